@@ -1,0 +1,1 @@
+"""MESS: find music that sounds and is played alike."""

@@ -1,0 +1,113 @@
+"""Every error that this package raises on purpose.
+
+::
+
+    MessError
+    ├── ConfigError      a configuration key or value
+    ├── DatasetError     a dataset, its files or its recording table
+    ├── AudioError       an audio file or an array of samples
+    ├── MidiError        a MIDI file or its notes
+    ├── EncoderError     a model folder, its weights or its configuration
+    ├── StorageError     an array on disk: missing, damaged, of another shape
+    ├── TargetError      a proxy target or a targets file
+    ├── ProbingError     too little data to probe, or a probing result
+    ├── ArtifactError    an index artifact, its checksums or its publication
+    └── SearchError      a query: unknown recording, aspect or time
+
+A message says what is wrong, the value, the limit and what to do about it.
+"""
+
+__all__ = [
+    "ArtifactError",
+    "AudioError",
+    "ConfigError",
+    "DatasetError",
+    "EncoderError",
+    "MessError",
+    "MidiError",
+    "ProbingError",
+    "SearchError",
+    "StorageError",
+    "TargetError",
+    "nearest",
+]
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class MessError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigError(MessError):
+    """A configuration key is unknown or its value cannot be used."""
+
+
+class DatasetError(MessError):
+    """A dataset is unknown, or its files or table are not as documented."""
+
+
+class AudioError(MessError):
+    """An audio file or signal cannot be used.
+
+    Attributes
+    ----------
+    status : str
+        The recording table's word for the cause, one of `mess_core.recordings.STATUSES`.
+    """
+
+    def __init__(self, message: str, *, status: str = "unreadable") -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class MidiError(MessError):
+    """A MIDI file cannot be read or holds nothing to measure."""
+
+
+class EncoderError(MessError):
+    """A model cannot be loaded exactly as its checkpoint says."""
+
+
+class StorageError(MessError):
+    """A stored array is missing, damaged or of another shape than expected."""
+
+
+class TargetError(MessError):
+    """A proxy target is unknown or its file is malformed."""
+
+
+class ProbingError(MessError):
+    """There is too little data to probe, or a result is malformed."""
+
+
+class ArtifactError(MessError):
+    """An artifact is damaged, unsafe, or could not be published."""
+
+
+class SearchError(MessError):
+    """A query names something that the index does not hold."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint with the known names closest to ``name``.
+
+    Parameters
+    ----------
+    name : str
+        What was asked for.
+    known : iterable of str
+        What exists.
+
+    Returns
+    -------
+    str
+        ``"did you mean 'a' or 'b'?"``, or the list of what exists where nothing is close.
+    """
+    choices = sorted(known)
+    close = get_close_matches(name, choices, n=3, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(repr(c) for c in close) + "?"
+    shown = ", ".join(choices[:20]) + (", ..." if len(choices) > 20 else "")
+    return f"known: {shown}" if choices else "none exist"

@@ -1,0 +1,179 @@
+"""What is known about an encoder before it is loaded. Imports nothing heavy."""
+
+__all__ = ["DEMO_ENCODER", "MODELS", "MertSpec", "resolve_spec"]
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mess_core.errors import EncoderError, nearest
+
+#: The bundled small encoder; its weights are drawn from a seed and never trained.
+DEMO_ENCODER = "mess-demo-untrained"
+
+
+@dataclass(frozen=True, slots=True)
+class MertSpec:
+    """Facts about an encoder of MERT's form.
+
+    Attributes
+    ----------
+    name : str
+        What configuration and results call it.
+    source : str
+        ``bundled``, ``hub`` or ``folder``.
+    location : str
+        The hub's repository or the folder; empty for the bundled encoder.
+    revision : str
+        The hub's revision; empty elsewhere.
+    sample_rate : int
+        Input samples per second.
+    frame_rate : float
+        Frames per second of the hidden states.
+    layers : int
+        Hidden states: the encoder's layers and the input of the first one.
+    dims : int
+        Numbers per hidden state and frame.
+    window_s : float
+        Length of input that it was made for, in seconds.
+    weights_sha256 : str or None
+        Of the weights file; None where it is only known after loading.
+    licence : str
+        Of the weights.
+    trained : bool
+        False means: results show the mechanism, no musical knowledge.
+    """
+
+    name: str
+    source: str
+    location: str
+    revision: str
+    sample_rate: int
+    frame_rate: float
+    layers: int
+    dims: int
+    window_s: float
+    weights_sha256: str | None
+    licence: str
+    trained: bool
+
+
+# MERT-v1: Li et al., "MERT: Acoustic Music Understanding Model with Large-Scale Self-supervised
+# Training", ICLR 2024; rates, layers and dims from the models' cards.
+MODELS: dict[str, MertSpec] = {
+    spec.name: spec
+    for spec in (
+        MertSpec(
+            name=DEMO_ENCODER,
+            source="bundled",
+            location="",
+            revision="",
+            sample_rate=24_000,
+            frame_rate=75.0,
+            layers=13,
+            dims=48,
+            window_s=5.0,
+            weights_sha256="e52193c2ccf3f09be069ce3b14a5dd4c51c214552cba8657839f7004c7236c82",
+            licence="MIT",
+            trained=False,
+        ),
+        MertSpec(
+            name="MERT-v1-95M",
+            source="hub",
+            location="m-a-p/MERT-v1-95M",
+            revision="main",
+            sample_rate=24_000,
+            frame_rate=75.0,
+            layers=13,
+            dims=768,
+            window_s=5.0,
+            weights_sha256=None,
+            licence="CC-BY-NC-4.0",
+            trained=True,
+        ),
+        MertSpec(
+            name="MERT-v1-330M",
+            source="hub",
+            location="m-a-p/MERT-v1-330M",
+            revision="main",
+            sample_rate=24_000,
+            frame_rate=75.0,
+            layers=25,
+            dims=1024,
+            window_s=5.0,
+            weights_sha256=None,
+            licence="CC-BY-NC-4.0",
+            trained=True,
+        ),
+    )
+}
+
+
+def resolve_spec(name: str) -> MertSpec:
+    """Return the facts about an encoder by name, or by the path of a local folder.
+
+    Parameters
+    ----------
+    name : str
+        A key of `MODELS`, or a folder with ``config.json`` and weights.
+
+    Returns
+    -------
+    MertSpec
+        For a folder ``weights_sha256`` is None and ``trained`` is what its ``config.json`` says in
+        ``mess_trained`` (true when it says nothing).
+
+    Raises
+    ------
+    EncoderError
+        If the name is neither, or the folder's configuration cannot be read.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    folder = Path(name).expanduser()
+    if not (folder / "config.json").is_file():
+        raise EncoderError(
+            f"encoder {name!r} is neither a known model ({nearest(name, MODELS)}) "
+            "nor a folder with a config.json"
+        )
+    return _spec_of_folder(folder)
+
+
+def read_model_json(path: Path) -> dict[str, Any]:
+    """Read one of a model folder's JSON files."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise EncoderError(f"{path} does not exist; a model folder needs it") from None
+    except ValueError as error:
+        raise EncoderError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise EncoderError(f"{path} holds a {type(content).__name__}, expected an object")
+    return content
+
+
+def _spec_of_folder(folder: Path) -> MertSpec:
+    config = read_model_json(folder / "config.json")
+    preprocessor = read_model_json(folder / "preprocessor_config.json")
+    try:
+        sample_rate = int(preprocessor["sampling_rate"])
+        stride = 1
+        for step in config["conv_stride"]:
+            stride *= int(step)
+        return MertSpec(
+            name=folder.resolve().name,
+            source="folder",
+            location=str(folder),
+            revision="",
+            sample_rate=sample_rate,
+            frame_rate=sample_rate / stride,
+            layers=int(config["num_hidden_layers"]) + 1,
+            dims=int(config["hidden_size"]),
+            window_s=5.0,
+            weights_sha256=None,
+            licence=str(config.get("license", "unknown")),
+            trained=bool(config.get("mess_trained", True)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise EncoderError(f"{folder}: its configuration lacks or misstates {error}") from None

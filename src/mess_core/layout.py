@@ -1,0 +1,82 @@
+"""Where everything of one dataset lies below the data folder: the paths that users rely on."""
+
+__all__ = ["INDEX_KINDS", "VIEWS", "Layout"]
+
+from dataclasses import dataclass
+from pathlib import Path
+
+#: The stored forms of a recording's features, from the largest to the smallest.
+VIEWS = ("raw", "segments", "aggregated")
+
+#: What one row of an index is: a whole recording, or one window of it.
+INDEX_KINDS = ("recordings", "clips")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths of one dataset.
+
+    Attributes
+    ----------
+    data : Path
+        The data folder, usually ``data``.
+    dataset : str
+        The dataset's name.
+    """
+
+    data: Path
+    dataset: str
+
+    @property
+    def table(self) -> Path:
+        """The recording table."""
+        return self.data / "metadata" / f"{self.dataset}.tsv"
+
+    @property
+    def problems(self) -> Path:
+        """Recordings that cannot be used, with the reasons."""
+        return self.data / "metadata" / f"{self.dataset}.problems.tsv"
+
+    @property
+    def embeddings(self) -> Path:
+        """The folder of all features."""
+        return self.data / "embeddings" / f"{self.dataset}-emb"
+
+    def features(self, view: str, recording_id: str) -> Path:
+        """The features of a recording in one of `VIEWS`."""
+        return self.embeddings / view / f"{recording_id}.npy"
+
+    def features_receipt(self, shard: str) -> Path:
+        """What a shard's extraction job wrote."""
+        return self.embeddings / "shards" / f"{shard}.json"
+
+    def targets(self, recording_id: str) -> Path:
+        """The proxy targets of a recording."""
+        return self.data / "proxy_targets" / self.dataset / f"{recording_id}_targets.npz"
+
+    def targets_receipt(self, shard: str) -> Path:
+        """What a shard's targets job wrote."""
+        return self.data / "proxy_targets" / self.dataset / "shards" / f"{shard}.json"
+
+    @property
+    def probing(self) -> Path:
+        """The folder of all probing results."""
+        return self.data / "probing" / self.dataset
+
+    def probe(self, target: str) -> Path:
+        """The probing result of a target."""
+        return self.probing / f"{target}.json"
+
+    @property
+    def aspects(self) -> Path:
+        """The aspect map."""
+        return self.probing / "aspects.json"
+
+    def index(self, kind: str) -> Path:
+        """The folder of the index artifacts of one of `INDEX_KINDS`."""
+        return self.data / "indices" / self.dataset / kind
+
+    @property
+    def cache(self) -> Path:
+        """The content-addressed store of computed arrays, shared by all datasets."""
+        return self.data / "cache"

@@ -1,0 +1,226 @@
+"""Musical aspects: the words that people search by, the targets behind them, the layer for each.
+
+An aspect is a name for a few targets. Its layer is the one whose *mean R2 over the aspect's
+targets* is the largest, and that mean is the aspect's R2. In the mean an R2 below 0 counts as 0 (a
+probe that is worse than the mean has found nothing, and how much worse is noise), and targets
+without a result (not probed, or too little data) are left out and listed as missing. The aspect is
+resolved when its R2 reaches ``min_r2``; where it is not, it says why.
+
+The layer is chosen by the figure that is reported, over few layers and targets: see
+`mess_core.probing.probe` on what that means.
+"""
+
+__all__ = ["ASPECT_REGISTRY", "Aspect", "resolve_aspects", "save_aspects"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from mess_core import stages
+from mess_core.errors import ProbingError
+from mess_core.files import write_json
+from mess_core.layout import Layout
+from mess_core.probing.results import confidence, read_result
+
+DEFAULT_RESULTS = Layout(Path("data"), "demo").probing
+
+
+@dataclass(frozen=True, slots=True)
+class Aspect:
+    """A musical aspect.
+
+    Attributes
+    ----------
+    name : str
+        What a search calls it.
+    description : str
+        What a listener would say that it is.
+    targets : tuple of str
+        Names in `mess_core.targets.registry.TARGETS` that measure it.
+    """
+
+    name: str
+    description: str
+    targets: tuple[str, ...]
+
+
+_ASPECTS = (
+    Aspect(
+        "brightness",
+        "How much of the sound lies high",
+        ("spectral_centroid", "spectral_rolloff"),
+    ),
+    Aspect(
+        "texture",
+        "How dense, wide and noisy the sound is",
+        ("spectral_bandwidth", "zero_crossing_rate"),
+    ),
+    Aspect(
+        "warmth",
+        "How low and how narrow the sound lies around its centre",
+        ("spectral_centroid", "spectral_bandwidth"),
+    ),
+    Aspect("tempo", "How fast the beat goes", ("tempo",)),
+    Aspect(
+        "rhythmic_energy",
+        "How much happens per second, and how sharply",
+        ("onset_density", "attack_slopes"),
+    ),
+    Aspect(
+        "dynamics",
+        "How loud, and how far apart soft and loud are",
+        ("dynamic_range", "dynamic_variance", "velocity_mean", "velocity_range"),
+    ),
+    Aspect(
+        "crescendo",
+        "How much it swells and fades",
+        ("crescendo_strength", "diminuendo_strength"),
+    ),
+    Aspect("harmonic_richness", "How many pitch classes sound together", ("harmonic_complexity",)),
+    Aspect(
+        "articulation",
+        "How notes begin: struck or eased in",
+        ("attack_slopes", "attack_sharpness"),
+    ),
+    Aspect(
+        "phrasing",
+        "How many phrases there are, and how equal they are in length",
+        ("phrase_regularity", "num_phrases"),
+    ),
+    Aspect("rubato", "How freely the beat is bent", ("rubato", "tempo_variability")),
+    Aspect(
+        "expressiveness",
+        "How much a player departs from even touch and even time",
+        ("velocity_std", "tempo_variability", "onset_timing_std"),
+    ),
+    Aspect("legato", "How far notes are held over to the next", ("articulation_ratio",)),
+)
+
+#: Every aspect by name.
+ASPECT_REGISTRY: dict[str, Aspect] = {aspect.name: aspect for aspect in _ASPECTS}
+
+Results = Mapping[str, Mapping[str, Any]]
+
+
+def resolve_aspects(min_r2: float = 0.5, results_path: Path = DEFAULT_RESULTS) -> dict[str, Any]:
+    """Find each aspect's layer from the probing results of a folder.
+
+    Parameters
+    ----------
+    min_r2 : float
+        R2 that an aspect must reach to be resolved.
+    results_path : Path
+        A folder of probing results, ``data/probing/{dataset}``. Files of targets that belong to no
+        aspect are not read.
+
+    Returns
+    -------
+    dict
+        ``dataset``, ``stage``, ``min_r2``, ``encoder`` and ``aspects``: per name ``resolved``,
+        ``layer``, ``r2``, ``confidence`` (all three also below ``min_r2``, None, None and ``low``
+        without any result), ``targets`` (per target its own best ``layer``, ``r2`` and
+        ``confidence``), ``missing`` (names of targets without a result) and ``reason`` (None when
+        resolved).
+
+    Raises
+    ------
+    ProbingError
+        If the folder holds no result of any aspect's target, a result is malformed, or results of
+        different datasets, encoders or stage versions are mixed.
+    StorageError
+        If a result is not JSON.
+    """
+    results = _read_results(results_path)
+    common = _common_origin(results_path, results)
+    aspects = {name: _resolve(aspect, results, min_r2) for name, aspect in ASPECT_REGISTRY.items()}
+    return {
+        "dataset": common["dataset"],
+        "stage": stages.ASPECTS,
+        "min_r2": min_r2,
+        "encoder": common["encoder"],
+        "aspects": aspects,
+    }
+
+
+def save_aspects(aspects: Mapping[str, Any], path: Path) -> None:
+    """Write an aspect map of `resolve_aspects` as JSON, whole or not at all."""
+    write_json(path, dict(aspects))
+
+
+def _read_results(folder: Path) -> dict[str, dict[str, Any]]:
+    names = dict.fromkeys(name for aspect in _ASPECTS for name in aspect.targets)
+    paths = {name: folder / f"{name}.json" for name in names}
+    return {name: read_result(path) for name, path in paths.items() if path.exists()}
+
+
+def _common_origin(folder: Path, results: Results) -> Mapping[str, Any]:
+    if not results:
+        raise ProbingError(f"{folder} holds no probing result; run the probing rule")
+    first, *others = results.values()
+    for other in others:
+        for field in ("dataset", "encoder", "stage"):
+            if other[field] != first[field]:
+                raise ProbingError(
+                    f"{folder}: {first['target']}.json is of {field} {first[field]}, "
+                    f"{other['target']}.json of {other[field]}; delete the older and probe again"
+                )
+    if len({len(result["layers"]) for result in results.values() if result["layers"]}) > 1:
+        raise ProbingError(f"{folder}: results differ in their number of layers; probe again")
+    return first
+
+
+def _resolve(aspect: Aspect, results: Results, min_r2: float) -> dict[str, Any]:
+    found = {name: results[name] for name in aspect.targets if _has_layers(results.get(name))}
+    missing = [name for name in aspect.targets if name not in found]
+    layer, r2 = _best_layer(found)
+    resolved = r2 is not None and r2 >= min_r2
+    return {
+        "resolved": resolved,
+        "layer": layer,
+        "r2": r2,
+        "confidence": confidence(r2),
+        "targets": {
+            name: {
+                "layer": result["best_layer"],
+                "r2": result["best_r2"],
+                "confidence": confidence(result["best_r2"]),
+            }
+            for name, result in found.items()
+        },
+        "missing": missing,
+        "reason": None if resolved else _reason(found, missing, layer, r2, min_r2),
+    }
+
+
+def _has_layers(result: Mapping[str, Any] | None) -> bool:
+    return result is not None and bool(result["layers"])
+
+
+def _best_layer(found: Results) -> tuple[int | None, float | None]:
+    """Return the layer with the largest mean R2 over targets (the lower of equals) and that R2."""
+    if not found:
+        return None, None
+    by_target = [_useful_r2(result) for result in found.values()]
+    means = [fmean(column) for column in zip(*by_target, strict=True)]
+    r2 = max(means)
+    return means.index(r2), r2
+
+
+def _useful_r2(result: Mapping[str, Any]) -> list[float]:
+    return [max(0.0, score["r2"]) for score in result["layers"]]
+
+
+def _reason(
+    found: Results, missing: list[str], layer: int | None, r2: float | None, min_r2: float
+) -> str:
+    lacking = f"no result for {', '.join(missing)}" if missing else ""
+    if layer is None or r2 is None:
+        return lacking
+    parts = [f"{name} {result['layers'][layer]['r2']:.2f}" for name, result in found.items()]
+    below = (
+        f"the best layer, {layer}, has a mean R2 of {r2:.3f} ({', '.join(parts)}), "
+        f"below min_r2 {min_r2:g}"
+    )
+    return f"{below}; {lacking}" if lacking else below

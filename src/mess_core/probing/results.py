@@ -1,0 +1,79 @@
+"""Probing results on disk: one ``{target}.json`` per target, the contract between the stages.
+
+Fields: ``target``, ``category``, ``dataset``, ``stage``, ``encoder`` (``name``, ``weights_sha256``,
+``trained``), ``n_recordings``, ``n_works``, ``n_folds``, ``alphas``, ``layers`` (a list of the
+fields of `mess_core.probing.probe.LayerScore`), ``best_layer``, ``best_r2``, ``confidence``, and
+beside them ``selected_on`` (what chose ``best_layer``), ``r2_nested``, ``nested_layers`` and
+``reason``. A target that cannot be probed has no layers, null for its figures, and a ``reason``.
+"""
+
+__all__ = ["ENCODER_FIELDS", "confidence", "read_result"]
+
+from pathlib import Path
+from typing import Any
+
+from mess_core.errors import ProbingError
+from mess_core.files import read_json
+
+#: What identifies the encoder whose layers were probed.
+ENCODER_FIELDS = ("name", "weights_sha256", "trained")
+
+#: R2 above which a probe counts as ``high`` or ``medium``.
+HIGH_R2, MEDIUM_R2 = 0.8, 0.5
+
+_FIELDS = ("target", "category", "dataset", "stage", "encoder", "layers", "best_layer", "best_r2")
+
+
+def confidence(r2: float | None) -> str:
+    """Return ``high`` for an R2 above 0.8, ``medium`` above 0.5, else (also for None) ``low``."""
+    if r2 is None or r2 <= MEDIUM_R2:
+        return "low"
+    return "high" if r2 > HIGH_R2 else "medium"
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read the probing result of one target.
+
+    Parameters
+    ----------
+    path : Path
+        A file that `LayerDiscoverySystem.save` wrote.
+
+    Returns
+    -------
+    dict
+        The fields that this module lists.
+
+    Raises
+    ------
+    StorageError
+        If the file is missing or is not JSON.
+    ProbingError
+        If it lacks a field, its layers are malformed, or it is the result of another target than
+        its name says.
+    """
+    result = read_json(path)
+    missing = [name for name in _FIELDS if not isinstance(result, dict) or name not in result]
+    if missing:
+        raise ProbingError(
+            f"{path} is no probing result: it lacks {', '.join(missing)}; delete it and probe again"
+        )
+    if not _numbered(result["layers"]):
+        raise ProbingError(
+            f"{path}: its layers are not numbered from 0 with an r2 each; delete it and probe again"
+        )
+    if result["target"] != path.stem:
+        raise ProbingError(
+            f"{path} holds the result of {result['target']!r}; a result's file is named like its "
+            "target: delete it and probe again"
+        )
+    return dict(result)
+
+
+def _numbered(layers: Any) -> bool:
+    return isinstance(layers, list) and all(
+        isinstance(score, dict)
+        and score.get("layer") == number
+        and isinstance(score.get("r2"), int | float)
+        for number, score in enumerate(layers)
+    )

@@ -1,0 +1,107 @@
+"""Ridge regression on standardised features, for many penalties and targets from one decomposition.
+
+For rows ``X [n, D]`` and a target ``y [n]`` the coefficients are those of scikit-learn's
+``make_pipeline(StandardScaler(), Ridge(alpha))``: with ``Z`` the standardised rows and ``y``
+centred they minimise ``|y - Z b|^2 + alpha |b|^2``, so ``b = V (V'Z'y) / (s^2 + alpha)`` for ``Z =
+U s V'``.
+
+What depends on ``X`` alone (mean, scale, ``V``, ``s^2``: `RidgeDecomposition`) is apart from what
+depends on ``y`` (`RidgeDecomposition.coefficients`): one decomposition serves every penalty and
+every target that has the same rows. ``V`` and ``s^2`` come from the eigenvectors of the smaller of
+``Z'Z`` and ``ZZ'``, which costs a quarter of an SVD of ``Z`` at 4,000 rows of 768 numbers.
+Squaring ``Z`` loses what is smaller than about 1e-8 of its largest singular value, far below every
+penalty in `ALPHAS`.
+"""
+
+__all__ = ["ALPHAS", "RidgeDecomposition", "decompose"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+#: Penalties to choose from. ``s^2`` of standardised rows sums to ``n * D``, so that the range
+#: reaches from hardly any shrinkage to almost the mean, for 48 rows of 48 numbers and for 20,000
+#: of 768.
+ALPHAS: tuple[float, ...] = tuple(10.0 ** (exponent / 2) for exponent in range(-2, 13))
+
+# Features are stored as float32: a column that varies less than its rounding does not vary.
+_ROUNDING = float(np.finfo(np.float32).eps)
+
+
+@dataclass(frozen=True, slots=True)
+class RidgeDecomposition:
+    """What ridge regression needs to know about its training rows.
+
+    Attributes
+    ----------
+    mean, scale : ndarray [shape=(D,)]
+        Of the training rows' columns; the scale of a constant column is 1.
+    basis : ndarray [shape=(D, r)]
+        Right singular vectors of the standardised rows, r = their rank.
+    values : ndarray [shape=(r,)]
+        Squared singular values.
+    """
+
+    mean: npt.NDArray[np.float64]
+    scale: npt.NDArray[np.float64]
+    basis: npt.NDArray[np.float64]
+    values: npt.NDArray[np.float64]
+
+    def standardise(self, X: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return rows ``[n, D]`` in units of the training rows' spread around their mean."""
+        return np.asarray((X - self.mean) / self.scale)
+
+    def coefficients(
+        self, X: npt.NDArray[np.float64], y: npt.NDArray[np.float64], alphas: Sequence[float]
+    ) -> npt.NDArray[np.float64]:
+        """Return the coefficients of all penalties for standardised features.
+
+        Parameters
+        ----------
+        X : ndarray [shape=(n, D)]
+            The rows that were decomposed, as they were given.
+        y : ndarray [shape=(n,)]
+            Their target.
+        alphas : sequence of float
+            Penalties, all above 0.
+
+        Returns
+        -------
+        ndarray of float64 [shape=(D, len(alphas))]
+            The prediction for a row is the mean of ``y`` plus its standardised features times
+            these.
+        """
+        moment = self.basis.T @ (self.standardise(X).T @ (y - y.mean()))
+        shrunk = moment[:, np.newaxis] / (self.values[:, np.newaxis] + np.asarray(alphas))
+        return np.asarray(self.basis @ shrunk)
+
+
+def decompose(X: npt.NDArray[np.float64]) -> RidgeDecomposition:
+    """Decompose training rows once for all penalties and targets.
+
+    Parameters
+    ----------
+    X : ndarray [shape=(n, D)]
+        Finite features; more columns than rows are welcome.
+
+    Returns
+    -------
+    RidgeDecomposition
+    """
+    mean, spread = X.mean(axis=0), X.std(axis=0)
+    scale = np.where(spread > _ROUNDING * np.abs(mean), spread, 1.0)
+    basis, values = _right_singular((X - mean) / scale)
+    return RidgeDecomposition(mean, scale, basis, values)
+
+
+def _right_singular(
+    Z: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return right singular vectors ``[D, r]`` and squared singular values ``[r]`` of ``Z``."""
+    wide = Z.shape[0] < Z.shape[1]
+    values, vectors = np.linalg.eigh(Z @ Z.T if wide else Z.T @ Z)
+    kept = values > values[-1] * max(Z.shape) * np.finfo(np.float64).eps
+    values, vectors = values[kept], vectors[:, kept]
+    return (Z.T @ vectors) / np.sqrt(values) if wide else vectors, values

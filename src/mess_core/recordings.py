@@ -1,0 +1,166 @@
+"""The recording table: what exists, and what can be used.
+
+``data/metadata/{dataset}.tsv`` is tab-separated UTF-8 with one row per recording and the columns of
+`Recording`, in that order. One command writes it (`mess recordings`); everything else reads it, and
+nothing else scans folders. Rows whose ``status`` is not ``ok`` stay in the table with a ``reason``
+and are left out of all later stages.
+"""
+
+__all__ = ["STATUSES", "Recording", "read_recordings", "usable", "write_recordings"]
+
+import csv
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from mess_core.errors import DatasetError
+from mess_core.files import write_text
+
+#: What a recording's audio can be: ``ok`` is used, everything else is reported and left out.
+STATUSES = (
+    "ok",
+    "missing",
+    "empty",
+    "unreadable",
+    "truncated",
+    "too_short",
+    "silent",
+    "not_finite",
+)
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One row of the recording table.
+
+    Attributes
+    ----------
+    recording_id : str
+        Unique in the dataset and safe as a file name.
+    work_id : str
+        The work that is played; folds and "exclude" in search go by it.
+    performer, composer, title, split : str
+        May be empty.
+    audio, midi : str
+        Paths, relative to the working folder or absolute; ``midi`` may be empty.
+    audio_sha256, midi_sha256 : str
+        Of the files' content; empty where there is no file.
+    duration_s : float
+        Length of the audio in seconds, 0 where it cannot be read.
+    status : str
+        One of `STATUSES`.
+    reason : str
+        Why the recording cannot be used; empty when it can.
+    """
+
+    recording_id: str
+    work_id: str
+    performer: str
+    composer: str
+    title: str
+    split: str
+    audio: str
+    midi: str
+    audio_sha256: str
+    midi_sha256: str
+    duration_s: float
+    status: str
+    reason: str
+
+
+COLUMNS = tuple(field.name for field in fields(Recording))
+
+
+def read_recordings(path: Path) -> list[Recording]:
+    """Read a recording table.
+
+    Parameters
+    ----------
+    path : Path
+        A file as `write_recordings` writes it.
+
+    Returns
+    -------
+    list of Recording
+        In the order of the file, which is the order of ``recording_id``.
+
+    Raises
+    ------
+    DatasetError
+        If the file is missing, lacks a column, or has an unsafe or repeated ``recording_id``.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DatasetError(
+            f"{path} does not exist; write it with `mess recordings {path.stem}`, or for a folder "
+            f"of audio `mess recordings --folder PATH --name {path.stem}`"
+        ) from None
+    rows = csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
+    if tuple(rows.fieldnames or ()) != COLUMNS:
+        raise DatasetError(
+            f"{path} has the columns {rows.fieldnames}, expected {list(COLUMNS)}; "
+            "write it again with `mess recordings`"
+        )
+    recordings = [_parse(path, row) for row in rows]
+    _check_ids(path, recordings)
+    return recordings
+
+
+def _parse(path: Path, row: dict[str, str]) -> Recording:
+    try:
+        return Recording(**{**row, "duration_s": float(row["duration_s"])})  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise DatasetError(
+            f"{path}: row {row.get('recording_id')!r} is malformed: {error}"
+        ) from None
+
+
+def _check_ids(path: Path, recordings: list[Recording]) -> None:
+    seen: set[str] = set()
+    for recording in recordings:
+        if not _SAFE_ID.fullmatch(recording.recording_id):
+            raise DatasetError(
+                f"{path}: recording_id {recording.recording_id!r} is not safe as a file name; "
+                "use letters, digits, '.', '_', '+' and '-', beginning with a letter or digit"
+            )
+        if recording.recording_id in seen:
+            raise DatasetError(f"{path}: recording_id {recording.recording_id!r} occurs twice")
+        if recording.status not in STATUSES:
+            raise DatasetError(
+                f"{path}: status {recording.status!r} of {recording.recording_id} "
+                f"is none of {', '.join(STATUSES)}"
+            )
+        seen.add(recording.recording_id)
+
+
+def write_recordings(path: Path, recordings: Iterable[Recording]) -> None:
+    """Write a recording table, sorted by ``recording_id``; leave an equal file untouched.
+
+    Raises
+    ------
+    DatasetError
+        If a ``recording_id`` is unsafe or occurs twice.
+    """
+    ordered = sorted(recordings, key=lambda r: r.recording_id)
+    _check_ids(path, ordered)
+    lines = ["\t".join(COLUMNS)]
+    lines += ["\t".join(_cell(value) for value in astuple(r)) for r in ordered]
+    text = "\n".join(lines) + "\n"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return " ".join(value.split())
+
+
+def usable(recordings: Iterable[Recording]) -> list[Recording]:
+    """Return the recordings whose status is ``ok``."""
+    return [r for r in recordings if r.status == "ok"]
