@@ -28,14 +28,34 @@ class Layout:
     dataset: str
 
     @property
+    def metadata(self) -> Path:
+        """The folder of all tables."""
+        return self.data / "metadata"
+
+    @property
     def table(self) -> Path:
         """The recording table."""
-        return self.data / "metadata" / f"{self.dataset}.tsv"
+        return self.metadata / f"{self.dataset}.tsv"
 
     @property
     def problems(self) -> Path:
         """Recordings that cannot be used, with the reasons."""
-        return self.data / "metadata" / f"{self.dataset}.problems.tsv"
+        return self.metadata / f"{self.dataset}.problems.tsv"
+
+    @property
+    def demo_truth(self) -> Path:
+        """The demo corpus's companion table: the parameters of every interpretation."""
+        return self.metadata / "demo_interpretations.tsv"
+
+    @property
+    def demo_audio(self) -> Path:
+        """The demo corpus's audio and MIDI."""
+        return self.data / "audio" / "demo"
+
+    @property
+    def scan(self) -> Path:
+        """What the last scan saw of every file, so that the next reads only what changed."""
+        return self.metadata / f"{self.dataset}.scan.json"
 
     @property
     def embeddings(self) -> Path:
@@ -72,9 +92,28 @@ class Layout:
         """The aspect map."""
         return self.probing / "aspects.json"
 
+    @property
+    def layer_map(self) -> Path:
+        """The picture of what every layer knows."""
+        return self.data / "reports" / self.dataset / "layers.png"
+
     def index(self, kind: str) -> Path:
         """The folder of the index artifacts of one of `INDEX_KINDS`."""
         return self.data / "indices" / self.dataset / kind
+
+    def index_receipt(self, kind: str) -> Path:
+        """Which artifact is the current one of its kind."""
+        return self.index(kind) / "receipt.json"
+
+    @property
+    def publish_receipt(self) -> Path:
+        """What was published, and where."""
+        return self.data / "indices" / self.dataset / "published.json"
+
+    @property
+    def models(self) -> Path:
+        """Where encoders that the workflow makes are kept."""
+        return self.data / "models"
 
     @property
     def cache(self) -> Path:

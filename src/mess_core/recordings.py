@@ -6,7 +6,14 @@ nothing else scans folders. Rows whose ``status`` is not ``ok`` stay in the tabl
 and are left out of all later stages.
 """
 
-__all__ = ["STATUSES", "Recording", "read_recordings", "usable", "write_recordings"]
+__all__ = [
+    "STATUSES",
+    "Recording",
+    "problem_lines",
+    "read_recordings",
+    "usable",
+    "write_recordings",
+]
 
 import csv
 import io
@@ -164,3 +171,8 @@ def _cell(value: str | float) -> str:
 def usable(recordings: Iterable[Recording]) -> list[Recording]:
     """Return the recordings whose status is ``ok``."""
     return [r for r in recordings if r.status == "ok"]
+
+
+def problem_lines(recordings: Iterable[Recording]) -> list[str]:
+    """Return one line per unusable recording: its id, the status and the reason."""
+    return [f"  {r.recording_id}: {r.status}: {r.reason}" for r in recordings if r.status != "ok"]

@@ -1,10 +1,11 @@
 """The content-addressed store of computed files, and its materialisation as outputs.
 
-A computed file is named by the fingerprint of everything that it depends on (stage version, hashes of
-its inputs, settings), so it never goes stale: what is there is right, what is not there is computed.
-Outputs are copies of it. Therefore one new recording costs one recording, a job killed half way loses
-at most the recording in flight, a damaged or deleted output costs a copy, and going back to an earlier
-configuration costs nothing. It grows until someone empties it, which loses nothing but time.
+A computed file is named by the fingerprint of everything that it depends on (stage version, hashes
+of its inputs, settings), so it never goes stale: what is there is right, what is not there is
+computed. Outputs are copies of it. Therefore one new recording costs one recording, a job killed
+half way loses at most the recording in flight, a damaged or deleted output costs a copy, and going
+back to an earlier configuration costs nothing. It grows until someone empties it, which loses
+nothing but time.
 """
 
 __all__ = ["cached", "materialise"]
@@ -35,8 +36,8 @@ def cached(
     suffix : str
         File name suffix with its dot.
     write : callable
-        Gets a path to write the content to. Runs at most once at a time per fingerprint, also across
-        processes; when it raises nothing is stored.
+        Gets a path to write the content to. Runs at most once at a time per fingerprint, also
+        across processes; when it raises nothing is stored.
 
     Returns
     -------

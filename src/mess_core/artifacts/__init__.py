@@ -7,7 +7,7 @@ __all__, __getattr__, __dir__ = attach(
     {
         "artifact": ["load_artifact", "save_artifact", "verify_artifact"],
         "index": ["Index", "Row", "build_index"],
-        "publish": [
+        "publishing": [
             "load_latest",
             "load_published",
             "publish",

@@ -9,9 +9,9 @@
                           ``build`` (time, library versions), the version id, and a seal over it all
 ========================= ========================================================================
 
-``artifact_version_id`` is the SHA-256 of the checksums and of the manifest without ``build``: saving
-the same index again, on any day and machine, gives the same id. The manifest's ``sha256`` seals the
-rest of it. Both JSON files have one canonical form, so that any changed byte is found.
+``artifact_version_id`` is the SHA-256 of the checksums and of the manifest without ``build``:
+saving the same index again, on any day and machine, gives the same id. The manifest's ``sha256``
+seals the rest of it. Both JSON files have one canonical form, so that any changed byte is found.
 
 A folder is written beside its final place and renamed: it is whole or it is not there.
 """
@@ -27,6 +27,7 @@ __all__ = [
     "settle",
     "temporary_folder",
     "verify_artifact",
+    "verify_kept",
 ]
 
 import json
@@ -47,7 +48,7 @@ import numpy as np
 
 from mess_core.artifacts.index import Floats, Index, Row, check_aspects, check_rows
 from mess_core.errors import ArtifactError
-from mess_core.files import atomic_path, file_sha256, fingerprint, write_json
+from mess_core.files import atomic_path, file_sha256, fingerprint, write_json, write_text
 
 SCHEMA_VERSION = 1
 METRIC = "inner_product"
@@ -104,7 +105,7 @@ def save_artifact(index: Index, root: Path) -> Path:
     with temporary_folder(root) as folder:
         with atomic_path(folder / "index.faiss") as path:
             faiss.write_index(index.flat, str(path))
-        write_json(folder / "rows.json", _columns(index.rows))
+        write_text(folder / "rows.json", json.dumps(_columns(index.rows), allow_nan=False))
         with atomic_path(folder / "projection.npz") as path:
             np.savez(path, mean=index.mean)
         checksums = {
@@ -183,6 +184,17 @@ def settle(folder: Path, target: Path) -> Path:
         except OSError:
             if not target.exists():
                 raise
+    return verify_kept(target)
+
+
+def verify_kept(target: Path) -> Path:
+    """Check a version that is in its place already, since versions are never written again.
+
+    Raises
+    ------
+    ArtifactError
+        If it is damaged or not the version that its name says.
+    """
     try:
         verify_artifact(target, version_id=target.name)
     except ArtifactError as error:
@@ -190,7 +202,9 @@ def settle(folder: Path, target: Path) -> Path:
     return target
 
 
-def verify_artifact(folder: Path, *, version_id: str | None = None) -> dict[str, Any]:
+def verify_artifact(
+    folder: Path, *, version_id: str | None = None, manifest_sha256: str | None = None
+) -> dict[str, Any]:
     """Check an artifact from its file names to its last vector, without FAISS reading a byte.
 
     Parameters
@@ -199,6 +213,8 @@ def verify_artifact(folder: Path, *, version_id: str | None = None) -> dict[str,
         A folder as `save_artifact` writes it.
     version_id : str, optional
         The version that it must be.
+    manifest_sha256 : str, optional
+        What ``manifest.json`` must hash to, as a pointer says.
 
     Returns
     -------
@@ -211,10 +227,12 @@ def verify_artifact(folder: Path, *, version_id: str | None = None) -> dict[str,
         If a file is missing, unknown, a link, damaged, of a newer schema, or disagrees with the
         others. The message names the file, what was expected and what was found.
     """
-    return _inspect(folder, version_id).manifest
+    return _inspect(folder, version_id, manifest_sha256).manifest
 
 
-def load_artifact(path: Path, *, version_id: str | None = None) -> Index:
+def load_artifact(
+    path: Path, *, version_id: str | None = None, manifest_sha256: str | None = None
+) -> Index:
     """Load an artifact after checking all of it; nothing is ever unpickled.
 
     Parameters
@@ -223,6 +241,8 @@ def load_artifact(path: Path, *, version_id: str | None = None) -> Index:
         A folder as `save_artifact` writes it.
     version_id : str, optional
         The version that it must be; without it any that is consistent.
+    manifest_sha256 : str, optional
+        What ``manifest.json`` must hash to, as a pointer says.
 
     Returns
     -------
@@ -233,7 +253,7 @@ def load_artifact(path: Path, *, version_id: str | None = None) -> Index:
     ArtifactError
         As `verify_artifact`.
     """
-    manifest, rows, mean = _inspect(path, version_id)
+    manifest, rows, mean = _inspect(path, version_id, manifest_sha256)
     return Index(
         kind=manifest["kind"],
         layers=tuple(manifest["layers"]),
@@ -245,9 +265,12 @@ def load_artifact(path: Path, *, version_id: str | None = None) -> Index:
     )
 
 
-def _inspect(folder: Path, version_id: str | None) -> _Contents:
+def _inspect(folder: Path, version_id: str | None, manifest_sha256: str | None) -> _Contents:
     _check_names(folder)
     manifest_path, checksums_path = folder / "manifest.json", folder / "checksums.json"
+    if manifest_sha256 is not None:
+        found = file_sha256(manifest_path)
+        _expect(manifest_path, "sha256", expected=manifest_sha256, found=found)
     manifest = parse_manifest(manifest_path.read_bytes(), manifest_path)
     checksums = parse_checksums(checksums_path.read_bytes(), checksums_path)
     for name, expected in checksums.items():
@@ -290,13 +313,20 @@ def _check_names(folder: Path) -> None:
             raise ArtifactError(f"{path} is a link or no regular file; copy the file itself")
 
 
-def _canonical(content: bytes, path: Path | str) -> dict[str, Any]:
+def _json_object(content: bytes, path: Path | str) -> dict[str, Any]:
     try:
         parsed = json.loads(content)
-        same = (json.dumps(parsed, indent=2, allow_nan=False) + "\n").encode() == content
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is damaged: it is not JSON ({error})") from None
-    if not isinstance(parsed, dict) or not same:
+    if not isinstance(parsed, dict):
+        raise ArtifactError(f"{path} holds a {type(parsed).__name__}, expected an object")
+    return parsed
+
+
+def _canonical(content: bytes, path: Path | str) -> dict[str, Any]:
+    parsed = _json_object(content, path)
+    # As `files.write_json` writes it.
+    if (json.dumps(parsed, indent=2) + "\n").encode() != content:
         raise ArtifactError(f"{path} is damaged: it is not in the form that save_artifact writes")
     return parsed
 
@@ -380,19 +410,18 @@ def parse_checksums(content: bytes, path: Path | str) -> dict[str, dict[str, Any
 
 
 def _check_file(path: Path, expected: Mapping[str, Any]) -> None:
-    _expect(path, "size in bytes", expected=expected["size"], found=path.stat().st_size)
-    _expect(path, "sha256", expected=expected["sha256"], found=file_sha256(path))
+    listed = "(listed in checksums.json)"
+    _expect(path, f"size {listed}", expected=expected["size"], found=path.stat().st_size)
+    _expect(path, f"sha256 {listed}", expected=expected["sha256"], found=file_sha256(path))
 
 
 def _read_rows(path: Path, manifest: Mapping[str, Any]) -> tuple[Row, ...]:
-    columns = _canonical(path.read_bytes(), path)
+    columns = _json_object(path.read_bytes(), path)
     names = [field.name for field in fields(Row)]
     if list(columns) != names or not all(isinstance(c, list) for c in columns.values()):
         raise ArtifactError(f"{path} has the columns {list(columns)}, expected lists of {names}")
     lengths = {name: len(column) for name, column in columns.items()}
-    _expect(
-        path, "rows", expected=dict.fromkeys(names, manifest["n_rows"]), found=lengths
-    )
+    _expect(path, "rows", expected=dict.fromkeys(names, manifest["n_rows"]), found=lengths)
     for field in fields(Row):
         kinds = (float, int) if field.type is float else (str,)
         if not all(type(value) in kinds for value in columns[field.name]):

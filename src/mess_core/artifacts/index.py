@@ -1,8 +1,8 @@
 """The index: one vector per recording or clip, such that any weighting is one inner product.
 
 Features of a row are ``[layers, dims]``. Raw transformer features of all music point the same way
-(their plain cosines are near 0.99), so each layer's corpus mean is taken away first. What is left is
-scaled to unit length per layer: a *block*. A stored vector is the concatenation of its B blocks,
+(their plain cosines are near 0.99), so each layer's corpus mean is taken away first. What is left
+is scaled to unit length per layer: a *block*. A stored vector is the concatenation of its B blocks,
 divided by ``sqrt(B)``, hence of unit length itself.
 
 A query has the same layout with its block of layer l multiplied by ``w_l * sqrt(B)``, where the

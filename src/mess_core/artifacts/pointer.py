@@ -29,6 +29,13 @@ class Pointer:
     artifact_version_id: str
     manifest_sha256: str
 
+    def is_said_by(self, content: bytes) -> bool:
+        """Return whether a pointer file says this; a damaged one says nothing."""
+        try:
+            return parse_pointer(content, POINTER) == self
+        except ArtifactError:
+            return False
+
     def to_bytes(self) -> bytes:
         """Return the pointer file's content, with the time of now."""
         now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -24,6 +24,7 @@ __all__, __getattr__, __dir__ = attach(
             "load_features",
             "load_selected_features",
             "save_features",
+            "segment_times",
         ],
     },
 )

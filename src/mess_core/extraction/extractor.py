@@ -41,7 +41,7 @@ class Features:
 
 def aggregate(segments: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return the mean over segments, [S, L, D] to [L, D]."""
-    return segments.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return np.asarray(segments.mean(axis=0, dtype=np.float64), np.float32)
 
 
 def pool(raw: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

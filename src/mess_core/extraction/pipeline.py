@@ -98,7 +98,7 @@ class ExtractionPipeline:
                 progress(count, len(recordings), recording.recording_id)
         if failures:
             raise AudioError(
-                f"{len(failures)} of {len(recordings)} recordings failed, the others are stored:\n  "
+                f"{len(failures)} of {len(recordings)} recordings failed; the rest is stored:\n  "
                 + "\n  ".join(failures)
             )
         return done

@@ -1,4 +1,4 @@
-"""Features on disk: float32 ``.npy`` files, one per recording and view (`mess_core.layout.VIEWS`)."""
+"""Features on disk: float32 ``.npy`` files, one per recording and view (`layout.VIEWS`)."""
 
 __all__ = [
     "features_exist",
@@ -6,6 +6,7 @@ __all__ = [
     "load_features",
     "load_selected_features",
     "save_features",
+    "segment_times",
 ]
 
 from collections.abc import Iterable, Sequence
@@ -149,8 +150,31 @@ def save_features(
     path = _path(layout, recording_id, view)
     if features.ndim != _DIMENSIONS[view] or not np.isfinite(features).all():
         raise StorageError(
-            f"{recording_id}: refusing to store {view} features of shape {features.shape}; they need "
-            f"{_DIMENSIONS[view]} dimensions and finite values"
+            f"{recording_id}: refusing to store {view} features of shape {features.shape}; "
+            f"they need {_DIMENSIONS[view]} dimensions and finite values"
         )
     save_array(path, np.asarray(features, np.float32))
     return path
+
+
+def segment_times(
+    n_segments: int, *, duration_s: float, window_s: float, overlap: float
+) -> npt.NDArray[np.float64]:
+    """Return where a recording's windows start, in seconds, from their number.
+
+    Parameters
+    ----------
+    n_segments : int
+        Number of windows that extraction cut.
+    duration_s : float
+        Length of the recording.
+    window_s, overlap : float
+        As in `mess_core.extraction.audio.segment_starts`, whose rule for the tail this follows.
+
+    Returns
+    -------
+    ndarray of float64 [shape=(n_segments,)]
+        Within a millisecond (the recording table's precision) of the extraction's own.
+    """
+    grid = np.arange(n_segments) * window_s * (1 - overlap)
+    return np.minimum(grid, max(duration_s - window_s, 0.0))

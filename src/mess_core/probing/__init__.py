@@ -10,7 +10,7 @@ __all__, __getattr__, __dir__ = attach(
         "figures": ["plot_layer_map"],
         "inspection": ["inspect_model", "trace_activations"],
         "probe": ["LayerScore", "ProbeResult", "deal_folds", "probe_layers"],
-        "results": ["confidence", "read_result"],
+        "results": ["confidence", "read_result", "read_results"],
         "ridge": ["ALPHAS", "RidgeDecomposition", "decompose"],
     },
 )

@@ -19,10 +19,9 @@ from statistics import fmean
 from typing import Any
 
 from mess_core import stages
-from mess_core.errors import ProbingError
 from mess_core.files import write_json
 from mess_core.layout import Layout
-from mess_core.probing.results import confidence, read_result
+from mess_core.probing.results import confidence, read_results
 
 DEFAULT_RESULTS = Layout(Path("data"), "demo").probing
 
@@ -132,14 +131,15 @@ def resolve_aspects(min_r2: float = 0.5, results_path: Path = DEFAULT_RESULTS) -
     StorageError
         If a result is not JSON.
     """
-    results = _read_results(results_path)
-    common = _common_origin(results_path, results)
+    targets = {name for aspect in _ASPECTS for name in aspect.targets}
+    results = read_results(results_path, sorted(targets))
+    origin = next(iter(results.values()))
     aspects = {name: _resolve(aspect, results, min_r2) for name, aspect in ASPECT_REGISTRY.items()}
     return {
-        "dataset": common["dataset"],
+        "dataset": origin["dataset"],
         "stage": stages.ASPECTS,
         "min_r2": min_r2,
-        "encoder": common["encoder"],
+        "encoder": origin["encoder"],
         "aspects": aspects,
     }
 
@@ -147,28 +147,6 @@ def resolve_aspects(min_r2: float = 0.5, results_path: Path = DEFAULT_RESULTS) -
 def save_aspects(aspects: Mapping[str, Any], path: Path) -> None:
     """Write an aspect map of `resolve_aspects` as JSON, whole or not at all."""
     write_json(path, dict(aspects))
-
-
-def _read_results(folder: Path) -> dict[str, dict[str, Any]]:
-    names = dict.fromkeys(name for aspect in _ASPECTS for name in aspect.targets)
-    paths = {name: folder / f"{name}.json" for name in names}
-    return {name: read_result(path) for name, path in paths.items() if path.exists()}
-
-
-def _common_origin(folder: Path, results: Results) -> Mapping[str, Any]:
-    if not results:
-        raise ProbingError(f"{folder} holds no probing result; run the probing rule")
-    first, *others = results.values()
-    for other in others:
-        for field in ("dataset", "encoder", "stage"):
-            if other[field] != first[field]:
-                raise ProbingError(
-                    f"{folder}: {first['target']}.json is of {field} {first[field]}, "
-                    f"{other['target']}.json of {other[field]}; delete the older and probe again"
-                )
-    if len({len(result["layers"]) for result in results.values() if result["layers"]}) > 1:
-        raise ProbingError(f"{folder}: results differ in their number of layers; probe again")
-    return first
 
 
 def _resolve(aspect: Aspect, results: Results, min_r2: float) -> dict[str, Any]:

@@ -7,8 +7,9 @@ beside them ``selected_on`` (what chose ``best_layer``), ``r2_nested``, ``nested
 ``reason``. A target that cannot be probed has no layers, null for its figures, and a ``reason``.
 """
 
-__all__ = ["ENCODER_FIELDS", "confidence", "read_result"]
+__all__ = ["ENCODER_FIELDS", "confidence", "read_result", "read_results"]
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,50 @@ def read_result(path: Path) -> dict[str, Any]:
             "target: delete it and probe again"
         )
     return dict(result)
+
+
+def read_results(folder: Path, targets: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Read those results of a folder that exist, and check that they belong together.
+
+    Parameters
+    ----------
+    folder : Path
+        ``data/probing/{dataset}``.
+    targets : iterable of str
+        Whose results are wanted.
+
+    Returns
+    -------
+    dict of str to dict
+        Per target that has one its result, in the order of ``targets``; at least one.
+
+    Raises
+    ------
+    StorageError
+        If a result is not JSON.
+    ProbingError
+        If there is no result, one is malformed, or results of different datasets, encoders, stage
+        versions or numbers of layers are mixed.
+    """
+    paths = [folder / f"{target}.json" for target in targets]
+    results = {path.stem: read_result(path) for path in paths if path.exists()}
+    if not results:
+        raise ProbingError(f"{folder} holds no probing result; run the probing rule")
+    first, *others = results.values()
+    for other in others:
+        _check_same_origin(folder, first, other)
+    if len({len(result["layers"]) for result in results.values() if result["layers"]}) > 1:
+        raise ProbingError(f"{folder}: results differ in their number of layers; probe again")
+    return results
+
+
+def _check_same_origin(folder: Path, first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    for field in ("dataset", "encoder", "stage"):
+        if other[field] != first[field]:
+            raise ProbingError(
+                f"{folder}: {first['target']}.json is of {field} {first[field]}, "
+                f"{other['target']}.json of {other[field]}; delete the older and probe again"
+            )
 
 
 def _numbered(layers: Any) -> bool:

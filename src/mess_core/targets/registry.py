@@ -95,11 +95,15 @@ _SPECS = (
     _curve("chroma_mean", "harmony", PITCH_CLASSES, "1", "share of each pitch class"),
     _scalar("spectral_centroid", "timbre", "Hz", "brightness"),
     _scalar("spectral_rolloff", "timbre", "Hz", "how high the sound reaches"),
-    _scalar("spectral_bandwidth", "timbre", "Hz", "how widely the sound is spread around its centre"),
+    _scalar(
+        "spectral_bandwidth", "timbre", "Hz", "how widely the sound is spread around its centre"
+    ),
     _scalar("zero_crossing_rate", "timbre", "1", "noisiness or height of the strongest partials"),
     _curve("brightness_curve", "timbre", CURVE_FRAMES, "Hz", "brightness over time"),
     _scalar("attack_slopes", "articulation", "dB/s", "how steeply notes begin"),
-    _scalar("attack_sharpness", "articulation", "log10(1/s)", "how short the beginnings of notes are"),
+    _scalar(
+        "attack_sharpness", "articulation", "log10(1/s)", "how short the beginnings of notes are"
+    ),
     _scalar("dynamic_range", "dynamics", "dB", "from the soft to the loud passages"),
     _scalar("dynamic_variance", "dynamics", "dB^2", "how much the loudness moves"),
     _scalar("crescendo_strength", "dynamics", "dB/s", "how fast it swells where it swells"),
@@ -110,9 +114,13 @@ _SPECS = (
     _scalar("rubato", "expression", "1", "extent of the shaping of tempo"),
     _scalar("velocity_mean", "expression", "MIDI velocity", "how strongly keys are struck"),
     _scalar("velocity_std", "expression", "MIDI velocity", "how unequally keys are struck"),
-    _scalar("velocity_range", "expression", "MIDI velocity", "from the softest to the loudest keys"),
+    _scalar(
+        "velocity_range", "expression", "MIDI velocity", "from the softest to the loudest keys"
+    ),
     _scalar("articulation_ratio", "expression", "1", "legato: key held over time to the next note"),
-    _scalar("tempo_variability", "expression", "1", "unsteadiness of the tempo at every time scale"),
+    _scalar(
+        "tempo_variability", "expression", "1", "unsteadiness of the tempo at every time scale"
+    ),
     _scalar("onset_timing_std", "expression", "s", "deviation of notes from the flexible pulse"),
 )
 

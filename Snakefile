@@ -1,0 +1,49 @@
+"""MESS: recordings in, a published and searchable index out. One file per stage in workflow/rules."""
+
+from snakemake.utils import min_version, validate
+
+min_version("9.25")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+SETTINGS = read_settings()
+STAMP = table_stamp()
+PLAN = read_plan()
+
+
+include: "workflow/rules/recordings.smk"
+
+
+if PLAN is not None:
+
+    include: "workflow/rules/features.smk"
+    include: "workflow/rules/targets.smk"
+    include: "workflow/rules/probing.smk"
+    include: "workflow/rules/aspects.smk"
+    include: "workflow/rules/index.smk"
+    include: "workflow/rules/publish.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        SETTINGS.layout.table
+        if PLAN is None
+        else [
+            SETTINGS.layout.publish_receipt,
+            SETTINGS.layout.layer_map,
+        ],
+
+
+onsuccess:
+    continue_with_new_table()
+    report_problems()
+
+
+onerror:
+    report_problems()

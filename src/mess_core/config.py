@@ -1,0 +1,108 @@
+"""The configuration as the code sees it: validated, with defaults, and typed.
+
+``workflow/schemas/config.schema.yaml`` holds every key's description, limits and default; Snakemake
+validates against it. Here unknown keys are reported with the nearest known one, which JSON schema
+cannot do.
+"""
+
+__all__ = ["Settings", "check_keys"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mess_core.errors import ConfigError, nearest
+from mess_core.extraction.specs import DEMO_ENCODER
+from mess_core.layout import Layout
+from mess_core.targets.registry import scalar_targets
+
+
+def check_keys(config: Mapping[str, Any], schema: Mapping[str, Any], *, where: str = "") -> None:
+    """Refuse keys that the schema does not know.
+
+    Parameters
+    ----------
+    config : mapping
+        The configuration, or a part of it.
+    schema : mapping
+        The JSON schema of that part.
+    where : str
+        The part's name with a dot behind it, for the message.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key and the nearest known one.
+    """
+    known: Mapping[str, Any] = schema["properties"]
+    for key, value in config.items():
+        if key not in known:
+            raise ConfigError(f"config: unknown key {where + key!r}; {nearest(key, known)}")
+        if "properties" in known[key] and isinstance(value, Mapping):
+            check_keys(value, known[key], where=f"{where}{key}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A validated configuration; the schema describes every value.
+
+    Attributes are named as the configuration's keys, with ``encoder`` resolved from ``auto`` and
+    ``targets`` from "all".
+    """
+
+    dataset: str
+    data: Path
+    encoder: str
+    device: str
+    batch_size: int
+    window_s: float
+    overlap: float
+    save_raw: bool
+    shards: int
+    targets: tuple[str, ...]
+    n_folds: int
+    alphas: tuple[float, ...]
+    min_r2: float
+    destination: str
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
+        """Make settings of a configuration that the schema has validated and completed.
+
+        Raises
+        ------
+        ConfigError
+            If a target does not exist.
+        """
+        known = scalar_targets()
+        for name in config["targets"]:
+            if name not in known:
+                raise ConfigError(f"config: there is no target {name!r}; {nearest(name, known)}")
+        auto = DEMO_ENCODER if config["dataset"] == "demo" else "MERT-v1-95M"
+        return cls(
+            dataset=config["dataset"],
+            data=Path(config["data"]),
+            encoder=auto if config["encoder"] == "auto" else config["encoder"],
+            device=config["device"],
+            batch_size=config["batch_size"],
+            window_s=float(config["window_s"]),
+            overlap=float(config["overlap"]),
+            save_raw=config["save_raw"],
+            shards=config["shards"],
+            targets=tuple(config["targets"] or known),
+            n_folds=config["probing"]["n_folds"],
+            alphas=tuple(float(alpha) for alpha in config["probing"]["alphas"]),
+            min_r2=float(config["aspects"]["min_r2"]),
+            destination=config["publish"]["destination"],
+        )
+
+    @property
+    def layout(self) -> Layout:
+        """The dataset's paths."""
+        return Layout(self.data, self.dataset)
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views of features to write, largest first."""
+        return ("raw", "segments", "aggregated") if self.save_raw else ("segments", "aggregated")

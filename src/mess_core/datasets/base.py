@@ -1,0 +1,94 @@
+"""What a dataset is: constants (licence, citation, layout) and the identity of its recordings."""
+
+__all__ = ["AUDIO_SUFFIXES", "MIDI_SUFFIXES", "BaseDataset", "Source", "safe_id", "unique_ids"]
+
+import hashlib
+import re
+import unicodedata
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+#: What is taken for audio in a folder; libsndfile reads all of them.
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".caf")
+MIDI_SUFFIXES = (".mid", ".midi")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A recording's identity and files, before anyone has looked into them.
+
+    The fields are those of `mess_core.recordings.Recording`; ``midi`` is None where there is none.
+    """
+
+    recording_id: str
+    work_id: str
+    audio: Path
+    midi: Path | None = None
+    performer: str = ""
+    composer: str = ""
+    title: str = ""
+    split: str = ""
+
+
+class BaseDataset(ABC):
+    """A collection of recordings on disk.
+
+    A dataset is its constants and `sources`; nothing in it opens audio.
+
+    Parameters
+    ----------
+    data : Path
+        The data folder; the dataset's own files lie in ``data/audio/{name}``.
+    """
+
+    #: What configuration, paths and results call it.
+    name: ClassVar[str]
+    #: Licence of the audio and MIDI.
+    licence: ClassVar[str]
+    #: What a paper that uses it should cite.
+    citation: ClassVar[str]
+    #: Where its files are expected below ``data/audio/{name}``.
+    layout: ClassVar[str]
+
+    def __init__(self, data: Path = Path("data")) -> None:
+        self.root = data / "audio" / self.name
+
+    @abstractmethod
+    def sources(self) -> Sequence[Source]:
+        """Return the recordings, in any order, with unique ids.
+
+        Raises
+        ------
+        DatasetError
+            If the files are not where ``layout`` says.
+        """
+
+
+def safe_id(text: str) -> str:
+    """Return ``text`` as a file name of ASCII letters, digits, '.', '_', '+' and '-'."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._+-]+", "_", plain).strip("._+-") or "x"
+
+
+def unique_ids(paths: Iterable[Path]) -> list[str]:
+    """Return one safe and unique id per relative path.
+
+    The id is the path without its suffix, folders joined by ``__``, so files with the same stem in
+    different folders are different recordings. Where two paths still give the same id (``a.wav``
+    and ``a.flac``), both get a hash of their path behind it.
+    """
+    names = list(paths)
+    ids = ["__".join(safe_id(part) for part in path.with_suffix("").parts) for path in names]
+    count = Counter(name.lower() for name in ids)
+    return [
+        f"{name}-{_short_hash(path)}" if count[name.lower()] > 1 else name
+        for name, path in zip(ids, names, strict=True)
+    ]
+
+
+def _short_hash(path: Path) -> str:
+    return hashlib.sha256(path.as_posix().encode()).hexdigest()[:8]

@@ -1,0 +1,68 @@
+"""Making the demo corpus: MIDI, audio, beats and the table of what is true about them."""
+
+__all__ = ["make_demo_corpus"]
+
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import soundfile
+
+from mess_core.datasets.demo.catalogue import DemoRecording, demo_recordings
+from mess_core.datasets.demo.interpretation import Interpretation
+from mess_core.datasets.demo.performance import beats_to_tsv, perform, to_midi
+from mess_core.datasets.rendering import render_midi_file
+from mess_core.files import write_bytes, write_text
+
+_PARAMETERS = tuple(field.name for field in fields(Interpretation))
+
+
+def make_demo_corpus(
+    audio_dir: Path,
+    truth_table: Path,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[DemoRecording]:
+    """Perform and render every work in every interpretation.
+
+    Parameters
+    ----------
+    audio_dir : Path
+        Gets, per recording, ``{recording_id}.wav`` (44.1 kHz, stereo, 16 bit), ``.mid`` and
+        ``.beats.tsv`` (the beat times, in the form of the ASAP dataset).
+    truth_table : Path
+        Tab-separated: ``recording_id``, ``work_id``, ``interpretation``, the numbers of the
+        `Interpretation` and ``duration_s`` of the audio.
+    progress : callable, optional
+        Called with the number of recordings done and of all, after each.
+
+    Returns
+    -------
+    list of DemoRecording
+        What was made, in the order of ``recording_id``.
+    """
+    recordings = demo_recordings()
+    rows = ["\t".join(("recording_id", "work_id", "interpretation", *_PARAMETERS, "duration_s"))]
+    for done, recording in enumerate(recordings, start=1):
+        rows.append(_truth(recording, _make(recording, audio_dir)))
+        if progress:
+            progress(done, len(recordings))
+    write_text(truth_table, "\n".join(rows) + "\n")
+    return recordings
+
+
+def _make(recording: DemoRecording, audio_dir: Path) -> float:
+    """Write a recording's files and return its duration in seconds."""
+    performance = perform(recording.score, recording.interpretation)
+    midi = audio_dir / f"{recording.recording_id}.mid"
+    wav = midi.with_suffix(".wav")
+    write_bytes(midi, to_midi(performance))
+    write_text(midi.with_suffix(".beats.tsv"), beats_to_tsv(performance.beats))
+    render_midi_file(midi, wav)
+    return float(soundfile.info(wav).duration)
+
+
+def _truth(recording: DemoRecording, duration_s: float) -> str:
+    names = (recording.recording_id, recording.work_id, recording.performer)
+    numbers = (f"{value:g}" for value in asdict(recording.interpretation).values())
+    return "\t".join((*names, *numbers, f"{duration_s:.3f}"))

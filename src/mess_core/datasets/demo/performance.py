@@ -1,0 +1,346 @@
+"""Performances: a score played in one interpretation, as notes, pedal, beats and MIDI.
+
+Every effect is one plain rule, so that the truth about a performance is known:
+
+* *Tempo*: the beat period follows parabolas over each phrase and, half as deep, over the whole
+  piece (after Todd, "The dynamics of dynamics", 1992): slow at the ends, most at the end, fastest
+  before the middle. A parabola's mean is zero, so the mean tempo is the interpretation's.
+* *Dynamics*: velocity follows an arch over each phrase, what the score says about the phrase, and
+  the metre; the accompaniment stays below the melody.
+* *Articulation*: a key is held for a fixed ratio of the time to the next note of its voice.
+* *Melody lead and chord spread*: where other notes are written under a note of the melody, it
+  comes earlier than they; accompanying chords are broken from the bottom up, starting on the beat.
+* *Pedal*: down just after each change of pedal, up again after a fraction of the span.
+"""
+
+__all__ = [
+    "Beat",
+    "PedalEvent",
+    "Performance",
+    "PerformedNote",
+    "beat_times",
+    "beats_to_tsv",
+    "perform",
+    "to_midi",
+]
+
+import io
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+from typing import NamedTuple
+
+import mido
+
+from mess_core.datasets.demo.interpretation import Interpretation
+from mess_core.datasets.demo.scores import Score, ScoreNote
+
+#: Silence before the first beat, in seconds: room for the melody to lead.
+LEAD_IN_S = 0.25
+#: Where in a phrase the beat is shortest, from 0 to 1.
+_FASTEST = 0.4
+#: Rubato of the whole piece over rubato of a phrase.
+_PIECE_RUBATO = 0.5
+#: Where in a phrase it is loudest, from 0 to 1.
+_LOUDEST = 0.6
+#: What the arch, the score's own level and the metre contribute to the dynamics; their sum is 1.
+_ARCH, _MARK, _METRE = 0.5, 0.3, 0.2
+#: MIDI velocity of the melody minus that of the accompaniment.
+_BALANCE = 10
+#: Velocities stay in what a piano plays and the renderer sounds (it drops 11 and below).
+_SOFTEST, _LOUDEST_VELOCITY = 16, 124
+#: A key is up for this long before it is struck again, and never held for less, in seconds.
+_RESTRIKE_S = 0.02
+#: The pedal goes down this long after its change, so that the old harmony is gone, in seconds.
+_PEDAL_DELAY_S = 0.06
+
+_TICKS_PER_BEAT = 1000
+_MICROSECONDS_PER_BEAT = 500_000  # with 1000 ticks per beat a tick is exactly 0.5 ms
+_TICKS_PER_SECOND = 2000
+_SUSTAIN_PEDAL = 64  # MIDI controller number
+
+
+class PerformedNote(NamedTuple):
+    """A note as it is played.
+
+    Attributes
+    ----------
+    onset_s, offset_s : float
+        When the key goes down and up, in seconds.
+    pitch, velocity : int
+        As in MIDI.
+    written : ScoreNote
+        The note in the score.
+    """
+
+    onset_s: float
+    offset_s: float
+    pitch: int
+    velocity: int
+    written: ScoreNote
+
+
+class PedalEvent(NamedTuple):
+    """The sustain pedal goes down or up."""
+
+    time_s: float
+    down: bool
+
+
+class Beat(NamedTuple):
+    """A beat of the score and when the performance reaches it."""
+
+    time_s: float
+    downbeat: bool
+
+
+@dataclass(frozen=True)
+class Performance:
+    """A score as it was played.
+
+    Attributes
+    ----------
+    notes : tuple of PerformedNote
+        By onset; notes of the same pitch do not overlap.
+    pedal : tuple of PedalEvent
+        By time.
+    beats : tuple of Beat
+        Every beat of the score.
+    """
+
+    notes: tuple[PerformedNote, ...]
+    pedal: tuple[PedalEvent, ...]
+    beats: tuple[Beat, ...]
+
+
+def perform(score: Score, interpretation: Interpretation) -> Performance:
+    """Play a score.
+
+    Parameters
+    ----------
+    score : Score
+        What is written.
+    interpretation : Interpretation
+        How it is played.
+
+    Returns
+    -------
+    Performance
+        The same for the same arguments.
+    """
+    clock = _clock(score, interpretation)
+    notes = [
+        PerformedNote(
+            clock(note.onset) + shift,
+            clock(note.onset) + shift + _held(note, clock, interpretation),
+            note.pitch,
+            _velocity(note, score, interpretation),
+            note,
+        )
+        for note, shift in _shifts(_without_unisons(score.notes), interpretation)
+    ]
+    return Performance(
+        notes=_released_in_time(notes),
+        pedal=_pedal(score, interpretation, clock),
+        beats=beat_times(score, interpretation),
+    )
+
+
+def beat_times(score: Score, interpretation: Interpretation) -> tuple[Beat, ...]:
+    """When a performance reaches each beat of its score: the truth that tempo is measured against.
+
+    Parameters
+    ----------
+    score : Score
+        What is written.
+    interpretation : Interpretation
+        How it is played.
+
+    Returns
+    -------
+    tuple of Beat
+        From the first whole beat on; the end of the last beat is not a beat.
+    """
+    clock = _clock(score, interpretation)
+    first = score.upbeat % 1
+    downbeat = score.upbeat % score.bar
+    positions = [first + beat for beat in range(ceil(score.length - first))]
+    return tuple(Beat(clock(p), (p - downbeat) % score.bar == 0) for p in positions)
+
+
+def _clock(score: Score, interpretation: Interpretation) -> Callable[[Fraction], float]:
+    """Make the map from a position in beats to seconds."""
+    period = 60 / (score.tempo * interpretation.tempo)
+
+    def seconds(position: Fraction) -> float:
+        start, phrase_beats, _ = _phrase_at(score, position)
+        within = float((position - start) / phrase_beats)
+        overall = float(position / score.length)
+        delay = phrase_beats * _stretch(within)
+        delay += _PIECE_RUBATO * float(score.length) * _stretch(overall)
+        return LEAD_IN_S + period * (float(position) + interpretation.rubato * delay)
+
+    return seconds
+
+
+def _stretch(x: float) -> float:
+    """Integrate from 0 to ``x`` the parabola with mean 0 over [0, 1], value 1 at 1, least early."""
+    mean = ((1 - _FASTEST) ** 3 + _FASTEST**3) / 3
+    at_end = (1 - _FASTEST) ** 2 - mean
+    integral = ((x - _FASTEST) ** 3 + _FASTEST**3) / 3 - mean * x
+    return integral / at_end
+
+
+def _phrase_at(score: Score, position: Fraction) -> tuple[int, int, float]:
+    """Start, length in beats and level of the phrase that holds ``position``."""
+    start = 0
+    for phrase in score.phrases[:-1]:
+        if position < start + phrase.beats:
+            return start, phrase.beats, phrase.level
+        start += phrase.beats
+    return start, score.phrases[-1].beats, score.phrases[-1].level
+
+
+def _without_unisons(notes: Iterable[ScoreNote]) -> list[ScoreNote]:
+    """One key for two voices that meet: the melody's, else the first, held as long as either."""
+    keys: dict[tuple[Fraction, int], ScoreNote] = {}
+    for note in notes:
+        known = keys.setdefault((note.onset, note.pitch), note)
+        if note.duration > known.duration:
+            keys[note.onset, note.pitch] = known._replace(duration=note.duration)
+    return list(keys.values())
+
+
+def _shifts(
+    notes: Sequence[ScoreNote], interpretation: Interpretation
+) -> list[tuple[ScoreNote, float]]:
+    """Pair each note with its shift against the beat, in seconds."""
+    melody = [note for note in notes if note.voice == 0]
+    chords: dict[Fraction, list[ScoreNote]] = defaultdict(list)
+    for note in notes:
+        if note.voice:
+            chords[note.onset].append(note)
+    lead = interpretation.melody_lead_ms / 1000
+    shifts = [(note, -lead if note.onset in chords else 0.0) for note in melody]
+    for chord in chords.values():
+        step = interpretation.chord_spread_ms / 1000 / max(len(chord) - 1, 1)
+        shifts += [(note, rank * step) for rank, note in enumerate(chord)]
+    return shifts
+
+
+def _held(
+    note: ScoreNote, clock: Callable[[Fraction], float], interpretation: Interpretation
+) -> float:
+    return interpretation.articulation * (clock(note.onset + note.duration) - clock(note.onset))
+
+
+def _velocity(note: ScoreNote, score: Score, interpretation: Interpretation) -> int:
+    start, phrase_beats, level = _phrase_at(score, note.onset)
+    shape = _ARCH * _arch(float((note.onset - start) / phrase_beats))
+    shape += _MARK * level + _METRE * _accent(note.onset - score.upbeat, score.bar)
+    velocity = interpretation.level + interpretation.dynamic_range * shape
+    velocity -= _BALANCE if note.voice else 0
+    return min(max(round(velocity), _SOFTEST), _LOUDEST_VELOCITY)
+
+
+def _arch(x: float) -> float:
+    """Rise from -0.5 at 0 to 0.5 at the loudest place, and fall to -0.5 at 1."""
+    side = _LOUDEST if x < _LOUDEST else 1 - _LOUDEST
+    return 0.5 - ((x - _LOUDEST) / side) ** 2
+
+
+def _accent(position: Fraction, bar: int) -> float:
+    """Metrical accent: 0.5 on downbeats, 0 on other beats, -0.5 between beats."""
+    if position.denominator > 1:
+        return -0.5
+    return 0.5 if position % bar == 0 else 0.0
+
+
+def _released_in_time(notes: Iterable[PerformedNote]) -> tuple[PerformedNote, ...]:
+    """Sort by onset, and let every key be up before it is struck again."""
+    held: dict[int, int] = {}
+    played: list[PerformedNote] = []
+    for note in sorted(notes, key=lambda n: (n.onset_s, n.pitch)):
+        if note.pitch in held:
+            last = played[held[note.pitch]]
+            latest = max(note.onset_s - _RESTRIKE_S, (last.onset_s + note.onset_s) / 2)
+            played[held[note.pitch]] = last._replace(offset_s=min(last.offset_s, latest))
+        held[note.pitch] = len(played)
+        played.append(note)
+    return tuple(played)
+
+
+def _pedal(
+    score: Score, interpretation: Interpretation, clock: Callable[[Fraction], float]
+) -> tuple[PedalEvent, ...]:
+    events = []
+    change = score.upbeat
+    while change < score.length:
+        following = min(change + score.pedal_beats, score.length)
+        down = clock(change) + _PEDAL_DELAY_S
+        up = clock(change) + interpretation.pedal * (clock(following) - clock(change))
+        if up > down:
+            events += [PedalEvent(down, True), PedalEvent(up, False)]
+        change = following
+    return tuple(events)
+
+
+def to_midi(performance: Performance) -> bytes:
+    """Write a performance as a standard MIDI file of one track, as an instrument records it.
+
+    Parameters
+    ----------
+    performance : Performance
+        The notes and the pedal.
+
+    Returns
+    -------
+    bytes
+        A file of type 0; a tick is 0.5 ms. Equal performances give equal bytes.
+    """
+    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=_MICROSECONDS_PER_BEAT)])
+    now = 0
+    for tick, _, message in sorted(_events(performance), key=lambda event: event[:2]):
+        track.append(message.copy(time=tick - now))
+        now = tick
+    buffer = io.BytesIO()
+    midi = mido.MidiFile(type=0, ticks_per_beat=_TICKS_PER_BEAT, tracks=[track])
+    midi.save(file=buffer)
+    return buffer.getvalue()
+
+
+def _events(performance: Performance) -> Iterable[tuple[int, tuple[int, int], mido.Message]]:
+    """Tick, order within the tick (releases first) and message of everything that happens."""
+    for note in performance.notes:
+        key = {"note": note.pitch, "velocity": note.velocity}
+        yield _tick(note.onset_s), (2, note.pitch), mido.Message("note_on", **key)
+        key = {"note": note.pitch, "velocity": 0}
+        yield _tick(note.offset_s), (0, note.pitch), mido.Message("note_off", **key)
+    for event in performance.pedal:
+        change = {"control": _SUSTAIN_PEDAL, "value": 127 if event.down else 0}
+        yield _tick(event.time_s), (1, event.down), mido.Message("control_change", **change)
+
+
+def _tick(time_s: float) -> int:
+    return round(time_s * _TICKS_PER_SECOND)
+
+
+def beats_to_tsv(beats: Iterable[Beat]) -> str:
+    """Write beats as the ASAP dataset does: time in seconds twice, then ``db`` or ``b``.
+
+    Parameters
+    ----------
+    beats : iterable of Beat
+        In order.
+
+    Returns
+    -------
+    str
+        Tab-separated lines without a header, times with microseconds.
+    """
+    return "".join(
+        f"{beat.time_s:.6f}\t{beat.time_s:.6f}\t{'db' if beat.downbeat else 'b'}\n"
+        for beat in beats
+    )

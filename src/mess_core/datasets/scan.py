@@ -1,0 +1,183 @@
+"""Scanning a dataset into its recording table: the one place that looks into audio files.
+
+Every file is hashed and decoded once; the facts are kept beside the table in
+``{dataset}.scan.json``, and a file whose size and modification time have not changed since is not
+read again. A file that cannot be used stays in the table with a status and a reason, and is listed
+in ``{dataset}.problems.tsv``; it never stops the scan.
+"""
+
+__all__ = ["ScanReport", "scan_dataset"]
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mess_core import stages
+from mess_core.datasets.base import BaseDataset, Source
+from mess_core.errors import AudioError, DatasetError, StorageError
+from mess_core.extraction.audio import validate_audio_file
+from mess_core.files import file_sha256, read_json, write_json, write_text
+from mess_core.layout import Layout
+from mess_core.recordings import Recording, problem_lines, usable, write_recordings
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ScanReport:
+    """What a scan found.
+
+    Attributes
+    ----------
+    recordings : tuple of Recording
+        All rows of the table.
+    read : int
+        How many audio files were read; the others were unchanged.
+    """
+
+    recordings: tuple[Recording, ...]
+    read: int
+
+    @property
+    def problems(self) -> list[Recording]:
+        """The recordings that cannot be used."""
+        return [r for r in self.recordings if r.status != "ok"]
+
+    def summary(self) -> str:
+        """Return one line on what is usable, and one per recording that is not."""
+        good = usable(self.recordings)
+        hours = sum(r.duration_s for r in good) / 3600
+        lines = [
+            f"{len(good)} of {len(self.recordings)} recordings usable: "
+            f"{len({r.work_id for r in good})} works, {hours:.2f} h"
+        ]
+        return "\n".join(lines + problem_lines(self.problems))
+
+
+def scan_dataset(
+    dataset: BaseDataset,
+    layout: Layout,
+    *,
+    min_duration_s: float = 5.0,
+    progress: Progress | None = None,
+) -> ScanReport:
+    """Write a dataset's recording table.
+
+    Parameters
+    ----------
+    dataset : BaseDataset
+        What to scan.
+    layout : Layout
+        Where the table goes; its dataset name is used in paths.
+    min_duration_s : float
+        Shortest usable recording in seconds: the length of a window.
+    progress : callable, optional
+        Called after each recording with the number done, the number in all, and its id.
+
+    Returns
+    -------
+    ScanReport
+
+    Raises
+    ------
+    DatasetError
+        If the dataset is not where it should be, or two recordings have one id.
+    """
+    sources = dataset.sources()
+    repeated = [name for name, n in Counter(s.recording_id for s in sources).items() if n > 1]
+    if repeated:
+        raise DatasetError(f"{dataset.name}: recording ids occur more than once: {repeated[:5]}")
+    known = _known_facts(layout)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        facts: list[dict[str, Any]] = []
+        looked = pool.map(lambda s: _look(s, known.get(s.recording_id), min_duration_s), sources)
+        for source, fact in zip(sources, looked, strict=True):
+            facts.append(fact)
+            if progress:
+                progress(len(facts), len(sources), source.recording_id)
+    recordings = tuple(_row(s, f) for s, f in zip(sources, facts, strict=True))
+    report = ScanReport(
+        tuple(sorted(recordings, key=lambda r: r.recording_id)),
+        read=sum(
+            fact is not known.get(s.recording_id) for s, fact in zip(sources, facts, strict=True)
+        ),
+    )
+    _write(layout, report, {s.recording_id: f for s, f in zip(sources, facts, strict=True)})
+    return report
+
+
+def _known_facts(layout: Layout) -> dict[str, dict[str, Any]]:
+    try:
+        known: dict[str, dict[str, Any]] = read_json(layout.scan)
+    except StorageError:
+        return {}
+    return known
+
+
+def _look(source: Source, known: dict[str, Any] | None, min_duration_s: float) -> dict[str, Any]:
+    seen = {
+        "stage": stages.RECORDINGS,
+        "audio": _stamp(source.audio),
+        "midi": _stamp(source.midi) if source.midi else None,
+        "min_duration_s": min_duration_s,
+    }
+    if known is not None and all(known.get(key) == value for key, value in seen.items()):
+        return known
+    midi = source.midi if source.midi and source.midi.is_file() else None
+    facts = {**seen, "midi_sha256": file_sha256(midi) if midi else ""}
+    status, reason, duration_s = "ok", "", 0.0
+    try:
+        duration_s = validate_audio_file(source.audio, min_duration_s=min_duration_s).duration_s
+    except AudioError as error:
+        status, reason = error.status, str(error)
+    except OSError as error:
+        status, reason = "unreadable", f"{source.audio}: {error.strerror or error}"
+    readable = source.audio.is_file() and os.access(source.audio, os.R_OK)
+    sha256 = file_sha256(source.audio) if readable else ""
+    return {
+        **facts,
+        "audio_sha256": sha256,
+        "duration_s": duration_s,
+        "status": status,
+        "reason": reason,
+    }
+
+
+def _stamp(path: Path) -> list[str | int] | None:
+    """Return what tells that a file may have changed: its path, size and modification time."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return [str(path), stat.st_size, stat.st_mtime_ns]
+
+
+def _row(source: Source, facts: Mapping[str, Any]) -> Recording:
+    return Recording(
+        recording_id=source.recording_id,
+        work_id=source.work_id,
+        performer=source.performer,
+        composer=source.composer,
+        title=source.title,
+        split=source.split,
+        audio=str(source.audio),
+        midi=str(source.midi) if source.midi and facts["midi_sha256"] else "",
+        audio_sha256=facts["audio_sha256"],
+        midi_sha256=facts["midi_sha256"],
+        duration_s=facts["duration_s"],
+        status=facts["status"],
+        reason=facts["reason"],
+    )
+
+
+def _write(layout: Layout, report: ScanReport, facts: Mapping[str, Any]) -> None:
+    write_json(layout.scan, facts)
+    lines = ["recording_id\taudio\tstatus\treason"]
+    lines += [f"{r.recording_id}\t{r.audio}\t{r.status}\t{r.reason}" for r in report.problems]
+    write_text(layout.problems, "\n".join(lines) + "\n")
+    # Last, because everything else goes by it.
+    write_recordings(layout.table, report.recordings)

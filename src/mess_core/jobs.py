@@ -1,0 +1,217 @@
+"""What each rule of the workflow does: one function per rule, from settings to files.
+
+Every function may run again at any time and leaves the same files. Heavy libraries are imported
+inside, so that a job starts as fast as its own work allows, and so that torch and faiss never meet
+in one process.
+"""
+
+__all__ = [
+    "build_indices",
+    "draw_layer_map",
+    "extract_shard",
+    "make_demo",
+    "map_aspects",
+    "measure_shard",
+    "probe_target",
+    "publish_indices",
+    "write_table",
+]
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mess_core import stages
+from mess_core.config import Settings
+from mess_core.files import read_json, write_json
+from mess_core.layout import INDEX_KINDS
+from mess_core.planning import ANALYSIS_RATE, Plan
+from mess_core.progress import Progress
+
+
+def make_demo(settings: Settings) -> None:
+    """Perform and render the demo corpus, with the table of the interpretations' parameters."""
+    from mess_core.datasets.demo import make_demo_corpus
+
+    make_demo_corpus(
+        settings.layout.demo_audio,
+        settings.layout.demo_truth,
+        progress=Progress("recordings"),
+    )
+
+
+def write_table(settings: Settings) -> None:
+    """Scan the dataset and write its recording table."""
+    from mess_core.datasets import DatasetFactory, scan_dataset
+
+    dataset = DatasetFactory.get_dataset(settings.dataset, data=settings.data)
+    report = scan_dataset(
+        dataset,
+        settings.layout,
+        min_duration_s=settings.window_s,
+        progress=Progress("recordings"),
+    )
+    print(report.summary())
+
+
+def extract_shard(settings: Settings, shard: str, *, threads: int) -> None:
+    """Extract the features of a shard's recordings."""
+    import torch
+
+    from mess_core.extraction import ExtractionPipeline, FeatureExtractor
+
+    torch.set_num_threads(threads)
+    plan = Plan.read(settings)
+    extractor = FeatureExtractor(
+        settings.encoder,
+        window_s=settings.window_s,
+        overlap=settings.overlap,
+        batch_size=settings.batch_size or None,
+        models=settings.layout.models,
+        device=settings.device,
+    )
+    spec = extractor.encoder.spec
+    print(f"encoder {spec.name} ({spec.weights_sha256}) on {extractor.encoder.device}")
+    pipeline = ExtractionPipeline(extractor, settings.layout, views=settings.views)
+    done = pipeline.run(plan.shards[shard], progress=Progress("recordings"))
+    write_json(
+        settings.layout.features_receipt(shard),
+        {
+            "stage": stages.FEATURES,
+            "encoder": {
+                "name": spec.name,
+                "revision": spec.revision,
+                "weights_sha256": spec.weights_sha256,
+                "trained": spec.trained,
+                "licence": spec.licence,
+            },
+            "window_s": settings.window_s,
+            "overlap": settings.overlap,
+            "recordings": done,
+        },
+    )
+
+
+def measure_shard(settings: Settings, shard: str) -> None:
+    """Measure the proxy targets of a shard's recordings."""
+    from mess_core.targets import create_target_dataset
+
+    plan = Plan.read(settings)
+    done = create_target_dataset(
+        plan.shards[shard],
+        layout=settings.layout,
+        sample_rate=ANALYSIS_RATE,
+        progress=Progress("recordings"),
+    )
+    write_json(
+        settings.layout.targets_receipt(shard), {"stage": stages.TARGETS, "recordings": done}
+    )
+
+
+def _encoder(plan: Plan) -> dict[str, Any]:
+    """Return the facts about the encoder that made the features."""
+    receipt = plan.settings.layout.features_receipt(next(iter(plan.shards)))
+    encoder: dict[str, Any] = read_json(receipt)["encoder"]
+    return encoder
+
+
+def probe_target(settings: Settings, target: str) -> None:
+    """Probe every layer for one target."""
+    from mess_core.probing import LayerDiscoverySystem
+
+    plan = Plan.read(settings)
+    LayerDiscoverySystem(
+        settings.layout,
+        plan.recordings,
+        n_folds=settings.n_folds,
+        alphas=settings.alphas,
+        encoder=_encoder(plan),
+    ).discover_and_save(target)
+
+
+def map_aspects(settings: Settings) -> None:
+    """Resolve the aspects to layers."""
+    from mess_core.probing import resolve_aspects, save_aspects
+
+    save_aspects(resolve_aspects(settings.min_r2, settings.layout.probing), settings.layout.aspects)
+
+
+def draw_layer_map(settings: Settings) -> None:
+    """Draw what every layer knows about every target."""
+    from mess_core.probing import plot_layer_map
+
+    plot_layer_map(settings.layout.probing, settings.layout.layer_map)
+
+
+def build_indices(settings: Settings, kind: str) -> None:
+    """Build and save the index artifact of one kind."""
+    from mess_core.artifacts import build_index, save_artifact
+
+    plan = Plan.read(settings)
+    features, rows = _rows(plan, kind)
+    index = build_index(
+        features,
+        rows,
+        kind=kind,
+        layers=range(features.shape[1]),
+        aspects=read_json(settings.layout.aspects),
+        facts={
+            "dataset": settings.dataset,
+            "encoder": _encoder(plan),
+            "window_s": settings.window_s,
+            "overlap": settings.overlap,
+            "stages": {"features": stages.FEATURES, "index": stages.INDEX},
+        },
+    )
+    folder = save_artifact(index, settings.layout.index(kind))
+    write_json(
+        settings.layout.index_receipt(kind),
+        {"artifact_version_id": folder.name, "kind": kind, "rows": len(rows)},
+    )
+
+
+def _rows(plan: Plan, kind: str) -> tuple[npt.NDArray[np.float32], list[Any]]:
+    """Return the features [n, L, D] of all rows of an index, and the rows."""
+    from mess_core.artifacts import Row
+    from mess_core.extraction.storage import load_features, segment_times
+
+    features, rows = [], []
+    for recording in plan.recordings:
+        if kind == "recordings":
+            vector = load_features(plan.settings.layout, recording.recording_id)
+            features.append(vector[np.newaxis])
+            rows.append(Row.of(recording))
+            continue
+        windows = load_features(plan.settings.layout, recording.recording_id, view="segments")
+        starts = segment_times(
+            len(windows),
+            duration_s=recording.duration_s,
+            window_s=plan.settings.window_s,
+            overlap=plan.settings.overlap,
+        )
+        features.append(windows)
+        rows += [
+            Row.of(recording, start_s=start, end_s=start + plan.settings.window_s)
+            for start in starts.tolist()
+        ]
+    return np.concatenate(features), rows
+
+
+def publish_indices(settings: Settings) -> None:
+    """Publish the current artifacts of all kinds."""
+    from mess_core.artifacts import publish
+
+    receipts = []
+    for kind in INDEX_KINDS:
+        version = read_json(settings.layout.index_receipt(kind))["artifact_version_id"]
+        receipts.append(publish(settings.layout.index(kind) / version, settings.destination))
+    write_json(
+        settings.layout.publish_receipt,
+        {
+            "stage": stages.PUBLISH,
+            "dataset": settings.dataset,
+            "destination": settings.destination,
+            "published": receipts,
+        },
+    )

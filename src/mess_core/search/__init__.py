@@ -1,0 +1,18 @@
+"""Search: which other recordings or passages sound like this one, and in what respect."""
+
+from mess_core._lazy import attach
+
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "features": ["load_features"],
+        "queries": [
+            "Hit",
+            "find_similar",
+            "search_by_aspect",
+            "search_by_aspects",
+            "search_by_clip",
+            "search_by_vector",
+        ],
+    },
+)

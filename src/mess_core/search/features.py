@@ -1,0 +1,92 @@
+"""An index to search from what lies on disk: an artifact, or a folder of aggregated features."""
+
+__all__ = ["load_features"]
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mess_core.artifacts.artifact import load_artifact
+from mess_core.artifacts.index import Floats, Index, Row, build_index
+from mess_core.errors import SearchError, nearest
+from mess_core.recordings import read_recordings
+
+
+def load_features(
+    source: Path, *, layers: Sequence[int] | None = None, table: Path | None = None
+) -> Index:
+    """Load an artifact, or index a folder of aggregated features in memory.
+
+    Parameters
+    ----------
+    source : Path
+        An artifact's folder, or a folder of ``{recording_id}.npy`` of shape (layers, dims). The
+        latter gives an index without an aspect map.
+    layers : sequence of int, optional
+        For a folder of features: the layers to keep; all of them when not given.
+    table : Path, optional
+        For a folder of features: the recording table, which gives works, performers and titles.
+
+    Returns
+    -------
+    Index
+
+    Raises
+    ------
+    SearchError
+        If the folder holds no features, a file is not ``(layers, dims)``, shapes differ, or a
+        recording is not in the table.
+    ArtifactError
+        If an artifact is damaged, or features cannot be indexed (see `build_index`).
+    """
+    if (source / "manifest.json").exists():
+        if layers is not None or table is not None:
+            raise SearchError(f"{source} is an artifact: it has its own layers and rows, give none")
+        return load_artifact(source)
+    paths = sorted(source.glob("*.npy"))
+    if not paths:
+        raise SearchError(f"{source} holds neither an artifact nor .npy files of features")
+    features = _stack(paths)
+    return build_index(
+        features,
+        _rows([path.stem for path in paths], table),
+        kind="recordings",
+        layers=range(features.shape[1]) if layers is None else layers,
+        aspects={},
+        facts={},
+    )
+
+
+def _stack(paths: Sequence[Path]) -> Floats:
+    arrays = [_read(path) for path in paths]
+    for path, array in zip(paths, arrays, strict=True):
+        if array.shape != arrays[0].shape:
+            raise SearchError(
+                f"{path} has shape {array.shape}, but {paths[0].name} has {arrays[0].shape}; "
+                "extract both with the same encoder"
+            )
+    return np.stack(arrays)
+
+
+def _read(path: Path) -> Floats:
+    try:
+        array: Floats = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise SearchError(f"{path} is no array file ({error}); extract it again") from None
+    if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
+        raise SearchError(
+            f"{path} holds {array.dtype} of shape {array.shape}, expected floats (layers, dims): "
+            "give the folder of aggregated features"
+        )
+    return array
+
+
+def _rows(recording_ids: Sequence[str], table: Path | None) -> list[Row]:
+    if table is None:
+        return [Row(name, "", "", "", "", "", 0.0, 0.0) for name in recording_ids]
+    known = {recording.recording_id: recording for recording in read_recordings(table)}
+    for name in recording_ids:
+        if name not in known:
+            raise SearchError(f"recording {name!r} is not in {table}: {nearest(name, known)}")
+    return [Row.of(known[name]) for name in recording_ids]

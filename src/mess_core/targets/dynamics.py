@@ -1,0 +1,95 @@
+"""Dynamics: what loudness does, from phrase to phrase rather than from note to note.
+
+All levels are dBFS of 400 ms (momentary loudness, EBU Tech 3341, without its frequency weighting),
+absolute, and what is below -80 dBFS does not count. Ranges and slopes in dB do not change when a
+recording is made quieter, as long as it stays above that floor.
+
+* `dynamic_range`: from soft to loud passages: 10th to 95th percentile (EBU Tech 3342 uses the same
+  percentiles over 3 s, which is too long for a five-second window).
+* `dynamic_variance`: how much the loudness moves altogether.
+* `crescendo_strength`, `diminuendo_strength`: how fast it swells (fades) where it clearly does: the
+  90th percentile of the slope over 2 s, of the loudness of the notes' beginnings (the highest value
+  of the surrounding second, because a piano's notes all decay).
+* `loudness_curve`: the dynamic arc.
+"""
+
+__all__ = [
+    "crescendo_strength",
+    "diminuendo_strength",
+    "dynamic_range",
+    "dynamic_variance",
+    "loudness_curve",
+]
+
+import numpy as np
+import numpy.typing as npt
+
+from mess_core.targets.curves import to_curve
+from mess_core.targets.sound import LOUDNESS_RATE
+
+Float = npt.NDArray[np.float64]
+
+#: EBU Tech 3342.
+SOFT_PERCENTILE, LOUD_PERCENTILE = 10, 95
+
+#: The beginnings of notes within this time stand for the loudness of the music, s.
+PEAK_HOLD_S = 1.0
+
+#: A swell is felt over this time, s.
+SLOPE_S = 2.0
+
+#: The slope that is exceeded in a tenth of the time.
+STRONG_PERCENTILE = 90
+
+#: Fewer values than a second's define no spread.
+MIN_VALUES = LOUDNESS_RATE
+
+
+def _audible(loudness: Float) -> Float:
+    audible = loudness[np.isfinite(loudness)]
+    return audible if len(audible) >= MIN_VALUES else np.empty(0)
+
+
+def dynamic_range(loudness: Float) -> float:
+    """Return the 10th to 95th percentile range in dB, NaN with less than a second of sound."""
+    audible = _audible(loudness)
+    if not len(audible):
+        return np.nan
+    soft, loud = np.percentile(audible, (SOFT_PERCENTILE, LOUD_PERCENTILE))
+    return float(loud - soft)
+
+
+def dynamic_variance(loudness: Float) -> float:
+    """Return the variance of loudness in dB squared, NaN with less than a second of sound."""
+    audible = _audible(loudness)
+    return float(audible.var()) if len(audible) else np.nan
+
+
+def crescendo_strength(loudness: Float) -> float:
+    """Return the strong rises of loudness in dB/s (at least 0), NaN with less than 3 s of sound."""
+    slopes = _slopes(loudness)
+    return max(0.0, float(np.percentile(slopes, STRONG_PERCENTILE))) if len(slopes) else np.nan
+
+
+def diminuendo_strength(loudness: Float) -> float:
+    """Return the strong falls of loudness in dB/s (at least 0), NaN with less than 3 s of sound."""
+    slopes = _slopes(loudness)
+    return max(0.0, float(np.percentile(-slopes, STRONG_PERCENTILE))) if len(slopes) else np.nan
+
+
+def _slopes(loudness: Float) -> Float:
+    """Return the defined least-squares slopes over `SLOPE_S` of the peak-held loudness."""
+    hold = round(PEAK_HOLD_S * LOUDNESS_RATE) | 1
+    length = round(SLOPE_S * LOUDNESS_RATE) | 1
+    if len(loudness) < hold + length:
+        return np.empty(0)
+    windows = np.lib.stride_tricks.sliding_window_view
+    held = np.fmax.reduce(windows(loudness, hold), axis=1)
+    time = (np.arange(length) - length // 2) / LOUDNESS_RATE
+    slopes = windows(held, length) @ (time / np.square(time).sum())
+    return np.asarray(slopes[np.isfinite(slopes)])
+
+
+def loudness_curve(loudness: Float) -> Float:
+    """Return the loudness over time, dBFS [shape=(64,)], NaN where nothing is audible."""
+    return to_curve(loudness)

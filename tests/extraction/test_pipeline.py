@@ -1,0 +1,255 @@
+"""Extraction over many recordings: right values, nothing computed twice, nothing lost."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mess_core.errors import AudioError, MessError, StorageError
+from mess_core.extraction.audio import load_audio
+from mess_core.extraction.encoder import load_encoder
+from mess_core.extraction.extractor import FeatureExtractor
+from mess_core.extraction.pipeline import ExtractionPipeline
+from mess_core.extraction.specs import DEMO_ENCODER
+from mess_core.extraction.storage import (
+    features_exist,
+    features_exist_for_types,
+    load_features,
+    load_selected_features,
+    save_features,
+)
+from mess_core.files import file_sha256
+from mess_core.layout import Layout
+from mess_core.recordings import Recording
+from tests.conftest import WriteTone
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(scope="module")
+def extractor(tmp_path_factory: pytest.TempPathFactory) -> FeatureExtractor:
+    models = tmp_path_factory.mktemp("models")
+    return FeatureExtractor(
+        load_encoder(DEMO_ENCODER, models=models, device="cpu"), window_s=1.0, batch_size=2
+    )
+
+
+def recording(path: Path) -> Recording:
+    return Recording(
+        recording_id=path.stem,
+        work_id="w",
+        performer="",
+        composer="",
+        title="",
+        split="",
+        audio=str(path),
+        midi="",
+        audio_sha256=file_sha256(path),
+        midi_sha256="",
+        duration_s=2.25,
+        status="ok",
+        reason="",
+    )
+
+
+@pytest.fixture
+def recordings(write_tone: WriteTone) -> list[Recording]:
+    return [
+        recording(write_tone(f"{name}.wav", seconds=2.25, frequency=frequency))
+        for name, frequency in (("a", 220.0), ("b", 440.0), ("c", 880.0))
+    ]
+
+
+class Counting:
+    """Counts the windows that the model really computes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, extractor: FeatureExtractor) -> None:
+        self.files: list[str] = []
+        real = extractor.extract_file
+
+        def extract_file(path: Path, *, raw: bool = False) -> object:
+            self.files.append(path.stem)
+            return real(path, raw=raw)
+
+        monkeypatch.setattr(extractor, "extract_file", extract_file)
+
+
+def run(
+    extractor: FeatureExtractor,
+    layout: Layout,
+    recordings: Sequence[Recording],
+    views: Sequence[str] = ("segments", "aggregated"),
+) -> dict[str, str]:
+    return ExtractionPipeline(extractor, layout, views=views).run(recordings)
+
+
+def test_views_have_the_contracts_shapes_and_agree(
+    tmp_path: Path, extractor: FeatureExtractor, recordings: list[Recording]
+) -> None:
+    layout = Layout(tmp_path / "data", "x")
+    run(extractor, layout, recordings, ("raw", "segments", "aggregated"))
+    raw, segments, aggregated = (
+        load_features(layout, "a", view=view) for view in ("raw", "segments", "aggregated")
+    )
+    dims = extractor.encoder.spec.dims
+    assert raw.shape == (4, 13, 74, dims)
+    assert segments.shape == (4, 13, dims)
+    assert aggregated.shape == (13, dims)
+    np.testing.assert_allclose(segments, raw.mean(axis=2), atol=1e-5)
+    np.testing.assert_allclose(aggregated, segments.mean(axis=0), atol=1e-6)
+    pooled = Layout(tmp_path / "other", "x")
+    run(extractor, pooled, recordings)
+    np.testing.assert_allclose(load_features(pooled, "a", view="segments"), segments, atol=1e-5)
+    assert features_exist(pooled, "a")
+    assert not features_exist(pooled, "z")
+    assert not features_exist_for_types(pooled, "a", ("segments", "raw"))
+    assert features_exist_for_types(layout, "a", ("segments", "raw"))
+
+
+def test_a_window_alone_equals_the_same_window_inside_a_recording(
+    extractor: FeatureExtractor, recordings: list[Recording]
+) -> None:
+    samples = load_audio(Path(recordings[0].audio))
+    inside = extractor.extract(samples)
+    assert inside.starts_s.tolist() == [0.0, 0.5, 1.0, 1.25]
+    for start, expected in zip(inside.starts_s, inside.segments, strict=True):
+        first = round(start * 24_000)
+        alone = extractor.extract(samples[first : first + 24_000]).segments[0]
+        np.testing.assert_allclose(alone, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_is_computed_twice_and_outputs_come_back_from_the_store(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    extractor: FeatureExtractor,
+    recordings: list[Recording],
+) -> None:
+    layout = Layout(tmp_path / "data", "x")
+    first = run(extractor, layout, recordings[:2])
+    expected = layout.features("segments", "a").read_bytes()
+    kept = layout.features("segments", "b").stat()
+    counting = Counting(monkeypatch, extractor)
+
+    layout.features("segments", "a").unlink()
+    layout.features("aggregated", "a").write_bytes(b"damaged")
+    second = run(extractor, layout, recordings)
+    assert counting.files == ["c"]
+    assert layout.features("segments", "a").read_bytes() == expected
+    assert load_features(layout, "a").shape == (13, extractor.encoder.spec.dims)
+    assert layout.features("segments", "b").stat().st_mtime_ns == kept.st_mtime_ns
+    assert second.items() >= first.items()
+
+
+def test_the_same_audio_under_another_name_or_time_costs_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    extractor: FeatureExtractor,
+    recordings: list[Recording],
+) -> None:
+    layout = Layout(tmp_path / "data", "x")
+    run(extractor, layout, recordings[:1])
+    counting = Counting(monkeypatch, extractor)
+    Path(recordings[0].audio).touch()
+    run(extractor, layout, [replace(recordings[0], recording_id="renamed")])
+    assert counting.files == []
+    np.testing.assert_array_equal(load_features(layout, "a"), load_features(layout, "renamed"))
+
+
+def test_settings_that_matter_change_the_fingerprint(
+    tmp_path: Path, extractor: FeatureExtractor, recordings: list[Recording]
+) -> None:
+    layout = Layout(tmp_path, "x")
+    names = {
+        ExtractionPipeline(
+            FeatureExtractor(extractor.encoder, window_s=window_s, overlap=overlap), layout
+        ).fingerprint(recordings[i], view)
+        for window_s, overlap, i, view in (
+            (1.0, 0.5, 0, "segments"),
+            (2.0, 0.5, 0, "segments"),
+            (1.0, 0.0, 0, "segments"),
+            (1.0, 0.5, 1, "segments"),
+            (1.0, 0.5, 0, "aggregated"),
+        )
+    }
+    assert len(names) == 5
+
+
+def test_one_bad_recording_does_not_stop_the_others(
+    tmp_path: Path, extractor: FeatureExtractor, recordings: list[Recording]
+) -> None:
+    layout = Layout(tmp_path / "data", "x")
+    Path(recordings[1].audio).write_bytes(b"changed since the scan")
+    seen: list[tuple[int, int, str]] = []
+    with pytest.raises(AudioError, match=r"1 of 3 recordings failed.*\n  b: .*mess recordings"):
+        ExtractionPipeline(extractor, layout).run(
+            recordings, progress=lambda done, total, name: seen.append((done, total, name))
+        )
+    assert features_exist(layout, "a")
+    assert features_exist(layout, "c")
+    assert not features_exist(layout, "b")
+    assert seen == [(1, 3, "a"), (2, 3, "b"), (3, 3, "c")]
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_unknown_views_are_refused(tmp_path: Path, extractor: FeatureExtractor) -> None:
+    with pytest.raises(MessError, match=r"unknown views \['pooled'\]"):
+        ExtractionPipeline(extractor, Layout(tmp_path, "x"), views=("pooled",))
+
+
+def test_samples_that_are_not_finite_are_refused(extractor: FeatureExtractor) -> None:
+    with pytest.raises(AudioError, match="not all finite"):
+        extractor.extract(np.full(48_000, np.inf, np.float32))
+
+
+def test_stored_features_are_selected_by_layer_and_checked(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, "x")
+    values = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    save_features(layout, "a", values, view="segments")
+    save_features(layout, "a", values[0], view="aggregated")
+    chosen = load_selected_features(layout, ["a"], view="segments", layers=[2, 0])
+    np.testing.assert_array_equal(chosen["a"], values[:, [2, 0]])
+    chosen = load_selected_features(layout, ["a"], layers=[1])
+    np.testing.assert_array_equal(chosen["a"], values[0, [1]])
+    with pytest.raises(StorageError, match=r"layers \[3\] do not exist.*0 to 2"):
+        load_selected_features(layout, ["a"], layers=[3])
+    with pytest.raises(StorageError, match=r"'segment' is no view.*'segments'"):
+        load_features(layout, "a", view="segment")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist; run snakemake"),
+        (np.zeros(3, np.float32), r"holds float32 \(3,\)"),
+        (np.zeros((2, 3), np.float64), r"holds float64 \(2, 3\)"),
+        (np.full((2, 3), np.nan, np.float32), "not finite"),
+    ],
+)
+def test_wrong_files_are_named(tmp_path: Path, content: np.ndarray | None, message: str) -> None:
+    layout = Layout(tmp_path, "x")
+    path = layout.features("aggregated", "a")
+    path.parent.mkdir(parents=True)
+    if content is not None:
+        np.save(path, content)
+    with pytest.raises(StorageError, match=message):
+        load_features(layout, "a")
+
+
+@pytest.mark.parametrize("size", [0, 20, 140])
+def test_damaged_files_are_named(tmp_path: Path, size: int) -> None:
+    layout = Layout(tmp_path, "x")
+    path = save_features(layout, "a", np.ones((2, 3), np.float32), view="aggregated")
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(StorageError, match=r"a\.npy is damaged.*delete it"):
+        load_features(layout, "a")
+
+
+def test_features_that_break_the_contract_are_not_stored(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, "x")
+    with pytest.raises(StorageError, match="refusing to store aggregated"):
+        save_features(layout, "a", np.zeros((1, 2, 3), np.float32), view="aggregated")
+    with pytest.raises(StorageError, match="finite"):
+        save_features(layout, "a", np.full((2, 3), np.nan, np.float32), view="aggregated")
+    assert not features_exist(layout, "a", view="aggregated")

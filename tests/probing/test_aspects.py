@@ -1,0 +1,235 @@
+"""The aspect map: the registry's contract, the choice of a layer, and mixed or damaged results."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mess_core import stages
+from mess_core.errors import ProbingError, StorageError
+from mess_core.files import read_json, write_json
+from mess_core.probing import ASPECT_REGISTRY, confidence, resolve_aspects, save_aspects
+from mess_core.targets.registry import TARGETS, scalar_targets
+
+pytestmark = pytest.mark.unit
+
+ENCODER = {"name": "tiny", "weights_sha256": "ab" * 32, "trained": False}
+
+#: Scalars that belong to no aspect on purpose; none at present.
+UNUSED: set[str] = set()
+
+
+def write_result(folder: Path, target: str, r2: list[float], **changes: Any) -> None:
+    best = max(range(len(r2)), key=lambda layer: r2[layer]) if r2 else None
+    result = {
+        "target": target,
+        "category": TARGETS[target].category,
+        "dataset": "toy",
+        "stage": stages.PROBING,
+        "encoder": ENCODER,
+        "layers": [{"layer": layer, "r2": value} for layer, value in enumerate(r2)],
+        "best_layer": best,
+        "best_r2": None if best is None else r2[best],
+    }
+    write_json(folder / f"{target}.json", {**result, **changes})
+
+
+def resolve(folder: Path, aspect: str, min_r2: float = 0.5) -> dict[str, Any]:
+    resolved = resolve_aspects(min_r2, folder)["aspects"][aspect]
+    assert isinstance(resolved, dict)
+    return resolved
+
+
+def test_the_registry_has_the_documented_aspects() -> None:
+    assert list(ASPECT_REGISTRY) == [
+        "brightness",
+        "texture",
+        "warmth",
+        "tempo",
+        "rhythmic_energy",
+        "dynamics",
+        "crescendo",
+        "harmonic_richness",
+        "articulation",
+        "phrasing",
+        "rubato",
+        "expressiveness",
+        "legato",
+    ]
+
+
+@pytest.mark.parametrize("aspect", ASPECT_REGISTRY.values(), ids=lambda aspect: aspect.name)
+def test_every_aspect_names_existing_scalars_only(aspect: Any) -> None:
+    assert ASPECT_REGISTRY[aspect.name] is aspect
+    assert aspect.targets
+    assert len(set(aspect.targets)) == len(aspect.targets)
+    assert set(aspect.targets) <= set(scalar_targets())
+    assert aspect.description
+
+
+def test_every_scalar_belongs_to_an_aspect_or_is_left_out_on_purpose() -> None:
+    used = {target for aspect in ASPECT_REGISTRY.values() for target in aspect.targets}
+    assert set(scalar_targets()) - used == UNUSED
+
+
+def test_the_layer_is_the_best_mean_over_targets_not_the_best_of_one(tmp_path: Path) -> None:
+    write_result(tmp_path, "spectral_centroid", [0.90, 0.70, 0.10])
+    write_result(tmp_path, "spectral_rolloff", [0.10, 0.75, 0.80])
+    brightness = resolve(tmp_path, "brightness")
+    assert brightness["resolved"] is True
+    assert brightness["layer"] == 1
+    assert brightness["r2"] == pytest.approx(0.725)
+    assert brightness["confidence"] == "medium"
+    assert brightness["reason"] is None
+    assert brightness["missing"] == []
+    assert brightness["targets"]["spectral_centroid"] == {
+        "layer": 0,
+        "r2": 0.90,
+        "confidence": "high",
+    }
+
+
+def test_an_r2_below_zero_counts_as_zero(tmp_path: Path) -> None:
+    write_result(tmp_path, "spectral_centroid", [0.9, 0.2])
+    write_result(tmp_path, "spectral_rolloff", [-50.0, 0.1])
+    brightness = resolve(tmp_path, "brightness", 0.4)
+    assert (brightness["layer"], brightness["r2"]) == (0, pytest.approx(0.45))
+
+
+def test_below_the_limit_it_says_why_with_the_numbers(tmp_path: Path) -> None:
+    write_result(tmp_path, "spectral_centroid", [0.2, 0.5])
+    write_result(tmp_path, "spectral_rolloff", [0.1, -0.3])
+    brightness = resolve(tmp_path, "brightness")
+    assert brightness["resolved"] is False
+    assert brightness["layer"] == 1
+    assert brightness["reason"] == (
+        "the best layer, 1, has a mean R2 of 0.250 (spectral_centroid 0.50, "
+        "spectral_rolloff -0.30), below min_r2 0.5"
+    )
+
+
+def test_the_limit_itself_is_enough(tmp_path: Path) -> None:
+    write_result(tmp_path, "tempo", [0.5])
+    assert resolve(tmp_path, "tempo", 0.5)["resolved"] is True
+    assert resolve(tmp_path, "tempo", 0.5001)["resolved"] is False
+
+
+def test_missing_and_hopeless_targets_are_left_out_and_listed(tmp_path: Path) -> None:
+    write_result(tmp_path, "dynamic_range", [0.1, 0.9])
+    write_result(tmp_path, "velocity_mean", [], reason="0 rows")
+    dynamics = resolve(tmp_path, "dynamics")
+    assert (dynamics["layer"], dynamics["r2"], dynamics["resolved"]) == (1, 0.9, True)
+    assert dynamics["missing"] == ["dynamic_variance", "velocity_mean", "velocity_range"]
+    legato = resolve(tmp_path, "legato")
+    assert legato == {
+        "resolved": False,
+        "layer": None,
+        "r2": None,
+        "confidence": "low",
+        "targets": {},
+        "missing": ["articulation_ratio"],
+        "reason": "no result for articulation_ratio",
+    }
+
+
+def test_every_aspect_is_in_the_map_and_it_is_saved_as_it_is(tmp_path: Path) -> None:
+    write_result(tmp_path, "tempo", [0.3, 0.85])
+    resolved = resolve_aspects(0.5, tmp_path)
+    assert set(resolved["aspects"]) == set(ASPECT_REGISTRY)
+    assert resolved["encoder"] == ENCODER
+    assert (resolved["dataset"], resolved["stage"], resolved["min_r2"]) == (
+        "toy",
+        stages.ASPECTS,
+        0.5,
+    )
+    path = tmp_path / "aspects.json"
+    save_aspects(resolved, path)
+    assert read_json(path) == resolved
+    assert resolve_aspects(0.5, tmp_path) == resolved
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"dataset": "other"}, "of dataset"),
+        ({"encoder": {**ENCODER, "weights_sha256": "cd" * 32}}, "of encoder"),
+        ({"stage": stages.PROBING + 1}, "of stage"),
+        ({"layers": [{"layer": 0, "r2": 0.5}]}, "number of layers"),
+    ],
+)
+def test_results_that_do_not_belong_together_are_refused(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    write_result(tmp_path, "tempo", [0.5, 0.6])
+    write_result(tmp_path, "rubato", [0.5, 0.6], **change)
+    with pytest.raises(ProbingError, match=words):
+        resolve_aspects(0.5, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([], "no probing result: it lacks target"),
+        ({"target": "tempo"}, "it lacks category"),
+    ],
+)
+def test_a_malformed_result_is_named(tmp_path: Path, content: Any, words: str) -> None:
+    write_json(tmp_path / "tempo.json", content)
+    with pytest.raises(ProbingError, match=rf"tempo\.json.*{words}"):
+        resolve_aspects(0.5, tmp_path)
+
+
+@pytest.mark.parametrize("layers", [None, [{"layer": 0}], [{"layer": 1, "r2": 0.5}], [0.5]])
+def test_malformed_layers_are_named(tmp_path: Path, layers: Any) -> None:
+    write_result(tmp_path, "tempo", [0.5], layers=layers)
+    with pytest.raises(ProbingError, match=r"tempo\.json: its layers"):
+        resolve_aspects(0.5, tmp_path)
+
+
+def test_a_result_under_another_name_is_refused(tmp_path: Path) -> None:
+    write_result(tmp_path, "tempo", [0.5])
+    (tmp_path / "tempo.json").rename(tmp_path / "rubato.json")
+    with pytest.raises(ProbingError, match="holds the result of 'tempo'"):
+        resolve_aspects(0.5, tmp_path)
+
+
+def test_a_cut_off_result_is_named(tmp_path: Path) -> None:
+    write_result(tmp_path, "tempo", [0.5])
+    path = tmp_path / "tempo.json"
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(StorageError, match=r"tempo\.json is not JSON"):
+        resolve_aspects(0.5, tmp_path)
+
+
+def test_an_empty_folder_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ProbingError, match="run the probing rule"):
+        resolve_aspects(0.5, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("r2", "expected"),
+    [
+        (1.0, "high"),
+        (0.81, "high"),
+        (0.8, "medium"),
+        (0.51, "medium"),
+        (0.5, "low"),
+        (-3.0, "low"),
+        (None, "low"),
+    ],
+)
+def test_confidence_has_strict_limits(r2: float | None, expected: str) -> None:
+    assert confidence(r2) == expected
+
+
+def test_the_registry_needs_nothing_of_the_extras() -> None:
+    code = (
+        "import sys, json, mess_core.probing.aspects; "
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
+    heavy = {"torch", "sklearn", "scipy", "matplotlib", "librosa", "pandas", "threadpoolctl"}
+    assert not heavy & set(json.loads(output))

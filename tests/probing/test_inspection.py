@@ -1,0 +1,121 @@
+"""A tiny HuBERT, looked at from outside."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from transformers import HubertConfig, HubertModel
+
+from mess_core.errors import EncoderError
+from mess_core.probing import inspect_model, trace_activations
+
+pytestmark = pytest.mark.unit
+
+WINDOW = 800
+
+
+@pytest.fixture(scope="module")
+def model() -> HubertModel:
+    torch.manual_seed(0)
+    config = HubertConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        conv_dim=(8, 8),
+        conv_kernel=(10, 3),
+        conv_stride=(5, 2),
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+        conv_pos_batch_norm=False,
+    )
+    model = HubertModel(config)
+    model.train(False)
+    return model
+
+
+@pytest.fixture
+def samples() -> npt.NDArray[np.float32]:
+    return np.random.default_rng(0).normal(size=WINDOW).astype(np.float32)
+
+
+def test_a_model_is_described_in_plain_numbers(model: HubertModel) -> None:
+    facts = inspect_model(model)
+    assert facts["class"] == "HubertModel"
+    assert (facts["layers"], facts["dims"]) == (3, 16)
+    assert facts["parameters"] == sum(p.numel() for p in model.parameters())
+    assert facts["parameters"] == sum(part["parameters"] for part in facts["modules"])
+    projection = next(m for m in facts["modules"] if m["name"] == "feature_projection.projection")
+    assert projection == {
+        "name": "feature_projection.projection",
+        "class": "Linear",
+        "parameters": 16 * 8 + 16,
+        "shapes": {"weight": [16, 8], "bias": [16]},
+    }
+
+
+def test_an_encoder_is_its_model(model: HubertModel) -> None:
+    assert inspect_model(SimpleNamespace(model=model)) == inspect_model(model)
+
+
+def test_a_module_without_configuration_is_described_too() -> None:
+    facts = inspect_model(torch.nn.Linear(3, 2))
+    assert (facts["layers"], facts["dims"], facts["parameters"]) == (None, None, 8)
+
+
+def test_activations_are_those_of_the_hidden_states(
+    model: HubertModel, samples: npt.NDArray[np.float32]
+) -> None:
+    trace = trace_activations(model, samples)
+    with torch.inference_mode():
+        states = model(torch.from_numpy(samples[None]), output_hidden_states=True).hidden_states
+    assert [row["layer"] for row in trace] == [0, 1, 2]
+    for row, state in zip(trace, states, strict=True):
+        expected = state[0].double()
+        assert (row["frames"], row["dims"]) == tuple(expected.shape)
+        assert row["mean"] == pytest.approx(float(expected.mean()))
+        assert row["std"] == pytest.approx(float(expected.std(correction=0)))
+        assert row["norm"] == pytest.approx(float(expected.norm(dim=1).mean()))
+        assert (row["min"], row["max"]) == (float(expected.min()), float(expected.max()))
+
+
+def test_tracing_leaves_the_model_in_its_mode_and_is_repeatable(
+    model: HubertModel, samples: npt.NDArray[np.float32]
+) -> None:
+    expected = trace_activations(model, samples)
+    model.train()
+    try:
+        assert trace_activations(model, samples) == expected
+        assert model.training
+    finally:
+        model.train(False)
+
+
+def test_an_encoder_prepares_its_own_windows(
+    model: HubertModel, samples: npt.NDArray[np.float32]
+) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def hidden_states(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        asked.append(windows.shape)
+        return np.stack([np.full((1, 4, 2), layer, np.float32) for layer in range(3)], axis=1)
+
+    trace = trace_activations(SimpleNamespace(model=model, hidden_states=hidden_states), samples)
+    assert asked == [(1, WINDOW)]
+    assert [row["mean"] for row in trace] == [0, 1, 2]
+    assert trace[2]["norm"] == pytest.approx(np.sqrt(8))
+
+
+@pytest.mark.parametrize("thing", [object(), SimpleNamespace(model=3)])
+def test_what_is_no_model_is_refused(thing: Any) -> None:
+    with pytest.raises(EncoderError, match="no torch module"):
+        inspect_model(thing)
+
+
+@pytest.mark.parametrize("shape", [(1, WINDOW), (0,)])
+def test_samples_are_one_window(model: HubertModel, shape: tuple[int, ...]) -> None:
+    with pytest.raises(EncoderError, match="expected one window"):
+        trace_activations(model, np.zeros(shape, np.float32))

@@ -1,0 +1,24 @@
+rule probing:
+    input:
+        features=ancient(shard_receipts("features")),
+        targets=ancient(shard_receipts("targets")),
+    output:
+        SETTINGS.layout.probe("{target}"),
+    log:
+        log_file("probing", "{target}"),
+    benchmark:
+        benchmark_file("probing", "{target}")
+    wildcard_constraints:
+        target="|".join(scalar_targets()),
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=more_memory(2000),
+        runtime=more_time(30),
+    params:
+        cfg=probing_params,
+    message:
+        "Probing all layers for {wildcards.target}"
+    script:
+        "../scripts/probing.py"

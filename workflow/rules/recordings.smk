@@ -1,0 +1,45 @@
+if SETTINGS.dataset == "demo":
+
+    rule demo_corpus:
+        output:
+            audio=directory(SETTINGS.layout.demo_audio),
+            truth=SETTINGS.layout.demo_truth,
+        log:
+            log_file("demo_corpus"),
+        benchmark:
+            benchmark_file("demo_corpus")
+        conda:
+            "../../envs/analysis.yaml"
+        threads: 1
+        resources:
+            mem_mb=more_memory(2000),
+            runtime=more_time(10),
+        params:
+            cfg={"stage": stages.DEMO},
+        message:
+            "Performing and rendering the demo corpus"
+        script:
+            "../scripts/demo_corpus.py"
+
+
+rule recordings:
+    input:
+        ancient(dataset_files()),
+    output:
+        table=SETTINGS.layout.table,
+    log:
+        log_file("recordings"),
+    benchmark:
+        benchmark_file("recordings")
+    conda:
+        "../../envs/gpu.yaml"
+    threads: 2
+    resources:
+        mem_mb=more_memory(2000),
+        runtime=more_time(240),
+    params:
+        cfg={"stage": stages.RECORDINGS, "window_s": SETTINGS.window_s},
+    message:
+        "Scanning the recordings of {output.table}"
+    script:
+        "../scripts/recordings.py"
