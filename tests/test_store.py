@@ -33,7 +33,11 @@ def test_a_failing_computation_stores_nothing_and_may_be_tried_again(tmp_path: P
     with pytest.raises(RuntimeError, match="boom"):
         cached(tmp_path, "k", NAME, ".txt", fail)
     assert not list(tmp_path.rglob("*.txt"))
-    done = cached(tmp_path, "k", NAME, ".txt", lambda path: path.write_text("ok") and None)
+
+    def succeed(path: Path) -> None:
+        path.write_text("ok")
+
+    done = cached(tmp_path, "k", NAME, ".txt", succeed)
     assert done.read_text() == "ok"
 
 

@@ -103,6 +103,19 @@ def test_a_damaged_artifact_is_not_published(
     assert _latest(folder) == artifact.name
 
 
+def test_a_copy_that_is_damaged_on_its_way_keeps_the_pointer_where_it_is(
+    artifact: Path, other_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "published"
+    publish_to_folder(artifact, folder)
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.copyfile", lambda _, target: target.write_bytes(b""))
+        with pytest.raises(ArtifactError, match="damaged"):
+            publish_to_folder(other_artifact, folder)
+    assert _latest(folder) == artifact.name
+    assert {path.name for path in folder.iterdir()} == {artifact.name, "latest.json"}
+
+
 def test_a_damaged_published_version_is_neither_kept_nor_loaded(
     artifact: Path, tmp_path: Path
 ) -> None:

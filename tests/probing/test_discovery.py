@@ -14,6 +14,7 @@ from mess_core.files import save_array
 from mess_core.layout import Layout
 from mess_core.probing import LayerDiscoverySystem, read_result
 from mess_core.recordings import Recording
+from mess_core.targets.registry import TARGETS
 
 pytestmark = pytest.mark.unit
 
@@ -39,10 +40,16 @@ def recording(number: int, status: str = "ok") -> Recording:
     )
 
 
-def save_targets(path: Path, targets: dict[str, float]) -> None:
+def save_targets(path: Path, targets: dict[str, Any]) -> None:
+    """Write a whole targets file; what is not given is NaN, and expression is there or not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fields: dict[str, Any] = {key: np.float64(value) for key, value in targets.items()}
-    np.savez(path, **fields)
+    played = any(key.startswith("expression/") for key in targets)
+    fields: dict[str, Any] = {
+        f"{spec.category}/{spec.name}": np.full(spec.length or (), np.nan)
+        for spec in TARGETS.values()
+        if played or not spec.optional
+    }
+    np.savez(path, **{**fields, **targets})
 
 
 @pytest.fixture
@@ -57,7 +64,7 @@ def layout(tmp_path: Path, features: npt.NDArray[np.float32]) -> Layout:
     for row, array in enumerate(features):
         name = recording(row).recording_id
         save_array(layout.features("aggregated", name), array)
-        targets = {
+        targets: dict[str, Any] = {
             "rhythm/tempo": 100 + 10 * float(array[LAYER, 0]),
             "timbre/spectral_centroid": float("nan") if row == 7 else 1000.0 + row,
             "phrasing/num_phrases": 4.0,
@@ -189,8 +196,7 @@ def test_what_is_no_scalar_target_is_refused(system: LayerDiscoverySystem, name:
 def test_a_curve_where_a_number_should_be_is_refused(
     system: LayerDiscoverySystem, layout: Layout
 ) -> None:
-    fields: dict[str, Any] = {"rhythm/tempo": np.zeros(3)}
-    np.savez(layout.targets("r06"), **fields)
+    save_targets(layout.targets("r06"), {"rhythm/tempo": np.zeros(3)})
     with pytest.raises(MessError, match=r"r06_targets.*tempo"):
         system.load_targets("tempo")
 

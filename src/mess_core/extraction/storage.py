@@ -177,4 +177,4 @@ def segment_times(
         Within a millisecond (the recording table's precision) of the extraction's own.
     """
     grid = np.arange(n_segments) * window_s * (1 - overlap)
-    return np.minimum(grid, max(duration_s - window_s, 0.0))
+    return np.asarray(np.minimum(grid, max(duration_s - window_s, 0.0)))

@@ -1,0 +1,89 @@
+"""Schema, default file, documentation and code agree about every configuration key."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from snakemake.utils import validate
+
+from mess_core.config import Settings, check_keys
+from mess_core.errors import ConfigError
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).parents[1]
+SCHEMA_PATH = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+SCHEMA: dict[str, Any] = yaml.safe_load(SCHEMA_PATH.read_text())
+
+
+def keys(schema: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, part in schema["properties"].items():
+        if "properties" in part:
+            assert part["additionalProperties"] is False
+            assert part["default"] == {}
+            yield from keys(part, f"{where}{name}.")
+        else:
+            yield f"{where}{name}", part
+
+
+def complete(config: dict[str, Any]) -> dict[str, Any]:
+    check_keys(config, SCHEMA)
+    validate(config, str(SCHEMA_PATH))
+    return config
+
+
+def test_every_key_is_described_and_has_a_default() -> None:
+    assert SCHEMA["additionalProperties"] is False
+    for name, part in keys(SCHEMA):
+        assert part["description"].endswith("."), name
+        assert "default" in part, name
+
+
+def test_the_documentation_lists_every_key_with_its_default() -> None:
+    text = (ROOT / "config" / "README.md").read_text()
+    rows = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \| (.+) \|$", text, re.MULTILINE)
+    expected = [(n, str(p["default"]), " ".join(p["description"].split())) for n, p in keys(SCHEMA)]
+    assert rows == expected
+
+
+def test_the_shipped_configuration_is_valid_and_the_demos() -> None:
+    config = complete(yaml.safe_load((ROOT / "config" / "config.yaml").read_text()))
+    settings = Settings.from_config(config)
+    assert (settings.dataset, settings.encoder) == ("demo", "mess-demo-untrained")
+    assert len(settings.targets) == 22
+
+
+def test_the_schemas_defaults_reach_the_settings() -> None:
+    settings = Settings.from_config(complete({}))
+    assert settings.alphas == tuple(
+        SCHEMA["properties"]["probing"]["properties"]["alphas"]["default"]
+    )
+    assert (settings.window_s, settings.overlap, settings.min_r2) == (5.0, 0.5, 0.5)
+    assert settings.views == ("segments", "aggregated")
+    assert Settings.from_config(complete({"save_raw": True})).views[0] == "raw"
+
+
+def test_the_real_model_is_the_default_outside_the_demo() -> None:
+    assert Settings.from_config(complete({"dataset": "smd"})).encoder == "MERT-v1-95M"
+    chosen = complete({"dataset": "demo", "encoder": "MERT-v1-330M"})
+    assert Settings.from_config(chosen).encoder == "MERT-v1-330M"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"datset": "smd"}, "unknown key 'datset'; did you mean 'dataset'"),
+        ({"probing": {"fold": 3}}, r"unknown key 'probing\.fold'; did you mean 'n_folds'"),
+    ],
+)
+def test_unknown_keys_name_the_nearest(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        complete(config)
+
+
+def test_unknown_targets_name_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="no target 'rubatto'; did you mean 'rubato'"):
+        Settings.from_config(complete({"targets": ["tempo", "rubatto"]}))

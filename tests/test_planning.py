@@ -1,0 +1,202 @@
+"""Shards are stable, and exactly what matters to a stage changes its params."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mess_core import stages
+from mess_core.config import Settings
+from mess_core.errors import DatasetError
+from mess_core.planning import Plan, shard_of
+from mess_core.recordings import Recording, write_recordings
+
+pytestmark = pytest.mark.unit
+
+SETTINGS = Settings(
+    dataset="x",
+    data=Path("data"),
+    encoder="mess-demo-untrained",
+    device="cpu",
+    batch_size=0,
+    window_s=5.0,
+    overlap=0.5,
+    save_raw=False,
+    shards=3,
+    targets=("tempo", "rubato"),
+    n_folds=5,
+    alphas=(1.0, 10.0),
+    min_r2=0.5,
+    destination="out",
+)
+
+
+def recording(name: str, **changes: Any) -> Recording:
+    facts = Recording(
+        recording_id=name,
+        work_id=f"w{name}",
+        performer="p",
+        composer="c",
+        title="t",
+        split="",
+        audio=f"{name}.wav",
+        midi=f"{name}.mid",
+        audio_sha256=f"a{name}",
+        midi_sha256=f"m{name}",
+        duration_s=20.0,
+        status="ok",
+        reason="",
+    )
+    return replace(facts, **changes)
+
+
+RECORDINGS = tuple(recording(str(n)) for n in range(20))
+
+
+def params(settings: Settings, recordings: tuple[Recording, ...]) -> dict[str, Any]:
+    """All params of all rules, by rule."""
+    plan = Plan(settings, recordings)
+    found: dict[str, Any] = {
+        "aspects": plan.aspects_params(),
+        "index": plan.index_params("clips"),
+        "publish": plan.publish_params(),
+        "probing": plan.probing_params("tempo"),
+    }
+    for shard in plan.shards:
+        found[f"features {shard}"] = plan.features_params(shard)
+        found[f"targets {shard}"] = plan.targets_params(shard)
+    return found
+
+
+def changed(settings: Settings, recordings: tuple[Recording, ...]) -> set[str]:
+    """The stages whose params differ from those of the unchanged plan."""
+    before, after = params(SETTINGS, RECORDINGS), params(settings, recordings)
+    return {name.split()[0] for name in after if before.get(name) != after[name]}
+
+
+def test_a_recordings_shard_does_not_depend_on_the_others() -> None:
+    whole = Plan(SETTINGS, RECORDINGS).shards
+    assert set(whole) == {"0", "1", "2"}
+    assert sorted(r.recording_id for members in whole.values() for r in members) == sorted(
+        r.recording_id for r in RECORDINGS
+    )
+    fewer = Plan(SETTINGS, RECORDINGS[5:]).shards
+    for name, members in fewer.items():
+        assert set(members) <= set(whole[name])
+    # Pinned: another hash would rename every shard of every corpus.
+    assert [shard_of(name, 16) for name in ("a", "b", "c")] == ["11", "13", "14"]
+
+
+def test_params_are_builtins_only() -> None:
+    def check(value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                assert type(key) is str
+                check(item)
+        elif isinstance(value, list):
+            for item in value:
+                check(item)
+        else:
+            assert type(value) in (str, int, float, bool, type(None)), value
+
+    check(params(SETTINGS, RECORDINGS))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"window_s": 4.0}, {"features", "probing", "index"}),
+        ({"overlap": 0.25}, {"features", "probing", "index"}),
+        ({"encoder": "MERT-v1-95M"}, {"features", "probing", "index"}),
+        ({"n_folds": 4}, {"probing"}),
+        ({"alphas": (10.0, 1.0)}, {"probing"}),
+        ({"min_r2": 0.4}, {"aspects"}),
+        ({"destination": "s3://b/p"}, {"publish"}),
+        ({"device": "cuda"}, set()),
+        ({"batch_size": 8}, set()),
+        ({"save_raw": True}, set()),
+        ({"targets": ("tempo",)}, set()),
+    ],
+)
+def test_a_setting_makes_stale_what_it_matters_to(
+    change: dict[str, Any], expected: set[str]
+) -> None:
+    assert changed(replace(SETTINGS, **change), RECORDINGS) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"audio_sha256": "new"}, {"features", "targets", "probing", "index"}),
+        ({"midi_sha256": "new"}, {"targets", "probing"}),
+        ({"work_id": "new"}, {"probing", "index"}),
+        ({"performer": "new"}, {"index"}),
+        ({"audio": "elsewhere.wav", "midi": "elsewhere.mid"}, set()),
+    ],
+)
+def test_a_recordings_change_makes_stale_what_it_matters_to(
+    change: dict[str, Any], expected: set[str]
+) -> None:
+    recordings = (replace(RECORDINGS[0], **change), *RECORDINGS[1:])
+    assert changed(SETTINGS, recordings) == expected
+
+
+def test_one_more_recording_concerns_its_own_shard_only() -> None:
+    before = params(SETTINGS, RECORDINGS)
+    after = params(SETTINGS, (*RECORDINGS, recording("new")))
+    own = shard_of("new", SETTINGS.shards)
+    shards = {name for name in after if " " in name and before[name] != after[name]}
+    assert shards == {f"features {own}", f"targets {own}"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        ("FEATURES", {"features", "probing", "index"}),
+        ("TARGETS", {"targets", "probing"}),
+        ("PROBING", {"probing"}),
+        ("ASPECTS", {"aspects"}),
+        ("INDEX", {"index"}),
+        ("PUBLISH", {"publish"}),
+    ],
+)
+def test_a_stages_version_makes_stale_what_it_matters_to(
+    monkeypatch: pytest.MonkeyPatch, stage: str, expected: set[str]
+) -> None:
+    before = params(SETTINGS, RECORDINGS)
+    monkeypatch.setattr(stages, stage, 99)
+    after = params(SETTINGS, RECORDINGS)
+    assert {name.split()[0] for name in after if before[name] != after[name]} == expected
+
+
+def test_only_usable_recordings_of_a_windows_length_are_planned(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, data=tmp_path)
+    with pytest.raises(DatasetError, match="does not exist"):
+        Plan.read(settings)
+    rows = [
+        recording("good"),
+        recording("short", duration_s=4.9),
+        recording("bad", status="silent", reason="r"),
+    ]
+    write_recordings(settings.layout.table, rows)
+    assert [r.recording_id for r in Plan.read(settings).recordings] == ["good"]
+
+
+def test_a_local_model_is_known_by_its_content(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    config = '{"conv_stride": [5, 2], "num_hidden_layers": 2, "hidden_size": 4}'
+    (folder / "config.json").write_text(config)
+    (folder / "preprocessor_config.json").write_text('{"sampling_rate": 24000}')
+    (folder / "model.safetensors").write_bytes(b"one")
+    settings = replace(SETTINGS, data=tmp_path, encoder=str(folder))
+
+    def digest() -> Any:
+        return Plan(settings, RECORDINGS).features_params("0")["digest"]
+
+    first = digest()
+    (folder / "model.safetensors").touch()
+    assert digest() == first
+    (folder / "model.safetensors").write_bytes(b"other")
+    assert digest() != first
