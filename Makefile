@@ -1,18 +1,48 @@
-# Everything a newcomer types. Needs python3.11, pip and make; the rest goes into .venv.
+# Everything a newcomer types. Needs python3 (3.11 or later), pip and make; the rest goes into .venv.
 PYTHON ?= python3
+CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
-CORES ?= 2
+READY := $(VENV)/.installed
 
-.PHONY: help install demo test check format clean
+# The workflow's jobs and the command line find their tools in the environment.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help install demo test test-unit check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/.installed: requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version) if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -e .
-	touch $@
+	@touch $@
 
-install: $(VENV)/.installed  ## make .venv with the pinned versions
+install: $(READY)  ## make .venv with the exact versions that the tests passed with
+
+demo: $(READY)  ## run the whole workflow on the demo corpus, then show three searches
+	snakemake --cores $(CORES)
+	mess tour --dataset demo
+
+test: $(READY)  ## run all tests
+	python -m pytest
+
+test-unit: $(READY)  ## run the fast tests only
+	python -m pytest -m unit
+
+check: $(READY)  ## lint, formats and types
+	ruff check
+	ruff format --check
+	mypy
+	snakefmt --check --compact-diff Snakefile workflow/rules
+	snakemake --lint
+
+format: $(READY)  ## rewrite the code in the common format
+	ruff check --fix
+	ruff format
+	snakefmt Snakefile workflow/rules
+
+clean:  ## remove all results (data, logs, Snakemake's state), not .venv
+	rm -rf data logs .snakemake

@@ -11,6 +11,7 @@ from snakemake.utils import validate
 
 from mess_core.config import Settings, check_keys
 from mess_core.errors import ConfigError
+from mess_core.probing.ridge import ALPHAS
 
 pytestmark = pytest.mark.unit
 
@@ -58,9 +59,7 @@ def test_the_shipped_configuration_is_valid_and_the_demos() -> None:
 
 def test_the_schemas_defaults_reach_the_settings() -> None:
     settings = Settings.from_config(complete({}))
-    assert settings.alphas == tuple(
-        SCHEMA["properties"]["probing"]["properties"]["alphas"]["default"]
-    )
+    assert settings.alphas == ALPHAS
     assert (settings.window_s, settings.overlap, settings.min_r2) == (5.0, 0.5, 0.5)
     assert settings.views == ("segments", "aggregated")
     assert Settings.from_config(complete({"save_raw": True})).views[0] == "raw"

@@ -164,7 +164,7 @@ def test_a_class_can_be_registered_and_looked_up(
     with pytest.raises(DatasetError, match="'smd' is taken"):
         DatasetFactory.register_dataset(Taken)
     with pytest.raises(DatasetError, match="no subclass of BaseDataset"):
-        DatasetFactory.register_dataset(str)  # type: ignore[type-var]
+        DatasetFactory.register_dataset(str)  # type: ignore[arg-type]
 
 
 def test_unknown_names_name_the_nearest(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from mess_core import stages
-from mess_core.errors import MessError, ProbingError, StorageError, TargetError
+from mess_core.errors import ProbingError, StorageError, TargetError
 from mess_core.files import save_array
 from mess_core.layout import Layout
 from mess_core.probing import LayerDiscoverySystem, read_result
@@ -183,7 +183,7 @@ def test_a_missing_feature_file_is_named(system: LayerDiscoverySystem, layout: L
 
 def test_a_missing_targets_file_is_an_error(system: LayerDiscoverySystem, layout: Layout) -> None:
     layout.targets("r05").unlink()
-    with pytest.raises(MessError, match="r05_targets"):
+    with pytest.raises(TargetError, match="r05_targets"):
         system.load_targets("tempo")
 
 
@@ -197,7 +197,7 @@ def test_a_curve_where_a_number_should_be_is_refused(
     system: LayerDiscoverySystem, layout: Layout
 ) -> None:
     save_targets(layout.targets("r06"), {"rhythm/tempo": np.zeros(3)})
-    with pytest.raises(MessError, match=r"r06_targets.*tempo"):
+    with pytest.raises(TargetError, match=r"r06_targets.*tempo"):
         system.load_targets("tempo")
 
 

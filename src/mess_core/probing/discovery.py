@@ -119,9 +119,7 @@ class LayerDiscoverySystem:
         Raises
         ------
         TargetError
-            If the target is unknown or no scalar, or a targets file is malformed.
-        StorageError
-            If a targets file is missing or damaged.
+            If the target is unknown or no scalar, or a targets file cannot be used.
         """
         _check_target(target)
         category = TARGETS[target].category

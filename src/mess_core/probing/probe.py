@@ -38,7 +38,7 @@ from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from mess_core.errors import ProbingError
 from mess_core.probing.ridge import ALPHAS, decompose

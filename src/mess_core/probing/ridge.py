@@ -24,7 +24,7 @@ import numpy.typing as npt
 #: Penalties to choose from. ``s^2`` of standardised rows sums to ``n * D``, so that the range
 #: reaches from hardly any shrinkage to almost the mean, for 48 rows of 48 numbers and for 20,000
 #: of 768.
-ALPHAS: tuple[float, ...] = tuple(10.0 ** (exponent / 2) for exponent in range(-2, 13))
+ALPHAS: tuple[float, ...] = tuple(10.0**exponent for exponent in range(-1, 7))
 
 # Features are stored as float32: a column that varies less than its rounding does not vary.
 _ROUNDING = float(np.finfo(np.float32).eps)

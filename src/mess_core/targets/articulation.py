@@ -113,4 +113,4 @@ def _last_crossing(rise: Float, level: float) -> float:
 
 def _between(rise: Float, after: int, level: float) -> float:
     before = after - 1
-    return before + (level - rise[before]) / (rise[after] - rise[before])
+    return before + float((level - rise[before]) / (rise[after] - rise[before]))

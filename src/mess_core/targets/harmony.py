@@ -46,7 +46,7 @@ def harmonic_complexity(chroma: Float, frame_rate: float) -> float:
 def _normalised(chroma: Float) -> Float:
     """Return each frame divided by its sum, so that loud frames count like soft ones."""
     total = chroma.sum(axis=1, keepdims=True)
-    return np.divide(chroma, total, out=np.zeros_like(chroma), where=total > 0)
+    return np.asarray(np.divide(chroma, total, out=np.zeros_like(chroma), where=total > 0))
 
 
 def _entropy(shares: Float) -> Float:

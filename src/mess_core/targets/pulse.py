@@ -34,19 +34,20 @@ POSITION_COSTS = np.array([0.0, 2.0, 3.0, 1.0, 3.0, 2.0])
 #: Onsets are at most this many beats apart; what is longer is a pause, and tells nothing.
 MAX_BEATS = 4
 
-#: Beat periods that are tried, s (60 to 200 BPM), this far apart, in log units.
-PERIODS_S = (0.3, 1.0)
+#: Beat periods that are tried, s (50 to 240 BPM), this far apart, in log units.
+PERIODS_S = (0.25, 1.2)
 PERIOD_SPACING = 0.2
 
-#: Half-width and step of the band of tempo around each, in log units (up to 49 % slower; 4 %).
-TEMPO_BAND = 0.4
+#: Half-width and step of the band of tempo around each, in log units (up to 68 % slower; 4 %).
+TEMPO_BAND = 0.52
 TEMPO_STEP = 0.04
 
-#: Drift of log tempo in a second (standard deviation).
-DRIFT = 0.08
+#: Drift of log tempo in a second (standard deviation). This and the other spreads were chosen on
+#: generated performances of known tempo: see docs/targets.md.
+DRIFT = 0.1
 
-#: Standard deviation of an inter-onset interval: a share of itself, and seconds (motor and melody
-#: lead, Goebl 2001: 20 to 30 ms; between chords 10 to 20 ms).
+#: Standard deviation of an inter-onset interval: a share of itself, and seconds (melody lead is 20
+#: to 30 ms, Goebl 2001).
 SPREAD_SHARE = 0.03
 SPREAD_S = 0.02
 
@@ -56,8 +57,8 @@ MAX_COST = 8.0
 #: How far from its local period an interval is not believed, in log units.
 MAX_DEVIATION = 0.25
 
-#: Standard deviation (log units) and weight of staying near the middle of the band.
-BAND_SPREAD = 0.9
+#: Standard deviation of the tempo around the middle of the band, in log units.
+BAND_SPREAD = 0.5
 
 
 class _Steps(NamedTuple):
@@ -168,4 +169,5 @@ def tempo_curve(times: Float, beats: Float, *, smoothing: float, rate: float) ->
     reach = int(np.ceil(4 * smoothing * rate))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / (smoothing * rate)) ** 2)
     inside = np.convolve(np.ones_like(speed), kernel)[reach : reach + len(speed)]
-    return np.log(np.convolve(speed, kernel)[reach : reach + len(speed)] / inside)
+    smooth = np.convolve(speed, kernel)[reach : reach + len(speed)] / inside
+    return np.asarray(np.log(smooth))

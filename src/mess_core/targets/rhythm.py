@@ -68,7 +68,7 @@ def _autocorrelation(series: Float) -> Float:
     size = scipy.fft.next_fast_len(2 * n, real=True)
     spectrum = scipy.fft.rfft(series, size)
     product = scipy.fft.irfft(np.abs(spectrum) ** 2, size)[:n]
-    return product / np.arange(n, 0, -1)
+    return np.asarray(product / np.arange(n, 0, -1))
 
 
 def _peak(series: Float, index: int) -> float:

@@ -120,7 +120,9 @@ class Sound:
 
     @cached_property
     def _spectral(self) -> dict[str, Float]:
-        frequencies = np.fft.rfftfreq(HOPS_PER_FRAME * self._hop, 1 / self.sample_rate)
+        length = HOPS_PER_FRAME * self._hop
+        bins = np.arange(length // 2 + 1, dtype=np.float64)
+        frequencies = bins * np.float64(self.sample_rate / length)
         filters = spectrum.mel_filters(frequencies, bands=ONSET_BANDS)
         blocks: list[dict[str, Float]] = []
         for start in range(0, len(self._frames), _BLOCK_FRAMES):
@@ -189,7 +191,7 @@ class Sound:
             return _EMPTY
         level = 10 * np.log10(np.maximum(self._spectral["mel"], 10 ** (FLOOR_DBFS / 10)))
         rise = np.maximum(np.diff(level, axis=0), 0).mean(axis=1)
-        return np.concatenate([[0.0], rise])
+        return np.asarray(np.concatenate([[0.0], rise]))
 
     @cached_property
     def onsets(self) -> Float:
@@ -202,7 +204,7 @@ class Sound:
         excess = self.onset_strength - ordinary
         peaks, _ = find_peaks(excess, height=ONSET_RISE_DB, distance=distance)
         # A rise is seen when the new sound reaches the middle of the window.
-        return (peaks + 0.5 * HOPS_PER_FRAME) / self.frame_rate
+        return np.asarray((peaks + 0.5 * HOPS_PER_FRAME) / self.frame_rate, np.float64)
 
 
 _EMPTY: Float = np.empty(0)
@@ -211,7 +213,7 @@ _EMPTY: Float = np.empty(0)
 def _audible(power: Float) -> Float:
     """Return dBFS of a power, NaN below the floor."""
     level = 10 * np.log10(np.maximum(power, np.finfo(np.float64).tiny))
-    return np.where(level >= FLOOR_DBFS, level, np.nan)
+    return np.asarray(np.where(level >= FLOOR_DBFS, level, np.nan), np.float64)
 
 
 def _moving_mean(series: Float, length: int) -> Float:
@@ -219,4 +221,4 @@ def _moving_mean(series: Float, length: int) -> Float:
     if len(series) < length:
         return _EMPTY
     cumulative = np.concatenate([[0.0], np.cumsum(series)])
-    return np.maximum((cumulative[length:] - cumulative[:-length]) / length, 0.0)
+    return np.asarray(np.maximum(cumulative[length:] - cumulative[:-length], 0.0) / length)

@@ -48,13 +48,14 @@ def magnitudes(frames: Float32) -> Float32:
     ndarray of float32 [shape=(n, length // 2 + 1)]
         A sine of amplitude 1 on a bin gives 1 there.
     """
-    return np.abs(scipy.fft.rfft(frames * _window(frames.shape[1]), axis=1))
+    result: Float32 = np.abs(scipy.fft.rfft(frames * _window(frames.shape[1]), axis=1))
+    return result
 
 
 @lru_cache(maxsize=8)
 def _window(length: int) -> Float32:
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
-    return (hann * 2 / hann.sum()).astype(np.float32)
+    return np.asarray(hann * 2 / hann.sum(), np.float32)
 
 
 def centroid_and_bandwidth(magnitude: Float32, frequencies: Float) -> tuple[Float, Float]:
@@ -100,7 +101,8 @@ def rolloff(magnitude: Float32, frequencies: Float) -> Float:
     """
     cumulative = np.cumsum(magnitude, axis=1)
     below = cumulative < ROLLOFF_SHARE * cumulative[:, -1:]
-    return frequencies[np.minimum(below.sum(axis=1), len(frequencies) - 1)]
+    index = np.minimum(below.sum(axis=1), len(frequencies) - 1)
+    return np.asarray(frequencies[index])
 
 
 def mel_filters(frequencies: Float, *, bands: int) -> Float32:
@@ -122,7 +124,7 @@ def mel_filters(frequencies: Float, *, bands: int) -> Float32:
     edges = np.linspace(0, mel[-1], bands + 2)
     rising = (mel[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - mel[:, None]) / (edges[2:] - edges[1:-1])
-    return np.maximum(np.minimum(rising, falling), 0).astype(np.float32)
+    return np.asarray(np.maximum(np.minimum(rising, falling), 0), np.float32)
 
 
 def chroma(magnitude: Float32, frequencies: Float) -> Float:
@@ -151,10 +153,8 @@ def chroma(magnitude: Float32, frequencies: Float) -> Float:
     floor = np.floor(semitone)
     share = semitone - floor
     power = centre[row, column].astype(np.float64) ** 2
-    cell = row * 12 + floor.astype(np.int64) % 12
-    next_cell = row * 12 + (floor.astype(np.int64) + 1) % 12
-    size = 12 * len(magnitude)
-    total = np.bincount(cell, power * (1 - share), size) + np.bincount(
-        next_cell, power * share, size
-    )
+    lower = floor.astype(np.int64) % 12
+    cells = np.concatenate([row * 12 + lower, row * 12 + (lower + 1) % 12])
+    weights = np.concatenate([power * (1 - share), power * share])
+    total: Float = np.bincount(cells, weights, minlength=12 * len(magnitude)).astype(np.float64)
     return total.reshape(-1, 12)

@@ -1,0 +1,251 @@
+"""Audio targets on signals of which the truth is known."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from mess_core.errors import AudioError
+from mess_core.targets import MusicalAspectTargets, validate_target_structure
+from mess_core.targets.registry import AUDIO_CATEGORIES, TARGETS
+from mess_core.targets.sound import Sound
+
+pytestmark = pytest.mark.unit
+
+RATE = 24_000
+Samples = npt.NDArray[np.float32]
+Values = dict[str, npt.NDArray[np.float64]]
+
+
+def seconds(duration: float) -> npt.NDArray[np.float64]:
+    return np.arange(round(duration * RATE)) / RATE
+
+
+def tone(frequency: float, duration: float = 4.0, amplitude: float = 0.3) -> Samples:
+    return (amplitude * np.sin(2 * np.pi * frequency * seconds(duration))).astype(np.float32)
+
+
+def noise(duration: float = 4.0, amplitude: float = 0.1) -> Samples:
+    values = np.random.default_rng(0).normal(size=round(duration * RATE))
+    return (amplitude * values).astype(np.float32)
+
+
+def clicks(bpm: float, duration: float = 12.0) -> Samples:
+    """Bursts of 20 ms of noise, the first after half a period."""
+    samples = np.zeros(round(duration * RATE), np.float32)
+    burst = noise(0.02, 0.2) * np.linspace(1, 0, round(0.02 * RATE), dtype=np.float32)
+    for time in np.arange(30 / bpm, duration - 0.05, 60 / bpm):
+        start = round(time * RATE)
+        samples[start : start + len(burst)] += burst
+    return samples
+
+
+def notes(attack: float, *, level: float = 0.5) -> Samples:
+    """Twelve notes of one second, each rising for ``attack`` seconds and decaying."""
+    time = seconds(1.0)
+    shape = np.minimum(time / attack, 1) * np.exp(-5 * np.maximum(time - attack, 0))
+    note = level * shape * np.sin(2 * np.pi * 440 * time)
+    return np.tile(note, 12).astype(np.float32)
+
+
+def values(samples: Samples, rate: int = RATE) -> Values:
+    computed = MusicalAspectTargets().compute(samples, rate)
+    validate_target_structure(computed)
+    return {name: array for fields in computed.values() for name, array in fields.items()}
+
+
+def scalar(samples: Samples, name: str) -> float:
+    return float(values(samples)[name])
+
+
+SIGNALS: dict[str, Any] = {
+    "nothing": np.zeros(0, np.float32),
+    "one sample": np.ones(1, np.float32),
+    "a frame less one": tone(440, 2047 / RATE),
+    "a frame": tone(440, 2048 / RATE),
+    "silence": np.zeros(3 * RATE, np.float32),
+    "below the floor": tone(440, 3.0, 1e-5),
+    "constant": np.full(3 * RATE, 0.5, np.float32),
+    "one impulse": np.eye(1, 3 * RATE, RATE, dtype=np.float32)[0],
+    "full-scale noise": np.clip(noise(3.0, 1.0), -1, 1),
+    "0.3 s": tone(440, 0.3),
+    "ends abruptly": np.concatenate([np.zeros(RATE, np.float32), tone(440, 2.01)]),
+}
+
+
+@pytest.mark.parametrize("samples", SIGNALS.values(), ids=SIGNALS)
+def test_every_signal_gives_valid_targets(samples: Samples) -> None:
+    computed = MusicalAspectTargets().compute(samples, RATE)
+    assert set(computed) == set(AUDIO_CATEGORIES)
+    validate_target_structure(computed)
+
+
+@pytest.mark.parametrize("name", ["nothing", "one sample", "silence", "below the floor"])
+def test_nothing_is_made_up_for_silence(name: str) -> None:
+    assert all(np.isnan(array).all() for array in values(SIGNALS[name]).values())
+
+
+def test_a_tone_has_its_own_frequency_as_centroid_and_no_width() -> None:
+    measured = values(tone(1000))
+    assert measured["spectral_centroid"] == pytest.approx(1000, rel=0.01)
+    assert measured["spectral_rolloff"] == pytest.approx(1000, abs=25)
+    assert measured["spectral_bandwidth"] < 60
+    assert measured["zero_crossing_rate"] == pytest.approx(2 * 1000 / RATE, rel=0.01)
+    np.testing.assert_allclose(measured["brightness_curve"], 1000, rtol=0.01)
+
+
+def test_white_noise_lies_in_the_middle_of_the_band() -> None:
+    measured = values(noise())
+    assert measured["spectral_centroid"] == pytest.approx(RATE / 4, rel=0.02)
+    assert measured["spectral_rolloff"] == pytest.approx(0.85 * RATE / 2, rel=0.02)
+    assert measured["spectral_bandwidth"] == pytest.approx(RATE / 2 / np.sqrt(12), rel=0.02)
+    assert measured["zero_crossing_rate"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_silent_stretches_do_not_dilute_timbre() -> None:
+    padded = np.concatenate([tone(1000), np.zeros(8 * RATE, np.float32)])
+    assert scalar(padded, "spectral_centroid") == pytest.approx(1000, rel=0.02)
+    assert np.isnan(values(padded)["brightness_curve"][30:]).all()
+
+
+@pytest.mark.parametrize("bpm", [75, 100, 120, 144])
+def test_clicks_have_their_tempo_and_density(bpm: float) -> None:
+    measured = values(clicks(bpm))
+    assert measured["tempo"] == pytest.approx(bpm, rel=0.01)
+    assert measured["onset_density"] == pytest.approx(bpm / 60, rel=0.05)
+
+
+def test_tempo_prefers_the_octave_near_120() -> None:
+    assert scalar(clicks(240), "tempo") == pytest.approx(120, rel=0.01)
+
+
+def test_onsets_are_where_the_clicks_are() -> None:
+    found = Sound(clicks(120), RATE).onsets
+    np.testing.assert_allclose(found, 0.25 + 0.5 * np.arange(len(found)), atol=0.03)
+    assert len(found) == 24
+
+
+def test_a_sustained_sound_has_no_tempo_and_few_onsets() -> None:
+    assert np.isnan(scalar(tone(440, 8), "tempo"))
+    assert scalar(tone(440, 8), "onset_density") == 0
+    assert scalar(noise(20), "onset_density") < 0.3
+
+
+def test_onset_rate_curve_follows_where_it_is_busy() -> None:
+    curve = values(np.concatenate([clicks(60, 20), clicks(240, 20)]))["onset_rate_curve"]
+    assert np.median(curve[5:25]) == pytest.approx(1, rel=0.2)
+    assert np.median(curve[40:60]) == pytest.approx(4, rel=0.2)
+
+
+def test_a_ramp_up_is_a_crescendo_and_its_reverse_a_diminuendo() -> None:
+    ramp = (np.linspace(0.01, 1, 10 * RATE) * tone(440, 10)).astype(np.float32)
+    rising, falling = values(ramp), values(ramp[::-1].copy())
+    assert rising["crescendo_strength"] > 5 * rising["diminuendo_strength"]
+    assert falling["diminuendo_strength"] == pytest.approx(rising["crescendo_strength"], rel=0.05)
+
+
+def test_crescendo_strength_is_the_slope_in_db_per_second() -> None:
+    gain = 10 ** (2.0 * (seconds(12) - 12) / 20)
+    measured = values((gain * tone(440, 12)).astype(np.float32))
+    assert measured["crescendo_strength"] == pytest.approx(2.0, rel=0.02)
+    assert measured["diminuendo_strength"] == 0
+    assert measured["dynamic_range"] == pytest.approx(0.85 * 2.0 * 11.6, rel=0.03)
+
+
+def test_loudness_is_absolute() -> None:
+    curve = values(tone(440, 4, 1.0))["loudness_curve"]
+    np.testing.assert_allclose(curve, -3.01, atol=0.02)
+
+
+def test_a_quiet_copy_has_the_same_dynamics_and_shape() -> None:
+    music = notes(0.01) * np.repeat([0.2, 0.5, 1.0], 4 * RATE).astype(np.float32)
+    loud, quiet = values(music), values((music * 0.1).astype(np.float32))
+    for name in ("dynamic_range", "dynamic_variance", "crescendo_strength", "num_phrases"):
+        assert quiet[name] == pytest.approx(loud[name], rel=1e-3), name
+    for name in ("spectral_centroid", "harmonic_complexity", "attack_sharpness", "tempo"):
+        assert quiet[name] == pytest.approx(loud[name], rel=0.01), name
+    np.testing.assert_allclose(quiet["loudness_curve"], loud["loudness_curve"] - 20, atol=0.01)
+
+
+def test_more_pitch_classes_are_more_complex() -> None:
+    def chord(*pitches: int) -> Samples:
+        parts = [tone(440 * 2 ** ((pitch - 69) / 12), 3, 0.1) for pitch in pitches]
+        return np.sum(parts, axis=0, dtype=np.float32)
+
+    single, triad, cluster = (
+        scalar(chord(*pitches), "harmonic_complexity")
+        for pitches in [(72,), (72, 76, 79), (72, 74, 76, 77, 79)]
+    )
+    assert single == pytest.approx(0, abs=0.2)
+    assert triad == pytest.approx(np.log2(3), abs=0.2)
+    assert cluster > triad + 0.3
+
+
+@pytest.mark.parametrize("pitch", range(60, 72))
+def test_chroma_names_the_pitch_class(pitch: int) -> None:
+    share = values(tone(440 * 2 ** ((pitch - 69) / 12)))["chroma_mean"]
+    assert int(share.argmax()) == pitch % 12
+    assert share.max() > 0.9
+    assert share.sum() == pytest.approx(1)
+
+
+def test_attacks_are_measured_by_their_time() -> None:
+    measured = {attack: values(notes(attack)) for attack in (0.02, 0.05, 0.1)}
+    for attack, result in measured.items():
+        expected = -np.log10(0.8 * attack)
+        assert result["attack_sharpness"] == pytest.approx(expected, abs=0.1)
+    slopes = [float(result["attack_slopes"]) for result in measured.values()]
+    assert slopes[0] > 1.5 * slopes[1] > 1.5 * slopes[2]
+
+
+def test_attacks_without_onsets_are_undefined() -> None:
+    assert np.isnan(scalar(tone(440), "attack_slopes"))
+    assert np.isnan(scalar(tone(440), "attack_sharpness"))
+
+
+def arches(lengths: list[float]) -> Samples:
+    gain = np.concatenate([0.05 + 0.95 * np.sin(np.pi * seconds(n) / n) for n in lengths])
+    return (gain * tone(440, len(gain) / RATE)).astype(np.float32)[: len(gain)]
+
+
+def test_phrases_are_arches_of_loudness() -> None:
+    even, uneven = values(arches([5, 5, 5, 5])), values(arches([3, 8, 3, 8]))
+    assert even["num_phrases"] == 4
+    assert uneven["num_phrases"] == 4
+    assert even["phrase_regularity"] > 0.9
+    assert uneven["phrase_regularity"] < 0.75
+    assert values(tone(440, 8))["num_phrases"] == 1
+    assert np.isnan(scalar(tone(440, 8), "phrase_regularity"))
+
+
+def test_the_rate_hardly_matters_below_its_half() -> None:
+    time = np.arange(4 * 44_100) / 44_100
+    fast = values((0.3 * np.sin(2 * np.pi * 1000 * time)).astype(np.float32), 44_100)
+    assert fast["spectral_centroid"] == pytest.approx(1000, rel=0.01)
+    assert fast["dynamic_range"] == pytest.approx(0, abs=0.01)
+
+
+def test_the_result_does_not_depend_on_the_blocks() -> None:
+    long = np.tile(notes(0.01), 3)
+    series = Sound(long, RATE)
+    assert len(series.centroid) == len(series.onset_strength) == (len(long) - 2048) // 512 + 1
+    frame = long[512 * 300 : 512 * 300 + 2048]
+    magnitude = np.abs(np.fft.rfft(frame * np.hanning(2049)[:-1]))
+    expected = np.sum(magnitude * np.fft.rfftfreq(2048, 1 / RATE)) / magnitude.sum()
+    assert series.centroid[300] == pytest.approx(expected, rel=1e-3)
+
+
+def test_unusable_arguments_are_refused() -> None:
+    compute = MusicalAspectTargets().compute
+    with pytest.raises(AudioError, match=r"\(2, 8\), expected mono"):
+        compute(np.zeros((2, 8), np.float32), RATE)
+    with pytest.raises(AudioError, match="not finite"):
+        compute(np.array([0, np.nan], np.float32), RATE)
+    with pytest.raises(AudioError, match="sample rate is 0"):
+        compute(np.zeros(8, np.float32), 0)
+
+
+def test_all_registered_fields_are_there() -> None:
+    expected = {name for name, spec in TARGETS.items() if spec.source == "audio"}
+    assert set(values(tone(440))) == expected

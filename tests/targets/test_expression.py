@@ -1,0 +1,271 @@
+"""MIDI targets on performances of which the truth is known."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pretty_midi
+import pytest
+
+from mess_core.errors import MidiError
+from mess_core.recordings import Recording
+from mess_core.targets import MidiExpressionTargets, resolve_midi_path
+from mess_core.targets.notes import read_performance
+from mess_core.targets.registry import TARGETS
+
+pytestmark = pytest.mark.unit
+
+#: Bars of four beats in mixed note values: (beats, ...).
+BARS = [
+    (1, 1, 1, 1),
+    (1.5, 0.5, 1, 1),
+    (0.5, 0.5, 0.5, 0.5, 2),
+    (0.75, 0.25, 1, 0.5, 0.5, 1),
+    (1 / 3, 1 / 3, 1 / 3, 1, 2),
+    (2, 1, 1),
+    (1, 0.25, 0.25, 0.25, 0.25, 2),
+    (3, 1),
+]
+PHRASE_BEATS = 16
+
+
+@dataclass(frozen=True)
+class Playing:
+    """How the score is played; times in seconds."""
+
+    depth: float = 0.0
+    bpm: float = 100.0
+    overlap: float = 0.9
+    spread: float = 0.0
+    lead: float = 0.0
+    jitter: float = 0.0
+    velocities: float = 10.0
+
+
+def score(seed: int) -> list[tuple[float, float, int, int]]:
+    """Sixteen bars of melody over a chord every two beats: (onset, beats, pitch, place in chord)."""
+    rng = np.random.default_rng(seed)
+    notes = []
+    for bar in range(16):
+        onset = 4.0 * bar
+        for beats in BARS[rng.integers(len(BARS))]:
+            notes.append((onset, float(beats), 72 + int(onset * 12) % 7, -1))
+            onset += beats
+        for half in (0, 2):
+            shift = (bar + half // 2) % 3
+            chord = enumerate((48, 51, 55))
+            notes += [(4.0 * bar + half, 2.0, pitch + shift, i) for i, pitch in chord]
+    return notes
+
+
+def true_rubato(depth: float) -> float:
+    return depth * float(np.std(np.sin(np.pi * np.linspace(0, 1, 1000))))
+
+
+def play(path: Path, how: Playing, seed: int = 0) -> Path:
+    """Write the performance: log tempo is a half sine of ``depth`` over every phrase."""
+    rng = np.random.default_rng(seed + 1)
+    beats = np.arange(0, 66, 0.01)
+    log_tempo = how.depth * np.sin(np.pi * (beats % PHRASE_BEATS) / PHRASE_BEATS)
+    times = np.concatenate([[0], np.cumsum(0.01 * 60 / how.bpm / np.exp(log_tempo))[:-1]])
+    instrument = pretty_midi.Instrument(0)
+    for onset, length, pitch, place in score(seed):
+        start, stop = np.interp([onset, onset + length], beats, times) + 0.5
+        held = how.overlap * (stop - start)
+        start += -how.lead if place < 0 else how.spread * place / 2
+        start += how.jitter * rng.normal()
+        velocity = int(np.clip(64 + how.velocities * rng.normal(), 1, 127))
+        instrument.notes.append(pretty_midi.Note(velocity, pitch, start, start + held))
+    midi = pretty_midi.PrettyMIDI(resolution=960)
+    midi.instruments.append(instrument)
+    midi.write(str(path))
+    return path
+
+
+def expression(path: Path) -> dict[str, float]:
+    computed = MidiExpressionTargets().compute(path)
+    assert set(computed) == {"expression"}
+    return {name: float(value) for name, value in computed["expression"].items()}
+
+
+def measured(folder: Path, how: Playing, seed: int = 0) -> dict[str, float]:
+    return expression(play(folder / "playing.mid", how, seed))
+
+
+def midi_of(path: Path, notes: list[tuple[float, float, int, int]]) -> Path:
+    instrument = pretty_midi.Instrument(0)
+    instrument.notes = [pretty_midi.Note(v, p, a, b) for a, b, p, v in notes]
+    midi = pretty_midi.PrettyMIDI(resolution=960)
+    midi.instruments.append(instrument)
+    midi.write(str(path))
+    return path
+
+
+SEEDS = [0, 1, 2]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_mixed_note_values_are_no_rubato(tmp_path: Path, seed: int) -> None:
+    strict = measured(tmp_path, Playing(), seed)
+    assert strict["rubato"] < 0.005
+    assert strict["tempo_variability"] < 0.01
+    assert strict["onset_timing_std"] < 0.001
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_rubato_grows_with_depth_and_is_near_the_truth(tmp_path: Path, seed: int) -> None:
+    depths = (0.05, 0.1, 0.2, 0.4)
+    found = [measured(tmp_path, Playing(depth=depth), seed)["rubato"] for depth in depths]
+    assert found == sorted(found)
+    np.testing.assert_allclose(found, [true_rubato(depth) for depth in depths], rtol=0.25)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"spread": 0.06},
+        {"lead": 0.03},
+        {"jitter": 0.01},
+        {"spread": 0.06, "lead": 0.025, "jitter": 0.005},
+    ],
+    ids=str,
+)
+def test_chord_spread_melody_lead_and_inaccuracy_are_no_rubato(
+    tmp_path: Path, seed: int, other: dict[str, float]
+) -> None:
+    shaped = measured(tmp_path, Playing(depth=0.1), seed)["rubato"]
+    result = measured(tmp_path, Playing(**other), seed)
+    assert result["rubato"] < shaped / 2
+    assert result["onset_timing_std"] > 0.003
+
+
+def test_raw_intervals_would_have_called_it_rubato(tmp_path: Path) -> None:
+    def naive(how: Playing) -> float:
+        onsets = np.unique(read_performance(play(tmp_path / "naive.mid", how)).onsets)
+        return float(np.std(np.diff(np.log(np.diff(onsets)))))
+
+    spread, shaped = Playing(spread=0.06), Playing(depth=0.4)
+    assert naive(spread) > naive(shaped)
+    assert measured(tmp_path, spread)["rubato"] < 0.1 * measured(tmp_path, shaped)["rubato"]
+
+
+@pytest.mark.parametrize("bpm", [72, 132])
+def test_tempo_itself_is_no_rubato(tmp_path: Path, bpm: float) -> None:
+    usual = measured(tmp_path, Playing(depth=0.3), seed=1)["rubato"]
+    assert measured(tmp_path, Playing(depth=0.3, bpm=bpm), seed=1)["rubato"] == pytest.approx(
+        usual, rel=0.25
+    )
+
+
+def test_timing_deviation_is_measured_in_seconds(tmp_path: Path) -> None:
+    found = [
+        measured(tmp_path, Playing(jitter=jitter, depth=0.1), seed=1)["onset_timing_std"]
+        for jitter in (0.005, 0.01)
+    ]
+    np.testing.assert_allclose(found, [0.005, 0.01], rtol=0.3)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_articulation_is_the_key_overlap(tmp_path: Path, seed: int) -> None:
+    overlaps = (0.4, 0.6, 0.8, 1.0, 1.2)
+    found = [
+        measured(tmp_path, Playing(overlap=overlap), seed)["articulation_ratio"]
+        for overlap in overlaps
+    ]
+    np.testing.assert_allclose(found, overlaps, rtol=0.1)
+
+
+def test_articulation_does_not_follow_tempo_rubato_or_spread(tmp_path: Path) -> None:
+    others = [Playing(), Playing(bpm=150), Playing(depth=0.3), Playing(spread=0.04)]
+    found = [measured(tmp_path, how)["articulation_ratio"] for how in others]
+    np.testing.assert_allclose(found, 0.9, atol=0.06)
+
+
+def test_velocities(tmp_path: Path) -> None:
+    notes = [(0.5 * i, 0.5 * i + 0.4, 60 + i % 12, 20 + i) for i in range(101)]
+    result = expression(midi_of(tmp_path / "a.mid", notes))
+    assert result["velocity_mean"] == pytest.approx(70)
+    assert result["velocity_std"] == pytest.approx(np.std(np.arange(101)))
+    assert result["velocity_range"] == pytest.approx(90)
+
+
+def test_one_wrong_note_hardly_widens_the_range(tmp_path: Path) -> None:
+    notes = [(0.5 * i, 0.5 * i + 0.4, 60 + i % 12, 60 + i % 2) for i in range(100)]
+    notes[50] = (*notes[50][:3], 127)
+    assert expression(midi_of(tmp_path / "a.mid", notes))["velocity_range"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4])
+def test_a_handful_of_notes_defines_nothing(tmp_path: Path, count: int) -> None:
+    notes = [(float(i), i + 0.5, 60 + i, 64) for i in range(count)]
+    assert all(np.isnan(v) for v in expression(midi_of(tmp_path / "a.mid", notes)).values())
+
+
+def test_one_chord_has_velocity_but_no_tempo(tmp_path: Path) -> None:
+    result = expression(midi_of(tmp_path / "a.mid", [(0.0, 1.0, 60 + i, 64) for i in range(8)]))
+    assert result["velocity_mean"] == 64
+    undefined = ("rubato", "tempo_variability", "onset_timing_std", "articulation_ratio")
+    assert all(np.isnan(result[name]) for name in undefined)
+
+
+def test_all_registered_fields_are_there(tmp_path: Path) -> None:
+    expected = {name for name, spec in TARGETS.items() if spec.source == "midi"}
+    assert set(measured(tmp_path, Playing())) == expected
+
+
+def test_drums_do_not_count(tmp_path: Path) -> None:
+    path = play(tmp_path / "a.mid", Playing())
+    before = expression(path)
+    midi = pretty_midi.PrettyMIDI(str(path))
+    drums = pretty_midi.Instrument(0, is_drum=True)
+    drums.notes = [pretty_midi.Note(127, 36, 0.1 * i, 0.1 * i + 0.05) for i in range(99)]
+    midi.instruments.append(drums)
+    midi.write(str(path))
+    assert expression(path) == pytest.approx(before)
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF and no MIDI", b"MThd\0\0\0\6\0\1\0\1"])
+def test_unreadable_midi_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.mid"
+    path.write_bytes(content)
+    with pytest.raises(MidiError, match=r"bad\.mid .*no readable MIDI file"):
+        MidiExpressionTargets().compute(path)
+
+
+def test_truncated_midi_is_named(tmp_path: Path) -> None:
+    path = play(tmp_path / "cut.mid", Playing())
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(MidiError, match=r"cut\.mid"):
+        MidiExpressionTargets().compute(path)
+
+
+def test_missing_midi_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MidiError, match=r"none\.mid is no file"):
+        MidiExpressionTargets().compute(tmp_path / "none.mid")
+
+
+def row(audio: Path, midi: str = "") -> Recording:
+    return Recording("a", "w", "", "", "", "", str(audio), midi, "0", "", 5.0, "ok", "")
+
+
+@pytest.mark.parametrize("place", ["audio/a.mid", "audio/a.midi", "audio/midi/a.mid", "midi/a.mid"])
+def test_midi_is_found_beside_the_audio(tmp_path: Path, place: str) -> None:
+    audio = tmp_path / "audio" / "a.wav"
+    assert resolve_midi_path(audio) is None
+    midi = tmp_path / place
+    midi.parent.mkdir(parents=True)
+    midi.write_bytes(b"")
+    assert resolve_midi_path(audio) == midi
+    assert resolve_midi_path(row(audio)) == midi
+    assert resolve_midi_path(row(audio, "elsewhere.mid")) == Path("elsewhere.mid")
+
+
+def test_chords_are_merged_and_scales_are_not(tmp_path: Path) -> None:
+    chord = [(0.02 * i, 1.0, 60 + 4 * i, 64) for i in range(4)]
+    scale = [(1 + 0.07 * i, 1.1 + 0.07 * i, 60 + i, 64) for i in range(5)]
+    onsets: npt.NDArray[np.float64] = read_performance(
+        midi_of(tmp_path / "a.mid", chord + scale)
+    ).chord_onsets
+    np.testing.assert_allclose(onsets, [0.03, *(1 + 0.07 * np.arange(5))], atol=2e-3)

@@ -1,0 +1,68 @@
+"""Running the real workflow in a folder of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended, with all that it printed."""
+
+    status: int
+    output: str
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder in which the workflow is run with one configuration."""
+
+    folder: Path
+    config: tuple[str, ...] = ()
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    def snakemake(self, *arguments: str) -> Outcome:
+        """Run Snakemake on this project's Snakefile, with two cores."""
+        command = [
+            *("-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"),
+            *("--configfile", str(ROOT / "config" / "config.yaml")),
+            *("--workflow-profile", str(ROOT / "profiles" / "ci")),
+            *arguments,
+        ]
+        return self._run([*command, *(("--config", *self.config) if self.config else ())])
+
+    def mess(self, *arguments: str) -> Outcome:
+        """Run the command line."""
+        return self._run(["-m", "mess_core.cli", *arguments])
+
+    def _run(self, arguments: Sequence[str]) -> Outcome:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env={**os.environ, "PWD": str(self.folder)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The demo corpus with the workflow run to its end."""
+    workspace = Workspace(tmp_path_factory.mktemp("demo"))
+    outcome = workspace.snakemake()
+    assert outcome.status == 0, outcome.output[-5000:]
+    return workspace

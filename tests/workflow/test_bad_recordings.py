@@ -1,0 +1,89 @@
+"""Bad files among the recordings: each is reported, and the rest of the corpus completes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from mess_core.files import read_json
+from mess_core.layout import Layout
+from mess_core.recordings import read_recordings, usable
+from tests.workflow.conftest import Workspace
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+BAD = {
+    "cut": "truncated",
+    "void": "empty",
+    "hush": "silent",
+    "tiny": "too_short",
+    "text": "unreadable",
+}
+RATE = 44_100
+
+
+def write_notes(path: Path, frequency: float, seconds: float = 8.0) -> None:
+    """Write decaying tones, two per second, as a stand-in for a recording."""
+    times = np.arange(round(seconds * RATE)) / RATE
+    phase = times % 0.5
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sound = 0.4 * np.exp(-6 * phase) * np.sin(2 * np.pi * frequency * phase)
+    soundfile.write(path, sound, RATE)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    folder = tmp_path_factory.mktemp("bad")
+    corpus = folder / "corpus"
+    for work in range(4):
+        for version in range(2):
+            frequency = 200 * 1.3**work + 15 * version
+            write_notes(corpus / f"work{work}" / f"take{version}.wav", frequency)
+    write_notes(folder / "whole.wav", 300)
+    (corpus / "cut.wav").write_bytes((folder / "whole.wav").read_bytes()[:300_000])
+    (corpus / "void.wav").write_bytes(b"")
+    (corpus / "text.wav").write_bytes(b"a text that calls itself audio " * 40)
+    soundfile.write(corpus / "hush.wav", np.zeros(8 * RATE), RATE)
+    write_notes(corpus / "tiny.wav", 300, seconds=0.3)
+    return Workspace(folder, ("dataset=mine", "encoder=mess-demo-untrained"))
+
+
+def test_the_corpus_completes_and_every_bad_file_is_reported_once(workspace: Workspace) -> None:
+    outcome = workspace.mess("recordings", "--folder", "corpus", "--name", "mine")
+    assert outcome.status == 0, outcome.output
+    layout = Layout(workspace.data, "mine")
+    assert {r.recording_id: r.status for r in read_recordings(layout.table) if r.reason} == BAD
+    assert len(usable(read_recordings(layout.table))) == 8
+
+    outcome = workspace.snakemake()
+    assert outcome.status == 0, outcome.output
+    report = outcome.output[outcome.output.index("5 recordings cannot be used") :]
+    for name, status in BAD.items():
+        assert outcome.output.count(f"  {name}: {status}: ") == 1
+        assert f"corpus/{name}.wav" in report
+        assert layout.problems.read_text().count(f"\n{name}\t") == 1
+    for kind in ("recordings", "clips"):
+        receipt = read_json(layout.index_receipt(kind))
+        assert receipt["rows"] == {"recordings": 8, "clips": 8 * 3}[kind]
+    assert not list(workspace.data.rglob(".tmp-*"))
+    for name in BAD:
+        assert not list(workspace.data.rglob(f"{name}*.np[yz]"))
+
+    clean = workspace.snakemake("--dry-run")
+    assert "Nothing to be done" in clean.output
+
+
+def test_without_midi_only_expression_drops_out(workspace: Workspace) -> None:
+    layout = Layout(workspace.data, "mine")
+    for target in ("rubato", "articulation_ratio"):
+        result = read_json(layout.probe(target))
+        assert (result["n_recordings"], result["layers"], result["best_r2"]) == (0, [], None)
+        assert result["reason"]
+    assert read_json(layout.probe("spectral_centroid"))["n_recordings"] == 8
+
+
+def test_a_dataset_without_table_says_how_to_make_one(workspace: Workspace) -> None:
+    outcome = Workspace(workspace.folder, ("dataset=nothing",)).snakemake()
+    assert outcome.status != 0
+    assert "mess recordings --folder PATH --name" in outcome.output

@@ -1,0 +1,185 @@
+"""The whole chain on the demo corpus, from nothing to a published index, and what it must know."""
+
+import csv
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mess_core.artifacts import load_latest
+from mess_core.files import file_sha256, read_json
+from mess_core.layout import INDEX_KINDS, Layout
+from mess_core.probing.aspects import ASPECT_REGISTRY
+from mess_core.recordings import Recording, read_recordings
+from mess_core.targets import load_targets
+from mess_core.targets.registry import scalar_targets
+from tests.workflow.conftest import Workspace
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+@pytest.fixture(scope="session")
+def layout(demo: Workspace) -> Layout:
+    return Layout(demo.data, "demo")
+
+
+@pytest.fixture(scope="session")
+def recordings(layout: Layout) -> list[Recording]:
+    return read_recordings(layout.table)
+
+
+def test_at_least_forty_recordings_of_eight_works_are_usable(recordings: list[Recording]) -> None:
+    assert len(recordings) >= 40
+    assert {r.status for r in recordings} == {"ok"}
+    works = defaultdict(list)
+    for recording in recordings:
+        works[recording.work_id].append(recording)
+        assert 12 <= recording.duration_s <= 40
+        assert recording.midi_sha256
+    assert len(works) >= 8
+    assert min(len(members) for members in works.values()) >= 5
+
+
+def test_nothing_is_left_to_do(demo: Workspace) -> None:
+    outcome = demo.snakemake("--dry-run")
+    assert outcome.status == 0
+    assert "Nothing to be done" in outcome.output
+
+
+def test_features_have_the_contracts_shapes(layout: Layout, recordings: list[Recording]) -> None:
+    for recording in recordings:
+        segments = np.load(layout.features("segments", recording.recording_id))
+        aggregated = np.load(layout.features("aggregated", recording.recording_id))
+        windows = 1 + np.ceil((recording.duration_s - 5) / 2.5 - 1e-3)
+        assert segments.shape == (windows, 13, aggregated.shape[1])
+        np.testing.assert_allclose(segments.mean(axis=0), aggregated, atol=1e-5)
+
+
+def test_every_target_is_probed_on_every_layer(layout: Layout, recordings: list[Recording]) -> None:
+    for target in scalar_targets():
+        result = read_json(layout.probe(target))
+        assert result["target"] == target
+        assert [entry["layer"] for entry in result["layers"]] == list(range(13))
+        assert result["n_recordings"] <= len(recordings)
+        assert result["encoder"]["trained"] is False
+        assert result["confidence"] in ("high", "medium", "low")
+
+
+def test_the_aspect_map_speaks_of_every_aspect(layout: Layout) -> None:
+    aspects = read_json(layout.aspects)["aspects"]
+    assert set(aspects) == set(ASPECT_REGISTRY)
+    for name, aspect in aspects.items():
+        assert aspect["resolved"] == (aspect["r2"] is not None and aspect["r2"] >= 0.5), name
+
+
+def test_both_indices_are_published_whole(layout: Layout, recordings: list[Recording]) -> None:
+    counts = {
+        "recordings": len(recordings),
+        "clips": sum(len(np.load(layout.features("segments", r.recording_id))) for r in recordings),
+    }
+    for kind in INDEX_KINDS:
+        index = load_latest(layout.data / "published" / "demo" / kind)
+        assert len(index.rows) == index.flat.ntotal == counts[kind]
+        assert index.facts["dataset"] == "demo"
+        vectors = index.flat.reconstruct_n(0, index.flat.ntotal)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+TRUTHS = [
+    ("rubato", "rubato"),
+    ("articulation", "articulation_ratio"),
+    ("dynamic_range", "velocity_range"),
+]
+
+
+@pytest.mark.parametrize(("parameter", "target"), TRUTHS)
+def test_the_most_extreme_interpretation_has_the_most_extreme_target(
+    layout: Layout, parameter: str, target: str
+) -> None:
+    with layout.demo_truth.open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    works = defaultdict(list)
+    for row in rows:
+        expression = load_targets(layout.targets(row["recording_id"]))["expression"]
+        measured = float(expression[target])
+        works[row["work_id"]].append((float(row[parameter]), measured, row["recording_id"]))
+    assert len(works) >= 8
+    for work, performances in works.items():
+        truth = max(performances)[2]
+        found = max(performances, key=lambda p: p[1])[2]
+        assert found == truth, f"{work}: {sorted(performances)}"
+
+
+def test_the_corpus_is_deterministic_to_the_byte(demo: Workspace, tmp_path: Path) -> None:
+    other = Workspace(tmp_path)
+    outcome = other.snakemake("demo_corpus")
+    assert outcome.status == 0, outcome.output[-3000:]
+    names = sorted(path.name for path in (demo.data / "audio" / "demo").iterdir())
+    names = [name for name in names if not name.startswith(".snakemake")]
+    assert len(names) >= 80
+    for name in names:
+        mine, theirs = (w.data / "audio" / "demo" / name for w in (demo, other))
+        assert file_sha256(mine) == file_sha256(theirs), name
+
+
+def search(demo: Workspace, *arguments: str) -> list[dict[str, object]]:
+    outcome = demo.mess("search", *arguments, "--json")
+    assert outcome.status == 0, outcome.output
+    hits: list[dict[str, object]] = json.loads(outcome.output[outcome.output.index("\n[") :])
+    return hits
+
+
+def test_the_command_line_searches_recordings_and_passages(
+    demo: Workspace, recordings: list[Recording]
+) -> None:
+    own = recordings[0].recording_id
+    hits = search(demo, "--recording", own, "-k", "5")
+    assert len(hits) == 5
+    scores = [float(str(hit["score"])) for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    assert own not in {hit["recording_id"] for hit in hits}
+    first, *_ = search(demo, "--track", own, "--start", "5", "--to", "10", "-k", "3")
+    assert (first["recording_id"], first["start_s"], first["end_s"]) == (own, 5.0, 10.0)
+    assert float(str(first["score"])) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_tour_shows_results_three_searches_and_what_is_next(demo: Workspace) -> None:
+    outcome = demo.mess("tour")
+    assert outcome.status == 0, outcome.output
+    assert outcome.output.count("$ mess search") == 3
+    assert outcome.output.count("untrained") >= 3
+    assert "What next" in outcome.output
+    assert str(Path("data") / "published") in outcome.output
+
+
+def test_one_target_is_rebuilt_by_name_and_only_what_it_needs(
+    demo: Workspace, layout: Layout
+) -> None:
+    before = layout.probe("rubato").read_bytes()
+    others = {t: layout.probe(t).stat().st_mtime_ns for t in scalar_targets() if t != "rubato"}
+    layout.probe("rubato").unlink()
+    outcome = demo.snakemake("data/probing/demo/rubato.json")
+    assert outcome.status == 0, outcome.output
+    assert layout.probe("rubato").read_bytes() == before
+    assert others == {t: layout.probe(t).stat().st_mtime_ns for t in others}
+
+
+def test_a_deleted_feature_file_comes_back_alone(demo: Workspace, layout: Layout) -> None:
+    folder = layout.embeddings / "segments"
+    files = sorted(folder.glob("*.npy"))
+    times = {path.name: path.stat().st_mtime_ns for path in files[1:]}
+    content = files[0].read_bytes()
+    files[0].unlink()
+    outcome = demo.snakemake(str(Path("data") / files[0].relative_to(demo.data)))
+    assert outcome.status == 0, outcome.output
+    assert files[0].read_bytes() == content
+    assert times == {path.name: path.stat().st_mtime_ns for path in files[1:]}
+
+
+def test_unknown_configuration_is_refused_before_anything_runs(demo: Workspace) -> None:
+    outcome = demo.snakemake("--dry-run", "--config", "datset=smd")
+    assert outcome.status != 0
+    assert "unknown key 'datset'; did you mean 'dataset'?" in outcome.output
+    assert "Traceback" not in outcome.output

@@ -1,0 +1,67 @@
+"""Every rule has what a cluster and a reader need."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.workflow.conftest import ROOT
+
+pytestmark = pytest.mark.unit
+
+RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
+SECTIONS = ("log", "benchmark", "conda", "threads", "resources", "params", "message", "script")
+
+
+def rules() -> list[tuple[str, str]]:
+    """Return every rule's name and text, outdented."""
+    pattern = re.compile(r"^( *)rule *(\w*):\n((?:\1 +.*\n|\s*\n)+)", re.MULTILINE)
+    return [
+        (match[2] or f"{path.stem} shard", match[3])
+        for path in RULE_FILES
+        for match in pattern.finditer(path.read_text())
+    ]
+
+
+def test_all_rules_are_seen() -> None:
+    names = {name for name, _ in rules()}
+    assert names == {
+        *("demo_corpus", "recordings", "features shard", "targets shard", "probing", "aspects"),
+        *("layer_map", "index", "publish"),
+    }
+
+
+@pytest.mark.parametrize(("name", "text"), rules())
+def test_a_rule_is_complete(name: str, text: str) -> None:
+    for section in SECTIONS:
+        assert re.search(rf"^ +{section}:$|^ +{section}: \S", text, re.MULTILINE), section
+    assert "mem_mb=" in text
+    assert "runtime=" in text
+    assert ("gpu=" in text) == (name == "features shard")
+    parameters = re.search(r"params:\n((?: +\S.*\n)+?)(?= +\w+:\n)", text)
+    assert parameters
+    # One dict, because Snakemake compares params as an unnamed set.
+    assert parameters[1].count("cfg=") == 1
+    assert len(re.findall(r"^ +\w+=", parameters[1], re.MULTILINE)) == 1
+    assert "lambda" not in text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "workflow" / "scripts").glob("*.py")), ids=str)
+def test_scripts_are_thin(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 20
+    assert sum("jobs." in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_environments_name_this_release(path: Path) -> None:
+    (pip,) = [d for d in yaml.safe_load(path.read_text())["dependencies"] if isinstance(d, dict)]
+    project = (ROOT / "pyproject.toml").read_text()
+    version = re.search(r'^version = "(.+)"$', project, re.MULTILINE)
+    assert version
+    (requirement,) = pip["pip"]
+    assert requirement.endswith(f"=={version[1]}")
+    for extra in re.findall(r"\[(.+)\]", requirement):
+        for name in extra.split(","):
+            assert f"\n{name} = [" in project
