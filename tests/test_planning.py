@@ -116,7 +116,7 @@ def test_params_are_builtins_only() -> None:
         ({"device": "cuda"}, set()),
         ({"batch_size": 8}, set()),
         ({"save_raw": True}, set()),
-        ({"targets": ("tempo",)}, set()),
+        ({"targets": ("tempo",)}, {"aspects"}),
     ],
 )
 def test_a_setting_makes_stale_what_it_matters_to(

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mess_core.search.queries import Hit
 
 DEFAULT_LOCATION = "data/published"
-_UNTRAINED = "untrained demo encoder: results show the mechanism, not musical knowledge"
+_UNTRAINED = "untrained: results show the mechanism, not musical knowledge"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -91,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
     kind = "recordings" if args.start is None else "clips"
     index = open_index(args.artifacts, args.dataset, kind)
     hits = _ask(index, args, weights)
-    show(index, hits, _question(args, weights), as_json=args.json)
+    question = "\n".join([_question(args, weights), *_trust(index, weights or {})])
+    show(index, hits, question, as_json=args.json)
     return 0
 
 
@@ -190,6 +191,16 @@ def _question(args: argparse.Namespace, weights: dict[str, float] | None) -> str
     return f"{'passages' if passage else 'recordings'} like {args.recording}{passage}, {respect}"
 
 
+def _trust(index: "Index", weights: Mapping[str, float]) -> list[str]:
+    """Return a line per aspect on how well its layer knows it."""
+    known = index.aspects.get("aspects", {})
+    return [
+        f"{name}: layer {known[name]['layer']}, R2 {known[name]['r2']:.2f}, "
+        f"confidence {known[name]['confidence']}"
+        for name in weights
+    ]
+
+
 def show(index: "Index", hits: "Sequence[Hit]", question: str, *, as_json: bool) -> None:
     """Print hits: a heading and a table, or JSON alone with the heading on standard error.
 
@@ -206,9 +217,9 @@ def show(index: "Index", hits: "Sequence[Hit]", question: str, *, as_json: bool)
     """
     notes = sys.stderr if as_json else sys.stdout
     encoder = index.facts.get("encoder", {})
-    print(f"{question} (encoder {encoder.get('name', 'unknown')})", file=notes)
-    if encoder.get("trained") is False:
-        print(f"note: {_UNTRAINED}", file=notes)
+    print(question, file=notes)
+    note = f" ({_UNTRAINED})" if encoder.get("trained") is False else ""
+    print(f"encoder: {encoder.get('name', 'unknown')}{note}", file=notes)
     clips = index.kind == "clips"
     if as_json:
         print(json.dumps([_record(hit, clips=clips) for hit in hits], indent=2))

@@ -134,14 +134,15 @@ def map_aspects(settings: Settings) -> None:
     """Resolve the aspects to layers."""
     from mess_core.probing import resolve_aspects, save_aspects
 
-    save_aspects(resolve_aspects(settings.min_r2, settings.layout.probing), settings.layout.aspects)
+    aspects = resolve_aspects(settings.min_r2, settings.layout.probing, targets=settings.targets)
+    save_aspects(aspects, settings.layout.aspects)
 
 
 def draw_layer_map(settings: Settings) -> None:
     """Draw what every layer knows about every target."""
     from mess_core.probing import plot_layer_map
 
-    plot_layer_map(settings.layout.probing, settings.layout.layer_map)
+    plot_layer_map(settings.layout.probing, settings.layout.layer_map, targets=settings.targets)
 
 
 def build_indices(settings: Settings, kind: str) -> None:

@@ -162,7 +162,11 @@ class Plan:
 
     def aspects_params(self) -> Params:
         """Return what makes the aspect map stale, besides the probing results."""
-        return {"stage": stages.ASPECTS, "min_r2": self.settings.min_r2}
+        return {
+            "stage": stages.ASPECTS,
+            "min_r2": self.settings.min_r2,
+            "targets": list(self.settings.targets),
+        }
 
     def index_params(self, kind: str) -> Params:
         """Return what makes an index stale, besides the aspect map."""

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.unit
 ASPECTS = {
     "min_r2": 0.3,
     "aspects": {
-        name: {"resolved": True, "layer": layer, "r2": 0.9, "reason": ""}
+        name: {"resolved": True, "layer": layer, "r2": 0.9, "confidence": "high", "reason": ""}
         for layer, name in enumerate(("tempo", "rubato"))
     },
 }
@@ -65,14 +65,24 @@ def test_the_table_says_what_was_asked_and_by_which_encoder(
 ) -> None:
     assert ask("--recording", "take1", "-k", "2") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "recordings like take1, in general (encoder small)"
-    assert "untrained demo encoder: results show the mechanism, not musical" in lines[1]
+    assert lines[0] == "recordings like take1, in general"
+    assert lines[1].startswith("encoder: small (untrained: results show the mechanism, not")
     assert lines[2].split() == ["rank", "score", "recording", "work", "performer"]
     assert len(lines) == 6
     assert lines[4].split()[0] == "1"
     assert "Bach: Prelude" in lines[4]
     assert "take1" not in lines[4] + lines[5]
     assert lines[2].index("work") == lines[4].index("Bach") == lines[5].index("Bach")
+
+
+def test_an_aspect_comes_with_how_well_it_is_known(
+    ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask("--recording", "take1", "--aspects", "rubato=0.7,tempo=0.3")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "recordings like take1, by rubato=0.7, tempo=0.3"
+    assert lines[1] == "rubato: layer 1, R2 0.90, confidence high"
+    assert lines[2] == "tempo: layer 0, R2 0.90, confidence high"
 
 
 def test_times_of_clips_are_minutes_and_seconds(

@@ -171,7 +171,7 @@ def test_a_quiet_copy_has_the_same_dynamics_and_shape() -> None:
 def test_more_pitch_classes_are_more_complex() -> None:
     def chord(*pitches: int) -> Samples:
         parts = [tone(440 * 2 ** ((pitch - 69) / 12), 3, 0.1) for pitch in pitches]
-        return np.sum(parts, axis=0, dtype=np.float32)
+        return np.asarray(np.sum(parts, axis=0), np.float32)
 
     single, triad, cluster = (
         scalar(chord(*pitches), "harmonic_complexity")

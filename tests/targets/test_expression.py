@@ -44,7 +44,7 @@ class Playing:
 
 
 def score(seed: int) -> list[tuple[float, float, int, int]]:
-    """Sixteen bars of melody over a chord every two beats: (onset, beats, pitch, place in chord)."""
+    """Sixteen bars of melody (place -1) over chords: (onset, beats, pitch, place in chord)."""
     rng = np.random.default_rng(seed)
     notes = []
     for bar in range(16):

@@ -12,7 +12,7 @@ The layer is chosen by the figure that is reported, over few layers and targets:
 
 __all__ = ["ASPECT_REGISTRY", "Aspect", "resolve_aspects", "save_aspects"]
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -103,7 +103,12 @@ ASPECT_REGISTRY: dict[str, Aspect] = {aspect.name: aspect for aspect in _ASPECTS
 Results = Mapping[str, Mapping[str, Any]]
 
 
-def resolve_aspects(min_r2: float = 0.5, results_path: Path = DEFAULT_RESULTS) -> dict[str, Any]:
+def resolve_aspects(
+    min_r2: float = 0.5,
+    results_path: Path = DEFAULT_RESULTS,
+    *,
+    targets: Collection[str] | None = None,
+) -> dict[str, Any]:
     """Find each aspect's layer from the probing results of a folder.
 
     Parameters
@@ -113,6 +118,9 @@ def resolve_aspects(min_r2: float = 0.5, results_path: Path = DEFAULT_RESULTS) -
     results_path : Path
         A folder of probing results, ``data/probing/{dataset}``. Files of targets that belong to no
         aspect are not read.
+    targets : collection of str, optional
+        Whose results to read; those of all targets by default. Others in the folder may be of
+        an earlier configuration.
 
     Returns
     -------
@@ -131,8 +139,10 @@ def resolve_aspects(min_r2: float = 0.5, results_path: Path = DEFAULT_RESULTS) -
     StorageError
         If a result is not JSON.
     """
-    targets = {name for aspect in _ASPECTS for name in aspect.targets}
-    results = read_results(results_path, sorted(targets))
+    wanted = {name for aspect in _ASPECTS for name in aspect.targets}
+    if targets is not None:
+        wanted &= set(targets)
+    results = read_results(results_path, sorted(wanted))
     origin = next(iter(results.values()))
     aspects = {name: _resolve(aspect, results, min_r2) for name, aspect in ASPECT_REGISTRY.items()}
     return {

@@ -9,7 +9,7 @@ blindness and in grey.
 
 __all__ = ["plot_layer_map"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -40,7 +40,9 @@ _RIGHT_COLUMNS = "{:>5}  {:>6}  {:<6}"
 Result = Mapping[str, Any]
 
 
-def plot_layer_map(results_folder: Path, output: Path) -> None:
+def plot_layer_map(
+    results_folder: Path, output: Path, *, targets: Collection[str] | None = None
+) -> None:
     """Draw R2 by layer and target for all results of a folder.
 
     The same results give the same file, byte for byte, with the same version of matplotlib.
@@ -51,6 +53,8 @@ def plot_layer_map(results_folder: Path, output: Path) -> None:
         ``data/probing/{dataset}``.
     output : Path
         The picture, ``.png`` or ``.svg``; written whole or not at all.
+    targets : collection of str, optional
+        Whose results to draw; those of all targets by default.
 
     Raises
     ------
@@ -60,7 +64,9 @@ def plot_layer_map(results_folder: Path, output: Path) -> None:
     """
     if output.suffix not in (".png", ".svg"):
         raise ProbingError(f"{output}: layer maps are drawn as .png or .svg")
-    results = read_results(results_folder, scalar_targets())
+    results = read_results(
+        results_folder, [t for t in scalar_targets() if targets is None or t in targets]
+    )
     # The salt and the left-out date and version make files reproducible.
     metadata = {"Date": None} if output.suffix == ".svg" else {"Software": None}
     with mpl.rc_context({"svg.hashsalt": "mess"}):

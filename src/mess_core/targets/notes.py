@@ -3,7 +3,7 @@
 `Performance` computes each series once, when it is first needed. Notes of all instruments but drums
 count; keys are released where the MIDI says, whatever the pedal does.
 
-Onsets that belong to one chord are merged: each within 35 ms of the one before, all within 90 ms.
+Onsets that belong to one chord are merged: each within 45 ms of the one before, all within 100 ms.
 Melody lead (20 to 30 ms, Goebl 2001) and spread chords are within that, trills and fast scales
 (from about 60 ms a note) are not. The chord's time is the mean of its onsets.
 """
@@ -26,8 +26,8 @@ from mess_core.targets import pulse
 Float = npt.NDArray[np.float64]
 
 #: Onsets of one chord: distance to the one before, and from the first to the last, s.
-CHORD_GAP_S = 0.035
-CHORD_SPAN_S = 0.09
+CHORD_GAP_S = 0.045
+CHORD_SPAN_S = 0.1
 
 #: Smoothing (standard deviation) of the tempo curve that is shaped on purpose, s: it averages over
 #: melody lead and inaccuracy and follows a phrase of a few bars.

@@ -29,7 +29,7 @@ MIN_ONSETS = 8
 
 #: Positions within a beat, in twelfths, and the cost (in nats) of an onset there.
 POSITIONS = np.array([0, 3, 4, 6, 8, 9])
-POSITION_COSTS = np.array([0.0, 2.0, 3.0, 1.0, 3.0, 2.0])
+POSITION_COSTS = np.array([0.0, 2.0, 2.0, 1.0, 2.0, 2.0])
 
 #: Onsets are at most this many beats apart; what is longer is a pause, and tells nothing.
 MAX_BEATS = 4
@@ -116,7 +116,10 @@ def _most_probable(intervals: Float, log_periods: Float, band: Float) -> tuple[F
     from_tempo = np.zeros((len(intervals), *shape), np.uint8)
     from_step = np.zeros((len(intervals), *shape), np.uint8)
     for i, interval in enumerate(intervals):
-        moved = cost[:, :, :, None] + jump / interval
+        moved = (
+            cost[:, :, :, None]
+            + jump * (np.exp(log_periods.mean(1)) / interval)[:, None, None, None]
+        )
         from_tempo[i] = moved.argmin(axis=2)
         arrived = moved.min(axis=2)
         error = np.log(interval) - log_periods[:, None, None, :] - log_beats

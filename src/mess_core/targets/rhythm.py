@@ -26,6 +26,9 @@ PREFERENCE_OCTAVES = 1.0
 #: Slowest and fastest tempo considered.
 BPM_RANGE = (30.0, 300.0)
 
+#: Onsets are widened (Hann window) by so much, s, because a period is no whole number of frames.
+WIDENING_S = 0.15
+
 #: Fewer onsets, or fewer periods within the recording, do not define a pulse.
 MIN_ONSETS = 4
 MIN_PERIODS = 3
@@ -55,7 +58,9 @@ def tempo(onset_strength: Float, onsets: Float, frame_rate: float) -> float:
     shortest = int(np.ceil(60 * frame_rate / BPM_RANGE[1]))
     if len(onsets) < MIN_ONSETS or longest <= shortest + 1:
         return np.nan
-    correlation = _autocorrelation(onset_strength - onset_strength.mean())
+    window = np.hanning(round(WIDENING_S * frame_rate) + 2)
+    wide = np.convolve(onset_strength, window, mode="same")
+    correlation = _autocorrelation(wide - wide.mean())
     lags = np.arange(shortest, longest)
     octaves = np.log2(60 * frame_rate / lags / PREFERRED_BPM) / PREFERENCE_OCTAVES
     lag = int(lags[np.argmax(correlation[lags] * np.exp(-0.5 * octaves**2))])
