@@ -26,6 +26,7 @@ __all__, __getattr__, __dir__ = attach(
             "SMDDataset",
             "render_midi",
             "render_midi_file",
+            "resolve_midi_path",
         ],
         "errors": ["MessError"],
         "extraction": [
@@ -57,7 +58,6 @@ __all__, __getattr__, __dir__ = attach(
             "MidiExpressionTargets",
             "MusicalAspectTargets",
             "create_target_dataset",
-            "resolve_midi_path",
             "validate_target_structure",
         ],
     },

@@ -9,6 +9,7 @@ and are left out of all later stages.
 __all__ = [
     "STATUSES",
     "Recording",
+    "check_unchanged",
     "problem_lines",
     "read_recordings",
     "usable",
@@ -23,7 +24,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from mess_core.errors import DatasetError
-from mess_core.files import write_text
+from mess_core.files import file_sha256, write_text
 
 #: What a recording's audio can be: ``ok`` is used, everything else is reported and left out.
 STATUSES = (
@@ -61,7 +62,7 @@ class Recording:
     status : str
         One of `STATUSES`.
     reason : str
-        Why the recording cannot be used; empty when it can.
+        Why the recording, or its MIDI, cannot be used; else empty.
     """
 
     recording_id: str
@@ -174,5 +175,22 @@ def usable(recordings: Iterable[Recording]) -> list[Recording]:
 
 
 def problem_lines(recordings: Iterable[Recording]) -> list[str]:
-    """Return one line per unusable recording: its id, the status and the reason."""
-    return [f"  {r.recording_id}: {r.status}: {r.reason}" for r in recordings if r.status != "ok"]
+    """Return one line per recording with a problem: its id, the status and the reason."""
+    return [f"  {r.recording_id}: {r.status}: {r.reason}" for r in recordings if r.reason]
+
+
+def check_unchanged(recording: Recording) -> None:
+    """Make sure that a recording's files are those that the table describes.
+
+    Raises
+    ------
+    DatasetError
+        If the audio or the MIDI is missing or has changed since the scan.
+    """
+    files = {recording.audio: recording.audio_sha256, recording.midi: recording.midi_sha256}
+    for name, sha256 in files.items():
+        if name and (not Path(name).is_file() or file_sha256(Path(name)) != sha256):
+            raise DatasetError(
+                f"{name} is missing, or not the file that the recording table describes; "
+                "run `mess recordings` again"
+            )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mess_core.datasets.base import BaseDataset, Source, safe_id, unique_ids
+from mess_core.datasets.base import BaseDataset, Source, resolve_midi_path, safe_id, unique_ids
 from mess_core.datasets.factory import DatasetFactory
 from mess_core.datasets.folder import FolderDataset
 from mess_core.datasets.maestro import MAESTRODataset
@@ -86,6 +86,16 @@ def test_a_folder_gives_every_file_an_identity(tmp_path: Path) -> None:
         "y__same": "y",
     }
     assert [s.midi for s in sources if s.midi] == [midi]
+
+
+@pytest.mark.parametrize(
+    "place", ["audio/a.mid", "audio/a.midi", "audio/a.MID", "audio/midi/a.mid", "midi/a.mid"]
+)
+def test_midi_is_found_beside_the_audio(tmp_path: Path, place: str) -> None:
+    audio = tmp_path / "audio" / "a.wav"
+    assert resolve_midi_path(audio) is None
+    midi = touch(tmp_path / place)
+    assert resolve_midi_path(audio) == midi
 
 
 def test_an_empty_or_missing_folder_is_an_error(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
+import pretty_midi
 import pytest
 
-from mess_core.datasets.folder import FolderDataset
+from mess_core.datasets.folder import FolderDataset, TableDataset
 from mess_core.datasets.scan import scan_dataset
 from mess_core.extraction.audio import AudioInfo, validate_audio_file
 from mess_core.files import file_sha256
@@ -14,6 +15,13 @@ from mess_core.recordings import read_recordings, usable
 from tests.conftest import WriteTone
 
 pytestmark = pytest.mark.unit
+
+
+def write_midi(path: Path) -> None:
+    midi, piano = pretty_midi.PrettyMIDI(), pretty_midi.Instrument(0)
+    piano.notes.append(pretty_midi.Note(64, 60, 0.0, 1.0))
+    midi.instruments.append(piano)
+    midi.write(str(path))
 
 
 @pytest.fixture
@@ -25,7 +33,7 @@ def folder(tmp_path: Path, write_tone: WriteTone) -> Path:
 
 def test_the_table_holds_identity_hash_and_length(tmp_path: Path, folder: Path) -> None:
     layout = Layout(tmp_path / "data", "mine")
-    (folder / "one" / "a.mid").write_bytes(b"MThd")
+    write_midi(folder / "one" / "a.mid")
     report = scan_dataset(FolderDataset("mine", folder), layout)
     rows = read_recordings(layout.table)
     assert rows == list(report.recordings)
@@ -136,3 +144,20 @@ def test_a_file_that_cannot_be_opened_stops_nothing(
     report = scan_dataset(FolderDataset("mine", folder), Layout(tmp_path / "data", "mine"))
     (problem,) = report.problems
     assert (problem.status, "Permission denied" in problem.reason) == ("unreadable", True)
+
+
+def test_midi_that_cannot_be_read_is_left_out_and_reported(tmp_path: Path, folder: Path) -> None:
+    layout = Layout(tmp_path / "data", "mine")
+    (folder / "one" / "a.mid").write_bytes(b"no MIDI")
+    (folder / "table.tsv").write_text("audio\tmidi\none/a.wav\tone/a.mid\none/b.wav\tgone.mid\n")
+    report = scan_dataset(TableDataset("mine", folder / "table.tsv"), layout)
+    assert len(usable(report.recordings)) == 2
+    assert {(r.midi, r.midi_sha256) for r in report.recordings} == {("", "")}
+    lines = layout.problems.read_text().splitlines()[1:]
+    assert len(lines) == 2
+    assert "\tok\tMIDI left out: " in lines[0]
+    assert "a.mid" in lines[0]
+    assert "gone.mid is no file" in lines[1]
+    write_midi(folder / "one" / "a.mid")
+    assert scan_dataset(TableDataset("mine", folder / "table.tsv"), layout).read == 1
+    assert layout.problems.read_text().count("MIDI left out") == 1

@@ -58,7 +58,7 @@ def test_the_corpus_completes_and_every_bad_file_is_reported_once(workspace: Wor
 
     outcome = workspace.snakemake()
     assert outcome.status == 0, outcome.output
-    report = outcome.output[outcome.output.index("5 recordings cannot be used") :]
+    report = outcome.output[outcome.output.index("5 recordings have problems") :]
     for name, status in BAD.items():
         assert outcome.output.count(f"  {name}: {status}: ") == 1
         assert f"corpus/{name}.wav" in report

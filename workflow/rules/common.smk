@@ -112,7 +112,7 @@ def report_problems():
         return
     lines = problem_lines(read_recordings(SETTINGS.layout.table))
     if lines:
-        print(f"\n{len(lines)} recordings cannot be used ({SETTINGS.layout.problems}):")
+        print(f"\n{len(lines)} recordings have problems ({SETTINGS.layout.problems}):")
         print("\n".join(lines))
 
 

@@ -32,7 +32,7 @@ rule recordings:
     benchmark:
         benchmark_file("recordings")
     conda:
-        "../../envs/gpu.yaml"
+        "../../envs/analysis.yaml"
     threads: 2
     resources:
         mem_mb=more_memory(2000),

@@ -5,7 +5,7 @@ from mess_core._lazy import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "base": ["BaseDataset", "Source"],
+        "base": ["BaseDataset", "Source", "resolve_midi_path"],
         "demo.corpus": ["make_demo_corpus"],
         "demo.dataset": ["DemoDataset"],
         "factory": ["DatasetFactory"],

@@ -1,6 +1,14 @@
 """What a dataset is: constants (licence, citation, layout) and the identity of its recordings."""
 
-__all__ = ["AUDIO_SUFFIXES", "MIDI_SUFFIXES", "BaseDataset", "Source", "safe_id", "unique_ids"]
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "MIDI_SUFFIXES",
+    "BaseDataset",
+    "Source",
+    "resolve_midi_path",
+    "safe_id",
+    "unique_ids",
+]
 
 import hashlib
 import re
@@ -66,6 +74,27 @@ class BaseDataset(ABC):
         DatasetError
             If the files are not where ``layout`` says.
         """
+
+
+def resolve_midi_path(audio: Path) -> Path | None:
+    """Find the MIDI file that belongs to an audio file.
+
+    Parameters
+    ----------
+    audio : Path
+        The audio file, which need not exist.
+
+    Returns
+    -------
+    Path or None
+        The file of the same stem with a MIDI suffix beside the audio, in a folder ``midi`` beside
+        it, or in a folder ``midi`` beside the audio's folder. None where there is none, which is no
+        error.
+    """
+    folders = (audio.parent, audio.parent / "midi", audio.parent.parent / "midi")
+    suffixes = [*MIDI_SUFFIXES, *(suffix.upper() for suffix in MIDI_SUFFIXES)]
+    candidates = (folder / f"{audio.stem}{suffix}" for folder in folders for suffix in suffixes)
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def safe_id(text: str) -> str:

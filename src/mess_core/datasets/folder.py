@@ -8,9 +8,9 @@ from pathlib import Path
 
 from mess_core.datasets.base import (
     AUDIO_SUFFIXES,
-    MIDI_SUFFIXES,
     BaseDataset,
     Source,
+    resolve_midi_path,
     safe_id,
     unique_ids,
 )
@@ -33,8 +33,8 @@ class FolderDataset(BaseDataset):
 
     Recordings in one sub-folder count as recordings of one work, whose id is the sub-folder's path;
     a recording directly in the folder is a work of its own. Where that is not so, give a table
-    (`TableDataset`): folds and "exclude work" go by it. MIDI of the same stem beside the audio is
-    used.
+    (`TableDataset`): folds and "exclude work" go by it. `resolve_midi_path` finds
+    MIDI.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class FolderDataset(BaseDataset):
                 recording_id=name,
                 work_id="__".join(safe_id(part) for part in path.parent.parts) or name,
                 audio=self.root / path,
-                midi=_beside(self.root / path),
+                midi=resolve_midi_path(self.root / path),
                 title=path.stem,
             )
             for name, path in zip(unique_ids(inner), inner, strict=True)
@@ -80,12 +80,6 @@ class FolderDataset(BaseDataset):
 
 def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
-
-
-def _beside(audio: Path) -> Path | None:
-    return next(
-        (midi for suffix in MIDI_SUFFIXES if (midi := audio.with_suffix(suffix)).is_file()), None
-    )
 
 
 class TableDataset(BaseDataset):
@@ -136,7 +130,9 @@ class TableDataset(BaseDataset):
                 recording_id=safe_id(row["recording_id"]) if row["recording_id"] else fallback,
                 work_id=safe_id(row["work_id"] or row["recording_id"] or fallback),
                 audio=self.root / row["audio"],
-                midi=self.root / row["midi"] if row["midi"] else _beside(self.root / row["audio"]),
+                midi=self.root / row["midi"]
+                if row["midi"]
+                else resolve_midi_path(self.root / row["audio"]),
                 performer=row["performer"],
                 composer=row["composer"],
                 title=row["title"],

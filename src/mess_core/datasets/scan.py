@@ -18,7 +18,7 @@ from typing import Any
 
 from mess_core import stages
 from mess_core.datasets.base import BaseDataset, Source
-from mess_core.errors import AudioError, DatasetError, StorageError
+from mess_core.errors import AudioError, DatasetError, MidiError, StorageError
 from mess_core.extraction.audio import validate_audio_file
 from mess_core.files import file_sha256, read_json, write_json, write_text
 from mess_core.layout import Layout
@@ -44,8 +44,8 @@ class ScanReport:
 
     @property
     def problems(self) -> list[Recording]:
-        """The recordings that cannot be used."""
-        return [r for r in self.recordings if r.status != "ok"]
+        """The recordings that, or whose MIDI, cannot be used."""
+        return [r for r in self.recordings if r.reason]
 
     def summary(self) -> str:
         """Return one line on what is usable, and one per recording that is not."""
@@ -55,7 +55,7 @@ class ScanReport:
             f"{len(good)} of {len(self.recordings)} recordings usable: "
             f"{len({r.work_id for r in good})} works, {hours:.2f} h"
         ]
-        return "\n".join(lines + problem_lines(self.problems))
+        return "\n".join(lines + problem_lines(self.recordings))
 
 
 def scan_dataset(
@@ -127,8 +127,7 @@ def _look(source: Source, known: dict[str, Any] | None, min_duration_s: float) -
     }
     if known is not None and all(known.get(key) == value for key, value in seen.items()):
         return known
-    midi = source.midi if source.midi and source.midi.is_file() else None
-    facts = {**seen, "midi_sha256": file_sha256(midi) if midi else ""}
+    midi_sha256, midi_reason = _look_at_midi(source.midi)
     status, reason, duration_s = "ok", "", 0.0
     try:
         duration_s = validate_audio_file(source.audio, min_duration_s=min_duration_s).duration_s
@@ -139,12 +138,26 @@ def _look(source: Source, known: dict[str, Any] | None, min_duration_s: float) -
     readable = source.audio.is_file() and os.access(source.audio, os.R_OK)
     sha256 = file_sha256(source.audio) if readable else ""
     return {
-        **facts,
+        **seen,
         "audio_sha256": sha256,
+        "midi_sha256": midi_sha256,
         "duration_s": duration_s,
         "status": status,
-        "reason": reason,
+        "reason": "; ".join(part for part in (reason, midi_reason) if part),
     }
+
+
+def _look_at_midi(midi: Path | None) -> tuple[str, str]:
+    """Return the file's hash, or why it is left out."""
+    if midi is None:
+        return "", ""
+    from mess_core.targets.notes import read_performance
+
+    try:
+        read_performance(midi)
+    except MidiError as error:
+        return "", f"MIDI left out: {error}"
+    return file_sha256(midi), ""
 
 
 def _stamp(path: Path) -> list[str | int] | None:

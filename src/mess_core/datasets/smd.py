@@ -4,7 +4,7 @@ __all__ = ["SMDDataset"]
 
 from collections.abc import Sequence
 
-from mess_core.datasets.base import BaseDataset, Source, safe_id
+from mess_core.datasets.base import BaseDataset, Source, resolve_midi_path, safe_id
 from mess_core.errors import DatasetError
 
 
@@ -32,13 +32,12 @@ class SMDDataset(BaseDataset):
         sources = []
         for audio in files:
             composer, work, performer, *_ = [*audio.stem.split("_"), "", "", ""]
-            midi = self.root / "midi" / f"{audio.stem}.mid"
             sources.append(
                 Source(
                     recording_id=safe_id(audio.stem),
                     work_id=safe_id(f"{composer}_{work}"),
                     audio=audio,
-                    midi=midi if midi.is_file() else None,
+                    midi=resolve_midi_path(audio),
                     performer=performer,
                     composer=composer,
                     title=work,

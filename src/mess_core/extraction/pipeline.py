@@ -12,9 +12,9 @@ from mess_core import stages
 from mess_core.errors import AudioError, MessError
 from mess_core.extraction.extractor import FeatureExtractor, aggregate, pool
 from mess_core.extraction.storage import read_features
-from mess_core.files import file_sha256, fingerprint
+from mess_core.files import fingerprint
 from mess_core.layout import VIEWS, Layout
-from mess_core.recordings import Recording
+from mess_core.recordings import Recording, check_unchanged
 from mess_core.store import cached, materialise
 
 Progress = Callable[[int, int, str], None]
@@ -92,7 +92,7 @@ class ExtractionPipeline:
         for count, recording in enumerate(recordings, start=1):
             try:
                 done[recording.recording_id] = self._one(recording)
-            except AudioError as error:
+            except MessError as error:
                 failures.append(f"{recording.recording_id}: {error}")
             if progress:
                 progress(count, len(recordings), recording.recording_id)
@@ -123,11 +123,6 @@ class ExtractionPipeline:
             return aggregate(segments)
         if view == "segments" and "raw" in self.views:
             return pool(read_features(self._stored(recording, "raw"), view="raw"))
-        path = Path(recording.audio)
-        if not path.is_file() or file_sha256(path) != recording.audio_sha256:
-            raise AudioError(
-                f"{path} is missing or not the file that the recording table describes; "
-                "run `mess recordings` again"
-            )
-        features = self.extractor.extract_file(path, raw=view == "raw")
+        check_unchanged(recording)
+        features = self.extractor.extract_file(Path(recording.audio), raw=view == "raw")
         return features.segments if features.raw is None else features.raw

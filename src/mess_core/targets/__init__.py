@@ -13,7 +13,6 @@ __all__, __getattr__, __dir__ = attach(
     {
         "aspects": ["MidiExpressionTargets", "MusicalAspectTargets"],
         "dataset": ["create_target_dataset", "targets_fingerprint"],
-        "notes": ["resolve_midi_path"],
         "registry": ["CATEGORIES", "TARGETS", "TargetSpec", "scalar_targets"],
         "storage": ["load_targets", "save_targets", "validate_target_structure"],
     },

@@ -9,12 +9,11 @@ from pathlib import Path
 from mess_core import stages
 from mess_core.errors import MessError, TargetError
 from mess_core.extraction.audio import load_audio
-from mess_core.files import file_sha256, fingerprint
+from mess_core.files import fingerprint
 from mess_core.layout import Layout
-from mess_core.recordings import Recording
+from mess_core.recordings import Recording, check_unchanged
 from mess_core.store import cached, materialise
 from mess_core.targets.aspects import MidiExpressionTargets, MusicalAspectTargets
-from mess_core.targets.notes import resolve_midi_path
 from mess_core.targets.storage import write_npz
 
 
@@ -54,7 +53,7 @@ def create_target_dataset(
         name = recording.recording_id
         try:
             done[name] = _create(recording, layout, sample_rate)
-        except (MessError, OSError) as error:
+        except MessError as error:
             failures.append(f"{name}: {error}")
         if progress:
             progress(count, len(recordings), name)
@@ -67,19 +66,12 @@ def create_target_dataset(
 
 
 def targets_fingerprint(recording: Recording, *, sample_rate: int) -> str:
-    """Return the fingerprint of everything that a recording's targets depend on.
-
-    Raises
-    ------
-    OSError
-        If the MIDI file's hash is not in the table and the file cannot be read.
-    """
-    midi = resolve_midi_path(recording)
+    """Return the fingerprint of everything that a recording's targets depend on."""
     return fingerprint(
         {
             "stage": stages.TARGETS,
             "audio": recording.audio_sha256,
-            "midi": recording.midi_sha256 or (file_sha256(midi) if midi else ""),
+            "midi": recording.midi_sha256,
             "sample_rate": sample_rate,
         }
     )
@@ -94,9 +86,9 @@ def _create(recording: Recording, layout: Layout, sample_rate: int) -> str:
 
 
 def _compute(recording: Recording, sample_rate: int, path: Path) -> None:
+    check_unchanged(recording)
     samples = load_audio(Path(recording.audio), sample_rate=sample_rate)
     targets = MusicalAspectTargets().compute(samples, sample_rate)
-    midi = resolve_midi_path(recording)
-    if midi is not None:
-        targets |= MidiExpressionTargets().compute(midi)
+    if recording.midi:
+        targets |= MidiExpressionTargets().compute(Path(recording.midi))
     write_npz(path, targets)

@@ -5,10 +5,11 @@ count; keys are released where the MIDI says, whatever the pedal does.
 
 Onsets that belong to one chord are merged: each within 45 ms of the one before, all within 100 ms.
 Melody lead (20 to 30 ms, Goebl 2001) and spread chords are within that, trills and fast scales
-(from about 60 ms a note) are not. The chord's time is the mean of its onsets.
+(from about 60 ms a note) are not. The chord's time is its first onset: mostly that of
+the melody, which leads, or of the bass of a broken chord, which is on the beat.
 """
 
-__all__ = ["Performance", "read_performance", "resolve_midi_path"]
+__all__ = ["Performance", "read_performance"]
 
 import warnings
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ import numpy.typing as npt
 import pretty_midi
 
 from mess_core.errors import MidiError
-from mess_core.recordings import Recording
 from mess_core.targets import pulse
 
 Float = npt.NDArray[np.float64]
@@ -38,9 +38,6 @@ BEAT_SMOOTHING_S = 0.1
 
 #: Values per second of tempo curves.
 TEMPO_RATE = 40.0
-
-#: Suffixes of MIDI files, in the order in which they are looked for.
-MIDI_SUFFIXES = (".mid", ".midi", ".MID", ".MIDI")
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class Performance:
         """Times of the chords, s, strictly increasing."""
         if not len(self.onsets):
             return np.empty(0)
-        return np.bincount(self.chords, self.onsets) / np.bincount(self.chords)
+        return self.onsets[np.flatnonzero(np.diff(self.chords, prepend=-1))]
 
     @cached_property
     def beats(self) -> Float:
@@ -173,26 +170,3 @@ def read_performance(path: Path) -> Performance:
     )
     onsets, pitches, releases, velocities = np.array(notes, np.float64).reshape(-1, 4).T
     return Performance(onsets, releases, pitches, velocities)
-
-
-def resolve_midi_path(recording: Recording | Path) -> Path | None:
-    """Find the MIDI file of a recording.
-
-    Parameters
-    ----------
-    recording : Recording or Path
-        A row of the recording table, or an audio file.
-
-    Returns
-    -------
-    Path or None
-        What the row's ``midi`` says; else the file of the audio's stem and a MIDI suffix beside
-        the audio, in a folder ``midi`` beside it, or in a folder ``midi`` beside the audio's
-        folder. None where there is none, which is no error.
-    """
-    if isinstance(recording, Recording) and recording.midi:
-        return Path(recording.midi)
-    audio = Path(recording.audio) if isinstance(recording, Recording) else recording
-    folders = (audio.parent, audio.parent / "midi", audio.parent.parent / "midi")
-    candidates = (folder / f"{audio.stem}{end}" for folder in folders for end in MIDI_SUFFIXES)
-    return next((path for path in candidates if path.is_file()), None)

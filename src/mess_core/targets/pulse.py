@@ -42,9 +42,9 @@ PERIOD_SPACING = 0.2
 TEMPO_BAND = 0.52
 TEMPO_STEP = 0.04
 
-#: Drift of log tempo in a second (standard deviation). This and the other spreads were chosen on
+#: Drift of log tempo in a beat (standard deviation). This, the spreads and the costs were chosen on
 #: generated performances of known tempo: see docs/targets.md.
-DRIFT = 0.1
+DRIFT = 0.06
 
 #: Standard deviation of an inter-onset interval: a share of itself, and seconds (melody lead is 20
 #: to 30 ms, Goebl 2001).
@@ -108,7 +108,8 @@ def _most_probable(intervals: Float, log_periods: Float, band: Float) -> tuple[F
     ``log_periods`` has the shape [centres, band]; the costs below [centres, positions, band].
     """
     stay = 0.5 * (band / BAND_SPREAD) ** 2
-    jump = 0.5 * (band[:, None] - band) ** 2 / DRIFT**2
+    period = np.exp(log_periods.mean(axis=1))[:, None, None, None]
+    jump = 0.5 * (band[:, None] - band) ** 2 / DRIFT**2 * period
     spread = np.hypot(SPREAD_SHARE, SPREAD_S / intervals)
     log_beats = np.log(_STEPS.beats)[None, :, :, None]
     shape = (len(log_periods), len(POSITIONS), len(band))
@@ -116,10 +117,7 @@ def _most_probable(intervals: Float, log_periods: Float, band: Float) -> tuple[F
     from_tempo = np.zeros((len(intervals), *shape), np.uint8)
     from_step = np.zeros((len(intervals), *shape), np.uint8)
     for i, interval in enumerate(intervals):
-        moved = (
-            cost[:, :, :, None]
-            + jump * (np.exp(log_periods.mean(1)) / interval)[:, None, None, None]
-        )
+        moved = cost[:, :, :, None] + jump / interval
         from_tempo[i] = moved.argmin(axis=2)
         arrived = moved.min(axis=2)
         error = np.log(interval) - log_periods[:, None, None, :] - log_beats

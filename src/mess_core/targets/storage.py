@@ -7,6 +7,7 @@ through `mess_core.targets.legacy`, which builds arrays and dicts and nothing el
 __all__ = ["Targets", "load_targets", "save_targets", "validate_target_structure", "write_npz"]
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from mess_core.errors import TargetError, nearest
 from mess_core.files import atomic_path
 from mess_core.targets.legacy import is_object_array, read_object_array
 from mess_core.targets.registry import CATEGORIES, TARGETS, TargetSpec
+
+#: What zipfile and numpy run into in damaged files; RuntimeError where a flag says that an entry is
+#: encrypted or compressed in a way that does not exist.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError)
 
 #: ``{category: {field: array}}``.
 Targets = dict[str, dict[str, npt.NDArray[np.float64]]]
@@ -81,7 +86,7 @@ def load_targets(path: Path) -> Targets:
             flat = {key: stored[key] for key in stored.files}
     except FileNotFoundError:
         raise TargetError(f"{path} does not exist; run the targets rule") from None
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError) as error:
+    except _DAMAGE as error:
         raise _damaged(path, error) from None
     targets: Targets = {}
     for key, array in flat.items():

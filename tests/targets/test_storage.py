@@ -1,0 +1,196 @@
+"""Targets on disk: exact, deterministic, and never unpickled."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from mess_core.errors import TargetError
+from mess_core.targets import load_targets, save_targets, validate_target_structure
+from mess_core.targets.registry import CATEGORIES, TARGETS
+
+pytestmark = pytest.mark.unit
+
+Targets = dict[str, dict[str, npt.NDArray[np.float64]]]
+
+
+@pytest.fixture
+def targets() -> Targets:
+    """Every registered field with values that occur once; one scalar undefined."""
+    made: Targets = {category: {} for category in CATEGORIES}
+    for i, spec in enumerate(TARGETS.values()):
+        shape = () if spec.kind == "scalar" else (spec.length,)
+        made[spec.category][spec.name] = np.full(shape, i + 0.25)
+    made["rhythm"]["tempo"] = np.array(np.nan)
+    return made
+
+
+def assert_same(a: Targets, b: Targets) -> None:
+    assert {key: set(value) for key, value in a.items()} == {k: set(v) for k, v in b.items()}
+    for category, fields in a.items():
+        for name, array in fields.items():
+            np.testing.assert_array_equal(array, b[category][name])
+            assert b[category][name].dtype == np.float64
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path, targets: Targets) -> None:
+    path = tmp_path / "new" / "a_targets.npz"
+    save_targets(path, targets)
+    assert_same(targets, load_targets(path))
+    with zipfile.ZipFile(path) as archive:
+        assert "expression/rubato.npy" in archive.namelist()
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_expression_may_be_absent(tmp_path: Path, targets: Targets) -> None:
+    del targets["expression"]
+    save_targets(tmp_path / "a.npz", targets)
+    assert "expression" not in load_targets(tmp_path / "a.npz")
+
+
+def test_equal_targets_give_equal_bytes_in_any_order(tmp_path: Path, targets: Targets) -> None:
+    backwards = {k: dict(reversed(v.items())) for k, v in reversed(targets.items())}
+    save_targets(tmp_path / "a.npz", targets)
+    save_targets(tmp_path / "b.npz", backwards)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def damage(targets: Targets, key: str, value: Any) -> Targets:
+    category, name = key.split("/")
+    targets.setdefault(category, {})[name] = value
+    return targets
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("rythm/tempo", np.array(1.0), r"'rythm' is no category; did you mean 'rhythm'"),
+        ("rhythm/swing", np.array(1.0), "rhythm/swing is unknown"),
+        ("rhythm/tempo", np.array([1.0]), r"rhythm/tempo has the shape \(1,\), a scalar has \(\)"),
+        ("dynamics/loudness_curve", np.zeros(63), r"loudness_curve has the shape \(63,\)"),
+        ("timbre/spectral_centroid", np.array(np.inf), "spectral_centroid is infinite"),
+        ("timbre/spectral_centroid", np.array(1, np.float32), "is float32, expected float64"),
+        ("timbre/spectral_centroid", np.array(None), "is object, expected float64"),
+        ("expression/rubato", 3, "expression/rubato is int64"),
+    ],
+)
+def test_malformed_targets_are_named(
+    tmp_path: Path, targets: Targets, key: str, value: Any, message: str
+) -> None:
+    with pytest.raises(TargetError, match=message):
+        validate_target_structure(damage(targets, key, value))
+    with pytest.raises(TargetError, match=message):
+        save_targets(tmp_path / "a.npz", targets)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_that_is_missing_is_named(targets: Targets) -> None:
+    del targets["harmony"], targets["rhythm"]["tempo"], targets["expression"]["rubato"]
+    with pytest.raises(TargetError) as caught:
+        validate_target_structure(targets)
+    for part in ("category 'harmony' is missing", "rhythm/tempo is missing", "expression/rubato"):
+        assert part in str(caught.value)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="does not exist; run the targets rule"):
+        load_targets(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize("size", [0, 10, 500, -1])
+def test_a_damaged_file_is_named(tmp_path: Path, targets: Targets, size: int) -> None:
+    path = tmp_path / "a.npz"
+    save_targets(path, targets)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(TargetError, match=r"a\.npz is damaged"):
+        load_targets(path)
+
+
+def test_every_flipped_byte_is_noticed_or_harmless(tmp_path: Path, targets: Targets) -> None:
+    path = tmp_path / "a.npz"
+    save_targets(path, targets)
+    whole = path.read_bytes()
+    for position in range(0, len(whole), 31):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
+        try:
+            assert_same(targets, load_targets(path))
+        except TargetError as error:
+            assert "a.npz" in str(error)  # noqa: PT017
+
+
+def test_unknown_keys_in_a_file_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, tempo=np.array(1.0))
+    with pytest.raises(TargetError, match="'tempo' is not of the form category/field"):
+        load_targets(path)
+
+
+class Bomb:
+    """Writes a file when it is unpickled by pickle itself."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+def legacy(path: Path, **categories: Any) -> Path:
+    arrays: dict[str, Any] = {k: np.array(v, dtype=object) for k, v in categories.items()}
+    np.savez(path, **arrays)
+    return path
+
+
+def test_the_older_form_is_read(tmp_path: Path) -> None:
+    old = {"tempo": 120.0, "onset_density": np.float32(2.5), "curve": np.arange(3)}
+    path = legacy(tmp_path / "old.npz", rhythm=old, dynamics={"dynamic_range": np.array(12.0)})
+    loaded = load_targets(path)
+    assert set(loaded) == {"rhythm", "dynamics"}
+    assert loaded["rhythm"]["tempo"] == 120
+    assert loaded["rhythm"]["onset_density"].dtype == np.float64
+    np.testing.assert_array_equal(loaded["rhythm"]["curve"], [0.0, 1.0, 2.0])
+
+
+def test_a_malicious_pickle_is_refused_without_running(tmp_path: Path) -> None:
+    trace = tmp_path / "ran"
+    path = legacy(tmp_path / "bad.npz", rhythm={"tempo": Bomb(trace)})
+    with pytest.raises(TargetError, match=r"bad\.npz: rhythm\.npy is refused \(it asks for"):
+        load_targets(path)
+    assert not trace.exists()
+    np.load(path, allow_pickle=True)["rhythm"]  # the bomb is real
+    assert trace.exists()
+
+
+@pytest.mark.parametrize("name", ["os system", "builtins eval", "numpy.lib.npyio load"])
+def test_no_other_name_is_resolved(tmp_path: Path, name: str) -> None:
+    module, function = name.split()
+    header = legacy(tmp_path / "a.npz", rhythm={})
+    with zipfile.ZipFile(header) as archive:
+        entry = archive.read("rhythm.npy")
+    start = entry.index(b"\n") + 1
+    program = f"c{module}\n{function}\n(Vtrue\ntR.".encode()
+    with zipfile.ZipFile(header, "w") as archive:
+        archive.writestr("rhythm.npy", entry[:start] + program)
+    with pytest.raises(TargetError, match=f"asks for {module}.{function}"):
+        load_targets(header)
+
+
+def test_damaged_and_foreign_pickles_are_refused(tmp_path: Path) -> None:
+    for value, message in [
+        ([1, 2], "array of"),
+        ("text", "holds a str"),
+        ({"a": "b"}, "no number"),
+    ]:
+        with pytest.raises(TargetError, match=message):
+            load_targets(legacy(tmp_path / "a.npz", rhythm=value))
+    with pytest.raises(TargetError, match="'melody' is no category"):
+        load_targets(legacy(tmp_path / "a.npz", melody={"a": 1.0}))
+
+
+def test_the_bomb_of_the_tests_works(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "ran")))
+    assert (tmp_path / "ran").exists()
