@@ -1,6 +1,6 @@
 """``mess search``: ask a published index, and print the hits as a table or as JSON."""
 
-__all__ = ["add_parser", "open_index", "run", "show"]
+__all__ = ["DEFAULT_LOCATION", "add_parser", "open_index", "published_datasets", "run", "show"]
 
 import argparse
 import json
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mess_core.artifacts.index import Index
     from mess_core.search.queries import Hit
 
+#: Characters of the column "work" of the table.
+_WORK_WIDTH = 48
 DEFAULT_LOCATION = "data/published"
 _UNTRAINED = "untrained: results show the mechanism, not musical knowledge"
 
@@ -145,9 +147,14 @@ def _parse_weights(text: str | None) -> dict[str, float] | None:
     return weights
 
 
-def _only_dataset(location: str) -> str:
-    from mess_core.artifacts.publishing import published_datasets
+def published_datasets(location: str) -> list[str]:
+    """Return the names of the datasets that are published at a location, sorted."""
+    from mess_core.artifacts import publishing
 
+    return publishing.published_datasets(location)
+
+
+def _only_dataset(location: str) -> str:
     names = published_datasets(location)
     if not names:
         raise SearchError(
@@ -234,6 +241,8 @@ def _record(hit: "Hit", *, clips: bool) -> dict[str, Any]:
 
 def _cells(rank: int, hit: "Hit", *, clips: bool) -> dict[str, str]:
     work = ": ".join(part for part in (hit.composer, hit.title or hit.work_id) if part)
+    if len(work) > _WORK_WIDTH:
+        work = work[: _WORK_WIDTH - 3] + "..."
     cells = {
         "rank": f"{rank:>4}",
         "score": f"{hit.score:>6.3f}",

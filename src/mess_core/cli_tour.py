@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     resolved = _resolved(index)
     print("\n".join(_places(layout, destination)))
     print("\n" + "\n".join(_aspects(index, resolved)))
-    where = f" --dataset {args.dataset} --artifacts {destination}"
+    where = _where(args.dataset, destination)
     for query in _queries(index, resolved):
         print(f"\n$ mess search {query}{where}")
         _ask(f"{query}{where}")
@@ -89,12 +89,30 @@ def _places(layout: Layout, destination: str) -> list[str]:
 
 def _aspects(index: "Index", resolved: list[str]) -> list[str]:
     known = index.aspects["aspects"]
-    lines = [f"Aspects ({len(resolved)} of {len(known)} are known well enough to search by)"]
-    for name in sorted(known, key=lambda a: (a not in resolved, -(known[a]["r2"] or -9))):
+    limit = index.aspects["min_r2"]
+    lines = [
+        f"Aspects: {len(resolved)} of {len(known)} reach min_r2 {limit} and can be searched by"
+    ]
+    for name in [*resolved, *sorted(set(known) - set(resolved))]:
         entry = known[name]
-        r2 = "" if entry["r2"] is None else f"R2 {entry['r2']:5.2f} in layer {entry['layer']}"
-        lines.append(f"  {name:<18}{r2:<22}{'' if entry['resolved'] else ' not searchable'}")
+        if entry["r2"] is None:
+            lines.append(f"  {name:<18}no result, cannot be searched by")
+            continue
+        facts = (
+            f"R2 {entry['r2']:.2f} in layer {entry['layer']:>2}, {entry['confidence']} confidence"
+        )
+        lines.append(f"  {name:<18}{facts}{'' if entry['resolved'] else ', below the limit'}")
     return lines
+
+
+def _where(dataset: str, destination: str) -> str:
+    """Return the options that name the place, where the command line would not find it itself."""
+    options = ""
+    if destination != cli_search.DEFAULT_LOCATION:
+        options += f" --artifacts {destination}"
+    if cli_search.published_datasets(destination) != [dataset]:
+        options += f" --dataset {dataset}"
+    return options
 
 
 def _queries(index: "Index", resolved: list[str]) -> list[str]:
