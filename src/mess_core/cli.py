@@ -3,6 +3,7 @@
 __all__ = ["main"]
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MessError as error:
         print(f"mess {args.command}: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; Python must not try to flush into the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print(f"mess {args.command}: interrupted", file=sys.stderr)
         return 130

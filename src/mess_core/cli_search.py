@@ -240,7 +240,8 @@ def _record(hit: "Hit", *, clips: bool) -> dict[str, Any]:
 
 
 def _cells(rank: int, hit: "Hit", *, clips: bool) -> dict[str, str]:
-    work = ": ".join(part for part in (hit.composer, hit.title or hit.work_id) if part)
+    surname = hit.composer.split()[-1:]
+    work = ": ".join([*surname, hit.title or hit.work_id])
     if len(work) > _WORK_WIDTH:
         work = work[: _WORK_WIDTH - 3] + "..."
     cells = {
