@@ -12,8 +12,8 @@ include: "workflow/rules/common.smk"
 
 
 SETTINGS = read_settings()
-STAMP = table_stamp()
 PLAN = read_plan()
+STAMP = table_stamp()
 
 
 include: "workflow/rules/recordings.smk"
@@ -37,12 +37,14 @@ rule all:
         else [
             SETTINGS.layout.publish_receipt,
             SETTINGS.layout.layer_map,
+            *all_files("features"),
+            *all_files("targets"),
         ],
 
 
 onsuccess:
-    continue_with_new_table()
-    report_problems()
+    if not continue_with_new_table():
+        report_problems()
 
 
 onerror:

@@ -60,13 +60,18 @@ def test_the_shipped_configuration_is_valid_and_the_demos() -> None:
 def test_the_schemas_defaults_reach_the_settings() -> None:
     settings = Settings.from_config(complete({}))
     assert settings.alphas == ALPHAS
-    assert (settings.window_s, settings.overlap, settings.min_r2) == (5.0, 0.5, 0.5)
+    assert (settings.window_s, settings.overlap) == (5.0, 0.5)
+    assert settings.destination == "data/published"
+    assert Settings.from_config(complete({"data": "x"})).destination == "x/published"
     assert settings.views == ("segments", "aggregated")
     assert Settings.from_config(complete({"save_raw": True})).views[0] == "raw"
 
 
 def test_the_real_model_is_the_default_outside_the_demo() -> None:
     assert Settings.from_config(complete({"dataset": "smd"})).encoder == "MERT-v1-95M"
+    real, demo = (Settings.from_config(complete({"dataset": name})) for name in ("smd", "demo"))
+    assert (real.min_r2, real.shards) == (0.5, 16)
+    assert (demo.min_r2, demo.shards) == (0.1, 2)
     chosen = complete({"dataset": "demo", "encoder": "MERT-v1-330M"})
     assert Settings.from_config(chosen).encoder == "MERT-v1-330M"
 

@@ -9,6 +9,7 @@ import pytest
 from mess_core import stages
 from mess_core.config import Settings
 from mess_core.errors import DatasetError
+from mess_core.files import write_json
 from mess_core.planning import Plan, shard_of
 from mess_core.recordings import Recording, write_recordings
 
@@ -62,6 +63,8 @@ def params(settings: Settings, recordings: tuple[Recording, ...]) -> dict[str, A
         "index": plan.index_params("clips"),
         "publish": plan.publish_params(),
         "probing": plan.probing_params("tempo"),
+        "all-features": plan.gathering_params("features"),
+        "all-targets": plan.gathering_params("targets"),
     }
     for shard in plan.shards:
         found[f"features {shard}"] = plan.features_params(shard)
@@ -106,9 +109,9 @@ def test_params_are_builtins_only() -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"window_s": 4.0}, {"features", "probing", "index"}),
-        ({"overlap": 0.25}, {"features", "probing", "index"}),
-        ({"encoder": "MERT-v1-95M"}, {"features", "probing", "index"}),
+        ({"window_s": 4.0}, {"features", "all-features"}),
+        ({"overlap": 0.25}, {"features", "all-features"}),
+        ({"encoder": "MERT-v1-95M"}, {"features", "all-features"}),
         ({"n_folds": 4}, {"probing"}),
         ({"alphas": (10.0, 1.0)}, {"probing"}),
         ({"min_r2": 0.4}, {"aspects"}),
@@ -128,8 +131,8 @@ def test_a_setting_makes_stale_what_it_matters_to(
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"audio_sha256": "new"}, {"features", "targets", "probing", "index"}),
-        ({"midi_sha256": "new"}, {"targets", "probing"}),
+        ({"audio_sha256": "new"}, {"features", "targets", "all-features", "all-targets"}),
+        ({"midi_sha256": "new"}, {"targets", "all-targets"}),
         ({"work_id": "new"}, {"probing", "index"}),
         ({"performer": "new"}, {"index"}),
         ({"audio": "elsewhere.wav", "midi": "elsewhere.mid"}, set()),
@@ -153,8 +156,8 @@ def test_one_more_recording_concerns_its_own_shard_only() -> None:
 @pytest.mark.parametrize(
     ("stage", "expected"),
     [
-        ("FEATURES", {"features", "probing", "index"}),
-        ("TARGETS", {"targets", "probing"}),
+        ("FEATURES", {"features", "all-features"}),
+        ("TARGETS", {"targets", "all-targets"}),
         ("PROBING", {"probing"}),
         ("ASPECTS", {"aspects"}),
         ("INDEX", {"index"}),
@@ -170,6 +173,25 @@ def test_a_stages_version_makes_stale_what_it_matters_to(
     assert {name.split()[0] for name in after if before[name] != after[name]} == expected
 
 
+def test_what_is_gathered_is_judged_by_content(tmp_path: Path) -> None:
+    plan = Plan(replace(SETTINGS, data=tmp_path), RECORDINGS)
+    assert not plan.is_gathered("features")
+    digest = plan.gathering_params("features")["digest"]
+    write_json(plan.settings.layout.features_manifest, {"digest": digest})
+    assert plan.is_gathered("features")
+    assert not plan.is_gathered("targets")
+    assert not Plan(plan.settings, RECORDINGS[1:]).is_gathered("features")
+    plan.settings.layout.features_manifest.write_text("[]")
+    assert not plan.is_gathered("features")
+
+
+def test_shards_may_change_without_changing_what_is_gathered() -> None:
+    other = Plan(replace(SETTINGS, shards=7), RECORDINGS)
+    assert other.gathering_params("features") == Plan(SETTINGS, RECORDINGS).gathering_params(
+        "features"
+    )
+
+
 def test_only_usable_recordings_of_a_windows_length_are_planned(tmp_path: Path) -> None:
     settings = replace(SETTINGS, data=tmp_path)
     with pytest.raises(DatasetError, match="does not exist"):
@@ -178,9 +200,11 @@ def test_only_usable_recordings_of_a_windows_length_are_planned(tmp_path: Path) 
         recording("good"),
         recording("short", duration_s=4.9),
         recording("bad", status="silent", reason="r"),
+        recording("long-enough", status="too_short", reason="by another window"),
     ]
     write_recordings(settings.layout.table, rows)
-    assert [r.recording_id for r in Plan.read(settings).recordings] == ["good"]
+    names = [r.recording_id for r in Plan.read(settings).recordings]
+    assert names == ["good", "long-enough"]
 
 
 def test_a_local_model_is_known_by_its_content(tmp_path: Path) -> None:

@@ -53,3 +53,17 @@ def test_an_output_is_restored_when_deleted_or_damaged_and_else_untouched(tmp_pa
     assert output.read_bytes() == stored.read_bytes() == b"12345"
     output.unlink()
     assert materialise(stored, output)
+
+
+def test_a_damaged_stored_file_is_noticed_and_computed_again(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def write(path: Path) -> None:
+        calls.append(1)
+        path.write_text("value")
+
+    path = cached(tmp_path, "k", NAME, ".txt", write)
+    path.write_text("vAlue")
+    assert cached(tmp_path, "k", NAME, ".txt", write).read_text() == "value"
+    assert len(calls) == 2
+    assert list(path.parent.iterdir()) == [path]

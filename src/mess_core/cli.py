@@ -22,10 +22,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MessError as error:
         print(f"mess {args.command}: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        print(
+            f"mess {args.command}: needs {error.name}, which the plain install leaves out; "
+            'from the checkout: pip install ".[extract,analysis]"',
+            file=sys.stderr,
+        )
+        return 1
     except BrokenPipeError:
         # The reader (`| head`) has seen enough; Python must not try to flush into the closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"mess {args.command}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"mess {args.command}: interrupted", file=sys.stderr)
         return 130

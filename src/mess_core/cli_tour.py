@@ -93,7 +93,7 @@ def _aspects(index: "Index", resolved: list[str]) -> list[str]:
     lines = [
         f"Aspects: {len(resolved)} of {len(known)} reach min_r2 {limit} and can be searched by"
     ]
-    for name in [*resolved, *sorted(set(known) - set(resolved))]:
+    for name in sorted(known, key=lambda a: (a not in resolved, -(known[a]["r2"] or 0))):
         entry = known[name]
         if entry["r2"] is None:
             lines.append(f"  {name:<18}no result, cannot be searched by")

@@ -10,7 +10,7 @@ __all__ = ["Settings", "check_keys"]
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mess_core.errors import ConfigError, nearest
 from mess_core.extraction.specs import DEMO_ENCODER
@@ -43,12 +43,25 @@ def check_keys(config: Mapping[str, Any], schema: Mapping[str, Any], *, where: s
             check_keys(value, known[key], where=f"{where}{key}.")
 
 
+class _Defaults(NamedTuple):
+    """Defaults that depend on the dataset."""
+
+    encoder: str
+    shards: int
+    min_r2: float
+
+
+# The demo is small, and its encoder is untrained: no aspect but brightness reaches an R2 of 0.5.
+_DEMO = _Defaults(DEMO_ENCODER, shards=2, min_r2=0.1)
+_REAL = _Defaults("MERT-v1-95M", shards=16, min_r2=0.5)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """A validated configuration; the schema describes every value.
 
-    Attributes are named as the configuration's keys, with ``encoder`` resolved from ``auto`` and
-    ``targets`` from "all".
+    Attributes are named as the configuration's keys; what the schema leaves open (``auto``, 0,
+    null, an empty list) is decided.
     """
 
     dataset: str
@@ -79,22 +92,23 @@ class Settings:
         for name in config["targets"]:
             if name not in known:
                 raise ConfigError(f"config: there is no target {name!r}; {nearest(name, known)}")
-        auto = DEMO_ENCODER if config["dataset"] == "demo" else "MERT-v1-95M"
+        default = _DEMO if config["dataset"] == "demo" else _REAL
+        min_r2 = config["aspects"]["min_r2"]
         return cls(
             dataset=config["dataset"],
             data=Path(config["data"]),
-            encoder=auto if config["encoder"] == "auto" else config["encoder"],
+            encoder=default.encoder if config["encoder"] == "auto" else config["encoder"],
             device=config["device"],
             batch_size=config["batch_size"],
             window_s=float(config["window_s"]),
             overlap=float(config["overlap"]),
             save_raw=config["save_raw"],
-            shards=config["shards"],
+            shards=config["shards"] or default.shards,
             targets=tuple(config["targets"] or known),
             n_folds=config["probing"]["n_folds"],
             alphas=tuple(float(alpha) for alpha in config["probing"]["alphas"]),
-            min_r2=float(config["aspects"]["min_r2"]),
-            destination=config["publish"]["destination"],
+            min_r2=default.min_r2 if min_r2 is None else float(min_r2),
+            destination=config["publish"]["destination"] or str(Path(config["data"], "published")),
         )
 
     @property

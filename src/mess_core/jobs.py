@@ -9,6 +9,7 @@ __all__ = [
     "build_indices",
     "draw_layer_map",
     "extract_shard",
+    "gather",
     "make_demo",
     "map_aspects",
     "measure_shard",
@@ -24,6 +25,7 @@ import numpy.typing as npt
 
 from mess_core import stages
 from mess_core.config import Settings
+from mess_core.errors import StorageError
 from mess_core.files import read_json, write_json
 from mess_core.layout import INDEX_KINDS
 from mess_core.planning import ANALYSIS_RATE, Plan
@@ -109,10 +111,27 @@ def measure_shard(settings: Settings, shard: str) -> None:
     )
 
 
-def _encoder(plan: Plan) -> dict[str, Any]:
+def gather(settings: Settings, kind: str) -> None:
+    """Write the manifest of all features or targets: what plan they belong to, and the encoder."""
+    plan, layout = Plan.read(settings), settings.layout
+    content: dict[str, Any] = {
+        "digest": plan.gathering_params(kind)["digest"],
+        "recordings": len(plan.recordings),
+    }
+    if kind == "features":
+        receipts = [read_json(layout.features_receipt(shard)) for shard in plan.shards]
+        content["encoder"] = receipts[0]["encoder"]
+        if any(receipt["encoder"] != content["encoder"] for receipt in receipts):
+            raise StorageError(
+                f"{layout.embeddings}: its shards were made by different encoders; delete "
+                f"{layout.features_receipt('*')} and run snakemake again"
+            )
+    write_json(layout.features_manifest if kind == "features" else layout.targets_manifest, content)
+
+
+def _encoder(settings: Settings) -> dict[str, Any]:
     """Return the facts about the encoder that made the features."""
-    receipt = plan.settings.layout.features_receipt(next(iter(plan.shards)))
-    encoder: dict[str, Any] = read_json(receipt)["encoder"]
+    encoder: dict[str, Any] = read_json(settings.layout.features_manifest)["encoder"]
     return encoder
 
 
@@ -126,7 +145,7 @@ def probe_target(settings: Settings, target: str) -> None:
         plan.recordings,
         n_folds=settings.n_folds,
         alphas=settings.alphas,
-        encoder=_encoder(plan),
+        encoder=_encoder(settings),
     ).discover_and_save(target)
 
 
@@ -159,7 +178,7 @@ def build_indices(settings: Settings, kind: str) -> None:
         aspects=read_json(settings.layout.aspects),
         facts={
             "dataset": settings.dataset,
-            "encoder": _encoder(plan),
+            "encoder": _encoder(settings),
             "window_s": settings.window_s,
             "overlap": settings.overlap,
             "stages": {"features": stages.FEATURES, "index": stages.INDEX},

@@ -45,7 +45,7 @@ class Layout:
     @property
     def demo_truth(self) -> Path:
         """The demo corpus's companion table: the parameters of every interpretation."""
-        return self.metadata / "demo_interpretations.tsv"
+        return self.metadata / "demo.interpretations.tsv"
 
     @property
     def demo_audio(self) -> Path:
@@ -69,6 +69,16 @@ class Layout:
     def features_receipt(self, shard: str) -> Path:
         """What a shard's extraction job wrote."""
         return self.embeddings / "shards" / f"{shard}.json"
+
+    @property
+    def features_manifest(self) -> Path:
+        """What all extraction jobs together have made."""
+        return self.embeddings / "manifest.json"
+
+    @property
+    def targets_manifest(self) -> Path:
+        """What all targets jobs together have made."""
+        return self.data / "proxy_targets" / self.dataset / "manifest.json"
 
     def targets(self, recording_id: str) -> Path:
         """The proxy targets of a recording."""

@@ -24,7 +24,7 @@ from mess_core.errors import StorageError
 from mess_core.extraction.specs import MertSpec, resolve_spec
 from mess_core.files import file_sha256, fingerprint, read_json, write_json
 from mess_core.layout import INDEX_KINDS
-from mess_core.recordings import Recording, read_recordings, usable
+from mess_core.recordings import Recording, judge, read_recordings, usable
 
 #: Samples per second at which audio targets are measured.
 ANALYSIS_RATE = 24_000
@@ -76,8 +76,8 @@ class Plan:
         DatasetError
             If there is none, or it is malformed.
         """
-        rows = usable(read_recordings(settings.layout.table))
-        return cls(settings, tuple(r for r in rows if r.duration_s >= settings.window_s))
+        rows = judge(read_recordings(settings.layout.table), settings.window_s)
+        return cls(settings, tuple(usable(rows)))
 
     @cached_property
     def shards(self) -> dict[str, tuple[Recording, ...]]:
@@ -137,6 +137,25 @@ class Plan:
             }
         )
 
+    def is_gathered(self, kind: str) -> bool:
+        """Say whether the features or targets that the last run gathered are those of this plan.
+
+        Parameters
+        ----------
+        kind : {'features', 'targets'}
+            What was gathered.
+        """
+        manifest = getattr(self.settings.layout, f"{kind}_manifest")
+        try:
+            return bool(read_json(manifest)["digest"] == self.gathering_params(kind)["digest"])
+        except (StorageError, KeyError, TypeError):
+            return False
+
+    def gathering_params(self, kind: str) -> Params:
+        """Return what makes the manifest of all features or targets stale."""
+        digest = self._features if kind == "features" else self._targets
+        return {"kind": kind, "digest": digest(self.recordings)}
+
     def features_params(self, shard: str) -> Params:
         """Return what makes a shard's features stale."""
         return {"shard": shard, "digest": self._features(self.shards[shard])}
@@ -149,15 +168,13 @@ class Plan:
     def _probing(self) -> Params:
         return {
             "stage": stages.PROBING,
-            "features": self._features(self.recordings),
-            "targets": self._targets(self.recordings),
             "works": fingerprint({r.recording_id: r.work_id for r in self.recordings}),
             "n_folds": self.settings.n_folds,
             "alphas": list(self.settings.alphas),
         }
 
     def probing_params(self, target: str) -> Params:
-        """Return what makes the probing result of a target stale."""
+        """Return what makes a probing result stale, besides the manifests."""
         return {"target": target, **self._probing}
 
     def aspects_params(self) -> Params:
@@ -169,7 +186,7 @@ class Plan:
         }
 
     def index_params(self, kind: str) -> Params:
-        """Return what makes an index stale, besides the aspect map."""
+        """Return what makes an index stale, besides the manifest and the aspect map."""
         identity = [
             [r.recording_id, r.work_id, r.performer, r.composer, r.title, r.split, r.duration_s]
             for r in self.recordings
@@ -177,7 +194,6 @@ class Plan:
         return {
             "stage": stages.INDEX,
             "kind": kind,
-            "features": self._features(self.recordings),
             "recordings": fingerprint({"rows": identity}),
         }
 

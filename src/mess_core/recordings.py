@@ -9,18 +9,22 @@ and are left out of all later stages.
 __all__ = [
     "STATUSES",
     "Recording",
+    "cell",
     "check_unchanged",
+    "judge",
     "problem_lines",
     "read_recordings",
+    "too_short",
     "usable",
     "write_recordings",
 ]
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 from mess_core.errors import DatasetError
@@ -38,6 +42,8 @@ STATUSES = (
     "not_finite",
 )
 
+#: What would break a row into several.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -157,16 +163,50 @@ def write_recordings(path: Path, recordings: Iterable[Recording]) -> None:
     ordered = sorted(recordings, key=lambda r: r.recording_id)
     _check_ids(path, ordered)
     lines = ["\t".join(COLUMNS)]
-    lines += ["\t".join(_cell(value) for value in astuple(r)) for r in ordered]
+    lines += ["\t".join(cell(value) for value in astuple(r)) for r in ordered]
     text = "\n".join(lines) + "\n"
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 
 
-def _cell(value: str | float) -> str:
+def cell(value: str | float) -> str:
+    """Return a value as a cell of a tab-separated UTF-8 table."""
     if isinstance(value, float):
-        return f"{value:.3f}"
-    return " ".join(value.split())
+        # Down to the millisecond, never up: a recording must not seem as long as a window.
+        return f"{math.floor(round(value * 1000, 3)) / 1000:.3f}"
+    # File names may hold bytes that are no UTF-8; they are shown escaped.
+    return _CONTROL.sub(" ", value.encode("utf-8", "backslashreplace").decode())
+
+
+def judge(recordings: Iterable[Recording], window_s: float) -> list[Recording]:
+    """Return the recordings with ``too_short`` decided anew for a length of window.
+
+    Parameters
+    ----------
+    recordings : iterable of Recording
+        Rows of a table that was made with any length of window.
+    window_s : float
+        Length of a window in seconds.
+    """
+    return [_judge(r, window_s) if r.status in ("ok", "too_short") else r for r in recordings]
+
+
+def _judge(recording: Recording, window_s: float) -> Recording:
+    short = recording.duration_s < window_s
+    if short == (recording.status == "too_short"):
+        return recording
+    if not short:
+        return replace(recording, status="ok", reason="")
+    reason = too_short(recording.audio, recording.duration_s, window_s)
+    return replace(recording, status="too_short", reason=reason)
+
+
+def too_short(audio: str | Path, duration_s: float, window_s: float) -> str:
+    """Return the reason why a recording is shorter than a window."""
+    return (
+        f"{audio}: lasts {duration_s:.2f} s, shorter than one window of {window_s:g} s; "
+        "use a longer excerpt or a shorter window"
+    )
 
 
 def usable(recordings: Iterable[Recording]) -> list[Recording]:

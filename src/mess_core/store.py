@@ -2,10 +2,10 @@
 
 A computed file is named by the fingerprint of everything that it depends on (stage version, hashes
 of its inputs, settings), so it never goes stale: what is there is right, what is not there is
-computed. Outputs are copies of it. Therefore one new recording costs one recording, a job killed
-half way loses at most the recording in flight, a damaged or deleted output costs a copy, and going
-back to an earlier configuration costs nothing. It grows until someone empties it, which loses
-nothing but time.
+computed. The name also holds a hash of the content, by which damage is noticed. Outputs are copies.
+Therefore one new recording costs one recording, a job killed half way loses at most the recording
+in flight, a damaged or deleted output costs a copy, and going back to an earlier configuration
+costs nothing. The store grows until someone empties it, which loses nothing but time.
 """
 
 __all__ = ["cached", "materialise"]
@@ -14,10 +14,11 @@ import filecmp
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from filelock import FileLock
 
-from mess_core.files import atomic_path
+from mess_core.files import atomic_path, file_sha256
 
 
 def cached(
@@ -44,16 +45,35 @@ def cached(
     Path
         The stored file. Do not write to it.
     """
-    path = cache / kind / fingerprint[:2] / f"{fingerprint}{suffix}"
-    if path.exists():
-        return path
+    folder = cache / kind / fingerprint[:2]
     locks = cache / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
+    for needed in (folder, locks):
+        needed.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / f"{kind}-{fingerprint}.lock"):
-        if not path.exists():
-            with atomic_path(path) as temporary:
-                write(temporary)
+        return _intact(folder, fingerprint, suffix) or _compute(folder, fingerprint, suffix, write)
+
+
+def _intact(folder: Path, fingerprint: str, suffix: str) -> Path | None:
+    """Return the stored file if its content is still what its name says; remove it if not."""
+    for path in folder.glob(f"{fingerprint}.*{suffix}"):
+        if path.name == _name(fingerprint, path, suffix):
+            return path
+        path.unlink()
+    return None
+
+
+def _compute(folder: Path, fingerprint: str, suffix: str, write: Callable[[Path], None]) -> Path:
+    with TemporaryDirectory(prefix=".tmp-", dir=folder) as work:
+        fresh = Path(work) / f"content{suffix}"
+        write(fresh)
+        path = folder / _name(fingerprint, fresh, suffix)
+        with atomic_path(path) as temporary:
+            fresh.replace(temporary)
     return path
+
+
+def _name(fingerprint: str, content: Path, suffix: str) -> str:
+    return f"{fingerprint}.{file_sha256(content)[:16]}{suffix}"
 
 
 def materialise(stored: Path, output: Path) -> bool:

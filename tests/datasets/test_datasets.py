@@ -98,6 +98,14 @@ def test_midi_is_found_beside_the_audio(tmp_path: Path, place: str) -> None:
     assert resolve_midi_path(audio) == midi
 
 
+def test_midi_that_several_recordings_would_claim_is_used_by_none(tmp_path: Path) -> None:
+    for name in ("w1/take.wav", "w2/take.wav", "w1/own.wav", "midi/take.mid", "midi/own.mid"):
+        touch(tmp_path / name)
+    midis = {s.recording_id: s.midi for s in FolderDataset("mine", tmp_path).sources()}
+    own = tmp_path / "midi" / "own.mid"
+    assert midis == {"w1__take": None, "w2__take": None, "w1__own": own}
+
+
 def test_an_empty_or_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="holds no audio"):
         FolderDataset("mine", tmp_path).sources()
@@ -142,7 +150,10 @@ def test_tables_that_say_too_little_are_refused(tmp_path: Path) -> None:
 
 def test_ids_are_safe_unique_and_do_not_depend_on_case() -> None:
     assert safe_id("  Für Elise / WoO 59 ") == "Fur_Elise_WoO_59"
-    assert safe_id("日本") == "x"
+    assert safe_id("日本") != safe_id("中国")
+    assert safe_id("Chopin (Шопен)").startswith("Chopin-")
+    assert len(safe_id("n" * 400)) < 130
+    assert safe_id("n" * 400) != safe_id("n" * 401)
     names = unique_ids([Path("a.wav"), Path("A.flac"), Path("b/a.wav")])
     assert names[2] == "b__a"
     assert len({name.lower() for name in names}) == 3

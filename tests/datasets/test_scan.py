@@ -76,7 +76,10 @@ def test_another_window_length_is_judged_anew(tmp_path: Path, folder: Path) -> N
     layout = Layout(tmp_path / "data", "mine")
     dataset = FolderDataset("mine", folder)
     assert len(usable(scan_dataset(dataset, layout, min_duration_s=5).recordings)) == 3
-    assert len(usable(scan_dataset(dataset, layout, min_duration_s=10).recordings)) == 0
+    report = scan_dataset(dataset, layout, min_duration_s=10)
+    assert (len(usable(report.recordings)), report.read) == (0, 0)
+    assert {r.duration_s for r in report.recordings} == {6.0}
+    assert "lasts 6.00 s, shorter than one window of 10 s" in report.problems[0].reason
     assert len(usable(scan_dataset(dataset, layout, min_duration_s=5).recordings)) == 3
 
 
@@ -135,10 +138,10 @@ def test_a_repaired_file_is_usable_at_the_next_scan(
 def test_a_file_that_cannot_be_opened_stops_nothing(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, *, min_duration_s: float) -> AudioInfo:
+    def refuse(path: Path) -> AudioInfo:
         if path.stem == "b":
             raise PermissionError(13, "Permission denied")
-        return validate_audio_file(path, min_duration_s=min_duration_s)
+        return validate_audio_file(path)
 
     monkeypatch.setattr("mess_core.datasets.scan.validate_audio_file", refuse)
     report = scan_dataset(FolderDataset("mine", folder), Layout(tmp_path / "data", "mine"))
@@ -161,3 +164,28 @@ def test_midi_that_cannot_be_read_is_left_out_and_reported(tmp_path: Path, folde
     write_midi(folder / "one" / "a.mid")
     assert scan_dataset(TableDataset("mine", folder / "table.tsv"), layout).read == 1
     assert layout.problems.read_text().count("MIDI left out") == 1
+
+
+def test_odd_names_stay_apart_and_lead_to_their_files(
+    tmp_path: Path, write_tone: WriteTone
+) -> None:
+    names = ["a  b.wav", "日本/1.wav", "中国/1.wav", "-x'\"$.wav", f"{'long' * 55}.wav", " .wav"]
+    for name in names:
+        write_tone(f"corpus/{name}")
+    layout = Layout(tmp_path / "data", "mine")
+    scan_dataset(FolderDataset("mine", tmp_path / "corpus"), layout)
+    rows = read_recordings(layout.table)
+    assert {r.status for r in rows} == {"ok"}
+    assert len({r.work_id for r in rows}) == len(rows) == len(names)
+    assert max(len(r.recording_id) for r in rows) <= 130
+    for row in rows:
+        assert file_sha256(Path(row.audio)) == row.audio_sha256
+
+
+def test_a_name_that_no_table_can_hold_is_reported(tmp_path: Path, write_tone: WriteTone) -> None:
+    write_tone("corpus/good.wav")
+    write_tone("corpus/tab\there.wav")
+    (tmp_path / "corpus" / "good.wav").rename(tmp_path / "corpus" / os.fsdecode(b"\xff.wav"))
+    layout = Layout(tmp_path / "data", "mine")
+    scan_dataset(FolderDataset("mine", tmp_path / "corpus"), layout)
+    assert [r.status for r in read_recordings(layout.table)] == ["unreadable"] * 2

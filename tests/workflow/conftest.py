@@ -1,11 +1,13 @@
 """Running the real workflow in a folder of its own."""
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +28,7 @@ class Workspace:
     """A folder in which the workflow is run with one configuration."""
 
     folder: Path
-    config: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def data(self) -> Path:
@@ -34,13 +36,13 @@ class Workspace:
 
     def snakemake(self, *arguments: str) -> Outcome:
         """Run Snakemake on this project's Snakefile, with two cores."""
+        (self.folder / "config.yaml").write_text(json.dumps(dict(self.config)))
         command = [
             *("-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"),
-            *("--configfile", str(ROOT / "config" / "config.yaml")),
+            *("--configfile", "config.yaml"),
             *("--workflow-profile", str(ROOT / "profiles" / "ci")),
-            *arguments,
         ]
-        return self._run([*command, *(("--config", *self.config) if self.config else ())])
+        return self._run([*command, *arguments])
 
     def mess(self, *arguments: str) -> Outcome:
         """Run the command line."""

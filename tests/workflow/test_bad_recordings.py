@@ -46,7 +46,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     (corpus / "text.wav").write_bytes(b"a text that calls itself audio " * 40)
     soundfile.write(corpus / "hush.wav", np.zeros(8 * RATE), RATE)
     write_notes(corpus / "tiny.wav", 300, seconds=0.3)
-    return Workspace(folder, ("dataset=mine", "encoder=mess-demo-untrained"))
+    return Workspace(folder, {"dataset": "mine", "encoder": "mess-demo-untrained"})
 
 
 def test_the_corpus_completes_and_every_bad_file_is_reported_once(workspace: Workspace) -> None:
@@ -84,6 +84,6 @@ def test_without_midi_only_expression_drops_out(workspace: Workspace) -> None:
 
 
 def test_a_dataset_without_table_says_how_to_make_one(workspace: Workspace) -> None:
-    outcome = Workspace(workspace.folder, ("dataset=nothing",)).snakemake()
+    outcome = Workspace(workspace.folder, {"dataset": "nothing"}).snakemake()
     assert outcome.status != 0
     assert "mess recordings --folder PATH --name" in outcome.output

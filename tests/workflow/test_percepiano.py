@@ -42,7 +42,7 @@ def passages() -> dict[str, list[Path]]:
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = Workspace(
         tmp_path_factory.mktemp("percepiano"),
-        ("dataset=percepiano", "encoder=mess-demo-untrained"),
+        {"dataset": "percepiano", "encoder": "mess-demo-untrained"},
     )
     rows = ["audio\tmidi\twork_id\tperformer"]
     chosen = passages()

@@ -28,7 +28,7 @@ def test_all_rules_are_seen() -> None:
     names = {name for name, _ in rules()}
     assert names == {
         *("demo_corpus", "recordings", "features shard", "targets shard", "probing", "aspects"),
-        *("layer_map", "index", "publish"),
+        *("layer_map", "index", "publish", "gather_features", "gather_targets"),
     }
 
 

@@ -12,7 +12,7 @@ from mess_core.config import Settings, check_keys
 from mess_core.errors import MessError
 from mess_core.layout import INDEX_KINDS
 from mess_core.planning import Plan
-from mess_core.recordings import problem_lines, read_recordings
+from mess_core.recordings import judge, problem_lines, read_recordings
 from mess_core.targets.registry import scalar_targets
 
 
@@ -30,23 +30,30 @@ def read_settings():
 def read_plan():
     """Return the plan, or None as long as there is no recording table."""
     if not SETTINGS.layout.table.exists():
+        if workflow.is_main_process:
+            print(
+                f"{SETTINGS.layout.table} does not exist yet: this run makes it and then goes on. "
+                "Single results can be asked for when it is there.",
+                file=sys.stderr,
+            )
         return None
     try:
         plan = Plan.read(SETTINGS)
         plan.spec
     except MessError as error:
         raise WorkflowError(str(error))
-    if not plan.recordings:
+    if len(plan.recordings) < 2:
         raise WorkflowError(
-            f"{SETTINGS.layout.table} has no usable recording; see {SETTINGS.layout.problems}"
+            f"{SETTINGS.layout.table} has {len(plan.recordings)} usable recordings of at least "
+            f"{SETTINGS.window_s:g} s, 2 are needed; see {SETTINGS.layout.problems}"
         )
     return plan
 
 
 def table_stamp():
-    """Return what changes when the recording table is written."""
+    """Return what shows that the recording table was written."""
     table = SETTINGS.layout.table
-    return table.read_bytes() if table.exists() else None
+    return table.stat().st_mtime_ns if table.exists() else None
 
 
 def dataset_files():
@@ -73,6 +80,11 @@ def strings(paths):
 def shard_receipts(kind):
     receipt = getattr(SETTINGS.layout, f"{kind}_receipt")
     return strings(receipt(shard) for shard in PLAN.shards)
+
+
+def all_files(kind):
+    files = PLAN.feature_files if kind == "features" else PLAN.target_files
+    return [str(path) for shard in PLAN.shards for path in files(shard)]
 
 
 def probing_params(wildcards):
@@ -110,16 +122,17 @@ def report_problems():
     """Say at the end of a run which recordings could not be used, and why."""
     if not SETTINGS.layout.table.exists():
         return
-    lines = problem_lines(read_recordings(SETTINGS.layout.table))
+    rows = judge(read_recordings(SETTINGS.layout.table), SETTINGS.window_s)
+    lines = problem_lines(rows)
     if lines:
         print(f"\n{len(lines)} recordings have problems ({SETTINGS.layout.problems}):")
         print("\n".join(lines))
 
 
 def continue_with_new_table():
-    """Run the workflow again when this run has written the recording table that it plans from."""
+    """Run the workflow again when this run has written the table that it plans from; say if it did."""
     if table_stamp() == STAMP:
-        return
+        return False
     print(
         f"\n{SETTINGS.layout.table} is written; planning what follows from it.\n",
         flush=True,
@@ -131,3 +144,4 @@ def continue_with_new_table():
     status = subprocess.run(again, cwd=started).returncode
     if status:
         raise WorkflowError(f"the second part of the run failed with status {status}")
+    return True

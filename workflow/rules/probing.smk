@@ -1,7 +1,7 @@
 rule probing:
     input:
-        features=ancient(shard_receipts("features")),
-        targets=ancient(shard_receipts("targets")),
+        features=SETTINGS.layout.features_manifest,
+        targets=SETTINGS.layout.targets_manifest,
     output:
         SETTINGS.layout.probe("{target}"),
     log:

@@ -26,7 +26,7 @@ rule recordings:
     input:
         ancient(dataset_files()),
     output:
-        table=SETTINGS.layout.table,
+        table=update(SETTINGS.layout.table),
     log:
         log_file("recordings"),
     benchmark:
@@ -38,7 +38,7 @@ rule recordings:
         mem_mb=more_memory(2000),
         runtime=more_time(240),
     params:
-        cfg={"stage": stages.RECORDINGS, "window_s": SETTINGS.window_s},
+        cfg={"stage": stages.RECORDINGS},
     message:
         "Scanning the recordings of {output.table}"
     script:

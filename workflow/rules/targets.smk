@@ -24,3 +24,32 @@ for shard in PLAN.shards:
             "Proxy targets of shard {params.cfg[shard]}"
         script:
             "../scripts/targets.py"
+
+
+# The one place where shards come together; what follows depends on the manifest alone. When the
+# manifest is that of this plan it is a plain file without a rule: a shard may then run to repair a
+# file, and nothing that follows has to.
+if not PLAN.is_gathered("targets"):
+
+    rule gather_targets:
+        input:
+            files=ancient(all_files("targets")),
+            receipts=shard_receipts("targets"),
+        output:
+            SETTINGS.layout.targets_manifest,
+        log:
+            log_file("gather_targets"),
+        benchmark:
+            benchmark_file("gather_targets")
+        conda:
+            "../../envs/search.yaml"
+        threads: 1
+        resources:
+            mem_mb=more_memory(1000),
+            runtime=more_time(10),
+        params:
+            cfg=PLAN.gathering_params("targets"),
+        message:
+            "Gathering the proxy targets of all shards"
+        script:
+            "../scripts/gather.py"

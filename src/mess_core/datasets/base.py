@@ -23,6 +23,8 @@ from typing import ClassVar
 #: What is taken for audio in a folder; libsndfile reads all of them.
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".caf")
 MIDI_SUFFIXES = (".mid", ".midi")
+# File names may have 255 bytes; this leaves room for what is put behind an id.
+_LONGEST_ID = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +100,19 @@ def resolve_midi_path(audio: Path) -> Path | None:
 
 
 def safe_id(text: str) -> str:
-    """Return ``text`` as a file name of ASCII letters, digits, '.', '_', '+' and '-'."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9._+-]+", "_", plain).strip("._+-") or "x"
+    """Return ``text`` as a file name of ASCII letters, digits, '.', '_', '+' and '-'.
+
+    Accents go ("Prélude" gives "Prelude"). Where letters are lost (other scripts) or the name is
+    longer than 120 characters, a hash of the text stands behind it, so that names stay apart.
+    """
+    letters = "".join(
+        c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)
+    )
+    name = re.sub(r"[^A-Za-z0-9._+-]+", "_", letters).strip("._+-")
+    lossy = any(c.isalnum() and not c.isascii() for c in letters)
+    if lossy or not name or len(name) > _LONGEST_ID:
+        return f"{name[:_LONGEST_ID] or 'x'}-{_short_hash(text)}"
+    return name
 
 
 def unique_ids(paths: Iterable[Path]) -> list[str]:
@@ -111,13 +123,13 @@ def unique_ids(paths: Iterable[Path]) -> list[str]:
     and ``a.flac``), both get a hash of their path behind it.
     """
     names = list(paths)
-    ids = ["__".join(safe_id(part) for part in path.with_suffix("").parts) for path in names]
+    ids = [safe_id("__".join(map(safe_id, (path.parent / path.stem).parts))) for path in names]
     count = Counter(name.lower() for name in ids)
     return [
-        f"{name}-{_short_hash(path)}" if count[name.lower()] > 1 else name
+        f"{name}-{_short_hash(path.as_posix())}" if count[name.lower()] > 1 else name
         for name, path in zip(ids, names, strict=True)
     ]
 
 
-def _short_hash(path: Path) -> str:
-    return hashlib.sha256(path.as_posix().encode()).hexdigest()[:8]
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]

@@ -47,7 +47,7 @@ class DatasetFactory:
             return cls._registered[name](data)
         if name not in _BUILT_IN:
             raise DatasetError(
-                f"there is no dataset {name!r}; {nearest(name, cls.get_available_datasets())} For "
+                f"there is no dataset {name!r}; {nearest(name, cls.get_available_datasets())}. For "
                 "recordings of your own: `mess recordings --folder PATH --name NAME`"
             )
         module, attribute = _BUILT_IN[name]

@@ -3,6 +3,7 @@
 __all__ = ["FolderDataset", "TableDataset"]
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +35,8 @@ class FolderDataset(BaseDataset):
     Recordings in one sub-folder count as recordings of one work, whose id is the sub-folder's path;
     a recording directly in the folder is a work of its own. Where that is not so, give a table
     (`TableDataset`): folds and "exclude work" go by it. `resolve_midi_path` finds
-    MIDI.
+    MIDI; a file that several recordings would claim is used by none. Links to folders are not
+    followed.
 
     Parameters
     ----------
@@ -66,12 +68,17 @@ class FolderDataset(BaseDataset):
                 f"{self.root} holds no audio; looked for {', '.join(AUDIO_SUFFIXES)} at any depth"
             )
         inner = [path.relative_to(self.root) for path in files]
+        midis = {path: resolve_midi_path(self.root / path) for path in inner}
+        claims = Counter(midis.values())
+        midis = {path: midi if claims[midi] == 1 else None for path, midi in midis.items()}
         return [
             Source(
                 recording_id=name,
-                work_id="__".join(safe_id(part) for part in path.parent.parts) or name,
+                work_id=safe_id("__".join(map(safe_id, path.parent.parts)))
+                if path.parent.parts
+                else name,
                 audio=self.root / path,
-                midi=resolve_midi_path(self.root / path),
+                midi=midis[path],
                 title=path.stem,
             )
             for name, path in zip(unique_ids(inner), inner, strict=True)

@@ -22,7 +22,7 @@ from mess_core.errors import AudioError, DatasetError, MidiError, StorageError
 from mess_core.extraction.audio import validate_audio_file
 from mess_core.files import file_sha256, read_json, write_json, write_text
 from mess_core.layout import Layout
-from mess_core.recordings import Recording, problem_lines, usable, write_recordings
+from mess_core.recordings import Recording, cell, judge, problem_lines, usable, write_recordings
 
 Progress = Callable[[int, int, str], None]
 
@@ -94,14 +94,14 @@ def scan_dataset(
     known = _known_facts(layout)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         facts: list[dict[str, Any]] = []
-        looked = pool.map(lambda s: _look(s, known.get(s.recording_id), min_duration_s), sources)
+        looked = pool.map(lambda s: _look(s, known.get(s.recording_id)), sources)
         for source, fact in zip(sources, looked, strict=True):
             facts.append(fact)
             if progress:
                 progress(len(facts), len(sources), source.recording_id)
-    recordings = tuple(_row(s, f) for s, f in zip(sources, facts, strict=True))
+    rows = [_row(s, f) for s, f in zip(sources, facts, strict=True)]
     report = ScanReport(
-        tuple(sorted(recordings, key=lambda r: r.recording_id)),
+        tuple(sorted(judge(rows, min_duration_s), key=lambda r: r.recording_id)),
         read=sum(
             fact is not known.get(s.recording_id) for s, fact in zip(sources, facts, strict=True)
         ),
@@ -118,23 +118,27 @@ def _known_facts(layout: Layout) -> dict[str, dict[str, Any]]:
     return known
 
 
-def _look(source: Source, known: dict[str, Any] | None, min_duration_s: float) -> dict[str, Any]:
+def _look(source: Source, known: dict[str, Any] | None) -> dict[str, Any]:
     seen = {
         "stage": stages.RECORDINGS,
         "audio": _stamp(source.audio),
         "midi": _stamp(source.midi) if source.midi else None,
-        "min_duration_s": min_duration_s,
     }
     if known is not None and all(known.get(key) == value for key, value in seen.items()):
         return known
     midi_sha256, midi_reason = _look_at_midi(source.midi)
     status, reason, duration_s = "ok", "", 0.0
     try:
-        duration_s = validate_audio_file(source.audio, min_duration_s=min_duration_s).duration_s
+        duration_s = validate_audio_file(source.audio).duration_s
     except AudioError as error:
         status, reason = error.status, str(error)
     except OSError as error:
         status, reason = "unreadable", f"{source.audio}: {error.strerror or error}"
+    if not str(source.audio).isprintable():
+        status, reason = (
+            "unreadable",
+            f"{str(source.audio)!r}: has a character in its name that no table can hold; rename it",
+        )
     readable = source.audio.is_file() and os.access(source.audio, os.R_OK)
     sha256 = file_sha256(source.audio) if readable else ""
     return {
@@ -190,7 +194,9 @@ def _row(source: Source, facts: Mapping[str, Any]) -> Recording:
 def _write(layout: Layout, report: ScanReport, facts: Mapping[str, Any]) -> None:
     write_json(layout.scan, facts)
     lines = ["recording_id\taudio\tstatus\treason"]
-    lines += [f"{r.recording_id}\t{r.audio}\t{r.status}\t{r.reason}" for r in report.problems]
+    lines += [
+        "\t".join(map(cell, (r.recording_id, r.audio, r.status, r.reason))) for r in report.problems
+    ]
     write_text(layout.problems, "\n".join(lines) + "\n")
     # Last, because everything else goes by it.
     write_recordings(layout.table, report.recordings)

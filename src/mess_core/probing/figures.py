@@ -147,9 +147,9 @@ def _draw_numbers(ax: Axes, row: int, values: np.ndarray[Any, Any], best: int) -
 
 
 def _short(r2: float) -> str:
-    """Write a number in the space of a cell: ``.86``, ``-.20``, ``-3``."""
+    """Write a number in the space of a cell: ``.86``, ``-.20``, ``<-1``."""
     if r2 <= -1:
-        return f"{max(r2, -99):.0f}"
+        return "<-1"
     tidy = round(r2, 2) + 0.0  # -0.0 + 0.0 is 0.0
     return f"{tidy:.2f}".replace("0.", ".", 1)
 

@@ -1,0 +1,46 @@
+"""Every exported name exists, and importing what a service needs imports nothing heavy."""
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+pytestmark = pytest.mark.unit
+
+PACKAGES = [
+    "mess_core",
+    *(
+        f"mess_core.{name}"
+        for name in ("artifacts", "datasets", "extraction", "probing", "search", "targets")
+    ),
+    "mess_core.datasets.demo",
+]
+HEAVY = "torch torchaudio transformers librosa sklearn pandas scipy soundfile snakemake matplotlib"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_exported_name_exists_and_is_listed(package: str) -> None:
+    module = import_module(package)
+    assert module.__all__ == sorted(module.__all__)
+    assert set(module.__all__) <= set(dir(module))
+    for name in module.__all__:
+        assert callable(getattr(module, name)) or name.isupper(), name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = module.nothing
+
+
+@pytest.mark.parametrize(
+    ("statement", "heavy"),
+    [
+        ("import mess_core", f"{HEAVY} numpy faiss boto3"),
+        (f"import {', '.join(PACKAGES)}", f"{HEAVY} numpy faiss boto3"),
+        ("from mess_core import find_similar, load_latest_from_s3, search_by_clip", HEAVY),
+        ("import mess_core.planning, mess_core.config, mess_core.recordings", f"{HEAVY} faiss"),
+        ("import mess_core.cli", f"{HEAVY} faiss boto3"),
+    ],
+)
+def test_imports_are_light(statement: str, heavy: str) -> None:
+    check = f"{statement}\nimport sys\nprint(*(set({heavy.split()}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

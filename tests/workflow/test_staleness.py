@@ -1,0 +1,178 @@
+"""Only what is stale runs again, in one call, whatever has changed; then nothing is left to do."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from mess_core.artifacts import load_latest
+from mess_core.layout import Layout
+from tests.workflow.conftest import Workspace
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+RATE = 24_000
+CONFIG = {
+    "dataset": "mine",
+    "encoder": "mess-demo-untrained",
+    "shards": 2,
+    "targets": ["spectral_centroid", "onset_density"],
+}
+#: Every stage after features and targets.
+DOWNSTREAM = {"probing", "aspects", "layer_map", "index", "publish"}
+FEATURES, TARGETS = {"features_0", "features_1"}, {"targets_0", "targets_1"}
+
+
+def write(path: Path, frequency: float) -> None:
+    times = np.arange(6 * RATE) / RATE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * frequency * times) * (times % 0.5), RATE)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("stale"), CONFIG)
+    for work in range(3):
+        for take in range(4):
+            name = f"work{work}/take{take}.wav"
+            write(workspace.folder / "corpus" / name, 200.0 + 90 * work + 11 * take)
+    scan(workspace)
+    outcome = workspace.snakemake()
+    assert outcome.status == 0, outcome.output[-3000:]
+    return workspace
+
+
+@pytest.fixture
+def workspace(finished: Workspace) -> Iterator[Workspace]:
+    """The finished workspace, which each test leaves finished."""
+    yield finished
+    scan(finished)
+    assert finished.snakemake().status == 0
+
+
+def scan(workspace: Workspace) -> None:
+    outcome = workspace.mess("recordings", "--folder", "corpus", "--name", "mine")
+    assert outcome.status == 0, outcome.output
+
+
+def run(workspace: Workspace, **changes: Any) -> tuple[set[str], list[str]]:
+    """Run once and return the rules that ran, and the recordings that were computed."""
+    before = stored(workspace)
+    workspace = replace(workspace, config={**CONFIG, **changes})
+    outcome = workspace.snakemake()
+    assert outcome.status == 0, outcome.output[-3000:]
+    clean = workspace.snakemake("--dry-run")
+    assert "Nothing to be done" in clean.output, clean.output[-3000:]
+    ran = set(re.findall(r"Finished jobid: \d+ \(Rule: (\w+)\)", outcome.output)) - {"all"}
+    return ran, sorted(stored(workspace) - before)
+
+
+def stored(workspace: Workspace) -> set[str]:
+    folder = workspace.data / "cache"
+    return {f"{p.parts[-3]} {p.name}" for p in folder.rglob("*.np[yz]")}
+
+
+def recordings_in_index(workspace: Workspace) -> set[str]:
+    index = load_latest(workspace.data / "published" / "mine" / "recordings")
+    return {row.recording_id for row in index.rows}
+
+
+def test_touching_everything_runs_nothing(workspace: Workspace) -> None:
+    for path in (workspace.folder / "corpus").rglob("*.wav"):
+        path.touch()
+    scan(workspace)
+    (workspace.data / "metadata" / "mine.tsv").touch()
+    assert run(workspace) == (set(), [])
+
+
+def test_one_recording_more_is_computed_alone_and_then_one_less(workspace: Workspace) -> None:
+    new = workspace.folder / "corpus" / "work2" / "new.wav"
+    write(new, 500.0)
+    scan(workspace)
+    ran, computed = run(workspace)
+    assert ran == {"gather_features", "gather_targets", *DOWNSTREAM} | (ran & (FEATURES | TARGETS))
+    assert len(ran & FEATURES) == len(ran & TARGETS) == 1
+    # One recording: its segments, their mean, its targets.
+    assert [name.split()[0] for name in computed] == ["features", "features", "targets"]
+    assert "work2__new" in recordings_in_index(workspace)
+
+    new.unlink()
+    scan(workspace)
+    ran, computed = run(workspace)
+    assert ran >= DOWNSTREAM
+    assert computed == []
+    assert "work2__new" not in recordings_in_index(workspace)
+
+
+def test_other_audio_under_the_same_name_is_computed_alone(workspace: Workspace) -> None:
+    path = workspace.folder / "corpus" / "work0" / "take0.wav"
+    old = path.read_bytes()
+    write(path, 777.0)
+    scan(workspace)
+    ran, computed = run(workspace)
+    assert ran >= DOWNSTREAM
+    assert len(computed) == 3
+    path.write_bytes(old)
+    scan(workspace)
+    ran, computed = run(workspace)
+    assert (ran >= DOWNSTREAM, computed) == (True, [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"overlap": 0.25}, FEATURES | {"gather_features"} | DOWNSTREAM),
+        ({"window_s": 4.0}, FEATURES | {"gather_features"} | DOWNSTREAM),
+        ({"probing": {"n_folds": 3}}, DOWNSTREAM),
+        ({"aspects": {"min_r2": 0.2}}, DOWNSTREAM - {"probing"}),
+        ({"publish": {"destination": "elsewhere"}}, {"publish"}),
+        ({"device": "cpu", "batch_size": 2}, set()),
+    ],
+)
+def test_a_setting_reaches_what_it_matters_to_in_one_call(
+    workspace: Workspace, changes: dict[str, Any], expected: set[str]
+) -> None:
+    ran, _ = run(workspace, **changes)
+    assert ran == expected
+    ran, computed = run(workspace)
+    assert (ran, computed) == (expected, []), "going back costs copies only"
+
+
+@pytest.mark.parametrize("kind", ["features", "targets"])
+def test_a_deleted_file_costs_a_copy_and_nothing_that_follows(
+    workspace: Workspace, kind: str
+) -> None:
+    layout = Layout(workspace.data, "mine")
+    name = "work1__take1"
+    path = layout.features("segments", name) if kind == "features" else layout.targets(name)
+    content = path.read_bytes()
+    path.unlink()
+    ran, computed = run(workspace)
+    assert path.read_bytes() == content
+    assert computed == []
+    assert len(ran) == 1
+    assert ran < (FEATURES if kind == "features" else TARGETS)
+
+
+def test_a_repair_and_a_setting_together_are_both_done_in_one_call(workspace: Workspace) -> None:
+    Layout(workspace.data, "mine").features("aggregated", "work0__take1").unlink()
+    ran, _ = run(workspace, probing={"n_folds": 3})
+    assert ran > DOWNSTREAM
+
+
+def test_a_deleted_index_or_table_comes_back(workspace: Workspace) -> None:
+    layout = Layout(workspace.data, "mine")
+    for path in (layout.index("clips")).rglob("*"):
+        if path.is_file():
+            path.unlink()
+    (layout.index("clips") / ".snakemake_timestamp").unlink(missing_ok=True)
+    for folder in sorted(layout.index("clips").rglob("*"), reverse=True):
+        folder.rmdir()
+    layout.index("clips").rmdir()
+    ran, computed = run(workspace)
+    assert (ran, computed) == ({"index", "publish"}, [])
