@@ -37,8 +37,8 @@ rule all:
         else [
             SETTINGS.layout.publish_receipt,
             SETTINGS.layout.layer_map,
-            *all_files("features"),
-            *all_files("targets"),
+            # What is in between too, so that what was deleted comes back.
+            *results(),
         ],
 
 

@@ -87,6 +87,14 @@ def all_files(kind):
     return [str(path) for shard in PLAN.shards for path in files(shard)]
 
 
+def results():
+    """Return every result that users rely on, but for what the last rules make."""
+    probes = [SETTINGS.layout.probe(target) for target in SETTINGS.targets]
+    indices = [SETTINGS.layout.index(kind) for kind in INDEX_KINDS]
+    files = [*all_files("features"), *all_files("targets")]
+    return [*files, *strings([*probes, SETTINGS.layout.aspects, *indices])]
+
+
 def probing_params(wildcards):
     return PLAN.probing_params(wildcards.target)
 
