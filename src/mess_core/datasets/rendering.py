@@ -33,8 +33,8 @@ from scipy.signal import resample_poly
 from mess_core.errors import MidiError
 from mess_core.files import atomic_path
 
-#: What the synthesizer's samples are multiplied by (+6 dB). The loudest of 57 recorded performances
-#: of virtuoso music (ASAP, PercePiano) then peaks at 0.58 of full scale.
+#: What the synthesizer's samples are multiplied by (+6 dB). The loudest of about 50 recorded
+#: performances of virtuoso music (ASAP, PercePiano) then peaks at 0.58 of full scale.
 GAIN = 2.0
 #: How long the sound lasts after the last event of the file, in seconds.
 RING_S = 1.5
