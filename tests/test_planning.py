@@ -177,11 +177,11 @@ def test_what_is_gathered_is_judged_by_content(tmp_path: Path) -> None:
     plan = Plan(replace(SETTINGS, data=tmp_path), RECORDINGS)
     assert not plan.is_gathered("features")
     digest = plan.gathering_params("features")["digest"]
-    write_json(plan.settings.layout.features_manifest, {"digest": digest})
+    write_json(plan.settings.layout.manifest("features"), {"digest": digest})
     assert plan.is_gathered("features")
     assert not plan.is_gathered("targets")
     assert not Plan(plan.settings, RECORDINGS[1:]).is_gathered("features")
-    plan.settings.layout.features_manifest.write_text("[]")
+    plan.settings.layout.manifest("features").write_text("[]")
     assert not plan.is_gathered("features")
 
 

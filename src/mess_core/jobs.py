@@ -65,6 +65,7 @@ def extract_shard(settings: Settings, shard: str, *, threads: int) -> None:
 
     torch.set_num_threads(threads)
     plan = Plan.read(settings)
+    _withdraw_manifest(plan, "features")
     extractor = FeatureExtractor(
         settings.encoder,
         window_s=settings.window_s,
@@ -78,7 +79,7 @@ def extract_shard(settings: Settings, shard: str, *, threads: int) -> None:
     pipeline = ExtractionPipeline(extractor, settings.layout, views=settings.views)
     done = pipeline.run(plan.shards[shard], progress=Progress("recordings"))
     write_json(
-        settings.layout.features_receipt(shard),
+        settings.layout.receipt("features", shard),
         {
             "stage": stages.FEATURES,
             "encoder": {
@@ -100,6 +101,7 @@ def measure_shard(settings: Settings, shard: str) -> None:
     from mess_core.targets import create_target_dataset
 
     plan = Plan.read(settings)
+    _withdraw_manifest(plan, "targets")
     done = create_target_dataset(
         plan.shards[shard],
         layout=settings.layout,
@@ -107,7 +109,7 @@ def measure_shard(settings: Settings, shard: str) -> None:
         progress=Progress("recordings"),
     )
     write_json(
-        settings.layout.targets_receipt(shard), {"stage": stages.TARGETS, "recordings": done}
+        settings.layout.receipt("targets", shard), {"stage": stages.TARGETS, "recordings": done}
     )
 
 
@@ -119,19 +121,25 @@ def gather(settings: Settings, kind: str) -> None:
         "recordings": len(plan.recordings),
     }
     if kind == "features":
-        receipts = [read_json(layout.features_receipt(shard)) for shard in plan.shards]
+        receipts = [read_json(layout.receipt("features", shard)) for shard in plan.shards]
         content["encoder"] = receipts[0]["encoder"]
         if any(receipt["encoder"] != content["encoder"] for receipt in receipts):
             raise StorageError(
                 f"{layout.embeddings}: its shards were made by different encoders; delete "
-                f"{layout.features_receipt('*')} and run snakemake again"
+                f"{layout.receipt('features', '*')} and run snakemake again"
             )
-    write_json(layout.features_manifest if kind == "features" else layout.targets_manifest, content)
+    write_json(layout.manifest(kind), content)
+
+
+def _withdraw_manifest(plan: Plan, kind: str) -> None:
+    """Remove the manifest of another plan, whose files are about to be replaced one by one."""
+    if not plan.is_gathered(kind):
+        plan.settings.layout.manifest(kind).unlink(missing_ok=True)
 
 
 def _encoder(settings: Settings) -> dict[str, Any]:
     """Return the facts about the encoder that made the features."""
-    encoder: dict[str, Any] = read_json(settings.layout.features_manifest)["encoder"]
+    encoder: dict[str, Any] = read_json(settings.layout.manifest("features"))["encoder"]
     return encoder
 
 

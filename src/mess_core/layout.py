@@ -66,27 +66,21 @@ class Layout:
         """The features of a recording in one of `VIEWS`."""
         return self.embeddings / view / f"{recording_id}.npy"
 
-    def features_receipt(self, shard: str) -> Path:
-        """What a shard's extraction job wrote."""
-        return self.embeddings / "shards" / f"{shard}.json"
-
-    @property
-    def features_manifest(self) -> Path:
-        """What all extraction jobs together have made."""
-        return self.embeddings / "manifest.json"
-
-    @property
-    def targets_manifest(self) -> Path:
-        """What all targets jobs together have made."""
-        return self.data / "proxy_targets" / self.dataset / "manifest.json"
-
     def targets(self, recording_id: str) -> Path:
         """The proxy targets of a recording."""
         return self.data / "proxy_targets" / self.dataset / f"{recording_id}_targets.npz"
 
-    def targets_receipt(self, shard: str) -> Path:
-        """What a shard's targets job wrote."""
-        return self.data / "proxy_targets" / self.dataset / "shards" / f"{shard}.json"
+    def _sharded(self, kind: str) -> Path:
+        """The folder of what is made in shards, ``features`` or ``targets``."""
+        return self.embeddings if kind == "features" else self.data / "proxy_targets" / self.dataset
+
+    def receipt(self, kind: str, shard: str) -> Path:
+        """What a shard's job has made."""
+        return self._sharded(kind) / "shards" / f"{shard}.json"
+
+    def manifest(self, kind: str) -> Path:
+        """What the jobs of all shards together have made."""
+        return self._sharded(kind) / "manifest.json"
 
     @property
     def probing(self) -> Path:

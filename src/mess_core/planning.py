@@ -145,9 +145,9 @@ class Plan:
         kind : {'features', 'targets'}
             What was gathered.
         """
-        manifest = getattr(self.settings.layout, f"{kind}_manifest")
         try:
-            return bool(read_json(manifest)["digest"] == self.gathering_params(kind)["digest"])
+            manifest = read_json(self.settings.layout.manifest(kind))
+            return bool(manifest["digest"] == self.gathering_params(kind)["digest"])
         except (StorageError, KeyError, TypeError):
             return False
 

@@ -158,6 +158,21 @@ def test_a_repair_and_a_setting_together_are_both_done_in_one_call(workspace: Wo
     assert run(workspace)[0] == DOWNSTREAM
 
 
+def test_a_run_for_another_setting_that_stops_half_way_leaves_no_mixture(
+    workspace: Workspace,
+) -> None:
+    half = replace(workspace, config={**CONFIG, "overlap": 0.9}).snakemake("features_0")
+    assert half.status == 0, half.output[-3000:]
+    outcome = workspace.snakemake("data/indices/mine/clips")
+    assert outcome.status == 0, outcome.output[-3000:]
+    run(workspace)
+    layout = Layout(workspace.data, "mine")
+    for path in (layout.embeddings / "segments").glob("*.npy"):
+        assert len(np.load(path)) == 2, "6 s have two windows at an overlap of 0.5, three at 0.9"
+    starts = {row.start_s for row in load_latest(workspace.data / "published/mine/clips").rows}
+    assert starts == {0.0, 1.0}
+
+
 def test_deleted_results_come_back(workspace: Workspace) -> None:
     layout = Layout(workspace.data, "mine")
     shutil.rmtree(layout.index("clips"))

@@ -78,8 +78,7 @@ def strings(paths):
 
 
 def shard_receipts(kind):
-    receipt = getattr(SETTINGS.layout, f"{kind}_receipt")
-    return strings(receipt(shard) for shard in PLAN.shards)
+    return strings(SETTINGS.layout.receipt(kind, shard) for shard in PLAN.shards)
 
 
 def all_files(kind):

@@ -9,7 +9,7 @@ for shard in PLAN.shards:
             table=ancient(SETTINGS.layout.table),
         output:
             update(strings(PLAN.feature_files(shard))),
-            receipt=SETTINGS.layout.features_receipt(shard),
+            receipt=SETTINGS.layout.receipt("features", shard),
         log:
             log_file("features", shard),
         benchmark:
@@ -39,7 +39,7 @@ if not PLAN.is_gathered("features"):
             files=ancient(all_files("features")),
             receipts=shard_receipts("features"),
         output:
-            SETTINGS.layout.features_manifest,
+            SETTINGS.layout.manifest("features"),
         log:
             log_file("gather_features"),
         benchmark:

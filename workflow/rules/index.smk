@@ -1,7 +1,7 @@
 rule index:
     input:
         aspects=SETTINGS.layout.aspects,
-        features=SETTINGS.layout.features_manifest,
+        features=SETTINGS.layout.manifest("features"),
     output:
         directory(SETTINGS.layout.index("{kind}")),
     log:

@@ -1,7 +1,7 @@
 rule probing:
     input:
-        features=SETTINGS.layout.features_manifest,
-        targets=SETTINGS.layout.targets_manifest,
+        features=SETTINGS.layout.manifest("features"),
+        targets=SETTINGS.layout.manifest("targets"),
     output:
         SETTINGS.layout.probe("{target}"),
     log:

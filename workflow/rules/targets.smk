@@ -7,7 +7,7 @@ for shard in PLAN.shards:
             table=ancient(SETTINGS.layout.table),
         output:
             update(strings(PLAN.target_files(shard))),
-            receipt=SETTINGS.layout.targets_receipt(shard),
+            receipt=SETTINGS.layout.receipt("targets", shard),
         log:
             log_file("targets", shard),
         benchmark:
@@ -36,7 +36,7 @@ if not PLAN.is_gathered("targets"):
             files=ancient(all_files("targets")),
             receipts=shard_receipts("targets"),
         output:
-            SETTINGS.layout.targets_manifest,
+            SETTINGS.layout.manifest("targets"),
         log:
             log_file("gather_targets"),
         benchmark:
