@@ -6,7 +6,7 @@ never from file times). Snakemake reruns a job when its params differ from those
 outputs.
 
 This module is read whenever the Snakefile is parsed, also by every job: it imports nothing heavy
-and opens nothing but the recording table and a local model folder's weights (hashed once).
+and opens nothing but the recording table, the manifests, and a local model folder (hashed once).
 """
 
 __all__ = ["ANALYSIS_RATE", "Plan", "shard_of"]

@@ -42,7 +42,7 @@ def test_every_rate_and_channel_count_gives_the_same_tone(
     assert np.sqrt(np.mean(samples[1000:-1000] ** 2)) == pytest.approx(0.3 / 2**0.5, rel=0.01)
 
 
-@pytest.mark.parametrize("rate", [44_101, 47_999, 11_027])
+@pytest.mark.parametrize("rate", [44_101, 47_999, 11_027, 2_503])
 def test_odd_rates_need_no_huge_kernel_and_keep_the_pitch(write_tone: WriteTone, rate: int) -> None:
     samples = load_audio(write_tone("a.wav", seconds=2, frequency=1000, rate=rate))
     assert get_resampler(rate, RATE).kernel.numel() < 20_000_000

@@ -56,7 +56,7 @@ class BaseDataset(ABC):
     """
 
     #: What configuration, paths and results call it.
-    name: ClassVar[str]
+    name: str
     #: Licence of the audio and MIDI.
     licence: ClassVar[str]
     #: What a paper that uses it should cite.

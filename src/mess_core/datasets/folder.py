@@ -51,7 +51,7 @@ class FolderDataset(BaseDataset):
     layout = "any audio files that libsndfile reads, at any depth"
 
     def __init__(self, name: str, folder: Path) -> None:
-        self.name = name  # type: ignore[misc]
+        self.name = name
         self.root = folder
 
     def sources(self) -> Sequence[Source]:
@@ -109,7 +109,7 @@ class TableDataset(BaseDataset):
     layout = "a table with the column 'audio'"
 
     def __init__(self, name: str, table: Path) -> None:
-        self.name = name  # type: ignore[misc]
+        self.name = name
         self.root = table.parent
         self.table = table
 

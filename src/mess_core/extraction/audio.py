@@ -238,8 +238,11 @@ def get_resampler(source_rate: int, target_rate: int) -> Any:
     is taken for the nearest ratio of numbers up to 4000: exact for all common rates, and never off
     by more than 0.02 % (a third of a cent).
     """
-    ratio = Fraction(target_rate, source_rate).limit_denominator(_MAX_PHASES)
+    low, high = sorted((source_rate, target_rate))
+    ratio = Fraction(low, high).limit_denominator(_MAX_PHASES)
     key = (ratio.denominator, ratio.numerator)
+    if source_rate < target_rate:
+        key = key[::-1]
     with _resamplers_lock:
         if key not in _resamplers:
             from torchaudio.transforms import Resample
