@@ -1,7 +1,11 @@
 """Fixtures that several test modules share."""
 
-from collections.abc import Callable
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pytest
@@ -32,3 +36,52 @@ def write_tone(tmp_path: Path) -> WriteTone:
         return path
 
     return write
+
+
+class SmallDisk(Protocol):
+    """Makes a file system of a size; see `small_disk`."""
+
+    def __call__(self, kib: int, *, files: int | None = None) -> Path: ...
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """Give a function that mounts a new file system in memory, of so many KiB and files."""
+    mounted: list[Path] = []
+
+    def mount(kib: int, *, files: int | None = None) -> Path:
+        folder = tmp_path / f"disk-{len(mounted)}"
+        folder.mkdir()
+        # Every file system counts its own root among its files.
+        options = f"size={kib}k" + (f",nr_inodes={files + 1}" if files else "")
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            cause = getattr(error, "stderr", "") or error
+            pytest.skip(f"needs the right to mount a file system ({str(cause).strip()})")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        # Lazily: a failed test may still have files open.
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def make_read_only(disk: Path) -> None:
+    """Let nobody write to a file system that `small_disk` made."""
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+
+
+@contextmanager
+def as_nobody(folder: Path) -> Iterator[None]:
+    """Run the block without root's rights, as the owner of a folder (not below ``tmp_path``)."""
+    user, nobody = os.geteuid(), 65534
+    if user == 0:
+        os.chown(folder, nobody, -1)
+        os.seteuid(nobody)
+    try:
+        yield
+    finally:
+        os.seteuid(user)

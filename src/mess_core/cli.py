@@ -1,4 +1,7 @@
-"""The command line: ``mess recordings``, ``mess render``, ``mess search``, ``mess tour``."""
+"""The command line, ``mess COMMAND``.
+
+Commands are ``recordings``, ``render``, ``model``, ``estimate``, ``search`` and ``tour``.
+"""
 
 __all__ = ["main"]
 
@@ -8,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mess_core import cli_search, cli_tour
+from mess_core import cli_model, cli_search, cli_tour
 from mess_core.errors import DatasetError, MessError
 from mess_core.layout import Layout
 from mess_core.progress import Progress
@@ -49,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_recordings(commands)
     _add_render(commands)
+    cli_model.add_parser(commands)
+    cli_model.add_estimate_parser(commands)
     cli_search.add_parser(commands)
     cli_tour.add_parser(commands)
     return parser

@@ -59,25 +59,40 @@ def write_table(settings: Settings) -> None:
 
 def extract_shard(settings: Settings, shard: str, *, threads: int) -> None:
     """Extract the features of a shard's recordings."""
-    import torch
-
     from mess_core.extraction import ExtractionPipeline, FeatureExtractor
+    from mess_core.extraction.devices import pick_device, reserve
 
-    torch.set_num_threads(threads)
     plan = Plan.read(settings)
     _withdraw_manifest(plan, "features")
-    extractor = FeatureExtractor(
-        settings.encoder,
-        window_s=settings.window_s,
-        overlap=settings.overlap,
-        batch_size=settings.batch_size or None,
-        models=settings.layout.models,
-        device=settings.device,
-    )
-    spec = extractor.encoder.spec
-    print(f"encoder {spec.name} ({spec.weights_sha256}) on {extractor.encoder.device}")
-    pipeline = ExtractionPipeline(extractor, settings.layout, views=settings.views)
-    done = pipeline.run(plan.shards[shard], progress=Progress("recordings"))
+    choice = pick_device(settings.device)
+    for note in choice.notes:
+        print(f"not taken: {note}")
+    with reserve(choice.device) as device:
+        extractor = FeatureExtractor(
+            settings.encoder,
+            window_s=settings.window_s,
+            overlap=settings.overlap,
+            batch_size=settings.batch_size or None,
+            models=settings.layout.models,
+            device=device,
+            precision=settings.precision,
+            threads=threads,
+        )
+        encoder = extractor.encoder
+        print(encoder.describe(), flush=True)
+        pipeline = ExtractionPipeline(
+            extractor,
+            settings.layout,
+            views=settings.views,
+            raw_dtype=settings.raw_dtype,
+            # A GPU needs several threads to be fed, a CPU has none to spare.
+            decoders=1 if encoder.engine.device == "cpu" else threads,
+        )
+        summary = pipeline.run(plan.shards[shard], progress=Progress("s of audio"))
+    print("\n".join(summary.lines()))
+    write_json(settings.layout.extraction_report(shard), summary.facts())
+    summary.check()
+    spec = encoder.spec
     write_json(
         settings.layout.receipt("features", shard),
         {
@@ -86,12 +101,14 @@ def extract_shard(settings: Settings, shard: str, *, threads: int) -> None:
                 "name": spec.name,
                 "revision": spec.revision,
                 "weights_sha256": spec.weights_sha256,
+                "precision": encoder.engine.precision,
                 "trained": spec.trained,
                 "licence": spec.licence,
             },
+            "engine": encoder.engine.name,
             "window_s": settings.window_s,
             "overlap": settings.overlap,
-            "recordings": done,
+            "recordings": dict(summary.fingerprints),
         },
     )
 
@@ -125,8 +142,9 @@ def gather(settings: Settings, kind: str) -> None:
         content["encoder"] = receipts[0]["encoder"]
         if any(receipt["encoder"] != content["encoder"] for receipt in receipts):
             raise StorageError(
-                f"{layout.embeddings}: its shards were made by different encoders; delete "
-                f"{layout.receipt('features', '*')} and run snakemake again"
+                f"{layout.embeddings}: its shards were made by different encoders or in different "
+                f"precisions; set `precision`, delete {layout.receipt('features', '*')} and run "
+                "snakemake again"
             )
     write_json(layout.manifest(kind), content)
 

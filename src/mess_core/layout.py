@@ -78,6 +78,10 @@ class Layout:
         """What a shard's job has made."""
         return self._sharded(kind) / "shards" / f"{shard}.json"
 
+    def extraction_report(self, shard: str) -> Path:
+        """What happened in the last run of a shard's extraction."""
+        return self.data / "reports" / self.dataset / "extraction" / f"{shard}.json"
+
     def manifest(self, kind: str) -> Path:
         """What the jobs of all shards together have made."""
         return self._sharded(kind) / "manifest.json"

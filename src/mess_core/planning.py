@@ -122,6 +122,7 @@ class Plan:
             {
                 "stage": stages.FEATURES,
                 "encoder": self._encoder,
+                "precision": self.settings.precision,
                 "window_s": self.settings.window_s,
                 "overlap": self.settings.overlap,
                 "recordings": [[r.recording_id, r.audio_sha256] for r in recordings],
@@ -158,7 +159,8 @@ class Plan:
 
     def features_params(self, shard: str) -> Params:
         """Return what makes a shard's features stale."""
-        return {"shard": shard, "digest": self._features(self.shards[shard])}
+        raw = self.settings.raw_dtype if self.settings.save_raw else None
+        return {"shard": shard, "digest": self._features(self.shards[shard]), "raw": raw}
 
     def targets_params(self, shard: str) -> Params:
         """Return what makes a shard's targets stale."""

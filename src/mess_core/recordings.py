@@ -229,8 +229,12 @@ def check_unchanged(recording: Recording) -> None:
     """
     files = {recording.audio: recording.audio_sha256, recording.midi: recording.midi_sha256}
     for name, sha256 in files.items():
-        if name and (not Path(name).is_file() or file_sha256(Path(name)) != sha256):
+        try:
+            changed = bool(name) and file_sha256(Path(name)) != sha256
+        except OSError:
+            changed = True
+        if changed:
             raise DatasetError(
-                f"{name} is missing, or not the file that the recording table describes; "
+                f"{name} is missing, not readable, or not the file that the recording table describes; "
                 "run `mess recordings` again"
             )

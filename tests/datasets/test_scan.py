@@ -1,14 +1,21 @@
 """Scanning: every file is read once, bad ones are reported, unchanged ones not read again."""
 
 import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pretty_midi
 import pytest
+import soundfile
 
 from mess_core.datasets.folder import FolderDataset, TableDataset
 from mess_core.datasets.scan import scan_dataset
-from mess_core.extraction.audio import AudioInfo, validate_audio_file
+from mess_core.errors import AudioError
+from mess_core.extraction.audio import load_audio, stream_audio, validate_audio_file
 from mess_core.files import file_sha256
 from mess_core.layout import Layout
 from mess_core.recordings import read_recordings, usable
@@ -135,18 +142,192 @@ def test_a_repaired_file_is_usable_at_the_next_scan(
     assert "cut" not in layout.problems.read_text()
 
 
-def test_a_file_that_cannot_be_opened_stops_nothing(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(path: Path) -> AudioInfo:
-        if path.stem == "b":
-            raise PermissionError(13, "Permission denied")
-        return validate_audio_file(path)
+RATE = 24_000
 
-    monkeypatch.setattr("mess_core.datasets.scan.validate_audio_file", refuse)
-    report = scan_dataset(FolderDataset("mine", folder), Layout(tmp_path / "data", "mine"))
+
+def tone(*, seconds: float = 6.0, rate: int = RATE, level: float = 0.3) -> np.ndarray:
+    times = np.arange(round(seconds * rate)) / rate
+    return np.asarray(level * np.sin(2 * np.pi * 440 * times), np.float32)
+
+
+def spoilt(value: float) -> np.ndarray:
+    samples = tone()
+    samples[3 * RATE] = value
+    return samples
+
+
+def cut(path: Path) -> None:
+    soundfile.write(path, tone(), RATE)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def sound(samples: np.ndarray, rate: int = RATE, **options: str) -> Callable[[Path], None]:
+    return lambda path: soundfile.write(path, samples, rate, **options)
+
+
+# A file's name, how it is made, its status in the table, and what its reason says.
+BAD: list[tuple[str, Callable[[Path], object], str, str]] = [
+    ("cut.wav", cut, "truncated", r"bytes that its header promises; copy it again"),
+    ("cut.flac", cut, "truncated", r"cannot be decoded after .*cut off or damaged"),
+    ("cut.mp3", cut, "truncated", r"ends after .* of the 6\.00 s that its header promises; copy"),
+    ("void.wav", Path.touch, "empty", r"is empty \(0 bytes\); copy it again"),
+    ("bare.wav", sound(np.zeros(0)), "empty", r"holds no samples; .*export it again"),
+    ("nan.wav", sound(spoilt(np.nan), subtype="FLOAT"), "not_finite", r"at 3\.000 s; export"),
+    ("inf.wav", sound(spoilt(-np.inf), subtype="DOUBLE"), "not_finite", r"at 3\.000 s; export"),
+    ("zero.wav", sound(np.zeros(6 * RATE)), "silent", r"digital zero.*check the export"),
+    ("hush.wav", sound(tone(level=5e-4)), "silent", r"peak is -66 dBFS, the limit is -60 dBFS"),
+    ("tiny.wav", sound(tone(seconds=4.9)), "too_short", r"lasts 4\.90 s, .*window of 5 s; use"),
+    ("text.wav", lambda p: p.write_text("words " * 99), "unreadable", r"is not audio that libsnd"),
+    ("rate.wav", sound(tone(), 10), "unreadable", r"has 10 samples per second .*1000 to 1000000"),
+    ("folder.wav", Path.mkdir, "unreadable", r"is a folder, audio was expected; rename it"),
+    ("pipe.wav", os.mkfifo, "unreadable", r"is no regular file, audio was expected; rename it"),
+    ("link.wav", lambda p: p.symlink_to("gone"), "missing", r"is a link to a file that does not"),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "status", "reason"), BAD, ids=[row[0] for row in BAD])
+def test_every_kind_of_bad_file_has_its_own_message_and_the_corpus_goes_on(
+    tmp_path: Path,
+    write_tone: WriteTone,
+    name: str,
+    make: Callable[[Path], object],
+    status: str,
+    reason: str,
+) -> None:
+    write_tone("corpus/good.wav")
+    path = tmp_path / "corpus" / name
+    make(path)
+    report = scan_dataset(
+        FolderDataset("mine", tmp_path / "corpus"), Layout(tmp_path / "data", "mine")
+    )
+    assert [r.recording_id for r in usable(report.recordings)] == ["good"]
     (problem,) = report.problems
-    assert (problem.status, "Permission denied" in problem.reason) == ("unreadable", True)
+    assert (problem.recording_id, problem.status) == (path.stem, status)
+    with pytest.raises(AudioError, match=rf"^{path}: .*{reason}") as judged:
+        validate_audio_file(path, min_duration_s=5.0)
+    assert (str(judged.value), judged.value.status) == (problem.reason, status)
+    if status in ("silent", "too_short"):  # sound all the same
+        assert len(load_audio(path)) > 4 * RATE
+        return
+    with pytest.raises(AudioError) as streamed:
+        list(stream_audio(path))
+    assert str(streamed.value) == str(judged.value)
+
+
+# What is odd but good: a file's name, its rate, channels, and how it is written.
+ODD = [
+    ("six.wav", RATE, 6, {}),
+    ("coarse.wav", RATE, 1, {"subtype": "PCM_U8"}),
+    ("low.wav", 8_000, 1, {}),
+    ("high.wav", 192_000, 2, {}),
+    ("flac.wav", RATE, 1, {"format": "FLAC"}),
+    ("wave.flac", RATE, 1, {"format": "WAV"}),
+    ("mit Leerzeichen, Ünïcødé und 音楽.wav", RATE, 1, {}),
+]
+
+
+@pytest.mark.parametrize(("name", "rate", "channels", "options"), ODD, ids=[o[0] for o in ODD])
+def test_odd_files_are_used_and_hold_their_tone(
+    tmp_path: Path, name: str, rate: int, channels: int, options: dict[str, str]
+) -> None:
+    path = tmp_path / "corpus" / name
+    path.parent.mkdir()
+    samples = np.repeat(tone(rate=rate)[:, None], channels, axis=1)
+    soundfile.write(path, samples, rate, **options)
+    report = scan_dataset(
+        FolderDataset("mine", tmp_path / "corpus"), Layout(tmp_path / "data", "mine")
+    )
+    (recording,) = usable(report.recordings)
+    assert recording.duration_s == 6.0
+    loaded = load_audio(Path(recording.audio))
+    # The ends differ: the resampler takes the signal for zero outside. 8 bits have steps of 1/128.
+    np.testing.assert_allclose(loaded[100:-100], tone()[100:-100], atol=0.01)
+    assert len(loaded) == 6 * RATE
+
+
+def test_a_folder_named_like_audio_hides_nothing_in_it(
+    tmp_path: Path, write_tone: WriteTone
+) -> None:
+    write_tone("corpus/x.wav/take.wav")
+    write_tone("corpus/y/take.wav")
+    report = scan_dataset(
+        FolderDataset("mine", tmp_path / "corpus"), Layout(tmp_path / "data", "mine")
+    )
+    assert len(usable(report.recordings)) == 2
+    (problem,) = report.problems
+    assert (problem.recording_id, problem.audio_sha256) == ("x", "")
+
+
+@contextmanager
+def no_root() -> Iterator[None]:
+    """Give up root's right to read everything, for a while."""
+    if os.geteuid() != 0:
+        yield
+        return
+    try:
+        os.seteuid(65534)
+    except PermissionError:
+        pytest.skip("root may not become another user here")
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """Give a folder in which every user may write; pytest's own are closed to others."""
+    folder = Path(tempfile.mkdtemp(prefix="mess-shared-"))
+    folder.chmod(0o777)
+    yield folder
+    for path in folder.iterdir():
+        path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_files_without_read_permission_are_named_until_they_can_be_read(shared: Path) -> None:
+    for name in ("good", "locked"):
+        soundfile.write(shared / f"{name}.wav", tone(), RATE)
+    for folder in ("closed", "notes"):
+        (shared / folder).mkdir()
+    soundfile.write(shared / "closed" / "a.wav", tone(), RATE)
+    write_midi(shared / "notes" / "good.mid")
+    (shared / "table.tsv").write_text(
+        "audio\tmidi\ngood.wav\tnotes/good.mid\nlocked.wav\t\nclosed/a.wav\tnotes/good.mid\n"
+    )
+    dataset, layout = TableDataset("mine", shared / "table.tsv"), Layout(shared / "data", "mine")
+    # Also imports what is needed: another user may not reach Python's own files.
+    before = scan_dataset(dataset, Layout(shared / "before", "mine"))
+    assert (len(usable(before.recordings)), before.problems) == (3, [])
+    for name in ("locked.wav", "closed", "notes"):
+        (shared / name).chmod(0)
+    advice = "this user has no permission to read it; give it (`chmod a+r` on the file"
+    with no_root():
+        report = scan_dataset(dataset, layout)
+        for name in ("locked.wav", "closed/a.wav"):
+            for read in (validate_audio_file, load_audio):
+                with pytest.raises(AudioError) as caught:
+                    read(shared / name)
+                assert str(caught.value).startswith(f"{shared / name}: {advice}")
+    assert report.read == 1
+    assert {r.recording_id: r.status for r in report.recordings} == {
+        "good": "ok",
+        "locked": "unreadable",
+        "closed__a": "unreadable",
+    }
+    reasons = {r.recording_id: r.reason for r in report.problems}
+    assert advice in reasons["locked"]
+    assert advice in reasons["closed__a"]
+    assert "MIDI left out: " in reasons["good"]
+    assert "Permission denied" in reasons["good"]
+
+    # Neither a file's size nor its time changes when it becomes readable.
+    for name in ("locked.wav", "closed"):
+        (shared / name).chmod(0o755)
+    with no_root():
+        report = scan_dataset(dataset, layout)
+    assert report.read == 2
+    assert len(usable(report.recordings)) == 3
 
 
 def test_midi_that_cannot_be_read_is_left_out_and_reported(tmp_path: Path, folder: Path) -> None:

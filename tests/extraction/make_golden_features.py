@@ -16,7 +16,7 @@ def main() -> None:
     times = np.arange(120_000) / 24_000
     window = (0.3 * np.sin(2 * np.pi * 440 * times) * np.exp(-times)).astype(np.float32)
     with tempfile.TemporaryDirectory() as models:
-        encoder = load_encoder(DEMO_ENCODER, models=Path(models), device="cpu")
+        encoder = load_encoder(DEMO_ENCODER, models=Path(models), device="cpu", precision="float32")
         pooled = encoder.pooled(window[None])[0]
     content = {
         "stage": stages.FEATURES,

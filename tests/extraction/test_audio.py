@@ -1,19 +1,29 @@
 """Decoding, resampling, validation and windows."""
 
+import itertools
 import struct
+import subprocess
+import sys
 import threading
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
+from torchaudio.transforms import Resample
 
 from mess_core.errors import AudioError
+from mess_core.extraction import audio
 from mess_core.extraction.audio import (
     get_resampler,
     load_audio,
     segment_audio,
     segment_starts,
+    stream_audio,
+    stream_windows,
     validate_audio_file,
 )
 from mess_core.extraction.storage import segment_times
@@ -97,6 +107,147 @@ def test_the_resampler_is_made_once_for_all_threads() -> None:
     assert len({id(resampler) for resampler in found}) == 1
 
 
+# The lengths are no multiples of anything; in float32 torchaudio rounds them right.
+@pytest.mark.parametrize("n_samples", [1, 6, 1_009, 60_013])
+@pytest.mark.parametrize("target", [24_000, 44_100])
+@pytest.mark.parametrize(
+    "rate",
+    [8_000, 11_025, 16_000, 22_050, 24_001, 32_000, 44_100, 44_101, 48_000, 96_000, 192_000],
+)
+def test_a_stream_is_the_whole_signal_resampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int, target: int, n_samples: int
+) -> None:
+    rng = np.random.default_rng(rate + n_samples)
+    channels = rng.uniform(-1, 1, (n_samples, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", channels, rate, subtype="FLOAT")
+    with torch.inference_mode():
+        whole = get_resampler(rate, target)(torch.from_numpy(channels.mean(axis=1))).numpy()
+    for frames in (5_003, 1_000_003):
+        monkeypatch.setattr(audio, "_BLOCK_FRAMES", frames)
+        blocks = list(stream_audio(tmp_path / "a.wav", sample_rate=target))
+        assert all(len(block) and block.dtype == np.float32 for block in blocks)
+        streamed = np.concatenate(blocks)
+        assert len(streamed) == len(whole)
+        np.testing.assert_allclose(streamed, whole, rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(streamed, load_audio(tmp_path / "a.wav", sample_rate=target))
+
+
+@pytest.mark.parametrize("frames", [1, 7, 146, 147, 148])
+def test_blocks_shorter_than_the_kernel_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frames: int
+) -> None:
+    samples = np.random.default_rng(frames).uniform(-1, 1, 1_501).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, 44_100, subtype="FLOAT")
+    whole = Resample(44_100, RATE)(torch.from_numpy(samples)).numpy()
+    monkeypatch.setattr(audio, "_BLOCK_FRAMES", frames)
+    np.testing.assert_allclose(load_audio(tmp_path / "a.wav"), whole, rtol=0, atol=1e-6)
+    assert len(load_audio(tmp_path / "a.wav")) == len(whole)
+
+
+def test_a_long_signal_keeps_the_sample_that_torchaudio_rounds_away(tmp_path: Path) -> None:
+    samples = np.random.default_rng(1).uniform(-1, 1, 2_000_003).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, 44_100, subtype="FLOAT")
+    whole = Resample(44_100, RATE)(torch.from_numpy(samples)).numpy()
+    streamed = load_audio(tmp_path / "a.wav")
+    assert len(streamed) == -(-2_000_003 * 80 // 147) == len(whole) + 1
+    np.testing.assert_allclose(streamed[:-1], whole, rtol=0, atol=1e-6)
+
+
+def test_the_resampler_is_the_documented_one() -> None:
+    resampler = get_resampler(44_100, RATE)
+    assert resampler.resampling_method == "sinc_interp_hann"
+    assert (resampler.lowpass_filter_width, resampler.rolloff) == (6, 0.99)
+    assert (resampler.orig_freq, resampler.new_freq) == (147, 80)
+
+
+def test_torch_is_imported_for_another_rate_only(write_tone: WriteTone) -> None:
+    same, other = write_tone("a.wav"), write_tone("b.wav", rate=22_050)
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from mess_core.extraction.audio import load_audio\n"
+        "for path in sys.argv[1:]:\n"
+        "    load_audio(Path(path)); print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, same, other], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_a_stream_says_where_a_sample_is_not_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = np.full((3 * RATE, 2), 0.1, np.float32)
+    samples[2 * RATE + 12, 1] = -np.inf
+    soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+    monkeypatch.setattr(audio, "_BLOCK_FRAMES", 10_000)
+    stream = stream_audio(tmp_path / "a.wav")
+    assert [len(next(stream)) for _ in range(4)] == [10_000] * 4
+    with pytest.raises(AudioError, match=r"not finite \(NaN or infinity\) at 2\.001 s") as caught:
+        next(stream)
+    assert caught.value.status == "not_finite"
+
+
+def test_a_file_that_vanished_or_shrank_since_the_scan_is_named(write_tone: WriteTone) -> None:
+    path = write_tone("a.flac")
+    validate_audio_file(path)
+    path.write_bytes(path.read_bytes()[:-2_000])
+    with pytest.raises(AudioError, match="cannot be decoded after") as caught:
+        load_audio(path)
+    assert caught.value.status == "truncated"
+    path.unlink()
+    with pytest.raises(AudioError, match=r"does not exist; put the file back, or run `mess rec"):
+        load_audio(path)
+
+
+def write_long(path: Path, *, seconds: int, rate: int) -> Path:
+    """Write an 8-bit tone second by second."""
+    second = 0.3 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
+    with soundfile.SoundFile(path, "w", rate, 1, subtype="PCM_U8") as file:
+        for _ in range(seconds):
+            file.write(second)
+    return path
+
+
+def streaming_peak(path: Path) -> int:
+    """Return the most bytes that numpy held while a file was streamed into windows."""
+    tracemalloc.start()
+    try:
+        for _ in stream_windows(stream_audio(path), sample_rate=RATE):
+            pass
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("rate", [RATE, 48_000])
+def test_memory_does_not_grow_with_the_length(tmp_path: Path, rate: int) -> None:
+    get_resampler(48_000, RATE)
+    short = write_long(tmp_path / "short.wav", seconds=40, rate=rate)
+    long = write_long(tmp_path / "long.wav", seconds=400, rate=rate)
+    streaming_peak(short)  # imports are over
+    assert streaming_peak(long) < 1.1 * streaming_peak(short)
+
+
+@pytest.mark.slow
+def test_two_hours_are_streamed_in_a_few_megabytes(tmp_path: Path) -> None:
+    path = write_long(tmp_path / "long.wav", seconds=7_200, rate=8_000)
+    assert validate_audio_file(path).duration_s == 7_200
+    expected = iter(segment_starts(7_200 * RATE, sample_rate=RATE))
+    streaming_peak(write_long(tmp_path / "short.wav", seconds=10, rate=8_000))
+    tracemalloc.start()
+    try:
+        for start, window in stream_windows(stream_audio(path), sample_rate=RATE):
+            assert start == next(expected)
+            assert len(window) == 5 * RATE
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert next(expected, None) is None
+    assert peak < 30e6
+    assert peak_frequency(window) == pytest.approx(440, abs=1)
+
+
 def damaged(path: Path, kind: str) -> Path:
     content = path.read_bytes()
     changed = {
@@ -109,9 +260,11 @@ def damaged(path: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["truncated", "empty", "unreadable"])
-@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.aiff"])
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.aiff", "a.w64", "a.rf64"])
 def test_damaged_files_are_named_with_cause(write_tone: WriteTone, name: str, kind: str) -> None:
-    path = damaged(write_tone(name, rate=44_100), kind)
+    path = write_tone(name, rate=44_100)
+    assert validate_audio_file(path).duration_s == 6
+    damaged(path, kind)
     with pytest.raises(AudioError, match=f"{name}: ") as caught:
         validate_audio_file(path)
     assert caught.value.status == kind
@@ -181,3 +334,73 @@ def test_what_cannot_be_cut_is_refused() -> None:
         segment_starts(10 * RATE, sample_rate=RATE, overlap=1.0)
     with pytest.raises(AudioError, match="expected one dimension"):
         segment_audio(np.zeros((2, 10 * RATE), np.float32), sample_rate=RATE)
+
+
+def in_blocks(samples: np.ndarray, sizes: list[int]) -> Iterator[np.ndarray]:
+    """Yield samples in blocks whose sizes repeat."""
+    first = 0
+    for size in itertools.cycle(sizes):
+        if first >= len(samples):
+            return
+        yield samples[first : first + size]
+        first += size
+
+
+# In samples: a window of 40 with hops of 40, 20, 10 and 13.
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.75, 0.67])
+@pytest.mark.parametrize("n_samples", [40, 41, 59, 60, 79, 80, 81, 100, 119, 120, 997, 1_000])
+@pytest.mark.parametrize("sizes", [[1], [3, 7], [39, 1], [40], [41], [333], [5_000]])
+def test_a_stream_has_the_windows_of_the_whole(
+    n_samples: int, overlap: float, sizes: list[int]
+) -> None:
+    samples = np.arange(n_samples, dtype=np.float32)
+    cut = {"sample_rate": 100, "window_s": 0.4, "overlap": overlap}
+    found = list(stream_windows(in_blocks(samples, sizes), **cut))  # type: ignore[arg-type]
+    starts = segment_starts(n_samples, **cut)  # type: ignore[arg-type]
+    assert [start for start, _ in found] == starts.tolist()
+    windows = np.stack([window for _, window in found])
+    np.testing.assert_array_equal(windows, segment_audio(samples, **cut))  # type: ignore[arg-type]
+    assert windows.dtype == np.float32
+
+
+def test_windows_are_the_callers_to_keep() -> None:
+    block = np.arange(100, dtype=np.float32)
+    found = list(stream_windows([block], sample_rate=10, window_s=3.0, overlap=0.5))
+    assert [start for start, _ in found] == [0, 15, 30, 45, 60, 70]
+    for _, window in found:
+        assert window.flags.c_contiguous
+        window[:] = -1  # neither the block nor another window may change
+    np.testing.assert_array_equal(block, np.arange(100))
+    for (_, one), (_, other) in itertools.combinations(found, 2):
+        assert not np.shares_memory(one, other)
+
+
+def test_windows_come_as_soon_as_their_samples() -> None:
+    pulled = 0
+
+    def blocks() -> Iterator[np.ndarray]:
+        nonlocal pulled
+        for _ in range(10):
+            pulled += 1
+            yield np.zeros(10, np.float32)
+
+    windows = stream_windows(blocks(), sample_rate=10, window_s=2.0, overlap=0.5)
+    seen = [(next(windows)[0], pulled) for _ in range(4)]
+    assert seen == [(0, 2), (10, 3), (20, 4), (30, 5)]
+
+
+@pytest.mark.parametrize("n_samples", [0, 1, 4 * RATE, 5 * RATE - 1])
+def test_a_stream_shorter_than_a_window_is_refused_like_the_whole(n_samples: int) -> None:
+    with pytest.raises(AudioError) as whole:
+        segment_starts(n_samples, sample_rate=RATE)
+    blocks = in_blocks(np.zeros(n_samples, np.float32), [1_000])
+    with pytest.raises(AudioError) as streamed:
+        list(stream_windows(blocks, sample_rate=RATE))
+    assert (str(streamed.value), streamed.value.status) == (str(whole.value), "too_short")
+
+
+def test_a_stream_that_cannot_be_cut_is_refused() -> None:
+    with pytest.raises(AudioError, match=r"overlap is 1\.0"):
+        list(stream_windows([], sample_rate=RATE, overlap=1.0))
+    with pytest.raises(AudioError, match="moves by no sample"):
+        list(stream_windows([], sample_rate=RATE, window_s=0.0))

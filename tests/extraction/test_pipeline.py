@@ -1,18 +1,18 @@
 """Extraction over many recordings: right values, nothing computed twice, nothing lost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mess_core.errors import AudioError, MessError, StorageError
+from mess_core.errors import AudioError, DatasetError, MessError, StorageError
 from mess_core.extraction.audio import load_audio
-from mess_core.extraction.encoder import load_encoder
+from mess_core.extraction.encoder import MertEncoder
+from mess_core.extraction.estimate import estimate_extraction_time
 from mess_core.extraction.extractor import FeatureExtractor
 from mess_core.extraction.pipeline import ExtractionPipeline
-from mess_core.extraction.specs import DEMO_ENCODER
 from mess_core.extraction.storage import (
     features_exist,
     features_exist_for_types,
@@ -20,6 +20,7 @@ from mess_core.extraction.storage import (
     load_selected_features,
     save_features,
 )
+from mess_core.extraction.summary import ExtractionSummary
 from mess_core.files import file_sha256
 from mess_core.layout import Layout
 from mess_core.recordings import Recording
@@ -28,12 +29,9 @@ from tests.conftest import WriteTone
 pytestmark = pytest.mark.unit
 
 
-@pytest.fixture(scope="module")
-def extractor(tmp_path_factory: pytest.TempPathFactory) -> FeatureExtractor:
-    models = tmp_path_factory.mktemp("models")
-    return FeatureExtractor(
-        load_encoder(DEMO_ENCODER, models=models, device="cpu"), window_s=1.0, batch_size=2
-    )
+@pytest.fixture
+def extractor(torch_encoder: MertEncoder) -> FeatureExtractor:
+    return FeatureExtractor(torch_encoder, window_s=1.0, batch_size=2)
 
 
 def recording(path: Path) -> Recording:
@@ -63,17 +61,17 @@ def recordings(write_tone: WriteTone) -> list[Recording]:
 
 
 class Counting:
-    """Counts the windows that the model really computes."""
+    """Lists the files that are really decoded for the model."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, extractor: FeatureExtractor) -> None:
         self.files: list[str] = []
-        real = extractor.extract_file
+        real = extractor.windows
 
-        def extract_file(path: Path, *, raw: bool = False) -> object:
+        def windows(path: Path) -> Iterator[tuple[int, np.ndarray]]:
             self.files.append(path.stem)
-            return real(path, raw=raw)
+            return real(path)
 
-        monkeypatch.setattr(extractor, "extract_file", extract_file)
+        monkeypatch.setattr(extractor, "windows", windows)
 
 
 def run(
@@ -81,8 +79,10 @@ def run(
     layout: Layout,
     recordings: Sequence[Recording],
     views: Sequence[str] = ("segments", "aggregated"),
-) -> dict[str, str]:
-    return ExtractionPipeline(extractor, layout, views=views).run(recordings)
+) -> Mapping[str, str]:
+    summary = ExtractionPipeline(extractor, layout, views=views).run(recordings)
+    summary.check()
+    return summary.fingerprints
 
 
 def test_views_have_the_contracts_shapes_and_agree(
@@ -182,15 +182,156 @@ def test_one_bad_recording_does_not_stop_the_others(
     layout = Layout(tmp_path / "data", "x")
     Path(recordings[1].audio).write_bytes(b"changed since the scan")
     seen: list[tuple[int, int, str]] = []
+    summary = ExtractionPipeline(extractor, layout).run(
+        recordings, progress=lambda done, total, name: seen.append((done, total, name))
+    )
+    assert (list(summary.computed), list(summary.kept)) == (["a", "c"], [])
+    assert summary.failed.keys() == {"b"}
+    assert "run `mess recordings` again" in summary.failed["b"]
+    assert (summary.windows, summary.audio_s) == (8, 4.5)
     with pytest.raises(AudioError, match=r"1 of 3 recordings failed.*\n  b: .*mess recordings"):
-        ExtractionPipeline(extractor, layout).run(
-            recordings, progress=lambda done, total, name: seen.append((done, total, name))
-        )
+        summary.check()
+    assert "2 recordings computed, 0 kept, 1 failed" in summary.lines()[0]
     assert features_exist(layout, "a")
     assert features_exist(layout, "c")
     assert not features_exist(layout, "b")
-    assert seen == [(1, 3, "a"), (2, 3, "b"), (3, 3, "c")]
+    assert seen[-1][:2] == (6, 6)
+    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
     assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_batches_cross_the_recordings_borders(
+    tmp_path: Path,
+    extractor: FeatureExtractor,
+    recordings: list[Recording],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+    engine = extractor.encoder.engine
+    real = engine.start
+
+    def start(windows: np.ndarray, *, raw: bool = False) -> object:
+        sizes.append(len(windows))
+        return real(windows, raw=raw)
+
+    monkeypatch.setattr(engine, "start", start)
+    wide = FeatureExtractor(extractor.encoder, window_s=1.0, batch_size=5)
+    layout = Layout(tmp_path / "data", "x")
+    run(wide, layout, recordings)
+    assert sizes == [5, 5, 2]
+    alone = wide.extract_file(Path(recordings[1].audio)).segments
+    np.testing.assert_allclose(
+        load_features(layout, "b", view="segments"), alone, rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("decoders", [1, 3])
+def test_the_number_of_decoding_threads_changes_nothing(
+    tmp_path: Path, extractor: FeatureExtractor, recordings: list[Recording], decoders: int
+) -> None:
+    layout = Layout(tmp_path / "data", "x")
+    copies = [replace(r, recording_id=f"{r.recording_id}{i}") for i in range(3) for r in recordings]
+    pipeline = ExtractionPipeline(extractor, layout, decoders=decoders)
+    summary = pipeline.run([*recordings, *copies])
+    # Copies of one audio are computed once.
+    assert len(summary.computed) == 3
+    assert len(summary.kept) == 9
+    for recording in recordings:
+        expected = extractor.extract_file(Path(recording.audio))
+        for name in (recording.recording_id, f"{recording.recording_id}2"):
+            found = load_features(layout, name, view="segments")
+            np.testing.assert_allclose(found, expected.segments, rtol=1e-4, atol=1e-5)
+
+
+def test_raw_may_be_half_as_large(
+    tmp_path: Path, extractor: FeatureExtractor, recordings: list[Recording]
+) -> None:
+    layouts = {dtype: Layout(tmp_path / dtype, "x") for dtype in ("float32", "float16")}
+    for dtype, layout in layouts.items():
+        views = ("raw", "segments", "aggregated")
+        ExtractionPipeline(extractor, layout, views=views, raw_dtype=dtype).run(recordings[:1])
+    full, half = (load_features(layout, "a", view="raw") for layout in layouts.values())
+    assert half.dtype == np.float16
+    np.testing.assert_array_equal(half, full.astype(np.float16))
+    segments = [load_features(layout, "a", view="segments") for layout in layouts.values()]
+    np.testing.assert_array_equal(segments[0], segments[1])
+
+
+def test_raw_that_comes_later_leaves_what_is_there(
+    tmp_path: Path, extractor: FeatureExtractor, recordings: list[Recording]
+) -> None:
+    layout = Layout(tmp_path / "data", "x")
+    run(extractor, layout, recordings[:1])
+    before = layout.features("segments", "a").stat().st_mtime_ns
+    run(extractor, layout, recordings[:1], ("raw", "segments", "aggregated"))
+    assert layout.features("segments", "a").stat().st_mtime_ns == before
+    raw = load_features(layout, "a", view="raw")
+    np.testing.assert_allclose(
+        load_features(layout, "a", view="segments"), raw.mean(axis=2), atol=1e-5
+    )
+
+
+def test_a_lost_mean_costs_no_run_of_the_model(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    extractor: FeatureExtractor,
+    recordings: list[Recording],
+) -> None:
+    layout = Layout(tmp_path / "data", "x")
+    run(extractor, layout, recordings[:1])
+    expected = layout.features("aggregated", "a").read_bytes()
+    for path in [layout.features("aggregated", "a"), *layout.cache.rglob("*.npy")]:
+        if path.read_bytes() == expected:
+            path.unlink()
+    counting = Counting(monkeypatch, extractor)
+    run(extractor, layout, recordings[:1])
+    assert counting.files == []
+    assert layout.features("aggregated", "a").read_bytes() == expected
+
+
+def test_the_estimate_is_the_sampled_time_per_window(
+    extractor: FeatureExtractor, recordings: list[Recording]
+) -> None:
+    corpus = [
+        replace(recordings[0], recording_id=str(i), duration_s=2.0 + 10 * (i % 3))
+        for i in range(30)
+    ]
+    seen: list[int] = []
+
+    def run_fake(_: FeatureExtractor, some: Sequence[Recording]) -> ExtractionSummary:
+        seen.append(len(some))
+        windows = 12 * len(some)
+        return ExtractionSummary(
+            fingerprints={},
+            computed=[],
+            kept=[],
+            failed={},
+            audio_s=0.0,
+            windows=windows,
+            # The first run pays for what is loaded once.
+            seconds=windows * 0.25 + (100.0 if len(seen) == 1 else 0.0),
+            inference_s=0.0,
+            encoder="",
+            batch_size=4,
+        )
+
+    estimate = estimate_extraction_time(extractor, corpus, sample_s=30.0, run=run_fake)
+    # 2 s have 3 windows of 1 s, 12 s have 23, 22 s have 43.
+    assert estimate.windows == 10 * (3 + 23 + 43)
+    assert estimate.seconds == pytest.approx(0.25 * estimate.windows)
+    assert seen == [1, 4, 8]
+    assert estimate.sampled == 12 * 12
+
+
+def test_the_estimate_really_extracts_and_leaves_nothing(
+    extractor: FeatureExtractor, recordings: list[Recording]
+) -> None:
+    estimate = estimate_extraction_time(extractor, recordings, sample_s=0.0001)
+    assert estimate.sampled == estimate.windows == 12
+    assert estimate.seconds > 0
+    gone = [replace(r, audio="nowhere.wav") for r in recordings]
+    with pytest.raises(DatasetError, match="none of 3 recordings"):
+        estimate_extraction_time(extractor, gone)
 
 
 def test_unknown_views_are_refused(tmp_path: Path, extractor: FeatureExtractor) -> None:

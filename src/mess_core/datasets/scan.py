@@ -1,9 +1,9 @@
 """Scanning a dataset into its recording table: the one place that looks into audio files.
 
 Every file is hashed and decoded once; the facts are kept beside the table in
-``{dataset}.scan.json``, and a file whose size and modification time have not changed since is not
-read again. A file that cannot be used stays in the table with a status and a reason, and is listed
-in ``{dataset}.problems.tsv``; it never stops the scan.
+``{dataset}.scan.json``, and a file whose size and modification time have not changed since it was
+read is not read again. A file that cannot be used stays in the table with a status and a reason,
+and is listed in ``{dataset}.problems.tsv``; it never stops the scan.
 """
 
 __all__ = ["ScanReport", "scan_dataset"]
@@ -36,7 +36,7 @@ class ScanReport:
     recordings : tuple of Recording
         All rows of the table.
     read : int
-        How many audio files were read; the others were unchanged.
+        How many audio files were read; the others were unchanged or could not be read.
     """
 
     recordings: tuple[Recording, ...]
@@ -103,7 +103,8 @@ def scan_dataset(
     report = ScanReport(
         tuple(sorted(judge(rows, min_duration_s), key=lambda r: r.recording_id)),
         read=sum(
-            fact is not known.get(s.recording_id) for s, fact in zip(sources, facts, strict=True)
+            fact is not known.get(s.recording_id) and fact["audio_sha256"] != ""
+            for s, fact in zip(sources, facts, strict=True)
         ),
     )
     _write(layout, report, {s.recording_id: f for s, f in zip(sources, facts, strict=True)})
@@ -124,23 +125,21 @@ def _look(source: Source, known: dict[str, Any] | None) -> dict[str, Any]:
         "audio": _stamp(source.audio),
         "midi": _stamp(source.midi) if source.midi else None,
     }
-    if known is not None and all(known.get(key) == value for key, value in seen.items()):
+    # What could not be read may be readable now: permissions leave no trace in size and time.
+    if known and known["audio_sha256"] and all(known.get(k) == v for k, v in seen.items()):
         return known
     midi_sha256, midi_reason = _look_at_midi(source.midi)
+    sha256 = _sha256(source.audio)
     status, reason, duration_s = "ok", "", 0.0
     try:
         duration_s = validate_audio_file(source.audio).duration_s
     except AudioError as error:
         status, reason = error.status, str(error)
-    except OSError as error:
-        status, reason = "unreadable", f"{source.audio}: {error.strerror or error}"
     if not str(source.audio).isprintable():
         status, reason = (
             "unreadable",
             f"{str(source.audio)!r}: has a character in its name that no table can hold; rename it",
         )
-    readable = source.audio.is_file() and os.access(source.audio, os.R_OK)
-    sha256 = file_sha256(source.audio) if readable else ""
     return {
         **seen,
         "audio_sha256": sha256,
@@ -151,6 +150,14 @@ def _look(source: Source, known: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
+def _sha256(path: Path) -> str:
+    """Return the hash of a file's content, or nothing where it cannot be read."""
+    try:
+        return file_sha256(path) if path.is_file() else ""
+    except OSError:
+        return ""
+
+
 def _look_at_midi(midi: Path | None) -> tuple[str, str]:
     """Return the file's hash, or why it is left out."""
     if midi is None:
@@ -159,9 +166,9 @@ def _look_at_midi(midi: Path | None) -> tuple[str, str]:
 
     try:
         read_performance(midi)
-    except MidiError as error:
+        return file_sha256(midi), ""
+    except (MidiError, OSError) as error:
         return "", f"MIDI left out: {error}"
-    return file_sha256(midi), ""
 
 
 def _stamp(path: Path) -> list[str | int] | None:

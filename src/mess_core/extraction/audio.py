@@ -1,8 +1,16 @@
-"""Audio files to mono samples at one rate, and samples to windows.
+"""Audio files to mono samples at one rate, and samples to windows, both as streams.
 
-Conventions: samples are float32 in [-1, 1], mono (the mean of all channels), shape ``[n]``; times
-are seconds. soundfile decodes whatever libsndfile reads (WAV, FLAC, Ogg, MP3, AIFF, any rate,
-channel count and sample format); torchaudio resamples (Kaiser-windowed sinc, its defaults).
+Conventions: samples are float32, full scale is 1, mono (the mean of all channels), shape ``[n]``;
+times are seconds, positions are samples. soundfile decodes whatever libsndfile reads (WAV, FLAC,
+Ogg, MP3, AIFF, any rate, channel count and sample format, whatever the file's name ends with).
+
+A file whose rate differs is resampled by `torchaudio.transforms.Resample` with its defaults: sinc
+interpolation under a Hann window (``sinc_interp_hann``) of 6 zero crossings on each side
+(``lowpass_filter_width``), which cuts off at 0.99 of the lower Nyquist frequency (``rolloff``). The
+signal counts as zero before its beginning and after its end. *N* samples become ``ceil(N * target /
+source)``. `stream_audio` gives what the resampler makes of the whole signal, block by block in
+memory that does not depend on the file's length; where the result is longer than some 10 seconds,
+torchaudio itself rounds that length in float32 and may return one or a few samples more or less.
 
 Windows have equal length, because padding would change MERT's features (group norm over time):
 
@@ -11,8 +19,8 @@ Windows have equal length, because padding would change MERT's features (group n
   the recording (it overlaps its neighbour more than the others do);
 * a recording shorter than one window has no features: it is refused as ``too_short``.
 
-A file that is cut off is noticed where its format says how long it should be (WAV, AIFF, FLAC, most
-MP3); an Ogg file that ends at a page's end looks like a shorter one.
+A file that is cut off is noticed where its format says how long it should be (WAV, RF64, W64, AIFF,
+CAF, FLAC, most MP3); an Ogg file that ends at a page's end looks like a shorter one.
 """
 
 __all__ = [
@@ -22,15 +30,19 @@ __all__ = [
     "load_audio",
     "segment_audio",
     "segment_starts",
+    "stream_audio",
+    "stream_windows",
     "validate_audio_file",
 ]
 
 import os
+import stat
 import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,17 +51,16 @@ import soundfile
 from mess_core.errors import AudioError
 from mess_core.recordings import too_short
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 #: A recording whose highest sample is below this level (dB re full scale) counts as silent: it lies
 #: between the noise of 16-bit dither (about -90) and the softest concert recordings (about -30).
 SILENCE_DBFS = -60.0
 
 # Largest number of samples after which a resampler's phases repeat.
 _MAX_PHASES = 4000
+# Samples per channel that are decoded at a time, about 5 s: 1 MB a channel.
 _BLOCK_FRAMES = 1 << 18
-_UNKNOWN_SIZES = (0, 0xFFFFFFFF)
+# Sample rates outside these (Hz) come from damaged headers.
+_RATES = range(1_000, 1_000_001)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,33 +105,17 @@ def validate_audio_file(path: Path, *, min_duration_s: float = 0.0) -> AudioInfo
         With `AudioError.status` ``missing``, ``empty``, ``unreadable``, ``truncated``,
         ``not_finite``, ``silent`` or ``too_short``.
     """
-    _check_bytes(path)
     frames, peak = 0, 0.0
     with _opened(path) as file:
         for block in _blocks(path, file):
-            if not np.isfinite(block).all():
-                raise AudioError(
-                    f"{path}: holds samples that are not finite numbers (NaN or infinity) within "
-                    f"{frames / file.samplerate:.1f} to "
-                    f"{(frames + len(block)) / file.samplerate:.1f} s; export it again",
-                    status="not_finite",
-                )
             frames += len(block)
             peak = max(peak, float(np.abs(block).max()))
         info = AudioInfo(frames / file.samplerate, file.samplerate, file.channels, peak)
-        if frames < file.frames:
-            raise AudioError(
-                f"{path}: ends after {info.duration_s:.2f} s of the "
-                f"{file.frames / file.samplerate:.2f} s that its header promises; copy it again",
-                status="truncated",
-            )
     _check_content(path, info, min_duration_s)
     return info
 
 
 def _check_content(path: Path, info: AudioInfo, min_duration_s: float) -> None:
-    if info.duration_s == 0:
-        raise AudioError(f"{path}: holds no samples; remove it or export it again", status="empty")
     if info.duration_s < min_duration_s:
         raise AudioError(too_short(path, info.duration_s, min_duration_s), status="too_short")
     if info.peak < 10 ** (SILENCE_DBFS / 20):
@@ -132,55 +127,150 @@ def _check_content(path: Path, info: AudioInfo, min_duration_s: float) -> None:
         )
 
 
-def _check_bytes(path: Path) -> None:
-    if not path.is_file():
-        raise AudioError(f"{path}: does not exist or is not a file", status="missing")
-    size = path.stat().st_size
-    if size == 0:
-        raise AudioError(f"{path}: is empty (0 bytes); copy it again", status="empty")
-    # libsndfile silently shortens a RIFF or AIFF file whose data chunk is cut off.
-    with path.open("rb") as file:
-        head = file.read(8)
-    order = {b"RIFF": "little", b"FORM": "big"}.get(head[:4])
-    if order is None or len(head) < 8:
-        return
-    declared = int.from_bytes(head[4:], "little" if order == "little" else "big")
-    if declared not in _UNKNOWN_SIZES and declared + 8 > size:
-        raise AudioError(
-            f"{path}: has {size} of the {declared + 8} bytes that its header promises; "
-            "copy it again",
-            status="truncated",
-        )
-
-
 def _opened(path: Path) -> Any:
+    """Open a file that is there, whole as far as its size tells, and audio."""
     try:
-        return soundfile.SoundFile(os.fsencode(path))
+        _check_file(path)
+    except OSError as error:
+        raise _no_access(path, error) from None
+    try:
+        file = soundfile.SoundFile(os.fsencode(path))
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         raise AudioError(
             f"{path}: is not audio that libsndfile can read ({_cause(error)}); "
             "use WAV, FLAC, Ogg, MP3 or AIFF"
         ) from None
+    if file.samplerate not in _RATES:
+        file.close()
+        raise AudioError(
+            f"{path}: has {file.samplerate} samples per second by its header, which should be "
+            f"{_RATES[0]} to {_RATES[-1]}; copy it again or correct its header"
+        )
+    return file
+
+
+def _check_file(path: Path) -> None:
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "no regular file"
+        raise AudioError(f"{path}: is {kind}, audio was expected; rename it or move it elsewhere")
+    if facts.st_size == 0:
+        raise AudioError(f"{path}: is empty (0 bytes); copy it again", status="empty")
+    with path.open("rb") as file:
+        declared = _declared_size(file.read(28))
+    # libsndfile silently shortens such a file when its data are cut off.
+    if declared > facts.st_size:
+        raise AudioError(
+            f"{path}: has {facts.st_size} of the {declared} bytes that its header promises; "
+            "copy it again",
+            status="truncated",
+        )
+
+
+def _declared_size(head: bytes) -> int:
+    """Return how many bytes a WAV, AIFF, RF64 or W64 file should have, 0 where it does not say."""
+    fields = {
+        b"RIFF": head[4:8],
+        b"FORM": head[7:3:-1],
+        b"RF64": head[20:28],
+        b"riff": head[16:24],
+    }
+    kind = head[:4]
+    size = fields.get(kind, b"")
+    if not size.strip(b"\xff"):  # all ones: a stream whose end was not known
+        return 0
+    return int.from_bytes(size, "little") + (0 if kind == b"riff" else 8)
+
+
+def _no_access(path: Path, error: OSError) -> AudioError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        what = "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
+        return AudioError(
+            f"{path}: {what}; put the file back, or run `mess recordings` again if it is gone",
+            status="missing",
+        )
+    if isinstance(error, PermissionError):
+        return AudioError(
+            f"{path}: this user has no permission to read it; give it (`chmod a+r` on the file, "
+            "`chmod a+x` on its folders)"
+        )
+    return AudioError(
+        f"{path}: cannot be read ({error.strerror or error}); check the path and its disk"
+    )
 
 
 def _cause(error: Exception) -> str:
     return str(getattr(error, "error_string", error)).rstrip(".")
 
 
-def _blocks(path: Path, file: Any) -> "Iterator[npt.NDArray[np.float32]]":
-    """Yield the file's samples as ``[frames, channels]`` blocks."""
-    while True:
-        try:
-            block = file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
+def _blocks(path: Path, file: Any) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield all samples of an open file as ``[frames, channels]`` blocks of finite numbers."""
+    frames = 0
+    while len(block := _read_block(path, file)):
+        finite = np.isfinite(block)
+        if not finite.all():
+            first = frames + int(np.argmin(finite.all(axis=1)))
             raise AudioError(
-                f"{path}: cannot be decoded after {file.tell() / file.samplerate:.1f} s "
-                f"({_cause(error)}); it may be cut off or damaged",
-                status="truncated",
-            ) from None
-        if not len(block):
-            return
+                f"{path}: is not finite (NaN or infinity) at {first / file.samplerate:.3f} s; "
+                "export it again",
+                status="not_finite",
+            )
+        frames += len(block)
         yield block
+    if frames < file.frames:
+        raise AudioError(
+            f"{path}: ends after {frames / file.samplerate:.2f} s of the "
+            f"{file.frames / file.samplerate:.2f} s that its header promises; copy it again",
+            status="truncated",
+        )
+    if not frames:
+        raise AudioError(f"{path}: holds no samples; remove it or export it again", status="empty")
+
+
+def _read_block(path: Path, file: Any) -> npt.NDArray[np.float32]:
+    try:
+        block: npt.NDArray[np.float32] = file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(
+            f"{path}: cannot be decoded after {file.tell() / file.samplerate:.1f} s "
+            f"({_cause(error)}); it may be cut off or damaged",
+            status="truncated",
+        ) from None
+    return block
+
+
+def stream_audio(path: Path, *, sample_rate: int = 24_000) -> Iterator[npt.NDArray[np.float32]]:
+    """Decode a file to mono samples at ``sample_rate``, block by block in constant memory.
+
+    Parameters
+    ----------
+    path : Path
+        Any file that libsndfile reads.
+    sample_rate : int
+        Samples per second of the result.
+
+    Yields
+    ------
+    ndarray of float32 [shape=(k,)]
+        The mean of all channels; k varies and is at least 1. Blocks are the caller's to keep.
+
+    Raises
+    ------
+    AudioError
+        While iterating: if the file is missing, may not be read, is empty or cut off, cannot be
+        decoded, or has samples that are not finite. Blocks before a bad place were already given.
+
+    See Also
+    --------
+    load_audio : the same as one array
+    stream_windows : cuts the blocks into windows
+    """
+    with _opened(path) as file:
+        mono = (block.mean(axis=1) for block in _blocks(path, file))
+        if _ratio(file.samplerate, sample_rate) == (1, 1):
+            yield from mono
+        else:
+            yield from _resampled(mono, get_resampler(file.samplerate, sample_rate))
 
 
 def load_audio(path: Path, *, sample_rate: int = 24_000) -> npt.NDArray[np.float32]:
@@ -201,29 +291,42 @@ def load_audio(path: Path, *, sample_rate: int = 24_000) -> npt.NDArray[np.float
     Raises
     ------
     AudioError
-        If the file is missing, empty, cut off, cannot be decoded, or has samples that are not
-        finite.
+        As `stream_audio`.
     """
-    _check_bytes(path)
-    with _opened(path) as file:
-        blocks = [block.mean(axis=1) for block in _blocks(path, file)]
-        rate = file.samplerate
-    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: holds samples that are not finite", status="not_finite")
-    return _resample(samples, rate, sample_rate)
+    return np.concatenate(list(stream_audio(path, sample_rate=sample_rate)))
 
 
-def _resample(
-    samples: npt.NDArray[np.float32], source_rate: int, target_rate: int
-) -> npt.NDArray[np.float32]:
-    if source_rate == target_rate or not len(samples):
-        return samples
+def _resampled(
+    blocks: Iterable[npt.NDArray[np.float32]], resampler: Any
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield what the resampler would make of all blocks joined.
+
+    Every ``source`` samples become ``target`` samples, by the same kernel, which reaches ``width``
+    samples before them and behind them. So blocks that begin at a multiple of ``source`` give the
+    whole signal's result, except where the kernel reaches over their edges: that is cut away.
+    """
+    source, target, width = resampler.orig_freq, resampler.new_freq, resampler.width
+    context = -(-width // source)  # in periods of `source` samples
+    held = np.zeros(context * source, np.float32)
+    n_in = n_out = 0
+    for block in blocks:
+        n_in += len(block)
+        held = np.concatenate([held, block])
+        periods = (len(held) - width) // source - context
+        if periods > 0:
+            yield _run(resampler, held)[context * target : (context + periods) * target]
+            held = held[periods * source :]
+            n_out += periods * target
+    last = -(-n_in * target // source) - n_out
+    held = np.pad(held, (0, source))  # so that torchaudio's rounding of lengths takes nothing away
+    yield _run(resampler, held)[context * target : context * target + last]
+
+
+def _run(resampler: Any, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     import torch
 
     with torch.inference_mode():
-        result = get_resampler(source_rate, target_rate)(torch.from_numpy(samples))
-    return np.asarray(result.numpy(), np.float32)
+        return np.asarray(resampler(torch.from_numpy(samples)).numpy())
 
 
 _resamplers: dict[tuple[int, int], Any] = {}
@@ -238,17 +341,20 @@ def get_resampler(source_rate: int, target_rate: int) -> Any:
     is taken for the nearest ratio of numbers up to 4000: exact for all common rates, and never off
     by more than 0.02 % (a third of a cent).
     """
-    low, high = sorted((source_rate, target_rate))
-    ratio = Fraction(low, high).limit_denominator(_MAX_PHASES)
-    key = (ratio.denominator, ratio.numerator)
-    if source_rate < target_rate:
-        key = key[::-1]
+    key = _ratio(source_rate, target_rate)
     with _resamplers_lock:
         if key not in _resamplers:
             from torchaudio.transforms import Resample
 
             _resamplers[key] = Resample(*key)
         return _resamplers[key]
+
+
+def _ratio(source_rate: int, target_rate: int) -> tuple[int, int]:
+    low, high = sorted((source_rate, target_rate))
+    ratio = Fraction(low, high).limit_denominator(_MAX_PHASES)
+    small, large = ratio.numerator, ratio.denominator
+    return (small, large) if source_rate < target_rate else (large, small)
 
 
 def segment_starts(
@@ -277,21 +383,26 @@ def segment_starts(
     AudioError
         If the recording is shorter than one window (``too_short``), or a setting is out of range.
     """
+    window, hop = _window_and_hop(sample_rate, window_s, overlap)
+    if n_samples < window:
+        raise AudioError(
+            f"the recording has {n_samples / sample_rate:.2f} s, shorter than one window of "
+            f"{window_s:g} s; use a longer excerpt or a shorter window",
+            status="too_short",
+        )
+    starts = np.arange(0, n_samples - window + 1, hop, dtype=np.int64)
+    last = n_samples - window
+    return starts if starts[-1] == last else np.append(starts, last)
+
+
+def _window_and_hop(sample_rate: int, window_s: float, overlap: float) -> tuple[int, int]:
     if not 0 <= overlap < 1:
         raise AudioError(f"overlap is {overlap}, it must be at least 0 and below 1")
     window = round(window_s * sample_rate)
     hop = round(window * (1 - overlap))
     if window < 1 or hop < 1:
         raise AudioError(f"a window of {window_s} s with overlap {overlap} moves by no sample")
-    if n_samples < window:
-        raise AudioError(
-            f"the recording has {n_samples / sample_rate:.2f} s, shorter than one window of "
-            f"{window_s:g} s",
-            status="too_short",
-        )
-    starts = np.arange(0, n_samples - window + 1, hop, dtype=np.int64)
-    last = n_samples - window
-    return starts if starts[-1] == last else np.append(starts, last)
+    return window, hop
 
 
 def segment_audio(
@@ -326,3 +437,54 @@ def segment_audio(
     )
     windows = np.lib.stride_tricks.sliding_window_view(samples, round(window_s * sample_rate))
     return windows[starts]
+
+
+def stream_windows(
+    blocks: Iterable[npt.NDArray[np.float32]],
+    *,
+    sample_rate: int,
+    window_s: float = 5.0,
+    overlap: float = 0.5,
+) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """Cut a stream of samples into the windows of `segment_audio`.
+
+    Holds about one window and one block, however long the stream is.
+
+    Parameters
+    ----------
+    blocks : iterable of ndarray of float32 [shape=(k,)]
+        Consecutive mono samples, as `stream_audio` gives them; k may vary.
+    sample_rate, window_s, overlap
+        As in `segment_starts`.
+
+    Yields
+    ------
+    start : int
+        Where the window starts, in samples.
+    window : ndarray of float32 [shape=(window,)]
+        A contiguous copy of its samples, the caller's to keep.
+
+    Raises
+    ------
+    AudioError
+        While iterating: as `segment_starts`. That the stream is shorter than one window is known
+        only at its end.
+    """
+    window, hop = _window_and_hop(sample_rate, window_s, overlap)
+    held = np.zeros(0, np.float32)
+    first = 0  # where `held` starts
+    start = 0  # where the next window of the grid starts
+    for block in blocks:
+        held = np.concatenate([held, block])
+        end = first + len(held)
+        while start + window <= end:
+            yield start, held[start - first : start - first + window].copy()
+            start += hop
+        # The last `window` samples may be the tail's window; the grid's next starts among them.
+        first = max(first, end - window)
+        held = held[-window:].copy()
+    starts = segment_starts(
+        first + len(held), sample_rate=sample_rate, window_s=window_s, overlap=overlap
+    )
+    if starts[-1] != start - hop:
+        yield first, held

@@ -1,7 +1,8 @@
 """One recording's samples to its features."""
 
-__all__ = ["FeatureExtractor", "Features"]
+__all__ = ["FeatureExtractor", "Features", "aggregate"]
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import AudioError
-from mess_core.extraction.audio import load_audio, segment_audio, segment_starts
+from mess_core.extraction.audio import (
+    segment_audio,
+    segment_starts,
+    stream_audio,
+    stream_windows,
+)
+from mess_core.extraction.batching import Batcher
 from mess_core.extraction.encoder import MertEncoder, load_encoder
 
-_BATCH_SIZES = {"cuda": 16, "mps": 8, "cpu": 4}
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -29,24 +36,19 @@ class Features:
         All frames, where they were asked for (about 15 MB a window for MERT-v1-95M).
     """
 
-    segments: npt.NDArray[np.float32]
+    segments: Floats
     starts_s: npt.NDArray[np.float64]
-    raw: npt.NDArray[np.float32] | None = None
+    raw: Floats | None = None
 
     @property
-    def aggregated(self) -> npt.NDArray[np.float32]:
+    def aggregated(self) -> Floats:
         """Mean over the segments, float32 [shape=(L, D)]."""
         return aggregate(self.segments)
 
 
-def aggregate(segments: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def aggregate(segments: Floats) -> Floats:
     """Return the mean over segments, [S, L, D] to [L, D]."""
     return np.asarray(segments.mean(axis=0, dtype=np.float64), np.float32)
-
-
-def pool(raw: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return the mean over frames, [S, L, T, D] to [S, L, D], window by window."""
-    return np.stack([window.mean(axis=1, dtype=np.float64) for window in raw]).astype(np.float32)
 
 
 class FeatureExtractor:
@@ -61,11 +63,10 @@ class FeatureExtractor:
     overlap : float
         Share of a window that it has in common with the next.
     batch_size : int, optional
-        Windows per run of the model; by default 16 on CUDA, 8 on MPS and 4 on a CPU.
-    models : Path
-        Where the bundled encoder's folder is made.
-    device : str
-        ``auto`` or a torch device; used when ``encoder`` is a name.
+        Windows per run of the model; by default 16 on CUDA, 8 on MPS and 4 on a CPU. It is halved
+        where memory runs out.
+    models, device, precision, threads
+        As in `load_encoder`; used when ``encoder`` is a name.
     """
 
     def __init__(
@@ -77,15 +78,58 @@ class FeatureExtractor:
         batch_size: int | None = None,
         models: Path = Path("data/models"),
         device: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
     ) -> None:
         if isinstance(encoder, str):
-            encoder = load_encoder(encoder, models=models, device=device)
+            encoder = load_encoder(
+                encoder,
+                models=models,
+                device=device,
+                precision=precision,
+                window_s=window_s,
+                threads=threads,
+            )
         self.encoder = encoder
         self.window_s = window_s
         self.overlap = overlap
-        self.batch_size = batch_size or _BATCH_SIZES.get(encoder.device.type, 4)
+        self.batcher = Batcher(encoder.engine, batch_size)
 
-    def extract(self, samples: npt.NDArray[np.float32], *, raw: bool = False) -> Features:
+    def windows(self, path: Path) -> Iterator[tuple[int, Floats]]:
+        """Decode an audio file of any rate and channel count as a stream of windows.
+
+        Yields
+        ------
+        int
+            Where the window starts, in samples at the encoder's rate.
+        ndarray of float32 [shape=(samples,)]
+            The window, mono.
+
+        Raises
+        ------
+        AudioError
+            If the file cannot be read, or is shorter than one window.
+        """
+        rate = self.encoder.spec.sample_rate
+        return stream_windows(
+            stream_audio(path, sample_rate=rate),
+            sample_rate=rate,
+            window_s=self.window_s,
+            overlap=self.overlap,
+        )
+
+    def count_windows(self, duration_s: float) -> int:
+        """Return how many windows a recording of some length has, 0 if it is too short."""
+        rate = self.encoder.spec.sample_rate
+        samples = round(duration_s * rate)
+        if samples < round(self.window_s * rate):
+            return 0
+        starts = segment_starts(
+            samples, sample_rate=rate, window_s=self.window_s, overlap=self.overlap
+        )
+        return len(starts)
+
+    def extract(self, samples: Floats, *, raw: bool = False) -> Features:
         """Return the features of mono samples at the encoder's rate.
 
         Parameters
@@ -111,16 +155,7 @@ class FeatureExtractor:
         starts = segment_starts(
             len(samples), sample_rate=rate, window_s=self.window_s, overlap=self.overlap
         )
-        run = self.encoder.hidden_states if raw else self.encoder.pooled
-        result = np.concatenate(
-            [
-                run(windows[first : first + self.batch_size])
-                for first in range(0, len(windows), self.batch_size)
-            ]
-        )
-        if raw:
-            return Features(segments=pool(result), starts_s=starts / rate, raw=result)
-        return Features(segments=result, starts_s=starts / rate)
+        return self._features(zip(starts.tolist(), windows, strict=True), raw=raw)
 
     def extract_file(self, path: Path, *, raw: bool = False) -> Features:
         """Return the features of an audio file of any rate and channel count.
@@ -129,5 +164,15 @@ class FeatureExtractor:
         ------
         AudioError
             If the file cannot be read, or is shorter than one window.
+        EncoderError
+            If the model's output is not finite.
         """
-        return self.extract(load_audio(path, sample_rate=self.encoder.spec.sample_rate), raw=raw)
+        return self._features(self.windows(path), raw=raw)
+
+    def _features(self, windows: Iterator[tuple[int, Floats]], *, raw: bool) -> Features:
+        starts, pooled, frames = zip(*self.batcher.run(windows, raw=raw), strict=True)
+        return Features(
+            segments=self.encoder.finite(np.stack(pooled)),
+            starts_s=np.array(starts) / self.encoder.spec.sample_rate,
+            raw=self.encoder.finite(np.stack(frames)) if raw else None,
+        )

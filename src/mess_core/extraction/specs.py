@@ -60,7 +60,9 @@ class MertSpec:
 
 
 # MERT-v1: Li et al., "MERT: Acoustic Music Understanding Model with Large-Scale Self-supervised
-# Training", ICLR 2024; rates, layers and dims from the models' cards.
+# Training", ICLR 2024; rates, layers and dims from the models' cards. Revisions, and the hash of
+# the 95M weights (377,552,987 bytes of pytorch_model.bin), are those that several public projects
+# pin independently; for the 330M weights no published hash was found.
 MODELS: dict[str, MertSpec] = {
     spec.name: spec
     for spec in (
@@ -82,13 +84,13 @@ MODELS: dict[str, MertSpec] = {
             name="MERT-v1-95M",
             source="hub",
             location="m-a-p/MERT-v1-95M",
-            revision="main",
+            revision="12af15fef9d0ac838c3f475bfbbf26d2060dd4f5",
             sample_rate=24_000,
             frame_rate=75.0,
             layers=13,
             dims=768,
             window_s=5.0,
-            weights_sha256=None,
+            weights_sha256="a2b8b747f72c06e0595aeae41ae5473f4364938c6b39b2c58be38c48e6bd3fcd",
             licence="CC-BY-NC-4.0",
             trained=True,
         ),
@@ -96,7 +98,7 @@ MODELS: dict[str, MertSpec] = {
             name="MERT-v1-330M",
             source="hub",
             location="m-a-p/MERT-v1-330M",
-            revision="main",
+            revision="5240c2708a5acaee1007f43fb9735c7dcd0b78c9",
             sample_rate=24_000,
             frame_rate=75.0,
             layers=25,

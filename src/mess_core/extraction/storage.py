@@ -1,4 +1,7 @@
-"""Features on disk: float32 ``.npy`` files, one per recording and view (`layout.VIEWS`)."""
+"""Features on disk: ``.npy`` files, one per recording and view (`layout.VIEWS`).
+
+They are float32; ``raw`` may also be float16.
+"""
 
 __all__ = [
     "features_exist",
@@ -73,10 +76,11 @@ def read_features(path: Path, *, view: str) -> npt.NDArray[np.float32]:
         raise StorageError(f"{path} does not exist; run snakemake to make it") from None
     except (ValueError, EOFError, OSError) as error:
         raise StorageError(f"{path} is damaged ({error}); {again}") from None
-    if array.ndim != _DIMENSIONS[view] or array.dtype != np.float32 or 0 in array.shape:
+    dtypes = ("float32", "float16") if view == "raw" else ("float32",)
+    if array.ndim != _DIMENSIONS[view] or array.dtype.name not in dtypes or 0 in array.shape:
         raise StorageError(
-            f"{path} holds {array.dtype} {array.shape}, {view} features are float32 with "
-            f"{_DIMENSIONS[view]} dimensions; {again}"
+            f"{path} holds {array.dtype} {array.shape}, {view} features are "
+            f"{' or '.join(dtypes)} with {_DIMENSIONS[view]} dimensions; {again}"
         )
     if view != "raw" and not np.isfinite(array).all():
         raise StorageError(f"{path} holds values that are not finite; {again}")

@@ -1,0 +1,274 @@
+"""A checkpoint on disk: found by name, fetched where it is missing, and read without torch.
+
+A folder in MERT's form holds ``config.json``, ``preprocessor_config.json`` and the weights
+(``model.safetensors`` or ``pytorch_model.bin``). No code from it runs. Its configuration is read
+strictly: a switch that `HubertModel` would not follow is an error, since the model would then
+compute something else than the one that was trained.
+"""
+
+__all__ = ["Checkpoint", "fetch_model", "find_checkpoint"]
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from filelock import FileLock
+
+from mess_core.errors import EncoderError
+from mess_core.extraction.bundled import make_demo_encoder
+from mess_core.extraction.specs import MertSpec, read_model_json, resolve_spec
+from mess_core.files import file_sha256, fingerprint
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_CONFIGS = ("config.json", "preprocessor_config.json")
+
+# What HuBERT's computation, or the set of its tensors, depends on (transformers' HubertConfig).
+_HUBERT = frozenset(
+    {
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "hidden_act",
+        "layer_norm_eps",
+        "feat_extract_norm",
+        "feat_proj_layer_norm",
+        "feat_extract_activation",
+        "conv_dim",
+        "conv_stride",
+        "conv_kernel",
+        "conv_bias",
+        "num_conv_pos_embeddings",
+        "num_conv_pos_embedding_groups",
+        "conv_pos_batch_norm",
+        "do_stable_layer_norm",
+        "mask_time_prob",
+        "mask_feature_prob",
+    }
+)
+# What matters in training only, to other heads, or to libraries. `attention_relax` divides the
+# attention's logits by a number, subtracts their maximum and multiplies them again: a softmax does
+# not see it (MARBLE's MusicHubert.py, and a test here).
+_INERT = frozenset(
+    {
+        "activation_dropout",
+        "apply_spec_augment",
+        "attention_dropout",
+        "feat_extract_dropout",
+        "feat_proj_dropout",
+        "final_dropout",
+        "hidden_dropout",
+        "hidden_dropout_prob",
+        "layerdrop",
+        "initializer_range",
+        "gradient_checkpointing",
+        "ctc_loss_reduction",
+        "ctc_zero_infinity",
+        "classifier_proj_size",
+        "use_weighted_layer_sum",
+        "vocab_size",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "tokenizer_class",
+        "num_feat_extract_layers",
+        "sample_rate",
+        "feature_extractor_cqt_bins",
+        "attention_relax",
+        "auto_map",
+        "architectures",
+        "model_type",
+        "torch_dtype",
+        "dtype",
+        "transformers_version",
+        "license",
+    }
+)
+_INERT_PREFIXES = ("_", "mask_feature_", "mask_time_", "mask_channel_", "mess_")
+_MODEL_TYPES = ("mert_model", "hubert")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model folder that can be loaded exactly.
+
+    Attributes
+    ----------
+    spec : MertSpec
+        Its facts, with the weights' SHA-256.
+    folder : Path
+        Where it lies.
+    weights : Path
+        The weights file in it.
+    config : dict
+        What `transformers.HubertConfig` is made of.
+    normalize : bool
+        Whether every window is brought to mean 0 and variance 1 first (``do_normalize``).
+    """
+
+    spec: MertSpec
+    folder: Path
+    weights: Path
+    config: dict[str, Any]
+    normalize: bool
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that the model's output depends on, besides its input and precision."""
+        facts = {"weights": self.spec.weights_sha256, "normalize": self.normalize}
+        return fingerprint({**facts, "config": self.config})
+
+
+def find_checkpoint(name: str, *, models: Path = Path("data/models")) -> Checkpoint:
+    """Find a model's folder, fetching it where it is missing, and check what can be read of it.
+
+    Parameters
+    ----------
+    name : str
+        A name in `specs.MODELS` or a local folder in MERT's form.
+    models : Path
+        Where fetched models and the bundled one are kept.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    EncoderError
+        If the model is not to be had, its weights are not those that are pinned, or its
+        configuration asks for parts that HuBERT does not have.
+    """
+    spec = resolve_spec(name)
+    if spec.source == "bundled":
+        folder = make_demo_encoder(models / spec.name)
+    elif spec.source == "hub":
+        folder = fetch_model(spec, models=models)
+    else:
+        folder = Path(spec.location).expanduser()
+    return read_checkpoint(folder, spec)
+
+
+def read_checkpoint(folder: Path, spec: MertSpec) -> Checkpoint:
+    """Check a folder against its spec and read its configuration; see `find_checkpoint`."""
+    weights = _weights_file(folder)
+    sha256 = file_sha256(weights)
+    if spec.weights_sha256 not in (None, sha256):
+        raise EncoderError(
+            f"{weights}: its SHA-256 is {sha256}, {spec.name} has {spec.weights_sha256}; "
+            "remove the folder and get it again"
+        )
+    config = read_model_json(folder / "config.json")
+    _refuse_foreign_parts(folder / "config.json", config)
+    preprocessor = read_model_json(folder / "preprocessor_config.json")
+    _check_facts(folder, spec, config, preprocessor)
+    facts = {key: value for key, value in config.items() if key in _HUBERT}
+    # transformers 4.48 on reads it for every HuBERT, and MERT's configs do not have it.
+    facts.setdefault("conv_pos_batch_norm", False)
+    return Checkpoint(
+        spec=replace(spec, weights_sha256=sha256),
+        folder=folder,
+        weights=weights,
+        config=facts,
+        normalize=bool(preprocessor.get("do_normalize", True)),
+    )
+
+
+def _weights_file(folder: Path) -> Path:
+    for name in _WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise EncoderError(f"{folder} holds no weights; expected {' or '.join(_WEIGHTS)}")
+
+
+def _refuse_foreign_parts(path: Path, config: dict[str, Any]) -> None:
+    if config.get("model_type") not in _MODEL_TYPES:
+        raise EncoderError(
+            f"{path}: model_type is {config.get('model_type')!r}; only "
+            f"{' and '.join(_MODEL_TYPES)} can be loaded exactly"
+        )
+    for key, value in config.items():
+        known = key in _HUBERT or key in _INERT or key.startswith(_INERT_PREFIXES)
+        if not known and value not in (None, False):
+            raise EncoderError(
+                f"{path}: {key} is {value!r}, which HuBERT does not have; only checkpoints "
+                "without it can be loaded exactly"
+            )
+
+
+def _check_facts(
+    folder: Path, spec: MertSpec, config: dict[str, Any], preprocessor: dict[str, Any]
+) -> None:
+    found = (
+        config.get("num_hidden_layers", -1) + 1,
+        config.get("hidden_size"),
+        preprocessor.get("sampling_rate"),
+    )
+    expected = (spec.layers, spec.dims, spec.sample_rate)
+    if found != expected:
+        raise EncoderError(
+            f"{folder}: its configuration says (layers, dims, samples per second) are {found}, "
+            f"{spec.name} has {expected}; it is another model's folder"
+        )
+
+
+def fetch_model(
+    spec: MertSpec, *, models: Path = Path("data/models"), source: Path | None = None
+) -> Path:
+    """Bring a model into the models folder: from a folder, the hub's cache, or the hub.
+
+    Parameters
+    ----------
+    spec : MertSpec
+        A model of the hub, at its pinned revision.
+    models : Path
+        Gets the folder ``{name}``. What is there already is left as it is.
+    source : Path, optional
+        A copy of the model's folder to take instead of asking the hub.
+
+    Returns
+    -------
+    Path
+        The model's folder.
+
+    Raises
+    ------
+    EncoderError
+        If the model is not to be had, or what was had is not the pinned one; then nothing is kept.
+    """
+    folder = models / spec.name
+    if folder.exists():
+        return folder
+    models.mkdir(parents=True, exist_ok=True)
+    with FileLock(models / f".{spec.name}.lock"):
+        if not folder.exists():
+            found = source or _from_hub(spec)
+            with TemporaryDirectory(prefix=".tmp-", dir=models) as temporary:
+                fresh = Path(temporary) / spec.name
+                fresh.mkdir()
+                for path in (*(found / name for name in _CONFIGS), _weights_file(found)):
+                    if not path.is_file():
+                        raise EncoderError(f"{path} does not exist; a model folder needs it")
+                    shutil.copyfile(path, fresh / path.name)
+                read_checkpoint(fresh, spec)
+                fresh.replace(folder)
+    return folder
+
+
+def _from_hub(spec: MertSpec) -> Path:
+    """Return the folder in the hub's cache, which is filled when there is a network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted = [*_CONFIGS, *_WEIGHTS]
+    try:
+        return Path(snapshot_download(spec.location, revision=spec.revision, allow_patterns=wanted))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise EncoderError(
+            f"{spec.name} is neither in the models folder nor in the hub's cache, and could not be "
+            f"fetched ({type(error).__name__}). With a network: `mess model fetch {spec.name}`. "
+            f"Without one: `hf download {spec.location} --revision {spec.revision}` on a machine "
+            f"that has one, copy the folder, and `mess model fetch {spec.name} --from FOLDER`"
+        ) from None

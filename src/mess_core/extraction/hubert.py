@@ -1,0 +1,152 @@
+"""MERT as transformers' HuBERT, without remote code, and the load proved tensor by tensor.
+
+MERT-v1 checkpoints are HuBERT checkpoints (Li et al. 2024; the config has no constant-Q front end
+and no deep norm). After loading, every tensor of the file is compared with the one in memory,
+because published ways of loading them leave the positional convolution randomly initialised
+without saying so.
+"""
+
+__all__ = ["HiddenStates", "load_hubert"]
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers import HubertConfig, HubertModel
+
+from mess_core.errors import EncoderError
+from mess_core.extraction.checkpoint import Checkpoint
+
+# Wav2Vec2FeatureExtractor's constant, by which MERT's inputs are normalised.
+_VARIANCE_FLOOR = 1e-7
+
+
+class HiddenStates(torch.nn.Module):
+    """A HuBERT whose output is all its hidden states, pooled while it runs.
+
+    Hidden state 0 is the transformer's input (after feature projection, positional convolution and,
+    where the layer norm comes after the blocks, that layer norm); hidden state ``i`` is the output
+    of transformer layer ``i``. This is what `HubertModel` gives with ``output_hidden_states=True``
+    under transformers 5. With ``do_stable_layer_norm`` (330M) the first is therefore not normalised
+    and the last one is *before* the final layer norm (transformers 4 gave it after).
+
+    Parameters
+    ----------
+    model : transformers.HubertModel
+        In evaluation mode.
+    normalize : bool
+        Whether every window is brought to mean 0 and variance 1 first.
+    raw : bool
+        Whether to return all frames too.
+    """
+
+    def __init__(self, model: HubertModel, *, normalize: bool, raw: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.normalize = normalize
+        self.raw = raw
+        self._pooled: list[torch.Tensor] = []
+        self._frames: list[torch.Tensor] = []
+        layers = model.encoder.layers
+        layers[0].register_forward_pre_hook(lambda _, inputs: self._keep(inputs[0]))
+        for layer in layers:
+            layer.register_forward_hook(lambda _, __, output: self._keep(output))
+
+    def _keep(self, state: torch.Tensor) -> None:
+        self._pooled.append(state.float().mean(dim=1))
+        if self.raw:
+            self._frames.append(state.float())
+
+    def forward(self, windows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the means over time, and all frames where they were asked for.
+
+        Parameters
+        ----------
+        windows : Tensor [shape=(n, samples)]
+            Mono windows of equal length.
+
+        Returns
+        -------
+        tuple of Tensor
+            ``[n, layers, dims]``, and with ``raw`` also ``[n, layers, time, dims]``, float32.
+        """
+        if self.normalize:
+            variance, mean = torch.var_mean(windows, dim=1, correction=0, keepdim=True)
+            windows = (windows - mean) / torch.sqrt(variance + _VARIANCE_FLOOR)
+        try:
+            self.model(windows)
+            pooled = torch.stack(self._pooled, dim=1)
+            return (pooled, torch.stack(self._frames, dim=1)) if self.raw else (pooled,)
+        finally:
+            self._pooled.clear()
+            self._frames.clear()
+
+
+def load_hubert(checkpoint: Checkpoint) -> HubertModel:
+    """Load a checkpoint and prove that the model in memory is exactly the file.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        What `find_checkpoint` found.
+
+    Returns
+    -------
+    transformers.HubertModel
+        In evaluation mode, float32, on the CPU.
+
+    Raises
+    ------
+    EncoderError
+        If any tensor is missing, left over, of another shape or of another value than in the file.
+    """
+    weights = checkpoint.weights
+    stored = {_modern(key): tensor for key, tensor in _read_weights(weights).items()}
+    config = HubertConfig(**checkpoint.config)
+    with torch.device("meta"):
+        model = HubertModel(config)
+    expected = model.state_dict()
+    missing, left_over = expected.keys() - stored.keys(), stored.keys() - expected.keys()
+    if missing or left_over:
+        raise EncoderError(
+            f"{weights} does not fit the model: missing {_some(missing)}; left over "
+            f"{_some(left_over)}. It is no checkpoint of MERT's form, or the "
+            "config.json is another's"
+        )
+    for key, tensor in stored.items():
+        if tensor.shape != expected[key].shape:
+            raise EncoderError(
+                f"{weights}: {key} has the shape {tuple(tensor.shape)}, the configuration asks for "
+                f"{tuple(expected[key].shape)}"
+            )
+    untold = {name for name, _ in model.named_buffers()} - expected.keys()
+    if untold:
+        raise EncoderError(f"{weights}: {_some(untold)} of the model are in no checkpoint")
+    model.to_empty(device="cpu").load_state_dict(stored)
+    for key, tensor in model.state_dict().items():
+        if not torch.equal(tensor, stored[key].to(tensor.dtype)):
+            raise EncoderError(f"{weights}: {key} differs in memory from the file after loading")
+    model.train(False)
+    return model
+
+
+def _read_weights(weights: Path) -> dict[str, torch.Tensor]:
+    try:
+        if weights.suffix == ".safetensors":
+            return dict(load_file(weights))
+        return dict(torch.load(weights, map_location="cpu", weights_only=True))
+    except Exception as error:  # both readers raise many kinds for a damaged file
+        raise EncoderError(f"{weights} cannot be read ({error}); copy it again") from error
+
+
+def _modern(key: str) -> str:
+    """Give a weight-normalised tensor's name as torch >= 2 stores it."""
+    for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
+        if key.endswith(f".conv.{old}"):
+            return key.removesuffix(old) + f"parametrizations.weight.{new}"
+    return key
+
+
+def _some(names: set[str]) -> str:
+    shown = ", ".join(sorted(names)[:3])
+    return f"{len(names)} tensors ({shown}{', ...' if len(names) > 3 else ''})" if names else "none"

@@ -1,0 +1,332 @@
+"""Running the model on CPUs with OpenVINO, which is about twice as fast there as torch.
+
+The model is converted once for a length of windows and kept below ``{models}/openvino``, named by
+the checkpoint's content and the versions that matter, and checked whenever it is read. At
+conversion it is compared with transformers' model in float32 on `golden.check_windows`, all frames
+of all layers, and refused where they differ; how well half precision agrees is measured then too.
+A job that finds the converted model needs no torch.
+
+Windows run one by one, several at a time: results do not depend on the batch, on the number of
+threads or on what else is running.
+"""
+
+__all__ = ["ConversionError", "OpenVinoEngine", "prepare"]
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino
+
+from mess_core.errors import EncoderError
+from mess_core.extraction.batching import Output
+from mess_core.extraction.checkpoint import Checkpoint, find_checkpoint
+from mess_core.extraction.golden import MAX_ERROR, MIN_COSINE, check_windows, compare
+from mess_core.files import fingerprint, read_json
+from mess_core.store import claim, find
+
+Floats = npt.NDArray[np.float32]
+
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+_KIND = "openvino"
+_SUFFIXES = (".bin", ".xml", ".json")
+# More would cost memory (about 100 MB each for MERT-v1-95M) and gain nothing.
+_MAX_STREAMS = 8
+
+
+class ConversionError(EncoderError):
+    """OpenVINO cannot run a model, or does not compute what transformers' model computes."""
+
+
+class OpenVinoEngine:
+    """A checkpoint's model on the CPU.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        The model.
+    models : Path
+        Where the converted model is kept.
+    samples : int
+        Length of windows to be ready for; others are converted when they come.
+    precision : {'auto', 'float32', 'bfloat16'}
+        ``auto`` takes bfloat16 where the processor computes it natively and every layer agrees
+        with float32 (`golden.MIN_COSINE`), else float32.
+    threads : int, optional
+        CPU threads; all when missing.
+
+    Raises
+    ------
+    EncoderError
+        If the processor lacks the precision.
+    ConversionError
+        If the model cannot be converted, or then disagrees with transformers'.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        models: Path,
+        samples: int,
+        precision: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._models = models
+        self._core = openvino.Core()
+        self._threads = threads or _available_threads()
+        self._requests: dict[tuple[int, bool], _Requests] = {}
+        self.name = f"openvino {_version()}"
+        self.device = "cpu"
+        self.notes: tuple[str, ...] = ()
+        self.precision = self._choose(precision, samples)
+
+    def _choose(self, precision: str, samples: int) -> str:
+        agreements = read_json(self._prepared(samples)[".json"])
+        if precision == "auto":
+            cosine = min(agreements.get("bfloat16", {}).get("cosine", [0.0]))
+            if cosine >= MIN_COSINE:
+                return "bfloat16"
+            if cosine:
+                self.notes = (
+                    f"bfloat16: its cosine to float32 is {cosine:.5f} in the worst layer, below "
+                    f"{MIN_COSINE}",
+                )
+            return "float32"
+        if precision not in _HINTS:
+            raise EncoderError(f"{precision} needs a GPU; on a CPU use bfloat16 or float32")
+        if precision not in agreements:
+            raise EncoderError(
+                f"this processor does not compute {precision} natively; use float32 or auto"
+            )
+        return precision
+
+    def _prepared(self, samples: int) -> dict[str, Path]:
+        key = _fingerprint(self._checkpoint, samples, self._core)
+        found = _find(self._models, key)
+        if found is None:
+            _prepare_in_another_process(self._checkpoint, self._models, samples)
+            found = _find(self._models, key)
+        if found is None:
+            raise ConversionError(
+                f"{self._models}: the converted model was not kept; is the folder writable?"
+            )
+        return found
+
+    def start(self, windows: Floats, *, raw: bool = False) -> Callable[[], Output]:
+        """Begin to run windows; see `batching.Engine`."""
+        key = (windows.shape[1], raw)
+        if key not in self._requests:
+            files = self._prepared(key[0])
+            model = self._core.read_model(files[".xml"], files[".bin"])
+            compiled = _compile(self._core, model, self.precision, raw=raw, threads=self._threads)
+            self._requests[key] = _Requests(compiled)
+        return self._requests[key].start(windows)
+
+    def release(self) -> None:
+        """Do nothing: there is no cache to empty."""
+
+
+class _Requests:
+    """A compiled model's requests, used in turn."""
+
+    def __init__(self, compiled: Any) -> None:
+        count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self._requests = [compiled.create_infer_request() for _ in range(count)]
+        self._pending: list[Callable[[], None] | None] = [None] * count
+        self._shapes = [tuple(output.shape)[1:] for output in compiled.outputs]
+        self._next = 0
+
+    def start(self, windows: Floats) -> Callable[[], Output]:
+        results = [np.empty((len(windows), *shape), np.float32) for shape in self._shapes]
+        slots = [self._start(window, results, i) for i, window in enumerate(windows)]
+
+        def wait() -> Output:
+            for slot, harvest in slots:
+                if self._pending[slot] is harvest:
+                    self._collect(slot)
+            return Output(results[0], results[1] if len(results) > 1 else None)
+
+        return wait
+
+    def _start(
+        self, window: Floats, results: list[Floats], row: int
+    ) -> tuple[int, Callable[[], None]]:
+        slot = self._next
+        self._next = (slot + 1) % len(self._requests)
+        self._collect(slot)
+        request = self._requests[slot]
+
+        def harvest() -> None:
+            request.wait()
+            for i, result in enumerate(results):
+                result[row] = request.get_output_tensor(i).data[0]
+
+        request.start_async({0: window[np.newaxis]})
+        self._pending[slot] = harvest
+        return slot, harvest
+
+    def _collect(self, slot: int) -> None:
+        harvest, self._pending[slot] = self._pending[slot], None
+        if harvest is not None:
+            harvest()
+
+
+def _available_threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _version() -> str:
+    return str(openvino.__version__).partition("-")[0]
+
+
+def _fingerprint(checkpoint: Checkpoint, samples: int, core: Any) -> str:
+    capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return fingerprint(
+        {
+            "checkpoint": checkpoint.fingerprint,
+            "samples": samples,
+            "openvino": str(openvino.__version__),
+            "capabilities": capabilities,
+        }
+    )
+
+
+def _find(models: Path, key: str) -> dict[str, Path] | None:
+    found = {suffix: find(models, _KIND, key, suffix) for suffix in _SUFFIXES}
+    paths = {suffix: path for suffix, path in found.items() if path is not None}
+    return paths if len(paths) == len(found) else None
+
+
+def _compile(core: Any, model: Any, precision: str, *, raw: bool, threads: int) -> Any:
+    if not raw:
+        # What only the other output needs is not computed then.
+        model.remove_result(model.get_results()[1])
+    return core.compile_model(
+        model,
+        "CPU",
+        {
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "NUM_STREAMS": min(threads, _MAX_STREAMS),
+            # Two jobs on one machine must not be pinned to the same cores.
+            "ENABLE_CPU_PINNING": False,
+        },
+    )
+
+
+def _prepare_in_another_process(checkpoint: Checkpoint, models: Path, samples: int) -> None:
+    """Convert in a process of its own, whose memory (torch, several models) ends with it."""
+    print(
+        f"converting {checkpoint.spec.name} for OpenVINO and comparing it with transformers' "
+        "model (once)",
+        file=sys.stderr,
+        flush=True,
+    )
+    name = checkpoint.spec.location if checkpoint.spec.source == "folder" else checkpoint.spec.name
+    command = [sys.executable, "-m", __name__, name, str(models), str(samples)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
+        raise ConversionError(f"{checkpoint.spec.name} could not be converted: {lines[-1]}")
+
+
+def prepare(checkpoint: Checkpoint, *, models: Path, samples: int) -> None:
+    """Convert a model, compare it with transformers' and keep it.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        The model.
+    models : Path
+        Where the converted model is kept.
+    samples : int
+        Length of windows.
+
+    Raises
+    ------
+    ConversionError
+        If the converted model disagrees with transformers' in float32 by more than
+        `golden.MAX_ERROR` in any layer.
+    """
+    core = openvino.Core()
+    key = _fingerprint(checkpoint, samples, core)
+    with claim(models, _KIND, key) as claimed:
+        if _find(models, key):
+            return
+        model, expected, windows = _convert(checkpoint, samples)
+        path = claimed.folder / "model.xml"
+        openvino.save_model(model, path, compress_to_fp16=False)
+        del model
+        agreements = _measure(core, path, windows, expected)
+        error = max(agreements["float32"]["error"])
+        if not error <= MAX_ERROR:
+            raise ConversionError(
+                f"{checkpoint.spec.name}: OpenVINO differs from transformers' model by {error:.1e} "
+                f"of a layer's largest value, the limit is {MAX_ERROR:.0e}"
+            )
+        report = claimed.folder / "model.json"
+        report.write_text(json.dumps(agreements))
+        for suffix in _SUFFIXES:
+            claimed.store(key, path.with_suffix(suffix), suffix)
+
+
+def _convert(checkpoint: Checkpoint, samples: int) -> tuple[Any, Output, Floats]:
+    """Return OpenVINO's model, and what transformers' makes of the check windows."""
+    import torch
+    from openvino.tools.ovc import telemetry_stub, telemetry_utils
+    from transformers.utils import logging
+
+    from mess_core.extraction.hubert import HiddenStates, load_hubert
+
+    windows = check_windows(samples, sample_rate=checkpoint.spec.sample_rate)
+    module = HiddenStates(load_hubert(checkpoint), normalize=checkpoint.normalize, raw=True)
+    # OpenVINO reports conversions to its makers unless told otherwise; that is our users' business.
+    telemetry_utils.tm = telemetry_stub
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pooled, frames = module(torch.from_numpy(windows))
+        model = openvino.convert_model(module, example_input=torch.from_numpy(windows[:1]))
+    model.reshape([1, samples])
+    return model, Output(pooled.numpy(), frames.numpy()), windows
+
+
+def _measure(core: Any, path: Path, windows: Floats, expected: Output) -> dict[str, Any]:
+    """Return the agreement of every precision that the processor computes natively."""
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    agreements = {}
+    for precision in ["float32"] + ["bfloat16"] * ("BF16" in capabilities):
+        model, threads = core.read_model(path), _available_threads()
+        compiled = _compile(core, model, precision, raw=True, threads=threads)
+        found = _Requests(compiled).start(windows)()
+        agreements[precision] = {
+            "error": compare(_frames(found), _frames(expected)).error,
+            "cosine": compare(found.pooled, expected.pooled).cosine,
+        }
+    return agreements
+
+
+def _frames(output: Output) -> Floats:
+    assert output.raw is not None
+    return output.raw
+
+
+def _main(name: str, models: str, samples: str) -> None:
+    checkpoint = find_checkpoint(name, models=Path(models))
+    prepare(checkpoint, models=Path(models), samples=int(samples))
+
+
+if __name__ == "__main__":
+    try:
+        _main(*sys.argv[1:])
+    except EncoderError as error:
+        sys.exit(str(error))

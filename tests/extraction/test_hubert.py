@@ -1,0 +1,203 @@
+"""The model in memory is exactly the checkpoint on disk, and computes what transformers' does."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from mess_core.errors import EncoderError
+from mess_core.extraction.checkpoint import find_checkpoint
+from mess_core.extraction.hubert import HiddenStates, load_hubert
+from tests.extraction.checkpoints import MERT_95M, STABLE, write_checkpoint
+
+pytestmark = pytest.mark.unit
+
+
+def load(folder: Path) -> HubertModel:
+    return load_hubert(find_checkpoint(str(folder)))
+
+
+@pytest.fixture
+def windows() -> np.ndarray:
+    rng = np.random.default_rng(7)
+    return (rng.normal(size=(3, 24_000)) * [[0.1], [0.5], [0.01]] + 0.02).astype(np.float32)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("form", [{}, STABLE])
+def test_every_tensor_in_memory_is_the_files(
+    tmp_path: Path, binary: bool, form: dict[str, Any]
+) -> None:
+    stored = write_checkpoint(tmp_path, binary=binary, **form)
+    model = load(tmp_path)
+    loaded = model.state_dict()
+    assert len(loaded) == len(stored)
+    position = "encoder.pos_conv_embed.conv"
+    names = {
+        f"{position}.weight_g": f"{position}.parametrizations.weight.original0",
+        f"{position}.weight_v": f"{position}.parametrizations.weight.original1",
+    }
+    for key, tensor in stored.items():
+        assert torch.equal(loaded[names.get(key, key)], tensor), key
+    assert not model.training
+    assert all(p.device.type == "cpu" for p in model.parameters())
+
+
+@pytest.mark.integration
+def test_every_tensor_of_the_full_shape_is_the_files(tmp_path: Path) -> None:
+    stored = write_checkpoint(tmp_path, base=MERT_95M)
+    # The published pytorch_model.bin has 211 tensors and 94,371,712 values.
+    assert len(stored) == 211
+    assert sum(tensor.numel() for tensor in stored.values()) == 94_371_712
+    loaded = load(tmp_path).state_dict()
+    values = {tensor.double().sum().item() for tensor in loaded.values()}
+    assert values == {tensor.double().sum().item() for tensor in stored.values()}
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("form", [{}, STABLE])
+def test_hidden_states_are_those_of_transformers(
+    tmp_path: Path, windows: np.ndarray, form: dict[str, Any], normalize: bool
+) -> None:
+    write_checkpoint(tmp_path, normalize=normalize, **form)
+    model = load(tmp_path)
+    extractor: Any = Wav2Vec2FeatureExtractor(  # type: ignore[no-untyped-call]
+        sampling_rate=24_000, do_normalize=normalize
+    )
+    prepared = extractor(list(windows), sampling_rate=24_000, return_tensors="pt").input_values
+    with torch.inference_mode():
+        reference = model(prepared, output_hidden_states=True).hidden_states
+        expected = torch.stack(reference, dim=1).numpy()
+        module = HiddenStates(model, normalize=normalize, raw=True)
+        pooled, found = (x.numpy() for x in module(torch.from_numpy(windows)))
+    assert found.shape == expected.shape == (3, 4, 74, 16)
+    for layer in range(4):
+        scale = np.abs(expected[:, layer]).max()
+        assert np.abs(found[:, layer] - expected[:, layer]).max() <= 1e-4 * scale
+    np.testing.assert_allclose(pooled, found.mean(axis=2), atol=1e-5)
+
+
+def test_the_last_state_of_the_stable_form_comes_before_the_final_norm(
+    tmp_path: Path, windows: np.ndarray
+) -> None:
+    write_checkpoint(tmp_path, **STABLE)
+    model = load(tmp_path)
+    with torch.inference_mode():
+        output = model(torch.from_numpy(windows), output_hidden_states=True)
+        _, states = HiddenStates(model, normalize=False, raw=True)(torch.from_numpy(windows))
+        after_norm = model.encoder.layer_norm(states[:, -1])
+    assert torch.allclose(after_norm, output.last_hidden_state, atol=1e-5)
+    assert not torch.allclose(states[:, -1], output.last_hidden_state, atol=0.1)
+
+
+def test_relaxed_attention_is_attention(
+    tmp_path: Path, windows: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MERT's `attention_relax` (32 for 330M) shifts logits by their maximum, for float16's sake."""
+    calls = []
+
+    def relaxed(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *_: Any,
+        **__: Any,
+    ) -> tuple[torch.Tensor, None]:
+        calls.append(module)
+        logits = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5 / 32.0
+        logits = (logits - logits.amax(dim=-1, keepdim=True)) * 32.0
+        return (logits.softmax(dim=-1) @ value).transpose(1, 2).contiguous(), None
+
+    write_checkpoint(tmp_path, **STABLE)
+    model = load(tmp_path)
+    module = HiddenStates(model, normalize=True)
+    with torch.inference_mode():
+        (plain,) = module(torch.from_numpy(windows))
+        monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "relaxed", relaxed)
+        model.config._attn_implementation = "relaxed"
+        (shifted,) = module(torch.from_numpy(windows))
+    assert len(calls) == 3
+    scale = plain.abs().amax()
+    assert (plain - shifted).abs().amax() <= 1e-5 * scale
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("missing", r"missing 1 tensors \(encoder\.layers\.0\.layer_norm\.bias\)"),
+        ("left over", r"left over 1 tensors \(extra\)"),
+        ("shape", r"encoder\.layers\.0\.layer_norm\.bias has the shape \(5,\)"),
+        ("positional", r"missing 1 tensors \(encoder\.pos_conv_embed.*original0\)"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(
+    tmp_path: Path, change: str, message: str
+) -> None:
+    stored = write_checkpoint(tmp_path, binary=False)
+    name = "encoder.layers.0.layer_norm.bias"
+    if change == "missing":
+        del stored[name]
+    elif change == "left over":
+        stored["extra"] = torch.zeros(1)
+    elif change == "positional":
+        del stored["encoder.pos_conv_embed.conv.weight_g"]
+    else:
+        stored[name] = torch.zeros(5)
+    save_file(stored, tmp_path / "model.safetensors")
+    with pytest.raises(EncoderError, match=message):
+        load(tmp_path)
+
+
+def test_a_value_that_changes_on_the_way_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As published loaders do with the positional convolution."""
+    write_checkpoint(tmp_path)
+    real = HubertModel.load_state_dict
+
+    def careless(self: HubertModel, state: dict[str, torch.Tensor]) -> None:
+        real(self, state)
+        weight = self.state_dict()["encoder.pos_conv_embed.conv.parametrizations.weight.original0"]
+        torch.nn.init.normal_(weight)
+
+    monkeypatch.setattr(HubertModel, "load_state_dict", careless)
+    with pytest.raises(EncoderError, match=r"original0 differs in memory from the file"):
+        load(tmp_path)
+
+
+def test_a_damaged_weights_file_is_named(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, binary=False)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(EncoderError, match=r"model\.safetensors cannot be read"):
+        load(tmp_path)
+
+
+def test_pickled_weights_run_no_code(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+
+    class Harm:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "harmed",))
+
+    torch.save({"a": Harm()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(EncoderError, match=r"pytorch_model\.bin cannot be read"):
+        load(tmp_path)
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_half_precision_files_are_widened_exactly(tmp_path: Path) -> None:
+    stored = write_checkpoint(tmp_path, binary=False)
+    half = {key: tensor.half() for key, tensor in stored.items()}
+    save_file(half, tmp_path / "model.safetensors")
+    loaded = load(tmp_path).state_dict()
+    bias = "encoder.layer_norm.bias"
+    assert loaded[bias].dtype == torch.float32
+    assert torch.equal(loaded[bias], half[bias].float())
+    assert isinstance(load(tmp_path).config, HubertConfig)
