@@ -8,7 +8,7 @@ READY := $(VENV)/.installed
 # The workflow's jobs and the command line find their tools in the environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install demo test test-unit check format clean
+.PHONY: help install demo test test-all test-unit bench check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,11 +26,17 @@ demo: $(READY)  ## run the whole workflow on the demo corpus, then show three se
 	snakemake --cores $(CORES)
 	mess tour --dataset demo
 
-test: $(READY)  ## run all tests
+test: $(READY)  ## run all tests but those that take minutes each
+	python -m pytest -m "not exhaustive"
+
+test-all: $(READY)  ## run all tests
 	python -m pytest
 
 test-unit: $(READY)  ## run the fast tests only
 	python -m pytest -m unit
+
+bench: $(READY)  ## measure extraction against the plain loop and the machine's limit
+	python -m benchmarks.extraction --json data/benchmarks/extraction.json
 
 check: $(READY)  ## lint, formats and types
 	ruff check

@@ -19,13 +19,14 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.recordings import demo_audio, write_clips, write_long
+from mess_core.files import write_json
 
 if TYPE_CHECKING:
     from transformers import HubertModel
@@ -78,9 +79,7 @@ class Bench:
 
     def fresh(self) -> str:
         """Return a new folder."""
-        folder = self.scratch / f"run{len(list(self.scratch.iterdir()))}"
-        folder.mkdir()
-        return str(folder)
+        return mkdtemp(dir=self.scratch)
 
 
 def gflop_per_window(config: Facts, samples: int) -> float:
@@ -99,7 +98,7 @@ def gflop_per_window(config: Facts, samples: int) -> float:
     projections = 4 * dims * dims + 2 * dims * forward
     attention = 2 * length * dims
     flop += config["num_hidden_layers"] * 2 * length * (projections + attention)
-    return flop / 1e9
+    return float(flop / 1e9)
 
 
 def music_windows(music: Sequence[Path], count: int) -> Floats:
@@ -222,29 +221,31 @@ def _agreements(
 
     Window by window, each relative to its own largest values.
     """
-    from benchmarks.plain import run_frames, run_plain
+    from benchmarks.plain import run_frames
     from mess_core.extraction.golden import compare
 
-    sides: dict[str, tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]] = {}
-    for kind, model in plain.items():
-        sides[f"plain loop, {kind}"] = (partial(run_frames, model), partial(run_plain, model))
-    for precision, extractor in ours.items():
-        encoder = extractor.encoder
-        sides[f"mess, {precision}"] = (encoder.hidden_states, encoder.pooled)
-    errors: dict[str, list[tuple[float, ...]]] = {name: [] for name in sides}
-    cosines: dict[str, list[tuple[float, ...]]] = {name: [] for name in sides}
+    sides = {f"plain loop, {kind}": partial(run_frames, model) for kind, model in plain.items()}
+    encoders = {f"mess, {precision}": ours[precision].encoder for precision in ours}
+    errors: dict[str, list[tuple[float, ...]]] = {name: [] for name in (*sides, *encoders)}
+    cosines: dict[str, list[tuple[float, ...]]] = {name: [] for name in errors}
     for window in np.split(windows, len(windows)):
         expected = run_frames(plain["eager"], window)
-        for name, (frames, means) in sides.items():
-            errors[name].append(compare(frames(window), expected).error)
-            cosines[name].append(compare(means(window), expected.mean(axis=2)).cosine)
+        found = {}
+        for name, side in sides.items():
+            frames = side(window)
+            found[name] = (frames, frames.mean(axis=2))
+        for name, encoder in encoders.items():
+            found[name] = (encoder.hidden_states(window), encoder.pooled(window))
+        for name, (frames, means) in found.items():
+            errors[name].append(compare(frames, expected).error)
+            cosines[name].append(compare(means, expected.mean(axis=2)).cosine)
     return {
         name: {
             "error_per_layer": np.max(errors[name], axis=0).tolist(),
             "max_error": float(np.max(errors[name])),
             "min_cosine": float(np.min(cosines[name])),
         }
-        for name in sides
+        for name in errors
     }
 
 
@@ -459,7 +460,10 @@ def prepare(work: Path) -> Path:
 
 
 def main() -> int:
-    args = _parser().parse_args()
+    parser = _parser()
+    args = parser.parse_args()
+    if unknown := set(args.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
     scale = QUICK if args.quick else Scale()
     if args.hour:
         scale = replace(scale, minutes=HOUR)
@@ -476,15 +480,16 @@ def main() -> int:
             print(f"\n== {part}", flush=True)
             facts[part] = measure(bench)
             show(facts[part])
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(facts, indent=1) + "\n")
+            if args.json:
+                write_json(args.json, facts)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.extraction")
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"default: {PARTS}")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)"
+    )
     parser.add_argument("--quick", action="store_true", help="little of everything, to try it out")
     parser.add_argument("--hour", action="store_true", help="memory for 10 and for 60 minutes")
     parser.add_argument("--conversion", action="store_true", help="also time the conversion")

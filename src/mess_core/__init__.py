@@ -33,6 +33,8 @@ __all__, __getattr__, __dir__ = attach(
             "ExtractionPipeline",
             "FeatureExtractor",
             "MertSpec",
+            "clear_gpu_cache",
+            "estimate_extraction_time",
             "load_audio",
             "load_encoder",
             "segment_audio",

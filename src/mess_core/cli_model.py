@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mess_core.errors import EncoderError, nearest
-from mess_core.extraction.specs import DEMO_ENCODER, MODELS, MertSpec, read_model_json
+from mess_core.extraction.specs import MODELS, MertSpec, read_model_json
 from mess_core.layout import Layout
 
 if TYPE_CHECKING:
@@ -400,18 +400,19 @@ def estimate(args: argparse.Namespace) -> int:
     EncoderError
         If the encoder cannot be had.
     """
+    from mess_core.config import defaults
     from mess_core.extraction import FeatureExtractor, estimate_extraction_time
     from mess_core.recordings import judge, read_recordings, usable
 
-    layout = Layout(args.data, args.dataset)
+    layout, default = Layout(args.data, args.dataset), defaults(args.dataset)
     recordings = usable(judge(read_recordings(layout.table), args.window))
     extractor = FeatureExtractor(
-        args.encoder or (DEMO_ENCODER if args.dataset == "demo" else "MERT-v1-95M"),
+        args.encoder or default.encoder,
         window_s=args.window,
         overlap=args.overlap,
         models=layout.models,
         device=args.device,
-        precision=args.precision,
+        precision=default.precision if args.precision == "auto" else args.precision,
     )
     print(extractor.encoder.describe(), flush=True)
     expected = estimate_extraction_time(extractor, recordings)

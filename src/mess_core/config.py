@@ -5,7 +5,7 @@ validates against it. Here unknown keys are reported with the nearest known one,
 cannot do.
 """
 
-__all__ = ["Settings", "check_keys"]
+__all__ = ["Defaults", "Settings", "check_keys", "defaults"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,8 +43,8 @@ def check_keys(config: Mapping[str, Any], schema: Mapping[str, Any], *, where: s
             check_keys(value, known[key], where=f"{where}{key}.")
 
 
-class _Defaults(NamedTuple):
-    """Defaults that depend on the dataset."""
+class Defaults(NamedTuple):
+    """Defaults that depend on the dataset; attributes are named as the configuration's keys."""
 
     encoder: str
     precision: str
@@ -52,10 +52,15 @@ class _Defaults(NamedTuple):
     min_r2: float
 
 
-# The demo is small, its numbers are the same everywhere, and its encoder is untrained: no aspect but
-# brightness reaches an R2 of 0.5.
-_DEMO = _Defaults(DEMO_ENCODER, precision="float32", shards=2, min_r2=0.1)
-_REAL = _Defaults("MERT-v1-95M", precision="auto", shards=16, min_r2=0.5)
+# The demo is small, its numbers are the same everywhere, and its encoder is untrained: no aspect
+# but brightness reaches an R2 of 0.5.
+_DEMO = Defaults(DEMO_ENCODER, precision="float32", shards=2, min_r2=0.1)
+_REAL = Defaults("MERT-v1-95M", precision="auto", shards=16, min_r2=0.5)
+
+
+def defaults(dataset: str) -> Defaults:
+    """Return what the configuration leaves open for a dataset."""
+    return _DEMO if dataset == "demo" else _REAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,7 @@ class Settings:
         for name in config["targets"]:
             if name not in known:
                 raise ConfigError(f"config: there is no target {name!r}; {nearest(name, known)}")
-        default = _DEMO if config["dataset"] == "demo" else _REAL
+        default = defaults(config["dataset"])
         min_r2 = config["aspects"]["min_r2"]
         return cls(
             dataset=config["dataset"],

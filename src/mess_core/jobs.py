@@ -60,21 +60,20 @@ def write_table(settings: Settings) -> None:
 def extract_shard(settings: Settings, shard: str, *, threads: int) -> None:
     """Extract the features of a shard's recordings."""
     from mess_core.extraction import ExtractionPipeline, FeatureExtractor
-    from mess_core.extraction.devices import pick_device, reserve
+    from mess_core.extraction.devices import take_device
 
     plan = Plan.read(settings)
     _withdraw_manifest(plan, "features")
-    choice = pick_device(settings.device)
-    for note in choice.notes:
-        print(f"not taken: {note}")
-    with reserve(choice.device) as device:
+    with take_device(settings.device) as choice:
+        for note in choice.notes:
+            print(f"not taken: {note}")
         extractor = FeatureExtractor(
             settings.encoder,
             window_s=settings.window_s,
             overlap=settings.overlap,
             batch_size=settings.batch_size or None,
             models=settings.layout.models,
-            device=device,
+            device=choice.device,
             precision=settings.precision,
             threads=threads,
         )

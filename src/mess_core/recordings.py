@@ -235,6 +235,6 @@ def check_unchanged(recording: Recording) -> None:
             changed = True
         if changed:
             raise DatasetError(
-                f"{name} is missing, not readable, or not the file that the recording table describes; "
-                "run `mess recordings` again"
+                f"{name} is missing, not readable, or not the file that the recording table "
+                "describes; run `mess recordings` again"
             )

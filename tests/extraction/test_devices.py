@@ -1,4 +1,4 @@
-"""The device that works is taken, what was passed over is said, and a GPU has one job at a time."""
+"""Choosing a device says what it passed over; a GPU is one job's at a time, and free after it."""
 
 import logging
 import os
@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,477 +16,457 @@ import torch
 
 from mess_core.errors import EncoderError
 from mess_core.extraction import devices
-from mess_core.extraction.devices import Choice, clear_gpu_cache, pick_device, reserve
+from mess_core.extraction.devices import (
+    Choice,
+    clear_gpu_cache,
+    pick_device,
+    reserve,
+    take_device,
+)
 from tests.conftest import as_nobody
 
 pytestmark = pytest.mark.unit
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-needs_none = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-
-NO_DRIVER = RuntimeError("Found no NVIDIA driver on your system.\nSee https://www.nvidia.com")
-A, B = "ffc79498-8ff3-c2dc-3b0d-fafd804516ae", "41255406-c9af-f94b-4ebf-9d57ad1853da"
-
-
-class FakeMachine:
-    """A machine with devices of choice, and what torch was asked to try."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-        self._patch = monkeypatch
-        self.dev = folder / "dev"
-        self.dev.mkdir()
-        self.faults: dict[str, Exception] = {}
-        self.tried: list[str] = []
-        monkeypatch.setattr(devices, "_DEV", self.dev)
-        monkeypatch.setattr(sys, "platform", "linux")
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        real = torch.ones
-
-        def ones(size: int, *, device: str) -> torch.Tensor:
-            self.tried.append(device)
-            if device in self.faults:
-                raise self.faults[device]
-            return real(size)
-
-        monkeypatch.setattr(torch, "ones", ones)
-
-    def become_a_mac(self, *, mps: bool) -> None:
-        self._patch.setattr(sys, "platform", "darwin")
-        self._patch.setattr(torch.backends.mps, "is_available", lambda: mps)
+UUIDS = ("aaaa-0000", "bbbb-1111", "cccc-2222")
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeMachine:
-    return FakeMachine(monkeypatch, tmp_path)
+def no_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make the machine look as if it had no GPU; give the folder of its devices."""
+    monkeypatch.setattr(devices, "_DEV", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    return tmp_path
 
 
-def test_auto_says_what_it_did_not_try_and_why(machine: FakeMachine) -> None:
-    choice = pick_device()
-    assert choice.device == "cpu"
-    cuda, mps = choice.notes
-    assert cuda.startswith("cuda: not tried")
-    assert f"{machine.dev}/nvidia*" in cuda
-    assert mps.startswith("mps: not tried")
-    assert "macOS" in mps
-    assert machine.tried == []
+@pytest.fixture
+def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the locks in a folder of the test."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
 
 
-def test_auto_does_not_import_torch_where_no_gpu_can_be() -> None:
-    code = """if True:
-        import sys
-        from pathlib import Path
-        from mess_core.extraction import devices
-        devices._DEV, sys.platform = Path("/nowhere"), "linux"
-        assert devices.pick_device("auto").device == "cpu"
-        assert devices.pick_device("cpu") == ("cpu", ())
-        devices.clear_gpu_cache()
-        with devices.reserve("cpu") as device:
-            assert device == "cpu"
-        assert "torch" not in sys.modules
-    """
-    environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("name", ["nvidia0", "nvidiactl", "dxg", "kfd"])
-def test_a_drivers_file_is_reason_to_try(machine: FakeMachine, name: str) -> None:
-    (machine.dev / name).touch()
-    assert pick_device() == Choice("cuda", ())
-    assert machine.tried == ["cuda"]
-
-
-@pytest.mark.parametrize("visible", ["0", "1,2", "GPU-41255406"])
-def test_visible_devices_are_reason_to_try(
-    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch, visible: str
-) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert pick_device() == Choice("cuda", ())
-    assert machine.tried == ["cuda"]
-
-
-@pytest.mark.parametrize("visible", ["", "-1"])
-def test_hidden_gpus_are_not_tried(
-    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch, visible: str
-) -> None:
-    (machine.dev / "nvidia0").touch()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    choice = pick_device()
-    assert choice.device == "cpu"
-    assert f"CUDA_VISIBLE_DEVICES={visible!r}" in choice.notes[0]
-    assert machine.tried == []
-
-
-def test_auto_falls_back_and_gives_the_drivers_words(machine: FakeMachine) -> None:
-    (machine.dev / "nvidia0").touch()
-    machine.faults["cuda"] = NO_DRIVER
-    choice = pick_device()
-    assert choice.device == "cpu"
-    assert choice.notes[0] == "cuda: Found no NVIDIA driver on your system."
-    assert len(choice.notes) == 2
-    assert machine.tried == ["cuda"]
-
-
-def test_auto_on_a_mac(machine: FakeMachine) -> None:
-    machine.become_a_mac(mps=True)
-    choice = pick_device()
-    assert choice.device == "mps"
-    assert len(choice.notes) == 1
-    assert choice.notes[0].startswith("cuda: not tried")
-    machine.faults["mps"] = RuntimeError("MPS is broken")
-    assert pick_device() == Choice("cpu", (choice.notes[0], "mps: MPS is broken"))
-    assert machine.tried == ["mps", "mps"]
-    machine.become_a_mac(mps=False)
-    choice = pick_device()
-    assert choice.device == "cpu"
-    assert "no MPS device" in choice.notes[1]
-    assert machine.tried == ["mps", "mps"]
-
-
-def test_auto_without_torch(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
-    (machine.dev / "nvidia0").touch()
-    monkeypatch.setitem(sys.modules, "torch", None)
-    choice = pick_device()
-    assert choice.device == "cpu"
-    assert choice.notes[0].startswith("cuda: ")
-    assert "torch" in choice.notes[0]
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1", "mps"])
-def test_a_device_that_works_is_taken_by_name(machine: FakeMachine, device: str) -> None:
-    machine.become_a_mac(mps=True)
-    assert pick_device(device) == Choice(device, ())
-    assert machine.tried == [device] * (device != "cpu")
-
-
-def test_a_device_that_does_not_work_is_an_error(machine: FakeMachine) -> None:
-    machine.faults["cuda:7"] = RuntimeError("CUDA error: invalid device ordinal\nMore")
-    with pytest.raises(EncoderError) as caught:
-        pick_device("cuda:7")
-    assert str(caught.value) == (
-        "device 'cuda:7' cannot be used: CUDA error: invalid device ordinal; "
-        "set `device: auto` or `device: cpu`"
+def see(monkeypatch: pytest.MonkeyPatch, *uuids: str) -> None:
+    """Let torch see these GPUs, in this order."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(uuids))
+    monkeypatch.setattr(
+        torch.cuda,
+        "get_device_properties",
+        lambda name: SimpleNamespace(uuid=uuids[int(name.removeprefix("cuda:"))]),
     )
 
 
-def test_a_device_that_gives_memory_but_computes_nothing_does_not_work(
-    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Unusable:
-        def __getattr__(self, name: str) -> None:
-            raise RuntimeError(f"CUDA error: no kernel image is available for {name}")
-
-    monkeypatch.setattr(torch, "ones", lambda *_, **__: Unusable())
-    with pytest.raises(EncoderError, match="'cuda' cannot be used: CUDA error: no kernel image"):
-        pick_device("cuda")
-    (machine.dev / "nvidia0").touch()
-    assert pick_device().notes[0].startswith("cuda: CUDA error: no kernel image")
-
-
-@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "cpu:0", ""])
-def test_an_unknown_device_is_an_error(machine: FakeMachine, device: str) -> None:
-    with pytest.raises(EncoderError, match="auto, cpu, mps, cuda"):
-        pick_device(device)
-    assert machine.tried == []
-
-
-@needs_none
-def test_cuda_by_name_on_a_machine_without_one_is_an_error() -> None:
-    with pytest.raises(EncoderError, match=r"device 'cuda' cannot be used: .+ `device: cpu`"):
-        pick_device("cuda")
-
-
-@pytest.mark.parametrize("cuda", [False, True])
-@pytest.mark.parametrize("mps", [False, True])
-def test_clearing_empties_the_caches_that_there_are(
-    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool
-) -> None:
-    emptied = []
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: cuda)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append("cuda"))
-    monkeypatch.setattr(torch.mps, "empty_cache", lambda: emptied.append("mps"))
-    clear_gpu_cache()
-    assert emptied == ["cuda"] * cuda + ["mps"] * mps
-
-
 @pytest.fixture
-def locks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Give an empty folder for locks, and let nobody wait for ever."""
-    folder = tmp_path / "locks"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+def works(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Give the set of devices on which torch can compute; others fail as late as they can."""
+    working = {"cpu"}
 
-    def wait(_: float) -> None:
-        raise AssertionError("waits for a device that is free")
+    class Tensor:
+        def __init__(self, _: int, *, device: str) -> None:
+            self.device = device
 
-    on_waiting(monkeypatch, wait)
-    return folder
+        def add(self, _: int) -> "Tensor":
+            return self
 
+        def item(self) -> float:
+            if self.device not in working:
+                raise RuntimeError(f"\nno kernel image for {self.device}\nCompile with ...")
+            return 2.0
 
-def on_waiting(monkeypatch: pytest.MonkeyPatch, wait: Callable[[float], None]) -> None:
-    """Have a function called where a job would sleep until it looks again."""
-    monkeypatch.setattr(devices, "time", SimpleNamespace(sleep=wait))
-
-
-def show_gpus(monkeypatch: pytest.MonkeyPatch, *uuids: str) -> None:
-    """Let torch see these GPUs, in this order."""
-
-    def properties(device: str | int) -> SimpleNamespace:
-        index = int(str(device).removeprefix("cuda:"))
-        # As torch's own, the number is an object that has a text.
-        return SimpleNamespace(uuid=_Uuid(uuids[index]))
-
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(uuids))
-    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+    monkeypatch.setattr(torch, "ones", Tensor)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in working)
+    return working
 
 
-class _Uuid:
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __str__(self) -> str:
-        return self._text
+# Choosing
 
 
-def test_a_cpu_is_for_all(locks: Path) -> None:
-    with reserve("cpu") as one, reserve("cpu") as other:
-        assert one == other == "cpu"
+def test_without_a_driver_auto_is_the_cpu_and_says_why_not_another(no_driver: Path) -> None:
+    assert pick_device() == Choice(
+        "cpu",
+        (
+            "cuda: not tried, there is no sign of a GPU driver "
+            f"(none of {no_driver}/nvidia*, {no_driver}/dxg, {no_driver}/kfd)",
+            "mps: not tried, it exists on macOS only",
+        ),
+    )
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_hidden_gpus_are_not_tried(
+    no_driver: Path, monkeypatch: pytest.MonkeyPatch, works: set[str], hidden: str
+) -> None:
+    (no_driver / "nvidia0").touch()
+    works.add("cuda")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    device, notes = pick_device()
+    assert device == "cpu"
+    assert notes[0] == f"cuda: not tried, CUDA_VISIBLE_DEVICES={hidden!r} hides every GPU"
+
+
+@pytest.mark.parametrize("sign", ["nvidia0", "nvidiactl", "dxg", "kfd", "CUDA_VISIBLE_DEVICES"])
+def test_any_sign_of_a_driver_lets_cuda_be_tried(
+    no_driver: Path, monkeypatch: pytest.MonkeyPatch, works: set[str], sign: str
+) -> None:
+    if sign.isupper():
+        monkeypatch.setenv(sign, "0")
+    else:
+        (no_driver / sign).touch()
+    device, notes = pick_device()
+    assert device == "cpu"
+    assert notes[0] == "cuda: no kernel image for cuda"
+    works.add("cuda")
+    assert pick_device() == Choice("cuda", ())
+
+
+@pytest.mark.usefixtures("no_driver")
+def test_on_macos_mps_comes_after_cuda_and_before_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, works: set[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    device, notes = pick_device()
+    assert device == "cpu"
+    assert notes[1] == "mps: this torch sees no MPS device"
+    works.add("mps")
+    device, notes = pick_device()
+    assert device == "mps"
+    assert [note.partition(":")[0] for note in notes] == ["cuda"]
+
+
+@pytest.mark.usefixtures("no_driver")
+@pytest.mark.parametrize("device", ["cpu", "mps", "cuda", "cuda:1"])
+def test_a_device_asked_for_by_name_is_that_or_an_error(works: set[str], device: str) -> None:
+    if device != "cpu":
+        with pytest.raises(EncoderError, match=rf"device '{device}' cannot be used: .+; set `dev"):
+            pick_device(device)
+    works.add(device)
+    assert pick_device(device) == Choice(device, ())
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "CUDA", "cpu:0", ""])
+def test_an_unknown_device_is_refused(device: str) -> None:
+    with pytest.raises(EncoderError, match="known are auto, cpu, mps, cuda and cuda:N"):
+        pick_device(device)
+
+
+def test_a_missing_torch_is_a_reason(monkeypatch: pytest.MonkeyPatch, no_driver: Path) -> None:
+    (no_driver / "nvidia0").touch()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    device, notes = pick_device()
+    assert device == "cpu"
+    assert "torch" in notes[0]
+    with pytest.raises(EncoderError, match="torch"):
+        pick_device("cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_torchs_true_reason_is_given() -> None:
+    with pytest.raises(EncoderError, match=r"(?i)no NVIDIA driver|no CUDA GPUs|not compiled"):
+        pick_device("cuda")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="MPS is looked for with torch")
+def test_where_no_gpu_can_be_torch_is_not_imported() -> None:
+    check = (
+        "import sys\n"
+        "from mess_core.extraction.devices import *\n"
+        "device = pick_device().device\n"
+        "clear_gpu_cache()\n"
+        "with reserve(device) as reserved: print(reserved, 'torch' in sys.modules)"
+    )
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(
+        [sys.executable, "-c", check], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["cpu", "False"]
+
+
+# The cache
+
+
+def test_the_cache_of_the_gpus_in_use_is_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
+    cleared: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: cleared.append("cuda"))
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: cleared.append("mps"))
+    for cuda, mps, expected in [
+        (False, False, []),
+        (True, False, ["cuda"]),
+        (False, True, ["mps"]),
+    ]:
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda used=cuda: used)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda there=mps: there)
+        cleared.clear()
+        clear_gpu_cache()
+        assert cleared == expected
+
+
+def test_clearing_without_torch_imports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch")
+    clear_gpu_cache()
+    assert "torch" not in sys.modules
+
+
+# Reserving
+
+
+def test_the_cpu_is_everybodys(locks: Path) -> None:
+    with reserve("cpu") as first, reserve("cpu") as second:
+        assert first == second == "cpu"
     assert list(locks.iterdir()) == []
 
 
-def test_every_job_gets_a_gpu_of_its_own(locks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    show_gpus(monkeypatch, A, B)
-    with reserve("cuda") as first:
-        assert first == "cuda:0"
-        with reserve("cuda") as second:
-            assert second == "cuda:1"
-        with reserve("cuda") as second:
-            assert second == "cuda:1"
-    with reserve("cuda") as first:
-        assert first == "cuda:0"
-    assert {A in path.name or B in path.name for path in locks.iterdir()} == {True}
-
-
-def test_a_gpu_is_known_by_its_number_not_by_its_place(
+def test_jobs_get_different_gpus_and_give_them_back(
     locks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    show_gpus(monkeypatch, A, B)
-    with reserve("cuda:1"):
-        show_gpus(monkeypatch, B, A)
-        with reserve("cuda") as device:
-            assert device == "cuda:1"
-    assert len(list(locks.iterdir())) == 2
+    see(monkeypatch, *UUIDS[:2])
+    with reserve("cuda") as first:
+        assert first == "cuda:0"
+        with reserve("cuda") as second:
+            assert second == "cuda:1"
+    with reserve("cuda:1") as named, reserve("cuda") as other:
+        assert (named, other) == ("cuda:1", "cuda:0")
+    assert {path.name for path in locks.iterdir()} == {
+        "mess-gpu-aaaa-0000.lock",
+        "mess-gpu-bbbb-1111.lock",
+    }
 
 
-def test_a_failed_job_gives_its_gpu_back(locks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    show_gpus(monkeypatch, A)
-    # Also while somebody looks at the error, which keeps all that its frames refer to.
-    errors = []
-    for _ in range(2):
-        with pytest.raises(ZeroDivisionError) as caught, reserve("cuda"):
-            raise ZeroDivisionError
-        errors.append(caught)
+def test_a_gpu_is_given_back_when_the_job_fails(
+    locks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    see(monkeypatch, UUIDS[0])
+    with pytest.raises(ZeroDivisionError), reserve("cuda"):
+        _ = 1 / 0
+    with reserve("cuda") as device:
+        assert device == "cuda:0"
     assert len(list(locks.iterdir())) == 1
 
 
-@pytest.mark.parametrize(("asked", "got"), [("cuda", "cuda:0"), ("cuda:1", "cuda:1")])
 @pytest.mark.usefixtures("locks")
-def test_waits_for_the_first_that_is_free_and_says_so_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, asked: str, got: str
-) -> None:
-    show_gpus(monkeypatch, A, B)
-    holders = {name: reserve(name) for name in ("cuda:0", "cuda:1")}
-    for holder in holders.values():
-        holder.__enter__()
-    looks = 0
-
-    def wait(_: float) -> None:
-        nonlocal looks
-        looks += 1
-        if looks == 3:
-            holders[got].__exit__(None, None, None)
-
-    on_waiting(monkeypatch, wait)
-    with reserve(asked) as device:
-        assert device == got
-    assert looks == 3
-    (record,) = caplog.records
-    assert (record.name, record.levelno) == (devices.__name__, logging.WARNING)
-    assert got in record.getMessage()
-    other = next(name for name in holders if name != got)
-    holders[other].__exit__(None, None, None)
-
-
-@pytest.mark.parametrize(
-    ("device", "uuids", "seen"),
-    [("cuda", (), "none"), ("cuda:0", (), "none"), ("cuda:2", (A, B), "cuda:0, cuda:1")],
-)
-def test_a_gpu_that_does_not_exist_cannot_be_had(
-    locks: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    device: str,
-    uuids: tuple[str, ...],
-    seen: str,
-) -> None:
-    show_gpus(monkeypatch, *uuids)
-    with pytest.raises(EncoderError, match=f"'{device}' does not exist.*: {seen}"), reserve(device):
-        pass
-    assert list(locks.iterdir()) == []
-
-
-def test_the_lock_of_a_killed_process_does_not_block(
-    locks: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code = """if True:
-        from mess_core.extraction.devices import reserve
-        with reserve("mps"):
-            print("holds it", flush=True)
-            input()
-    """
-    job = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(locks)},
-    )
-    looks = 0
-
-    def kill(_: float) -> None:
-        nonlocal looks
-        looks += 1
-        job.send_signal(signal.SIGKILL)
-        job.wait()
-
-    on_waiting(monkeypatch, kill)
-    with job:
-        assert job.stdout is not None
-        assert job.stdout.readline() == "holds it\n"
-        with reserve("mps") as device:
-            assert device == "mps"
-    # It was held while the process lived.
-    assert looks == 1
-    assert job.returncode == -signal.SIGKILL
-
-
-def test_all_users_may_write_the_lock(locks: Path) -> None:
-    before = os.umask(0o077)
-    try:
-        with reserve("mps"):
-            pass
-    finally:
-        os.umask(before)
-    (path,) = locks.iterdir()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666
+def test_a_gpu_is_known_whatever_its_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm and CUDA_VISIBLE_DEVICES give the same GPU another index in every job."""
+    see(monkeypatch, "aaaa", "bbbb")
+    with reserve("cuda:1"):
+        see(monkeypatch, "bbbb", "cccc")
+        with reserve("cuda") as device:
+            assert device == "cuda:1"
 
 
 @pytest.fixture
-def shared() -> Iterator[Path]:
-    """Give a folder that all users may enter and write, as /tmp is."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:
-        Path(name).chmod(0o1777)
-        yield Path(name)
+def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """Let waiting do, in turn, what a test puts into the list: no clock passes."""
+    actions: list[object] = []
+
+    def act(_: float) -> None:
+        action = actions.pop(0)
+        if callable(action):
+            action()
+
+    monkeypatch.setattr(devices, "time", SimpleNamespace(sleep=act))
+    yield actions
+    assert actions == []
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be two users")
-
-
-@needs_root
 @pytest.mark.usefixtures("locks")
-def test_users_keep_each_other_off(
-    shared: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("device", "meant"), [("cuda", "cuda:1"), ("mps", "mps")])
+def test_a_job_waits_for_the_first_gpu_that_becomes_free_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    waits: list[object],
+    device: str,
+    meant: str,
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(shared))
-    holder = reserve("mps")
-    holder.__enter__()
-    looks = 0
-
-    def wait(_: float) -> None:
-        nonlocal looks
-        looks += 1
+    see(monkeypatch, *UUIDS[:2])
+    holders = [reserve(name) for name in (["cuda:0", "cuda:1"] if device == "cuda" else ["mps"])]
+    for holder in holders:
+        holder.__enter__()
+    waits += [None, None, lambda: holders[-1].__exit__(None, None, None)]
+    with reserve(device) as got:
+        assert got == meant
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
+        ("WARNING", ", ".join(n for n in ("cuda:0", "cuda:1", "mps") if n.startswith(device))
+         + ": in use by other jobs, waiting")
+    ]  # fmt: skip
+    for holder in holders[:-1]:
         holder.__exit__(None, None, None)
 
-    on_waiting(monkeypatch, wait)
-    other = Path(tempfile.mkdtemp())  # only for its owner to be nobody
+
+HOLD = """
+from mess_core.extraction.devices import reserve
+with reserve("mps"):
+    print("held", flush=True)
+    input()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_dead_process_holds_nothing(
+    locks: Path, waits: list[object], number: signal.Signals
+) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD],
+        env=os.environ | {"TMPDIR": str(locks)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+
+        def kill() -> None:
+            holder.send_signal(number)
+            holder.wait()
+
+        # It is really held, also by another process, until that dies.
+        waits += [None, kill]
+        with reserve("mps") as device:
+            assert device == "mps"
+    assert holder.returncode == -number
+
+
+@pytest.mark.usefixtures("locks")
+@pytest.mark.parametrize(("count", "device"), [(0, "cuda"), (0, "cuda:0"), (2, "cuda:2")])
+def test_a_gpu_that_torch_does_not_see_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, count: int, device: str
+) -> None:
+    see(monkeypatch, *UUIDS[:count])
+    seen = "cuda:0, cuda:1" if count else "none"
+    with (
+        pytest.raises(EncoderError, match=f"'{device}' does not exist; .*: {seen}"),
+        reserve(device),
+    ):
+        pass
+
+
+# Other users
+
+
+def test_all_users_may_lock_what_one_has_locked(locks: Path) -> None:
+    mask = os.umask(0o077)
     try:
-        with as_nobody(other), reserve("mps"):
+        with reserve("mps"):
             pass
     finally:
-        other.rmdir()
-    assert looks == 1
-    assert len(list(shared.iterdir())) == 1
-    assert [record.getMessage() for record in caplog.records] == [
-        "mps: in use by other jobs, waiting"
-    ]
+        os.umask(mask)
+    assert stat.S_IMODE((locks / "mess-gpu-mps.lock").stat().st_mode) == 0o666
 
 
-@needs_root
-@pytest.mark.usefixtures("locks")
-def test_a_lock_that_may_not_be_written_is_replaced_by_ones_own(
-    shared: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.fixture
+def nobodys() -> Iterator[Path]:
+    """Give a folder that users without rights can reach, which those below ``tmp_path`` are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o1777)
+        yield Path(folder)
+
+
+def test_a_lock_file_of_another_user_serves_when_it_may_be_written(
+    nobodys: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(shared))
+    monkeypatch.setattr(tempfile, "tempdir", str(nobodys))
     with reserve("mps"):
         pass
-    (foreign,) = shared.iterdir()
-    foreign.chmod(0o600)
-    other = Path(tempfile.mkdtemp())
-    looks = 0
-    try:
-        with as_nobody(other):
-            holder = reserve("mps")
-            holder.__enter__()
-
-            def wait(_: float) -> None:
-                nonlocal looks
-                looks += 1
-                holder.__exit__(None, None, None)
-
-            # One's own jobs are still kept apart.
-            on_waiting(monkeypatch, wait)
-            with reserve("mps"):
-                pass
-    finally:
-        other.rmdir()
-    assert looks == 1
-    (own,) = set(shared.iterdir()) - {foreign}
-    assert str(own.stat().st_uid) in own.name
-    message = caplog.records[0].getMessage()
-    for part in (str(foreign), "Permission denied", own.name, "chmod 666"):
-        assert part in message
+    with as_nobody(nobodys), reserve("mps"):
+        pass
+    assert [path.name for path in nobodys.iterdir()] == ["mess-gpu-mps.lock"]
+    assert caplog.records == []
 
 
-@pytest.mark.usefixtures("locks")
-def test_a_folder_that_takes_no_lock_is_an_error(
-    shared: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_lock_file_that_may_not_be_written_is_replaced_by_ones_own_with_a_warning(
+    nobodys: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(shared))
-    with as_nobody(shared):
-        shared.chmod(0o555)
-        try:
-            with pytest.raises(EncoderError) as caught, reserve("mps"):
-                pass
-        finally:
-            shared.chmod(0o755)
-    for part in (str(shared), "Permission denied", "TMPDIR"):
-        assert part in str(caught.value)
+    monkeypatch.setattr(tempfile, "tempdir", str(nobodys))
+    foreign = nobodys / "mess-gpu-mps.lock"
+    foreign.touch(0o444)
+    with as_nobody(nobodys):
+        own = f"mess-gpu-mps-user-{os.geteuid()}.lock"
+        with reserve("mps") as device:
+            assert device == "mps"
+            assert (nobodys / own).exists()
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith(f"{foreign} cannot be used (Permission denied); taking ")
+    assert own in record.getMessage()
+
+
+def test_a_folder_that_cannot_hold_locks_is_an_error(
+    nobodys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(nobodys))
+    with as_nobody(nobodys):
+        nobodys.chmod(0o555)
+        message = r"mess-gpu-mps.lock cannot be locked \(Permission denied\).* set TMPDIR"
+        with pytest.raises(EncoderError, match=message), reserve("mps"):
+            pass
+        nobodys.chmod(0o700)
+
+
+# With a device
 
 
 @pytest.mark.gpu
-@needs_gpu
-def test_a_real_gpu_is_picked_reserved_and_emptied(locks: Path) -> None:
-    assert pick_device("auto") == Choice("cuda", ())
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+@pytest.mark.usefixtures("locks")
+def test_a_cuda_device_is_chosen_reserved_and_its_cache_emptied() -> None:
+    assert pick_device() == Choice("cuda", ())
     with reserve("cuda") as device:
-        assert pick_device(device) == Choice(device, ())
-        (path,) = locks.iterdir()
-        assert str(torch.cuda.get_device_properties(device).uuid) in path.name
-        clear_gpu_cache()
-        before = torch.cuda.memory_reserved(device)
-        block = torch.empty(1 << 28, dtype=torch.uint8, device=device)
+        assert device == "cuda:0"
+        block = torch.zeros(1 << 24, device=device)
         del block
-        assert torch.cuda.memory_reserved(device) > before
+        assert torch.cuda.memory_reserved(device) > torch.cuda.memory_allocated(device)
         clear_gpu_cache()
-        assert torch.cuda.memory_reserved(device) == before
+        assert torch.cuda.memory_reserved(device) < 1 << 24
+    with pytest.raises(EncoderError, match="cannot be used"):
+        pick_device(f"cuda:{torch.cuda.device_count()}")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.backends.mps.is_available(), reason="torch sees no MPS device")
+@pytest.mark.usefixtures("locks")
+def test_an_mps_device_is_chosen_reserved_and_its_cache_emptied() -> None:
+    assert pick_device("mps") == Choice("mps", ())
+    with reserve("mps") as device:
+        block = torch.zeros(1 << 24, device=device)
+        del block
+        clear_gpu_cache()
+        assert torch.mps.driver_allocated_memory() < torch.mps.recommended_max_memory()
+
+
+# Both
+
+
+def test_a_gpu_that_another_job_has_is_not_touched(
+    no_driver: Path, locks: Path, works: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (no_driver / "nvidia0").touch()
+    see(monkeypatch, *UUIDS[:2])
+    # In CUDA's exclusive mode a process that tries a taken GPU fails, and would go to the CPU.
+    works.add("cuda:1")
+    with reserve("cuda:0"), take_device() as choice:
+        assert choice == Choice("cuda:1")
+    with take_device("cuda:1") as choice:
+        assert choice == Choice("cuda:1")
+    with (
+        pytest.raises(EncoderError, match="device 'cuda:0' cannot be used: no kernel image"),
+        take_device("cuda:0"),
+    ):
+        pass
+    assert locks.is_dir()
+
+
+def test_a_gpu_that_does_not_work_is_passed_over_and_given_back(
+    no_driver: Path, locks: Path, works: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (no_driver / "nvidia0").touch()
+    see(monkeypatch, *UUIDS[:1])
+    with take_device() as choice:
+        assert choice.device == "cpu"
+        assert choice.notes[0] == "cuda: no kernel image for cuda:0"
+        with reserve("cuda") as free:
+            assert free == "cuda:0"
+    see(monkeypatch)
+    with take_device() as choice:
+        assert choice.device == "cpu"
+        assert "torch sees the CUDA devices: none" in choice.notes[0]
+    assert works == {"cpu"}
+    assert locks.is_dir()

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ import torch
 from mess_core import stages
 from mess_core.errors import EncoderError
 from mess_core.extraction import encoder as encoder_module
-from mess_core.extraction import openvino_engine
+from mess_core.extraction import openvino_engine, torch_engine
+from mess_core.extraction.batching import Output
 from mess_core.extraction.bundled import make_demo_encoder
 from mess_core.extraction.checkpoint import find_checkpoint
+from mess_core.extraction.devices import Choice
 from mess_core.extraction.encoder import MertEncoder, load_encoder
 from mess_core.extraction.golden import check_windows, compare, golden_hash
 from mess_core.extraction.hubert import HiddenStates, load_hubert
@@ -119,6 +122,36 @@ def test_the_batch_and_the_threads_change_nothing(
     alone = run(1, 1)
     for threads, batch in ((1, 5), (2, 1), (2, 2), (2, 5)):
         np.testing.assert_array_equal(run(threads, batch), alone)
+
+
+def test_an_error_of_a_window_is_its_own_batchs() -> None:
+    """Requests are used in turn, so a later batch may be the one that waits for a window."""
+
+    class Request:
+        def start_async(self, inputs: dict[int, np.ndarray]) -> None:
+            self.window = inputs[0]
+
+        def wait(self) -> None:
+            if self.window[0, 0] == 1:
+                raise MemoryError("no room")
+
+        def get_output_tensor(self, _: int) -> Any:
+            return SimpleNamespace(data=np.full((1, 13, 48), self.window[0, 0]))
+
+    compiled = SimpleNamespace(
+        get_property=lambda _: 2,
+        create_infer_request=Request,
+        outputs=[SimpleNamespace(shape=[1, 13, 48])],
+    )
+    requests = openvino_engine._Requests(compiled)
+    numbers = np.arange(6, dtype=np.float32)
+    first, second, third = (
+        requests.start(np.repeat(numbers[i : i + 2, None], 4, axis=1)) for i in (0, 2, 4)
+    )
+    with pytest.raises(MemoryError, match="no room"):
+        first()
+    assert second().pooled[:, 0, 0].tolist() == [2, 3]
+    assert third().pooled[:, 0, 0].tolist() == [4, 5]
 
 
 def test_torch_runs_the_same_where_openvino_is_missing(
@@ -229,6 +262,57 @@ def test_torch_on_a_cpu_computes_bfloat16_when_it_is_asked_to(
     assert half.pooled.dtype == np.float32
     assert not np.array_equal(exact.pooled, half.pooled)
     assert min(compare(half.pooled, exact.pooled).cosine) >= 0.999
+
+
+@pytest.mark.parametrize(("noise", "taken"), [(1e-3, "float16"), (0.1, "float32")])
+def test_a_gpus_half_precision_is_taken_only_where_it_agrees(
+    models: Path, monkeypatch: pytest.MonkeyPatch, noise: float, taken: str
+) -> None:
+    """With a pretend GPU: what its half precision computes is off by some noise."""
+
+    class PretendEngine:
+        name = "pretend"
+
+        def __init__(self, _: object, *, device: str, precision: str) -> None:
+            self.device, self.precision = device, precision
+
+        def start(self, windows: np.ndarray, *, raw: bool = False) -> Any:
+            del raw
+            vectors = np.random.default_rng(1).normal(size=(len(windows), 13, 48))
+            if self.precision != "float32":
+                vectors += noise * np.random.default_rng(2).normal(size=vectors.shape)
+            return lambda: Output(vectors.astype(np.float32), None)
+
+        def release(self) -> None: ...
+
+    monkeypatch.setattr(encoder_module, "pick_device", Choice)
+    monkeypatch.setattr(torch_engine, "TorchEngine", PretendEngine)
+    monkeypatch.setattr(torch_engine, "half_precision", lambda _: "float16")
+    encoder = load_encoder(DEMO_ENCODER, models=models, device="cuda")
+    assert (encoder.engine.device, encoder.engine.precision) == ("cuda", taken)
+    assert any("float16: its cosine" in note for note in encoder.notes) == (taken == "float32")
+    asked = load_encoder(DEMO_ENCODER, models=models, device="cuda", precision="bfloat16")
+    assert asked.engine.precision == "bfloat16"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_cuda_computes_what_the_cpu_computes(
+    models: Path, windows: np.ndarray, precision: str
+) -> None:
+    checkpoint = find_checkpoint(DEMO_ENCODER, models=models)
+    engine = TorchEngine(checkpoint, device="cuda", precision=precision)
+    # Several batches in flight: copies must belong to their own batch.
+    waits = [engine.start(windows[i : i + 2], raw=True) for i in (0, 2, 4)]
+    outputs = [wait() for wait in waits]
+    found = np.concatenate([output.pooled for output in outputs])
+    expected = reference(DEMO_ENCODER, windows, models).mean(axis=2)
+    agreement = compare(found, expected)
+    assert min(agreement.cosine) >= 0.999
+    if precision == "float32":
+        # TensorFloat-32 is off in torch's matrix products unless somebody asks for it.
+        assert max(agreement.error) <= 1e-3
 
 
 def test_a_converted_model_needs_no_torch(models: Path) -> None:

@@ -1,7 +1,7 @@
 """Extracts recordings in a process of its own, which tests stop, interrupt and kill.
 
-Run with a file that holds a `Task`. It says ``ready`` on its standard output, begins when it is told
-``go`` on its standard input, says ``stopped`` and waits where the task tells it to, and at the end
+Run with a file that holds a `Task`. It says ``ready`` on its standard output, begins when ``go``
+comes on its standard input, says ``stopped`` and waits where the task tells it to, and at the end
 says what it did. `Task.log` gets a line for every window that the model begins to compute.
 """
 
@@ -9,6 +9,7 @@ import faulthandler
 import hashlib
 import json
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mess_core import store
 from mess_core.extraction import pipeline
 from mess_core.extraction.batching import Engine, Output
 from mess_core.extraction.encoder import MertEncoder, load_encoder
@@ -159,8 +159,8 @@ POINTS: dict[str, Callable[[int], None]] = {
     # the views.
     "storing": lambda nth: before(Claim, "store", nth, lambda *_: stop()),
     # Everything is stored, no output is there yet; then some are.
-    "materialising": lambda nth: before(pipeline, "materialise", nth, lambda *_: stop()),
-    "copying": lambda nth: before(store.shutil, "copyfile", nth, _after_half_a_copy),
+    "materialising": lambda nth: before(shutil, "copyfile", nth, lambda *_: stop()),
+    "copying": lambda nth: before(shutil, "copyfile", nth, _after_half_a_copy),
     # Of a writer's file, into the store, or to an output.
     "renaming": lambda nth: before(Path, "replace", nth, lambda *_: stop()),
     "releasing": lambda nth: before(Claim, "release", nth, lambda *_: stop()),

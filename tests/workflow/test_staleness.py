@@ -119,6 +119,7 @@ def test_other_audio_under_the_same_name_is_computed_alone(workspace: Workspace)
     ("changes", "expected"),
     [
         ({"overlap": 0.25}, FEATURES | {"gather_features"} | DOWNSTREAM),
+        ({"precision": "float32"}, FEATURES | {"gather_features"} | DOWNSTREAM),
         ({"window_s": 4.0}, FEATURES | {"gather_features"} | DOWNSTREAM),
         ({"probing": {"n_folds": 3}}, DOWNSTREAM),
         ({"aspects": {"min_r2": 0.2}}, DOWNSTREAM - {"probing"}),

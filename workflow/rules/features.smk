@@ -16,10 +16,10 @@ for shard in PLAN.shards:
             benchmark_file("features", shard)
         conda:
             "../../envs/gpu.yaml"
-        threads: 2
+        threads: 8
         resources:
             gpu=gpu_count,
-            mem_mb=more_memory(4000),
+            mem_mb=more_memory(5000),
             runtime=more_time(120),
         params:
             cfg=PLAN.features_params(shard),

@@ -113,6 +113,7 @@ class _Batch(Generic[Tag]):
 
     tags: list[Tag]
     windows: Floats
+    alone: bool = True  # whether nothing else was in flight when it was started
     finish: Callable[[], Output] | None = None
     output: Output | None = None
 
@@ -256,6 +257,7 @@ class Batcher:
                 if batch is None:
                     return None
                 queue.append(batch)
+            batch.alone = _count_in_flight(queue) == 0
             batch.finish = self._attempt(partial(self.engine.start, batch.windows, raw=raw))
             if batch.finish is None:
                 return batch
@@ -291,7 +293,7 @@ class Batcher:
 
     def _make_room(self, queue: deque[_Batch[Tag]], failed: _Batch[Tag]) -> None:
         """Wait for all that holds memory, go to smaller batches and cut what failed into them."""
-        alone = _count_in_flight(queue) == 0
+        alone = failed.alone and _count_in_flight(queue) == 0
         count, samples = failed.windows.shape
         if alone and count == 1:
             raise EncoderError(

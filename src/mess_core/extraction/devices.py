@@ -10,7 +10,7 @@ process. Jobs whose temporary folders differ (``TMPDIR``, containers, users of m
 each other's locks.
 """
 
-__all__ = ["Choice", "clear_gpu_cache", "pick_device", "reserve"]
+__all__ = ["Choice", "clear_gpu_cache", "pick_device", "reserve", "take_device"]
 
 import logging
 import os
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,6 +85,49 @@ def pick_device(device: str = "auto") -> Choice:
             return Choice(candidate, tuple(notes))
         notes.append(f"{candidate}: {fault}")
     return Choice("cpu", tuple(notes))
+
+
+@contextmanager
+def take_device(device: str = "auto") -> Iterator[Choice]:
+    """Choose a device as `pick_device` does, and keep it to oneself as `reserve` does.
+
+    A GPU is tried only when it is reserved: nothing touches one that another job has.
+
+    Parameters
+    ----------
+    device : str
+        As in `pick_device`.
+
+    Yields
+    ------
+    Choice
+        The device, for CUDA with its index, and why others were passed over.
+
+    Raises
+    ------
+    EncoderError
+        As `pick_device` and `reserve`.
+    """
+    if device != "auto":
+        with reserve(device) as reserved:
+            yield pick_device(reserved)
+        return
+    notes: list[str] = []
+    with ExitStack() as held:
+        for candidate in ("cuda", "mps"):
+            try:
+                fault = _absence(candidate)
+                reserved = "" if fault else held.enter_context(reserve(candidate))
+                fault = fault or _fault(reserved)
+            except EncoderError as error:
+                fault = str(error)
+            if not fault:
+                break
+            held.close()
+            notes.append(f"{candidate}: {fault}")
+        else:
+            reserved = "cpu"
+        yield Choice(reserved, tuple(notes))
 
 
 def _absence(device: str) -> str | None:

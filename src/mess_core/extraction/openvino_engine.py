@@ -83,6 +83,7 @@ class OpenVinoEngine:
         self._models = models
         self._core = openvino.Core()
         self._threads = threads or _available_threads()
+        self._files: dict[int, dict[str, Path]] = {}
         self._requests: dict[tuple[int, bool], _Requests] = {}
         self.name = f"openvino {_version()}"
         self.device = "cpu"
@@ -110,6 +111,11 @@ class OpenVinoEngine:
         return precision
 
     def _prepared(self, samples: int) -> dict[str, Path]:
+        if samples not in self._files:
+            self._files[samples] = self._find_or_prepare(samples)
+        return self._files[samples]
+
+    def _find_or_prepare(self, samples: int) -> dict[str, Path]:
         key = _fingerprint(self._checkpoint, samples, self._core)
         found = _find(self._models, key)
         if found is None:
@@ -147,18 +153,22 @@ class _Requests:
 
     def start(self, windows: Floats) -> Callable[[], Output]:
         results = [np.empty((len(windows), *shape), np.float32) for shape in self._shapes]
-        slots = [self._start(window, results, i) for i, window in enumerate(windows)]
+        # A request may be waited for by a later batch, whose fault its error is not.
+        errors: list[Exception] = []
+        slots = [self._start(window, results, i, errors) for i, window in enumerate(windows)]
 
         def wait() -> Output:
             for slot, harvest in slots:
                 if self._pending[slot] is harvest:
                     self._collect(slot)
+            if errors:
+                raise errors[0]
             return Output(results[0], results[1] if len(results) > 1 else None)
 
         return wait
 
     def _start(
-        self, window: Floats, results: list[Floats], row: int
+        self, window: Floats, results: list[Floats], row: int, errors: list[Exception]
     ) -> tuple[int, Callable[[], None]]:
         slot = self._next
         self._next = (slot + 1) % len(self._requests)
@@ -166,9 +176,12 @@ class _Requests:
         request = self._requests[slot]
 
         def harvest() -> None:
-            request.wait()
-            for i, result in enumerate(results):
-                result[row] = request.get_output_tensor(i).data[0]
+            try:
+                request.wait()
+                for i, result in enumerate(results):
+                    result[row] = request.get_output_tensor(i).data[0]
+            except Exception as error:
+                errors.append(error)
 
         request.start_async({0: window[np.newaxis]})
         self._pending[slot] = harvest

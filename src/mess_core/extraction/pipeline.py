@@ -139,6 +139,7 @@ class _Job:
     share_s: float
     files: ExitStack = field(default_factory=ExitStack)
     writers: dict[str, ArrayWriter] = field(default_factory=dict)
+    total: npt.NDArray[np.float64] | float = 0.0
     windows: int = 0
     expected: int | None = None
     closed: bool = False
@@ -286,6 +287,7 @@ class _Run:
         self._append(job, "segments", pooled)
         if frames is not None:
             self._append(job, "raw", frames)
+        job.total = np.add(job.total, pooled, dtype=np.float64)
         job.windows += 1
         self._advance(job.share_s, job.recording)
         self._finish_if_complete(job)
@@ -321,14 +323,18 @@ class _Run:
         for view in job.writers:
             self._store(job, view)
         if "aggregated" not in job.stored:
-            segments = read_features(job.stored["segments"], view="segments")
-            save_array(job.claim.folder / "aggregated.npy", aggregate(segments))
+            save_array(job.claim.folder / "aggregated.npy", self._mean(job))
             self._store(job, "aggregated")
         self._write_out(job.recording, job.stored)
         job.claim.release()
         self._open.discard(job)
         self._computed[job.recording.recording_id] = job.recording
         self._advance(job.recording.duration_s - job.windows * job.share_s, job.recording)
+
+    def _mean(self, job: _Job) -> Floats:
+        if "segments" in job.writers:
+            return np.asarray(job.total / job.windows, np.float32)
+        return aggregate(read_features(job.stored["segments"], view="segments"))
 
     def _store(self, job: _Job, view: str) -> None:
         key = self._pipeline.fingerprint(job.recording, view)

@@ -61,6 +61,8 @@ class TorchEngine:
         with (
             torch.inference_mode(),
             torch.autocast(self._device.type, dtype=half, enabled=half is not None),
+            # Else CUDA's convolutions round float32 to 10 bits (TensorFloat-32).
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
         ):
             results = self._module(samples.to(self._device, non_blocking=True))
             if not cuda:
