@@ -8,6 +8,7 @@ A disk that is full, read-only or not ours is a `mess_core.errors.StorageError`.
 __all__ = [
     "ArrayWriter",
     "atomic_path",
+    "check_writable",
     "file_sha256",
     "fingerprint",
     "flush",
@@ -27,6 +28,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -133,6 +135,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
             flush(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Make sure that a file could be written to ``path``, whose folder is made when missing.
+
+    Raises
+    ------
+    StorageError
+        If it could not; see `storage_errors`.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=path.parent).close()
 
 
 def flush(path: Path) -> None:

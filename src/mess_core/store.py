@@ -26,7 +26,7 @@ meanwhile, and that the operating system frees when its holder dies, however it 
   the folders of claims have names of their own, and files get their place whole, by a rename.
 """
 
-__all__ = ["Claim", "cached", "claim", "find", "materialise"]
+__all__ = ["Claim", "cached", "claim", "find", "is_copy", "materialise"]
 
 import filecmp
 import shutil
@@ -144,6 +144,31 @@ class Claim:
                     other.unlink(missing_ok=True)
         return stored
 
+    def materialise(self, stored: Path, output: Path) -> None:
+        """Do what `materialise` does, and remove what a killed process left of the same.
+
+        `folder` must not be used any more: it goes away first, so that a process that is killed
+        once the output is there, when nobody claims this again, leaves nothing behind.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be written; see `mess_core.files.storage_errors`.
+        """
+        shutil.rmtree(self.folder, ignore_errors=True)
+        # No random name, since who comes next must find it; no two claims have the same.
+        temporary = output.with_name(f".tmp-{stored.name}")
+        with storage_errors(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                if not is_copy(stored, output):
+                    shutil.copyfile(stored, temporary)
+                    flush(temporary)
+                    temporary.replace(output)
+                    flush(output.parent)
+            finally:
+                temporary.unlink(missing_ok=True)
+
     def release(self) -> None:
         """Remove `folder` and free the claim; a second time does nothing."""
         try:
@@ -252,8 +277,13 @@ def materialise(stored: Path, output: Path) -> bool:
         If it cannot be written; see `mess_core.files.storage_errors`.
     """
     with storage_errors(output):
-        if output.exists() and filecmp.cmp(stored, output, shallow=False):
+        if is_copy(stored, output):
             return False
         with atomic_path(output) as temporary:
             shutil.copyfile(stored, temporary)
     return True
+
+
+def is_copy(stored: Path, output: Path) -> bool:
+    """Say whether ``output`` is there and equal to ``stored``."""
+    return output.exists() and filecmp.cmp(stored, output, shallow=False)

@@ -450,10 +450,10 @@ def test_processes_take_over_from_one_that_is_killed(
     task = corpus.task(tmp_path / "data")
     victim = start(replace(task, stop_at="computing", nth=6))
     others = [start(task) for _ in range(count - 1)]
-    for worker in (victim, *others):
-        worker.go()
-    assert victim.hear() == "stopped"
+    assert victim.go().hear() == "stopped"
     there = corpus.finished(task)
+    for worker in others:
+        worker.go()
     victim.kill()
     assert [worker.finish()["failed"] for worker in others] == [{}] * len(others)
     by_victim = owners(task, pid=victim.pid)

@@ -12,8 +12,10 @@ threads or on what else is running.
 
 __all__ = ["ConversionError", "OpenVinoEngine", "prepare"]
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -25,11 +27,11 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
-from mess_core.errors import EncoderError
+from mess_core.errors import EncoderError, StorageError
 from mess_core.extraction.batching import Output
 from mess_core.extraction.checkpoint import Checkpoint, find_checkpoint
 from mess_core.extraction.golden import MAX_ERROR, MIN_COSINE, check_windows, compare
-from mess_core.files import fingerprint, read_json
+from mess_core.files import fingerprint, read_json, storage_errors
 from mess_core.store import claim, find
 
 Floats = npt.NDArray[np.float32]
@@ -39,6 +41,8 @@ _KIND = "openvino"
 _SUFFIXES = (".bin", ".xml", ".json")
 # More would cost memory (about 100 MB each for MERT-v1-95M) and gain nothing.
 _MAX_STREAMS = 8
+# Exit status of a conversion whose result could not be written.
+_NOT_WRITTEN = 3
 
 
 class ConversionError(EncoderError):
@@ -247,8 +251,10 @@ def _prepare_in_another_process(checkpoint: Checkpoint, models: Path, samples: i
     name = checkpoint.spec.location if checkpoint.spec.source == "folder" else checkpoint.spec.name
     command = [sys.executable, "-m", __name__, name, str(models), str(samples)]
     done = subprocess.run(command, capture_output=True, text=True)
+    lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
+    if done.returncode == _NOT_WRITTEN:
+        raise StorageError(lines[-1])
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
         raise ConversionError(f"{checkpoint.spec.name} could not be converted: {lines[-1]}")
 
 
@@ -269,6 +275,8 @@ def prepare(checkpoint: Checkpoint, *, models: Path, samples: int) -> None:
     ConversionError
         If the converted model disagrees with transformers' in float32 by more than
         `golden.MAX_ERROR` in any layer.
+    StorageError
+        If it cannot be written.
     """
     core = openvino.Core()
     key = _fingerprint(checkpoint, samples, core)
@@ -277,7 +285,7 @@ def prepare(checkpoint: Checkpoint, *, models: Path, samples: int) -> None:
             return
         model, expected, windows = _convert(checkpoint, samples)
         path = claimed.folder / "model.xml"
-        openvino.save_model(model, path, compress_to_fp16=False)
+        _save(model, path, weights=checkpoint.weights)
         del model
         agreements = _measure(core, path, windows, expected)
         error = max(agreements["float32"]["error"])
@@ -313,6 +321,18 @@ def _convert(checkpoint: Checkpoint, samples: int) -> tuple[Any, Output, Floats]
     return model, Output(pooled.numpy(), frames.numpy()), windows
 
 
+def _save(model: Any, path: Path, *, weights: Path) -> None:
+    with storage_errors(path):
+        try:
+            openvino.save_model(model, path, compress_to_fp16=False)
+        except RuntimeError as error:
+            # OpenVINO removes what it could not write whole, and does not say why it could not. The
+            # weights and the graph take less than twice what the checkpoint takes.
+            if shutil.disk_usage(path.parent).free < 2 * weights.stat().st_size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
+
+
 def _measure(core: Any, path: Path, windows: Floats, expected: Output) -> dict[str, Any]:
     """Return the agreement of every precision that the processor computes natively."""
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -343,3 +363,6 @@ if __name__ == "__main__":
         _main(*sys.argv[1:])
     except EncoderError as error:
         sys.exit(str(error))
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        sys.exit(_NOT_WRITTEN)

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,15 +20,21 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core import stages
-from mess_core.errors import DatasetError, EncoderError, MessError
+from mess_core.errors import DatasetError, EncoderError, MessError, StorageError
 from mess_core.extraction.decoding import End, decode_ahead
 from mess_core.extraction.extractor import FeatureExtractor, aggregate
 from mess_core.extraction.storage import read_features
 from mess_core.extraction.summary import ExtractionSummary
-from mess_core.files import ArrayWriter, fingerprint, save_array
+from mess_core.files import (
+    ArrayWriter,
+    check_writable,
+    fingerprint,
+    save_array,
+    storage_errors,
+)
 from mess_core.layout import VIEWS, Layout
 from mess_core.recordings import Recording, check_unchanged
-from mess_core.store import Claim, claim, find, materialise
+from mess_core.store import Claim, claim, find, is_copy
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int, str], None]
@@ -147,7 +153,9 @@ class _Job:
     def abandon(self) -> None:
         """Give everything back, as if the recording had not been begun."""
         self.closed = True
-        self.files.__exit__(MessError, MessError("abandoned"), None)
+        # A full disk may not take what is buffered, which nobody wants any more.
+        with suppress(StorageError, OSError):
+            self.files.__exit__(MessError, MessError("abandoned"), None)
         self.claim.release()
 
 
@@ -206,53 +214,63 @@ class _Run:
 
     def _jobs(self, recordings: Iterable[Recording], deferred: list[Recording]) -> Iterator[_Job]:
         for recording in recordings:
-            if self._keep(recording):
+            if self._is_written_out(recording):
+                self._keep(recording)
                 continue
             key = self._pipeline.fingerprint(recording, "segments")
             claimed = claim(self._pipeline.layout.cache, _KIND, key, wait=False)
             if claimed is None:
                 deferred.append(recording)
                 continue
-            # Another process may have finished it between the two looks.
-            if self._keep(recording):
-                claimed.release()
-                continue
             count = self._extractor.count_windows(recording.duration_s)
             share_s = recording.duration_s / max(count, 1)
+            # Only now: another process may just have finished it.
             job = _Job(recording, claimed, self._stored(recording), share_s)
             self._open.add(job)
-            yield job
+            # Before anything is computed for nothing.
+            for view in self._pipeline.views:
+                check_writable(self._output(recording, view))
+            if job.stored.keys() >= set(self._pipeline.views):
+                self._write_out(job)
+                self._keep(recording)
+            else:
+                yield job
 
     def _stored(self, recording: Recording) -> dict[str, Path]:
         """Return the views that are in the store."""
         cache = self._pipeline.layout.cache
         found = {
             view: find(cache, _KIND, self._pipeline.fingerprint(recording, view), ".npy")
-            for view in self._pipeline.views
+            for view in {"segments", *self._pipeline.views}
         }
         return {view: path for view, path in found.items() if path is not None}
 
-    def _keep(self, recording: Recording) -> bool:
-        """Take a recording from the store if all of it is there."""
+    def _is_written_out(self, recording: Recording) -> bool:
         stored = self._stored(recording)
-        if len(stored) < len(self._pipeline.views):
-            return False
-        self._write_out(recording, stored)
+        return all(
+            view in stored and is_copy(stored[view], self._output(recording, view))
+            for view in self._pipeline.views
+        )
+
+    def _keep(self, recording: Recording) -> None:
         self._kept[recording.recording_id] = recording
         self._advance(recording.duration_s, recording)
-        return True
 
     def _decode(self, job: _Job) -> Iterator[Floats]:
-        if job.stored.keys() | {"aggregated"} >= set(self._pipeline.views):
+        if job.stored.keys() | {"aggregated"} >= {"segments", *self._pipeline.views}:
             return  # only the mean is missing
-        check_unchanged(job.recording)
         path = Path(job.recording.audio)
-        stamp = path.stat()
-        for _, window in self._extractor.windows(path):
-            if job.closed:
-                return
-            yield window
-        if (stamp.st_mtime_ns, stamp.st_size) != (path.stat().st_mtime_ns, path.stat().st_size):
+        try:
+            stamp = _stamp(path)
+            check_unchanged(job.recording)
+            for _, window in self._extractor.windows(path):
+                if job.closed:
+                    return
+                yield window
+            changed = _stamp(path) != stamp
+        except OSError as error:
+            raise DatasetError(f"{path}: {error}; run `mess recordings` again") from error
+        if changed:
             raise DatasetError(f"{path} changed while it was read; run `mess recordings` again")
 
     # In the main thread: windows in, features out.
@@ -276,7 +294,7 @@ class _Run:
             return
         try:
             self._extractor.encoder.finite(pooled)
-            if frames is not None and np.abs(frames).max() > self._largest:
+            if frames is not None and not np.abs(frames).max() <= self._largest:
                 raise EncoderError(
                     f"raw features reach {np.abs(frames).max():.3g}, float16 ends at "
                     f"{self._largest:g}; set `raw_dtype: float32`"
@@ -298,7 +316,9 @@ class _Run:
         if view not in job.writers:
             path, dtype = job.claim.folder / f"{view}.npy", self._pipeline.dtypes[view]
             job.writers[view] = job.files.enter_context(ArrayWriter(path, np.dtype(dtype)))
-        job.writers[view].append(features[np.newaxis])
+        # The writer's own block ends later, and not with this error.
+        with storage_errors(job.writers[view].path):
+            job.writers[view].append(features[np.newaxis])
 
     def _fail(self, job: _Job, error: MessError) -> None:
         if job.closed:
@@ -325,9 +345,7 @@ class _Run:
         if "aggregated" not in job.stored:
             save_array(job.claim.folder / "aggregated.npy", self._mean(job))
             self._store(job, "aggregated")
-        self._write_out(job.recording, job.stored)
-        job.claim.release()
-        self._open.discard(job)
+        self._write_out(job)
         self._computed[job.recording.recording_id] = job.recording
         self._advance(job.recording.duration_s - job.windows * job.share_s, job.recording)
 
@@ -340,10 +358,15 @@ class _Run:
         key = self._pipeline.fingerprint(job.recording, view)
         job.stored[view] = job.claim.store(key, job.claim.folder / f"{view}.npy", ".npy")
 
-    def _write_out(self, recording: Recording, stored: dict[str, Path]) -> None:
-        """Make the stored views the recording's output files."""
+    def _write_out(self, job: _Job) -> None:
+        """Make the stored views the recording's output files, and be done with it."""
         for view in self._pipeline.views:
-            materialise(stored[view], self._pipeline.layout.features(view, recording.recording_id))
+            job.claim.materialise(job.stored[view], self._output(job.recording, view))
+        job.claim.release()
+        self._open.discard(job)
+
+    def _output(self, recording: Recording, view: str) -> Path:
+        return self._pipeline.layout.features(view, recording.recording_id)
 
     # In all threads.
 
@@ -373,3 +396,8 @@ class _Run:
             encoder=self._extractor.encoder.describe(),
             batch_size=self._batcher.smallest,
         )
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    facts = path.stat()
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
