@@ -45,7 +45,7 @@ def estimate_extraction_time(
     extractor: FeatureExtractor,
     recordings: Sequence[Recording],
     *,
-    sample_s: float = 10.0,
+    sample_s: float = 5.0,
     run: Callable[[FeatureExtractor, Sequence[Recording]], ExtractionSummary] | None = None,
 ) -> Estimate:
     """Estimate the time that extraction takes on this machine.
