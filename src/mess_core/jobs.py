@@ -18,18 +18,21 @@ __all__ = [
     "write_table",
 ]
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mess_core import stages
 from mess_core.config import Settings
-from mess_core.errors import StorageError
+from mess_core.errors import EncoderError, StorageError
 from mess_core.files import read_json, write_json
 from mess_core.layout import INDEX_KINDS
 from mess_core.planning import ANALYSIS_RATE, Plan
 from mess_core.progress import Progress
+
+if TYPE_CHECKING:
+    from mess_core.extraction.encoder import MertEncoder
 
 
 def make_demo(settings: Settings) -> None:
@@ -63,7 +66,6 @@ def extract_shard(settings: Settings, shard: str, *, threads: int) -> None:
     from mess_core.extraction.devices import take_device
 
     plan = Plan.read(settings)
-    _withdraw_manifest(plan, "features")
     with take_device(settings.device) as choice:
         for note in choice.notes:
             print(f"not taken: {note}")
@@ -79,6 +81,9 @@ def extract_shard(settings: Settings, shard: str, *, threads: int) -> None:
         )
         encoder = extractor.encoder
         print(encoder.describe(), flush=True)
+        facts = _facts(encoder)
+        _refuse_mixture(plan, facts)
+        _withdraw_manifest(plan, "features")
         pipeline = ExtractionPipeline(
             extractor,
             settings.layout,
@@ -91,25 +96,48 @@ def extract_shard(settings: Settings, shard: str, *, threads: int) -> None:
     print("\n".join(summary.lines()))
     write_json(settings.layout.extraction_report(shard), summary.facts())
     summary.check()
-    spec = encoder.spec
     write_json(
         settings.layout.receipt("features", shard),
         {
             "stage": stages.FEATURES,
-            "encoder": {
-                "name": spec.name,
-                "revision": spec.revision,
-                "weights_sha256": spec.weights_sha256,
-                "precision": encoder.engine.precision,
-                "trained": spec.trained,
-                "licence": spec.licence,
-            },
+            "encoder": facts,
             "engine": encoder.engine.name,
             "window_s": settings.window_s,
             "overlap": settings.overlap,
             "recordings": dict(summary.fingerprints),
         },
     )
+
+
+def _facts(encoder: "MertEncoder") -> dict[str, Any]:
+    """Return what features are known by afterwards."""
+    spec = encoder.spec
+    return {
+        "name": spec.name,
+        "revision": spec.revision,
+        "weights_sha256": spec.weights_sha256,
+        "fingerprint": encoder.checkpoint.fingerprint,
+        "precision": encoder.engine.precision,
+        "trained": spec.trained,
+        "licence": spec.licence,
+    }
+
+
+def _refuse_mixture(plan: Plan, facts: dict[str, Any]) -> None:
+    """Refuse to repair features with another encoder, or in another precision, than they have."""
+    manifest = plan.settings.layout.manifest("features")
+    if not plan.is_gathered("features"):
+        return
+    theirs = read_json(manifest)["encoder"]
+    different = [key for key in facts if theirs.get(key) != facts[key]]
+    if different:
+        told = ", ".join(
+            f"{key} {theirs.get(key)!r} there, {facts[key]!r} here" for key in different
+        )
+        raise EncoderError(
+            f"{manifest}: these features were made otherwise ({told}); run where it is the same or "
+            "set `precision`, or delete the manifest and run snakemake again to make all anew"
+        )
 
 
 def measure_shard(settings: Settings, shard: str) -> None:

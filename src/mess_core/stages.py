@@ -8,7 +8,7 @@ the output changed and the number did not.
 __all__ = ["ASPECTS", "DEMO", "FEATURES", "INDEX", "PROBING", "PUBLISH", "RECORDINGS", "TARGETS"]
 
 DEMO = 1
-RECORDINGS = 1
+RECORDINGS = 2
 FEATURES = 2
 TARGETS = 1
 PROBING = 1

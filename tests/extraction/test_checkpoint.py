@@ -12,7 +12,7 @@ from mess_core.extraction.bundled import make_demo_encoder
 from mess_core.extraction.checkpoint import fetch_model, find_checkpoint
 from mess_core.extraction.specs import DEMO_ENCODER, MODELS, MertSpec, resolve_spec
 from mess_core.files import file_sha256
-from tests.extraction.checkpoints import STABLE, TINY, write_checkpoint
+from tests.extraction.checkpoints import MERT_95M, STABLE, TINY, write_checkpoint
 
 pytestmark = pytest.mark.unit
 
@@ -94,7 +94,14 @@ def hub_spec(tmp_path: Path) -> MertSpec:
     """A model of the hub that is as tiny as the checkpoint in ``tmp_path/copy``."""
     write_checkpoint(tmp_path / "copy")
     sha256 = file_sha256(tmp_path / "copy" / "pytorch_model.bin")
-    return replace(MODELS["MERT-v1-95M"], name="tiny", layers=4, dims=16, weights_sha256=sha256)
+    return replace(
+        MODELS["MERT-v1-95M"],
+        name="tiny",
+        layers=4,
+        dims=16,
+        weights_sha256=sha256,
+        fingerprint=None,
+    )
 
 
 def test_a_copied_folder_is_taken_and_used_from_then_on(tmp_path: Path, hub_spec: MertSpec) -> None:
@@ -113,7 +120,8 @@ def test_a_copied_folder_is_taken_and_used_from_then_on(tmp_path: Path, hub_spec
     ("change", "message"),
     [
         ({"weights_sha256": "0" * 64}, "its SHA-256 is"),
-        ({"dims": 768}, r"are \(4, 16, 24000\), tiny has \(4, 768, 24000\)"),
+        ({"dims": 768}, r"are \(3, 16, 24000\), tiny has \(3, 768, 24000\)"),
+        ({"fingerprint": "0" * 64}, r"is not that of tiny"),
     ],
 )
 def test_another_model_is_not_taken(
@@ -123,6 +131,45 @@ def test_another_model_is_not_taken(
     with pytest.raises(EncoderError, match=message):
         fetch_model(wanted, models=tmp_path / "models", source=tmp_path / "copy")
     assert [p.name for p in (tmp_path / "models").iterdir()] == [".tiny.lock"]
+
+
+def test_a_copy_that_is_not_there_is_named(tmp_path: Path, hub_spec: MertSpec) -> None:
+    with pytest.raises(EncoderError, match="nowhere does not exist"):
+        fetch_model(hub_spec, models=tmp_path, source=tmp_path / "nowhere")
+
+
+def test_an_empty_folder_is_no_model(tmp_path: Path, hub_spec: MertSpec) -> None:
+    (tmp_path / "models" / "tiny").mkdir(parents=True)
+    folder = fetch_model(hub_spec, models=tmp_path / "models", source=tmp_path / "copy")
+    assert (folder / "config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [("preprocessor_config.json", "do_normalize", False), ("config.json", "hidden_act", "relu")],
+)
+def test_a_known_models_configuration_is_pinned(
+    tmp_path: Path, name: str, key: str, value: object
+) -> None:
+    path = make_demo_encoder(tmp_path / DEMO_ENCODER) / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(EncoderError, match=f"is not that of {DEMO_ENCODER}"):
+        find_checkpoint(DEMO_ENCODER, models=tmp_path)
+
+
+def test_merts_published_configuration_is_the_pinned_one(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, base=MERT_95M)
+    found = find_checkpoint(str(tmp_path))
+    spec = MODELS["MERT-v1-95M"]
+    real = replace(found, spec=replace(found.spec, weights_sha256=spec.weights_sha256))
+    assert real.fingerprint == spec.fingerprint
+    assert replace(real, normalize=False).fingerprint != spec.fingerprint
+
+
+def test_normalisation_is_said_in_json(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, normalize="false")  # type: ignore[arg-type]
+    with pytest.raises(EncoderError, match="do_normalize is 'false', it must be true or false"):
+        find_checkpoint(str(tmp_path))
 
 
 def test_an_incomplete_copy_is_named(tmp_path: Path, hub_spec: MertSpec) -> None:

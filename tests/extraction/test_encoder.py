@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -122,6 +123,21 @@ def test_the_batch_and_the_threads_change_nothing(
     alone = run(1, 1)
     for threads, batch in ((1, 5), (2, 1), (2, 2), (2, 5)):
         np.testing.assert_array_equal(run(threads, batch), alone)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+def test_threads_may_share_an_encoder(demo: MertEncoder, engine: str) -> None:
+    encoder = demo
+    if engine == "torch":
+        shared = TorchEngine(demo.checkpoint, device="cpu", precision="float32")
+        encoder = MertEncoder(demo.spec, shared, demo.checkpoint)
+    rng = np.random.default_rng(3)
+    batches = [rng.normal(size=(3, SAMPLES)).astype(np.float32) for _ in range(12)]
+    expected = [demo.pooled(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(encoder.pooled, batches))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_an_error_of_a_window_is_its_own_batchs() -> None:

@@ -1,5 +1,6 @@
 """The model in memory is exactly the checkpoint on disk, and computes what transformers' does."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,21 @@ def test_a_value_that_changes_on_the_way_is_an_error(
 
     monkeypatch.setattr(HubertModel, "load_state_dict", careless)
     with pytest.raises(EncoderError, match=r"original0 differs in memory from the file"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_attention_heads": 5}, {"hidden_act": "nonsense"}, {"conv_dim": [8] * 3}],
+    ids=str,
+)
+def test_a_configuration_that_makes_no_model_is_named(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    write_checkpoint(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(EncoderError, match=r"config\.json"):
         load(tmp_path)
 
 

@@ -271,6 +271,21 @@ def test_raw_that_comes_later_leaves_what_is_there(
     )
 
 
+def test_frames_of_other_settings_do_not_stay_beside_new_features(
+    tmp_path: Path, extractor: FeatureExtractor, recordings: list[Recording]
+) -> None:
+    layout = Layout(tmp_path / "data", "x")
+    run(extractor, layout, recordings[:1], ("raw", "segments", "aggregated"))
+    raw = layout.features("raw", "a")
+    run(extractor, layout, recordings[:1])
+    assert raw.is_file()
+    apart = FeatureExtractor(extractor.encoder, window_s=1.0, overlap=0.0)
+    run(apart, layout, recordings[:1])
+    assert not raw.exists()
+    run(extractor, layout, recordings[:1], ("raw", "segments", "aggregated"))
+    assert load_features(layout, "a", view="raw").shape[0] == 4
+
+
 def test_a_lost_mean_costs_no_run_of_the_model(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

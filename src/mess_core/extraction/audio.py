@@ -57,6 +57,7 @@ SILENCE_DBFS = -60.0
 
 # Largest number of samples after which a resampler's phases repeat.
 _MAX_PHASES = 4000
+_ENCODER_RATE = 24_000
 # Samples per channel that are decoded at a time, about 5 s: 1 MB a channel.
 _BLOCK_FRAMES = 1 << 18
 # Sample rates outside these (Hz) come from damaged headers.
@@ -110,7 +111,10 @@ def validate_audio_file(path: Path, *, min_duration_s: float = 0.0) -> AudioInfo
         for block in _blocks(path, file):
             frames += len(block)
             peak = max(peak, float(np.abs(block).max()))
-        info = AudioInfo(frames / file.samplerate, file.samplerate, file.channels, peak)
+        # As long as it will be at the encoders' rate: an odd rate is taken for a near one.
+        source, target = _ratio(file.samplerate, _ENCODER_RATE)
+        duration_s = frames * target / (source * _ENCODER_RATE)
+        info = AudioInfo(duration_s, file.samplerate, file.channels, peak)
     _check_content(path, info, min_duration_s)
     return info
 

@@ -167,13 +167,25 @@ def read_checkpoint(folder: Path, spec: MertSpec) -> Checkpoint:
     facts = {key: value for key, value in config.items() if key in _HUBERT}
     # transformers 4.48 on reads it for every HuBERT, and MERT's configs do not have it.
     facts.setdefault("conv_pos_batch_norm", False)
-    return Checkpoint(
+    normalize = preprocessor.get("do_normalize", True)
+    if not isinstance(normalize, bool):
+        raise EncoderError(
+            f"{folder / 'preprocessor_config.json'}: do_normalize is {normalize!r}, it must be "
+            "true or false"
+        )
+    checkpoint = Checkpoint(
         spec=replace(spec, weights_sha256=sha256),
         folder=folder,
         weights=weights,
         config=facts,
-        normalize=bool(preprocessor.get("do_normalize", True)),
+        normalize=normalize,
     )
+    if spec.fingerprint not in (None, checkpoint.fingerprint):
+        raise EncoderError(
+            f"{folder}: its config.json or preprocessor_config.json is not that of {spec.name}; "
+            "remove the folder and get it again, or give a changed model's folder as `encoder`"
+        )
+    return checkpoint
 
 
 def _weights_file(folder: Path) -> Path:
@@ -202,15 +214,15 @@ def _check_facts(
     folder: Path, spec: MertSpec, config: dict[str, Any], preprocessor: dict[str, Any]
 ) -> None:
     found = (
-        config.get("num_hidden_layers", -1) + 1,
+        config.get("num_hidden_layers"),
         config.get("hidden_size"),
         preprocessor.get("sampling_rate"),
     )
-    expected = (spec.layers, spec.dims, spec.sample_rate)
+    expected = (spec.layers - 1, spec.dims, spec.sample_rate)
     if found != expected:
         raise EncoderError(
-            f"{folder}: its configuration says (layers, dims, samples per second) are {found}, "
-            f"{spec.name} has {expected}; it is another model's folder"
+            f"{folder}: its configuration says (transformer layers, dims, samples per second) are "
+            f"{found}, {spec.name} has {expected}; it is another model's folder, or damaged"
         )
 
 
@@ -239,22 +251,27 @@ def fetch_model(
         If the model is not to be had, or what was had is not the pinned one; then nothing is kept.
     """
     folder = models / spec.name
-    if folder.exists():
+    if _has_files(folder):
         return folder
+    if source is not None and not source.is_dir():
+        raise EncoderError(f"{source} does not exist or is no folder; give the model's folder")
     models.mkdir(parents=True, exist_ok=True)
     with FileLock(models / f".{spec.name}.lock"):
-        if not folder.exists():
+        if not _has_files(folder):
             found = source or _from_hub(spec)
+            read_checkpoint(found, spec)
             with TemporaryDirectory(prefix=".tmp-", dir=models) as temporary:
                 fresh = Path(temporary) / spec.name
                 fresh.mkdir()
                 for path in (*(found / name for name in _CONFIGS), _weights_file(found)):
-                    if not path.is_file():
-                        raise EncoderError(f"{path} does not exist; a model folder needs it")
                     shutil.copyfile(path, fresh / path.name)
                 read_checkpoint(fresh, spec)
                 fresh.replace(folder)
     return folder
+
+
+def _has_files(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _from_hub(spec: MertSpec) -> Path:

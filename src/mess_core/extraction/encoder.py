@@ -147,6 +147,7 @@ def load_encoder(
     """
     if precision not in PRECISIONS:
         raise EncoderError(f"precision is {precision!r}, it must be one of {', '.join(PRECISIONS)}")
+    models = Path(models)
     checkpoint = find_checkpoint(name, models=models)
     choice = pick_device(device)
     samples = round(window_s * checkpoint.spec.sample_rate)

@@ -56,7 +56,7 @@ class FeatureExtractor:
 
     Parameters
     ----------
-    encoder : MertEncoder or str
+    encoder : MertEncoder or str or Path
         A loaded encoder, or what `load_encoder` takes.
     window_s : float
         Length of a window in seconds.
@@ -71,7 +71,7 @@ class FeatureExtractor:
 
     def __init__(
         self,
-        encoder: MertEncoder | str,
+        encoder: MertEncoder | str | Path,
         *,
         window_s: float = 5.0,
         overlap: float = 0.5,
@@ -81,9 +81,9 @@ class FeatureExtractor:
         precision: str = "auto",
         threads: int | None = None,
     ) -> None:
-        if isinstance(encoder, str):
+        if not isinstance(encoder, MertEncoder):
             encoder = load_encoder(
-                encoder,
+                str(encoder),
                 models=models,
                 device=device,
                 precision=precision,
@@ -112,7 +112,7 @@ class FeatureExtractor:
         """
         rate = self.encoder.spec.sample_rate
         return stream_windows(
-            stream_audio(path, sample_rate=rate),
+            stream_audio(Path(path), sample_rate=rate),
             sample_rate=rate,
             window_s=self.window_s,
             overlap=self.overlap,
@@ -146,6 +146,7 @@ class FeatureExtractor:
         EncoderError
             If the model's output is not finite.
         """
+        samples = np.asarray(samples, np.float32)
         if not np.isfinite(samples).all():
             raise AudioError("the samples are not all finite numbers", status="not_finite")
         rate = self.encoder.spec.sample_rate

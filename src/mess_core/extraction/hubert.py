@@ -102,9 +102,13 @@ def load_hubert(checkpoint: Checkpoint) -> HubertModel:
     """
     weights = checkpoint.weights
     stored = {_modern(key): tensor for key, tensor in _read_weights(weights).items()}
-    config = HubertConfig(**checkpoint.config)
-    with torch.device("meta"):
-        model = HubertModel(config)
+    try:
+        with torch.device("meta"):
+            model = HubertModel(HubertConfig(**checkpoint.config))
+    except Exception as error:  # transformers raises many kinds for values that make no model
+        raise EncoderError(
+            f"{checkpoint.folder / 'config.json'} makes no model ({error}); get it again"
+        ) from error
     expected = model.state_dict()
     missing, left_over = expected.keys() - stored.keys(), stored.keys() - expected.keys()
     if missing or left_over:

@@ -18,6 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,7 @@ class OpenVinoEngine:
         self._models = models
         self._core = openvino.Core()
         self._threads = threads or _available_threads()
+        self._compiling = threading.Lock()
         self._files: dict[int, dict[str, Path]] = {}
         self._requests: dict[tuple[int, bool], _Requests] = {}
         self.name = f"openvino {_version()}"
@@ -134,19 +136,22 @@ class OpenVinoEngine:
     def start(self, windows: Floats, *, raw: bool = False) -> Callable[[], Output]:
         """Begin to run windows; see `batching.Engine`."""
         key = (windows.shape[1], raw)
-        if key not in self._requests:
-            files = self._prepared(key[0])
-            model = self._core.read_model(files[".xml"], files[".bin"])
-            compiled = _compile(self._core, model, self.precision, raw=raw, threads=self._threads)
-            self._requests[key] = _Requests(compiled)
+        with self._compiling:
+            if key not in self._requests:
+                self._requests[key] = _Requests(self._compiled(*key))
         return self._requests[key].start(windows)
+
+    def _compiled(self, samples: int, raw: bool) -> Any:
+        files = self._prepared(samples)
+        model = self._core.read_model(files[".xml"], files[".bin"])
+        return _compile(self._core, model, self.precision, raw=raw, threads=self._threads)
 
     def release(self) -> None:
         """Do nothing: there is no cache to empty."""
 
 
 class _Requests:
-    """A compiled model's requests, used in turn."""
+    """A compiled model's requests, used in turn; threads may share them."""
 
     def __init__(self, compiled: Any) -> None:
         count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
@@ -154,17 +159,20 @@ class _Requests:
         self._pending: list[Callable[[], None] | None] = [None] * count
         self._shapes = [tuple(output.shape)[1:] for output in compiled.outputs]
         self._next = 0
+        self._turn = threading.RLock()
 
     def start(self, windows: Floats) -> Callable[[], Output]:
         results = [np.empty((len(windows), *shape), np.float32) for shape in self._shapes]
         # A request may be waited for by a later batch, whose fault its error is not.
         errors: list[Exception] = []
-        slots = [self._start(window, results, i, errors) for i, window in enumerate(windows)]
+        with self._turn:
+            slots = [self._start(window, results, i, errors) for i, window in enumerate(windows)]
 
         def wait() -> Output:
-            for slot, harvest in slots:
-                if self._pending[slot] is harvest:
-                    self._collect(slot)
+            with self._turn:
+                for slot, harvest in slots:
+                    if self._pending[slot] is harvest:
+                        self._collect(slot)
             if errors:
                 raise errors[0]
             return Output(results[0], results[1] if len(results) > 1 else None)

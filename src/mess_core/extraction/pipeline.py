@@ -362,8 +362,19 @@ class _Run:
         """Make the stored views the recording's output files, and be done with it."""
         for view in self._pipeline.views:
             job.claim.materialise(job.stored[view], self._output(job.recording, view))
+        self._withdraw_old_raw(job.recording)
         job.claim.release()
         self._open.discard(job)
+
+    def _withdraw_old_raw(self, recording: Recording) -> None:
+        """Remove frames that a run with other settings left beside features they do not fit."""
+        output = self._output(recording, "raw")
+        if "raw" in self._pipeline.views or not output.exists():
+            return
+        key = self._pipeline.fingerprint(recording, "raw")
+        current = find(self._pipeline.layout.cache, _KIND, key, ".npy")
+        if current is None or not is_copy(current, output):
+            output.unlink(missing_ok=True)
 
     def _output(self, recording: Recording, view: str) -> Path:
         return self._pipeline.layout.features(view, recording.recording_id)

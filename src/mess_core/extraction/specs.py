@@ -39,6 +39,9 @@ class MertSpec:
         Length of input that it was made for, in seconds.
     weights_sha256 : str or None
         Of the weights file; None where it is only known after loading.
+    fingerprint : str or None
+        Of weights, configuration and normalisation (`checkpoint.Checkpoint.fingerprint`); None
+        where it is only known after loading.
     licence : str
         Of the weights.
     trained : bool
@@ -57,12 +60,15 @@ class MertSpec:
     weights_sha256: str | None
     licence: str
     trained: bool
+    fingerprint: str | None = None
 
 
 # MERT-v1: Li et al., "MERT: Acoustic Music Understanding Model with Large-Scale Self-supervised
 # Training", ICLR 2024; rates, layers and dims from the models' cards. Revisions, and the hash of
 # the 95M weights (377,552,987 bytes of pytorch_model.bin), are those that several public projects
-# pin independently; for the 330M weights no published hash was found.
+# pin independently; for the 330M weights no published hash was found. The 95M fingerprint is
+# that of the published config.json (SHA-256 ea2627c4...) and preprocessor_config.json
+# (cc5a5e4a...).
 MODELS: dict[str, MertSpec] = {
     spec.name: spec
     for spec in (
@@ -79,6 +85,7 @@ MODELS: dict[str, MertSpec] = {
             weights_sha256="e52193c2ccf3f09be069ce3b14a5dd4c51c214552cba8657839f7004c7236c82",
             licence="MIT",
             trained=False,
+            fingerprint="d3e7986cdc2183ac215b790166a69558a0b44a4a0e3f38cae7607f2a59ce196f",
         ),
         MertSpec(
             name="MERT-v1-95M",
@@ -93,6 +100,7 @@ MODELS: dict[str, MertSpec] = {
             weights_sha256="a2b8b747f72c06e0595aeae41ae5473f4364938c6b39b2c58be38c48e6bd3fcd",
             licence="CC-BY-NC-4.0",
             trained=True,
+            fingerprint="83a9f3de25a3b06ba8c17e081fcc6eae54f29ead451ca32a50074b46cdd0d1b0",
         ),
         MertSpec(
             name="MERT-v1-330M",

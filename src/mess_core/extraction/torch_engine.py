@@ -2,6 +2,7 @@
 
 __all__ = ["TorchEngine", "half_precision"]
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,7 @@ class TorchEngine:
         self.precision = precision
         self._device = torch.device(device)
         module = HiddenStates(load_hubert(checkpoint), normalize=checkpoint.normalize)
+        self._turn = threading.Lock()
         self._module = module.to(self._device)
 
     def start(self, windows: npt.NDArray[np.float32], *, raw: bool = False) -> Callable[[], Output]:
@@ -56,14 +58,16 @@ class TorchEngine:
         samples = torch.from_numpy(np.ascontiguousarray(windows))
         if cuda:
             samples = samples.pin_memory()
-        self._module.raw = raw
         half = _DTYPES.get(self.precision)
         with (
+            # The module collects its states as it runs: one thread at a time.
+            self._turn,
             torch.inference_mode(),
             torch.autocast(self._device.type, dtype=half, enabled=half is not None),
             # Else CUDA's convolutions round float32 to 10 bits (TensorFloat-32).
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
         ):
+            self._module.raw = raw
             results = self._module(samples.to(self._device, non_blocking=True))
             if not cuda:
                 return lambda: _output(results)
