@@ -345,8 +345,11 @@ def test_the_estimate_really_extracts_and_leaves_nothing(
     assert estimate.sampled == estimate.windows == 12
     assert estimate.seconds > 0
     gone = [replace(r, audio="nowhere.wav") for r in recordings]
-    with pytest.raises(DatasetError, match="none of 3 recordings"):
+    with pytest.raises(DatasetError, match="none of 3 recordings could be extracted"):
         estimate_extraction_time(extractor, gone)
+    short = [replace(r, duration_s=0.5) for r in recordings]
+    with pytest.raises(DatasetError, match="none of 3 recordings is as long as a window of 1 s"):
+        estimate_extraction_time(extractor, short)
 
 
 def test_unknown_views_are_refused(tmp_path: Path, extractor: FeatureExtractor) -> None:

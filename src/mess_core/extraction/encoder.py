@@ -147,6 +147,8 @@ def load_encoder(
     """
     if precision not in PRECISIONS:
         raise EncoderError(f"precision is {precision!r}, it must be one of {', '.join(PRECISIONS)}")
+    if not window_s > 0:
+        raise EncoderError(f"window_s is {window_s}, it must be above 0")
     models = Path(models)
     checkpoint = find_checkpoint(name, models=models)
     choice = pick_device(device)

@@ -71,9 +71,15 @@ def estimate_extraction_time(
     Raises
     ------
     DatasetError
-        If no recording could be extracted.
+        If no recording is long enough, or could be extracted.
     """
     run = run or _run_in_temporary_folder
+    windows = sum(extractor.count_windows(r.duration_s) for r in recordings)
+    if not windows:
+        raise DatasetError(
+            f"none of {len(recordings)} recordings is as long as a window of "
+            f"{extractor.window_s:g} s; nothing would be extracted"
+        )
     order = np.random.default_rng(0).permutation(len(recordings))
     shuffled = [recordings[i] for i in order.tolist()]
     run(extractor, shuffled[:1])  # warms up: libraries load, the model is compiled
@@ -87,7 +93,6 @@ def estimate_extraction_time(
             f"none of {len(recordings)} recordings could be extracted to time it; run "
             "`mess recordings` again"
         )
-    windows = sum(extractor.count_windows(r.duration_s) for r in recordings)
     return Estimate(seconds / sampled * windows, windows, sampled)
 
 
