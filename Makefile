@@ -50,5 +50,9 @@ format: $(READY)  ## rewrite the code in the common format
 	ruff format
 	snakefmt Snakefile workflow/rules
 
-clean:  ## remove all results (data, logs, Snakemake's state), not .venv
-	rm -rf data logs .snakemake
+# Not what is costly to get again: audio and models of your own.
+RESULTS := metadata embeddings proxy_targets probing indices published reports cache benchmarks \
+  audio/demo models/openvino models/locks models/mess-demo-untrained
+
+clean:  ## remove all results and Snakemake's state, not .venv, your audio or fetched models
+	rm -rf logs .snakemake $(addprefix data/,$(RESULTS))
