@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -173,6 +174,8 @@ def _boom(*_: object) -> None:
 
 def main(task: Task) -> None:
     faulthandler.dump_traceback_later(PATIENCE_S, exit=True)
+    # A shell's background job ignores Ctrl-C, and so do its children unless they say otherwise.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     encoder = load(Path(task.models))
     # The first window compiles the model, which is nothing to be disturbed here.
     samples = round(WINDOW_S * encoder.spec.sample_rate)
