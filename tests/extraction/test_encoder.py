@@ -28,7 +28,7 @@ from mess_core.extraction.hubert import HiddenStates, load_hubert
 from mess_core.extraction.openvino_engine import ConversionError, OpenVinoEngine, prepare
 from mess_core.extraction.specs import DEMO_ENCODER, MODELS
 from mess_core.extraction.torch_engine import TorchEngine
-from mess_core.files import file_sha256
+from mess_core.files import file_sha256, read_json
 from tests.extraction.checkpoints import MERT_95M, STABLE, write_checkpoint
 
 # Converting even a small model takes seconds.
@@ -205,14 +205,31 @@ def test_a_conversion_that_computes_something_else_is_refused(
     real = openvino_engine._convert
 
     def wrong(*args: Any) -> Any:
-        model, expected, windows = real(*args)
+        expected, windows = real(*args)
         raw = np.float32(1.001) * openvino_engine._frames(expected)
-        return model, expected._replace(raw=raw), windows
+        return expected._replace(raw=raw), windows
 
     monkeypatch.setattr(openvino_engine, "_convert", wrong)
     with pytest.raises(ConversionError, match=r"differs from transformers' model by 1\.0e-03"):
         prepare(find_checkpoint(str(tmp_path / "mine")), models=tmp_path, samples=SAMPLES)
     assert not [p for p in tmp_path.rglob("*") if p.suffix in (".xml", ".tmp")]
+
+
+def test_an_engine_that_computes_something_else_than_at_conversion_is_refused(
+    models: Path, monkeypatch: pytest.MonkeyPatch, windows: np.ndarray
+) -> None:
+    encoder = load_encoder(
+        DEMO_ENCODER, models=models, device="cpu", precision="float32", window_s=1.0
+    )
+    real = read_json
+
+    def other(path: Path) -> Any:
+        receipt = real(path)
+        return receipt | {"pooled": (1.001 * np.asarray(receipt["pooled"])).tolist()}
+
+    monkeypatch.setattr(openvino_engine, "read_json", other)
+    with pytest.raises(EncoderError, match="although it did not when it was converted"):
+        encoder.pooled(windows)
 
 
 @pytest.mark.slow
@@ -240,7 +257,7 @@ def test_bfloat16_is_taken_only_where_it_agrees(
         return load_encoder(DEMO_ENCODER, models=models, device="cpu", window_s=1.0)
 
     def receipt(cosine: float | None) -> None:
-        agreements: dict[str, Any] = {"float32": {"cosine": [1.0]}}
+        agreements: dict[str, Any] = {"float32": {"cosine": [1.0]}, "pooled": []}
         if cosine is not None:
             agreements["bfloat16"] = {"cosine": [1.0, cosine]}
         monkeypatch.setattr(openvino_engine, "read_json", lambda _: agreements)

@@ -9,6 +9,7 @@ import faulthandler
 import hashlib
 import json
 import os
+import select
 import shutil
 import signal
 import sys
@@ -104,6 +105,9 @@ def say(words: str) -> None:
 def stop() -> None:
     """Say that we are there, and wait for a signal."""
     say("stopped")
+    # A signal that comes just before a blocking call would be handled after it only.
+    while not select.select([0], [], [], 0.1)[0]:
+        pass
     os.read(0, 1)
 
 
