@@ -125,7 +125,12 @@ class OpenVinoEngine:
         key = _fingerprint(self._checkpoint, samples, self._core)
         found = _find(self._models, key)
         if found is None:
-            _prepare_in_another_process(self._checkpoint, self._models, samples)
+            try:
+                _prepare_in_another_process(self._checkpoint, self._models, samples)
+            except ConversionError as error:
+                # Seen once in some twenty conversions: a model that computed something else.
+                print(f"{error}; trying once more", file=sys.stderr, flush=True)
+                _prepare_in_another_process(self._checkpoint, self._models, samples)
             found = _find(self._models, key)
         if found is None:
             raise ConversionError(
