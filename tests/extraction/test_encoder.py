@@ -92,7 +92,7 @@ def test_all_forms_are_converted_exactly(
 
 
 # Not understood yet: at this size OpenVINO now and then computes something else. The comparison
-# notices (torch then runs, or the job stops with an error), so no wrong feature is stored.
+# noticed whenever it was seen; windows after the try-out are not compared.
 @pytest.mark.xfail(strict=False, reason="OpenVINO fails now and then at the full shape; issue 3")
 @pytest.mark.slow
 def test_the_full_shape_is_exact_in_float32_and_close_in_bfloat16(tmp_path: Path) -> None:
