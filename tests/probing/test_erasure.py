@@ -1,4 +1,4 @@
-"""LEACE: what it erases is gone, what it leaves is untouched, and it changes as little as can be."""
+"""LEACE: what it erases is gone, what it leaves is untouched, and the change is the smallest."""
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,7 @@ def leace_matrix(X: Floats, Z: Floats) -> Floats:
 def test_a_case_done_by_hand() -> None:
     # Columns [1, -1, 1, -1] and [1, -1, 0, 0] around their means, S = [[1, 1/2], [1/2, 1/2]]. With
     # z = the first column C = [1, 1/2], so S^-1 C = [1, 0] is read, and x0 * [1, 1/2] goes away.
-    X = np.array([[1.0, 1.0], [-1.0, -1.0], [1.0, 0.0], [-1.0, 0.0]]) + [3.0, 5.0]
+    X = np.array([[4.0, 6.0], [2.0, 4.0], [4.0, 5.0], [2.0, 5.0]])
     erased = fit_eraser(X, X[:, 0]).erase(X)
     np.testing.assert_allclose(erased, [[3.0, 5.5], [3.0, 4.5], [3.0, 4.5], [3.0, 5.5]], atol=1e-12)
 

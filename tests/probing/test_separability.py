@@ -1,0 +1,259 @@
+"""Separability: planted relations get the right verdict, and the closed form is the long way."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
+
+from mess_core.errors import ProbingError
+from mess_core.probing.erasure import fit_eraser
+from mess_core.probing.ridge import RidgeDecomposition, decompose
+from mess_core.probing.rows import ProbeRows, deal_folds, plan_rows
+from mess_core.probing.separability import (
+    AspectProbe,
+    principal_angles,
+    separate_aspects,
+    train_folds,
+)
+
+pytestmark = pytest.mark.unit
+
+Floats = npt.NDArray[np.float64]
+
+N, DIMS = 600, 20
+WORKS = [f"work{row % 15:02d}" for row in range(N)]
+FOLDS = deal_folds(WORKS, 5)
+
+
+def latents(seed: int, n: int = N) -> Floats:
+    return np.random.default_rng(seed).normal(size=(n, 6))
+
+
+def features(*encoded: Floats, dims: int = DIMS, noise: float = 0.3, seed: int = 9) -> Floats:
+    """Features that hold each of some numbers along a direction of its own, and noise."""
+    rng = np.random.default_rng(seed)
+    n = len(encoded[0])
+    directions = np.linalg.qr(rng.normal(size=(dims, dims)))[0][: len(encoded)]
+    return np.asarray(
+        np.column_stack(encoded) @ directions + noise * rng.normal(size=(n, dims)) + 5.0
+    )
+
+
+def aspect(name: str, targets: Floats, *, penalty: float = 1.0, layer: int = 0) -> AspectProbe:
+    return AspectProbe(name, layer, targets, [penalty] * 3)
+
+
+def separate(X: Floats, A: Floats, B: Floats, **settings: Any) -> dict[str, Any]:
+    first, second = separate_aspects(
+        lambda _: X, [aspect("a", A), aspect("b", B)], WORKS, FOLDS, **settings
+    )
+    assert (first["aspect"], first["erased"]) == (second["erased"], second["aspect"]) == ("a", "b")
+    return first
+
+
+def test_aspects_along_directions_of_their_own_are_separable() -> None:
+    a, b, *_ = latents(0).T
+    pair = separate(features(a, b), a, b)
+    assert pair["verdict"] == "separable"
+    assert pair["judged_on"] == "r2_within"
+    assert pair["r2_within"] > 0.8
+    assert pair["retained"] > 0.97
+    assert pair["shared"] < 0.02
+    assert pair["angle"] > 80
+    assert abs(pair["correlation"]) < 0.1
+    assert pair["n_rows"] == N
+    assert pair["n_works"] == 15
+    assert pair["reason"] is None
+
+
+def test_aspects_along_one_direction_are_entangled() -> None:
+    a, b, *_ = latents(0).T
+    pair = separate(features(a + b), a, b)
+    assert pair["verdict"] == "entangled"
+    assert 0.3 < pair["r2_within"] < 0.6
+    assert pair["retained"] < 0.2
+    assert pair["shared"] < 0.02
+    assert pair["angle"] < 40
+
+
+def test_aspects_that_go_together_in_the_music_are_correlated() -> None:
+    a, other, *_ = latents(0).T
+    b = 0.9 * a + np.sqrt(1 - 0.81) * other
+    pair = separate(features(a, other), a, b)
+    assert pair["verdict"] == "correlated"
+    assert pair["retained"] == pytest.approx(1 - 0.81, abs=0.06)
+    assert pair["shared"] == pytest.approx(0.81, abs=0.03)
+    assert pair["correlation"] == pytest.approx(0.9, abs=0.02)
+    assert pair["rank_correlation"] == pytest.approx(0.89, abs=0.03)
+
+
+def test_what_no_layer_knows_cannot_be_separated() -> None:
+    a, b, *_ = latents(0).T
+    pair = separate(features(b), a, b)
+    assert pair["verdict"] == "not encoded"
+    assert pair["r2_within"] < 0.01
+
+
+def test_a_relation_between_works_is_none_within_them() -> None:
+    a, b, *_ = latents(0).T
+    piece = 3 * np.random.default_rng(3).normal(size=15)[np.arange(N) % 15]
+    pair = separate(features(a, b), a + piece, b + piece)
+    assert abs(pair["correlation"]) < 0.1
+    assert abs(pair["rank_correlation"]) < 0.1
+    assert np.corrcoef(a + piece, b + piece)[0, 1] > 0.7
+
+
+def by_rows(X: Floats, A: Floats, B: Floats, penalties: Sequence[float]) -> tuple[Floats, Floats]:
+    """Predict A before and after erasing B the long way: standardise, erase, fit, fold by fold."""
+    before, after = np.empty_like(A), np.empty_like(A)
+    for fold in range(5):
+        out = FOLDS[: len(A)] == fold
+        Z = (X - X[~out].mean(axis=0)) / X[~out].std(axis=0)
+        erased = fit_eraser(Z[~out], B[~out], penalty=penalties[1]).erase(Z)
+        before[out] = Ridge(penalties[0]).fit(Z[~out], A[~out]).predict(Z[out])
+        after[out] = Ridge(penalties[0]).fit(erased[~out], A[~out]).predict(erased[out])
+    return before, after
+
+
+def within(values: Floats) -> Floats:
+    centred = values.copy()
+    for work in set(WORKS):
+        rows = np.array(WORKS[: len(values)]) == work
+        centred[rows] -= centred[rows].mean(axis=0)
+    return centred
+
+
+@pytest.mark.parametrize(("n", "dims"), [(N, 20), (60, 80)], ids=["tall", "wide"])
+def test_the_closed_form_is_the_long_way(n: int, dims: int) -> None:
+    L = latents(1, n)
+    X = features(*L.T, dims=dims)
+    A, B = L[:, :2] + 0.2 * L[:, 2:4], L[:, 1:4] @ np.diag([1, 100, 0.01])
+    aspects = [aspect("a", A, penalty=10.0), aspect("b", B, penalty=300.0)]
+    pair, _ = separate_aspects(lambda _: X, aspects, WORKS[:n], FOLDS[:n])
+    before, after = by_rows(X, A, B, [10.0, 300.0])
+    assert pair["r2"] == pytest.approx(r2_score(A, before), abs=1e-8)
+    assert pair["r2_erased"] == pytest.approx(r2_score(A, after), abs=1e-8)
+    assert pair["r2_within"] == pytest.approx(r2_score(within(A), within(before)), abs=1e-8)
+    assert pair["r2_within_erased"] == pytest.approx(r2_score(within(A), within(after)), abs=1e-8)
+    assert pair["r2_within_erased"] < pair["r2_within"] - 0.1
+    assert pair["retained_lo"] < pair["retained"] < pair["retained_hi"]
+    assert pair["interval_lo"] < pair["r2_within"] < pair["interval_hi"]
+
+
+def test_the_targets_relation_is_that_of_the_textbook() -> None:
+    L = latents(4)
+    A, B = L[:, 0] + L[:, 1], np.column_stack([L[:, 1], np.exp(L[:, 2])])
+    pair = separate(features(*L.T), A, B)
+    design = within(B)
+    fitted = design @ np.linalg.lstsq(design, within(A), rcond=None)[0]
+    assert pair["shared"] == pytest.approx(r2_score(within(A), fitted))
+    assert pair["correlation"] == pytest.approx(np.corrcoef(within(A), within(B)[:, 0])[0, 1])
+
+
+def test_rows_that_lack_a_target_are_left_out_of_its_pairs_alone() -> None:
+    a, b, c, *_ = latents(5).T
+    X = features(a, b, c)
+    holed = np.where(np.arange(N) % 7 == 0, np.nan, c)
+    calls: list[tuple[int, int]] = []
+
+    def decompositions(layer: int, rows: ProbeRows) -> list[RidgeDecomposition]:
+        calls.append((layer, rows.n_rows))
+        return train_folds(X, rows)
+
+    aspects = [aspect("a", a), aspect("b", b), aspect("c", holed, layer=2)]
+    pairs = separate_aspects(lambda _: X, aspects, WORKS, FOLDS, decompositions=decompositions)
+    kept = int(np.isfinite(holed).sum())
+    assert [(pair["aspect"], pair["erased"], pair["n_rows"]) for pair in pairs] == [
+        ("a", "b", N),
+        ("a", "c", kept),
+        ("b", "a", N),
+        ("b", "c", kept),
+        ("c", "a", kept),
+        ("c", "b", kept),
+    ]
+    # a with b, a with c, b with a, b with c, and c with both.
+    assert calls == [(0, N), (0, kept), (0, N), (0, kept), (2, kept)]
+    assert pairs == separate_aspects(lambda _: X, aspects, WORKS, FOLDS)
+    assert pairs[0] == separate_aspects(lambda _: X, aspects[:2], WORKS, FOLDS)[0]
+
+
+@pytest.mark.parametrize(("n", "dims"), [(N, 20), (60, 80)], ids=["tall", "wide"])
+def test_folds_are_decomposed_as_if_one_by_one(n: int, dims: int) -> None:
+    X = features(*latents(6, n).T, dims=dims)
+    X[:, 3] = 7.0
+    rows = plan_rows(WORKS[:n], FOLDS[:n], np.arange(n) % 11 != 0)
+    for fold, made in enumerate(train_folds(X, rows)):
+        one = decompose(X[rows.indices[rows.folds != fold]])
+        np.testing.assert_allclose(made.mean, one.mean)
+        np.testing.assert_allclose(made.scale, one.scale)
+        np.testing.assert_allclose(made.values, one.values, rtol=1e-7)
+
+
+def test_a_target_that_is_the_same_throughout_each_work_is_judged_over_all_rows() -> None:
+    piece = np.random.default_rng(7).normal(size=15)[np.arange(N) % 15]
+    b = latents(7)[:, 0]
+    pair = separate(features(piece, b), piece, b)
+    assert pair["judged_on"] == "r2"
+    assert pair["r2_within"] is None
+    assert pair["r2_within_erased"] is None
+    assert pair["verdict"] == "separable"
+    other = separate(features(piece, b), b, piece)
+    assert other["judged_on"] == "r2_within"
+    assert other["shared"] == 0
+    assert other["correlation"] is None
+    assert other["rank_correlation"] is None
+
+
+@pytest.mark.parametrize(
+    ("a", "reason"),
+    [
+        (np.full(N, 3.7), "a target of a does not vary"),
+        (np.where(np.arange(N) < 9, np.arange(N), np.nan), "9 rows of 9 works"),
+        (np.where(np.arange(N) % 15 < 2, np.arange(N), np.nan), "80 rows of 2 works"),
+        (np.full(N, np.nan), "0 rows of 0 works"),
+    ],
+    ids=["constant", "rows", "works", "nothing"],
+)
+def test_too_little_is_undefined_and_says_why(a: Floats, reason: str) -> None:
+    b = latents(8)[:, 0]
+    pair = separate(features(b), a, b)
+    assert pair["verdict"] == "undefined"
+    assert reason in pair["reason"]
+    assert pair["r2"] is None
+    assert pair["retained"] is None
+
+
+def test_few_works_give_wide_intervals() -> None:
+    rows = slice(0, 12)
+    a, b, *_ = latents(0).T
+    pair, _ = separate_aspects(
+        lambda _: features(a, b)[rows],
+        [aspect("a", a[rows]), aspect("b", b[rows])],
+        ["x", "y", "z"] * 4,
+        np.arange(12) % 3,
+    )
+    assert pair["interval_hi"] - pair["interval_lo"] > 0.1
+
+
+def test_principal_angles() -> None:
+    tilt = np.deg2rad(30)
+    line = np.array([[1.0], [0], [0], [0]])
+    plane = np.array([[np.cos(tilt), 0], [np.sin(tilt), 0], [0, 2.0], [0, 0]])
+    np.testing.assert_allclose(principal_angles(line, plane), [30])
+    np.testing.assert_allclose(principal_angles(plane, plane[:, ::-1] * -5), [0, 0], atol=1e-6)
+    np.testing.assert_allclose(principal_angles(line, np.eye(4)[:, 3:]), [90])
+
+
+def test_a_work_in_two_folds_is_refused() -> None:
+    a, b, *_ = latents(0).T
+    with pytest.raises(ProbingError, match="several folds"):
+        separate_aspects(
+            lambda _: features(a, b),
+            [aspect("a", a), aspect("b", b)],
+            WORKS,
+            np.arange(N) % 5 + np.arange(N) // 300,
+        )
