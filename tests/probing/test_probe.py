@@ -268,7 +268,7 @@ def broken(**changes: Any) -> dict[str, Any]:
     [
         (broken(features=noise(20, 3)), "layers, dims"),
         (broken(features=noise(20, 0, 3)), "layers, dims"),
-        (broken(features=np.full((20, 2, 3), np.nan)), "row 0, layer 0"),
+        (broken(features=np.full((20, 2, 3), np.nan)), "row 0 "),
         (broken(target=noise(19)), "do not belong together"),
         (broken(works=works(21, 4)), "do not belong together"),
         (broken(target=np.full(20, np.inf)), "infinite"),

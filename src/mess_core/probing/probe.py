@@ -1,22 +1,37 @@
-"""How well a linear readout of each layer predicts one scalar target, for works it has not heard.
+"""How well a linear readout of each layer predicts one target, for works it has not heard.
 
-One probe is a ridge regression per layer from standardised features to the target. The rules:
+A probe is a ridge regression per layer from standardised features to a target of one column (a
+scalar) or several (a shape). Rows are windows or recordings. The rules:
 
 * *Folds never share a work.* Many recordings play the same work; a probe that has seen the work
-  could name it instead of hearing how it is played. Whole works are dealt to folds, large ones
-  first.
-* *Everything is learned on training rows*: mean, scale, coefficients, penalty, and for
-  ``r2_nested`` the layer.
+  could name it instead of hearing how it is played. Whole works are dealt to folds
+  (`mess_core.probing.rows`).
+* *Everything is learned on training rows*: mean, scale, coefficients, penalty, and for what is
+  called nested also the layer or the mixture of layers.
 * *Nested choice.* To test fold ``i``, the penalty is the one with the smallest squared error over
   all folds ``j != i`` predicted from the rows in neither ``i`` nor ``j``. Inner folds are outer
-  folds, so they never share a work either, and k folds need k(k + 1)/2 decompositions per layer.
-  This takes three works: one to test, one to choose by, one to learn from.
+  folds, so they never share a work either, and k folds need k(k + 1)/2 decompositions per layer
+  (`mess_core.probing.moments`), which serve all targets that have the same rows. This takes three
+  works: one to test, one to choose by, one to learn from.
 * *R2* is that of the out-of-fold predictions of all rows together, against the mean of all rows:
   1 is perfect, 0 is no better than the mean, negative is worse. ``r2_folds`` is the same within
-  each fold, against the fold's own mean; it is None where a fold's target does not vary.
-* ``best_r2`` is the largest of the layers' R2, and that choice makes it optimistic: with many
-  layers and few works some layer looks good by luck. ``r2_nested`` is free of it: each fold is
-  predicted by the layer that was best inside its training folds.
+  each fold, against the fold's own mean.
+* *R2 within works*, ``r2_within``, is that of the same predictions with predictions and targets
+  centred per work. A probe that knows which piece is played, and nothing of how, has none. It is
+  the *primary* measure wherever some work has two different values of the target; else R2 is.
+  The best layer, the set of likely best layers and the nested choice of the layer go by it; the
+  penalty goes by the squared error, as in any ridge regression.
+* *The best layer's* R2 is optimistic, because it chose the layer: with many layers and few works
+  some layer looks good by luck. ``r2_nested`` is free of it: each fold is predicted by the layer
+  that was best inside its training folds. The *mixture* is, too: layers' predictions are added with
+  weights of at least 0 that are learned inside the training folds by least squares (stacking:
+  Wolpert 1992, Breiman 1996).
+* *Uncertainty* (`mess_core.probing.inference`, `mess_core.probing.permutation`): intervals from a
+  bootstrap over works, p from exchanging whole works' targets, corrected over layers.
+  ``selectivity`` is R2 minus the mean R2 of the exchanged targets, each with the penalty that suits
+  it best, so that it is rather too small than too large.
+* *Several columns* are standardised and share the penalty; R2 is the mean of the columns' R2.
+  Columns that do not vary are left out.
 
 Rows whose target is NaN drop out. A target that cannot be probed (too few rows or works, no
 variance) is no error: the result has no layers and says why.
@@ -25,23 +40,32 @@ variance) is no error: the result has no layers and says why.
 __all__ = [
     "MIN_ROWS",
     "MIN_WORKS",
-    "LayerScore",
-    "ProbeResult",
     "deal_folds",
+    "probe",
     "probe_layers",
 ]
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import combinations
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from mess_core.errors import ProbingError
-from mess_core.probing.ridge import ALPHAS, decompose
+from mess_core.probing.inference import resample_works, seed_of
+from mess_core.probing.moments import (
+    FoldDecompositions,
+    decompose_folds,
+    row_blocks,
+    union_moment,
+)
+from mess_core.probing.permutation import PermutedTargets, exchange_works, permuted_r2
+from mess_core.probing.ridge import ALPHAS
+from mess_core.probing.rows import ProbeRows, deal_folds, plan_rows
+from mess_core.probing.scores import LayerPredictions, ProbeResult, score_layers
 
 #: Fewer rows than this are not probed: an R2 of less than ten points is an anecdote.
 MIN_ROWS = 10
@@ -53,102 +77,92 @@ MIN_WORKS = 3
 _ROUNDING = 1e-12
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+Features = npt.NDArray[np.floating]
 
 
-@dataclass(frozen=True, slots=True)
-class LayerScore:
-    """How well one layer predicts the target.
+class Layers(Protocol):
+    """The features of all layers, of which one is looked at at a time."""
 
-    Attributes
-    ----------
-    layer : int
-        Hidden state, 0 is the input of the first transformer layer.
-    r2 : float
-        Coefficient of determination of all out-of-fold predictions.
-    r2_std : float or None
-        Standard deviation of ``r2_folds``; None where fewer than two folds have one.
-    r2_folds : tuple of (float or None)
-        R2 within each fold; None where the target does not vary within it.
-    correlation : float or None
-        Pearson's, of targets and out-of-fold predictions; None where the predictions do not vary.
-    rmse : float
-        Root of the mean squared error, in the target's unit.
-    alpha : float
-        Median penalty of the folds (the lower one of two).
-    alpha_folds : tuple of float
-        The penalty that was chosen for each fold.
-    """
+    def __len__(self) -> int:
+        """Return the number of layers."""
 
-    layer: int
-    r2: float
-    r2_std: float | None
-    r2_folds: tuple[float | None, ...]
-    correlation: float | None
-    rmse: float
-    alpha: float
-    alpha_folds: tuple[float, ...]
+    def __getitem__(self, layer: int, /) -> Features:
+        """Return the features [n, D] of a layer; they may be loaded or memory-mapped only now."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeResult:
-    """All layers' scores for one target.
-
-    Attributes
-    ----------
-    n_rows, n_works, n_folds : int
-        Rows that have the target, their works, and the folds that these were dealt to (0 where the
-        target cannot be probed).
-    layers : tuple of LayerScore
-        From layer 0 on; empty where the target cannot be probed.
-    best_layer : int or None
-        The layer with the largest ``r2``, the lower one of equals.
-    best_r2 : float or None
-        Its ``r2``; optimistic, because it chose the layer.
-    r2_nested : float or None
-        R2 when the layer, too, is chosen inside the training folds.
-    nested_layers : tuple of int
-        The layer that was chosen for each fold.
-    reason : str or None
-        Why the target cannot be probed.
-    """
-
-    n_rows: int
-    n_works: int
-    n_folds: int = 0
-    layers: tuple[LayerScore, ...] = ()
-    best_layer: int | None = None
-    best_r2: float | None = None
-    r2_nested: float | None = None
-    nested_layers: tuple[int, ...] = ()
-    reason: str | None = None
-
-
-def deal_folds(works: Sequence[str], n_folds: int) -> Ints:
-    """Deal whole works to folds of about equal size.
-
-    Works go, the largest first and equal ones by name, to the fold that has the fewest rows so
-    far. The order of the rows does not matter, and the result is the same on every machine.
+def probe(
+    features: Layers,
+    Y: npt.NDArray[np.floating],
+    works: Sequence[str],
+    folds: npt.NDArray[np.integer],
+    *,
+    name: str,
+    recordings: Sequence[str] | None = None,
+    decompositions: Callable[[int, ProbeRows], FoldDecompositions] | None = None,
+    alphas: Sequence[float] = ALPHAS,
+    n_permutations: int = 199,
+    n_resamples: int = 2000,
+) -> ProbeResult:
+    """Probe every layer for one target.
 
     Parameters
     ----------
+    features : sequence of ndarray [shape=(n, D)]
+        One matrix per layer, one row per window or recording; each is asked for once, so that a
+        sequence that loads them needs memory for one.
+    Y : ndarray [shape=(n,) or (n, q)]
+        The target. A row with NaN has none.
     works : sequence of str
         The work of each row.
-    n_folds : int
-        Folds to make; where there are fewer works, each work is a fold.
+    folds : ndarray of int [shape=(n,)]
+        Its fold, from `deal_folds`; at least 3 folds.
+    name : str
+        The target's name: the seed of bootstrap and permutations.
+    recordings : sequence of str, optional
+        The recording of each row. Permutations then exchange targets recording by recording.
+    decompositions : callable, optional
+        Given a layer and the rows that have the target, returns the layer's decompositions of
+        these rows. Keep them by `ProbeRows.digest`: targets with the same rows share them. When not
+        given, `decompose_folds` makes them.
+    alphas : sequence of float
+        Penalties to choose from, all above 0.
+    n_permutations : int
+        Permuted targets; 0 leaves out p and selectivity.
+    n_resamples : int
+        Bootstrap resamples, at least 1.
 
     Returns
     -------
-    ndarray of int64 [shape=(len(works),)]
-        Each row's fold, from 0.
+    ProbeResult
+
+    Raises
+    ------
+    ProbingError
+        If shapes do not fit, a feature is not finite, a target is infinite, a work is in two folds,
+        decompositions are of other rows, or a setting is out of range.
     """
-    sizes = sorted(Counter(works).items(), key=lambda item: (-item[1], item[0]))
-    filled = [0] * min(n_folds, len(sizes))
-    fold_of: dict[str, int] = {}
-    for work, size in sizes:
-        fold_of[work] = filled.index(min(filled))
-        filled[fold_of[work]] += size
-    return np.array([fold_of[work] for work in works], np.int64)
+    Y = _columns(Y)
+    _validate(features, Y, works, alphas, n_permutations, n_resamples)
+    rows = plan_rows(works, folds, ~np.isnan(Y).any(axis=1), recordings)
+    y = Y[rows.present].astype(np.float64)
+    n_recordings = None if recordings is None else rows.n_recordings
+    if reason := _hopeless(y, rows, len(np.unique(folds))):
+        return ProbeResult(rows.n_rows, rows.n_works, n_recordings=n_recordings, reason=reason)
+    y, unit = _standardise(y)
+    seed = seed_of(name)
+    index = exchange_works(rows, n_permutations, np.random.default_rng([seed, 1]))
+    resampled = resample_works(rows.n_works, n_resamples, np.random.default_rng([seed, 0]))
+    # These matrices are small: threads of BLAS wait for each other longer than they compute, and
+    # jobs of other targets run beside this one.
+    with threadpool_limits(limits=1, user_api="blas"):
+        permuted = PermutedTargets.of(y, rows, index)
+        predicted = []
+        for layer in range(len(features)):
+            X = features[layer]
+            known = decompositions(layer, rows) if decompositions else decompose_folds(X, rows)
+            predicted.append(_predict_layer(X, y, rows, known, alphas, permuted))
+        result = score_layers(predicted, y, rows, resampled, unit)
+    return replace(result, n_recordings=n_recordings)
 
 
 def probe_layers(
@@ -158,21 +172,22 @@ def probe_layers(
     *,
     n_folds: int = 5,
     alphas: Sequence[float] = ALPHAS,
+    name: str = "target",
 ) -> ProbeResult:
-    """Probe every layer for one target.
+    """Probe every layer for one target of rows that fit into memory; deals folds itself.
 
     Parameters
     ----------
-    features : ndarray [shape=(n, layers, dims)]
+    features : ndarray [shape=(n, layers, D)]
         One row per recording or window.
-    target : ndarray [shape=(n,)]
+    target : ndarray [shape=(n,) or (n, q)]
         NaN where a row has no target.
     works : sequence of str
         The work of each row.
     n_folds : int
         Folds, at least 3; one per work where there are fewer works.
-    alphas : sequence of float
-        Penalties to choose from, all above 0.
+    alphas, name
+        As `probe` takes them.
 
     Returns
     -------
@@ -181,156 +196,145 @@ def probe_layers(
     Raises
     ------
     ProbingError
-        If shapes do not fit, a feature or a target is infinite, a feature is NaN, or a setting is
-        out of range.
+        As `probe` does.
+
+    See Also
+    --------
+    probe
     """
-    _validate(features, target, works, n_folds, alphas)
-    present = np.flatnonzero(~np.isnan(target)).tolist()
-    y = target[present].astype(np.float64)
-    kept = [works[row] for row in present]
-    if reason := _hopeless(y, len(set(kept))):
-        return ProbeResult(len(y), len(set(kept)), reason=reason)
-    folds = _folds_of_present(works, present, n_folds)
-    # These matrices are small: threads of BLAS wait for each other longer than they compute, and
-    # jobs of other targets run beside this one.
-    with threadpool_limits(limits=1, user_api="blas"):
-        layers = [
-            _probe_layer(features[present, layer].astype(np.float64), y, folds, alphas)
-            for layer in range(features.shape[1])
-        ]
-    return _summarise(layers, y, folds, len(set(kept)))
+    if features.ndim != 3 or 0 in features.shape[1:]:
+        raise ProbingError(f"features have the shape {features.shape}, expected [n, layers, dims]")
+    if n_folds < MIN_WORKS:
+        raise ProbingError(f"n_folds is {n_folds}, it must be at least {MIN_WORKS}")
+    folds = deal_folds(works, n_folds)
+    return probe(features.swapaxes(0, 1), target, works, folds, name=name, alphas=alphas)
+
+
+def _columns(Y: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    return Y[:, np.newaxis] if Y.ndim == 1 else Y
 
 
 def _validate(
-    features: npt.NDArray[np.floating],
-    target: npt.NDArray[np.floating],
+    features: Layers,
+    Y: npt.NDArray[np.floating],
     works: Sequence[str],
-    n_folds: int,
     alphas: Sequence[float],
+    n_permutations: int,
+    n_resamples: int,
 ) -> None:
-    if features.ndim != 3 or 0 in features.shape[1:]:
-        raise ProbingError(f"features have the shape {features.shape}, expected [n, layers, dims]")
-    if target.shape != features.shape[:1] or len(works) != len(features):
+    if not len(features):
+        raise ProbingError("features have no layers, expected [n, dims] of each")
+    if Y.ndim != 2 or not Y.shape[1] or len(Y) != len(works):
         raise ProbingError(
-            f"{len(features)} rows of features, targets of shape {target.shape} and {len(works)} "
-            "works do not belong together; give one target and one work per row"
+            f"targets of shape {Y.shape} and {len(works)} works do not belong together; give one "
+            "target [n] or [n, columns] and one work per row"
         )
-    if not np.isfinite(features).all():
-        row, layer, _ = np.argwhere(~np.isfinite(features))[0]
+    if np.isinf(Y).any():
         raise ProbingError(
-            f"features of row {row}, layer {layer} are not finite; extract that recording again"
-        )
-    if np.isinf(target).any():
-        raise ProbingError(
-            f"the target of row {np.flatnonzero(np.isinf(target))[0]} is infinite; "
+            f"the target of row {np.argwhere(np.isinf(Y))[0, 0]} is infinite; "
             "where a target is undefined it must be NaN"
         )
-    if n_folds < MIN_WORKS:
-        raise ProbingError(f"n_folds is {n_folds}, it must be at least {MIN_WORKS}")
     if not alphas or not all(0 < alpha < float("inf") for alpha in alphas):
         raise ProbingError(f"alphas are {list(alphas)}, expected finite numbers above 0")
+    if n_permutations < 0 or n_resamples < 1:
+        raise ProbingError(
+            f"{n_permutations} permutations and {n_resamples} resamples were asked for, "
+            "expected at least 0 and at least 1"
+        )
 
 
-def _hopeless(y: Floats, n_works: int) -> str | None:
-    if len(y) < MIN_ROWS:
-        return f"{len(y)} rows have this target, at least {MIN_ROWS} are needed"
-    if n_works < MIN_WORKS:
-        return f"rows with this target are of {n_works} works, at least {MIN_WORKS} are needed"
-    if _is_constant(y):
-        return f"the target is {y[0]:g} in all {len(y)} rows: there is nothing to predict"
+def _hopeless(Y: Floats, rows: ProbeRows, n_folds: int) -> str | None:
+    if rows.n_rows < MIN_ROWS:
+        return f"{rows.n_rows} rows have this target, at least {MIN_ROWS} are needed"
+    if rows.n_works < MIN_WORKS:
+        return f"rows with this target are of {rows.n_works} works, at least {MIN_WORKS} are needed"
+    if n_folds < MIN_WORKS:
+        return f"rows are in {n_folds} folds, at least {MIN_WORKS} are needed"
+    if not _varies(Y).any():
+        return f"the target is {Y[0, 0]:g} in all {len(Y)} rows: there is nothing to predict"
     return None
 
 
-def _folds_of_present(works: Sequence[str], present: list[int], n_folds: int) -> Ints:
-    """Return the folds of the rows that have the target.
+def _varies(Y: Floats) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.ptp(Y, axis=0) > _ROUNDING * np.abs(Y).max(axis=0))
 
-    Works are dealt once for all targets, so that targets are compared on the same folds; only
-    where a fold would stay empty are the works of this target's own rows dealt instead.
+
+def _standardise(Y: Floats) -> tuple[Floats, float]:
+    """Return the columns that vary, standardised, and the unit of errors: a single one's spread."""
+    Y = Y[:, _varies(Y)]
+    spread = Y.std(axis=0)
+    return (Y - Y.mean(axis=0)) / spread, float(spread[0]) if len(spread) == 1 else 1.0
+
+
+def _predict_layer(
+    X: Features,
+    Y: Floats,
+    rows: ProbeRows,
+    decompositions: FoldDecompositions,
+    alphas: Sequence[float],
+    permuted: PermutedTargets,
+) -> LayerPredictions:
+    if decompositions.digest != rows.digest:
+        raise ProbingError(
+            "decompositions are of other rows, works or folds than the target; make them again"
+        )
+    cross, cross_permuted = _cross_moments(X, Y, rows, decompositions, permuted)
+    predictions = _predict(X, rows, *_readouts(Y, rows, decompositions, cross, alphas))
+    error = ((Y[:, np.newaxis, np.newaxis] - predictions) ** 2).mean(axis=3)
+    chosen = [
+        int(error[rows.folds != fold, fold].sum(axis=0).argmin()) for fold in range(rows.n_folds)
+    ]
+    values = np.stack([predictions[:, fold, a] for fold, a in enumerate(chosen)], axis=1)
+    statistics = permuted_r2(permuted, cross_permuted, rows, decompositions, alphas)
+    return LayerPredictions(values, tuple(alphas[a] for a in chosen), statistics)
+
+
+def _cross_moments(
+    X: Features,
+    Y: Floats,
+    rows: ProbeRows,
+    decompositions: FoldDecompositions,
+    permuted: PermutedTargets,
+) -> tuple[Floats, npt.NDArray[np.float32]]:
+    """Return the products of features and targets per fold, as `union_moment` takes them."""
+    shape = rows.n_folds, X.shape[1]
+    exact = np.zeros((*shape, Y.shape[1]))
+    rough = np.zeros((*shape, permuted.values.shape[1]), np.float32)
+    for fold, block, values in row_blocks(X, rows):
+        deviations = values - decompositions.work_means[rows.works[block]]
+        exact[fold] += deviations.T @ Y[block]
+        rough[fold] += deviations.T.astype(np.float32) @ permuted.values[block]
+    return exact, rough
+
+
+def _readouts(
+    Y: Floats,
+    rows: ProbeRows,
+    decompositions: FoldDecompositions,
+    cross: Floats,
+    alphas: Sequence[float],
+) -> tuple[Floats, Floats]:
+    """Return slopes [k, k, D, alphas, q] and intercepts [k, k, alphas, q] of all training unions.
+
+    The union that holds neither fold ``i`` nor fold ``j`` is at ``i, j`` and ``j, i``.
     """
-    folds = deal_folds(works, n_folds)[present]
-    kept = [works[row] for row in present]
-    if len(set(folds.tolist())) < min(n_folds, len(set(kept))):
-        return deal_folds(kept, n_folds)
-    return folds
+    k, works = rows.n_folds, decompositions.work_means
+    target_means = rows.sum_by_work(Y) / rows.work_sizes[:, np.newaxis]
+    slopes = np.empty((k, k, works.shape[1], len(alphas), Y.shape[1]))
+    intercepts = np.empty((k, k, len(alphas), Y.shape[1]))
+    for out in [*((i,) for i in range(k)), *combinations(range(k), 2)]:
+        training = decompositions.training(*out)
+        moment, mean = union_moment(cross, target_means, rows, works, training, out)
+        slope = training.solve(moment, alphas) / training.scale[:, np.newaxis, np.newaxis]
+        intercept = mean - np.tensordot(training.mean, slope, axes=1)
+        for i, j in {(out[0], out[-1]), (out[-1], out[0])}:
+            slopes[i, j], intercepts[i, j] = slope, intercept
+    return slopes, intercepts
 
 
-@dataclass(frozen=True, slots=True)
-class _LayerPredictions:
-    """Out-of-fold predictions of a layer; per fold the penalty and its inner squared error."""
-
-    predicted: Floats
-    alphas: tuple[float, ...]
-    inner_error: Floats
-
-
-def _probe_layer(X: Floats, y: Floats, folds: Ints, alphas: Sequence[float]) -> _LayerPredictions:
-    n_folds = int(folds.max()) + 1
-    error = np.zeros((n_folds, len(alphas)))
-    for i, j in combinations(range(n_folds), 2):
-        predictions = _predict_held_out(X, y, (folds == i) | (folds == j), alphas)
-        squared = (predictions - y[:, np.newaxis]) ** 2
-        error[i] += squared[folds == j].sum(axis=0)
-        error[j] += squared[folds == i].sum(axis=0)
-    chosen = error.argmin(axis=1)
-    predicted = np.empty_like(y)
-    for i in range(n_folds):
-        out = folds == i
-        predicted[out] = _predict_held_out(X, y, out, [alphas[chosen[i]]])[out, 0]
-    return _LayerPredictions(predicted, tuple(alphas[a] for a in chosen), error.min(axis=1))
-
-
-def _predict_held_out(
-    X: Floats, y: Floats, out: npt.NDArray[np.bool_], alphas: Sequence[float]
-) -> Floats:
-    """Predict the rows in ``out`` from the others: ``[n, alphas]``, NaN in training rows."""
-    training = decompose(X[~out])
-    coefficients = training.coefficients(X[~out], y[~out], alphas)
-    predictions = np.full((len(y), len(alphas)), np.nan)
-    predictions[out] = y[~out].mean() + training.standardise(X[out]) @ coefficients
+def _predict(X: Features, rows: ProbeRows, slopes: Floats, intercepts: Floats) -> Floats:
+    """Predict each row from all unions that do not hold its fold [m, k, alphas, q]."""
+    predictions = np.empty((rows.n_rows, *intercepts.shape[1:]))
+    for fold, block, values in row_blocks(X, rows):
+        predictions[block] = intercepts[fold] + np.tensordot(values, slopes[fold], axes=(1, 1))
     return predictions
-
-
-def _summarise(
-    layers: Sequence[_LayerPredictions], y: Floats, folds: Ints, n_works: int
-) -> ProbeResult:
-    scores = tuple(_score(number, layer, y, folds) for number, layer in enumerate(layers))
-    best = max(scores, key=lambda score: score.r2)
-    nested = np.array([layer.inner_error for layer in layers]).argmin(axis=0)
-    predicted = np.array([layer.predicted for layer in layers])
-    return ProbeResult(
-        n_rows=len(y),
-        n_works=n_works,
-        n_folds=len(nested),
-        layers=scores,
-        best_layer=best.layer,
-        best_r2=best.r2,
-        r2_nested=_r2(y, predicted[nested[folds], np.arange(len(y))]),
-        nested_layers=tuple(nested.tolist()),
-    )
-
-
-def _score(number: int, layer: _LayerPredictions, y: Floats, folds: Ints) -> LayerScore:
-    predicted = layer.predicted
-    in_fold = [folds == i for i in range(len(layer.alphas))]
-    r2_folds = tuple(
-        None if _is_constant(y[rows]) else _r2(y[rows], predicted[rows]) for rows in in_fold
-    )
-    defined = [value for value in r2_folds if value is not None]
-    return LayerScore(
-        layer=number,
-        r2=_r2(y, predicted),
-        r2_std=float(np.std(defined)) if len(defined) > 1 else None,
-        r2_folds=r2_folds,
-        correlation=(None if _is_constant(predicted) else float(np.corrcoef(y, predicted)[0, 1])),
-        rmse=float(np.sqrt(np.mean((y - predicted) ** 2))),
-        alpha=sorted(layer.alphas)[(len(layer.alphas) - 1) // 2],
-        alpha_folds=layer.alphas,
-    )
-
-
-def _r2(y: Floats, predicted: Floats) -> float:
-    return float(1 - ((y - predicted) ** 2).sum() / ((y - y.mean()) ** 2).sum())
-
-
-def _is_constant(values: Floats) -> bool:
-    return bool(np.ptp(values) <= _ROUNDING * np.abs(values).max())

@@ -6,14 +6,16 @@ centred they minimise ``|y - Z b|^2 + alpha |b|^2``, so ``b = V (V'Z'y) / (s^2 +
 U s V'``.
 
 What depends on ``X`` alone (mean, scale, ``V``, ``s^2``: `RidgeDecomposition`) is apart from what
-depends on ``y`` (`RidgeDecomposition.coefficients`): one decomposition serves every penalty and
-every target that has the same rows. ``V`` and ``s^2`` come from the eigenvectors of the smaller of
-``Z'Z`` and ``ZZ'``, which costs a quarter of an SVD of ``Z`` at 4,000 rows of 768 numbers.
-Squaring ``Z`` loses what is smaller than about 1e-8 of its largest singular value, far below every
-penalty in `ALPHAS`.
+depends on ``y`` (``Z'y``, which `RidgeDecomposition.solve` takes): one decomposition serves every
+penalty and every target that has the same rows. ``V`` and ``s^2`` come from the eigenvectors of the
+smaller of ``Z'Z`` and ``ZZ'``, which costs a quarter of an SVD of ``Z`` at 4,000 rows of 768
+numbers. Squaring ``Z`` loses what is smaller than about 1e-8 of its largest singular value, far
+below every penalty in `ALPHAS`.
+
+Columns that do not vary say nothing: their coefficients are 0, also for rows in which they do.
 """
 
-__all__ = ["ALPHAS", "RidgeDecomposition", "decompose"]
+__all__ = ["ALPHAS", "RidgeDecomposition", "decompose", "decompose_scatter"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +55,26 @@ class RidgeDecomposition:
         """Return rows ``[n, D]`` in units of the training rows' spread around their mean."""
         return np.asarray((X - self.mean) / self.scale)
 
+    def solve(
+        self, moment: npt.NDArray[np.floating], alphas: Sequence[float]
+    ) -> npt.NDArray[np.float64]:
+        """Return the coefficients of all penalties and targets for standardised features.
+
+        Parameters
+        ----------
+        moment : ndarray [shape=(D, q)]
+            ``Z'y`` of each target.
+        alphas : sequence of float
+            Penalties, all above 0.
+
+        Returns
+        -------
+        ndarray of float64 [shape=(D, len(alphas), q)]
+        """
+        rotated = (self.basis.T @ moment)[:, np.newaxis]
+        shrunk = rotated / np.add.outer(self.values, np.asarray(alphas))[:, :, np.newaxis]
+        return np.asarray(np.tensordot(self.basis, shrunk, axes=1))
+
     def coefficients(
         self, X: npt.NDArray[np.float64], y: npt.NDArray[np.float64], alphas: Sequence[float]
     ) -> npt.NDArray[np.float64]:
@@ -73,9 +95,8 @@ class RidgeDecomposition:
             The prediction for a row is the mean of ``y`` plus its standardised features times
             these.
         """
-        moment = self.basis.T @ (self.standardise(X).T @ (y - y.mean()))
-        shrunk = moment[:, np.newaxis] / (self.values[:, np.newaxis] + np.asarray(alphas))
-        return np.asarray(self.basis @ shrunk)
+        moment = self.standardise(X).T @ (y - y.mean())
+        return self.solve(moment[:, np.newaxis], alphas)[:, :, 0]
 
 
 def decompose(X: npt.NDArray[np.float64]) -> RidgeDecomposition:
@@ -90,18 +111,52 @@ def decompose(X: npt.NDArray[np.float64]) -> RidgeDecomposition:
     -------
     RidgeDecomposition
     """
-    mean, spread = X.mean(axis=0), X.std(axis=0)
-    scale = np.where(spread > _ROUNDING * np.abs(mean), spread, 1.0)
-    basis, values = _right_singular((X - mean) / scale)
-    return RidgeDecomposition(mean, scale, basis, values)
+    mean = X.mean(axis=0)
+    scale, varies = _scale(mean, X.std(axis=0))
+    Z = np.where(varies, (X - mean) / scale, 0.0)
+    if len(Z) >= Z.shape[1]:
+        return RidgeDecomposition(mean, scale, *_eigen(Z.T @ Z, max(Z.shape)))
+    vectors, values = _eigen(Z @ Z.T, max(Z.shape))
+    return RidgeDecomposition(mean, scale, (Z.T @ vectors) / np.sqrt(values), values)
 
 
-def _right_singular(
-    Z: npt.NDArray[np.float64],
+def decompose_scatter(
+    n: int, mean: npt.NDArray[np.float64], scatter: npt.NDArray[np.float64]
+) -> RidgeDecomposition:
+    """Decompose training rows of which only sums are known; not for more columns than rows.
+
+    Parameters
+    ----------
+    n : int
+        Number of rows.
+    mean : ndarray [shape=(D,)]
+        Of their columns.
+    scatter : ndarray [shape=(D, D)]
+        ``(X - mean)'(X - mean)``.
+
+    Returns
+    -------
+    RidgeDecomposition
+        The same as `decompose` of the rows, up to rounding.
+    """
+    scale, varies = _scale(mean, np.sqrt(np.diagonal(scatter) / n))
+    weight = varies / scale
+    basis, values = _eigen(scatter * weight * weight[:, np.newaxis], max(n, len(mean)))
+    return RidgeDecomposition(mean, scale, basis * varies[:, np.newaxis], values)
+
+
+def _scale(
+    mean: npt.NDArray[np.float64], spread: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Return the columns' scale, and which of them vary."""
+    varies = spread > _ROUNDING * np.abs(mean)
+    return np.where(varies, spread, 1.0), varies
+
+
+def _eigen(
+    product: npt.NDArray[np.float64], size: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return right singular vectors ``[D, r]`` and squared singular values ``[r]`` of ``Z``."""
-    wide = Z.shape[0] < Z.shape[1]
-    values, vectors = np.linalg.eigh(Z @ Z.T if wide else Z.T @ Z)
-    kept = values > values[-1] * max(Z.shape) * np.finfo(np.float64).eps
-    values, vectors = values[kept], vectors[:, kept]
-    return (Z.T @ vectors) / np.sqrt(values) if wide else vectors, values
+    """Return eigenvectors [D, r] and eigenvalues [r] above the rounding of a product of rows."""
+    values, vectors = np.linalg.eigh(product)
+    kept = values > max(values[-1], 0.0) * size * np.finfo(np.float64).eps
+    return vectors[:, kept], values[kept]
