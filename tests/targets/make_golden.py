@@ -1,6 +1,9 @@
 """Makes ``golden.json``: the targets of a fixed signal and a fixed performance, with the stage.
 
-Run ``python tests/targets/make_golden.py`` after `stages.TARGETS` went up, and only then.
+Those of the recording, those of one window, and the window's descriptors.
+
+Run ``python tests/targets/make_golden.py`` after `stages.TARGETS` or a target's version went up, or a
+target was added, and only then.
 """
 
 import json
@@ -13,7 +16,9 @@ import numpy.typing as npt
 import pretty_midi
 
 from mess_core import stages
-from mess_core.targets import MidiExpressionTargets, MusicalAspectTargets
+from mess_core.targets import MusicalAspectTargets, measure
+from mess_core.targets.descriptors import descriptors
+from mess_core.targets.notes import read_performance
 
 RATE = 24_000
 
@@ -51,19 +56,25 @@ def performance(path: Path) -> Path:
 
 def golden() -> dict[str, Any]:
     """Return the stage and every target, six significant digits, None where undefined."""
-    targets = MusicalAspectTargets().compute(music(), RATE)
+    sound = MusicalAspectTargets().analyse(music(), RATE)
     with tempfile.TemporaryDirectory() as folder:
-        targets |= MidiExpressionTargets().compute(performance(Path(folder) / "a.mid"))
+        played = read_performance(performance(Path(folder) / "a.mid"))
+    window = [series.cut(3.3, 8.3) for series in (sound, played)]
     values = {
-        f"{category}/{name}": [
-            float(f"{x:.6g}") if np.isfinite(x) else None for x in np.atleast_1d(array)
-        ]
-        for category, fields in targets.items()
+        f"{prefix}{category}/{name}": array
+        for prefix, level, parts in (("", "recording", [sound, played]), ("w/", "window", window))
+        for series in parts
+        for category, fields in measure(series, level=level).items()
         for name, array in fields.items()
     }
-    return {"stage": stages.TARGETS, "targets": values}
+    values["descriptors"] = descriptors(sound.cut(3.3, 8.3))
+    return {"stage": stages.TARGETS, "targets": {key: _rounded(a) for key, a in values.items()}}
+
+
+def _rounded(array: npt.NDArray[np.floating]) -> list[float | None]:
+    return [float(f"{x:.6g}") if np.isfinite(x) else None for x in np.atleast_1d(array)]
 
 
 if __name__ == "__main__":
-    text = json.dumps(golden(), indent=1)
-    Path(__file__).with_name("golden.json").write_text(text + "\n")
+    lines = json.dumps(golden()).replace("], ", "],\n ")
+    Path(__file__).with_name("golden.json").write_text(lines + "\n")

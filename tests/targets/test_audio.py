@@ -9,36 +9,22 @@ import pytest
 from mess_core.errors import AudioError
 from mess_core.targets import MusicalAspectTargets, validate_target_structure
 from mess_core.targets.registry import AUDIO_CATEGORIES, TARGETS
-from mess_core.targets.sound import Sound
+from mess_core.targets.sound import analyse
+from tests.targets.signals import (
+    RATE,
+    Samples,
+    bursts,
+    clicks,
+    hertz,
+    noise,
+    seconds,
+    slowing_clicks,
+    tone,
+)
 
 pytestmark = pytest.mark.unit
 
-RATE = 24_000
-Samples = npt.NDArray[np.float32]
 Values = dict[str, npt.NDArray[np.float64]]
-
-
-def seconds(duration: float) -> npt.NDArray[np.float64]:
-    return np.arange(round(duration * RATE)) / RATE
-
-
-def tone(frequency: float, duration: float = 4.0, amplitude: float = 0.3) -> Samples:
-    return (amplitude * np.sin(2 * np.pi * frequency * seconds(duration))).astype(np.float32)
-
-
-def noise(duration: float = 4.0, amplitude: float = 0.1) -> Samples:
-    values = np.random.default_rng(0).normal(size=round(duration * RATE))
-    return (amplitude * values).astype(np.float32)
-
-
-def clicks(bpm: float, duration: float = 12.0) -> Samples:
-    """Bursts of 20 ms of noise, the first after half a period."""
-    samples = np.zeros(round(duration * RATE), np.float32)
-    burst = noise(0.02, 0.2) * np.linspace(1, 0, round(0.02 * RATE), dtype=np.float32)
-    for time in np.arange(30 / bpm, duration - 0.05, 60 / bpm):
-        start = round(time * RATE)
-        samples[start : start + len(burst)] += burst
-    return samples
 
 
 def notes(attack: float, *, level: float = 0.5) -> Samples:
@@ -116,12 +102,59 @@ def test_clicks_have_their_tempo_and_density(bpm: float) -> None:
     assert measured["onset_density"] == pytest.approx(bpm / 60, rel=0.05)
 
 
+def accented(bpm: float, level: float) -> Samples:
+    """Clicks of which every other one is soft, over soft noise, so that the accents count."""
+    times = list(np.arange(0.2, 19.8, 60 / bpm))
+    return bursts(times, 20.0, [1.0, level] * len(times)) + noise(20.0, 0.004)
+
+
 def test_tempo_prefers_the_octave_near_120() -> None:
-    assert scalar(clicks(240), "tempo") == pytest.approx(120, rel=0.01)
+    """Of two rates that are heard, whichever is the faster."""
+    assert scalar(accented(240, 0.2), "tempo") == pytest.approx(120, rel=0.01)
+    assert scalar(accented(120, 0.2), "tempo") == pytest.approx(120, rel=0.01)
+
+
+def test_the_tempo_is_a_plain_number_at_every_level() -> None:
+    tempo = values(clicks(100))["tempo"]
+    assert tempo.shape == ()
+    assert isinstance(tempo.item(), float)
+
+
+def test_evenly_repeated_clicks_leave_no_doubt_about_their_tempo() -> None:
+    assert scalar(clicks(120), "tempo_octave_ambiguity") < 0.15
+
+
+def test_octave_errors_are_reported() -> None:
+    """Where every other click is softer, two rates are heard; where all are alike, one."""
+    measured = values(accented(170, 0.3))
+    assert min(abs(measured["tempo"] / bpm - 1) for bpm in (85, 170)) < 0.02
+    assert measured["tempo_octave_ambiguity"] > 0.4
+    assert scalar(accented(170, 1.0), "tempo_octave_ambiguity") < 0.15
+
+
+def test_local_tempo_follows_a_ritardando_and_stays_at_its_level() -> None:
+    samples, duration = slowing_clicks(128, 96, 50)
+    measured = values(samples)
+    curve = measured["local_tempo_curve"]
+    true = 60 / np.interp(
+        (np.arange(64) + 0.5) * duration / 64,
+        *click_intervals(128, 96, 50),
+    )
+    inner = slice(6, 58)
+    np.testing.assert_allclose(curve[inner], true[inner], rtol=0.04)
+    assert measured["local_tempo_shape"][0] > 0.9
+    assert measured["tempo"] == pytest.approx(np.exp(np.log(true).mean()), rel=0.03)
+
+
+def click_intervals(first: float, last: float, count: int) -> tuple[Any, Any]:
+    """Return the middles of the intervals of `slowing_clicks`, and the intervals."""
+    intervals = 60 / np.geomspace(first, last, count)
+    ends = 0.3 + np.cumsum(intervals)
+    return ends - intervals / 2, intervals
 
 
 def test_onsets_are_where_the_clicks_are() -> None:
-    found = Sound(clicks(120), RATE).onsets
+    found = analyse(clicks(120), RATE).onsets
     np.testing.assert_allclose(found, 0.25 + 0.5 * np.arange(len(found)), atol=0.035)
     assert len(found) == 24
 
@@ -168,9 +201,36 @@ def test_a_quiet_copy_has_the_same_dynamics_and_shape() -> None:
     np.testing.assert_allclose(quiet["loudness_curve"], loud["loudness_curve"] - 20, atol=0.01)
 
 
+def test_ranges_do_not_follow_the_recordings_own_peak() -> None:
+    """Playing 20 dB softer over the same noise changes no range and no slope.
+
+    Levels over a floor that lies below the recording's own peak count the noise between notes of
+    the soft recording as music, and miss it in the loud one.
+    """
+    music = np.tile(
+        np.concatenate([notes(0.01, level=1.0)[: 4 * RATE], np.zeros(2 * RATE, np.float32)]), 3
+    )
+    music *= 10 ** (np.linspace(-8, 0, 18 * RATE, dtype=np.float32) / 20)
+    hiss = noise(18.0, 10 ** (-92 / 20))
+    loud, soft = values(music + hiss), values(music * np.float32(0.1) + hiss)
+
+    def naive_range(samples: Samples) -> float:
+        frames = samples[: len(samples) // 9600 * 9600].reshape(-1, 9600)
+        power = np.square(frames).mean(axis=1)
+        level = np.maximum(10 * np.log10(power / power.max()), -75)
+        low, high = np.percentile(level[level > -75], (10, 95))
+        return float(high - low)
+
+    ranges = ("dynamic_range", "dynamic_variance", "crescendo_strength", "diminuendo_strength")
+    for name in (*ranges, "loudness_extent"):
+        assert soft[name] == pytest.approx(loud[name], rel=0.02, abs=0.02), name
+    assert soft["loudness_level"] == pytest.approx(loud["loudness_level"] - 20, abs=0.1)
+    assert abs(naive_range(music + hiss) - naive_range(music * np.float32(0.1) + hiss)) > 6
+
+
 def test_more_pitch_classes_are_more_complex() -> None:
     def chord(*pitches: int) -> Samples:
-        parts = [tone(440 * 2 ** ((pitch - 69) / 12), 3, 0.1) for pitch in pitches]
+        parts = [tone(hertz(pitch), 3, 0.1) for pitch in pitches]
         return np.asarray(np.sum(parts, axis=0), np.float32)
 
     single, triad, cluster = (
@@ -184,7 +244,7 @@ def test_more_pitch_classes_are_more_complex() -> None:
 
 @pytest.mark.parametrize("pitch", range(60, 72))
 def test_chroma_names_the_pitch_class(pitch: int) -> None:
-    share = values(tone(440 * 2 ** ((pitch - 69) / 12)))["chroma_mean"]
+    share = values(tone(hertz(pitch)))["chroma_mean"]
     assert int(share.argmax()) == pitch % 12
     assert share.max() > 0.9
     assert share.sum() == pytest.approx(1)
@@ -228,7 +288,7 @@ def test_the_rate_hardly_matters_below_its_half() -> None:
 
 def test_the_result_does_not_depend_on_the_blocks() -> None:
     long = np.tile(notes(0.01), 3)
-    series = Sound(long, RATE)
+    series = analyse(long, RATE)
     assert len(series.centroid) == len(series.onset_strength) == (len(long) - 2048) // 512 + 1
     frame = long[512 * 300 : 512 * 300 + 2048]
     magnitude = np.abs(np.fft.rfft(frame * np.hanning(2049)[:-1]))

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pretty_midi
@@ -10,27 +11,46 @@ import soundfile
 
 from mess_core import stages
 from mess_core.errors import TargetError
+from mess_core.extraction.audio import load_audio
+from mess_core.extraction.storage import segment_times
 from mess_core.files import file_sha256
 from mess_core.layout import Layout
 from mess_core.recordings import Recording
-from mess_core.targets import create_target_dataset, dataset, load_targets
+from mess_core.targets import (
+    MusicalAspectTargets,
+    create_target_dataset,
+    dataset,
+    load_descriptors,
+    load_targets,
+    load_window_targets,
+    measure_windows,
+)
+from mess_core.targets.descriptors import DESCRIPTORS
+from mess_core.targets.registry import TARGETS
 
 pytestmark = pytest.mark.unit
 
 
+#: Windows begin at 0 and 2.5 s, and one ends with the recording.
+DURATION = 8.2
+STARTS = [0.0, 2.5, 3.2]
+
+
 def recording(folder: Path, name: str, *, frequency: float = 440.0) -> Recording:
-    """Write four seconds of audio and a table row for it."""
+    """Write 8.2 s of audio and a table row for it."""
     path = folder / f"{name}.wav"
     path.parent.mkdir(parents=True, exist_ok=True)
-    time = np.arange(4 * 24_000) / 24_000
+    time = np.arange(round(DURATION * 24_000)) / 24_000
     soundfile.write(path, 0.3 * np.sin(2 * np.pi * frequency * time), 24_000)
-    return Recording(name, "w", "", "", "", "", str(path), "", file_sha256(path), "", 4.0, "ok", "")
+    return Recording(
+        name, "w", "", "", "", "", str(path), "", "", file_sha256(path), "", "", DURATION, "ok", ""
+    )
 
 
 def with_midi(row: Recording) -> Recording:
     path = Path(row.audio).with_suffix(".mid")
     instrument = pretty_midi.Instrument(0)
-    instrument.notes = [pretty_midi.Note(64, 60 + i, i / 2, i / 2 + 0.4) for i in range(12)]
+    instrument.notes = [pretty_midi.Note(60 + i, 60 + i, i / 2, i / 2 + 0.4) for i in range(12)]
     midi = pretty_midi.PrettyMIDI()
     midi.instruments.append(instrument)
     midi.write(str(path))
@@ -53,7 +73,7 @@ def test_targets_of_all_recordings(tmp_path: Path, layout: Layout) -> None:
     a, b = load_targets(layout.targets("a")), load_targets(layout.targets("b"))
     assert a["timbre"]["spectral_centroid"] == pytest.approx(500, rel=0.01)
     assert "expression" not in a
-    assert b["expression"]["velocity_mean"] == 64
+    assert b["expression"]["velocity_mean"] == 65.5
 
 
 def test_the_second_time_computes_and_writes_nothing(
@@ -85,26 +105,74 @@ def test_what_the_targets_depend_on_changes_the_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = with_midi(recording(tmp_path, "a"))
-    key = dataset.targets_fingerprint
-    original = key(row, sample_rate=24_000)
-    assert key(replace(row, title="new", work_id="x"), sample_rate=24_000) == original
+    settings: dict[str, Any] = {"sample_rate": 24_000, "window_s": 5.0, "overlap": 0.5}
+
+    def key(row: Recording, **changed: Any) -> str:
+        return dataset.targets_fingerprint(row, **(settings | changed))
+
+    original = key(row)
+    assert key(replace(row, title="new", work_id="x")) == original
     others = [
-        key(replace(row, audio_sha256="1"), sample_rate=24_000),
-        key(replace(row, midi_sha256="1"), sample_rate=24_000),
+        key(replace(row, audio_sha256="1")),
+        key(replace(row, midi_sha256="1")),
+        key(replace(row, beats_sha256="1")),
         key(row, sample_rate=22_050),
+        key(row, window_s=4.0),
+        key(row, overlap=0.25),
     ]
+    monkeypatch.setitem(TARGETS, "tempo", replace(TARGETS["tempo"], version=99))
+    others.append(key(row))
+    monkeypatch.delitem(TARGETS, "tempo")
+    others.append(key(row))
     monkeypatch.setattr(stages, "TARGETS", stages.TARGETS + 1)
-    others.append(key(row, sample_rate=24_000))
-    assert len({original, *others}) == 5
+    others.append(key(row))
+    assert len({original, *others}) == 10
+
+
+def test_windows_are_those_of_the_features(tmp_path: Path, layout: Layout) -> None:
+    row = recording(tmp_path, "a")
+    create_target_dataset([row], layout=layout)
+    path = layout.targets("a")
+    found = load_window_targets(path)
+    starts = segment_times(3, duration_s=DURATION, window_s=5.0, overlap=0.5)
+    np.testing.assert_allclose(starts, STARTS)
+    samples = load_audio(Path(row.audio))
+    sound = MusicalAspectTargets().analyse(samples, 24_000)
+    expected = measure_windows(sound, STARTS, window_s=5.0)
+    assert set(found) == set(expected)
+    for category, fields in expected.items():
+        for name, array in fields.items():
+            np.testing.assert_allclose(found[category][name], array, rtol=1e-9, err_msg=name)
+    assert load_descriptors(path).shape == (3, len(DESCRIPTORS))
+
+
+def test_windows_can_be_set(tmp_path: Path, layout: Layout) -> None:
+    row = recording(tmp_path, "a")
+    create_target_dataset([row], layout=layout, window_s=4.0, overlap=0.0)
+    assert load_window_targets(layout.targets("a"))["rhythm"]["tempo"].shape == (3,)
 
 
 def test_midi_brings_expression(tmp_path: Path, layout: Layout) -> None:
     bare = recording(tmp_path, "a")
     without = create_target_dataset([bare], layout=layout)
     assert "expression" not in load_targets(layout.targets("a"))
+    assert "expression" not in load_window_targets(layout.targets("a"))
     found = create_target_dataset([with_midi(bare)], layout=layout)
     assert found != without
     assert "expression" in load_targets(layout.targets("a"))
+    windows = load_window_targets(layout.targets("a"))["expression"]
+    assert windows["velocity_mean"].tolist() == [64.5, 68.0, 69.0]
+
+
+def test_beats_bring_exact_tempo(tmp_path: Path, layout: Layout) -> None:
+    """The notes may be crotchets or quavers; the table says that they are quavers."""
+    row = with_midi(recording(tmp_path, "a"))
+    path = tmp_path / "a.beats.tsv"
+    path.write_text("".join(f"{time}\t{time}\tb\n" for time in np.arange(0, 6, 1.0)))
+    row = replace(row, beats=str(path), beats_sha256=file_sha256(path))
+    create_target_dataset([row], layout=layout)
+    expression = load_targets(layout.targets("a"))["expression"]
+    assert expression["performed_tempo_level"] == pytest.approx(60, rel=0.01)
 
 
 def test_bad_recordings_do_not_stop_the_others(tmp_path: Path, layout: Layout) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mess_core.targets.sound import Sound
+from mess_core.targets.sound import analyse
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]  # librosa compiles for 15 s at first use
 
@@ -18,7 +18,7 @@ def test_frames_equal_librosa() -> None:
     samples = (
         0.3 * np.sin(2 * np.pi * 700 * time**1.2) + 0.02 * rng.normal(size=len(time))
     ).astype(np.float32)
-    sound = Sound(samples, RATE)
+    sound = analyse(samples, RATE)
     magnitude = np.abs(librosa.stft(samples, n_fft=2048, hop_length=512, center=False))
     pairs = {
         "centroid": librosa.feature.spectral_centroid(S=magnitude, sr=RATE),

@@ -1,5 +1,6 @@
 """The registry: complete, consistent with the modules, and light."""
 
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -10,63 +11,142 @@ import numpy as np
 import pytest
 
 from mess_core import targets
+from mess_core.errors import TargetError
+from mess_core.targets import measure, measure_windows, phrasing, registry, validate_window_targets
 from mess_core.targets.notes import Performance
-from mess_core.targets.registry import CATEGORIES, TARGETS, TargetSpec, scalar_targets
-from mess_core.targets.sound import Sound
+from mess_core.targets.registry import (
+    CATEGORIES,
+    LEVELS,
+    TARGETS,
+    TargetSpec,
+    probed_targets,
+    scalar_targets,
+)
+from mess_core.targets.sound import analyse
+from tests.targets.signals import RATE, tone
 
 pytestmark = pytest.mark.unit
 
-SCALARS = {
-    "spectral_centroid": "timbre",
-    "spectral_rolloff": "timbre",
-    "spectral_bandwidth": "timbre",
-    "zero_crossing_rate": "timbre",
-    "tempo": "rhythm",
-    "onset_density": "rhythm",
-    "dynamic_range": "dynamics",
-    "dynamic_variance": "dynamics",
-    "crescendo_strength": "dynamics",
-    "diminuendo_strength": "dynamics",
-    "harmonic_complexity": "harmony",
-    "attack_slopes": "articulation",
-    "attack_sharpness": "articulation",
-    "phrase_regularity": "phrasing",
-    "num_phrases": "phrasing",
-    "rubato": "expression",
-    "velocity_mean": "expression",
-    "velocity_std": "expression",
-    "velocity_range": "expression",
-    "articulation_ratio": "expression",
-    "tempo_variability": "expression",
-    "onset_timing_std": "expression",
+#: Targets that are no parts of curves, by category.
+OWN = {
+    "rhythm": {"tempo", "tempo_octave_ambiguity", "onset_density"},
+    "harmony": {"harmonic_complexity"},
+    "timbre": {
+        "spectral_centroid",
+        "spectral_rolloff",
+        "spectral_bandwidth",
+        "zero_crossing_rate",
+    },
+    "articulation": {"attack_slopes", "attack_sharpness"},
+    "dynamics": {
+        "dynamic_range",
+        "dynamic_variance",
+        "crescendo_strength",
+        "diminuendo_strength",
+    },
+    "phrasing": {"phrase_regularity", "num_phrases"},
+    "expression": {
+        "rubato",
+        "rubato_ioi_ratio",
+        "velocity_mean",
+        "velocity_std",
+        "velocity_range",
+        "articulation_ratio",
+        "tempo_variability",
+        "onset_timing_std",
+    },
 }
+CURVES = {
+    "onset_rate": "rhythm",
+    "local_tempo": "rhythm",
+    "tension": "harmony",
+    "brightness": "timbre",
+    "loudness": "dynamics",
+    "novelty": "phrasing",
+    "performed_tempo": "expression",
+}
+RECORDING_ONLY = {"phrase_regularity", "num_phrases"}
 
 
-def test_scalars_are_those_that_are_probed() -> None:
-    assert {name: TARGETS[name].category for name in scalar_targets()} == SCALARS
+def test_scalars_are_known_by_name() -> None:
+    own = {name: category for category, names in OWN.items() for name in names}
+    parts = {f"{c}_{part}": CURVES[c] for c in CURVES for part in ("level", "extent")}
+    assert {name: TARGETS[name].category for name in scalar_targets()} == own | parts
+
+
+def test_scalars_and_shapes_are_probed_at_the_levels_that_carry_them() -> None:
+    shapes = {f"{curve}_shape" for curve in CURVES}
+    assert set(probed_targets("recording")) == set(scalar_targets()) | shapes
+    assert set(probed_targets("window")) == set(probed_targets("recording")) - RECORDING_ONLY
+    with pytest.raises(TargetError, match=r"'windows' is no level.*'window'"):
+        probed_targets("windows")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("spec", TARGETS.values(), ids=lambda spec: spec.name)
+def test_specifications_are_consistent(spec: TargetSpec) -> None:
+    assert spec.category in CATEGORIES
+    assert (spec.length > 0) == (spec.kind != "scalar")
+    assert spec.shape == ((spec.length,) if spec.length else ())
+    assert spec.optional == (spec.category == "expression")
+    assert set(spec.levels) <= set(LEVELS)
+    assert spec.unit
+    assert spec.description
+
+
+FUNCTIONS = [spec for spec in TARGETS.values() if not spec.curve]
+
+
+@pytest.mark.parametrize("spec", FUNCTIONS, ids=lambda spec: spec.name)
 def test_every_target_has_a_documented_function_of_known_series(spec: TargetSpec) -> None:
     module = import_module(f"mess_core.targets.{spec.category}")
     function = getattr(module, spec.name)
     assert spec.name in module.__all__
     assert function.__doc__
     assert f"`{spec.name}`" in (module.__doc__ or "") or spec.category == "expression"
-    assert spec.category in CATEGORIES
-    assert (spec.length > 0) == (spec.kind == "curve")
-    assert spec.optional == (spec.category == "expression")
     empty = np.empty(0)
     series: object = Performance(empty, empty, empty, empty)
     if spec.source == "audio":
-        series = Sound(np.zeros(0, np.float32), 24_000)
+        series = analyse(np.zeros(0, np.float32), 24_000)
     assert all(hasattr(series, name) for name in signature(function).parameters)
 
 
-def test_every_target_is_in_the_docs() -> None:
-    page = Path(__file__).parents[2] / "docs" / "targets.md"
-    rows = {line.split("`")[1] for line in page.read_text().splitlines() if line.startswith("| `")}
-    assert rows == set(TARGETS)
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_table_in_the_docs_is_that_of_the_registry() -> None:
+    seen: list[str] = []
+    for line in (DOCS / "targets.md").read_text().splitlines():
+        if line.startswith("| `"):
+            cells = [cell.strip() for cell in line.split("|")[1:-1]]
+            names = re.findall(r"`(\w+)`", cells[0])
+            units = cells[6].split(", ") if cells[2] == "parts" else [cells[6]] * len(names)
+            units *= len(names) // len(units)
+            for name, unit in zip(names, units, strict=True):
+                spec = TARGETS[name]
+                assert cells[1] == spec.category, name
+                assert cells[2].split()[0] in ("parts", spec.kind), name
+                assert cells[3] == " ".join(level[0].upper() for level in spec.levels), name
+                assert unit.split(", ")[0] == spec.unit, name
+            seen += names
+    assert sorted(seen) == sorted(TARGETS)
+
+
+def test_the_example_of_adding_a_target_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The documented function and line, put where the page says, give a target everywhere."""
+    page = (DOCS / "adding-a-target.md").read_text()
+    function, line = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = dict(vars(phrasing))
+    exec(function, names)
+    (spec,) = eval(line.strip().removesuffix(","), vars(registry))
+    monkeypatch.setattr(phrasing, spec.name, names[spec.name], raising=False)
+    monkeypatch.setitem(TARGETS, spec.name, spec)
+    half = np.concatenate([tone(440, 5.0), np.zeros(5 * RATE, np.float32)])
+    sound = analyse(half, RATE)
+    assert measure(sound)["phrasing"]["pause_share"] == pytest.approx(0.5, abs=0.05)
+    windows = measure_windows(sound, [0.0, 5.0], window_s=5.0)
+    assert windows["phrasing"]["pause_share"].tolist() == [0.0, 1.0]
+    assert validate_window_targets(windows) == 2
+    assert "pause_share" in probed_targets("window")
 
 
 def test_exported_names_exist() -> None:

@@ -10,22 +10,49 @@ import numpy.typing as npt
 import pytest
 
 from mess_core.errors import TargetError
-from mess_core.targets import load_targets, save_targets, validate_target_structure
-from mess_core.targets.registry import CATEGORIES, TARGETS
+from mess_core.targets import (
+    load_descriptors,
+    load_targets,
+    load_window_targets,
+    save_targets,
+    validate_target_structure,
+    validate_window_targets,
+)
+from mess_core.targets.registry import CATEGORIES, TARGETS, Level
 
 pytestmark = pytest.mark.unit
 
 Targets = dict[str, dict[str, npt.NDArray[np.float64]]]
 
 
-@pytest.fixture
-def targets() -> Targets:
-    """Every registered field with values that occur once; one scalar undefined."""
+SEGMENTS = 3
+PLAIN = np.arange(SEGMENTS * 5, dtype=np.float32).reshape(SEGMENTS, 5)
+
+
+def make(level: Level, leading: tuple[int, ...]) -> Targets:
+    """Every field of a level with values that occur once."""
     made: Targets = {category: {} for category in CATEGORIES}
     for i, spec in enumerate(TARGETS.values()):
-        shape = () if spec.kind == "scalar" else (spec.length,)
-        made[spec.category][spec.name] = np.full(shape, i + 0.25)
+        if level in spec.levels:
+            shape = (*leading, *spec.shape)
+            numbers = np.arange(np.prod(shape, dtype=int)).reshape(shape)
+            made[spec.category][spec.name] = i + 0.25 + numbers / 1024
+    return made
+
+
+@pytest.fixture
+def targets() -> Targets:
+    """Every target of a recording; one scalar undefined."""
+    made = make("recording", ())
     made["rhythm"]["tempo"] = np.array(np.nan)
+    return made
+
+
+@pytest.fixture
+def windows() -> Targets:
+    """Every target of three windows; one value undefined."""
+    made = make("window", (SEGMENTS,))
+    made["rhythm"]["tempo"][1] = np.nan
     return made
 
 
@@ -44,6 +71,82 @@ def test_what_is_saved_is_loaded(tmp_path: Path, targets: Targets) -> None:
     with zipfile.ZipFile(path) as archive:
         assert "expression/rubato.npy" in archive.namelist()
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_windows_and_descriptors_are_in_the_same_file(
+    tmp_path: Path, targets: Targets, windows: Targets
+) -> None:
+    path = tmp_path / "a_targets.npz"
+    save_targets(path, targets, windows=windows, descriptors=PLAIN)
+    assert_same(targets, load_targets(path))
+    assert_same(windows, load_window_targets(path))
+    np.testing.assert_array_equal(load_descriptors(path), PLAIN)
+    assert load_descriptors(path).dtype == np.float32
+    with zipfile.ZipFile(path) as archive:
+        assert {"windows/rhythm/tempo.npy", "descriptors.npy"} <= set(archive.namelist())
+
+
+def test_what_a_file_does_not_hold_is_named(tmp_path: Path, targets: Targets) -> None:
+    old = legacy(tmp_path / "old.npz", rhythm={"tempo": 120.0})
+    save_targets(tmp_path / "a.npz", targets)
+    for path in (old, tmp_path / "a.npz"):
+        with pytest.raises(TargetError, match=f"{path.name} holds no windows; delete it"):
+            load_window_targets(path)
+        with pytest.raises(TargetError, match=f"{path.name} holds no descriptors; delete it"):
+            load_descriptors(path)
+    for load in (load_window_targets, load_descriptors):
+        with pytest.raises(TargetError, match="does not exist; run the targets rule"):
+            load(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("rhythm/tempo", np.zeros(2), r"tempo has the shape \(2,\), a scalar has \(3,\)"),
+        ("rhythm/tempo", np.array(1.0), r"tempo has the shape \(\), a scalar has \(3,\)"),
+        ("dynamics/loudness_curve", np.zeros((3, 63)), r"\(3, 63\), a curve has \(3, 64\)"),
+        ("timbre/brightness_shape", np.zeros((4, 3)), r"\(4, 3\), a shape has \(3, 4\)"),
+        ("phrasing/num_phrases", np.zeros(3), "phrasing/num_phrases is unknown"),
+        ("timbre/spectral_centroid", np.full(3, np.inf), "spectral_centroid is infinite"),
+    ],
+)
+def test_malformed_windows_are_named(
+    tmp_path: Path, targets: Targets, windows: Targets, key: str, value: Any, message: str
+) -> None:
+    assert validate_window_targets(windows) == SEGMENTS
+    category, name = key.split("/")
+    first = dict(windows.pop(category))
+    windows[category] = first | {name: value}
+    with pytest.raises(TargetError, match=message):
+        save_targets(tmp_path / "a.npz", targets, windows=windows)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_windows_targets_are_named(windows: Targets) -> None:
+    del windows["harmony"], windows["rhythm"]["tempo"]
+    with pytest.raises(TargetError, match="category 'harmony' is missing"):
+        validate_window_targets(windows)
+    with pytest.raises(TargetError, match="rhythm/tempo is missing"):
+        validate_window_targets(windows)
+    with pytest.raises(TargetError, match="category 'rhythm' is missing"):
+        validate_window_targets({})
+
+
+@pytest.mark.parametrize(
+    ("plain", "message"),
+    [
+        (PLAIN[:2], "descriptors of 2 windows, of 3"),
+        (PLAIN[0], r"descriptors are float32 \(5,\), expected finite float32 \[segments, F\]"),
+        (PLAIN.astype(np.float64), "descriptors are float64"),
+        (np.full((3, 5), np.nan, np.float32), "not finite"),
+    ],
+)
+def test_malformed_descriptors_are_refused(
+    tmp_path: Path, targets: Targets, windows: Targets, plain: Any, message: str
+) -> None:
+    with pytest.raises(TargetError, match=message):
+        save_targets(tmp_path / "a.npz", targets, windows=windows, descriptors=plain)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_expression_may_be_absent(tmp_path: Path, targets: Targets) -> None:
@@ -110,14 +213,18 @@ def test_a_damaged_file_is_named(tmp_path: Path, targets: Targets, size: int) ->
         load_targets(path)
 
 
-def test_every_flipped_byte_is_noticed_or_harmless(tmp_path: Path, targets: Targets) -> None:
+def test_every_flipped_byte_is_noticed_or_harmless(
+    tmp_path: Path, targets: Targets, windows: Targets
+) -> None:
     path = tmp_path / "a.npz"
-    save_targets(path, targets)
+    save_targets(path, targets, windows=windows, descriptors=PLAIN)
     whole = path.read_bytes()
-    for position in range(0, len(whole), 31):
+    for position in range(0, len(whole), 211):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
         try:
             assert_same(targets, load_targets(path))
+            assert_same(windows, load_window_targets(path))
+            np.testing.assert_array_equal(PLAIN, load_descriptors(path))
         except TargetError as error:
             assert "a.npz" in str(error)  # noqa: PT017
 

@@ -11,9 +11,21 @@ from mess_core._lazy import attach
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "aspects": ["MidiExpressionTargets", "MusicalAspectTargets"],
+        "aspects": [
+            "MidiExpressionTargets",
+            "MusicalAspectTargets",
+            "measure",
+            "measure_windows",
+        ],
         "dataset": ["create_target_dataset", "targets_fingerprint"],
-        "registry": ["CATEGORIES", "TARGETS", "TargetSpec", "scalar_targets"],
-        "storage": ["load_targets", "save_targets", "validate_target_structure"],
+        "registry": ["CATEGORIES", "TARGETS", "TargetSpec", "probed_targets", "scalar_targets"],
+        "storage": [
+            "load_descriptors",
+            "load_targets",
+            "load_window_targets",
+            "save_targets",
+            "validate_target_structure",
+            "validate_window_targets",
+        ],
     },
 )

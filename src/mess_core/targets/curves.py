@@ -1,13 +1,36 @@
-"""Series of any length to curves of a fixed number of frames."""
+"""Curves over time: series of any length to a fixed number of frames, and the curves' parts.
 
-__all__ = ["mean_of", "to_curve"]
+A curve has a level, an extent and a shape, so that recordings can be alike in one and differ in
+another: "the same contour, but more restrained".
+
+* `level`: the mean of the curve.
+* `extent`: its spread, the standard deviation.
+* `shape`: its first four half waves. The curve is standardised (level 0, extent 1), so its cosine
+  coefficients say nothing about level and extent; their squares are shares of its variance. The
+  first is positive for what falls, the second for what is high at both ends, and so on.
+
+`PARTS` names them. Every curve of the registry that runs over time has all three as targets of
+their own; vectors over pitch classes or bins have none, because neither their order nor the mean of
+their shares means anything.
+"""
+
+__all__ = ["PARTS", "extent", "level", "mean_of", "shape", "to_curve"]
+
+from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from mess_core.targets.registry import CURVE_FRAMES
+from mess_core.targets.registry import CURVE_FRAMES, SHAPE_COEFFICIENTS
 
 Float = npt.NDArray[np.float64]
+
+#: Fewer defined cells than this share give no extent and no shape.
+MIN_DEFINED = 0.5
+
+#: Spread, relative to the largest absolute value, up to which a curve is constant but for rounding.
+CONSTANT = 1e-9
 
 
 def mean_of(series: Float) -> float:
@@ -30,8 +53,75 @@ def to_curve(series: Float) -> Float:
         NaN in a cell where nothing is defined. A series shorter than the curve gives each of its
         values to several cells.
     """
-    edges = np.linspace(0, len(series), CURVE_FRAMES + 1)
-    starts = np.floor(edges[:-1]).astype(np.int64)
-    stops = np.maximum(np.floor(edges[1:]).astype(np.int64), starts + 1)
-    cells = [mean_of(series[a:b]) for a, b in zip(starts, stops, strict=True)]
-    return np.array(cells, np.float64)
+    if not len(series):
+        return np.full(CURVE_FRAMES, np.nan)
+    starts = np.arange(CURVE_FRAMES) * len(series) // CURVE_FRAMES
+    defined = np.isfinite(series)
+    counts = np.add.reduceat(defined.astype(np.float64), starts)
+    sums = np.add.reduceat(np.where(defined, series, 0.0), starts)
+    undefined = np.full(CURVE_FRAMES, np.nan)
+    return np.asarray(np.divide(sums, counts, out=undefined, where=counts > 0))
+
+
+def level(curve: Float) -> float:
+    """Return the mean of a curve's defined cells, in its unit; NaN where none is defined."""
+    return mean_of(curve)
+
+
+def extent(curve: Float) -> float:
+    """Return the standard deviation of a curve's cells, in its unit.
+
+    Parameters
+    ----------
+    curve : ndarray [shape=(CURVE_FRAMES,)]
+        NaN where undefined.
+
+    Returns
+    -------
+    float
+        At least 0; NaN where less than half of the cells are defined.
+    """
+    defined = curve[np.isfinite(curve)]
+    return float(defined.std()) if len(defined) >= MIN_DEFINED * len(curve) else np.nan
+
+
+def shape(curve: Float) -> Float:
+    """Return the cosine coefficients 1 to 4 of the standardised curve.
+
+    Parameters
+    ----------
+    curve : ndarray [shape=(CURVE_FRAMES,)]
+        NaN where undefined: bridged by straight lines, and levelled at the ends.
+
+    Returns
+    -------
+    ndarray [shape=(SHAPE_COEFFICIENTS,)]
+        Of the orthonormal DCT-II over the root of the number of cells: each between -1 and 1, the
+        sum of their squares at most 1. NaN where less than half of the cells are defined, or where
+        nothing moves.
+    """
+    cells = np.arange(len(curve))
+    defined = np.isfinite(curve)
+    if defined.sum() < MIN_DEFINED * len(curve):
+        return np.full(SHAPE_COEFFICIENTS, np.nan)
+    whole = np.interp(cells, cells[defined], curve[defined])
+    centred = whole - whole.mean()
+    spread = np.sqrt(np.mean(centred**2))
+    if spread <= CONSTANT * np.abs(whole).max():
+        return np.full(SHAPE_COEFFICIENTS, np.nan)
+    return np.asarray(_cosines(len(curve)) @ (centred / spread))
+
+
+@lru_cache(maxsize=2)
+def _cosines(length: int) -> Float:
+    orders = np.arange(1, SHAPE_COEFFICIENTS + 1)[:, None]
+    angles = np.pi * orders * (np.arange(length) + 0.5) / length
+    return np.asarray(np.cos(angles) * np.sqrt(2) / length)
+
+
+#: The function of each part, by the ending of its target's name.
+PARTS: dict[str, Callable[[Float], float | Float]] = {
+    "level": level,
+    "extent": extent,
+    "shape": shape,
+}

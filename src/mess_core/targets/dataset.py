@@ -6,14 +6,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from threadpoolctl import threadpool_limits
+
 from mess_core import stages
 from mess_core.errors import MessError, TargetError
-from mess_core.extraction.audio import load_audio
+from mess_core.extraction.audio import load_audio, segment_starts
 from mess_core.files import fingerprint
 from mess_core.layout import Layout
 from mess_core.recordings import Recording, check_unchanged
 from mess_core.store import cached, materialise
-from mess_core.targets.aspects import MidiExpressionTargets, MusicalAspectTargets
+from mess_core.targets.aspects import MusicalAspectTargets, measure, measure_windows
+from mess_core.targets.descriptors import descriptors
+from mess_core.targets.notes import read_performance
+from mess_core.targets.registry import TARGETS
 from mess_core.targets.storage import write_npz
 
 
@@ -22,9 +28,11 @@ def create_target_dataset(
     *,
     layout: Layout,
     sample_rate: int = 24_000,
+    window_s: float = 5.0,
+    overlap: float = 0.5,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, str]:
-    """Compute and store the targets of recordings.
+    """Compute and store the targets of recordings and of their windows.
 
     Parameters
     ----------
@@ -34,6 +42,8 @@ def create_target_dataset(
         Where outputs and the store of computed files lie.
     sample_rate : int
         Samples per second at which audio is measured.
+    window_s, overlap : float
+        The features' windows (`mess_core.extraction.audio.segment_starts`).
     progress : callable, optional
         Called with ``(done, total, recording_id)`` after every recording.
 
@@ -47,12 +57,15 @@ def create_target_dataset(
     TargetError
         If recordings failed; names all of them, with causes. The others are stored.
     """
+    create = partial(
+        _create, layout=layout, sample_rate=sample_rate, window_s=window_s, overlap=overlap
+    )
     done: dict[str, str] = {}
     failures: list[str] = []
     for count, recording in enumerate(recordings, start=1):
         name = recording.recording_id
         try:
-            done[name] = _create(recording, layout, sample_rate)
+            done[name] = create(recording)
         except MessError as error:
             failures.append(f"{name}: {error}")
         if progress:
@@ -65,30 +78,56 @@ def create_target_dataset(
     return done
 
 
-def targets_fingerprint(recording: Recording, *, sample_rate: int) -> str:
+def targets_fingerprint(
+    recording: Recording, *, sample_rate: int, window_s: float, overlap: float
+) -> str:
     """Return the fingerprint of everything that a recording's targets depend on."""
     return fingerprint(
         {
             "stage": stages.TARGETS,
+            "targets": [[spec.name, spec.version] for spec in TARGETS.values()],
             "audio": recording.audio_sha256,
             "midi": recording.midi_sha256,
+            "beats": recording.beats_sha256,
             "sample_rate": sample_rate,
+            "window_s": window_s,
+            "overlap": overlap,
         }
     )
 
 
-def _create(recording: Recording, layout: Layout, sample_rate: int) -> str:
-    key = targets_fingerprint(recording, sample_rate=sample_rate)
-    write = partial(_compute, recording, sample_rate)
+def _create(
+    recording: Recording, *, layout: Layout, sample_rate: int, window_s: float, overlap: float
+) -> str:
+    key = targets_fingerprint(
+        recording, sample_rate=sample_rate, window_s=window_s, overlap=overlap
+    )
+    write = partial(
+        _compute, recording, sample_rate=sample_rate, window_s=window_s, overlap=overlap
+    )
     stored = cached(layout.cache, "targets", key, ".npz", write)
     materialise(stored, layout.targets(recording.recording_id))
     return key
 
 
-def _compute(recording: Recording, sample_rate: int, path: Path) -> None:
+def _compute(
+    recording: Recording, path: Path, *, sample_rate: int, window_s: float, overlap: float
+) -> None:
     check_unchanged(recording)
     samples = load_audio(Path(recording.audio), sample_rate=sample_rate)
-    targets = MusicalAspectTargets().compute(samples, sample_rate)
-    if recording.midi:
-        targets |= MidiExpressionTargets().compute(Path(recording.midi))
-    write_npz(path, targets)
+    starts = segment_starts(
+        len(samples), sample_rate=sample_rate, window_s=window_s, overlap=overlap
+    )
+    times = starts / sample_rate
+    # The matrices are small: more threads than one wait for each other.
+    with threadpool_limits(limits=1, user_api="blas"):
+        sound = MusicalAspectTargets().analyse(samples, sample_rate)
+        targets = measure(sound)
+        windows = measure_windows(sound, times, window_s=window_s)
+        plain = np.stack([descriptors(sound.cut(t, t + window_s)) for t in times])
+        if recording.midi:
+            beats = Path(recording.beats) if recording.beats else None
+            performance = read_performance(Path(recording.midi), beats=beats)
+            targets |= measure(performance)
+            windows |= measure_windows(performance, times, window_s=window_s)
+    write_npz(path, targets, windows=windows, descriptors=plain)

@@ -5,17 +5,35 @@
   1.58, all twelve 3.58. Partials count as pitches, so one piano note has more than 0; a second of
   scale counts like a cluster. (This is not tension: a triad and a cluster of three are alike here.)
 * `chroma_mean`: the share of each pitch class in the whole recording, from C to B.
+* `tension_curve`: how dissonant what sounds together is, over time. In the Tonal Interval Space of
+  Bernardes et al. (2016, *A multi-level tonal interval space for modelling pitch similarity and
+  musical consonance*) a chroma, divided by its sum, is the vector of its Fourier coefficients 1 to
+  6, each with a weight. The vector's norm is *consonance*: a single pitch class has the largest,
+  the norm of the weights, and all twelve in equal parts have 0. Tension is 1 minus the norm over
+  that largest one, from 0 to 1: a cluster is tenser than a triad, a triad tenser than a note.
 """
 
-__all__ = ["chroma_mean", "harmonic_complexity"]
+__all__ = ["chroma_mean", "harmonic_complexity", "tension_curve"]
 
 import numpy as np
 import numpy.typing as npt
 
+from mess_core.targets.curves import to_curve
+
 Float = npt.NDArray[np.float64]
+
+#: Weights of the Fourier coefficients for chroma from audio (Bernardes et al. 2017, *A hierarchical
+#: harmonic mixing method*; those of 2016 are for chroma from symbols).
+INTERVAL_WEIGHTS = np.array([3.0, 8.0, 11.5, 15.0, 14.5, 7.5])
+
+#: Over how long the chroma of tension is averaged, s: a chord, with the decay of what went before.
+CHORD_S = 0.5
 
 #: How long pitches count as sounding together, s.
 TOGETHER_S = 1.0
+
+# Rounding of a difference of sums of shares.
+_SILENT = 1e-9
 
 
 def harmonic_complexity(chroma: Float, frame_rate: float) -> float:
@@ -69,3 +87,34 @@ def chroma_mean(chroma: Float) -> Float:
     """
     total = _normalised(chroma).sum(axis=0)
     return total / total.sum() if total.sum() > 0 else np.full(12, np.nan)
+
+
+def tension_curve(chroma: Float, frame_rate: float) -> Float:
+    """Return the tension over time.
+
+    Parameters
+    ----------
+    chroma : ndarray [shape=(frames, 12)]
+        Power by pitch class, 0 where inaudible.
+    frame_rate : float
+        Frames per second.
+
+    Returns
+    -------
+    ndarray [shape=(64,)]
+        0 (one pitch class) to 1; NaN where nothing has a pitch.
+    """
+    length = max(1, round(CHORD_S * frame_rate))
+    edges = np.arange(len(chroma))[:, None] + np.array([-(length // 2), length - length // 2])
+    first, stop = np.clip(edges, 0, len(chroma)).T
+    cumulative = np.concatenate([np.zeros((1, 12)), np.cumsum(_normalised(chroma), axis=0)])
+    return to_curve(_tension(cumulative[stop] - cumulative[first]))
+
+
+def _tension(chroma: Float) -> Float:
+    """Return 1 minus the consonance of each chroma, NaN for zeros."""
+    total = chroma.sum(axis=1, keepdims=True)
+    shares = np.divide(chroma, total, out=np.full_like(chroma, np.nan), where=total > _SILENT)
+    coefficients = np.abs(np.fft.rfft(shares, axis=1)[:, 1:]) * INTERVAL_WEIGHTS
+    norm = np.sqrt(np.square(coefficients).sum(axis=1)) / np.linalg.norm(INTERVAL_WEIGHTS)
+    return np.asarray(1 - np.minimum(norm, 1))

@@ -3,7 +3,12 @@
 A target is a function named like the target in the module named like its category (for example
 ``mess_core.targets.timbre.spectral_centroid``) and one line here. The function's parameters are
 attributes of `mess_core.targets.sound.Sound` (source ``audio``) or of
-`mess_core.targets.notes.Performance` (source ``midi``).
+`mess_core.targets.notes.Performance` (source ``midi``), so one function gives the target of a
+recording and of each of its windows.
+
+A curve over time, ``NAME_curve``, brings three more targets, its parts: ``NAME_level`` (mean),
+``NAME_extent`` (spread) and ``NAME_shape`` (contour, whatever level and extent), so that "the same
+contour but more restrained" can be said. `mess_core.targets.curves` makes the parts of all curves.
 
 Undefined is NaN everywhere: silence has no brightness, two notes have no tempo.
 """
@@ -12,14 +17,22 @@ __all__ = [
     "AUDIO_CATEGORIES",
     "CATEGORIES",
     "CURVE_FRAMES",
+    "LEVELS",
+    "OVERLAP_BINS",
     "PITCH_CLASSES",
+    "SHAPE_COEFFICIENTS",
     "TARGETS",
+    "Level",
     "TargetSpec",
+    "probed_targets",
     "scalar_targets",
 ]
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal, get_args
+
+from mess_core.errors import TargetError, nearest
 
 #: Musical families; one module each.
 CATEGORIES = (
@@ -35,11 +48,22 @@ CATEGORIES = (
 #: The families that are heard in the audio; ``expression`` is read from MIDI.
 AUDIO_CATEGORIES = CATEGORIES[:-1]
 
-#: Frames of every curve over time: equal cells from the recording's start to its end.
+#: What a target describes: a whole recording, or one of the windows that features are made of.
+Level = Literal["recording", "window"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+_RECORDING: tuple[Level, ...] = ("recording",)
+
+#: Frames of every curve over time: equal cells from the recording's (window's) start to its end.
 CURVE_FRAMES = 64
+
+#: Cosine coefficients of a curve's shape: its first four half waves.
+SHAPE_COEFFICIENTS = 4
 
 #: Entries of a vector over pitch classes, from C to B.
 PITCH_CLASSES = 12
+
+#: Bins of a histogram over key-overlap ratios.
+OVERLAP_BINS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +76,8 @@ class TargetSpec:
         Unique over all categories; also the name of the function that computes it.
     category : str
         One of `CATEGORIES`; also the module of the function.
-    kind : {"scalar", "curve"}
-        A number, or a vector of ``length`` entries.
+    kind : {"scalar", "curve", "shape"}
+        A number; a vector over time, pitch classes or bins; the cosine coefficients of a curve.
     source : {"audio", "midi"}
         What it is computed from.
     unit : str
@@ -61,45 +85,104 @@ class TargetSpec:
     description : str
         What a musician means by it, in a line.
     length : int
-        Entries of a curve; 0 for a scalar.
+        Entries of a curve or shape; 0 for a scalar.
+    levels : tuple of str
+        Out of `LEVELS`: what it is computed for.
+    curve : str
+        The curve that it is a part of; empty for a target with a function of its own.
+    version : int
+        Goes up when its definition changes, so that what depends on it alone is made anew.
     """
 
     name: str
     category: str
-    kind: Literal["scalar", "curve"]
+    kind: Literal["scalar", "curve", "shape"]
     source: Literal["audio", "midi"]
     unit: str
     description: str
     length: int = 0
+    levels: tuple[Level, ...] = LEVELS
+    curve: str = ""
+    version: int = 1
 
     @property
     def optional(self) -> bool:
         """Whether a recording may lack it: what needs MIDI is optional."""
         return self.source == "midi"
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one value: ``()`` or ``(length,)``."""
+        return (self.length,) if self.length else ()
 
-def _scalar(name: str, category: str, unit: str, description: str) -> TargetSpec:
+
+def _spec(
+    name: str,
+    category: str,
+    kind: Literal["scalar", "curve", "shape"],
+    unit: str,
+    description: str,
+    **given: Any,
+) -> TargetSpec:
     source: Literal["audio", "midi"] = "midi" if category == "expression" else "audio"
-    return TargetSpec(name, category, "scalar", source, unit, description)
+    return TargetSpec(name, category, kind, source, unit, description, **given)
 
 
-def _curve(name: str, category: str, length: int, unit: str, description: str) -> TargetSpec:
-    return TargetSpec(name, category, "curve", "audio", unit, description, length)
+def _scalar(
+    name: str, category: str, unit: str, description: str, **given: Any
+) -> list[TargetSpec]:
+    return [_spec(name, category, "scalar", unit, description, **given)]
+
+
+def _vector(
+    name: str, category: str, length: int, unit: str, description: str, **given: Any
+) -> list[TargetSpec]:
+    return [_spec(name, category, "curve", unit, description, length=length, **given)]
+
+
+def _curve(name: str, category: str, unit: str, what: str, **given: Any) -> list[TargetSpec]:
+    """Return a curve over time and its parts."""
+    stem = name.removesuffix("_curve")
+    part = partial(_spec, category=category, curve=name, **given)
+    # A difference of levels has no reference.
+    difference = unit.removesuffix("FS")
+    return [
+        _spec(name, category, "curve", unit, f"{what} over time", length=CURVE_FRAMES, **given),
+        part(name=f"{stem}_level", kind="scalar", unit=unit, description=f"mean of {what}"),
+        part(
+            name=f"{stem}_extent",
+            kind="scalar",
+            unit=difference,
+            description=f"how far {what} moves",
+        ),
+        part(
+            name=f"{stem}_shape",
+            kind="shape",
+            unit="1",
+            description=f"contour of {what}, whatever its level and extent",
+            length=SHAPE_COEFFICIENTS,
+        ),
+    ]
 
 
 _SPECS = (
     _scalar("tempo", "rhythm", "BPM", "rate of the pulse"),
+    _scalar(
+        "tempo_octave_ambiguity", "rhythm", "1", "how well another metrical level would do as pulse"
+    ),
     _scalar("onset_density", "rhythm", "1/s", "notes or chords begun per second"),
-    _curve("onset_rate_curve", "rhythm", CURVE_FRAMES, "1/s", "how busy it is over time"),
+    _curve("onset_rate_curve", "rhythm", "1/s", "how busy it is"),
+    _curve("local_tempo_curve", "rhythm", "BPM", "the rate of the pulse"),
     _scalar("harmonic_complexity", "harmony", "bit", "how many pitch classes sound together"),
-    _curve("chroma_mean", "harmony", PITCH_CLASSES, "1", "share of each pitch class"),
+    _vector("chroma_mean", "harmony", PITCH_CLASSES, "1", "share of each pitch class"),
+    _curve("tension_curve", "harmony", "1", "dissonance of what sounds together"),
     _scalar("spectral_centroid", "timbre", "Hz", "brightness"),
     _scalar("spectral_rolloff", "timbre", "Hz", "how high the sound reaches"),
     _scalar(
         "spectral_bandwidth", "timbre", "Hz", "how widely the sound is spread around its centre"
     ),
     _scalar("zero_crossing_rate", "timbre", "1", "noisiness or height of the strongest partials"),
-    _curve("brightness_curve", "timbre", CURVE_FRAMES, "Hz", "brightness over time"),
+    _curve("brightness_curve", "timbre", "Hz", "brightness"),
     _scalar("attack_slopes", "articulation", "dB/s", "how steeply notes begin"),
     _scalar(
         "attack_sharpness", "articulation", "log10(1/s)", "how short the beginnings of notes are"
@@ -108,16 +191,28 @@ _SPECS = (
     _scalar("dynamic_variance", "dynamics", "dB^2", "how much the loudness moves"),
     _scalar("crescendo_strength", "dynamics", "dB/s", "how fast it swells where it swells"),
     _scalar("diminuendo_strength", "dynamics", "dB/s", "how fast it fades where it fades"),
-    _curve("loudness_curve", "dynamics", CURVE_FRAMES, "dBFS", "the dynamic arc"),
-    _scalar("phrase_regularity", "phrasing", "1", "how equal the phrases are in length"),
-    _scalar("num_phrases", "phrasing", "1", "arches of loudness"),
+    _curve("loudness_curve", "dynamics", "dBFS", "loudness"),
+    _scalar(
+        "phrase_regularity", "phrasing", "1", "how equal phrases are in length", levels=_RECORDING
+    ),
+    _scalar("num_phrases", "phrasing", "1", "arches of loudness", levels=_RECORDING),
+    _curve("novelty_curve", "phrasing", "1", "how much timbre and harmony change"),
     _scalar("rubato", "expression", "1", "extent of the shaping of tempo"),
+    _scalar("rubato_ioi_ratio", "expression", "1", "legacy: spread of inter-onset-interval ratios"),
+    _curve("performed_tempo_curve", "expression", "BPM", "the tempo as it is played"),
     _scalar("velocity_mean", "expression", "MIDI velocity", "how strongly keys are struck"),
     _scalar("velocity_std", "expression", "MIDI velocity", "how unequally keys are struck"),
     _scalar(
         "velocity_range", "expression", "MIDI velocity", "from the softest to the loudest keys"
     ),
     _scalar("articulation_ratio", "expression", "1", "legato: key held over time to the next note"),
+    _vector(
+        "articulation_histogram",
+        "expression",
+        OVERLAP_BINS,
+        "1",
+        "from staccato to overlapping: share of notes by key-overlap ratio",
+    ),
     _scalar(
         "tempo_variability", "expression", "1", "unsteadiness of the tempo at every time scale"
     ),
@@ -125,9 +220,34 @@ _SPECS = (
 )
 
 #: Every target by name.
-TARGETS: dict[str, TargetSpec] = {spec.name: spec for spec in _SPECS}
+TARGETS: dict[str, TargetSpec] = {spec.name: spec for specs in _SPECS for spec in specs}
 
 
 def scalar_targets() -> tuple[str, ...]:
-    """Return the names of the scalar targets, which are what is probed, in registry order."""
-    return tuple(name for name, spec in TARGETS.items() if spec.kind == "scalar")
+    """Return the names of the scalar targets of recordings, in registry order."""
+    return tuple(name for name in probed_targets("recording") if TARGETS[name].kind == "scalar")
+
+
+def probed_targets(level: Level) -> tuple[str, ...]:
+    """Return the names of what is probed: scalars and shapes, in registry order.
+
+    Parameters
+    ----------
+    level : {"recording", "window"}
+        What a row is.
+
+    Returns
+    -------
+    tuple of str
+        Targets that exist at that level.
+
+    Raises
+    ------
+    TargetError
+        If there is no such level.
+    """
+    if level not in LEVELS:
+        raise TargetError(f"{level!r} is no level of targets; {nearest(level, LEVELS)}")
+    return tuple(
+        name for name, spec in TARGETS.items() if spec.kind != "curve" and level in spec.levels
+    )

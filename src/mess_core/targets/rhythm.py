@@ -1,86 +1,78 @@
 """Rhythm, as heard in the audio.
 
-* `tempo`: the rate at which a listener would tap. The period at which the onset strength repeats
-  itself (autocorrelation), weighted by how readily people tap at it: log-normal around 120 BPM with
-  a standard deviation of one octave (Ellis 2007, *Beat Tracking by Dynamic Programming*). Metrical
-  levels an octave apart are equally right to a listener, and this gives one of them: compare
-  tempos modulo octaves unless the recordings play the same work.
+* `tempo`: the rate at which a listener would tap: geometric mean of the local tempo. Metrical
+  levels an octave (or a factor of three) apart are equally right to a listener, and this gives one
+  of them: compare tempos modulo octaves unless the recordings play the same work.
+* `tempo_octave_ambiguity`: how near the choice of that level was: the strength with which the best
+  other level (a third, a half, twice, three times the rate) is heard, over that of the chosen one.
+  0 where only one rate is heard, 1 where another would do as well.
+* `local_tempo_curve`: the rate over time, always of the recording's level
+  (`mess_core.targets.tempogram`).
 * `onset_density`: notes or chords begun per second of the recording.
 * `onset_rate_curve`: the same over time.
 """
 
-__all__ = ["onset_density", "onset_rate_curve", "tempo"]
+__all__ = [
+    "local_tempo_curve",
+    "onset_density",
+    "onset_rate_curve",
+    "tempo",
+    "tempo_octave_ambiguity",
+]
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
+from mess_core.targets.curves import to_curve
 from mess_core.targets.registry import CURVE_FRAMES
+from mess_core.targets.tempogram import LEVEL_RATIOS
 
 Float = npt.NDArray[np.float64]
-
-#: What people tap at (Ellis 2007; Moelants 2002 finds 120 BPM).
-PREFERRED_BPM = 120.0
-PREFERENCE_OCTAVES = 1.0
-
-#: Slowest and fastest tempo considered.
-BPM_RANGE = (30.0, 300.0)
-
-#: Onsets are widened (Hann window) by so much, s, because a period is no whole number of frames.
-WIDENING_S = 0.15
-
-#: Fewer onsets, or fewer periods within the recording, do not define a pulse.
-MIN_ONSETS = 4
-MIN_PERIODS = 3
 
 #: Standard deviation of the smoothing of the onset rate, s: a bar or so.
 RATE_SMOOTHING_S = 1.0
 
 
-def tempo(onset_strength: Float, onsets: Float, frame_rate: float) -> float:
-    """Return the tempo in BPM.
+def tempo(local_tempo: Float) -> float:
+    """Return the tempo.
 
     Parameters
     ----------
-    onset_strength : ndarray [shape=(frames,)]
-        How much begins at a frame, at least 0.
-    onsets : ndarray [shape=(n,)]
-        Times of onsets, s.
-    frame_rate : float
-        Frames per second.
+    local_tempo : ndarray [shape=(n,)]
+        BPM over time, NaN where there is no pulse.
 
     Returns
     -------
     float
-        30 to 300 BPM; NaN with fewer than 4 onsets, or where fewer than 3 periods fit.
+        Geometric mean, 30 to 300 BPM; NaN where there is no pulse at all.
     """
-    longest = min(len(onset_strength) // MIN_PERIODS, int(60 * frame_rate / BPM_RANGE[0]))
-    shortest = int(np.ceil(60 * frame_rate / BPM_RANGE[1]))
-    if len(onsets) < MIN_ONSETS or longest <= shortest + 1:
-        return np.nan
-    window = np.hanning(round(WIDENING_S * frame_rate) + 2)
-    wide = np.convolve(onset_strength, window, mode="same")
-    correlation = _autocorrelation(wide - wide.mean())
-    lags = np.arange(shortest, longest)
-    octaves = np.log2(60 * frame_rate / lags / PREFERRED_BPM) / PREFERENCE_OCTAVES
-    lag = int(lags[np.argmax(correlation[lags] * np.exp(-0.5 * octaves**2))])
-    return float(60 * frame_rate / _peak(correlation, lag))
+    defined = local_tempo[np.isfinite(local_tempo)]
+    return float(np.exp(np.log(defined).mean())) if len(defined) else np.nan
 
 
-def _autocorrelation(series: Float) -> Float:
-    """Return the autocorrelation, each lag divided by its number of products."""
-    n = len(series)
-    size = scipy.fft.next_fast_len(2 * n, real=True)
-    spectrum = scipy.fft.rfft(series, size)
-    product = scipy.fft.irfft(np.abs(spectrum) ** 2, size)[:n]
-    return np.asarray(product / np.arange(n, 0, -1))
+def tempo_octave_ambiguity(metrical_levels: Float) -> float:
+    """Return the strength of the best other metrical level relative to the pulse's.
+
+    Parameters
+    ----------
+    metrical_levels : ndarray [shape=(n, 5)]
+        Strength over time of the levels `LEVEL_RATIOS`, NaN where there is no pulse.
+
+    Returns
+    -------
+    float
+        0 to 1; NaN where there is no pulse at all.
+    """
+    defined = metrical_levels[np.isfinite(metrical_levels).all(axis=1)]
+    strengths = defined.sum(axis=0)
+    pulse = strengths[LEVEL_RATIOS.index(1.0)]
+    rival = max(np.delete(strengths, LEVEL_RATIOS.index(1.0)))
+    return float(min(rival / pulse, 1.0)) if pulse > 0 else np.nan
 
 
-def _peak(series: Float, index: int) -> float:
-    """Return where a parabola through three neighbours has its top."""
-    a, b, c = series[index - 1 : index + 2]
-    curvature = a - 2 * b + c
-    return index + float(np.clip(0.5 * (a - c) / curvature, -0.5, 0.5)) if curvature < 0 else index
+def local_tempo_curve(local_tempo: Float) -> Float:
+    """Return the rate of the pulse over time, BPM [shape=(64,)], NaN where there is no pulse."""
+    return to_curve(local_tempo)
 
 
 def onset_density(onsets: Float, duration: float, loudness: Float) -> float:

@@ -1,27 +1,41 @@
 """Audio as the series that the audio targets are made of.
 
-`Sound` computes each series once, when it is first needed. Times are seconds. Levels are dBFS:
-``10 log10`` of the mean square of samples in [-1, 1], so a full-scale sine has -3.01 dBFS. They
-are absolute: nothing is ever relative to the recording's own peak.
+`analyse` turns samples into a `Sound`, once: one spectrogram serves all series. `Sound.cut` takes
+the part of them that lies in a window, so that one function gives a target of the recording and of
+each of its windows.
 
-What is softer than `FLOOR_DBFS` is inaudible: NaN in every series that describes a sound.
+Times are seconds. Levels are dBFS: ``10 log10`` of the mean square of samples in [-1, 1], so a
+full-scale sine has -3.01 dBFS. They are absolute: nothing is ever relative to the recording's own
+peak. What is softer than `FLOOR_DBFS` is inaudible: NaN in every series that describes a sound.
 
 Analysis frames are 85 ms long every 21 ms (2048 and 512 samples at 24 kHz) and lie wholly inside
-the recording.
+the recording. What a series has in a window is what it has there in the recording: the frames that
+lie wholly inside the window, by the recording's grid; onsets, attacks and the local tempo as they
+were heard in their surroundings. Measured on the window's samples alone they differ near its edges
+(up to 0.4 s for onsets, 3 s for the local tempo), and so does a frame's place, by up to 21 ms.
 """
 
-__all__ = ["FLOOR_DBFS", "LOUDNESS_RATE", "Sound"]
+__all__ = ["FLOOR_DBFS", "LOUDNESS_RATE", "MEL_BANDS", "Sound", "analyse"]
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import find_peaks
+import scipy.fft
 
 from mess_core.targets import spectrum
+from mess_core.targets.onsets import (
+    ENVELOPE_RATE,
+    ENVELOPE_WINDOW_S,
+    attacks,
+    onset_strength,
+    onset_times,
+)
+from mess_core.targets.tempogram import TEMPO_RATE, follow_pulse
 
 Float = npt.NDArray[np.float64]
+Float32 = npt.NDArray[np.float32]
 
 #: What is softer is inaudible: 12 dB above the noise of 16-bit dither (-93 dBFS) and more.
 FLOOR_DBFS = -80.0
@@ -32,193 +46,230 @@ FRAME_RATE = 24_000 / 512
 #: A frame is this many hops long.
 HOPS_PER_FRAME = 4
 
-#: Values per second of the amplitude envelope, and the length of its window, s: short enough for
-#: attacks, long enough to smooth the wave of all but the lowest notes.
-ENVELOPE_RATE = 400
-ENVELOPE_WINDOW_S = 0.01
-
 #: Momentary loudness: 400 ms (EBU Tech 3341), 10 values per second.
 LOUDNESS_RATE = 10
 LOUDNESS_WINDOW_S = 0.4
 
-#: Mel bands for onset detection (SuperFlux and librosa use 128 or more; 40 do for piano).
-ONSET_BANDS = 40
+#: Mel bands (SuperFlux and librosa use 128 or more for onsets; 40 do for piano).
+MEL_BANDS = 40
 
-#: An onset is a rise of at least this many dB, mean over bands, above the ordinary of the 0.4 s
-#: around it, and at least 50 ms away from a stronger one. Measured: see docs/targets.md.
-ONSET_RISE_DB = 0.5
-ONSET_DISTANCE_S = 0.05
-ONSET_CONTEXT_S = 0.4
+#: Cosine coefficients of the mel levels (13 is the custom since Davis & Mermelstein 1980).
+MFCCS = 13
 
 _BLOCK_FRAMES = 256
+_TINY = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True)
 class Sound:
-    """The series of a mono recording.
+    """The series of a mono recording, or of a window of it.
 
     Attributes
+    ----------
+    duration : float
+        Seconds.
+    frame_rate : float
+        Frames per second of the spectral series.
+    loudness : ndarray [shape=(n,)]
+        Momentary loudness (400 ms) in dBFS, `LOUDNESS_RATE` per second, NaN where inaudible.
+    centroid, bandwidth, rolloff : ndarray [shape=(frames,)]
+        Spectral centroid, bandwidth and 85 % rolloff, Hz, NaN where inaudible.
+    zero_crossings : ndarray [shape=(frames,)]
+        Share of sample pairs with a change of sign, NaN where inaudible.
+    chroma : ndarray [shape=(frames, 12)]
+        Power by pitch class, from C to B, 0 where inaudible.
+    mel_level : ndarray of float32 [shape=(frames, 40)]
+        Level of each mel band, dB, at least `FLOOR_DBFS`.
+    mfcc : ndarray of float32 [shape=(frames, 13)]
+        Cosine transform (orthonormal DCT-II) of ``mel_level``.
+    onset_strength : ndarray [shape=(frames,)]
+        Mean rise in dB over mel bands, 0 where nothing rises.
+    onsets : ndarray [shape=(n,)]
+        Times of onsets, s, increasing.
+    attacks : ndarray [shape=(n, 2)]
+        Rise in dB and time in s of each onset's attack, NaN where there is none.
+    local_tempo : ndarray [shape=(n,)]
+        Rate of the pulse in BPM, `TEMPO_RATE` per second, NaN where there is none.
+    metrical_levels : ndarray [shape=(n, 5)]
+        How strongly a third, a half, once, twice and three times that rate are heard.
+    """
+
+    duration: float
+    frame_rate: float
+    loudness: Float
+    centroid: Float
+    bandwidth: Float
+    rolloff: Float
+    zero_crossings: Float
+    chroma: Float
+    mel_level: Float32
+    mfcc: Float32
+    onset_strength: Float
+    onsets: Float
+    attacks: Float
+    local_tempo: Float
+    metrical_levels: Float
+
+    def cut(self, start_s: float, stop_s: float) -> "Sound":
+        """Return the series of a window.
+
+        Parameters
+        ----------
+        start_s, stop_s : float
+            From when to when, s.
+
+        Returns
+        -------
+        Sound
+            Its times count from ``start_s``; its arrays are views.
+        """
+        frames = _within(start_s, stop_s, self.frame_rate, HOPS_PER_FRAME / self.frame_rate)
+        onsets = slice(*np.searchsorted(self.onsets, (start_s, stop_s)))
+        tempo = _within(start_s, stop_s, TEMPO_RATE, 0.0)
+        parts = {name: getattr(self, name)[frames] for name in _FRAME_SERIES}
+        return replace(
+            self,
+            duration=stop_s - start_s,
+            loudness=self.loudness[_within(start_s, stop_s, LOUDNESS_RATE, LOUDNESS_WINDOW_S)],
+            onsets=self.onsets[onsets] - start_s,
+            attacks=self.attacks[onsets],
+            local_tempo=self.local_tempo[tempo],
+            metrical_levels=self.metrical_levels[tempo],
+            **parts,
+        )
+
+
+_FRAME_SERIES = (
+    "centroid",
+    "bandwidth",
+    "rolloff",
+    "zero_crossings",
+    "chroma",
+    "mel_level",
+    "mfcc",
+    "onset_strength",
+)
+
+
+def _within(start_s: float, stop_s: float, rate: float, length_s: float) -> slice:
+    """Return which values of a series, each about ``length_s`` from its time on, lie in a span."""
+    # Times are sums of decimal fractions: what is at the edge up to rounding is inside.
+    first = int(np.ceil(round(start_s * rate, 6)))
+    last = int(np.floor(round((stop_s - length_s) * rate, 6)))
+    return slice(first, max(first, last + 1))
+
+
+def analyse(samples: npt.NDArray[np.float32], sample_rate: int) -> Sound:
+    """Compute the series of a recording.
+
+    Parameters
     ----------
     samples : ndarray of float32 [shape=(n,)]
         Mono samples in [-1, 1].
     sample_rate : int
         Samples per second.
+
+    Returns
+    -------
+    Sound
+        With empty series where the recording is shorter than what they describe.
     """
-
-    samples: npt.NDArray[np.float32]
-    sample_rate: int
-
-    @property
-    def duration(self) -> float:
-        """Seconds."""
-        return len(self.samples) / self.sample_rate
-
-    @cached_property
-    def envelope(self) -> Float:
-        """RMS amplitude of 10 ms, `ENVELOPE_RATE` per second."""
-        window = round(ENVELOPE_WINDOW_S * ENVELOPE_RATE)
-        return np.sqrt(_moving_mean(self._fine_power, window)) if len(self._fine_power) else _EMPTY
-
-    @cached_property
-    def _fine_power(self) -> Float:
-        """Mean square of consecutive bins, `ENVELOPE_RATE` per second."""
-        edges = np.arange(0, int(self.duration * ENVELOPE_RATE) + 1) / ENVELOPE_RATE
-        starts = np.round(edges * self.sample_rate).astype(np.int64)
-        if len(starts) < 2:
-            return _EMPTY
-        squares = np.square(self.samples[: starts[-1]])
-        sums = np.add.reduceat(squares, starts[:-1])
-        return sums.astype(np.float64) / np.diff(starts)
-
-    @cached_property
-    def loudness(self) -> Float:
-        """Momentary loudness in dBFS, `LOUDNESS_RATE` per second, NaN where inaudible."""
-        bins = round(LOUDNESS_WINDOW_S * ENVELOPE_RATE)
-        if len(self._fine_power) < bins:
-            return _EMPTY
-        step = ENVELOPE_RATE // LOUDNESS_RATE
-        cumulative = np.concatenate([[0.0], np.cumsum(self._fine_power)])
-        power = (cumulative[bins:] - cumulative[:-bins])[::step] / bins
-        return _audible(power)
-
-    @cached_property
-    def _hop(self) -> int:
-        return max(1, round(self.sample_rate / FRAME_RATE))
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames per second of the spectral series."""
-        return self.sample_rate / self._hop
-
-    @cached_property
-    def _frames(self) -> npt.NDArray[np.float32]:
-        length = HOPS_PER_FRAME * self._hop
-        if len(self.samples) < length:
-            return np.empty((0, length), np.float32)
-        windows = np.lib.stride_tricks.sliding_window_view(self.samples, length)
-        return windows[:: self._hop]
-
-    @cached_property
-    def _spectral(self) -> dict[str, Float]:
-        length = HOPS_PER_FRAME * self._hop
-        bins = np.arange(length // 2 + 1, dtype=np.float64)
-        frequencies = bins * np.float64(self.sample_rate / length)
-        filters = spectrum.mel_filters(frequencies, bands=ONSET_BANDS)
-        blocks: list[dict[str, Float]] = []
-        for start in range(0, len(self._frames), _BLOCK_FRAMES):
-            frames = self._frames[start : start + _BLOCK_FRAMES]
-            magnitude = spectrum.magnitudes(frames)
-            centroid, bandwidth = spectrum.centroid_and_bandwidth(magnitude, frequencies)
-            blocks.append(
-                {
-                    "centroid": centroid,
-                    "bandwidth": bandwidth,
-                    "rolloff": spectrum.rolloff(magnitude, frequencies),
-                    "mel": (np.square(magnitude) @ filters).astype(np.float64),
-                    "chroma": spectrum.chroma(magnitude, frequencies),
-                    "power": np.einsum("ij,ij->i", frames, frames) / frames.shape[1],
-                }
-            )
-        return {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
-
-    def _series(self, name: str) -> Float:
-        if not len(self._frames):
-            return _EMPTY
-        return np.where(self._audible_frames, self._spectral[name], np.nan)
-
-    @cached_property
-    def _audible_frames(self) -> npt.NDArray[np.bool_]:
-        return np.isfinite(_audible(self._spectral["power"]))
-
-    @cached_property
-    def centroid(self) -> Float:
-        """Spectral centroid per frame, Hz, NaN where inaudible."""
-        return self._series("centroid")
-
-    @cached_property
-    def bandwidth(self) -> Float:
-        """Spectral bandwidth per frame, Hz, NaN where inaudible."""
-        return self._series("bandwidth")
-
-    @cached_property
-    def rolloff(self) -> Float:
-        """Spectral rolloff per frame, Hz, NaN where inaudible."""
-        return self._series("rolloff")
-
-    @cached_property
-    def zero_crossings(self) -> Float:
-        """Share of sample pairs with a change of sign per frame, NaN where inaudible."""
-        if not len(self._frames):
-            return _EMPTY
-        negative = np.signbit(self.samples)
-        changed = np.concatenate([[False], negative[1:] != negative[:-1]])
-        hops = len(changed) // self._hop
-        per_hop = changed[: hops * self._hop].reshape(hops, self._hop).sum(axis=1)
-        share = _moving_mean(per_hop / self._hop, HOPS_PER_FRAME)[: len(self._frames)]
-        return np.where(self._audible_frames, share, np.nan)
-
-    @cached_property
-    def chroma(self) -> Float:
-        """Power by pitch class per frame [frames, 12], 0 where inaudible."""
-        if not len(self._frames):
-            return np.empty((0, 12))
-        return np.where(self._audible_frames[:, None], self._spectral["chroma"], 0.0)
-
-    @cached_property
-    def onset_strength(self) -> Float:
-        """Mean rise in dB over mel bands, per frame, 0 where nothing rises."""
-        if not len(self._frames):
-            return _EMPTY
-        level = 10 * np.log10(np.maximum(self._spectral["mel"], 10 ** (FLOOR_DBFS / 10)))
-        rise = np.maximum(np.diff(level, axis=0), 0).mean(axis=1)
-        return np.asarray(np.concatenate([[0.0], rise]))
-
-    @cached_property
-    def onsets(self) -> Float:
-        """Times of onsets, s, increasing."""
-        if not len(self.onset_strength):
-            return _EMPTY
-        context = round(ONSET_CONTEXT_S * self.frame_rate) | 1
-        ordinary = _moving_mean(np.pad(self.onset_strength, context // 2), context)
-        distance = max(1, round(ONSET_DISTANCE_S * self.frame_rate))
-        excess = self.onset_strength - ordinary
-        peaks, _ = find_peaks(excess, height=ONSET_RISE_DB, distance=distance)
-        # A rise is seen when the new sound reaches the middle of the window.
-        return np.asarray((peaks + 0.5 * HOPS_PER_FRAME) / self.frame_rate, np.float64)
+    duration = len(samples) / sample_rate
+    hop = max(1, round(sample_rate / FRAME_RATE))
+    frame_rate = sample_rate / hop
+    power = _fine_power(samples, sample_rate)
+    spectral = _spectral(samples, sample_rate, hop)
+    strength = onset_strength(spectral["mel_level"])
+    onsets = onset_times(strength, frame_rate=frame_rate, frame_s=HOPS_PER_FRAME / frame_rate)
+    pulse = follow_pulse(strength, onsets, duration, frame_rate)
+    return Sound(
+        duration=duration,
+        frame_rate=frame_rate,
+        loudness=_loudness(power),
+        onset_strength=strength,
+        onsets=onsets,
+        attacks=attacks(_envelope(power), onsets),
+        local_tempo=pulse.tempo,
+        metrical_levels=pulse.levels,
+        **spectral,
+    )
 
 
-_EMPTY: Float = np.empty(0)
+def _fine_power(samples: Float32, sample_rate: int) -> Float:
+    """Return the mean square of consecutive bins, `ENVELOPE_RATE` per second."""
+    edges = np.arange(0, int(len(samples) * ENVELOPE_RATE / sample_rate) + 1) / ENVELOPE_RATE
+    starts = np.round(edges * sample_rate).astype(np.int64)
+    if len(starts) < 2:
+        return np.empty(0)
+    sums = np.add.reduceat(np.square(samples[: starts[-1]]), starts[:-1])
+    return sums.astype(np.float64) / np.diff(starts)
+
+
+def _envelope(power: Float) -> Float:
+    """Return the RMS amplitude of 10 ms."""
+    return np.sqrt(_moving_mean(power, round(ENVELOPE_WINDOW_S * ENVELOPE_RATE)))
+
+
+def _loudness(power: Float) -> Float:
+    """Return the level of 400 ms, NaN where inaudible."""
+    momentary = _moving_mean(power, round(LOUDNESS_WINDOW_S * ENVELOPE_RATE))
+    return _audible(momentary[:: ENVELOPE_RATE // LOUDNESS_RATE])
 
 
 def _audible(power: Float) -> Float:
     """Return dBFS of a power, NaN below the floor."""
-    level = 10 * np.log10(np.maximum(power, np.finfo(np.float64).tiny))
+    level = 10 * np.log10(np.maximum(power, _TINY))
     return np.asarray(np.where(level >= FLOOR_DBFS, level, np.nan), np.float64)
 
 
 def _moving_mean(series: Float, length: int) -> Float:
     """Return the mean of every ``length`` neighbours, ``len(series) - length + 1`` values."""
     if len(series) < length:
-        return _EMPTY
+        return np.empty(0)
     cumulative = np.concatenate([[0.0], np.cumsum(series)])
     return np.asarray(np.maximum(cumulative[length:] - cumulative[:-length], 0.0) / length)
+
+
+def _spectral(samples: Float32, sample_rate: int, hop: int) -> dict[str, Any]:
+    """Return the series by frame that come from samples and spectra."""
+    length = HOPS_PER_FRAME * hop
+    frames = np.empty((0, length), np.float32)
+    if len(samples) >= length:
+        frames = np.lib.stride_tricks.sliding_window_view(samples, length)[::hop]
+    frequencies = np.arange(length // 2 + 1) * np.float64(sample_rate / length)
+    filters = spectrum.mel_filters(frequencies, bands=MEL_BANDS)
+    # At least one block, so that series of no frames have their shapes.
+    starts = range(0, max(len(frames), 1), _BLOCK_FRAMES)
+    blocks = [_block(frames[i : i + _BLOCK_FRAMES], frequencies, filters) for i in starts]
+    series = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    audible = np.isfinite(_audible(series.pop("power")))
+    for name in ("centroid", "bandwidth", "rolloff"):
+        series[name] = np.where(audible, series[name], np.nan)
+    crossings = _zero_crossings(samples, hop)[: len(frames)]
+    series["zero_crossings"] = np.where(audible, crossings, np.nan)
+    series["chroma"] = np.where(audible[:, None], series["chroma"], 0.0)
+    series["mfcc"] = scipy.fft.dct(series["mel_level"], axis=1, norm="ortho")[:, :MFCCS]
+    return series
+
+
+def _block(frames: Float32, frequencies: Float, filters: Float32) -> dict[str, Any]:
+    magnitude = spectrum.magnitudes(frames)
+    centroid, bandwidth = spectrum.centroid_and_bandwidth(magnitude, frequencies)
+    mel = np.square(magnitude) @ filters
+    return {
+        "centroid": centroid,
+        "bandwidth": bandwidth,
+        "rolloff": spectrum.rolloff(magnitude, frequencies),
+        "mel_level": 10 * np.log10(np.maximum(mel, np.float32(10 ** (FLOOR_DBFS / 10)))),
+        "chroma": spectrum.chroma(magnitude, frequencies),
+        "power": np.einsum("ij,ij->i", frames, frames) / frames.shape[1],
+    }
+
+
+def _zero_crossings(samples: Float32, hop: int) -> Float:
+    """Return the share of sample pairs with a change of sign, per frame."""
+    negative = np.signbit(samples)
+    changed = np.diff(negative, prepend=negative[:1])
+    hops = len(changed) // hop
+    per_hop = changed[: hops * hop].reshape(hops, hop).sum(axis=1)
+    return _moving_mean(per_hop / hop, HOPS_PER_FRAME)

@@ -6,7 +6,7 @@ never kept: memory grows by 60 numbers per frame, whatever the recording's lengt
 * `centroid_and_bandwidth`: magnitude-weighted mean and standard deviation of frequency, as in
   librosa and Klapuri & Davy (2006), *Signal Processing Methods for Music Transcription*.
 * `rolloff`: the frequency below which 85 % of the summed magnitude lies (librosa's default).
-* `mel_filters`: triangles of equal area on O'Shaughnessy's mel scale, for onset detection.
+* `mel_filters`: triangles on O'Shaughnessy's mel scale.
 * `chroma`: power of spectral *peaks* by pitch class. Peaks are placed between bins by parabolic
   interpolation (Smith & Serra 1987), which tells semitones apart where the bins alone do not.
 

@@ -1,16 +1,30 @@
-"""Targets on disk: one ``.npz`` per recording, without pickle, with keys ``category/field``.
+"""Targets on disk: one ``.npz`` per recording, without pickle.
+
+* ``category/field``: the targets of the recording.
+* ``windows/category/field``: those of its windows, in the order of the features' windows
+  (`mess_core.extraction.storage.segment_times`).
+* ``descriptors``: `mess_core.targets.descriptors` of its windows, float32.
 
 Equal targets give equal bytes. Files of the older form, one pickled dict per category, are read
 through `mess_core.targets.legacy`, which builds arrays and dicts and nothing else.
 """
 
-__all__ = ["Targets", "load_targets", "save_targets", "validate_target_structure", "write_npz"]
+__all__ = [
+    "Targets",
+    "load_descriptors",
+    "load_targets",
+    "load_window_targets",
+    "save_targets",
+    "validate_target_structure",
+    "validate_window_targets",
+    "write_npz",
+]
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +32,29 @@ import numpy.typing as npt
 from mess_core.errors import TargetError, nearest
 from mess_core.files import atomic_path
 from mess_core.targets.legacy import is_object_array, read_object_array
-from mess_core.targets.registry import CATEGORIES, TARGETS, TargetSpec
+from mess_core.targets.registry import CATEGORIES, TARGETS, Level, TargetSpec
 
 #: What zipfile and numpy run into in damaged files; RuntimeError where a flag says that an entry is
 #: encrypted or compressed in a way that does not exist.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError)
 
+_WINDOWS = "windows/"
+_DESCRIPTORS = "descriptors"
+
 #: ``{category: {field: array}}``.
 Targets = dict[str, dict[str, npt.NDArray[np.float64]]]
+Given = Mapping[str, Mapping[str, npt.ArrayLike]]
+
+T = TypeVar("T")
 
 
-def save_targets(path: Path, targets: Mapping[str, Mapping[str, npt.ArrayLike]]) -> None:
+def save_targets(
+    path: Path,
+    targets: Given,
+    *,
+    windows: Given | None = None,
+    descriptors: npt.NDArray[np.float32] | None = None,
+) -> None:
     """Write targets, whole or not at all.
 
     Parameters
@@ -37,30 +63,51 @@ def save_targets(path: Path, targets: Mapping[str, Mapping[str, npt.ArrayLike]])
         A file with the suffix ``.npz``.
     targets : mapping
         ``{category: {field: array}}`` as `validate_target_structure` wants it.
+    windows : mapping, optional
+        The same of the recording's windows, as `validate_window_targets` wants it.
+    descriptors : ndarray of float32 [shape=(segments, F)], optional
+        The windows' descriptors, finite.
 
     Raises
     ------
     TargetError
-        If the targets are malformed.
+        If the targets are malformed, or there are other numbers of windows and descriptors.
     """
     with atomic_path(path) as temporary:
-        write_npz(temporary, targets)
+        write_npz(temporary, targets, windows=windows, descriptors=descriptors)
 
 
-def write_npz(path: Path, targets: Mapping[str, Mapping[str, npt.ArrayLike]]) -> None:
+def write_npz(
+    path: Path,
+    targets: Given,
+    *,
+    windows: Given | None = None,
+    descriptors: npt.NDArray[np.float32] | None = None,
+) -> None:
     """Write targets to a path that nobody reads yet; see `save_targets`."""
     validate_target_structure(targets)
-    flat: dict[str, Any] = {
-        f"{category}/{name}": np.asarray(value)
-        for category, fields in sorted(targets.items())
-        for name, value in sorted(fields.items())
-    }
+    flat = _flat(targets)
+    segments = None
+    if windows is not None:
+        segments = validate_window_targets(windows)
+        flat |= {_WINDOWS + key: array for key, array in _flat(windows).items()}
+    if descriptors is not None:
+        _validate_descriptors(descriptors, segments)
+        flat[_DESCRIPTORS] = descriptors
     with path.open("wb") as file:
         np.savez(file, **flat)
 
 
+def _flat(targets: Given) -> dict[str, Any]:
+    return {
+        f"{category}/{name}": np.asarray(value)
+        for category, fields in sorted(targets.items())
+        for name, value in sorted(fields.items())
+    }
+
+
 def load_targets(path: Path) -> Targets:
-    """Read targets.
+    """Read the targets of a recording.
 
     Parameters
     ----------
@@ -78,60 +125,137 @@ def load_targets(path: Path) -> Targets:
     TargetError
         If the file is missing or damaged, holds objects other than arrays, or is malformed.
     """
+    if _reading(path, _is_legacy):
+        return _reading(path, _load_legacy)
+    keys = [key for key in _reading(path, _keys) if key != _DESCRIPTORS]
+    flat = _arrays(path, [key for key in keys if not key.startswith(_WINDOWS)])
+    return _valid(path, _nested(path, flat), validate_target_structure)
+
+
+def load_window_targets(path: Path) -> Targets:
+    """Read the targets of a recording's windows.
+
+    Parameters
+    ----------
+    path : Path
+        A file as `save_targets` writes it.
+
+    Returns
+    -------
+    dict
+        ``{category: {field: array}}``, float64, [segments] for scalars, [segments, length] for
+        curves and shapes. Valid by `validate_window_targets`.
+
+    Raises
+    ------
+    TargetError
+        If the file is missing or damaged, has no windows (as those of the older form), or is
+        malformed.
+    """
+    keys = [key for key in _reading(path, _keys) if key.startswith(_WINDOWS)]
+    if not keys:
+        raise TargetError(f"{path} holds no windows; delete it and run the targets rule")
+    flat = {key.removeprefix(_WINDOWS): array for key, array in _arrays(path, keys).items()}
+    return _valid(path, _nested(path, flat), validate_window_targets)
+
+
+def load_descriptors(path: Path) -> npt.NDArray[np.float32]:
+    """Read the descriptors of a recording's windows.
+
+    Parameters
+    ----------
+    path : Path
+        A file as `save_targets` writes it.
+
+    Returns
+    -------
+    ndarray of float32 [shape=(segments, F)]
+        See `mess_core.targets.descriptors`.
+
+    Raises
+    ------
+    TargetError
+        If the file is missing or damaged, or has no descriptors or malformed ones.
+    """
+    if _DESCRIPTORS not in _reading(path, _keys):
+        raise TargetError(f"{path} holds no descriptors; delete it and run the targets rule")
+    descriptors: npt.NDArray[np.float32] = _arrays(path, [_DESCRIPTORS])[_DESCRIPTORS]
+    return _valid(path, descriptors, _validate_descriptors)
+
+
+def _reading(path: Path, read: Callable[[Path], T]) -> T:
+    """Read from a file, naming it when it is missing or damaged."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            if any(is_object_array(archive, name) for name in archive.namelist()):
-                return _load_legacy(path, archive)
-        with np.load(path, allow_pickle=False) as stored:
-            flat = {key: stored[key] for key in stored.files}
+        return read(path)
     except FileNotFoundError:
         raise TargetError(f"{path} does not exist; run the targets rule") from None
     except _DAMAGE as error:
-        raise _damaged(path, error) from None
+        raise TargetError(
+            f"{path} is damaged ({error}); delete it and run the targets rule"
+        ) from None
+
+
+def _keys(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
+def _is_legacy(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any(is_object_array(archive, name) for name in archive.namelist())
+
+
+def _arrays(path: Path, keys: list[str]) -> dict[str, Any]:
+    def read(path: Path) -> dict[str, Any]:
+        with np.load(path, allow_pickle=False) as stored:
+            return {key: stored[key] for key in keys}
+
+    return _reading(path, read)
+
+
+def _nested(path: Path, flat: Mapping[str, npt.NDArray[np.float64]]) -> Targets:
     targets: Targets = {}
     for key, array in flat.items():
         category, separator, name = key.partition("/")
         if not separator:
             raise TargetError(f"{path}: the key {key!r} is not of the form category/field")
         targets.setdefault(category, {})[name] = array
-    _validate_file(path, targets)
     return targets
 
 
-def _damaged(path: Path, error: Exception) -> TargetError:
-    return TargetError(f"{path} is damaged ({error}); delete it and run the targets rule")
-
-
-def _validate_file(path: Path, targets: Targets) -> None:
+def _valid(path: Path, content: T, validate: Callable[[T], object]) -> T:
     try:
-        validate_target_structure(targets)
+        validate(content)
     except TargetError as error:
         raise TargetError(f"{path}: {error}; delete it and run the targets rule") from None
+    return content
 
 
-def _load_legacy(path: Path, archive: zipfile.ZipFile) -> Targets:
+def _load_legacy(path: Path) -> Targets:
     """Read the older form: per category one pickled ``{field: array}``."""
     targets: Targets = {}
-    for entry in archive.namelist():
-        category = entry.removesuffix(".npy")
-        fields = read_object_array(path, archive, entry)
-        if category not in CATEGORIES:
-            raise TargetError(
-                f"{path}: {category!r} is no category; {nearest(category, CATEGORIES)}"
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.namelist():
+            category = entry.removesuffix(".npy")
+            targets[category] = _legacy_fields(
+                path, category, read_object_array(path, archive, entry)
             )
-        if not isinstance(fields, dict):
-            raise TargetError(
-                f"{path}: {category} holds a {type(fields).__name__}, expected a dict"
-            )
-        try:
-            targets[category] = {str(k): np.asarray(v, np.float64) for k, v in fields.items()}
-        except (TypeError, ValueError) as error:
-            raise TargetError(f"{path}: {category} holds what is no number ({error})") from None
     return targets
 
 
-def validate_target_structure(targets: Mapping[str, Mapping[str, npt.ArrayLike]]) -> None:
-    """Check that targets are complete and well-formed.
+def _legacy_fields(path: Path, category: str, fields: Any) -> dict[str, npt.NDArray[np.float64]]:
+    if category not in CATEGORIES:
+        raise TargetError(f"{path}: {category!r} is no category; {nearest(category, CATEGORIES)}")
+    if not isinstance(fields, dict):
+        raise TargetError(f"{path}: {category} holds a {type(fields).__name__}, expected a dict")
+    try:
+        return {str(k): np.asarray(v, np.float64) for k, v in fields.items()}
+    except (TypeError, ValueError) as error:
+        raise TargetError(f"{path}: {category} holds what is no number ({error})") from None
+
+
+def validate_target_structure(targets: Given) -> None:
+    """Check that the targets of a recording are complete and well-formed.
 
     Parameters
     ----------
@@ -145,36 +269,72 @@ def validate_target_structure(targets: Mapping[str, Mapping[str, npt.ArrayLike]]
         If a category or field is unknown or lacking, or an array has another shape than its
         registered kind, is not float64, or has infinite values. Names all that is wrong.
     """
+    _validate(targets, "recording", ())
+
+
+def validate_window_targets(windows: Given) -> int:
+    """Check that the targets of a recording's windows are complete and well-formed.
+
+    Parameters
+    ----------
+    windows : mapping
+        As for `validate_target_structure`, with the windows along the first axis of every array and
+        without the targets that need a recording.
+
+    Returns
+    -------
+    int
+        The number of windows.
+
+    Raises
+    ------
+    TargetError
+        As `validate_target_structure`, or if arrays have different numbers of windows.
+    """
+    first = next((array for fields in windows.values() for array in fields.values()), ())
+    segments = np.shape(first)[:1]
+    _validate(windows, "window", segments)
+    return segments[0] if segments else 0
+
+
+def _validate(targets: Given, level: Level, leading: tuple[int, ...]) -> None:
     problems = [
         f"{category!r} is no category; {nearest(category, CATEGORIES)}"
         for category in targets
         if category not in CATEGORIES
     ]
     for category in CATEGORIES:
-        specs = {spec.name: spec for spec in TARGETS.values() if spec.category == category}
+        specs = {
+            spec.name: spec
+            for spec in TARGETS.values()
+            if spec.category == category and level in spec.levels
+        }
         if category not in targets:
             optional = all(spec.optional for spec in specs.values())
             problems += [] if optional else [f"the category {category!r} is missing"]
             continue
-        problems += _field_problems(category, targets[category], specs)
+        problems += _field_problems(category, targets[category], specs, leading)
     if problems:
         raise TargetError("; ".join(problems))
 
 
 def _field_problems(
-    category: str, fields: Mapping[str, npt.ArrayLike], specs: Mapping[str, TargetSpec]
+    category: str,
+    fields: Mapping[str, npt.ArrayLike],
+    specs: Mapping[str, TargetSpec],
+    leading: tuple[int, ...],
 ) -> list[str]:
     unknown = [f"{category}/{name} is unknown" for name in fields if name not in specs]
     missing = [f"{category}/{name} is missing" for name in specs if name not in fields]
-    wrong = [_array_problem(specs[name], fields[name]) for name in fields if name in specs]
+    wrong = [_array_problem(specs[name], fields[name], leading) for name in fields if name in specs]
     return unknown + missing + [problem for problem in wrong if problem]
 
 
-def _array_problem(spec: TargetSpec, value: npt.ArrayLike) -> str:
+def _array_problem(spec: TargetSpec, value: npt.ArrayLike, leading: tuple[int, ...]) -> str:
     """Say what is wrong with the values of a target; nothing is the empty string."""
     array = np.asarray(value)
     name = f"{spec.category}/{spec.name}"
-    shape = () if spec.kind == "scalar" else (spec.length,)
+    shape = (*leading, *spec.shape)
     if array.dtype != np.float64:
         return f"{name} is {array.dtype}, expected float64"
     if array.shape != shape:
@@ -182,3 +342,15 @@ def _array_problem(spec: TargetSpec, value: npt.ArrayLike) -> str:
     if np.isinf(array).any():
         return f"{name} is infinite; undefined is NaN"
     return ""
+
+
+def _validate_descriptors(
+    descriptors: npt.NDArray[np.float32], segments: int | None = None
+) -> None:
+    expected = "expected finite float32 [segments, F]"
+    if descriptors.dtype != np.float32 or descriptors.ndim != 2:
+        raise TargetError(f"descriptors are {descriptors.dtype} {descriptors.shape}, {expected}")
+    if not np.isfinite(descriptors).all():
+        raise TargetError(f"descriptors hold values that are not finite, {expected}")
+    if segments is not None and len(descriptors) != segments:
+        raise TargetError(f"there are descriptors of {len(descriptors)} windows, of {segments}")

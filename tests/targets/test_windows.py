@@ -1,0 +1,220 @@
+"""Windows of a recording: what they have in common with the same samples alone."""
+
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from mess_core.targets import measure, measure_windows
+from mess_core.targets.descriptors import DESCRIPTORS, descriptors
+from mess_core.targets.registry import TARGETS
+from mess_core.targets.sound import Sound, analyse
+from tests.targets.signals import RATE, Samples, melody, tone
+
+pytestmark = pytest.mark.unit
+
+WINDOW_S = 5.0
+
+#: Multiples of frames, of loudness values and of local tempos: both grids are the same.
+ON_GRID = (1.6 * 5, 1.6 * 10)
+OFF_GRID = (2.5, 5.0, 7.5, 13.37)
+
+
+class Tolerance(NamedTuple):
+    """How far a window's value may be from that of its samples alone.
+
+    Relative, and absolute in the target's unit.
+    """
+
+    relative: float
+    absolute: float
+
+
+#: Where frames are the same, what does not know its surroundings is the same.
+SAME = Tolerance(1e-5, 1e-6)
+#: The local tempo hears six seconds around every moment; alone, half of them at the ends.
+ON_GRID_TOLERANCE = {
+    "tempo": Tolerance(0.01, 0.0),
+    "tempo_octave_ambiguity": Tolerance(0.0, 0.15),
+    "local_tempo_curve": Tolerance(0.03, 0.0),
+    "local_tempo_level": Tolerance(0.01, 0.0),
+    "local_tempo_extent": Tolerance(0.0, 2.0),
+    "local_tempo_shape": Tolerance(0.0, 2.0),
+}
+#: Where frames lie up to 21 ms (loudness: 100 ms) elsewhere, every value differs a little, and an
+#: onset or two at the ends are seen from outside only.
+OFF_GRID_TOLERANCE = ON_GRID_TOLERANCE | {
+    "onset_density": Tolerance(0.0, 0.61),
+    "onset_rate_curve": Tolerance(0.0, 1.0),
+    "onset_rate_level": Tolerance(0.0, 0.7),
+    "onset_rate_extent": Tolerance(0.0, 0.2),
+    "onset_rate_shape": Tolerance(0.0, 0.9),
+    "harmonic_complexity": Tolerance(0.02, 0.0),
+    "chroma_mean": Tolerance(0.0, 0.005),
+    "tension_curve": Tolerance(0.0, 0.06),
+    "tension_level": Tolerance(0.01, 0.0),
+    "tension_extent": Tolerance(0.05, 0.0),
+    "tension_shape": Tolerance(0.0, 0.07),
+    "spectral_centroid": Tolerance(0.005, 0.0),
+    "spectral_rolloff": Tolerance(0.005, 0.0),
+    "spectral_bandwidth": Tolerance(0.005, 0.0),
+    "zero_crossing_rate": Tolerance(0.005, 0.0),
+    "brightness_curve": Tolerance(0.1, 0.0),
+    "brightness_level": Tolerance(0.005, 0.0),
+    "brightness_extent": Tolerance(0.05, 0.0),
+    "brightness_shape": Tolerance(0.0, 0.05),
+    "attack_slopes": Tolerance(0.14, 0.0),
+    "attack_sharpness": Tolerance(0.0, 0.1),
+    "dynamic_range": Tolerance(0.02, 0.0),
+    "dynamic_variance": Tolerance(0.02, 0.0),
+    "crescendo_strength": Tolerance(0.02, 0.1),
+    "diminuendo_strength": Tolerance(0.02, 0.1),
+    "loudness_curve": Tolerance(0.0, 3.0),
+    "loudness_level": Tolerance(0.0, 0.25),
+    "loudness_extent": Tolerance(0.02, 0.0),
+    "loudness_shape": Tolerance(0.0, 0.1),
+    "novelty_curve": Tolerance(0.15, 0.02),
+    "novelty_level": Tolerance(0.03, 0.0),
+    "novelty_extent": Tolerance(0.05, 0.0),
+    "novelty_shape": Tolerance(0.0, 0.12),
+}
+WINDOW_TARGETS = [
+    name for name, spec in TARGETS.items() if spec.source == "audio" and "window" in spec.levels
+]
+
+
+@pytest.fixture(scope="module")
+def music() -> Samples:
+    return melody(24.0, growth=1.002)
+
+
+@pytest.fixture(scope="module")
+def sound(music: Samples) -> Sound:
+    return analyse(music, RATE)
+
+
+Pair = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
+
+@pytest.fixture(scope="module")
+def pairs(music: Samples, sound: Sound) -> dict[float, dict[str, Pair]]:
+    """By window and target, the value in the recording and that of the samples alone."""
+    found: dict[float, dict[str, Pair]] = {}
+    for start in (*ON_GRID, *OFF_GRID):
+        first = round(start * RATE)
+        part = music[first : first + round(WINDOW_S * RATE)]
+        inside = measure(sound.cut(start, start + WINDOW_S), level="window")
+        alone = measure(analyse(part, RATE), level="window")
+        found[start] = {
+            name: (value, alone[category][name])
+            for category, fields in inside.items()
+            for name, value in fields.items()
+        }
+    return found
+
+
+def check(pairs: dict[str, Pair], name: str, tolerance: Tolerance) -> None:
+    inside, alone = pairs[name]
+    np.testing.assert_allclose(
+        inside, alone, rtol=tolerance.relative, atol=tolerance.absolute, err_msg=name
+    )
+
+
+@pytest.mark.parametrize("name", WINDOW_TARGETS)
+def test_a_window_is_worth_what_its_samples_are_worth_alone(
+    name: str, pairs: dict[float, dict[str, Pair]]
+) -> None:
+    for start in ON_GRID:
+        check(pairs[start], name, ON_GRID_TOLERANCE.get(name, SAME))
+    for start in OFF_GRID:
+        check(pairs[start], name, OFF_GRID_TOLERANCE[name])
+
+
+def test_the_tolerances_tell_windows_apart(pairs: dict[float, dict[str, Pair]]) -> None:
+    """A target of a window misses that of another window by more than it may."""
+    alike = {
+        name
+        for name, tolerance in OFF_GRID_TOLERANCE.items()
+        if all(
+            np.allclose(
+                pairs[a][name][0], pairs[b][name][1], tolerance.relative, tolerance.absolute
+            )
+            for a, b in combinations(OFF_GRID, 2)
+        )
+    }
+    coarse = {"attack_slopes", "onset_rate_extent"}
+    assert alike <= coarse | {"tempo_octave_ambiguity", "local_tempo_extent", "local_tempo_shape"}
+
+
+def test_onsets_belong_to_the_window_that_they_lie_in(sound: Sound) -> None:
+    part = sound.cut(7.5, 12.5)
+    inside = (sound.onsets >= 7.5) & (sound.onsets < 12.5)
+    np.testing.assert_allclose(part.onsets, sound.onsets[inside] - 7.5)
+    assert len(part.attacks) == inside.sum() > 5
+    assert part.duration == 5.0
+
+
+def test_cutting_all_changes_nothing(sound: Sound) -> None:
+    whole = sound.cut(0.0, sound.duration)
+    for name, value in vars(sound).items():
+        np.testing.assert_array_equal(getattr(whole, name), value, err_msg=name)
+
+
+def test_frames_lie_wholly_inside() -> None:
+    """The tone begins at 3 s: a window that ends there does not hear it."""
+    samples = np.concatenate([np.zeros(3 * RATE, np.float32), tone(1000, 3.0)])
+    sound = analyse(samples, RATE)
+    before, after = sound.cut(0.0, 3.0), sound.cut(3.0, 6.0)
+    assert np.isnan(before.loudness).all()
+    assert np.isnan(before.centroid).all()
+    assert not before.chroma.any()
+    assert np.isfinite(after.loudness).all()
+    np.testing.assert_allclose(after.centroid, 1000, rtol=0.02)
+    assert len(after.loudness) == 27  # 3 s less 0.4 s, 10 per second
+
+
+def test_windows_are_stacked(sound: Sound) -> None:
+    starts = [0.0, 2.5, 19.0]
+    stacked = measure_windows(sound, starts, window_s=WINDOW_S)
+    assert "num_phrases" not in stacked["phrasing"]
+    assert stacked["rhythm"]["tempo"].shape == (3,)
+    assert stacked["dynamics"]["loudness_curve"].shape == (3, 64)
+    assert stacked["dynamics"]["loudness_shape"].shape == (3, 4)
+    last = measure(sound.cut(19.0, 24.0), level="window")
+    for category, fields in last.items():
+        for name, value in fields.items():
+            np.testing.assert_array_equal(stacked[category][name][2], value)
+
+
+def test_windows_of_one_recording_keep_its_metrical_level(sound: Sound) -> None:
+    tempos = measure_windows(sound, np.arange(0, 19, 2.5), window_s=WINDOW_S)["rhythm"]["tempo"]
+    assert np.nanmax(tempos) / np.nanmin(tempos) < 1.3
+
+
+def test_descriptors_are_named_and_say_what_they_say(sound: Sound) -> None:
+    part = sound.cut(7.5, 12.5)
+    vector = descriptors(part)
+    assert vector.dtype == np.float32
+    assert len(set(DESCRIPTORS)) == len(DESCRIPTORS) == len(vector)
+    named = dict(zip(DESCRIPTORS, vector, strict=True))
+    assert named["mel_mean_3"] == pytest.approx(part.mel_level[:, 3].mean(), rel=1e-5)
+    assert named["mfcc_spread_2"] == pytest.approx(part.mfcc[:, 2].std(), rel=1e-5)
+    assert named["loudness_mean"] == pytest.approx(part.loudness.mean(), rel=1e-5)
+    assert sum(named[f"chroma_mean_{i}"] for i in range(12)) == pytest.approx(1, rel=1e-5)
+
+
+def test_descriptors_of_silence_are_finite() -> None:
+    silent = descriptors(analyse(np.zeros(5 * RATE, np.float32), RATE))
+    named = dict(zip(DESCRIPTORS, silent, strict=True))
+    assert np.isfinite(silent).all()
+    assert named["loudness_mean"] == -80
+    assert named["mel_mean_0"] == pytest.approx(-80)
+
+
+def test_mfcc_are_cosine_coefficients_of_the_mel_levels(sound: Sound) -> None:
+    bands = (np.arange(40) + 0.5) / 40
+    cosines = np.cos(np.pi * np.arange(13)[:, None] * bands) * np.sqrt(2 / 40)
+    cosines[0] /= np.sqrt(2)
+    np.testing.assert_allclose(sound.mfcc, sound.mel_level @ cosines.T, atol=1e-3)
