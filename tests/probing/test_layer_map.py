@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from mess_core.errors import ProbingError
@@ -17,29 +18,57 @@ from mess_core.targets.registry import TARGETS
 pytestmark = pytest.mark.unit
 
 
-def write_result(folder: Path, target: str, r2: list[float], **changes: Any) -> dict[str, Any]:
-    result: dict[str, Any] = {
+def score(layer: int, r2: float) -> dict[str, Any]:
+    """A layer whose R2 within works is the given one, and 0.2 more over all rows."""
+    return {
+        "layer": layer,
+        "r2": r2 + 0.2,
+        "r2_within": r2,
+        "interval": [r2 + 0.1, r2 + 0.3],
+        "interval_within": [r2 - 0.1, r2 + 0.1],
+        "p": 0.5,
+        "p_within": 0.005,
+    }
+
+
+def result(target: str, r2: list[float], **changes: Any) -> dict[str, Any]:
+    best = int(np.argmax(r2)) if r2 else None
+    return {
         "target": target,
         "category": TARGETS[target].category,
         "dataset": "toy",
-        "stage": 1,
+        "stage": 2,
+        "unit": "windows",
         "encoder": {"name": "tiny", "weights_sha256": "ab", "trained": False},
-        "layers": [{"layer": layer, "r2": value} for layer, value in enumerate(r2)],
-        "best_layer": int(np.argmax(r2)) if r2 else None,
-        "best_r2": max(r2) if r2 else None,
-        "r2_nested": max(r2) - 0.1 if r2 else None,
-        "confidence": "medium" if r2 else "low",
+        "layers": [score(layer, value) for layer, value in enumerate(r2)],
+        "primary": "r2_within" if r2 else None,
+        "best_layer": best,
+        "best_layers": [] if best is None else [best],
+        "best_r2": max(r2) + 0.2 if r2 else None,
+        "r2_nested": 0.31 if r2 else None,
+        "r2_within_nested": 0.32 if r2 else None,
+        "mixture": {"r2": 0.41, "r2_within": 0.42} if r2 else None,
+        "baselines": {"untrained": score(0, 0.11), "layer_0": score(0, 0.12)} if r2 else {},
+        "caution": None,
         "reason": None if r2 else "too few rows",
+        **changes,
     }
-    write_json(folder / f"{target}.json", {**result, **changes})
-    return {**result, **changes}
+
+
+def pooled(target: str, r2: list[float]) -> dict[str, Any]:
+    """A target that has one value in each work."""
+    layers = [{**score(i, value), "r2_within": None} for i, value in enumerate(r2)]
+    return result(target, r2, layers=layers, primary="r2")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_result(tmp_path, "tempo", [0.1, 0.66, -7.3])
-    write_result(tmp_path, "spectral_centroid", [0.5, 0.2, -0.25])
-    write_result(tmp_path, "rubato", [])
+    for made in (
+        result("tempo", [0.1, 0.66, -7.3]),
+        result("spectral_centroid", [0.5, 0.2, -0.25]),
+        result("rubato", []),
+    ):
+        write_json(tmp_path / f"{made['target']}.json", made)
     write_json(tmp_path / "aspects.json", {})
     return tmp_path
 
@@ -48,6 +77,16 @@ def drawn(results: list[dict[str, Any]]) -> tuple[Figure, list[str]]:
     figure = figures._draw(results)
     figure.draw_without_rendering()
     return figure, [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
+
+
+def outlines(figure: Figure) -> dict[tuple[float, float], float]:
+    """Left and right border of each black outline of the first category, and its width."""
+    patches = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+    return {
+        (patch.get_x() + 0.5, patch.get_x() + patch.get_width() - 0.5): patch.get_linewidth()
+        for patch in patches
+        if patch.get_edgecolor() == (0, 0, 0, 1)
+    }
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
@@ -66,45 +105,79 @@ def test_a_picture_is_not_blank(folder: Path) -> None:
     assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 20
 
 
-def test_it_says_what_the_results_say(tmp_path: Path) -> None:
+def test_it_says_what_the_results_say() -> None:
     results = [
-        write_result(tmp_path, "tempo", [0.1, 0.66, -7.3]),
-        write_result(tmp_path, "spectral_centroid", [0.5, 0.2, -0.25]),
-        write_result(tmp_path, "rubato", []),
+        result("tempo", [0.1, 0.66, -7.3]),
+        result("spectral_centroid", [0.5, 0.2, -0.25]),
+        result("rubato", []),
     ]
     _, texts = drawn(results)
     assert {"rhythm", "timbre", "expression", "tempo", "rubato"} <= set(texts)
     assert {".10", ".66", "<-1", "-.25"} <= set(texts)
     assert "not probed: too few rows" in texts
     assert any("tiny (untrained)" in text for text in texts)
-    assert any(text.split() == ["0.66", "0.56", "medium"] for text in texts)
     assert any("below 0 coloured as 0" in text for text in texts)
+    (headings,) = {text for text in texts if "nested" in text and "best" in text}
+    assert headings.split("  ")[-1].strip() == "p"
+    expected = ["0.66", "[0.56,", "0.76]", "0.32", "0.42", "0.11", "0.12", "0.005"]
+    assert any(text.split() == expected for text in texts)
 
 
-def test_a_trained_encoder_is_not_called_untrained(tmp_path: Path) -> None:
+def test_a_target_without_r2_within_works_shows_the_pooled_one_and_a_star() -> None:
+    figure, texts = drawn([pooled("tempo", [0.1, 0.3])])
+    assert "tempo *" in texts
+    np.testing.assert_allclose(np.asarray(figure.axes[0].images[0].get_array()), [[0.3, 0.5]])
+    expected = ["0.50", "[0.40,", "0.60]", "0.31", "0.41", "0.11", "0.12", "0.500"]
+    assert any(text.split() == expected for text in texts)
+
+
+def test_a_caution_is_marked() -> None:
+    _, texts = drawn([result("tempo", [0.1, 0.3], caution="knows what is played, not how")])
+    assert "tempo !" in texts
+
+
+def test_a_baseline_that_a_target_lacks_is_a_dash() -> None:
+    lacking = result("tempo", [0.5], baselines={"untrained": None})
+    _, texts = drawn([lacking, result("onset_density", [0.4])])
+    assert any(text.split()[-3:] == ["-", "-", "0.005"] for text in texts)
+
+
+def test_a_trained_encoder_is_not_called_untrained() -> None:
     encoder = {"name": "real", "weights_sha256": "ab", "trained": True}
-    _, texts = drawn([write_result(tmp_path, "tempo", [0.5], encoder=encoder)])
-    assert not any("untrained" in text for text in texts)
+    _, texts = drawn([result("tempo", [0.5], encoder=encoder)])
+    assert not any("(untrained)" in text for text in texts)
 
 
-def test_the_colours_show_r2_from_zero_to_one_and_the_best_layer_is_outlined(
-    tmp_path: Path,
-) -> None:
-    figure, _ = drawn([write_result(tmp_path, "tempo", [0.1, 0.66, -7.3])])
+def test_the_colours_show_r2_from_zero_to_one() -> None:
+    figure, _ = drawn([result("tempo", [0.1, 0.66, -7.3])])
     image = figure.axes[0].images[0]
     assert image.get_clim() == (0, 1)
     np.testing.assert_allclose(np.asarray(image.get_array()), [[0.1, 0.66, -7.3]])
-    assert {patch.get_x() for patch in figure.axes[0].patches} == {0.5}  # type: ignore[attr-defined]
+
+
+def test_the_best_layer_and_those_that_may_be_best_are_outlined() -> None:
+    r2 = [0.2, 0.1, 0.6, 0.7, 0.5, 0.1]
+    lines = outlines(drawn([result("tempo", r2, best_layers=[3, 2, 0, 4])])[0])
+    assert set(lines) == {(3, 3), (0, 0), (2, 4)}
+    assert lines[3, 3] > lines[0, 0] == lines[2, 4]
 
 
 @pytest.mark.parametrize("n_layers", [1, 13, 25])
-def test_numbers_fit_their_cells(tmp_path: Path, n_layers: int) -> None:
+def test_numbers_fit_their_cells(n_layers: int) -> None:
     targets = ["tempo", "onset_density", "spectral_centroid"]
-    results = [write_result(tmp_path, name, [-0.25] * n_layers) for name in targets]
-    figure, _ = drawn(results)
+    figure, _ = drawn([result(name, [-0.25] * n_layers) for name in targets])
     for ax in figure.axes[:2]:
         cell = ax.bbox.width / n_layers
         assert all(text.get_window_extent().width < cell for text in ax.texts[:n_layers])
+
+
+def test_nothing_is_drawn_outside_the_picture() -> None:
+    figure, _ = drawn([result(name, [0.5] * 13) for name in TARGETS])
+    box = figure.get_tightbbox()
+    assert box.x0 >= 0
+    assert box.y0 >= 0
+    assert box.x1 <= figure.get_figwidth() + 0.02
+    assert box.y1 <= figure.get_figheight()
 
 
 def test_other_suffixes_and_empty_folders_are_refused(folder: Path, tmp_path: Path) -> None:
