@@ -1,20 +1,23 @@
-"""Planted signals, leaks and noise; equality with a scikit-learn loop on the same folds."""
+"""Planted signals, leaks and noise; equality with scikit-learn loops on the same folds."""
 
-from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy.optimize import nnls
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
-from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mess_core.errors import ProbingError
-from mess_core.probing.probe import MIN_ROWS, ProbeResult, deal_folds, probe_layers
+from mess_core.probing.moments import FoldDecompositions, decompose_folds
+from mess_core.probing.probe import MIN_ROWS, probe, probe_layers
+from mess_core.probing.rows import ProbeRows, deal_folds, plan_rows
+from mess_core.probing.scores import ProbeResult
 
 pytestmark = pytest.mark.unit
 
@@ -72,29 +75,6 @@ def assert_same(result: ProbeResult, other: ProbeResult, tolerance: float = 1e-8
         assert score.r2 == pytest.approx(expected.r2, abs=tolerance)
         assert score.alpha_folds == expected.alpha_folds
     assert result.best_layer == other.best_layer
-
-
-def test_folds_never_share_a_work_and_are_as_even_as_group_k_fold() -> None:
-    rng = np.random.default_rng(3)
-    names = [f"w{number}" for number in rng.integers(0, 23, 300)]
-    folds = deal_folds(names, 5)
-    assert len({(work, fold) for work, fold in zip(names, folds.tolist(), strict=True)}) == len(
-        set(names)
-    )
-    splits = GroupKFold(5).split(np.zeros(300), groups=names)
-    assert sorted(Counter(folds.tolist()).values()) == sorted(len(test) for _, test in splits)
-
-
-def test_folds_do_not_depend_on_the_order_of_rows() -> None:
-    names = works(40, 7)
-    order = np.random.default_rng(0).permutation(40)
-    np.testing.assert_array_equal(
-        deal_folds(names, 4)[order], deal_folds([names[row] for row in order], 4)
-    )
-
-
-def test_with_few_works_each_is_a_fold() -> None:
-    assert deal_folds(["b", "a", "b", "c"], 5).tolist() == [0, 1, 0, 2]
 
 
 def test_a_signal_planted_in_layer_3_is_found_there() -> None:
@@ -290,3 +270,328 @@ def test_input_is_left_as_it_is_and_results_repeat() -> None:
     assert asdict(first) == asdict(probe_layers(features, y, works(60, 6)))
     np.testing.assert_array_equal(features, before[0])
     np.testing.assert_array_equal(y, before[1])
+
+
+def in_blocks(n_works: int, rows_each: int) -> list[str]:
+    return [f"work-{work}" for work in range(n_works) for _ in range(rows_each)]
+
+
+def by_work(values: Floats, names: list[str]) -> Floats:
+    """Centre values [n] per work."""
+    of_work = np.unique(names, return_inverse=True)[1]
+    return np.asarray(values - (np.bincount(of_work, values) / np.bincount(of_work))[of_work])
+
+
+def test_a_leak_of_the_work_has_r2_but_none_within_and_says_so() -> None:
+    n_works, rows_each = 40, 10
+    names = in_blocks(n_works, rows_each)
+    means = np.repeat(noise(n_works), rows_each)
+    features = noise(400, 3, 8, seed=1)
+    features[:, 1, 0] = means
+    y = means + 0.5 * noise(400, seed=2)
+    result = probe_layers(features, y, names)
+    leaky = result.layers[1]
+    assert leaky.r2 > 0.7
+    assert leaky.r2_within is not None
+    assert abs(leaky.r2_within) < 0.05
+    assert leaky.p == 1 / 200
+    assert leaky.p_within is not None
+    assert leaky.p_within > 0.05
+    assert result.primary == "r2_within"
+    assert result.best_by_r2 == 1
+    assert result.caution is not None
+    assert "not its differences within works" in result.caution
+
+
+def test_r2_that_is_real_needs_no_caution() -> None:
+    features, y = planted(share=0.8)
+    result = probe_layers(features, y, works(200, 20))
+    assert result.caution is None
+    assert result.primary == "r2_within"
+
+
+def test_one_row_per_work_has_no_r2_within() -> None:
+    features, y = planted(share=0.8)
+    result = probe_layers(features, y, [f"work-{row}" for row in range(200)])
+    assert result.primary == "r2"
+    assert (result.best_layer, result.best_by_r2, result.best_by_r2_within) == (3, 3, None)
+    best = result.layers[3]
+    assert best.r2 > 0.7
+    assert (best.r2_within, best.interval_within, best.p_within) == (None, None, None)
+    assert best.r2_within_folds == (None,) * 5
+    assert result.p == 1 / 200
+    assert result.caution is not None
+    assert "none has two different values" in result.caution
+
+
+def test_within_works_equals_scikit_learn() -> None:
+    n = 90
+    names = [f"work-{int(9 * (row / n) ** 2)}" for row in range(n)]
+    features = noise(n, 1, 8)
+    y = features[:, 0] @ noise(8, seed=1) + 2 * noise(n, seed=2) + np.linspace(0, 9, n)
+    score = probe_layers(features, y, names, alphas=ALPHAS, n_folds=4).layers[0]
+    folds = deal_folds(names, 4)
+    expected, predicted = (
+        by_work(values, names) for values in (y, reference(features[:, 0], y, folds))
+    )
+    assert score.r2_within == pytest.approx(r2_score(expected, predicted), abs=1e-8)
+    for fold, r2 in enumerate(score.r2_within_folds):
+        rows = folds == fold
+        assert r2 == pytest.approx(r2_score(expected[rows], predicted[rows]), abs=1e-8)
+
+
+def test_several_columns_share_the_penalty_and_average_their_r2() -> None:
+    n = 90
+    names = works(n, 9)
+    features = noise(n, 1, 8)
+    Y = features[:, 0] @ noise(8, 3, seed=1) + noise(n, 3, seed=2) * [0.5, 3, 9]
+    scaled = Y * [1, 1e3, 1e-3] + 7
+    folds = deal_folds(names, 4)
+    three = probe_layers(features, scaled, names, alphas=(10.0,), n_folds=4)
+    each = [
+        probe_layers(features, column, names, alphas=(10.0,), n_folds=4).layers[0] for column in Y.T
+    ]
+    score = three.layers[0]
+    assert score.r2 == pytest.approx(np.mean([one.r2 for one in each]), abs=1e-10)
+    assert score.r2_within == pytest.approx(
+        np.mean([one.r2_within for one in each if one.r2_within is not None]), abs=1e-10
+    )
+    assert score.correlation == pytest.approx(
+        np.mean([one.correlation for one in each if one.correlation is not None]), abs=1e-10
+    )
+    errors = [one.rmse / column.std() for one, column in zip(each, Y.T, strict=True)]
+    assert score.rmse == pytest.approx(np.sqrt(np.mean(np.square(errors))), abs=1e-10)
+    constant = np.column_stack([Y, np.full(n, 0.3)])
+    assert_same(
+        probe_layers(features, constant, names, n_folds=4),
+        probe_layers(features, Y, names, n_folds=4),
+    )
+    predicted = np.column_stack([cross_validated(features[:, 0], column, folds) for column in Y.T])
+    np.testing.assert_allclose(score.r2, r2_score(Y, predicted), atol=1e-10)
+
+
+def cross_validated(X: Floats, y: Floats, folds: Ints) -> Floats:
+    predicted = np.empty_like(y)
+    for fold in set(folds.tolist()):
+        model = make_pipeline(StandardScaler(), Ridge(alpha=10.0))
+        predicted[folds == fold] = model.fit(X[folds != fold], y[folds != fold]).predict(
+            X[folds == fold]
+        )
+    return predicted
+
+
+def test_the_mixture_stacks_what_the_training_folds_say() -> None:
+    n, alpha = 120, 10.0
+    names = works(n, 12)
+    features = noise(n, 3, 6)
+    y = features[:, 0] @ noise(6, seed=1) + features[:, 2] @ noise(6, seed=3) + noise(n, seed=2)
+    folds = deal_folds(names, 4)
+    result = probe_layers(features, y, names, alphas=(alpha,), n_folds=4)
+
+    def fit(layer: int, training: npt.NDArray[np.bool_], test: npt.NDArray[np.bool_]) -> Floats:
+        model = make_pipeline(StandardScaler(), Ridge(alpha=alpha))
+        model.fit(features[training, layer], y[training])
+        return np.asarray(model.predict(features[test, layer]) - y[training].mean())
+
+    predicted, parts = np.empty(n), []
+    for outer in range(4):
+        rows, truth = [], []
+        for inner in {0, 1, 2, 3} - {outer}:
+            training, test = (folds != outer) & (folds != inner), folds == inner
+            rows.append(np.column_stack([fit(layer, training, test) for layer in range(3)]))
+            truth.append(y[test] - y[training].mean())
+        weights = nnls(np.concatenate(rows), np.concatenate(truth))[0]
+        parts.append(weights * np.concatenate(rows).std(axis=0) / y.std())
+        training, test = folds != outer, folds == outer
+        tested = np.column_stack([fit(layer, training, test) for layer in range(3)])
+        predicted[test] = y[training].mean() + tested @ weights
+    assert result.mixture is not None
+    assert result.mixture.r2 == pytest.approx(r2_score(y, predicted), abs=1e-8)
+    np.testing.assert_allclose(result.mixture.weights, np.mean(parts, axis=0), atol=1e-8)
+    assert result.mixture.r2 > max(score.r2 for score in result.layers) + 0.2
+    assert result.mixture.interval is not None
+    assert result.mixture.interval[0] < result.mixture.r2 < result.mixture.interval[1]
+
+
+def test_layers_that_hold_noise_get_no_weight() -> None:
+    features, y = planted(n=2000, share=0.7)
+    result = probe_layers(features, y, works(2000, 50))
+    assert result.mixture is not None
+    assert result.mixture.r2 == pytest.approx(0.7, abs=0.03)
+    assert result.mixture.weights[3] == pytest.approx(np.sqrt(0.7), abs=0.05)
+    assert all(part < 0.05 for layer, part in enumerate(result.mixture.weights) if layer != 3)
+
+
+def test_the_layer_is_chosen_by_what_it_knows_within_works() -> None:
+    """Layer 0 knows the works' means, layer 1 a part of how they are played."""
+    names = in_blocks(30, 10)
+    means = np.repeat(3 * noise(30), 10)
+    features = noise(300, 2, 4, seed=1)
+    features[:, 0, 0] = means
+    y = means + features[:, 1, 0] + 0.3 * noise(300, seed=2)
+    result = probe_layers(features, y, names)
+    assert (result.best_by_r2, result.best_by_r2_within, result.best_layer) == (0, 1, 1)
+    assert result.nested_layers == (1,) * 5
+    assert result.r2_within_nested == pytest.approx(result.best_r2_within)
+    assert result.best_layers == (1,)
+    assert result.mixture is not None
+    assert result.mixture.r2 > result.layers[0].r2
+
+
+def test_layers_that_know_the_same_are_all_likely_best() -> None:
+    signal = noise(100)
+    features = noise(100, 4, 3, seed=1)
+    features[:, 1, 0] = signal + 0.5 * noise(100, seed=2)
+    features[:, 3, 0] = signal + 0.5 * noise(100, seed=3)
+    result = probe_layers(features, signal, works(100, 10))
+    assert result.best_layers == (1, 3)
+    assert sum(result.best_probability) == pytest.approx(1)
+
+
+def test_selectivity_of_a_signal_is_its_r2() -> None:
+    features, y = planted(share=0.8)
+    for score in probe_layers(features, y, works(200, 20)).layers:
+        assert score.selectivity == pytest.approx(score.r2, abs=0.05)
+
+
+def test_what_any_other_work_would_give_as_well_is_not_selective() -> None:
+    """All works are played in the same arc, and features know the place in the work."""
+    names = in_blocks(20, 10)
+    arc = np.tile(np.linspace(-1, 1, 10), 20)
+    features = noise(200, 1, 3)
+    features[:, 0, 0] = arc
+    result = probe_layers(features, arc + 0.3 * noise(200, seed=1), names)
+    assert result.layers[0].r2 > 0.7
+    assert result.layers[0].selectivity == pytest.approx(0, abs=0.05)
+    assert result.p is not None
+    assert result.p > 0.01
+
+
+def test_few_works_give_wide_intervals() -> None:
+    widths = {3: 0.0, 40: 0.0}
+    for n_works in widths:
+        names = in_blocks(n_works, 12)
+        for seed in range(5):
+            features = noise(len(names), 1, 4, seed=seed)
+            y = features[:, 0, 0] + noise(len(names), seed=10 + seed)
+            interval = probe_layers(features, y, names).layers[0].interval
+            assert interval is not None
+            widths[n_works] += interval[1] - interval[0]
+    assert widths[3] > 3 * widths[40]
+
+
+def test_works_of_very_unequal_size() -> None:
+    sizes = [1, 2, 3, 150, 4, 1, 30, 9]
+    names = [f"work-{work}" for work, size in enumerate(sizes) for _ in range(size)]
+    features, y = planted(n=200, share=0.9)
+    result = probe_layers(features, y, names)
+    assert result.best_layer == 3
+    assert result.p is not None
+    assert result.p < 0.02
+
+
+class Counting:
+    """Decompositions by layer and rows, as a job keeps them; counts what it had to make."""
+
+    def __init__(self, features: Floats) -> None:
+        self.features = features
+        self.made: dict[tuple[int, str], FoldDecompositions] = {}
+
+    def __call__(self, layer: int, rows: ProbeRows) -> FoldDecompositions:
+        key = layer, rows.digest
+        if key not in self.made:
+            self.made[key] = decompose_folds(self.features[layer], rows)
+        return self.made[key]
+
+
+def test_another_target_decomposes_nothing_and_missing_rows_only_their_own() -> None:
+    features = noise(3, 120, 5)
+    names = works(120, 12)
+    folds = deal_folds(names, 4)
+    kept = Counting(features)
+    targets = noise(120, 4, seed=1)
+    targets[:7, 2:] = np.nan
+
+    def probed(column: int) -> ProbeResult:
+        return probe(
+            features, targets[:, column], names, folds, name=str(column), decompositions=kept
+        )
+
+    before = probed(0)
+    assert len(kept.made) == 3
+    probed(1)
+    assert len(kept.made) == 3
+    without = probed(2)
+    assert len(kept.made) == 6
+    probed(3)
+    assert len(kept.made) == 6
+    assert asdict(probed(0)) == asdict(before)
+    alone = probe(features[:, 7:], targets[7:, 2], names[7:], folds[7:], name="2")
+    assert asdict(alone) == asdict(without)
+
+
+def test_stored_decompositions_and_layers_give_the_same(tmp_path: Path) -> None:
+    features = noise(2, 120, 5).astype(np.float32)
+    names = works(120, 12)
+    folds = deal_folds(names, 4)
+    np.save(tmp_path / "layers.npy", features)
+    for layer in range(2):
+        decompose_folds(features[layer], plan_rows(names, folds)).save(tmp_path / f"{layer}.npz")
+    y = features[1, :, 0] + noise(120, seed=1)
+    stored = probe(
+        np.load(tmp_path / "layers.npy", mmap_mode="r"),
+        y,
+        names,
+        folds,
+        name="y",
+        decompositions=lambda layer, _: FoldDecompositions.load(tmp_path / f"{layer}.npz"),
+    )
+    assert asdict(stored) == asdict(probe(features, y, names, folds, name="y"))
+
+
+def test_the_name_seeds_what_is_random() -> None:
+    features, y = planted(n=60, share=0.1)
+    first, again, other = (
+        probe_layers(features, y, works(60, 6), name=name) for name in ("a", "a", "b")
+    )
+    assert asdict(first) == asdict(again)
+    assert first.layers[0].interval != other.layers[0].interval
+    assert first.layers[0].r2 == other.layers[0].r2
+
+
+def test_recordings_are_counted_and_exchanged() -> None:
+    features, y = planted(n=120, share=0.5)
+    names = in_blocks(10, 12)
+    recordings = [f"{name}-{row % 3}" for row, name in enumerate(names)]
+    y[:5] = np.nan
+    folds = deal_folds(names, 5)
+    result = probe(features.swapaxes(0, 1), y, names, folds, name="y", recordings=recordings)
+    assert result.n_recordings == 30
+    assert probe_layers(features, y, names).n_recordings is None
+
+
+def test_without_permutations_there_is_no_p() -> None:
+    features, y = planted(n=60)
+    names = works(60, 6)
+    result = probe(
+        features.swapaxes(0, 1), y, names, deal_folds(names, 3), name="y", n_permutations=0
+    )
+    assert result.p is None
+    score = result.layers[0]
+    assert (score.p, score.p_within, score.selectivity) == (None, None, None)
+
+
+def test_what_does_not_belong_together_is_refused() -> None:
+    features, y = planted(n=60)
+    layers, names = features.swapaxes(0, 1), works(60, 6)
+    folds = deal_folds(names, 3)
+    others = decompose_folds(layers[0], plan_rows(names, folds, np.arange(60) > 0))
+    with pytest.raises(ProbingError, match="other rows"):
+        probe(layers, y, names, folds, name="y", decompositions=lambda *_: others)
+    with pytest.raises(ProbingError, match="several folds"):
+        probe(layers, y, names, np.arange(60) % 5, name="y")
+    with pytest.raises(ProbingError, match="at least 1"):
+        probe(layers, y, names, folds, name="y", n_resamples=0)
+    with pytest.raises(ProbingError, match="expected \\[60, dims\\]"):
+        probe(layers[:, 1:], y, names, folds, name="y")
+    assert probe(layers, y, names, folds % 2, name="y").reason is not None

@@ -22,6 +22,7 @@ At 20,000 rows of 768 numbers in 5 folds a layer's file has 83 MB.
 __all__ = ["FoldDecompositions", "decompose_folds", "row_blocks", "union_moment"]
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -30,6 +31,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.npyio import NpzFile
 from threadpoolctl import threadpool_limits
 
 from mess_core.errors import ProbingError, StorageError
@@ -56,9 +58,7 @@ class FoldDecompositions:
     Parameters
     ----------
     arrays : mapping of str to ndarray
-        As `decompose_folds` makes them and `load` reads them, each when it is used.
-    source : str, optional
-        Where they come from, for messages.
+        As `decompose_folds` makes them and `load` finds them, each asked for when it is used.
 
     Attributes
     ----------
@@ -68,15 +68,14 @@ class FoldDecompositions:
         Mean features of each work.
     """
 
-    def __init__(self, arrays: Mapping[str, npt.NDArray[Any]], source: str = "memory") -> None:
+    def __init__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         self._arrays = arrays
-        self._source = source
-        self.digest = str(self._get("digest"))
-        self.work_means: Floats = self._get("work_means")
+        self.digest = str(arrays["digest"])
+        self.work_means: Floats = arrays["work_means"]
 
     def training(self, *out: int) -> RidgeDecomposition:
         """Return the decomposition of all rows but those of one or two folds, in rising order."""
-        return RidgeDecomposition(*(self._get(f"{part}/{_name(out)}") for part in _PARTS))
+        return RidgeDecomposition(*(self._arrays[f"{part}/{_name(out)}"] for part in _PARTS))
 
     def within_scatter(self, fold: int) -> npt.NDArray[np.float32]:
         """Return a fold's scatter around its works' means, seen by the union of all other folds.
@@ -87,7 +86,7 @@ class FoldDecompositions:
             ``(D V)'(D V)``, with ``V`` the union's basis and ``D`` the deviations of the fold's
             rows from the means of their works, divided by the union's scale.
         """
-        return np.asarray(self._get(f"within/{fold}"))
+        return self._arrays[f"within/{fold}"]
 
     def save(self, path: Path) -> None:
         """Write everything to an ``.npz`` file without pickle, whole or not at all.
@@ -109,18 +108,38 @@ class FoldDecompositions:
         StorageError
             If the file is missing or damaged, now or when an array is used.
         """
-        try:
-            return cls(np.load(path, allow_pickle=False), str(path))
-        except FileNotFoundError:
-            raise StorageError(f"{path} does not exist; decompose its layer first") from None
-        except _DAMAGE as error:
-            raise _damaged(path, error) from None
+        return cls(_Archive(path))
 
-    def _get(self, key: str) -> Any:
+
+class _Archive(Mapping[str, npt.NDArray[Any]]):
+    """An ``.npz`` file, opened anew for each array: it may be one of thousands."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __getitem__(self, key: str) -> npt.NDArray[Any]:
+        with self._open() as archive:
+            return np.asarray(archive[key])
+
+    def __iter__(self) -> Iterator[str]:
+        with self._open() as archive:
+            yield from archive.files
+
+    def __len__(self) -> int:
+        with self._open() as archive:
+            return len(archive.files)
+
+    @contextmanager
+    def _open(self) -> Iterator[NpzFile]:
         try:
-            return self._arrays[key]
+            with self._path.open("rb") as file, NpzFile(file, allow_pickle=False) as archive:
+                yield archive
+        except FileNotFoundError:
+            raise StorageError(f"{self._path} does not exist; decompose its layer first") from None
         except _DAMAGE as error:
-            raise _damaged(self._source, error) from None
+            raise StorageError(
+                f"{self._path} holds no decompositions ({error}); delete it and decompose again"
+            ) from None
 
 
 def decompose_folds(X: Features, rows: ProbeRows) -> FoldDecompositions:
@@ -286,9 +305,3 @@ def _pool(sizes: Ints, means: Floats) -> tuple[Floats, Floats]:
 
 def _name(out: tuple[int, ...]) -> str:
     return "-".join(map(str, out))
-
-
-def _damaged(source: object, error: Exception) -> StorageError:
-    return StorageError(
-        f"{source} holds no decompositions ({error}); delete it and decompose again"
-    )

@@ -104,7 +104,8 @@ class Mixture:
     r2, r2_within, interval, interval_within
         As `LayerScore` has them.
     weights : tuple of float
-        Mean weight of each layer over the folds, at least 0.
+        Each layer's part, at least 0: its weight times the spread of its predictions, in standard
+        deviations of the target; mean over the folds.
     """
 
     r2: float
@@ -202,7 +203,7 @@ def score_layers(
     everything = np.arange(rows.n_rows)
     tested = np.array([layer.values[everything, rows.folds] for layer in layers])
     nested = _choose_nested(layers, Y, rows)
-    mixed, weights = _mix(layers, Y, rows)
+    mixed, parts = _mix(layers, Y, rows)
     chosen = tested[nested[rows.folds], everything]
     measured = _Measured.of(Y, np.stack([*tested, chosen, mixed], axis=1), rows, resampled)
     scores = _score_each(layers, measured, unit, [_correlation(Y, values) for values in tested])
@@ -233,7 +234,7 @@ def score_layers(
         interval_nested=of_nested[2],
         interval_within_nested=of_nested[3],
         nested_layers=tuple(nested.tolist()),
-        mixture=Mixture(*of_mixture, tuple(weights.mean(axis=0).tolist())),
+        mixture=Mixture(*of_mixture, tuple(parts.mean(axis=0).tolist())),
         caution=_caution(scores[best_by[0]]),
     )
 
@@ -249,6 +250,7 @@ class _Measured:
     resampled: Floats
     resampled_within: Floats
     rmse: Floats
+    n_works: int
 
     @classmethod
     def of(cls, Y: Floats, predictions: Floats, rows: ProbeRows, resampled: Floats) -> "_Measured":
@@ -263,6 +265,7 @@ class _Measured:
             sums.r2(resampled),
             sums.r2_within(resampled),
             np.sqrt(sums.squared_errors.sum(axis=(0, 2)) / Y.size),
+            rows.n_works,
         )
 
     def column(self, number: int) -> tuple[float, float | None, Interval | None, Interval | None]:
@@ -270,8 +273,8 @@ class _Measured:
         return (
             float(self.r2[number]),
             _defined(self.r2_within[number]),
-            interval(self.resampled[:, number]),
-            interval(self.resampled_within[:, number]),
+            interval(self.r2[number], self.resampled[:, number], self.n_works),
+            interval(self.r2_within[number], self.resampled_within[:, number], self.n_works),
         )
 
 
@@ -326,7 +329,7 @@ def _choose_nested(
 
 
 def _mix(layers: Sequence[LayerPredictions], Y: Floats, rows: ProbeRows) -> tuple[Floats, Floats]:
-    """Return the mixture's out-of-fold predictions [m, q] and the folds' weights [k, layers].
+    """Return the mixture's out-of-fold predictions [m, q] and the layers' parts in it [k, layers].
 
     Predictions and targets are taken as deviations from the mean of the rows that a prediction was
     learned from, so that weights of 0 predict that mean.
@@ -334,14 +337,17 @@ def _mix(layers: Sequence[LayerPredictions], Y: Floats, rows: ProbeRows) -> tupl
     from scipy.optimize import nnls
 
     means = _training_means(Y, rows)
-    mixed, weights = np.empty_like(Y), np.empty((rows.n_folds, len(layers)))
+    mixed, parts = np.empty_like(Y), np.empty((rows.n_folds, len(layers)))
     for fold in range(rows.n_folds):
-        deviations = np.stack([layer.values[:, fold] - means[:, fold] for layer in layers], axis=-1)
+        both = np.stack([*(layer.values[:, fold] for layer in layers), Y], axis=-1)
+        both -= means[:, fold, :, np.newaxis]
         test = rows.folds == fold
-        truth = (Y - means[:, fold])[~test]
-        weights[fold], _ = nnls(deviations[~test].reshape(-1, len(layers)), truth.ravel())
-        mixed[test] = means[test, fold] + deviations[test] @ weights[fold]
-    return mixed, weights
+        # The triangle of a QR decomposition has the same least squares in few rows.
+        triangle = np.asarray(np.linalg.qr(both[~test].reshape(-1, both.shape[-1]), mode="r"))
+        weights, _ = nnls(triangle[:, :-1], triangle[:, -1])
+        mixed[test] = means[test, fold] + both[test][..., :-1] @ weights
+        parts[fold] = weights * both[~test][..., :-1].std(axis=0).mean(axis=0)
+    return mixed, parts
 
 
 def _training_means(Y: Floats, rows: ProbeRows) -> Floats:
