@@ -30,10 +30,27 @@ def wave(*shape: int, rate: float) -> npt.NDArray[np.float64]:
 
 
 def probing() -> dict[str, Any]:
+    """Probe a scalar that a row lacks, and a shape on fewer rows than columns."""
+    works = [f"w{row % 7}" for row in range(N)]
     features = wave(N, LAYERS, DIMS, rate=0.618)
     target = features[:, 1] @ np.arange(1.0, DIMS + 1) + 4 * wave(N, rate=0.271)
     target[5] = np.nan
-    return asdict(probe_layers(features, target, [f"w{row % 7}" for row in range(N)]))
+    wide = wave(N, 2, 2 * N, rate=0.414)
+    shape = wide[:, 0, :20] @ wave(20, 2, rate=0.732) + wave(N, 2, rate=0.271)
+    return {
+        "scalar": asdict(probe_layers(features, target, works)),
+        "shape": asdict(probe_layers(wide, shape, works, n_folds=4)),
+    }
+
+
+def scored(layer: int, r2_within: float) -> dict[str, Any]:
+    return {
+        "layer": layer,
+        "r2": r2_within + 0.05,
+        "r2_within": r2_within,
+        "interval": [r2_within - 0.05, r2_within + 0.1],
+        "interval_within": [r2_within - 0.1, r2_within + 0.1],
+    }
 
 
 def aspects() -> dict[str, Any]:
@@ -46,9 +63,11 @@ def aspects() -> dict[str, Any]:
                 "dataset": "toy",
                 "stage": 0,
                 "encoder": {},
-                "layers": [{"layer": layer, "r2": value} for layer, value in enumerate(r2)],
+                "unit": "windows",
+                "layers": [scored(layer, value) for layer, value in enumerate(r2)],
                 "best_layer": r2.index(max(r2)),
-                "best_r2": max(r2),
+                "best_r2": max(r2) + 0.05,
+                "baselines": {"untrained": scored(0, 0.25)},
             }
             write_json(Path(folder) / f"{target}.json", result)
         resolved = resolve_aspects(0.5, Path(folder))
