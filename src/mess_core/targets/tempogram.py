@@ -6,7 +6,7 @@ multiples, their autocorrelation at the tempo and its fractions; the product of 
 the tempo. Summed over the recording and weighted by how readily people tap at a rate (log-normal
 around 120 BPM, standard deviation one octave: Ellis 2007, *Beat Tracking by Dynamic Programming*)
 it gives the recording's metrical level. From moment to moment the Fourier transform, the sharper of
-the two, is tracked within a third of an octave of that level by dynamic programming, so that a
+the two, is tracked within 0.3 octaves of that level by dynamic programming, so that a
 local tempo never jumps to another level.
 
 * `HeardPulse.tempo`: local tempo, BPM, `TEMPO_RATE` values per second from time 0.
