@@ -59,16 +59,17 @@ class Recording:
         The work that is played; folds and "exclude" in search go by it.
     performer, composer, title, split : str
         May be empty.
-    audio, midi : str
-        Paths, relative to the working folder or absolute; ``midi`` may be empty.
-    audio_sha256, midi_sha256 : str
+    audio, midi, beats : str
+        Paths, relative to the working folder or absolute; ``midi`` and ``beats`` may be empty.
+        Beats are a table whose first column is when the performance reaches each beat, in seconds.
+    audio_sha256, midi_sha256, beats_sha256 : str
         Of the files' content; empty where there is no file.
     duration_s : float
         Length of the audio in seconds, 0 where it cannot be read.
     status : str
         One of `STATUSES`.
     reason : str
-        Why the recording, or its MIDI, cannot be used; else empty.
+        Why the recording, its MIDI or its beats cannot be used; else empty.
     """
 
     recording_id: str
@@ -79,8 +80,10 @@ class Recording:
     split: str
     audio: str
     midi: str
+    beats: str
     audio_sha256: str
     midi_sha256: str
+    beats_sha256: str
     duration_s: float
     status: str
     reason: str
@@ -225,9 +228,13 @@ def check_unchanged(recording: Recording) -> None:
     Raises
     ------
     DatasetError
-        If the audio or the MIDI is missing or has changed since the scan.
+        If the audio, the MIDI or the beats are missing or have changed since the scan.
     """
-    files = {recording.audio: recording.audio_sha256, recording.midi: recording.midi_sha256}
+    files = {
+        recording.audio: recording.audio_sha256,
+        recording.midi: recording.midi_sha256,
+        recording.beats: recording.beats_sha256,
+    }
     for name, sha256 in files.items():
         try:
             changed = bool(name) and file_sha256(Path(name)) != sha256

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.unit
 
 def write_midi(path: Path) -> None:
     midi, piano = pretty_midi.PrettyMIDI(), pretty_midi.Instrument(0)
-    piano.notes.append(pretty_midi.Note(64, 60, 0.0, 1.0))
+    piano.notes += [pretty_midi.Note(64, 60, start, start + 1) for start in (0.0, 1.0)]
     midi.instruments.append(piano)
     midi.write(str(path))
 
@@ -345,6 +345,26 @@ def test_midi_that_cannot_be_read_is_left_out_and_reported(tmp_path: Path, folde
     write_midi(folder / "one" / "a.mid")
     assert scan_dataset(TableDataset("mine", folder / "table.tsv"), layout).read == 1
     assert layout.problems.read_text().count("MIDI left out") == 1
+
+
+def test_beats_belong_to_their_midi_and_bad_ones_are_left_out(tmp_path: Path, folder: Path) -> None:
+    layout = Layout(tmp_path / "data", "mine")
+    for name in ("a", "b"):
+        write_midi(folder / "one" / f"{name}.mid")
+    (folder / "one" / "a.beats.tsv").write_text("0.5\t0.5\tdb\n1.0\t1.0\tb\n1.6\t1.6\tb\n")
+    (folder / "one" / "b.beats.tsv").write_text("1.0\n0.5\n")
+    (folder / "two" / "a.beats.tsv").write_text("0.5\n1.0\n")
+    report = scan_dataset(FolderDataset("mine", folder), layout)
+    good, bad, without_midi = report.recordings
+    assert good.beats_sha256 == file_sha256(folder / "one" / "a.beats.tsv")
+    assert good.reason == ""
+    assert (bad.beats, bad.beats_sha256) == ("", "")
+    assert bad.midi_sha256 == file_sha256(folder / "one" / "b.mid")
+    assert bad.reason.startswith("beats left out: ")
+    assert (without_midi.beats, without_midi.reason) == ("", "")
+    # Other beats, the same audio: read again.
+    (folder / "one" / "b.beats.tsv").write_text("0.5\n1.0\n")
+    assert scan_dataset(FolderDataset("mine", folder), layout).recordings[1].beats_sha256
 
 
 def test_odd_names_stay_apart_and_lead_to_their_files(

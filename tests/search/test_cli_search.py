@@ -20,7 +20,7 @@ pytestmark = pytest.mark.unit
 ASPECTS = {
     "min_r2": 0.3,
     "aspects": {
-        name: {"resolved": True, "layer": layer, "r2": 0.9, "confidence": "high", "reason": ""}
+        name: {"resolved": True, "layer": layer, "r2": 0.9, "finding": "not validated: why"}
         for layer, name in enumerate(("tempo", "rubato"))
     },
 }
@@ -81,8 +81,8 @@ def test_an_aspect_comes_with_how_well_it_is_known(
     ask("--recording", "take1", "--aspects", "rubato=0.7,tempo=0.3")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "recordings like take1, by rubato=0.7, tempo=0.3"
-    assert lines[1] == "rubato: layer 1, R2 0.90, confidence high"
-    assert lines[2] == "tempo: layer 0, R2 0.90, confidence high"
+    assert lines[1] == "rubato: layer 1, R2 0.90 within works, not validated: why"
+    assert lines[2] == "tempo: layer 0, R2 0.90 within works, not validated: why"
 
 
 def test_times_of_clips_are_minutes_and_seconds(

@@ -28,7 +28,7 @@ def table(tmp_path: Path) -> Path:
     write_recordings(
         path,
         [
-            Recording(n, f"w{i % 2}", "P", "C", "T", "", "", "", "", "", 12.5, "ok", "")
+            Recording(n, f"w{i % 2}", "P", "C", "T", "", "", "", "", "", "", "", 12.5, "ok", "")
             for i, n in enumerate("abcde")
         ],
     )

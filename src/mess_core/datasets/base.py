@@ -5,6 +5,7 @@ __all__ = [
     "MIDI_SUFFIXES",
     "BaseDataset",
     "Source",
+    "resolve_beats_path",
     "resolve_midi_path",
     "safe_id",
     "unique_ids",
@@ -31,13 +32,15 @@ _LONGEST_ID = 120
 class Source:
     """A recording's identity and files, before anyone has looked into them.
 
-    The fields are those of `mess_core.recordings.Recording`; ``midi`` is None where there is none.
+    The fields are those of `mess_core.recordings.Recording`; ``midi`` and ``beats`` are None where
+    there is none.
     """
 
     recording_id: str
     work_id: str
     audio: Path
     midi: Path | None = None
+    beats: Path | None = None
     performer: str = ""
     composer: str = ""
     title: str = ""
@@ -97,6 +100,36 @@ def resolve_midi_path(audio: Path) -> Path | None:
     suffixes = [*MIDI_SUFFIXES, *(suffix.upper() for suffix in MIDI_SUFFIXES)]
     candidates = (folder / f"{audio.stem}{suffix}" for folder in folders for suffix in suffixes)
     return next((path for path in candidates if path.is_file()), None)
+
+
+def resolve_beats_path(audio: Path, midi: Path | None) -> Path | None:
+    """Find the table of a performance's beats.
+
+    Parameters
+    ----------
+    audio : Path
+        The audio file, which need not exist.
+    midi : Path or None
+        Its MIDI file.
+
+    Returns
+    -------
+    Path or None
+        The file of the same stem with the suffix ``.beats.tsv`` beside the MIDI or the audio. None
+        without MIDI, whose notes the beats are for, and where there is no such file.
+    """
+    if midi is None:
+        return None
+    candidates = (path.with_suffix(".beats.tsv") for path in (midi, audio))
+    return next((path for path in candidates if _is_file(path)), None)
+
+
+def _is_file(path: Path) -> bool:
+    """Say whether there is a file, also in a folder that cannot be looked into."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return False
 
 
 def safe_id(text: str) -> str:

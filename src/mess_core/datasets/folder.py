@@ -4,13 +4,14 @@ __all__ = ["FolderDataset", "TableDataset"]
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mess_core.datasets.base import (
     AUDIO_SUFFIXES,
     BaseDataset,
     Source,
+    resolve_beats_path,
     resolve_midi_path,
     safe_id,
     unique_ids,
@@ -26,6 +27,7 @@ _KNOWN = {
     "split",
     "audio",
     "midi",
+    "beats",
 }
 
 
@@ -79,6 +81,7 @@ class FolderDataset(BaseDataset):
                 else name,
                 audio=self.root / path,
                 midi=midis[path],
+                beats=resolve_beats_path(self.root / path, midis[path]),
                 title=path.stem,
             )
             for name, path in zip(unique_ids(inner), inner, strict=True)
@@ -93,8 +96,8 @@ class TableDataset(BaseDataset):
     """Recordings listed in a tab- or comma-separated table.
 
     The column ``audio`` is needed; ``recording_id``, ``work_id``, ``performer``, ``composer``,
-    ``title``, ``split`` and ``midi`` are optional. Relative paths start at the table's folder. A
-    missing ``work_id`` makes the recording a work of its own.
+    ``title``, ``split``, ``midi`` and ``beats`` are optional. Relative paths start at the table's
+    folder. A missing ``work_id`` makes the recording a work of its own.
 
     Parameters
     ----------
@@ -132,18 +135,19 @@ class TableDataset(BaseDataset):
         if empty:
             raise DatasetError(f"{self.table}: lines {empty[:5]} name no audio file")
         ids = unique_ids(Path(row["audio"].lstrip("/.")) for row in rows)
-        return [
-            Source(
-                recording_id=safe_id(row["recording_id"]) if row["recording_id"] else fallback,
-                work_id=safe_id(row["work_id"] or row["recording_id"] or fallback),
-                audio=self.root / row["audio"],
-                midi=self.root / row["midi"]
-                if row["midi"]
-                else resolve_midi_path(self.root / row["audio"]),
-                performer=row["performer"],
-                composer=row["composer"],
-                title=row["title"],
-                split=row["split"],
-            )
-            for fallback, row in zip(ids, rows, strict=True)
-        ]
+        return [self._source(row, fallback) for fallback, row in zip(ids, rows, strict=True)]
+
+    def _source(self, row: Mapping[str, str], fallback: str) -> Source:
+        audio = self.root / row["audio"]
+        midi = self.root / row["midi"] if row["midi"] else resolve_midi_path(audio)
+        return Source(
+            recording_id=safe_id(row["recording_id"]) if row["recording_id"] else fallback,
+            work_id=safe_id(row["work_id"] or row["recording_id"] or fallback),
+            audio=audio,
+            midi=midi,
+            beats=self.root / row["beats"] if row["beats"] else resolve_beats_path(audio, midi),
+            performer=row["performer"],
+            composer=row["composer"],
+            title=row["title"],
+            split=row["split"],
+        )

@@ -44,7 +44,7 @@ class ScanReport:
 
     @property
     def problems(self) -> list[Recording]:
-        """The recordings that, or whose MIDI, cannot be used."""
+        """The recordings that, or whose MIDI or beats, cannot be used."""
         return [r for r in self.recordings if r.reason]
 
     def summary(self) -> str:
@@ -124,11 +124,15 @@ def _look(source: Source, known: dict[str, Any] | None) -> dict[str, Any]:
         "stage": stages.RECORDINGS,
         "audio": _stamp(source.audio),
         "midi": _stamp(source.midi) if source.midi else None,
+        "beats": _stamp(source.beats) if source.beats else None,
     }
     # What could not be read may be readable now: permissions leave no trace in size and time.
     if known and known["audio_sha256"] and all(known.get(k) == v for k, v in seen.items()):
         return known
     midi_sha256, midi_reason = _look_at_midi(source.midi)
+    beats_sha256, beats_reason = (
+        _look_at_midi(source.midi, source.beats) if midi_sha256 and source.beats else ("", "")
+    )
     sha256 = _sha256(source.audio)
     status, reason, duration_s = "ok", "", 0.0
     try:
@@ -144,9 +148,10 @@ def _look(source: Source, known: dict[str, Any] | None) -> dict[str, Any]:
         **seen,
         "audio_sha256": sha256,
         "midi_sha256": midi_sha256,
+        "beats_sha256": beats_sha256,
         "duration_s": duration_s,
         "status": status,
-        "reason": "; ".join(part for part in (reason, midi_reason) if part),
+        "reason": "; ".join(part for part in (reason, midi_reason, beats_reason) if part),
     }
 
 
@@ -158,17 +163,17 @@ def _sha256(path: Path) -> str:
         return ""
 
 
-def _look_at_midi(midi: Path | None) -> tuple[str, str]:
-    """Return the file's hash, or why it is left out."""
+def _look_at_midi(midi: Path | None, beats: Path | None = None) -> tuple[str, str]:
+    """Return the hash of the MIDI, or of its beats where they are given, or why it is left out."""
     if midi is None:
         return "", ""
     from mess_core.targets.notes import read_performance
 
     try:
-        read_performance(midi)
-        return file_sha256(midi), ""
+        read_performance(midi, beats=beats)
+        return file_sha256(beats or midi), ""
     except (MidiError, OSError) as error:
-        return "", f"MIDI left out: {error}"
+        return "", f"{'beats' if beats else 'MIDI'} left out: {error}"
 
 
 def _stamp(path: Path) -> list[str | int] | None:
@@ -190,8 +195,10 @@ def _row(source: Source, facts: Mapping[str, Any]) -> Recording:
         split=source.split,
         audio=str(source.audio),
         midi=str(source.midi) if source.midi and facts["midi_sha256"] else "",
+        beats=str(source.beats) if source.beats and facts["beats_sha256"] else "",
         audio_sha256=facts["audio_sha256"],
         midi_sha256=facts["midi_sha256"],
+        beats_sha256=facts["beats_sha256"],
         duration_s=facts["duration_s"],
         status=facts["status"],
         reason=facts["reason"],

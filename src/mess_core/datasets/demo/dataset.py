@@ -17,7 +17,7 @@ class DemoDataset(BaseDataset):
         "MIT (scores and performances written for this project; the music is in the public domain)"
     )
     citation = "The demo corpus of MESS"
-    layout = "{recording_id}.wav and {recording_id}.mid, made by `snakemake demo_corpus`"
+    layout = "{recording_id}.wav, .mid and .beats.tsv, made by `snakemake demo_corpus`"
 
     def sources(self) -> Sequence[Source]:
         """Return one source per work and interpretation."""
@@ -29,6 +29,7 @@ class DemoDataset(BaseDataset):
                 work_id=recording.work_id,
                 audio=self.root / f"{recording.recording_id}.wav",
                 midi=self.root / f"{recording.recording_id}.mid",
+                beats=self.root / f"{recording.recording_id}.beats.tsv",
                 performer=recording.performer,
                 composer=recording.composer,
                 title=recording.title,
