@@ -12,14 +12,25 @@ from mess_core import stages
 from mess_core.errors import ProbingError, StorageError
 from mess_core.files import read_json, write_json
 from mess_core.probing import ASPECT_REGISTRY, confidence, resolve_aspects, save_aspects
-from mess_core.targets.registry import TARGETS, scalar_targets
+from mess_core.targets.registry import TARGETS, probed_targets, scalar_targets
 
 pytestmark = pytest.mark.unit
 
 ENCODER = {"name": "tiny", "weights_sha256": "ab" * 32, "trained": False}
 
-#: Scalars that belong to no aspect on purpose; none at present.
-UNUSED: set[str] = set()
+#: Scalars that belong to no aspect on purpose: what warns of another, and what is only kept for
+#: comparison with publications. Parts of curves serve aspects where they add something.
+UNUSED = {"tempo_octave_ambiguity", "rubato_ioi_ratio"}
+
+
+def score(r2: float, *, half: float = 0.1, pooled: float = 0.99) -> dict[str, Any]:
+    """A layer's figures: R2 within works, and a pooled one that must not count."""
+    return {
+        "r2": pooled,
+        "r2_within": r2,
+        "interval": [pooled, pooled],
+        "interval_within": [r2 - half, r2 + half],
+    }
 
 
 def write_result(folder: Path, target: str, r2: list[float], **changes: Any) -> None:
@@ -30,9 +41,11 @@ def write_result(folder: Path, target: str, r2: list[float], **changes: Any) -> 
         "dataset": "toy",
         "stage": stages.PROBING,
         "encoder": ENCODER,
-        "layers": [{"layer": layer, "r2": value} for layer, value in enumerate(r2)],
+        "unit": "windows",
+        "layers": [{"layer": layer, **score(value)} for layer, value in enumerate(r2)],
         "best_layer": best,
-        "best_r2": None if best is None else r2[best],
+        "best_r2": None if best is None else 0.99,
+        "baselines": {},
     }
     write_json(folder / f"{target}.json", {**result, **changes})
 
@@ -53,6 +66,7 @@ def test_the_registry_has_the_documented_aspects() -> None:
         "dynamics",
         "crescendo",
         "harmonic_richness",
+        "tension",
         "articulation",
         "phrasing",
         "rubato",
@@ -62,17 +76,23 @@ def test_the_registry_has_the_documented_aspects() -> None:
 
 
 @pytest.mark.parametrize("aspect", ASPECT_REGISTRY.values(), ids=lambda aspect: aspect.name)
-def test_every_aspect_names_existing_scalars_only(aspect: Any) -> None:
+def test_every_aspect_names_existing_targets_that_are_probed(aspect: Any) -> None:
     assert ASPECT_REGISTRY[aspect.name] is aspect
     assert aspect.targets
     assert len(set(aspect.targets)) == len(aspect.targets)
-    assert set(aspect.targets) <= set(scalar_targets())
+    assert set(aspect.targets) <= set(probed_targets("recording"))
     assert aspect.description
 
 
 def test_every_scalar_belongs_to_an_aspect_or_is_left_out_on_purpose() -> None:
     used = {target for aspect in ASPECT_REGISTRY.values() for target in aspect.targets}
-    assert set(scalar_targets()) - used == UNUSED
+    parts = {name for name, spec in TARGETS.items() if spec.curve}
+    assert set(scalar_targets()) - used - parts == UNUSED
+
+
+def test_every_aspect_can_be_probed_for_windows() -> None:
+    windows = set(probed_targets("window"))
+    assert all(windows & set(aspect.targets) for aspect in ASPECT_REGISTRY.values())
 
 
 def test_the_layer_is_the_best_mean_over_targets_not_the_best_of_one(tmp_path: Path) -> None:
@@ -106,7 +126,7 @@ def test_below_the_limit_it_says_why_with_the_numbers(tmp_path: Path) -> None:
     assert brightness["resolved"] is False
     assert brightness["layer"] == 1
     assert brightness["reason"] == (
-        "the best layer, 1, has a mean R2 of 0.250 (spectral_centroid 0.50, "
+        "the best layer, 1, has a mean R2 within works of 0.250 (spectral_centroid 0.50, "
         "spectral_rolloff -0.30), below min_r2 0.5"
     )
 
@@ -129,10 +149,53 @@ def test_missing_and_hopeless_targets_are_left_out_and_listed(tmp_path: Path) ->
         "layer": None,
         "r2": None,
         "confidence": "low",
+        "interval": None,
+        "baseline": None,
+        "validated": False,
+        "finding": "not validated: no target has a result",
         "targets": {},
         "missing": ["articulation_ratio"],
         "reason": "no result for articulation_ratio",
     }
+
+
+def test_an_aspect_is_validated_where_its_interval_lies_above_the_untrained_encoder(
+    tmp_path: Path,
+) -> None:
+    def finding(untrained: float | None) -> tuple[bool, float, str]:
+        twin = None if untrained is None else score(untrained)
+        write_result(tmp_path, "tempo", [0.2, 0.6], baselines={"untrained": twin})
+        tempo = resolve(tmp_path, "tempo")
+        assert tempo["interval"] == [pytest.approx(0.5), pytest.approx(0.7)]
+        assert tempo["resolved"] is True
+        return tempo["validated"], tempo["baseline"], tempo["finding"]
+
+    assert finding(0.49)[:2] == (True, 0.49)
+    assert finding(0.51) == (
+        False,
+        0.51,
+        "not validated: the interval 0.50 to 0.70 is not above an untrained encoder of the same "
+        "shape (0.51)",
+    )
+    assert finding(-0.3)[:2] == (True, 0.0)
+    assert finding(None) == (True, 0.0, "validated: the interval 0.50 to 0.70 lies above 0")
+
+
+def test_an_aspects_interval_and_baseline_are_means_over_its_targets(tmp_path: Path) -> None:
+    twin = {"untrained": score(0.4)}
+    write_result(tmp_path, "spectral_centroid", [0.9], baselines=twin)
+    write_result(tmp_path, "spectral_rolloff", [0.3], baselines={"untrained": score(0.1)})
+    brightness = resolve(tmp_path, "brightness")
+    assert brightness["interval"] == [pytest.approx(0.5), pytest.approx(0.7)]
+    assert brightness["baseline"] == pytest.approx(0.25)
+    assert brightness["validated"] is True
+
+
+def test_where_no_work_varies_the_pooled_r2_counts(tmp_path: Path) -> None:
+    single = {**score(0.0), "r2_within": None, "interval_within": None, "interval": [0.7, 0.9]}
+    write_result(tmp_path, "tempo", [0.0], layers=[{"layer": 0, **single, "r2": 0.8}])
+    tempo = resolve(tmp_path, "tempo")
+    assert (tempo["r2"], tempo["interval"], tempo["validated"]) == (0.8, [0.7, 0.9], True)
 
 
 def test_every_aspect_is_in_the_map_and_it_is_saved_as_it_is(tmp_path: Path) -> None:
@@ -157,7 +220,8 @@ def test_every_aspect_is_in_the_map_and_it_is_saved_as_it_is(tmp_path: Path) -> 
         ({"dataset": "other"}, "of dataset"),
         ({"encoder": {**ENCODER, "weights_sha256": "cd" * 32}}, "of encoder"),
         ({"stage": stages.PROBING + 1}, "of stage"),
-        ({"layers": [{"layer": 0, "r2": 0.5}]}, "number of layers"),
+        ({"unit": "recordings"}, "of unit"),
+        ({"layers": [{"layer": 0, **score(0.5)}]}, "number of layers"),
     ],
 )
 def test_results_that_do_not_belong_together_are_refused(
@@ -182,7 +246,10 @@ def test_a_malformed_result_is_named(tmp_path: Path, content: Any, words: str) -
         resolve_aspects(0.5, tmp_path)
 
 
-@pytest.mark.parametrize("layers", [None, [{"layer": 0}], [{"layer": 1, "r2": 0.5}], [0.5]])
+@pytest.mark.parametrize(
+    "layers",
+    [None, [{"layer": 0}], [{"layer": 1, **score(0.5)}], [{"layer": 0, "r2": 0.5}], [0.5]],
+)
 def test_malformed_layers_are_named(tmp_path: Path, layers: Any) -> None:
     write_result(tmp_path, "tempo", [0.5], layers=layers)
     with pytest.raises(ProbingError, match=r"tempo\.json: its layers"):

@@ -1,4 +1,4 @@
-"""From files to results: shapes, missing and damaged files, optional targets, the JSON contract."""
+"""From files to results: rows and their order, damaged files, optional targets, the contract."""
 
 import json
 from pathlib import Path
@@ -10,16 +10,20 @@ import pytest
 
 from mess_core import stages
 from mess_core.errors import ProbingError, StorageError, TargetError
-from mess_core.files import save_array
-from mess_core.layout import Layout
-from mess_core.probing import LayerDiscoverySystem, read_result
+from mess_core.files import read_json, save_array
+from mess_core.layout import DESCRIPTORS, ENCODER, UNTRAINED, Layout
+from mess_core.probing import LayerDiscoverySystem, moments, read_result
+from mess_core.probing.spaces import Space, make_space
 from mess_core.recordings import Recording
-from mess_core.targets.registry import TARGETS
+from mess_core.targets.registry import CATEGORIES, TARGETS, probed_targets
+from mess_core.targets.storage import save_targets
 
 pytestmark = pytest.mark.unit
 
-ENCODER = {"name": "tiny", "weights_sha256": "ab" * 32, "trained": False}
+FACTS = {"name": "tiny", "weights_sha256": "ab" * 32, "trained": False}
 N, LAYERS, DIMS, LAYER = 30, 4, 5, 2
+SOURCES = {ENCODER: LAYERS, UNTRAINED: LAYERS, DESCRIPTORS: 1}
+PROBED = ["tempo", "spectral_centroid", "rubato", "loudness_shape", "dynamic_range"]
 
 
 def recording(number: int, status: str = "ok") -> Recording:
@@ -32,85 +36,180 @@ def recording(number: int, status: str = "ok") -> Recording:
         split="",
         audio="x.wav",
         midi="",
+        beats="",
         audio_sha256="",
         midi_sha256="",
+        beats_sha256="",
         duration_s=20.0,
         status=status,
         reason="" if status == "ok" else "because",
     )
 
 
-def save_targets(path: Path, targets: dict[str, Any]) -> None:
-    """Write a whole targets file; what is not given is NaN, and expression is there or not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    played = any(key.startswith("expression/") for key in targets)
-    fields: dict[str, Any] = {
-        f"{spec.category}/{spec.name}": np.full(spec.length or (), np.nan)
-        for spec in TARGETS.values()
-        if played or not spec.optional
+RECORDINGS = [recording(number) for number in range(N)]
+
+
+def windows_of(number: int) -> int:
+    return 2 + number % 3
+
+
+def save(layout: Layout, number: int, segments: npt.NDArray[np.float32], *, midi: bool) -> None:
+    """Write features and targets of one recording; targets that are not planted are NaN."""
+    name, count = recording(number).recording_id, len(segments)
+    for variant in ("", UNTRAINED):
+        features = segments if not variant else segments[:, ::-1] * np.float32(0.1)
+        place = Layout(layout.data, layout.dataset, variant)
+        save_array(place.features("segments", name), np.ascontiguousarray(features))
+        save_array(place.features("aggregated", name), features.mean(axis=0))
+    planted = {
+        "tempo": 100 + 10 * segments[:, LAYER, 0],
+        "spectral_centroid": np.where(number == 7, np.nan, 1000.0 + np.arange(count) + number),
+        "rubato": segments[:, LAYER, 1],
+        "loudness_shape": segments[:, LAYER, 1:],
+        "dynamic_range": np.full(count, 4.0),
     }
-    np.savez(path, **{**fields, **targets})
+    fields: dict[str, dict[str, Any]] = {
+        category: {} for category in CATEGORIES if midi or category != "expression"
+    }
+    rows: dict[str, dict[str, Any]] = {category: {} for category in fields}
+    for spec in TARGETS.values():
+        if spec.category not in fields:
+            continue
+        values = np.full((count, *spec.shape), np.nan)
+        if spec.name in planted:
+            values = np.asarray(planted[spec.name], np.float64)
+        fields[spec.category][spec.name] = values.mean(axis=0)
+        if "window" in spec.levels:
+            rows[spec.category][spec.name] = values
+    descriptors = segments[:, 0].repeat(2, axis=1)
+    save_targets(layout.targets(name), fields, windows=rows, descriptors=descriptors)
 
 
 @pytest.fixture
-def features() -> npt.NDArray[np.float32]:
-    return np.random.default_rng(0).normal(size=(N, LAYERS, DIMS)).astype(np.float32)
+def features() -> list[npt.NDArray[np.float32]]:
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=(windows_of(n), LAYERS, DIMS)).astype(np.float32) for n in range(N)]
 
 
 @pytest.fixture
-def layout(tmp_path: Path, features: npt.NDArray[np.float32]) -> Layout:
+def layout(tmp_path: Path, features: list[npt.NDArray[np.float32]]) -> Layout:
     """Features of 30 recordings; tempo is linear in layer 2, every fifth recording has no MIDI."""
     layout = Layout(tmp_path, "toy")
-    for row, array in enumerate(features):
-        name = recording(row).recording_id
-        save_array(layout.features("aggregated", name), array)
-        targets: dict[str, Any] = {
-            "rhythm/tempo": 100 + 10 * float(array[LAYER, 0]),
-            "timbre/spectral_centroid": float("nan") if row == 7 else 1000.0 + row,
-            "phrasing/num_phrases": 4.0,
-        }
-        if row % 5:
-            targets["expression/rubato"] = float(array[LAYER, 1])
-        save_targets(layout.targets(name), targets)
+    for number, segments in enumerate(features):
+        save(layout, number, segments, midi=number % 5 > 0)
     return layout
+
+
+def make_spaces(layout: Layout, unit: str = "windows") -> None:
+    for source, count in SOURCES.items():
+        for layer in range(count):
+            make_space(layout, RECORDINGS, source=source, layer=layer, unit=unit)
+
+
+def system_of(layout: Layout, **changes: Any) -> LayerDiscoverySystem:
+    settings: dict[str, Any] = {"layers": SOURCES, "encoder": FACTS, **changes}
+    return LayerDiscoverySystem(layout, [*RECORDINGS, recording(99, "silent")], **settings)
 
 
 @pytest.fixture
 def system(layout: Layout) -> LayerDiscoverySystem:
-    rows = [recording(number) for number in range(N)]
-    return LayerDiscoverySystem(layout, [*rows, recording(99, "silent")], encoder=ENCODER)
+    make_spaces(layout)
+    return system_of(layout)
 
 
-def test_features_come_in_the_order_of_the_usable_recordings(
-    system: LayerDiscoverySystem, features: npt.NDArray[np.float32]
+def test_rows_are_the_windows_of_the_usable_recordings_in_their_order(
+    system: LayerDiscoverySystem, features: list[npt.NDArray[np.float32]]
 ) -> None:
-    loaded = system.load_features()
-    assert loaded.dtype == np.float32
-    np.testing.assert_array_equal(loaded, features)
+    expected = np.concatenate(features)
+    for layer, space in enumerate(system.spaces[ENCODER]):
+        np.testing.assert_array_equal(space.rows, expected[:, layer])
+    np.testing.assert_array_equal(
+        system.spaces[UNTRAINED][0].rows, expected[:, -1] * np.float32(0.1)
+    )
+    assert system.spaces[DESCRIPTORS][0].rows.shape == (len(expected), 2 * DIMS)
+    assert system.names[:5] == ["r00", "r00", "r01", "r01", "r01"]
+    assert system.works[:5] == ["w0", "w0", "w1", "w1", "w1"]
+
+
+def test_rows_may_be_recordings(layout: Layout, features: list[npt.NDArray[np.float32]]) -> None:
+    make_spaces(layout, "recordings")
+    system = system_of(layout, unit="recordings")
+    means = np.stack([segments.mean(axis=0) for segments in features])
+    np.testing.assert_allclose(system.spaces[ENCODER][1].rows, means[:, 1])
+    np.testing.assert_allclose(
+        system.spaces[DESCRIPTORS][0].rows, means[:, 0].repeat(2, axis=1), rtol=1e-5, atol=1e-6
+    )
+    assert system.load_targets("tempo").shape == (N,)
+    result = system.discover(["tempo"])["tempo"]
+    assert (result["unit"], result["n_rows"]) == ("recordings", N)
+    with pytest.raises(TargetError, match="not probed for windows"):
+        system_of(layout).load_targets("num_phrases")
 
 
 def test_targets_are_nan_where_a_recording_has_none(system: LayerDiscoverySystem) -> None:
-    rubato = system.load_targets("rubato")
-    np.testing.assert_array_equal(np.isnan(rubato), np.arange(N) % 5 == 0)
-    assert np.flatnonzero(np.isnan(system.load_targets("spectral_centroid"))).tolist() == [7]
+    number = np.array([int(name[1:]) for name in system.names])
+    np.testing.assert_array_equal(np.isnan(system.load_targets("rubato")), number % 5 == 0)
+    np.testing.assert_array_equal(np.isnan(system.load_targets("spectral_centroid")), number == 7)
+    assert system.load_targets("loudness_shape").shape == (len(number), 4)
 
 
-def test_recordings_without_midi_drop_out_of_expression_only(system: LayerDiscoverySystem) -> None:
+def test_rows_without_a_target_drop_out_of_that_target_alone(system: LayerDiscoverySystem) -> None:
     results = system.discover(["tempo", "rubato", "spectral_centroid"])
-    counts = {name: result["n_recordings"] for name, result in results.items()}
-    assert counts == {"tempo": 30, "rubato": 24, "spectral_centroid": 29}
-    assert system.best_layers(["tempo", "rubato", "num_phrases"]) == {
+    total = sum(map(windows_of, range(N)))
+    played = sum(windows_of(n) for n in range(N) if n % 5)
+    counts = {name: result["n_rows"] for name, result in results.items()}
+    assert counts == {
+        "tempo": total,
+        "rubato": played,
+        "spectral_centroid": total - windows_of(7),
+    }
+    assert results["rubato"]["n_recordings"] == 24
+    assert system.best_layers(["tempo", "rubato", "loudness_shape", "dynamic_range"]) == {
         "tempo": LAYER,
         "rubato": LAYER,
+        "loudness_shape": LAYER,
     }
 
 
-def test_discover_covers_the_registry_when_nothing_is_named(system: LayerDiscoverySystem) -> None:
-    results = system.discover()
-    assert len(results) == 22
+def test_baselines_are_probed_alike(system: LayerDiscoverySystem) -> None:
+    baselines = system.discover(["tempo"])["tempo"]["baselines"]
+    assert set(baselines) == {UNTRAINED, DESCRIPTORS, "layer_0"}
+    # Reversed layers of the same signal: the twin knows as much, in the mirrored layer.
+    assert baselines[UNTRAINED]["layer"] == LAYERS - 1 - LAYER
+    assert baselines[UNTRAINED]["r2_within"] > 0.99
+    # Layer 0 and what was copied of it know nothing.
+    assert baselines[DESCRIPTORS]["r2"] < 0.3
+    assert baselines["layer_0"]["layer"] == 0
+    assert baselines["layer_0"]["r2"] < 0.3
+    assert system_of(system.layout, layers={ENCODER: LAYERS}).discover(["tempo"])["tempo"][
+        "baselines"
+    ].keys() == {"layer_0"}
+
+
+def test_a_target_without_gaps_decomposes_nothing_again(
+    system: LayerDiscoverySystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+    real = moments.decompose_folds
+
+    def counted(*args: Any) -> Any:
+        calls.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(moments, "decompose_folds", counted)
+    system.discover(["tempo", "loudness_shape"])
+    assert not calls
+    system.discover(["rubato"])
+    assert len(calls) == sum(SOURCES.values()), "a target with gaps: its own rows, layer by layer"
+
+
+def test_discover_covers_the_registry_when_nothing_is_named(layout: Layout) -> None:
+    make_space(layout, RECORDINGS, source=ENCODER, layer=0)
+    results = system_of(layout, layers={ENCODER: 1}).discover()
+    assert tuple(results) == probed_targets("window")
     assert results["velocity_mean"]["reason"] == "0 rows have this target, at least 10 are needed"
-    assert results["num_phrases"]["confidence"] == "low"
-    assert results["num_phrases"]["best_layer"] is None
+    assert results["dynamic_range"]["confidence"] == "low"
+    assert results["dynamic_range"]["best_layer"] is None
 
 
 def test_the_file_is_the_result_and_keeps_the_contract(
@@ -120,92 +219,95 @@ def test_the_file_is_the_result_and_keeps_the_contract(
     assert path == layout.probe("tempo")
     result = read_result(path)
     assert result == system.discover(["tempo"])["tempo"]
-    assert result["dataset"] == "toy"
-    assert result["category"] == "rhythm"
+    assert (result["dataset"], result["category"], result["unit"]) == ("toy", "rhythm", "windows")
     assert result["stage"] == stages.PROBING
-    assert result["encoder"] == ENCODER
+    assert result["encoder"] == FACTS
     assert (result["n_recordings"], result["n_works"], result["n_folds"]) == (N, 6, 5)
     assert [score["layer"] for score in result["layers"]] == list(range(LAYERS))
-    assert set(result["layers"][0]) == {
-        "layer",
-        "r2",
-        "r2_std",
-        "r2_folds",
-        "correlation",
-        "rmse",
-        "alpha",
-        "alpha_folds",
-    }
+    assert result["layers"][LAYER]["r2_within"] > 0.99
+    assert result["best_layers"] == [LAYER]
     assert result["alphas"] == list(system.alphas)
     assert result["confidence"] == "high"
     assert result["reason"] is None
-    assert [p.name for p in path.parent.iterdir()] == ["tempo.json"]
 
 
 def test_a_hopeless_target_is_saved_with_its_reason(system: LayerDiscoverySystem) -> None:
-    result = json.loads(system.discover_and_save("num_phrases").read_text())
+    result = json.loads(system.discover_and_save("dynamic_range").read_text())
     assert result["layers"] == []
     assert result["best_r2"] is None
     assert "nothing to predict" in result["reason"]
+    assert result["baselines"] == {UNTRAINED: None, DESCRIPTORS: None, "layer_0": None}
 
 
-def damage(path: Path, array: npt.NDArray[Any] | None) -> None:
-    if array is None:
-        path.write_bytes(path.read_bytes()[:90])
-    else:
-        np.save(path, array)
-
-
-@pytest.mark.parametrize(
-    ("array", "words"),
-    [
-        (np.zeros((LAYERS, DIMS + 1), np.float32), "different encoders"),
-        (np.zeros(DIMS, np.float32), "expected finite numbers"),
-        (np.full((LAYERS, DIMS), np.nan, np.float32), "expected finite numbers"),
-        (np.zeros((LAYERS, DIMS), np.int64), "expected finite numbers"),
-        (np.array([[{}]], object), "damaged"),
-        (None, "damaged"),
-    ],
-)
-def test_a_bad_feature_file_is_named(
-    system: LayerDiscoverySystem, layout: Layout, array: npt.NDArray[Any] | None, words: str
+def test_spaces_of_other_recordings_or_windows_are_refused(
+    system: LayerDiscoverySystem, layout: Layout
 ) -> None:
-    damage(layout.features("aggregated", "r03"), array)
-    with pytest.raises(StorageError, match=rf"r03\.npy.*{words}.*features rule"):
-        system.load_features()
+    fewer = LayerDiscoverySystem(layout, RECORDINGS[1:], layers=SOURCES, encoder=FACTS)
+    with pytest.raises(ProbingError, match="rows of other recordings than the table"):
+        fewer.discover(["tempo"])
+    path = layout.decomposition(UNTRAINED, 1) / "space.json"
+    facts = read_json(path)
+    facts["counts"]["r03"] += 1
+    path.write_text(json.dumps(facts))
+    with pytest.raises(ProbingError, match="untrained has other windows than the encoder"):
+        system.discover(["tempo"])
 
 
-def test_a_missing_feature_file_is_named(system: LayerDiscoverySystem, layout: Layout) -> None:
-    layout.features("aggregated", "r04").unlink()
-    with pytest.raises(StorageError, match=r"r04\.npy does not exist; run the features rule"):
-        system.load_features()
+def test_targets_of_other_windows_are_refused(
+    system: LayerDiscoverySystem, layout: Layout, features: list[npt.NDArray[np.float32]]
+) -> None:
+    save(layout, 3, features[3][:1], midi=True)
+    with pytest.raises(TargetError, match=r"r03_targets\.npz: tempo has 1 values.*2 windows"):
+        system.load_targets("tempo")
 
 
-def test_a_missing_targets_file_is_an_error(system: LayerDiscoverySystem, layout: Layout) -> None:
+@pytest.mark.parametrize("name", ["rows.npy", "folds.npz", "space.json"])
+def test_a_missing_or_damaged_space_is_named(layout: Layout, name: str) -> None:
+    make_spaces(layout)
+    path = layout.decomposition(ENCODER, 1) / name
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(StorageError, match=name.replace(".", r"\.")):
+        system_of(layout).discover(["tempo"])
+    path.unlink()
+    with pytest.raises(StorageError, match=name.replace(".", r"\.")):
+        system_of(layout).discover(["tempo"])
+
+
+def test_features_of_different_widths_are_refused(layout: Layout) -> None:
+    save_array(layout.features("segments", "r03"), np.zeros((2, LAYERS, 9), np.float32))
+    with pytest.raises(ProbingError, match="encoder features of different widths"):
+        make_space(layout, RECORDINGS, source=ENCODER, layer=0)
+
+
+def test_a_missing_file_is_named(system: LayerDiscoverySystem, layout: Layout) -> None:
     layout.targets("r05").unlink()
     with pytest.raises(TargetError, match="r05_targets"):
         system.load_targets("tempo")
+    layout.features("segments", "r04").unlink()
+    with pytest.raises(StorageError, match=r"r04\.npy does not exist"):
+        make_space(layout, RECORDINGS, source=ENCODER, layer=0)
 
 
 @pytest.mark.parametrize("name", ["tempi", "loudness_curve"])
-def test_what_is_no_scalar_target_is_refused(system: LayerDiscoverySystem, name: str) -> None:
-    with pytest.raises(TargetError, match=f"'{name}' is no scalar target"):
+def test_what_is_not_probed_is_refused(system: LayerDiscoverySystem, name: str) -> None:
+    with pytest.raises(TargetError, match=f"'{name}' is not probed for windows"):
         system.discover([name])
 
 
-def test_a_curve_where_a_number_should_be_is_refused(
-    system: LayerDiscoverySystem, layout: Layout
-) -> None:
-    save_targets(layout.targets("r06"), {"rhythm/tempo": np.zeros(3)})
-    with pytest.raises(TargetError, match=r"r06_targets.*tempo"):
-        system.load_targets("tempo")
-
-
-def test_the_encoder_must_be_described(layout: Layout) -> None:
+def test_the_encoder_must_be_described_and_among_the_layers(layout: Layout) -> None:
     with pytest.raises(ProbingError, match="weights_sha256, trained"):
-        LayerDiscoverySystem(layout, [recording(0)], encoder={"name": "tiny"})
+        system_of(layout, encoder={"name": "tiny"})
+    with pytest.raises(ProbingError, match="encoder must be among them"):
+        system_of(layout, layers={DESCRIPTORS: 1})
 
 
 def test_without_usable_recordings_it_says_where_to_look(layout: Layout) -> None:
     with pytest.raises(ProbingError, match=r"toy\.problems\.tsv"):
-        LayerDiscoverySystem(layout, [recording(0, "silent")], encoder=ENCODER)
+        LayerDiscoverySystem(layout, [recording(0, "silent")], layers=SOURCES, encoder=FACTS)
+
+
+def test_a_spaces_decompositions_are_of_all_its_rows(layout: Layout) -> None:
+    space = make_space(layout, RECORDINGS, source=ENCODER, layer=0)
+    again = Space(space.folder)
+    assert again.decompositions.digest == space.decompositions.digest
+    assert sum(again.counts.values()) == len(again.rows)

@@ -2,8 +2,8 @@
 
 Those of the recording, those of one window, and the window's descriptors.
 
-Run ``python tests/targets/make_golden.py`` after `stages.TARGETS` or the version of a target went up,
-or a target was added, and only then.
+Run ``python tests/targets/make_golden.py`` after `stages.TARGETS` or the version of a target went
+up, or a target was added, and only then.
 """
 
 import json

@@ -79,7 +79,7 @@ def test_scalars_and_shapes_are_probed_at_the_levels_that_carry_them() -> None:
     assert set(probed_targets("recording")) == set(scalar_targets()) | shapes
     assert set(probed_targets("window")) == set(probed_targets("recording")) - RECORDING_ONLY
     with pytest.raises(TargetError, match=r"'windows' is no level.*'window'"):
-        probed_targets("windows")  # type: ignore[arg-type]
+        probed_targets("windows")
 
 
 @pytest.mark.parametrize("spec", TARGETS.values(), ids=lambda spec: spec.name)

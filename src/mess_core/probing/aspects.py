@@ -1,10 +1,20 @@
 """Musical aspects: the words that people search by, the targets behind them, the layer for each.
 
 An aspect is a name for a few targets. Its layer is the one whose *mean R2 over the aspect's
-targets* is the largest, and that mean is the aspect's R2. In the mean an R2 below 0 counts as 0 (a
-probe that is worse than the mean has found nothing, and how much worse is noise), and targets
-without a result (not probed, or too little data) are left out and listed as missing. The aspect is
-resolved when its R2 reaches ``min_r2``; where it is not, it says why.
+targets* is the largest, and that mean is the aspect's R2. The R2 is that *within works*: to know
+which piece it is must not count as hearing how it is played. Only where a target has none (each
+work has a single row or value) it is the pooled one. In the mean an R2 below 0 counts as 0 (a probe
+that is worse than the mean has found nothing, and how much worse is noise), and targets without a
+result (not probed, or too little data) are left out and listed as missing.
+
+An aspect is *resolved*, which means that it can be searched, when its R2 reaches ``min_r2``; where
+it does not, it says why.
+
+An aspect is *validated* when its interval lies above its baseline. The interval is the mean of its
+targets' 95 % intervals (bootstrap over works), as wide as if the targets' errors all went together.
+The baseline is the mean of what an untrained encoder of the
+same shape reaches, at its best layer per target and at least 0; where none was probed it is 0. An
+aspect that is not validated may be searched, and says so.
 
 The layer is chosen by the figure that is reported, over few layers and targets: see
 `mess_core.probing.probe` on what that means.
@@ -20,8 +30,8 @@ from typing import Any
 
 from mess_core import stages
 from mess_core.files import write_json
-from mess_core.layout import Layout
-from mess_core.probing.results import confidence, read_results
+from mess_core.layout import UNTRAINED, Layout
+from mess_core.probing.results import confidence, read_results, score_interval, score_r2
 
 DEFAULT_RESULTS = Layout(Path("data"), "demo").probing
 
@@ -78,6 +88,7 @@ _ASPECTS = (
         ("crescendo_strength", "diminuendo_strength"),
     ),
     Aspect("harmonic_richness", "How many pitch classes sound together", ("harmonic_complexity",)),
+    Aspect("tension", "How dissonant what sounds together is", ("tension_level",)),
     Aspect(
         "articulation",
         "How notes begin: struck or eased in",
@@ -85,8 +96,8 @@ _ASPECTS = (
     ),
     Aspect(
         "phrasing",
-        "How many phrases there are, and how equal they are in length",
-        ("phrase_regularity", "num_phrases"),
+        "The contour of loudness and tempo; how many phrases there are, and how equal in length",
+        ("phrase_regularity", "num_phrases", "loudness_shape", "performed_tempo_shape"),
     ),
     Aspect("rubato", "How freely the beat is bent", ("rubato", "tempo_variability")),
     Aspect(
@@ -114,7 +125,7 @@ def resolve_aspects(
     Parameters
     ----------
     min_r2 : float
-        R2 that an aspect must reach to be resolved.
+        R2 within works that an aspect must reach to be resolved.
     results_path : Path
         A folder of probing results, ``data/probing/{dataset}``. Files of targets that belong to no
         aspect are not read.
@@ -127,9 +138,9 @@ def resolve_aspects(
     dict
         ``dataset``, ``stage``, ``min_r2``, ``encoder`` and ``aspects``: per name ``resolved``,
         ``layer``, ``r2``, ``confidence`` (all three also below ``min_r2``, None, None and ``low``
-        without any result), ``targets`` (per target its own best ``layer``, ``r2`` and
-        ``confidence``), ``missing`` (names of targets without a result) and ``reason`` (None when
-        resolved).
+        without any result), ``interval``, ``baseline``, ``validated`` with its ``finding`` in
+        words, ``targets`` (per target its own best ``layer``, ``r2`` and ``confidence``),
+        ``missing`` (names of targets without a result) and ``reason`` (None when resolved).
 
     Raises
     ------
@@ -169,14 +180,8 @@ def _resolve(aspect: Aspect, results: Results, min_r2: float) -> dict[str, Any]:
         "layer": layer,
         "r2": r2,
         "confidence": confidence(r2),
-        "targets": {
-            name: {
-                "layer": result["best_layer"],
-                "r2": result["best_r2"],
-                "confidence": confidence(result["best_r2"]),
-            }
-            for name, result in found.items()
-        },
+        **_validate(found, layer),
+        "targets": {name: _best_of(result) for name, result in found.items()},
         "missing": missing,
         "reason": None if resolved else _reason(found, missing, layer, r2, min_r2),
     }
@@ -186,18 +191,46 @@ def _has_layers(result: Mapping[str, Any] | None) -> bool:
     return result is not None and bool(result["layers"])
 
 
+def _best_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    r2 = score_r2(result["layers"][result["best_layer"]])
+    return {"layer": result["best_layer"], "r2": r2, "confidence": confidence(r2)}
+
+
 def _best_layer(found: Results) -> tuple[int | None, float | None]:
     """Return the layer with the largest mean R2 over targets (the lower of equals) and that R2."""
     if not found:
         return None, None
-    by_target = [_useful_r2(result) for result in found.values()]
+    by_target = [[max(0.0, score_r2(s)) for s in r["layers"]] for r in found.values()]
     means = [fmean(column) for column in zip(*by_target, strict=True)]
     r2 = max(means)
     return means.index(r2), r2
 
 
-def _useful_r2(result: Mapping[str, Any]) -> list[float]:
-    return [max(0.0, score["r2"]) for score in result["layers"]]
+def _validate(found: Results, layer: int | None) -> dict[str, Any]:
+    """Compare an aspect's interval at its layer with its baseline."""
+    if layer is None:
+        finding = "not validated: no target has a result"
+        return {"interval": None, "baseline": None, "validated": False, "finding": finding}
+    intervals = [score_interval(result["layers"][layer]) for result in found.values()]
+    twins = [result.get("baselines", {}).get(UNTRAINED) for result in found.values()]
+    baseline = fmean(max(0.0, score_r2(twin)) if twin else 0.0 for twin in twins)
+    against = "an untrained encoder of the same shape" if any(twins) else "0"
+    bounds = [interval for interval in intervals if interval is not None]
+    interval = [fmean(bound) for bound in zip(*bounds, strict=True)] or None
+    validated = interval is not None and interval[0] > baseline
+    told = (
+        "no interval"
+        if interval is None
+        else f"the interval {interval[0]:.2f} to {interval[1]:.2f}"
+    )
+    relation = "lies above" if validated else "is not above"
+    return {
+        "interval": interval,
+        "baseline": baseline,
+        "validated": validated,
+        "finding": f"{'' if validated else 'not '}validated: {told} {relation} "
+        f"{against}{f' ({baseline:.2f})' if any(twins) else ''}",
+    }
 
 
 def _reason(
@@ -206,9 +239,9 @@ def _reason(
     lacking = f"no result for {', '.join(missing)}" if missing else ""
     if layer is None or r2 is None:
         return lacking
-    parts = [f"{name} {result['layers'][layer]['r2']:.2f}" for name, result in found.items()]
+    parts = [f"{name} {score_r2(r['layers'][layer]):.2f}" for name, r in found.items()]
     below = (
-        f"the best layer, {layer}, has a mean R2 of {r2:.3f} ({', '.join(parts)}), "
+        f"the best layer, {layer}, has a mean R2 within works of {r2:.3f} ({', '.join(parts)}), "
         f"below min_r2 {min_r2:g}"
     )
     return f"{below}; {lacking}" if lacking else below

@@ -1,7 +1,7 @@
-"""From a dataset's features and targets on disk to probing results: which layer knows what.
+"""From a dataset's spaces and targets on disk to probing results: which layer knows what.
 
-One row is one recording with its aggregated features ``[layers, dims]``. A recording whose targets
-lack a field (expression without MIDI), or have NaN there, drops out of that target alone.
+One row is one window, or one recording. A row whose target is absent (expression without MIDI) or
+NaN drops out of that target alone.
 """
 
 __all__ = ["LayerDiscoverySystem"]
@@ -16,20 +16,23 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core import stages
-from mess_core.errors import ProbingError, StorageError, TargetError, nearest
+from mess_core.errors import ProbingError, TargetError, nearest
 from mess_core.files import write_json
-from mess_core.layout import Layout
-from mess_core.probing.probe import ProbeResult, probe_layers
+from mess_core.layout import ENCODER, Layout
+from mess_core.probing.probe import probe
 from mess_core.probing.results import ENCODER_FIELDS, confidence
 from mess_core.probing.ridge import ALPHAS
+from mess_core.probing.rows import deal_folds
+from mess_core.probing.scores import ProbeResult
+from mess_core.probing.spaces import Space
 from mess_core.recordings import Recording, usable
-from mess_core.targets import load_targets
-from mess_core.targets.registry import TARGETS, scalar_targets
+from mess_core.targets.registry import TARGETS, probed_targets
+from mess_core.targets.storage import Targets, load_targets, load_window_targets
 
-_SELECTED_ON = (
-    "best_layer has the largest r2, so best_r2 is optimistic; "
-    "r2_nested chooses the layer inside the training folds"
-)
+Floats = npt.NDArray[np.float64]
+
+# What a baseline's result says of the layer that is best for the target.
+_BASELINE_FIELDS = ("layer", "r2", "r2_within", "interval", "interval_within")
 
 
 class LayerDiscoverySystem:
@@ -38,9 +41,14 @@ class LayerDiscoverySystem:
     Parameters
     ----------
     layout : Layout
-        Where the dataset's features, targets and results lie.
+        Where the dataset's spaces (`mess_core.probing.spaces`), targets and results lie.
     recordings : sequence of Recording
         The recording table; rows whose status is not ``ok`` are left out.
+    layers : mapping of str to int
+        Number of layers of each source that is probed; `mess_core.layout.ENCODER` is one of them,
+        the others are baselines.
+    unit : {'windows', 'recordings'}
+        What a row is.
     n_folds : int
         Folds, at least 3; they never share a work.
     alphas : sequence of float
@@ -51,7 +59,7 @@ class LayerDiscoverySystem:
     Raises
     ------
     ProbingError
-        If no recording is usable or ``encoder`` lacks a field.
+        If no recording is usable, ``encoder`` lacks a field or is not among the layers.
     """
 
     def __init__(
@@ -59,6 +67,8 @@ class LayerDiscoverySystem:
         layout: Layout,
         recordings: Sequence[Recording],
         *,
+        layers: Mapping[str, int],
+        unit: str = "windows",
         n_folds: int = 5,
         alphas: Sequence[float] = ALPHAS,
         encoder: Mapping[str, Any],
@@ -66,78 +76,112 @@ class LayerDiscoverySystem:
         lacking = [field for field in ENCODER_FIELDS if field not in encoder]
         if lacking:
             raise ProbingError(f"the encoder's description lacks {', '.join(lacking)}")
+        if ENCODER not in layers:
+            raise ProbingError(f"layers are of {', '.join(layers)}, {ENCODER} must be among them")
         self.layout = layout
         self.recordings = usable(recordings)
         if not self.recordings:
             raise ProbingError(f"{layout.dataset} has no usable recording; see {layout.problems}")
+        self.layers = dict(layers)
+        self.unit = unit
         self.n_folds = n_folds
         self.alphas = tuple(float(alpha) for alpha in alphas)
         self.encoder = {field: encoder[field] for field in ENCODER_FIELDS}
-        self._discovered: dict[str, dict[str, Any]] = {}
-
-    def load_features(self) -> npt.NDArray[np.float32]:
-        """Load the aggregated features of all recordings.
-
-        Returns
-        -------
-        ndarray of float32 [shape=(n, layers, dims)]
-            In the order of ``recordings``.
-
-        Raises
-        ------
-        StorageError
-            If a file is missing or damaged, holds values that are not finite, or has another shape
-            than the first.
-        """
-        paths = [self.layout.features("aggregated", r.recording_id) for r in self.recordings]
-        arrays = [_load_aggregated(path) for path in paths]
-        for path, array in zip(paths, arrays, strict=True):
-            if array.shape != arrays[0].shape:
-                raise StorageError(
-                    f"{path} has the shape {array.shape}, {paths[0].name} has {arrays[0].shape}: "
-                    "they are of different encoders; run the features rule again"
-                )
-        return np.stack(arrays)
 
     @cached_property
-    def _features(self) -> npt.NDArray[np.float32]:
-        return self.load_features()
+    def spaces(self) -> dict[str, list[Space]]:
+        """The layers' rows, by source."""
+        return {
+            source: [Space(self.layout.decomposition(source, i)) for i in range(count)]
+            for source, count in self.layers.items()
+        }
 
-    def load_targets(self, target: str) -> npt.NDArray[np.float64]:
-        """Load one scalar target of all recordings.
+    @cached_property
+    def _counts(self) -> list[int]:
+        """Rows of each recording, the same in all spaces."""
+        expected = {r.recording_id: 0 for r in self.recordings}
+        for source, spaces in self.spaces.items():
+            for space in spaces:
+                if list(space.counts) != list(expected) or not all(space.counts.values()):
+                    raise ProbingError(
+                        f"{space.folder} has rows of other recordings than the table; delete it "
+                        "and run snakemake again"
+                    )
+                if space.counts != self.spaces[ENCODER][0].counts:
+                    raise ProbingError(
+                        f"{self.layout.dataset}: {source} has other windows than the encoder; "
+                        f"delete {space.folder} and run snakemake again"
+                    )
+        return list(self.spaces[ENCODER][0].counts.values())
+
+    @cached_property
+    def works(self) -> list[str]:
+        """The work of every row."""
+        return self._of_rows([r.work_id for r in self.recordings])
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The recording of every row."""
+        return self._of_rows([r.recording_id for r in self.recordings])
+
+    def _of_rows(self, values: Sequence[str]) -> list[str]:
+        return np.repeat(values, self._counts).tolist()
+
+    @cached_property
+    def folds(self) -> npt.NDArray[np.int64]:
+        """The fold of every row [shape=(n,)]."""
+        return deal_folds(self.works, self.n_folds)
+
+    @cached_property
+    def _targets(self) -> list[Targets]:
+        load = load_window_targets if self.unit == "windows" else load_targets
+        return [load(self.layout.targets(r.recording_id)) for r in self.recordings]
+
+    def load_targets(self, target: str) -> Floats:
+        """Load one target of all rows.
 
         Parameters
         ----------
         target : str
-            A scalar of `mess_core.targets.registry.TARGETS`.
+            One of `mess_core.targets.registry.probed_targets` of the rows' level.
 
         Returns
         -------
-        ndarray of float64 [shape=(n,)]
-            In the order of ``recordings``; NaN where a recording does not have it.
+        ndarray of float64 [shape=(n,) or (n, q)]
+            In the order of the rows; NaN where a recording does not have it. A shape has q numbers.
 
         Raises
         ------
         TargetError
-            If the target is unknown or no scalar, or a targets file cannot be used.
+            If the target is unknown or no scalar or shape, or a targets file cannot be used.
         """
-        _check_target(target)
-        category = TARGETS[target].category
-        values = np.full(len(self.recordings), np.nan)
-        for row, recording in enumerate(self.recordings):
-            path = self.layout.targets(recording.recording_id)
-            value = load_targets(path).get(category, {}).get(target)
-            if value is not None:
-                values[row] = _scalar(path, target, value)
-        return values
+        known = probed_targets(self.unit.removesuffix("s"))
+        if target not in known:
+            raise TargetError(f"{target!r} is not probed for {self.unit}; {nearest(target, known)}")
+        spec = TARGETS[target]
+        blocks = []
+        for recording, targets, count in zip(
+            self.recordings, self._targets, self._counts, strict=True
+        ):
+            found = targets.get(spec.category, {}).get(target)
+            width = (spec.length,) if spec.length else ()
+            block = np.full((count, *width), np.nan) if found is None else np.asarray(found)
+            block = block.reshape(-1, *width)
+            if len(block) != count:
+                raise TargetError(
+                    f"{self.layout.targets(recording.recording_id)}: {target} has {len(block)} "
+                    f"values, the recording has {count} {self.unit}; delete it and run snakemake"
+                )
+            blocks.append(block)
+        return np.concatenate(blocks)
 
     def discover(self, targets: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
-        """Probe targets, each once per object.
+        """Probe targets.
 
         Parameters
         ----------
         targets : iterable of str, optional
-            Names of scalars; all of the registry when not given.
+            Names; all that are probed for the rows' level when not given.
 
         Returns
         -------
@@ -150,100 +194,91 @@ class LayerDiscoverySystem:
             If values are infinite or a setting is out of range. Too little data is no error: the
             result says so in ``reason``.
         """
-        names = scalar_targets() if targets is None else tuple(targets)
-        for name in names:
-            if name not in self._discovered:
-                self._discovered[name] = self._probe(name)
-        return {name: self._discovered[name] for name in names}
+        names = probed_targets(self.unit.removesuffix("s")) if targets is None else tuple(targets)
+        return {name: self._discover(name) for name in names}
 
     def best_layers(self, targets: Iterable[str] | None = None) -> dict[str, int]:
-        """Return the best layer per target; targets that cannot be probed are left out.
-
-        See Also
-        --------
-        discover
-        """
-        results = self.discover(targets)
+        """Return the best layer per target; targets that cannot be probed are left out."""
         return {
             target: result["best_layer"]
-            for target, result in results.items()
+            for target, result in self.discover(targets).items()
             if result["best_layer"] is not None
         }
 
     def discover_and_save(self, target: str) -> Path:
         """Probe one target, write its result to its place in the layout and return the path."""
         path = self.layout.probe(target)
-        self.save(self.discover([target])[target], path)
+        self.save(self._discover(target), path)
         return path
 
     def save(self, result: Mapping[str, Any], path: Path) -> None:
         """Write a result of `discover` as JSON, whole or not at all."""
         write_json(path, dict(result))
 
-    def _probe(self, target: str) -> dict[str, Any]:
+    def _discover(self, target: str) -> dict[str, Any]:
         values = self.load_targets(target)
-        works = [recording.work_id for recording in self.recordings]
-        probed = probe_layers(
-            self._features, values, works, n_folds=self.n_folds, alphas=self.alphas
-        )
-        return self._describe(target, probed)
-
-    def _describe(self, target: str, probed: ProbeResult) -> dict[str, Any]:
+        results = {source: self._probe(target, values, source) for source in self.layers}
+        own = results.pop(ENCODER)
         return {
             "target": target,
             "category": TARGETS[target].category,
             "dataset": self.layout.dataset,
             "stage": stages.PROBING,
             "encoder": self.encoder,
-            "n_recordings": probed.n_rows,
-            "n_works": probed.n_works,
-            "n_folds": probed.n_folds,
+            "unit": self.unit,
             "alphas": list(self.alphas),
-            "layers": [_listed(asdict(score)) for score in probed.layers],
-            "best_layer": probed.best_layer,
-            "best_r2": probed.best_r2,
-            "confidence": confidence(probed.best_r2),
-            "selected_on": _SELECTED_ON,
-            "r2_nested": probed.r2_nested,
-            "nested_layers": list(probed.nested_layers),
-            "reason": probed.reason,
+            **_listed(asdict(own)),
+            "confidence": confidence(_primary_r2(own)),
+            "baselines": {
+                **{source: _summary(result, None) for source, result in results.items()},
+                "layer_0": _summary(own, 0),
+            },
         }
 
-
-def _load_aggregated(path: Path) -> npt.NDArray[np.float32]:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise StorageError(f"{path} does not exist; run the features rule") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise StorageError(
-            f"{path} is damaged ({error}); delete it and run the features rule"
-        ) from None
-    if array.ndim != 2 or array.dtype.kind != "f" or not np.isfinite(array).all():
-        raise StorageError(
-            f"{path} holds {array.dtype} of shape {array.shape}, expected finite numbers [layers, "
-            "dims]; delete it and run the features rule"
+    def _probe(self, target: str, values: Floats, source: str) -> ProbeResult:
+        spaces = self.spaces[source]
+        return probe(
+            _LazyRows(spaces),
+            values,
+            self.works,
+            self.folds,
+            name=target,
+            recordings=self.names,
+            decompositions=lambda layer, rows: spaces[layer].decompose(rows),
+            alphas=self.alphas,
         )
-    return np.asarray(array, np.float32)
 
 
-def _check_target(target: str) -> None:
-    known = scalar_targets()
-    if target not in known:
-        raise TargetError(f"{target!r} is no scalar target; {nearest(target, known)}")
+class _LazyRows(Sequence[npt.NDArray[np.float32]]):
+    """The rows of each layer, opened when they are used."""
+
+    def __init__(self, spaces: Sequence[Space]) -> None:
+        self._spaces = spaces
+
+    def __len__(self) -> int:
+        return len(self._spaces)
+
+    def __getitem__(self, layer: Any) -> Any:
+        return self._spaces[layer].rows
 
 
-def _scalar(path: Path, target: str, value: npt.NDArray[Any]) -> float:
-    if value.size != 1:
-        raise TargetError(
-            f"{path}: {target} has the shape {value.shape}, expected one number; "
-            "delete it and run the targets rule"
-        )
-    return float(value.item())
+def _primary_r2(result: ProbeResult) -> float | None:
+    return result.best_r2_within if result.primary == "r2_within" else result.best_r2
 
 
-def _listed(fields: dict[str, Any]) -> dict[str, Any]:
+def _summary(result: ProbeResult, layer: int | None) -> dict[str, Any] | None:
+    """Return the figures of one layer, by default the best; None where nothing was probed."""
+    layer = result.best_layer if layer is None else layer
+    if layer is None or not result.layers:
+        return None
+    score = asdict(result.layers[layer])
+    return {field: _listed(score[field]) for field in _BASELINE_FIELDS}
+
+
+def _listed(fields: Any) -> Any:
     """Turn tuples into lists, as JSON has them: a result in memory equals the one read back."""
-    return {
-        key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()
-    }
+    if isinstance(fields, dict):
+        return {key: _listed(value) for key, value in fields.items()}
+    if isinstance(fields, tuple | list):
+        return [_listed(value) for value in fields]
+    return fields

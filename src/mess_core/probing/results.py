@@ -1,13 +1,21 @@
 """Probing results on disk: one ``{target}.json`` per target, the contract between the stages.
 
 Fields: ``target``, ``category``, ``dataset``, ``stage``, ``encoder`` (``name``, ``weights_sha256``,
-``trained``), ``n_recordings``, ``n_works``, ``n_folds``, ``alphas``, ``layers`` (a list of the
-fields of `mess_core.probing.probe.LayerScore`), ``best_layer``, ``best_r2``, ``confidence``, and
-beside them ``selected_on`` (what chose ``best_layer``), ``r2_nested``, ``nested_layers`` and
-``reason``. A target that cannot be probed has no layers, null for its figures, and a ``reason``.
+``trained``), ``unit`` (what a row is, ``windows`` or ``recordings``), ``alphas``, all fields of
+`mess_core.probing.probe.ProbeResult` (``layers`` is a list of the fields of `LayerScore`),
+``confidence``, and ``baselines``: per name (``untrained``, ``descriptors``, ``layer_0``) the
+``layer``, ``r2``, ``r2_within``, ``interval`` and ``interval_within`` of its best layer, or null. A
+target that cannot be probed has no layers, null for its figures, and a ``reason``.
 """
 
-__all__ = ["ENCODER_FIELDS", "confidence", "read_result", "read_results"]
+__all__ = [
+    "ENCODER_FIELDS",
+    "confidence",
+    "read_result",
+    "read_results",
+    "score_interval",
+    "score_r2",
+]
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +30,13 @@ ENCODER_FIELDS = ("name", "weights_sha256", "trained")
 #: R2 above which a probe counts as ``high`` or ``medium``.
 HIGH_R2, MEDIUM_R2 = 0.8, 0.5
 
-_FIELDS = ("target", "category", "dataset", "stage", "encoder", "layers", "best_layer", "best_r2")
+_FIELDS = (
+    *("target", "category", "dataset", "stage", "encoder", "unit"),
+    *("layers", "best_layer", "best_r2", "baselines"),
+)
+
+
+_SCORE_FIELDS = {"r2", "r2_within", "interval", "interval_within"}
 
 
 def confidence(r2: float | None) -> str:
@@ -30,6 +44,17 @@ def confidence(r2: float | None) -> str:
     if r2 is None or r2 <= MEDIUM_R2:
         return "low"
     return "high" if r2 > HIGH_R2 else "medium"
+
+
+def score_r2(score: Mapping[str, Any]) -> float:
+    """Return a layer's R2 within works, or the pooled one where no work has rows that differ."""
+    return float(score["r2"] if score["r2_within"] is None else score["r2_within"])
+
+
+def score_interval(score: Mapping[str, Any]) -> list[float] | None:
+    """Return the 95 % interval of `score_r2`, None where there is none."""
+    interval = score["interval" if score["r2_within"] is None else "interval_within"]
+    return None if interval is None else [float(bound) for bound in interval]
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -61,7 +86,8 @@ def read_result(path: Path) -> dict[str, Any]:
         )
     if not _numbered(result["layers"]):
         raise ProbingError(
-            f"{path}: its layers are not numbered from 0 with an r2 each; delete it and probe again"
+            f"{path}: its layers are not numbered from 0 with an r2, an r2_within and their "
+            "intervals each; delete it and probe again"
         )
     if result["target"] != path.stem:
         raise ProbingError(
@@ -92,7 +118,7 @@ def read_results(folder: Path, targets: Iterable[str]) -> dict[str, dict[str, An
         If a result is not JSON.
     ProbingError
         If there is no result, one is malformed, or results of different datasets, encoders, stage
-        versions or numbers of layers are mixed.
+        versions, units or numbers of layers are mixed.
     """
     paths = [folder / f"{target}.json" for target in targets]
     results = {path.stem: read_result(path) for path in paths if path.exists()}
@@ -107,7 +133,7 @@ def read_results(folder: Path, targets: Iterable[str]) -> dict[str, dict[str, An
 
 
 def _check_same_origin(folder: Path, first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
-    for field in ("dataset", "encoder", "stage"):
+    for field in ("dataset", "encoder", "stage", "unit"):
         if other[field] != first[field]:
             raise ProbingError(
                 f"{folder}: {first['target']}.json is of {field} {first[field]}, "
@@ -120,5 +146,6 @@ def _numbered(layers: Any) -> bool:
         isinstance(score, dict)
         and score.get("layer") == number
         and isinstance(score.get("r2"), int | float)
+        and score.keys() >= _SCORE_FIELDS
         for number, score in enumerate(layers)
     )

@@ -228,7 +228,7 @@ def scalar_targets() -> tuple[str, ...]:
     return tuple(name for name in probed_targets("recording") if TARGETS[name].kind == "scalar")
 
 
-def probed_targets(level: Level) -> tuple[str, ...]:
+def probed_targets(level: str) -> tuple[str, ...]:
     """Return the names of what is probed: scalars and shapes, in registry order.
 
     Parameters
