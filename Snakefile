@@ -36,7 +36,6 @@ rule all:
         if PLAN is None
         else [
             SETTINGS.layout.publish_receipt,
-            SETTINGS.layout.layer_map,
             # What is in between too, so that what was deleted comes back.
             *results(),
         ],

@@ -12,6 +12,7 @@ from snakemake.utils import validate
 from mess_core.config import Settings, check_keys
 from mess_core.errors import ConfigError
 from mess_core.probing.ridge import ALPHAS
+from mess_core.targets.registry import probed_targets
 
 pytestmark = pytest.mark.unit
 
@@ -54,7 +55,8 @@ def test_the_shipped_configuration_is_valid_and_the_demos() -> None:
     config = complete(yaml.safe_load((ROOT / "config" / "config.yaml").read_text()))
     settings = Settings.from_config(config)
     assert (settings.dataset, settings.encoder) == ("demo", "mess-demo-untrained")
-    assert len(settings.targets) == 22
+    assert settings.targets == probed_targets("window")
+    assert settings.sources == ("encoder", "untrained", "descriptors")
 
 
 def test_the_schemas_defaults_reach_the_settings() -> None:
@@ -89,5 +91,12 @@ def test_unknown_keys_name_the_nearest(config: dict[str, Any], message: str) -> 
 
 
 def test_unknown_targets_name_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="no target 'rubatto'; did you mean 'rubato'"):
+    with pytest.raises(ConfigError, match="no target 'rubatto' of windows; did you mean 'rubato'"):
         Settings.from_config(complete({"targets": ["tempo", "rubatto"]}))
+
+
+def test_what_only_a_whole_recording_has_is_probed_for_recordings_only() -> None:
+    with pytest.raises(ConfigError, match="no target 'num_phrases' of windows"):
+        Settings.from_config(complete({"targets": ["num_phrases"]}))
+    config = complete({"targets": ["num_phrases"], "probing": {"rows": "recordings"}})
+    assert Settings.from_config(config).targets == ("num_phrases",)

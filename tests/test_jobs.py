@@ -18,10 +18,10 @@ def test_features_are_not_repaired_in_another_precision(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     plan = Plan(SETTINGS, tuple(RECORDINGS))
-    manifest = SETTINGS.layout.manifest("features")
+    manifest = SETTINGS.layout.features_manifest
     facts = {"name": "m", "precision": "bfloat16"}
     _refuse_mixture(plan, facts)
-    content = {"digest": plan.gathering_params("features")["digest"], "encoder": facts}
+    content = {"digest": plan.features_digest, "encoder": facts}
     write_json(manifest, content)
     _refuse_mixture(plan, facts)
     other = facts | {"precision": "float32"}

@@ -12,6 +12,7 @@ from mess_core.errors import DatasetError
 from mess_core.files import write_json
 from mess_core.planning import Plan, shard_of
 from mess_core.recordings import Recording, write_recordings
+from mess_core.targets import registry
 
 pytestmark = pytest.mark.unit
 
@@ -28,10 +29,14 @@ SETTINGS = Settings(
     raw_dtype="float32",
     shards=3,
     targets=("tempo", "rubato"),
+    rows="windows",
     n_folds=5,
     alphas=(1.0, 10.0),
+    baselines=("untrained", "descriptors"),
     min_r2=0.5,
     destination="out",
+    tracking_uri="",
+    tracking_experiment="mess",
 )
 
 
@@ -45,8 +50,10 @@ def recording(name: str, **changes: Any) -> Recording:
         split="",
         audio=f"{name}.wav",
         midi=f"{name}.mid",
+        beats="",
         audio_sha256=f"a{name}",
         midi_sha256=f"m{name}",
+        beats_sha256="",
         duration_s=20.0,
         status="ok",
         reason="",
@@ -54,6 +61,9 @@ def recording(name: str, **changes: Any) -> Recording:
     return replace(facts, **changes)
 
 
+#: Params of features and of targets, of single shards and of all.
+FEATURES = {"features", "all-features", "twins", "all-twins"}
+TARGETS = {"targets", "all-targets"}
 RECORDINGS = tuple(recording(str(n)) for n in range(20))
 
 
@@ -65,11 +75,16 @@ def params(settings: Settings, recordings: tuple[Recording, ...]) -> dict[str, A
         "index": plan.index_params("clips"),
         "publish": plan.publish_params(),
         "probing": plan.probing_params("tempo"),
-        "all-features": plan.gathering_params("features"),
-        "all-targets": plan.gathering_params("targets"),
+        "decomposition": plan.decomposition_params("encoder", 3),
+        "question": plan.question_params("layers"),
+        "untrained": plan.untrained_params(),
+        "all-features": plan.gather_features_params(),
+        "all-twins": plan.untrained.gather_features_params(),
+        "all-targets": plan.gather_targets_params(),
     }
     for shard in plan.shards:
         found[f"features {shard}"] = plan.features_params(shard)
+        found[f"twins {shard}"] = plan.untrained.features_params(shard)
         found[f"targets {shard}"] = plan.targets_params(shard)
     return found
 
@@ -111,20 +126,23 @@ def test_params_are_builtins_only() -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"window_s": 4.0}, {"features", "all-features"}),
-        ({"overlap": 0.25}, {"features", "all-features"}),
-        ({"encoder": "MERT-v1-95M"}, {"features", "all-features"}),
-        ({"n_folds": 4}, {"probing"}),
+        ({"window_s": 4.0}, FEATURES | TARGETS),
+        ({"overlap": 0.25}, FEATURES | TARGETS),
+        ({"encoder": "MERT-v1-95M"}, FEATURES | {"untrained"}),
+        ({"n_folds": 4}, {"decomposition", "probing"}),
+        ({"rows": "recordings"}, {"decomposition", "probing"}),
         ({"alphas": (10.0, 1.0)}, {"probing"}),
+        ({"baselines": ("untrained",)}, {"probing", "question", "all-targets"}),
         ({"min_r2": 0.4}, {"aspects"}),
         ({"destination": "s3://b/p"}, {"publish"}),
         ({"device": "cuda"}, set()),
         ({"batch_size": 8}, set()),
-        ({"precision": "bfloat16"}, {"features", "all-features"}),
+        ({"precision": "bfloat16"}, FEATURES),
         ({"save_raw": True}, {"features"}),
         ({"raw_dtype": "float16"}, set()),
         ({"save_raw": True, "raw_dtype": "float16"}, {"features"}),
-        ({"targets": ("tempo",)}, {"aspects"}),
+        ({"targets": ("tempo",)}, {"aspects", "question", "all-targets"}),
+        ({"tracking_uri": "sqlite:///x.db"}, set()),
     ],
 )
 def test_a_setting_makes_stale_what_it_matters_to(
@@ -136,9 +154,10 @@ def test_a_setting_makes_stale_what_it_matters_to(
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"audio_sha256": "new"}, {"features", "targets", "all-features", "all-targets"}),
-        ({"midi_sha256": "new"}, {"targets", "all-targets"}),
-        ({"work_id": "new"}, {"probing", "index"}),
+        ({"audio_sha256": "new"}, FEATURES | TARGETS),
+        ({"midi_sha256": "new"}, TARGETS),
+        ({"beats_sha256": "new"}, TARGETS),
+        ({"work_id": "new"}, {"decomposition", "probing", "index"}),
         ({"performer": "new"}, {"index"}),
         ({"audio": "elsewhere.wav", "midi": "elsewhere.mid"}, set()),
     ],
@@ -155,15 +174,18 @@ def test_one_more_recording_concerns_its_own_shard_only() -> None:
     after = params(SETTINGS, (*RECORDINGS, recording("new")))
     own = shard_of("new", SETTINGS.shards)
     shards = {name for name in after if " " in name and before[name] != after[name]}
-    assert shards == {f"features {own}", f"targets {own}"}
+    assert shards == {f"{kind} {own}" for kind in ("features", "twins", "targets")}
 
 
 @pytest.mark.parametrize(
     ("stage", "expected"),
     [
-        ("FEATURES", {"features", "all-features"}),
+        ("FEATURES", FEATURES),
+        ("UNTRAINED", {"untrained", "twins", "all-twins"}),
         ("TARGETS", {"targets", "all-targets"}),
+        ("DECOMPOSITION", {"decomposition"}),
         ("PROBING", {"probing"}),
+        ("QUESTIONS", {"question"}),
         ("ASPECTS", {"aspects"}),
         ("INDEX", {"index"}),
         ("PUBLISH", {"publish"}),
@@ -179,22 +201,62 @@ def test_a_stages_version_makes_stale_what_it_matters_to(
 
 
 def test_what_is_gathered_is_judged_by_content(tmp_path: Path) -> None:
-    plan = Plan(replace(SETTINGS, data=tmp_path), RECORDINGS)
-    assert not plan.is_gathered("features")
-    digest = plan.gathering_params("features")["digest"]
-    write_json(plan.settings.layout.manifest("features"), {"digest": digest})
-    assert plan.is_gathered("features")
-    assert not plan.is_gathered("targets")
-    assert not Plan(plan.settings, RECORDINGS[1:]).is_gathered("features")
-    plan.settings.layout.manifest("features").write_text("[]")
-    assert not plan.is_gathered("features")
+    settings = replace(SETTINGS, data=tmp_path)
+
+    def plan(recordings: tuple[Recording, ...] = RECORDINGS) -> Plan:
+        return Plan(settings, recordings)
+
+    assert not plan().has_features
+    write_json(settings.layout.features_manifest, {"digest": plan().features_digest})
+    assert plan().has_features
+    assert not plan(RECORDINGS[1:]).has_features
+    assert not plan().untrained.has_features
+    settings.layout.features_manifest.write_text("[]")
+    assert not plan().has_features
+
+
+def test_each_target_is_gathered_for_itself(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, data=tmp_path)
+    plan = Plan(settings, RECORDINGS)
+    assert plan.ungathered == plan.measured == ("tempo", "rubato", "descriptors")
+    for name in ("tempo", "rubato"):
+        write_json(settings.layout.target_manifest(name), {"digest": plan.target_digest(name)})
+    assert Plan(settings, RECORDINGS).ungathered == ("descriptors",)
+    assert Plan(settings, RECORDINGS[1:]).ungathered == plan.measured
+    # What another plan has left is withdrawn before its files are replaced, also what no longer is.
+    write_json(settings.layout.target_manifest("velocity_mean"), {"digest": "another plan's"})
+    write_json(settings.layout.target_manifest("no_such_target"), {"digest": "an old one's"})
+    foreign = {path.stem for path in Plan(settings, RECORDINGS).foreign_target_manifests()}
+    assert foreign == {"velocity_mean", "no_such_target"}
+
+
+def test_a_changed_definition_makes_its_own_target_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(SETTINGS, data=tmp_path)
+    before = {name: Plan(settings, RECORDINGS).target_digest(name) for name in SETTINGS.targets}
+    shard = Plan(settings, RECORDINGS).targets_params("0")
+    changed = replace(registry.TARGETS["tempo"], version=9)
+    monkeypatch.setitem(registry.TARGETS, "tempo", changed)
+    after = {name: Plan(settings, RECORDINGS).target_digest(name) for name in SETTINGS.targets}
+    assert {name for name in after if after[name] != before[name]} == {"tempo"}
+    assert Plan(settings, RECORDINGS).targets_params("0") != shard
+
+
+def test_an_untrained_twin_has_files_of_its_own() -> None:
+    plan = Plan(SETTINGS, RECORDINGS)
+    assert [p.settings.variant for p in plan.extractions] == ["", "untrained"]
+    twin = plan.untrained
+    assert twin.settings.layout.embeddings == Path("data/embeddings/x-untrained-emb")
+    assert twin.settings.encoder == "data/models/mess-demo-untrained-untrained"
+    assert not set(twin.feature_files("0")) & set(plan.feature_files("0"))
+    assert twin.target_files("0") == plan.target_files("0")
+    assert len(Plan(replace(SETTINGS, baselines=()), RECORDINGS).extractions) == 1
 
 
 def test_shards_may_change_without_changing_what_is_gathered() -> None:
     other = Plan(replace(SETTINGS, shards=7), RECORDINGS)
-    assert other.gathering_params("features") == Plan(SETTINGS, RECORDINGS).gathering_params(
-        "features"
-    )
+    assert other.features_digest == Plan(SETTINGS, RECORDINGS).features_digest
 
 
 def test_only_usable_recordings_of_a_windows_length_are_planned(tmp_path: Path) -> None:

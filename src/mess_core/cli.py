@@ -1,6 +1,7 @@
 """The command line, ``mess COMMAND``.
 
-Commands are ``recordings``, ``render``, ``model``, ``estimate``, ``search`` and ``tour``.
+Commands are ``recordings``, ``render``, ``model``, ``estimate``, ``question``, ``search`` and
+``tour``.
 """
 
 __all__ = ["main"]
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mess_core import cli_model, cli_search, cli_tour
+from mess_core import cli_model, cli_question, cli_search, cli_tour
 from mess_core.errors import DatasetError, MessError
 from mess_core.layout import Layout
 from mess_core.progress import Progress
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_render(commands)
     cli_model.add_parser(commands)
     cli_model.add_estimate_parser(commands)
+    cli_question.add_parser(commands)
     cli_search.add_parser(commands)
     cli_tour.add_parser(commands)
     return parser

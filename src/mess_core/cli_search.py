@@ -202,8 +202,8 @@ def _trust(index: "Index", weights: Mapping[str, float]) -> list[str]:
     """Return a line per aspect on how well its layer knows it."""
     known = index.aspects.get("aspects", {})
     return [
-        f"{name}: layer {known[name]['layer']}, R2 {known[name]['r2']:.2f}, "
-        f"confidence {known[name]['confidence']}"
+        f"{name}: layer {known[name]['layer']}, R2 {known[name]['r2']:.2f} within works, "
+        f"{known[name]['finding']}"
         for name in weights
     ]
 

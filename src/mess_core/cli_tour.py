@@ -81,7 +81,8 @@ def _places(layout: Layout, destination: str) -> list[str]:
         "targets": layout.targets("*").parent,
         "probing": layout.probing,
         "aspect map": layout.aspects,
-        "layer map": layout.layer_map,
+        "layer map": layout.answer("layers", ".png"),
+        "reports": layout.reports,
         "published": destination,
     }
     return ["Results", *(f"  {name:<12}{place}" for name, place in places.items())]
@@ -99,9 +100,11 @@ def _aspects(index: "Index", resolved: list[str]) -> list[str]:
             lines.append(f"  {name:<18}no result, cannot be searched by")
             continue
         facts = (
-            f"R2 {entry['r2']:.2f} in layer {entry['layer']:>2}, {entry['confidence']} confidence"
+            f"R2 {entry['r2']:.2f} within works in layer {entry['layer']:>2}, "
+            f"{'' if entry['validated'] else 'not '}validated"
         )
         lines.append(f"  {name:<18}{facts}{'' if entry['resolved'] else ', below the limit'}")
+    lines.append("  (validated: surely above what an untrained encoder of the same shape knows)")
     return lines
 
 

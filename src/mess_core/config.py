@@ -8,14 +8,14 @@ cannot do.
 __all__ = ["Defaults", "Settings", "check_keys", "defaults"]
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mess_core.errors import ConfigError, nearest
-from mess_core.extraction.specs import DEMO_ENCODER
-from mess_core.layout import Layout
-from mess_core.targets.registry import scalar_targets
+from mess_core.extraction.specs import DEMO_ENCODER, resolve_spec
+from mess_core.layout import ENCODER, UNTRAINED, Layout
+from mess_core.targets.registry import probed_targets
 
 
 def check_keys(config: Mapping[str, Any], schema: Mapping[str, Any], *, where: str = "") -> None:
@@ -83,10 +83,15 @@ class Settings:
     raw_dtype: str
     shards: int
     targets: tuple[str, ...]
+    rows: str
     n_folds: int
     alphas: tuple[float, ...]
+    baselines: tuple[str, ...]
     min_r2: float
     destination: str
+    tracking_uri: str
+    tracking_experiment: str
+    variant: str = ""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Settings":
@@ -97,10 +102,13 @@ class Settings:
         ConfigError
             If a target does not exist.
         """
-        known = scalar_targets()
+        known = probed_targets(config["probing"]["rows"].removesuffix("s"))
         for name in config["targets"]:
             if name not in known:
-                raise ConfigError(f"config: there is no target {name!r}; {nearest(name, known)}")
+                raise ConfigError(
+                    f"config: there is no target {name!r} of {config['probing']['rows']}; "
+                    f"{nearest(name, known)}"
+                )
         default = defaults(config["dataset"])
         min_r2 = config["aspects"]["min_r2"]
         return cls(
@@ -116,16 +124,33 @@ class Settings:
             raw_dtype=config["raw_dtype"],
             shards=config["shards"] or default.shards,
             targets=tuple(config["targets"] or known),
+            rows=config["probing"]["rows"],
             n_folds=config["probing"]["n_folds"],
             alphas=tuple(float(alpha) for alpha in config["probing"]["alphas"]),
+            baselines=tuple(config["probing"]["baselines"]),
             min_r2=default.min_r2 if min_r2 is None else float(min_r2),
             destination=config["publish"]["destination"] or str(Path(config["data"], "published")),
+            tracking_uri=config["tracking"]["uri"] or "",
+            tracking_experiment=config["tracking"]["experiment"],
+        )
+
+    @property
+    def untrained(self) -> "Settings":
+        """The same for the encoder's untrained twin, whose features are a baseline of probing."""
+        name = f"{resolve_spec(self.encoder).name}-{UNTRAINED}"
+        return replace(
+            self, variant=UNTRAINED, encoder=str(self.layout.models / name), save_raw=False
         )
 
     @property
     def layout(self) -> Layout:
         """The dataset's paths."""
-        return Layout(self.data, self.dataset)
+        return Layout(self.data, self.dataset, self.variant)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What is probed, one of `layout.SOURCES` each: the encoder and its baselines."""
+        return (ENCODER, *self.baselines)
 
     @property
     def views(self) -> tuple[str, ...]:

@@ -6,18 +6,23 @@ in one process.
 """
 
 __all__ = [
+    "answer_question",
     "build_indices",
-    "draw_layer_map",
+    "decompose_layer",
     "extract_shard",
-    "gather",
+    "gather_features",
+    "gather_targets",
     "make_demo",
+    "make_untrained_twin",
     "map_aspects",
     "measure_shard",
     "probe_target",
     "publish_indices",
+    "track",
     "write_table",
 ]
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,12 +32,13 @@ from mess_core import stages
 from mess_core.config import Settings
 from mess_core.errors import EncoderError, StorageError
 from mess_core.files import read_json, write_json
-from mess_core.layout import INDEX_KINDS
+from mess_core.layout import INDEX_KINDS, QUESTIONS, UNTRAINED
 from mess_core.planning import ANALYSIS_RATE, Plan
 from mess_core.progress import Progress
 
 if TYPE_CHECKING:
     from mess_core.extraction.encoder import MertEncoder
+    from mess_core.probing import LayerDiscoverySystem
 
 
 def make_demo(settings: Settings) -> None:
@@ -60,12 +66,28 @@ def write_table(settings: Settings) -> None:
     print(report.summary())
 
 
-def extract_shard(settings: Settings, shard: str, *, threads: int) -> None:
-    """Extract the features of a shard's recordings."""
+def make_untrained_twin(settings: Settings) -> None:
+    """Write the encoder's untrained twin, whose features are a baseline of probing."""
+    from mess_core.extraction.checkpoint import find_checkpoint
+    from mess_core.extraction.untrained import make_untrained
+
+    checkpoint = find_checkpoint(settings.encoder, models=settings.layout.models)
+    make_untrained(checkpoint, Path(settings.untrained.encoder))
+
+
+def _extraction(settings: Settings, variant: str) -> Plan:
+    """Return the plan of the encoder's features, or of its twin's."""
+    plan = Plan.read(settings)
+    return plan.untrained if variant == UNTRAINED else plan
+
+
+def extract_shard(settings: Settings, shard: str, *, variant: str = "", threads: int) -> None:
+    """Extract the features of a shard's recordings, by the encoder or its untrained twin."""
     from mess_core.extraction import ExtractionPipeline, FeatureExtractor
     from mess_core.extraction.devices import take_device
 
-    plan = Plan.read(settings)
+    plan = _extraction(settings, variant)
+    settings = plan.settings
     with take_device(settings.device) as choice:
         for note in choice.notes:
             print(f"not taken: {note}")
@@ -83,7 +105,9 @@ def extract_shard(settings: Settings, shard: str, *, threads: int) -> None:
         print(encoder.describe(), flush=True)
         facts = _facts(encoder)
         _refuse_mixture(plan, facts)
-        _withdraw_manifest(plan, "features")
+        if not plan.has_features:
+            # It is of another plan, whose files are about to be replaced one by one.
+            settings.layout.features_manifest.unlink(missing_ok=True)
         pipeline = ExtractionPipeline(
             extractor,
             settings.layout,
@@ -125,9 +149,9 @@ def _facts(encoder: "MertEncoder") -> dict[str, Any]:
 
 def _refuse_mixture(plan: Plan, facts: dict[str, Any]) -> None:
     """Refuse to repair features with another encoder, or in another precision, than they have."""
-    manifest = plan.settings.layout.manifest("features")
-    if not plan.is_gathered("features"):
+    if not plan.has_features:
         return
+    manifest = plan.settings.layout.features_manifest
     theirs = read_json(manifest)["encoder"]
     different = [key for key in facts if theirs.get(key) != facts[key]]
     if different:
@@ -140,16 +164,42 @@ def _refuse_mixture(plan: Plan, facts: dict[str, Any]) -> None:
         )
 
 
+def gather_features(settings: Settings, *, variant: str = "") -> None:
+    """Write the manifest of all features: what plan they belong to, and the encoder."""
+    plan = _extraction(settings, variant)
+    layout = plan.settings.layout
+    receipts = [read_json(layout.receipt("features", shard)) for shard in plan.shards]
+    encoder = receipts[0]["encoder"]
+    if any(receipt["encoder"] != encoder for receipt in receipts):
+        raise StorageError(
+            f"{layout.embeddings}: its shards were made by different encoders or in different "
+            f"precisions; set `precision`, delete {layout.receipt('features', '*')} and run "
+            "snakemake again"
+        )
+    write_json(
+        layout.features_manifest,
+        {
+            "digest": plan.features_digest,
+            "recordings": len(plan.recordings),
+            "encoder": encoder,
+        },
+    )
+
+
 def measure_shard(settings: Settings, shard: str) -> None:
     """Measure the proxy targets of a shard's recordings."""
     from mess_core.targets import create_target_dataset
 
     plan = Plan.read(settings)
-    _withdraw_manifest(plan, "targets")
+    for manifest in plan.foreign_target_manifests():
+        # They are of another plan, whose files are about to be replaced one by one.
+        manifest.unlink(missing_ok=True)
     done = create_target_dataset(
         plan.shards[shard],
         layout=settings.layout,
         sample_rate=ANALYSIS_RATE,
+        window_s=settings.window_s,
+        overlap=settings.overlap,
         progress=Progress("recordings"),
     )
     write_json(
@@ -157,49 +207,54 @@ def measure_shard(settings: Settings, shard: str) -> None:
     )
 
 
-def gather(settings: Settings, kind: str) -> None:
-    """Write the manifest of all features or targets: what plan they belong to, and the encoder."""
-    plan, layout = Plan.read(settings), settings.layout
-    content: dict[str, Any] = {
-        "digest": plan.gathering_params(kind)["digest"],
-        "recordings": len(plan.recordings),
-    }
-    if kind == "features":
-        receipts = [read_json(layout.receipt("features", shard)) for shard in plan.shards]
-        content["encoder"] = receipts[0]["encoder"]
-        if any(receipt["encoder"] != content["encoder"] for receipt in receipts):
-            raise StorageError(
-                f"{layout.embeddings}: its shards were made by different encoders or in different "
-                f"precisions; set `precision`, delete {layout.receipt('features', '*')} and run "
-                "snakemake again"
-            )
-    write_json(layout.manifest(kind), content)
-
-
-def _withdraw_manifest(plan: Plan, kind: str) -> None:
-    """Remove the manifest of another plan, whose files are about to be replaced one by one."""
-    if not plan.is_gathered(kind):
-        plan.settings.layout.manifest(kind).unlink(missing_ok=True)
+def gather_targets(settings: Settings) -> None:
+    """Write the manifests of the targets whose last ones are not those of this plan."""
+    plan = Plan.read(settings)
+    for name in plan.ungathered:
+        write_json(
+            settings.layout.target_manifest(name),
+            {"digest": plan.target_digest(name), "recordings": len(plan.recordings)},
+        )
 
 
 def _encoder(settings: Settings) -> dict[str, Any]:
     """Return the facts about the encoder that made the features."""
-    encoder: dict[str, Any] = read_json(settings.layout.manifest("features"))["encoder"]
+    encoder: dict[str, Any] = read_json(settings.layout.features_manifest)["encoder"]
     return encoder
 
 
-def probe_target(settings: Settings, target: str) -> None:
-    """Probe every layer for one target."""
+def decompose_layer(settings: Settings, source: str, layer: int) -> None:
+    """Stack the rows of one layer, and decompose them for all targets."""
+    from mess_core.probing.spaces import make_space
+
+    make_space(
+        settings.layout,
+        Plan.read(settings).recordings,
+        source=source,
+        layer=layer,
+        unit=settings.rows,
+        n_folds=settings.n_folds,
+    )
+
+
+def _discovery(settings: Settings) -> "LayerDiscoverySystem":
     from mess_core.probing import LayerDiscoverySystem
 
     plan = Plan.read(settings)
-    LayerDiscoverySystem(
+    return LayerDiscoverySystem(
         settings.layout,
         plan.recordings,
+        layers={source: len(plan.layers(source)) for source in settings.sources},
+        unit=settings.rows,
         n_folds=settings.n_folds,
         alphas=settings.alphas,
         encoder=_encoder(settings),
-    ).discover_and_save(target)
+    )
+
+
+def probe_target(settings: Settings, target: str) -> None:
+    """Probe every layer, and the baselines, for one target."""
+    _discovery(settings).discover_and_save(target)
 
 
 def map_aspects(settings: Settings) -> None:
@@ -210,11 +265,28 @@ def map_aspects(settings: Settings) -> None:
     save_aspects(aspects, settings.layout.aspects)
 
 
-def draw_layer_map(settings: Settings) -> None:
-    """Draw what every layer knows about every target."""
-    from mess_core.probing import plot_layer_map
+def answer_question(settings: Settings, question: str) -> None:
+    """Write the table and the picture that answer one research question."""
+    from mess_core.probing.questions import answer
 
-    plot_layer_map(settings.layout.probing, settings.layout.layer_map, targets=settings.targets)
+    answer(question, _discovery(settings), settings.targets)
+
+
+def track(settings: Settings) -> None:
+    """Log the probing results, with their tables and pictures, to MLflow."""
+    from mess_core.probing.results import read_results
+    from mess_core.probing.tracking import log_probing
+
+    layout = settings.layout
+    results = read_results(layout.probing, settings.targets)
+    answers = [layout.answer(name, suffix) for name in QUESTIONS for suffix in (".tsv", ".png")]
+    run = log_probing(
+        results.values(),
+        [*(layout.probe(name) for name in results), layout.aspects, *answers],
+        uri=settings.tracking_uri,
+        experiment=settings.tracking_experiment,
+    )
+    write_json(layout.tracked, {"uri": settings.tracking_uri, "run": run})
 
 
 def build_indices(settings: Settings, kind: str) -> None:

@@ -1,6 +1,15 @@
 """Where everything of one dataset lies below the data folder: the paths that users rely on."""
 
-__all__ = ["INDEX_KINDS", "VIEWS", "Layout"]
+__all__ = [
+    "DESCRIPTORS",
+    "ENCODER",
+    "INDEX_KINDS",
+    "QUESTIONS",
+    "SOURCES",
+    "UNTRAINED",
+    "VIEWS",
+    "Layout",
+]
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +19,14 @@ VIEWS = ("raw", "segments", "aggregated")
 
 #: What one row of an index is: a whole recording, or one window of it.
 INDEX_KINDS = ("recordings", "clips")
+
+
+#: What is probed: the encoder's layers, and what they are compared with: those of an untrained
+#: encoder of the same shape, and plain descriptors of the signal.
+SOURCES = ENCODER, UNTRAINED, DESCRIPTORS = ("encoder", "untrained", "descriptors")
+
+#: What probing answers, each with a table and a picture.
+QUESTIONS = ("layers", "stability", "separability", "collapse")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +39,13 @@ class Layout:
         The data folder, usually ``data``.
     dataset : str
         The dataset's name.
+    variant : str
+        Whose features: the encoder's (empty) or its ``untrained`` twin's.
     """
 
     data: Path
     dataset: str
+    variant: str = ""
 
     @property
     def metadata(self) -> Path:
@@ -60,7 +80,9 @@ class Layout:
     @property
     def embeddings(self) -> Path:
         """The folder of all features."""
-        return self.data / "embeddings" / f"{self.dataset}-emb"
+        return (
+            self.data / "embeddings" / "-".join(filter(None, (self.dataset, self.variant, "emb")))
+        )
 
     def features(self, view: str, recording_id: str) -> Path:
         """The features of a recording in one of `VIEWS`."""
@@ -80,11 +102,22 @@ class Layout:
 
     def extraction_report(self, shard: str) -> Path:
         """What happened in the last run of a shard's extraction."""
-        return self.data / "reports" / self.dataset / "extraction" / f"{shard}.json"
+        folder = "-".join(filter(None, ("extraction", self.variant)))
+        return self.reports / folder / f"{shard}.json"
 
-    def manifest(self, kind: str) -> Path:
-        """What the jobs of all shards together have made."""
-        return self._sharded(kind) / "manifest.json"
+    @property
+    def features_manifest(self) -> Path:
+        """What the extraction jobs of all shards together have made."""
+        return self.embeddings / "manifest.json"
+
+    @property
+    def target_manifests(self) -> Path:
+        """The folder of what the jobs of all shards together have measured."""
+        return self._sharded("targets") / "manifests"
+
+    def target_manifest(self, target: str) -> Path:
+        """What the jobs of all shards together have measured of one target, or `DESCRIPTORS`."""
+        return self.target_manifests / f"{target}.json"
 
     @property
     def probing(self) -> Path:
@@ -100,10 +133,23 @@ class Layout:
         """The aspect map."""
         return self.probing / "aspects.json"
 
+    def decomposition(self, source: str, layer: int | str) -> Path:
+        """The rows of one layer of one of `SOURCES`, and what ridge regression needs of them."""
+        return self.probing / "decompositions" / source / str(layer)
+
     @property
-    def layer_map(self) -> Path:
-        """The picture of what every layer knows."""
-        return self.data / "reports" / self.dataset / "layers.png"
+    def reports(self) -> Path:
+        """The folder of tables and pictures for people."""
+        return self.data / "reports" / self.dataset
+
+    def answer(self, question: str, suffix: str) -> Path:
+        """The table (``.tsv``) or the picture (``.png``) that answers one of `QUESTIONS`."""
+        return self.reports / f"{question}{suffix}"
+
+    @property
+    def tracked(self) -> Path:
+        """What was logged to MLflow, and where."""
+        return self.reports / "tracked.json"
 
     def index(self, kind: str) -> Path:
         """The folder of the index artifacts of one of `INDEX_KINDS`."""

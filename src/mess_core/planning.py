@@ -23,8 +23,10 @@ from mess_core.config import Settings
 from mess_core.errors import StorageError
 from mess_core.extraction.specs import MertSpec, resolve_spec
 from mess_core.files import file_sha256, fingerprint, read_json, write_json
-from mess_core.layout import INDEX_KINDS
+from mess_core.layout import DESCRIPTORS, INDEX_KINDS, UNTRAINED
+from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.recordings import Recording, judge, read_recordings, usable
+from mess_core.targets.registry import TARGETS
 
 #: Samples per second at which audio targets are measured.
 ANALYSIS_RATE = 24_000
@@ -62,10 +64,13 @@ class Plan:
         The configuration.
     recordings : tuple of Recording
         The usable recordings that are at least one window long.
+    original : Plan or None
+        For the plan of an untrained twin's features, that of the encoder itself.
     """
 
     settings: Settings
     recordings: tuple[Recording, ...]
+    original: "Plan | None" = None
 
     @classmethod
     def read(cls, settings: Settings) -> "Plan":
@@ -101,12 +106,32 @@ class Plan:
         return [self.settings.layout.targets(r.recording_id) for r in self.shards[shard]]
 
     @cached_property
+    def untrained(self) -> "Plan":
+        """The plan of the features of the encoder's untrained twin."""
+        return Plan(self.settings.untrained, self.recordings, self)
+
+    @cached_property
+    def extractions(self) -> tuple["Plan", ...]:
+        """The plans of all features: the encoder's, and its twin's where it is a baseline."""
+        return (self, self.untrained) if UNTRAINED in self.settings.baselines else (self,)
+
+    @cached_property
     def spec(self) -> MertSpec:
         """The encoder's facts, with the weights' hash for a local folder."""
         return resolve_spec(self.settings.encoder)
 
+    def layers(self, source: str) -> range:
+        """Return the layers of one of `layout.SOURCES`; descriptors are one layer."""
+        return range(1 if source == DESCRIPTORS else self.spec.layers)
+
+    def untrained_params(self) -> Params:
+        """Return what makes the untrained twin stale."""
+        return {"stage": stages.UNTRAINED, "encoder": fingerprint(self._encoder)}
+
     @cached_property
     def _encoder(self) -> Params:
+        if self.original:
+            return self.original.untrained_params()
         spec = self.spec
         folder = Path(spec.location).expanduser() if spec.source == "folder" else None
         return {
@@ -129,62 +154,141 @@ class Plan:
             }
         )
 
-    def _targets(self, recordings: Iterable[Recording]) -> str:
+    def _targets(self, targets: Iterable[str], recordings: Iterable[Recording]) -> str:
         return fingerprint(
             {
                 "stage": stages.TARGETS,
+                "targets": [[name, _version(name)] for name in targets],
                 "sample_rate": ANALYSIS_RATE,
-                "recordings": [[r.recording_id, r.audio_sha256, r.midi_sha256] for r in recordings],
+                "window_s": self.settings.window_s,
+                "overlap": self.settings.overlap,
+                "recordings": [
+                    [r.recording_id, r.audio_sha256, r.midi_sha256, r.beats_sha256]
+                    for r in recordings
+                ],
             }
         )
 
-    def is_gathered(self, kind: str) -> bool:
-        """Say whether the features or targets that the last run gathered are those of this plan.
+    @property
+    def has_features(self) -> bool:
+        """Whether the features that the last run gathered are those of this plan."""
+        return _holds(self.settings.layout.features_manifest, self.features_digest)
+
+    @cached_property
+    def features_digest(self) -> str:
+        """What the manifest of all features holds when it is that of this plan."""
+        return self._features(self.recordings)
+
+    def has_target(self, name: str) -> bool:
+        """Say whether what the last run gathered of a target is that of this plan.
 
         Parameters
         ----------
-        kind : {'features', 'targets'}
-            What was gathered.
+        name : str
+            A target, or `layout.DESCRIPTORS`.
         """
-        try:
-            manifest = read_json(self.settings.layout.manifest(kind))
-            return bool(manifest["digest"] == self.gathering_params(kind)["digest"])
-        except (StorageError, KeyError, TypeError):
-            return False
+        return _holds(self.settings.layout.target_manifest(name), self.target_digest(name))
 
-    def gathering_params(self, kind: str) -> Params:
-        """Return what makes the manifest of all features or targets stale."""
-        digest = self._features if kind == "features" else self._targets
-        return {"kind": kind, "digest": digest(self.recordings)}
+    def target_digest(self, name: str) -> str:
+        """Return what the manifest of one target holds when it is that of this plan."""
+        return self._targets([name], self.recordings)
+
+    @cached_property
+    def measured(self) -> tuple[str, ...]:
+        """The targets that are probed, and the descriptors where they are a baseline."""
+        return (*self.settings.targets, *({DESCRIPTORS} & set(self.settings.baselines)))
+
+    @cached_property
+    def ungathered(self) -> tuple[str, ...]:
+        """Those of `measured` whose manifest is not that of this plan."""
+        return tuple(name for name in self.measured if not self.has_target(name))
+
+    def foreign_target_manifests(self) -> list[Path]:
+        """Return the manifests of targets that are there and not those of this plan."""
+        folder = self.settings.layout.target_manifests
+        return [
+            path
+            for path in sorted(folder.glob("*.json"))
+            if path.stem not in (*TARGETS, DESCRIPTORS) or not self.has_target(path.stem)
+        ]
+
+    def gather_features_params(self) -> Params:
+        """Return what makes the manifest of all features stale."""
+        return {"variant": self.settings.variant, "digest": self.features_digest}
+
+    def gather_targets_params(self) -> Params:
+        """Return the digests of the targets whose manifests have to be written."""
+        return {"digests": {name: self.target_digest(name) for name in self.ungathered}}
 
     def features_params(self, shard: str) -> Params:
         """Return what makes a shard's features stale."""
         raw = self.settings.raw_dtype if self.settings.save_raw else None
-        return {"shard": shard, "digest": self._features(self.shards[shard]), "raw": raw}
+        return {
+            "variant": self.settings.variant,
+            "shard": shard,
+            "digest": self._features(self.shards[shard]),
+            "raw": raw,
+        }
 
     def targets_params(self, shard: str) -> Params:
-        """Return what makes a shard's targets stale."""
-        return {"shard": shard, "digest": self._targets(self.shards[shard])}
+        """Return what makes a shard's targets stale: any target, whether it is probed or not."""
+        return {"shard": shard, "digest": self._targets(TARGETS, self.shards[shard])}
 
     @cached_property
-    def _probing(self) -> Params:
+    def _folds(self) -> Params:
         return {
-            "stage": stages.PROBING,
+            "rows": self.settings.rows,
             "works": fingerprint({r.recording_id: r.work_id for r in self.recordings}),
             "n_folds": self.settings.n_folds,
-            "alphas": list(self.settings.alphas),
+        }
+
+    def decomposition_params(self, source: str, layer: int) -> Params:
+        """Return what makes a layer's decompositions stale, besides the manifest."""
+        return {
+            "stage": stages.DECOMPOSITION,
+            "source": source,
+            "layer": layer,
+            **self._folds,
         }
 
     def probing_params(self, target: str) -> Params:
-        """Return what makes a probing result stale, besides the manifests."""
-        return {"target": target, **self._probing}
+        """Return what makes a probing result stale, besides the manifest and decompositions."""
+        return {
+            "stage": stages.PROBING,
+            "target": target,
+            "alphas": list(self.settings.alphas),
+            "sources": list(self.settings.sources),
+            **self._folds,
+        }
+
+    def question_params(self, question: str) -> Params:
+        """Return what makes an answer stale, besides the probing results and decompositions."""
+        return {
+            "stage": stages.QUESTIONS,
+            "question": question,
+            "targets": list(self.settings.targets),
+            "sources": list(self.settings.sources),
+        }
+
+    def tracking_params(self) -> Params:
+        """Return where probing results are logged to, besides themselves."""
+        return {
+            "uri": self.settings.tracking_uri,
+            "experiment": self.settings.tracking_experiment,
+        }
+
+    @cached_property
+    def aspect_targets(self) -> tuple[str, ...]:
+        """The targets that are probed and serve an aspect; others change no aspect."""
+        used = {target for aspect in ASPECT_REGISTRY.values() for target in aspect.targets}
+        return tuple(target for target in self.settings.targets if target in used)
 
     def aspects_params(self) -> Params:
         """Return what makes the aspect map stale, besides the probing results."""
         return {
             "stage": stages.ASPECTS,
             "min_r2": self.settings.min_r2,
-            "targets": list(self.settings.targets),
+            "targets": list(self.aspect_targets),
         }
 
     def index_params(self, kind: str) -> Params:
@@ -206,6 +310,17 @@ class Plan:
             "destination": self.settings.destination,
             "kinds": list(INDEX_KINDS),
         }
+
+
+def _holds(manifest: Path, digest: str) -> bool:
+    try:
+        return bool(read_json(manifest)["digest"] == digest)
+    except (StorageError, KeyError, TypeError):
+        return False
+
+
+def _version(target: str) -> int:
+    return 1 if target == DESCRIPTORS else TARGETS[target].version
 
 
 def _folder_hash(folder: Path, models: Path) -> str:

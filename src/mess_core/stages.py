@@ -5,13 +5,28 @@ in its params, and every stored array's fingerprint contains it. A golden test p
 the output changed and the number did not.
 """
 
-__all__ = ["ASPECTS", "DEMO", "FEATURES", "INDEX", "PROBING", "PUBLISH", "RECORDINGS", "TARGETS"]
+__all__ = [
+    "ASPECTS",
+    "DECOMPOSITION",
+    "DEMO",
+    "FEATURES",
+    "INDEX",
+    "PROBING",
+    "PUBLISH",
+    "QUESTIONS",
+    "RECORDINGS",
+    "TARGETS",
+    "UNTRAINED",
+]
 
 DEMO = 1
-RECORDINGS = 2
+RECORDINGS = 3
+UNTRAINED = 1
 FEATURES = 2
-TARGETS = 1
-PROBING = 1
-ASPECTS = 1
+TARGETS = 2
+PROBING = 2
+DECOMPOSITION = 1
+ASPECTS = 2
+QUESTIONS = 1
 INDEX = 1
 PUBLISH = 1

@@ -25,10 +25,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder in which the workflow is run with one configuration."""
+    """A folder in which the workflow is run with one configuration and environment."""
 
     folder: Path
     config: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def data(self) -> Path:
@@ -52,7 +53,7 @@ class Workspace:
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
-            env={**os.environ, "PWD": str(self.folder)},
+            env={**os.environ, "PWD": str(self.folder), **self.environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,25 @@ import soundfile
 
 from mess_core.artifacts import load_latest
 from mess_core.layout import Layout
-from tests.workflow.conftest import Workspace
+from tests.extraction.checkpoints import write_checkpoint
+from tests.workflow.conftest import ROOT, Workspace
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 RATE = 24_000
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "dataset": "mine",
-    "encoder": "mess-demo-untrained",
+    "encoder": "model",
     "shards": 2,
     "targets": ["spectral_centroid", "onset_density"],
 }
-#: Every stage after features and targets.
-DOWNSTREAM = {"probing", "aspects", "layer_map", "index", "publish"}
-FEATURES, TARGETS = {"features_0", "features_1"}, {"targets_0", "targets_1"}
+#: What follows from probing, and all that follows from features or targets.
+ANSWERS = {"aspects", "question", "index", "publish"}
+DOWNSTREAM = {"decomposition", "probing"} | ANSWERS
+FEATURES = {f"features_{twin}{shard}" for twin in ("", "untrained_") for shard in (0, 1)}
+TARGETS = {"targets_0", "targets_1"}
+GATHER_FEATURES = {"gather_features", "gather_features_untrained"}
+GATHER = {*GATHER_FEATURES, "gather_targets"}
 
 
 def write(path: Path, frequency: float) -> None:
@@ -37,6 +43,7 @@ def write(path: Path, frequency: float) -> None:
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = Workspace(tmp_path_factory.mktemp("stale"), CONFIG)
+    write_checkpoint(workspace.folder / "model")
     for work in range(3):
         for take in range(4):
             name = f"work{work}/take{take}.wav"
@@ -60,8 +67,12 @@ def run(workspace: Workspace, **changes: Any) -> tuple[set[str], list[str]]:
     assert outcome.status == 0, outcome.output[-3000:]
     clean = workspace.snakemake("--dry-run")
     assert "Nothing to be done" in clean.output, clean.output[-3000:]
-    ran = set(re.findall(r"Finished jobid: \d+ \(Rule: (\w+)\)", outcome.output)) - {"all"}
+    ran = set(rules_that_ran(outcome.output)) - {"all"}
     return ran, sorted(stored(workspace) - before)
+
+
+def rules_that_ran(output: str) -> Counter[str]:
+    return Counter(re.findall(r"Finished jobid: \d+ \(Rule: (\w+)\)", output))
 
 
 def stored(workspace: Workspace) -> set[str]:
@@ -87,10 +98,10 @@ def test_one_recording_more_is_computed_alone_and_then_one_less(workspace: Works
     write(new, 500.0)
     scan(workspace)
     ran, computed = run(workspace)
-    assert ran == {"gather_features", "gather_targets", *DOWNSTREAM} | (ran & (FEATURES | TARGETS))
-    assert len(ran & FEATURES) == len(ran & TARGETS) == 1
-    # One recording: its segments, their mean, its targets.
-    assert [name.split()[0] for name in computed] == ["features", "features", "targets"]
+    assert ran == GATHER | DOWNSTREAM | (ran & (FEATURES | TARGETS))
+    assert (len(ran & FEATURES), len(ran & TARGETS)) == (2, 1)
+    # One recording: its segments and their mean, twice, and its targets.
+    assert [name.split()[0] for name in computed] == ["features"] * 4 + ["targets"]
     assert "work2__new" in recordings_in_index(workspace)
 
     new.unlink()
@@ -108,7 +119,7 @@ def test_other_audio_under_the_same_name_is_computed_alone(workspace: Workspace)
     scan(workspace)
     ran, computed = run(workspace)
     assert ran >= DOWNSTREAM
-    assert len(computed) == 3
+    assert len(computed) == 5
     path.write_bytes(old)
     scan(workspace)
     ran, computed = run(workspace)
@@ -118,11 +129,13 @@ def test_other_audio_under_the_same_name_is_computed_alone(workspace: Workspace)
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"overlap": 0.25}, FEATURES | {"gather_features"} | DOWNSTREAM),
-        ({"precision": "float32"}, FEATURES | {"gather_features"} | DOWNSTREAM),
-        ({"window_s": 4.0}, FEATURES | {"gather_features"} | DOWNSTREAM),
+        ({"overlap": 0.25}, FEATURES | TARGETS | GATHER | DOWNSTREAM),
+        ({"precision": "float32"}, FEATURES | GATHER_FEATURES | DOWNSTREAM),
+        ({"window_s": 4.0}, FEATURES | TARGETS | GATHER | DOWNSTREAM),
         ({"probing": {"n_folds": 3}}, DOWNSTREAM),
-        ({"aspects": {"min_r2": 0.2}}, DOWNSTREAM - {"probing"}),
+        ({"probing": {"rows": "recordings"}}, DOWNSTREAM),
+        ({"probing": {"alphas": [1.0, 100.0]}}, DOWNSTREAM - {"decomposition"}),
+        ({"aspects": {"min_r2": 0.2}}, ANSWERS),
         ({"publish": {"destination": "elsewhere"}}, {"publish"}),
         ({"device": "cpu", "batch_size": 2}, set()),
     ],
@@ -180,7 +193,33 @@ def test_deleted_results_come_back(workspace: Workspace) -> None:
     assert run(workspace) == ({"index", "publish"}, [])
     layout.probe("onset_density").unlink()
     ran, computed = run(workspace)
-    assert (ran, computed) == (DOWNSTREAM, [])
+    assert (ran, computed) == (DOWNSTREAM - {"decomposition"}, [])
+    shutil.rmtree(layout.decomposition("encoder", 1))
+    assert run(workspace) == (DOWNSTREAM, [])
+
+
+def test_a_new_target_runs_its_own_jobs_only(workspace: Workspace, tmp_path: Path) -> None:
+    """With a registry line and a function more, in a copy of the package."""
+    shutil.copytree(ROOT / "src" / "mess_core", tmp_path / "mess_core")
+    package = tmp_path / "mess_core" / "targets"
+    with (package / "registry.py").open("a") as file:
+        file.write(
+            '\nTARGETS["loudest"] = TargetSpec('
+            '"loudest", "timbre", "scalar", "audio", "dBFS", "the loudest moment")\n'
+        )
+    with (package / "timbre.py").open("a") as file:
+        file.write("\n\ndef loudest(loudness):\n    return float(np.nanmax(loudness))\n")
+    config = {**CONFIG, "targets": [*CONFIG["targets"], "loudest"]}
+    changed = replace(workspace, config=config, environment={"PYTHONPATH": str(tmp_path)})
+    outcome = changed.snakemake()
+    assert outcome.status == 0, outcome.output[-3000:]
+    ran = rules_that_ran(outcome.output)
+    assert set(ran) == TARGETS | {"gather_targets", "probing", "question", "all"}
+    assert ran["probing"] == 1
+    assert Layout(workspace.data, "mine").probe("loudest").exists()
+    assert "Nothing to be done" in changed.snakemake("--dry-run").output
+    ran_again, computed = run(workspace)
+    assert (ran_again, computed) == (TARGETS | {"question"}, [])
 
 
 def test_a_deleted_table_comes_back(workspace: Workspace) -> None:

@@ -10,10 +10,15 @@ import yaml
 from mess_core import stages
 from mess_core.config import Settings, check_keys
 from mess_core.errors import MessError
-from mess_core.layout import INDEX_KINDS
+from mess_core.layout import (
+    DESCRIPTORS,
+    ENCODER,
+    INDEX_KINDS,
+    QUESTIONS,
+    UNTRAINED,
+)
 from mess_core.planning import Plan
 from mess_core.recordings import judge, problem_lines, read_recordings
-from mess_core.targets.registry import scalar_targets
 
 
 def read_settings():
@@ -77,25 +82,73 @@ def strings(paths):
     return [str(path) for path in paths]
 
 
-def shard_receipts(kind):
-    return strings(SETTINGS.layout.receipt(kind, shard) for shard in PLAN.shards)
+def variant_name(rule, plan, *shard):
+    """Return a rule's name for the encoder's features or for those of its untrained twin."""
+    return "_".join(filter(None, (rule, plan.settings.variant, *shard)))
 
 
-def all_files(kind):
-    files = PLAN.feature_files if kind == "features" else PLAN.target_files
-    return [str(path) for shard in PLAN.shards for path in files(shard)]
+def models_made_here(plan):
+    return [plan.settings.encoder] if plan.original else []
+
+
+def shard_receipts(plan, kind):
+    return strings(plan.settings.layout.receipt(kind, shard) for shard in plan.shards)
+
+
+def all_features(plan):
+    return [str(path) for shard in plan.shards for path in plan.feature_files(shard)]
+
+
+def all_targets():
+    return [str(path) for shard in PLAN.shards for path in PLAN.target_files(shard)]
+
+
+def all_decompositions():
+    return strings(
+        SETTINGS.layout.decomposition(source, layer)
+        for source in SETTINGS.sources
+        for layer in PLAN.layers(source)
+    )
+
+
+def probes(targets):
+    return strings(SETTINGS.layout.probe(target) for target in targets)
+
+
+def all_answers():
+    return strings(
+        SETTINGS.layout.answer(question, suffix)
+        for question in QUESTIONS
+        for suffix in (".tsv", ".png")
+    )
 
 
 def results():
     """Return every result that users rely on, but for what the last rules make."""
-    probes = [SETTINGS.layout.probe(target) for target in SETTINGS.targets]
-    indices = [SETTINGS.layout.index(kind) for kind in INDEX_KINDS]
-    files = [*all_files("features"), *all_files("targets")]
-    return [*files, *strings([*probes, SETTINGS.layout.aspects, *indices])]
+    indices = strings(SETTINGS.layout.index(kind) for kind in INDEX_KINDS)
+    tracked = strings([SETTINGS.layout.tracked] if SETTINGS.tracking_uri else [])
+    files = [*all_features(PLAN), *all_targets(), *probes(SETTINGS.targets), *all_answers()]
+    return [*files, str(SETTINGS.layout.aspects), *indices, *tracked]
+
+
+def decomposition_manifest(wildcards):
+    """Return what shows that the rows of a layer are there."""
+    if wildcards.source == DESCRIPTORS:
+        return str(SETTINGS.layout.target_manifest(DESCRIPTORS))
+    plan = PLAN if wildcards.source == ENCODER else PLAN.untrained
+    return str(plan.settings.layout.features_manifest)
+
+
+def decomposition_params(wildcards):
+    return PLAN.decomposition_params(wildcards.source, int(wildcards.layer))
 
 
 def probing_params(wildcards):
     return PLAN.probing_params(wildcards.target)
+
+
+def question_params(wildcards):
+    return PLAN.question_params(wildcards.question)
 
 
 def index_params(wildcards):

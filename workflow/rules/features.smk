@@ -1,58 +1,84 @@
-# One rule per shard: its files are known when the table is, `update` keeps those that are there, and
-# the model is loaded once for all of them.
-for shard in PLAN.shards:
+if UNTRAINED in SETTINGS.baselines:
 
-    rule:
-        name:
-            f"features_{shard}"
-        input:
-            table=ancient(SETTINGS.layout.table),
+    rule untrained:
         output:
-            update(strings(PLAN.feature_files(shard))),
-            receipt=SETTINGS.layout.receipt("features", shard),
+            directory(PLAN.untrained.settings.encoder),
         log:
-            log_file("features", shard),
+            log_file("untrained"),
         benchmark:
-            benchmark_file("features", shard)
+            benchmark_file("untrained")
         conda:
             "../../envs/gpu.yaml"
-        threads: 8
-        resources:
-            gpu=gpu_count,
-            mem_mb=more_memory(5000),
-            runtime=more_time(120),
-        params:
-            cfg=PLAN.features_params(shard),
-        message:
-            "MERT features of shard {params.cfg[shard]}"
-        script:
-            "../scripts/features.py"
-
-
-# The one place where shards come together; what follows depends on the manifest alone. When the
-# manifest is that of this plan it is a plain file without a rule: a shard may then run to repair a
-# file, and nothing that follows has to.
-if not PLAN.is_gathered("features"):
-
-    rule gather_features:
-        input:
-            files=ancient(all_files("features")),
-            receipts=shard_receipts("features"),
-        output:
-            SETTINGS.layout.manifest("features"),
-        log:
-            log_file("gather_features"),
-        benchmark:
-            benchmark_file("gather_features")
-        conda:
-            "../../envs/search.yaml"
         threads: 1
         resources:
-            mem_mb=more_memory(1000),
+            mem_mb=more_memory(3000),
             runtime=more_time(10),
         params:
-            cfg=PLAN.gathering_params("features"),
+            cfg=PLAN.untrained_params(),
         message:
-            "Gathering the MERT features of all shards"
+            "Making an untrained encoder of the same shape"
         script:
-            "../scripts/gather.py"
+            "../scripts/untrained.py"
+
+
+# One rule per shard: its files are known when the table is, `update` keeps those that are there, and
+# the model is loaded once for all of them.
+for plan in PLAN.extractions:
+    for shard in plan.shards:
+
+        rule:
+            name:
+                variant_name("features", plan, shard)
+            input:
+                table=ancient(SETTINGS.layout.table),
+                model=ancient(models_made_here(plan)),
+            output:
+                update(strings(plan.feature_files(shard))),
+                receipt=plan.settings.layout.receipt("features", shard),
+            log:
+                log_file(variant_name("features", plan), shard),
+            benchmark:
+                benchmark_file(variant_name("features", plan), shard)
+            conda:
+                "../../envs/gpu.yaml"
+            threads: 8
+            resources:
+                gpu=gpu_count,
+                mem_mb=more_memory(5000),
+                runtime=more_time(120),
+            params:
+                cfg=plan.features_params(shard),
+            message:
+                "MERT features of shard {params.cfg[shard]} {params.cfg[variant]}"
+            script:
+                "../scripts/features.py"
+
+    # The one place where shards come together; what follows depends on the manifest alone. When the
+    # manifest is that of this plan it is a plain file without a rule: a shard may then run to repair
+    # a file, and nothing that follows has to.
+    if not plan.has_features:
+
+        rule:
+            name:
+                variant_name("gather_features", plan)
+            input:
+                files=ancient(all_features(plan)),
+                receipts=shard_receipts(plan, "features"),
+            output:
+                plan.settings.layout.features_manifest,
+            log:
+                log_file(variant_name("gather_features", plan)),
+            benchmark:
+                benchmark_file(variant_name("gather_features", plan))
+            conda:
+                "../../envs/search.yaml"
+            threads: 1
+            resources:
+                mem_mb=more_memory(1000),
+                runtime=more_time(10),
+            params:
+                cfg=plan.gather_features_params(),
+            message:
+                "Gathering the MERT features of all shards"
+            script:
+                "../scripts/gather_features.py"

@@ -1,7 +1,7 @@
 rule index:
     input:
         aspects=SETTINGS.layout.aspects,
-        features=SETTINGS.layout.manifest("features"),
+        features=SETTINGS.layout.features_manifest,
     output:
         directory(SETTINGS.layout.index("{kind}")),
     log:

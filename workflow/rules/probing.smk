@@ -1,7 +1,34 @@
+# What depends on the features alone, once for all targets: a new target decomposes nothing again.
+rule decomposition:
+    input:
+        decomposition_manifest,
+    output:
+        directory(SETTINGS.layout.decomposition("{source}", "{layer}")),
+    log:
+        log_file("decomposition", "{source}", "{layer}"),
+    benchmark:
+        benchmark_file("decomposition", "{source}", "{layer}")
+    wildcard_constraints:
+        source="|".join(SETTINGS.sources),
+        layer=r"\d+",
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=more_memory(4000),
+        runtime=more_time(30),
+    params:
+        cfg=decomposition_params,
+    message:
+        "Decomposing layer {wildcards.layer} of {wildcards.source}"
+    script:
+        "../scripts/decomposition.py"
+
+
 rule probing:
     input:
-        features=SETTINGS.layout.manifest("features"),
-        targets=SETTINGS.layout.manifest("targets"),
+        target=SETTINGS.layout.target_manifest("{target}"),
+        layers=all_decompositions(),
     output:
         SETTINGS.layout.probe("{target}"),
     log:
@@ -9,12 +36,12 @@ rule probing:
     benchmark:
         benchmark_file("probing", "{target}")
     wildcard_constraints:
-        target="|".join(scalar_targets()),
+        target="|".join(SETTINGS.targets),
     conda:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=more_memory(2000),
+        mem_mb=more_memory(4000),
         runtime=more_time(30),
     params:
         cfg=probing_params,
@@ -22,3 +49,65 @@ rule probing:
         "Probing all layers for {wildcards.target}"
     script:
         "../scripts/probing.py"
+
+
+# The research questions: which layer knows what, how stable that is, which aspects can be told
+# apart, and whether the encoder has collapsed. Each ends in a table and a picture.
+rule question:
+    input:
+        probes=probes(SETTINGS.targets),
+        layers=all_decompositions(),
+        aspects=SETTINGS.layout.aspects,
+    output:
+        table=SETTINGS.layout.answer("{question}", ".tsv"),
+        picture=report(
+            SETTINGS.layout.answer("{question}", ".png"),
+            caption="../report/{question}.rst",
+            category="Probing",
+            subcategory="{question}",
+        ),
+    log:
+        log_file("question", "{question}"),
+    benchmark:
+        benchmark_file("question", "{question}")
+    wildcard_constraints:
+        question="|".join(QUESTIONS),
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=more_memory(4000),
+        runtime=more_time(60),
+    params:
+        cfg=question_params,
+    message:
+        "Answering: {wildcards.question}"
+    script:
+        "../scripts/question.py"
+
+
+if SETTINGS.tracking_uri:
+
+    rule track:
+        input:
+            probes=probes(SETTINGS.targets),
+            aspects=SETTINGS.layout.aspects,
+            answers=all_answers(),
+        output:
+            SETTINGS.layout.tracked,
+        log:
+            log_file("track"),
+        benchmark:
+            benchmark_file("track")
+        conda:
+            "../../envs/analysis.yaml"
+        threads: 1
+        resources:
+            mem_mb=more_memory(1000),
+            runtime=more_time(30),
+        params:
+            cfg=PLAN.tracking_params(),
+        message:
+            "Logging probing results to MLflow"
+        script:
+            "../scripts/track.py"

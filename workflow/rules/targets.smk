@@ -26,17 +26,16 @@ for shard in PLAN.shards:
             "../scripts/targets.py"
 
 
-# The one place where shards come together; what follows depends on the manifest alone. When the
-# manifest is that of this plan it is a plain file without a rule: a shard may then run to repair a
-# file, and nothing that follows has to.
-if not PLAN.is_gathered("targets"):
+# Where shards come together: one small manifest per target, so that a new target runs its own
+# probe only. A manifest that is that of this plan is a plain file without a rule.
+if PLAN.ungathered:
 
     rule gather_targets:
         input:
-            files=ancient(all_files("targets")),
-            receipts=shard_receipts("targets"),
+            files=ancient(all_targets()),
+            receipts=shard_receipts(PLAN, "targets"),
         output:
-            SETTINGS.layout.manifest("targets"),
+            strings(SETTINGS.layout.target_manifest(name) for name in PLAN.ungathered),
         log:
             log_file("gather_targets"),
         benchmark:
@@ -48,8 +47,8 @@ if not PLAN.is_gathered("targets"):
             mem_mb=more_memory(1000),
             runtime=more_time(10),
         params:
-            cfg=PLAN.gathering_params("targets"),
+            cfg=PLAN.gather_targets_params(),
         message:
             "Gathering the proxy targets of all shards"
         script:
-            "../scripts/gather.py"
+            "../scripts/gather_targets.py"

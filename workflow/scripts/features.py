@@ -4,4 +4,5 @@ from mess_core import jobs
 from mess_core.snakejob import job
 
 with job(snakemake) as settings:
-    jobs.extract_shard(settings, snakemake.params.cfg["shard"], threads=snakemake.threads)
+    cfg = snakemake.params.cfg
+    jobs.extract_shard(settings, cfg["shard"], variant=cfg["variant"], threads=snakemake.threads)

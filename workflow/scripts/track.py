@@ -1,7 +1,7 @@
-"""Draw what every layer knows."""
+"""Log probing results to MLflow."""
 
 from mess_core import jobs
 from mess_core.snakejob import job
 
 with job(snakemake) as settings:
-    jobs.draw_layer_map(settings)
+    jobs.track(settings)

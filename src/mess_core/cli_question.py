@@ -1,0 +1,109 @@
+"""``mess question``: what probing answered, as a table on the terminal."""
+
+__all__ = ["add_parser", "run"]
+
+import argparse
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mess_core.errors import StorageError
+from mess_core.layout import QUESTIONS, Layout
+
+#: What each question asks, and the columns of its table that fit a terminal.
+_SHOWN = {
+    "layers": (
+        "Which layer encodes a target best, and which others may be as good?",
+        "target best_layer best_layers r2 r2_within interval_lo interval_hi p "
+        "untrained_r2_within descriptors_r2_within",
+    ),
+    "stability": (
+        "How stable are R2 and the ranking of the layers over folds?",
+        "target best_layer r2 r2_std r2_min kendall_w kendall_p agreement",
+    ),
+    "separability": (
+        "Which aspects can be told apart: what is left of one when the other is erased?",
+        "aspect erased layer r2_within r2_within_erased retained angle rank_correlation verdict",
+    ),
+    "collapse": (
+        "Do the rows fill their space, and keep the recordings of a work apart?",
+        "source layer rankme within_work within_work_standardised cka_untrained cka_descriptors",
+    ),
+}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``question`` to the command line.
+
+    Parameters
+    ----------
+    subparsers : argparse subparsers action
+        From ``ArgumentParser.add_subparsers``.
+    """
+    parser = subparsers.add_parser(
+        "question",
+        help="show what probing found: layers, stability, separability, collapse",
+        description="Show the table that answers a research question. "
+        + " ".join(f"{name}: {asked}" for name, (asked, _) in _SHOWN.items()),
+    )
+    parser.add_argument("question", choices=QUESTIONS)
+    parser.add_argument("--dataset", default="demo", help="default: %(default)s")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="default: %(default)s")
+    parser.add_argument("--all", action="store_true", help="all columns, tab-separated")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table of a question.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        What `add_parser` defines.
+
+    Returns
+    -------
+    int
+        0.
+
+    Raises
+    ------
+    StorageError
+        If the workflow has not answered it yet.
+    """
+    layout = Layout(args.data, args.dataset)
+    path = layout.answer(args.question, ".tsv")
+    if not path.is_file():
+        raise StorageError(
+            f"{path} does not exist; make it with `snakemake {path} --config "
+            f"dataset={args.dataset}`"
+        )
+    text = path.read_text(encoding="utf-8")
+    if args.all:
+        sys.stdout.write(text)
+        return 0
+    asked, columns = _SHOWN[args.question]
+    rows = list(csv.DictReader(text.splitlines(), delimiter="\t"))
+    there = [name for name in columns.split() if rows and name in rows[0]]
+    print("\n".join([asked, "", *_aligned(rows, there)]))
+    print(f"\nall columns: {path}\npicture: {layout.answer(args.question, '.png')}")
+    return 0
+
+
+def _aligned(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> list[str]:
+    table = [list(columns), *([_short(row[name]) for name in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in table
+    ]
+
+
+def _short(cell: str) -> str:
+    """Return a number with three decimals; text as it is, nothing as a dash."""
+    try:
+        return cell if cell.lstrip("-").isdigit() else f"{float(cell):.3f}"
+    except ValueError:
+        return cell or "-"
