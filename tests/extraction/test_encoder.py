@@ -91,9 +91,6 @@ def test_all_forms_are_converted_exactly(
     assert max(compare(encoder.hidden_states(windows), expected).error) <= 1e-4
 
 
-# Not understood yet: at this size OpenVINO now and then computes something else. The comparison
-# noticed whenever it was seen; windows after the try-out are not compared.
-@pytest.mark.xfail(strict=False, reason="OpenVINO fails now and then at the full shape; issue 3")
 @pytest.mark.slow
 def test_the_full_shape_is_exact_in_float32_and_close_in_bfloat16(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "full", base=MERT_95M, scale=None)
