@@ -257,3 +257,12 @@ def test_a_work_in_two_folds_is_refused() -> None:
             WORKS,
             np.arange(N) % 5 + np.arange(N) // 300,
         )
+
+
+def test_an_angle_is_of_the_folds_in_which_both_vary() -> None:
+    a, b, *_ = latents(4).T
+    alone = np.where(np.isin(WORKS, WORKS[:1]), b, 0.0)
+    pair = separate(features(a, alone), a, alone)
+    # The one fold in which all of it is held out leaves a probe that reads nothing.
+    assert 0 <= pair["angle"] <= 90
+    assert not principal_angles(np.zeros((4, 1)), np.ones((4, 1))).size

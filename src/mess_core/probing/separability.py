@@ -210,12 +210,12 @@ def principal_angles(A: Floats, B: Floats) -> Floats:
     Parameters
     ----------
     A, B : ndarray [shape=(D, p)], [shape=(D, q)]
-        Directions as columns, linearly independent.
+        Directions as columns.
 
     Returns
     -------
     ndarray of float64 [shape=(min(p, q),)]
-        Degrees from 0 to 90, the smallest first.
+        Degrees from 0 to 90, the smallest first; fewer where columns are zero or depend on others.
     """
     from scipy.linalg import subspace_angles
 
@@ -299,15 +299,16 @@ def _predict(
     folds: npt.NDArray[np.int64],
     trainings: Sequence[RidgeDecomposition],
     penalties: Sequence[float],
-) -> tuple[Floats, list[float]]:
+) -> tuple[Floats, list[float | None]]:
     """Predict held-out rows before and after erasing each concept.
 
     Returns
     -------
     predicted : ndarray [shape=(1 + len(Zs), m, q)]
         First with nothing erased.
-    angles : list of float
-        The smallest principal angle with each concept's probe, degrees.
+    angles : list of float or None
+        The smallest principal angle with each concept's probe, degrees, mean of the folds in which
+        both vary.
     """
     predicted = np.empty((1 + len(Zs), *Y.shape))
     angles = np.empty((len(trainings), len(Zs)))
@@ -328,7 +329,12 @@ def _predict(
             _smallest_angle(training.values, target, concept, penalties[0], penalty)
             for concept, penalty in zip(concepts, penalties[1:], strict=True)
         ]
-    return predicted, [float(angle) for angle in angles.mean(axis=0)]
+    known = np.isfinite(angles)
+    sums = np.where(known, angles, 0).sum(axis=0)
+    return predicted, [
+        float(total / count) if count else None
+        for total, count in zip(sums, known.sum(axis=0), strict=True)
+    ]
 
 
 def _probes(
@@ -385,11 +391,15 @@ def _erased_ridge(
 def _smallest_angle(
     values: Floats, target: Floats, concept: Floats, penalty: float, other_penalty: float
 ) -> float:
-    """Return the angle between what two probes read from the training rows, degrees."""
+    """Return the angle between what two probes read from the training rows, degrees.
+
+    NaN where a probe reads nothing: its targets do not vary in the training rows.
+    """
     spread = np.sqrt(values)[:, np.newaxis]
     own = spread * target / (values + penalty)[:, np.newaxis]
     others = spread * concept / (values + other_penalty)[:, np.newaxis]
-    return float(principal_angles(own, others)[0])
+    angles = principal_angles(own, others)
+    return float(angles[0]) if len(angles) else np.nan
 
 
 class _Judge:
