@@ -52,7 +52,7 @@ format: $(READY)  ## rewrite the code in the common format
 
 # Not what is costly to get again: audio and models of your own.
 RESULTS := metadata embeddings proxy_targets probing indices published reports cache benchmarks \
-  audio/demo models/openvino models/locks models/mess-demo-untrained
+  audio/demo models/openvino models/locks models/*-untrained
 
 clean:  ## remove all results and Snakemake's state, not .venv, your audio or fetched models
 	rm -rf logs .snakemake $(addprefix data/,$(RESULTS))
