@@ -88,7 +88,8 @@ def play(path: Path, how: Playing, seed: int = 0) -> Path:
 def expression(path: Path) -> dict[str, float]:
     computed = MidiExpressionTargets().compute(path)
     assert set(computed) == {"expression"}
-    return {name: float(value) for name, value in computed["expression"].items()}
+    values = computed["expression"].items()
+    return {name: float(value) for name, value in values if not value.ndim}
 
 
 def measured(folder: Path, how: Playing, seed: int = 0) -> dict[str, float]:
@@ -220,7 +221,8 @@ def test_one_chord_has_velocity_but_no_tempo(tmp_path: Path) -> None:
 
 def test_all_registered_fields_are_there(tmp_path: Path) -> None:
     expected = {name for name, spec in TARGETS.items() if spec.source == "midi"}
-    assert set(measured(tmp_path, Playing())) == expected
+    path = play(tmp_path / "playing.mid", Playing())
+    assert set(MidiExpressionTargets().compute(path)["expression"]) == expected
 
 
 def test_drums_do_not_count(tmp_path: Path) -> None:

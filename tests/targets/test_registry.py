@@ -134,7 +134,7 @@ def test_the_table_in_the_docs_is_that_of_the_registry() -> None:
 def test_the_example_of_adding_a_target_works(monkeypatch: pytest.MonkeyPatch) -> None:
     """The documented function and line, put where the page says, give a target everywhere."""
     page = (DOCS / "adding-a-target.md").read_text()
-    function, line = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    function, line = re.findall(r"```(?:python|text)\n(.*?)```", page, re.DOTALL)
     names = dict(vars(phrasing))
     exec(function, names)
     (spec,) = eval(line.strip().removesuffix(","), vars(registry))

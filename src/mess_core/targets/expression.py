@@ -1,23 +1,37 @@
 """Expression: how a score is played, read from the performance's MIDI.
 
-* `rubato`: the extent of the shaping of tempo: standard deviation over time of the log local tempo,
-  smoothed over half a second. 0.1 means that the tempo is mostly within 10 % of its mean. Note
-  values are removed by tracking the pulse (`mess_core.targets.pulse`); chord spread and melody lead
-  hardly count, and neither does the tempo itself.
-* `tempo_variability`: unsteadiness at every time scale, from single beats to the whole: standard
-  deviation over mean of the local tempo, smoothed over 0.1 s. Contains rubato.
-* `onset_timing_std`: how far single notes lie from the flexible pulse: inaccuracy, chord spread,
-  melody lead. Half the central 68 % of the deviations, which is the standard deviation of normal
-  ones, so that a misread fermata does not count.
+Spreads of timing are robust: half the central 68 %, which is the standard deviation of normal
+values. A fermata, a pause or a misread bar does not count.
+
+* `rubato`: the extent of the shaping of tempo: spread over time of the log local tempo, smoothed
+  over half a second. 0.1 means that the tempo is mostly within 10 % of its median. Beats are
+  annotated or tracked (`mess_core.targets.pulse`), so that note values do not count; chord spread
+  and melody lead hardly do, and neither does the tempo itself.
+* `tempo_variability`: unsteadiness from beat to beat as well: spread of the log beat periods.
+  Contains rubato.
+* `rubato_ioi_ratio`: what is often published as rubato, kept for comparison: standard deviation of
+  the ratios of consecutive inter-onset intervals, each over the one before. A quaver after a
+  crotchet gives 0.5 and a spread chord gives several: it measures note values and chord spread.
+* `performed_tempo_curve`: the shaped tempo over time, BPM. The metrical level of tracked beats is
+  taken to be the one with a median of 70 to 140 BPM over the whole performance.
+* `onset_timing_std`: how far notes on the beat lie from where a smooth tempo has them: inaccuracy,
+  chord spread, melody lead.
 * `articulation_ratio`: *legato*: time that a key is held over the time to the next note in its
   register, median over notes. Below 1 is detached, above 1 is overlapping.
+* `articulation_histogram`: how these ratios are distributed, from *staccato* to overlapping.
 * `velocity_mean`, `velocity_std`, `velocity_range` (5th to 95th percentile): loudness of touch.
+
+Of a window of a performance they are the same measures of what the window holds, undefined where
+that is too little: fewer than 4 beat periods, fewer than 5 notes.
 """
 
 __all__ = [
+    "articulation_histogram",
     "articulation_ratio",
     "onset_timing_std",
+    "performed_tempo_curve",
     "rubato",
+    "rubato_ioi_ratio",
     "tempo_variability",
     "velocity_mean",
     "velocity_range",
@@ -27,108 +41,152 @@ __all__ = [
 import numpy as np
 import numpy.typing as npt
 
+from mess_core.targets.curves import to_curve
+from mess_core.targets.registry import CURVE_FRAMES
+
 Float = npt.NDArray[np.float64]
 
 #: Fewer notes define no statistics of a performance.
 MIN_NOTES = 5
 
-#: Notes at most this far apart in pitch are taken to be of one voice, semitones (a fifth).
-VOICE_SEMITONES = 7
-
-#: What is further away in time is a new beginning, s.
-MAX_INTERVAL_S = 3.0
+#: Fewer beat periods define no tempo that could vary.
+MIN_PERIODS = 4
 
 #: Quantiles of the central 68 %, which lie one standard deviation either side in a normal one.
 CENTRAL = (15.87, 84.13)
 
+#: Borders of the histogram of key-overlap ratios: half octaves from 1/8 to 8. What lies outside is
+#: counted in the outer bins.
+OVERLAP_EDGES = 2.0 ** np.linspace(-3, 3, 13)
 
-def rubato(shaped_tempo: Float) -> float:
-    """Return the standard deviation of log tempo over time.
+
+def rubato(shaped_tempo: Float, beat_periods: Float) -> float:
+    """Return the spread of log tempo over time.
 
     Parameters
     ----------
     shaped_tempo : ndarray [shape=(n,)]
         Log local tempo, equally spaced in time.
+    beat_periods : ndarray [shape=(m,)]
+        Seconds per beat.
 
     Returns
     -------
     float
-        At least 0, in natural log units (about relative change); NaN without a pulse (fewer than 8
-        onsets).
+        At least 0, in natural log units (about relative change); NaN with fewer than 4 periods.
     """
-    return float(shaped_tempo.std()) if len(shaped_tempo) else np.nan
+    enough = len(beat_periods) >= MIN_PERIODS and len(shaped_tempo) > 0
+    return _spread(shaped_tempo) if enough else np.nan
 
 
-def tempo_variability(beat_tempo: Float) -> float:
-    """Return the coefficient of variation of tempo over time.
+def tempo_variability(beat_periods: Float) -> float:
+    """Return the spread of the log beat periods.
 
     Parameters
     ----------
-    beat_tempo : ndarray [shape=(n,)]
-        Log local tempo, equally spaced in time.
+    beat_periods : ndarray [shape=(n,)]
+        Seconds per beat.
 
     Returns
     -------
     float
-        At least 0; NaN without a pulse (fewer than 8 onsets).
+        At least 0, in natural log units; NaN with fewer than 4 periods.
     """
-    speed = np.exp(beat_tempo)
-    return float(speed.std() / speed.mean()) if len(speed) else np.nan
+    return _spread(np.log(beat_periods)) if len(beat_periods) >= MIN_PERIODS else np.nan
+
+
+def rubato_ioi_ratio(onsets: Float) -> float:
+    """Return the standard deviation of the ratios of consecutive inter-onset intervals.
+
+    Parameters
+    ----------
+    onsets : ndarray [shape=(n,)]
+        Seconds, not decreasing; exactly simultaneous ones count once.
+
+    Returns
+    -------
+    float
+        At least 0; NaN with fewer than 5 notes that begin at different times.
+    """
+    intervals = np.diff(np.unique(onsets))
+    if len(intervals) + 1 < MIN_NOTES:
+        return np.nan
+    return float((intervals[1:] / intervals[:-1]).std())
+
+
+def performed_tempo_curve(shaped_tempo: Float, beat_periods: Float) -> Float:
+    """Return the tempo over time.
+
+    Parameters
+    ----------
+    shaped_tempo : ndarray [shape=(n,)]
+        Log beats per second, equally spaced in time.
+    beat_periods : ndarray [shape=(m,)]
+        Seconds per beat.
+
+    Returns
+    -------
+    ndarray [shape=(64,)]
+        BPM, from the first beat to the last; NaN with fewer than 4 periods.
+    """
+    if len(beat_periods) < MIN_PERIODS or not len(shaped_tempo):
+        return np.full(CURVE_FRAMES, np.nan)
+    return to_curve(60 * np.exp(shaped_tempo))
 
 
 def onset_timing_std(deviations: Float) -> float:
-    """Return the robust standard deviation of notes around the flexible pulse.
+    """Return the spread of notes around the flexible pulse.
 
     Parameters
     ----------
     deviations : ndarray [shape=(n,)]
-        Seconds by which each note is late.
+        Seconds by which each note is late, NaN where it is on no beat.
 
     Returns
     -------
     float
-        Seconds; NaN without a pulse (fewer than 8 onsets).
+        Seconds; NaN with fewer than 5 notes on beats.
     """
-    if not len(deviations):
-        return np.nan
-    low, high = np.percentile(deviations, CENTRAL)
-    return float(high - low) / 2
+    known = deviations[np.isfinite(deviations)]
+    return _spread(known) if len(known) >= MIN_NOTES else np.nan
 
 
-def articulation_ratio(
-    onsets: Float, releases: Float, pitches: Float, chords: npt.NDArray[np.int64]
-) -> float:
+def articulation_ratio(overlap_ratios: Float) -> float:
     """Return the median key-overlap ratio.
 
     Parameters
     ----------
-    onsets, releases : ndarray [shape=(n,)]
-        Seconds; onsets increase.
-    pitches : ndarray [shape=(n,)]
-        MIDI pitch.
-    chords : ndarray of int [shape=(n,)]
-        For each note the number of its chord, not decreasing.
+    overlap_ratios : ndarray [shape=(n,)]
+        Time each key is held over the time to its successor, NaN where it has none.
 
     Returns
     -------
     float
         Above 0; NaN with fewer than 5 notes that have a successor.
-
-    Notes
-    -----
-    A note's successor is the first note of a later chord within a fifth of its pitch. A repetition
-    of the same pitch is none: its key has to be released first, whatever the articulation.
     """
-    ratios = []
-    for i in range(len(onsets)):
-        later = np.searchsorted(chords, chords[i], side="right")
-        until = np.searchsorted(onsets, onsets[i] + MAX_INTERVAL_S, side="right")
-        distance = np.abs(pitches[later:until] - pitches[i])
-        near = np.flatnonzero(distance <= VOICE_SEMITONES)
-        if len(near) and distance[near[0]] > 0:
-            interval = onsets[later + near[0]] - onsets[i]
-            ratios.append((releases[i] - onsets[i]) / interval)
-    return float(np.median(ratios)) if len(ratios) >= MIN_NOTES else np.nan
+    known = overlap_ratios[np.isfinite(overlap_ratios)]
+    return float(np.median(known)) if len(known) >= MIN_NOTES else np.nan
+
+
+def articulation_histogram(overlap_ratios: Float) -> Float:
+    """Return how the key-overlap ratios are distributed.
+
+    Parameters
+    ----------
+    overlap_ratios : ndarray [shape=(n,)]
+        Time each key is held over the time to its successor, NaN where it has none.
+
+    Returns
+    -------
+    ndarray [shape=(12,)]
+        Share of the notes in each half octave from 1/8 to 8 (7th bin: 1 to 1.41), sum 1; NaN with
+        fewer than 5 notes that have a successor.
+    """
+    known = overlap_ratios[np.isfinite(overlap_ratios)]
+    if len(known) < MIN_NOTES:
+        return np.full(len(OVERLAP_EDGES) - 1, np.nan)
+    bins = np.searchsorted(OVERLAP_EDGES[1:-1], known, side="right")
+    return np.bincount(bins, minlength=len(OVERLAP_EDGES) - 1) / len(known)
 
 
 def velocity_mean(velocities: Float) -> float:
@@ -147,3 +205,9 @@ def velocity_range(velocities: Float) -> float:
         return np.nan
     soft, loud = np.percentile(velocities, (5, 95))
     return float(loud - soft)
+
+
+def _spread(values: Float) -> float:
+    """Return half the width of the central 68 %."""
+    low, high = np.percentile(values, CENTRAL)
+    return float(high - low) / 2

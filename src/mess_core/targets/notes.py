@@ -7,12 +7,15 @@ Onsets that belong to one chord are merged: each within 45 ms of the one before,
 Melody lead (20 to 30 ms, Goebl 2001) and spread chords are within that, trills and fast scales
 (from about 60 ms a note) are not. The chord's time is its first onset: mostly that of
 the melody, which leads, or of the bass of a broken chord, which is on the beat.
+
+Beats are those of an annotation where there is one. Otherwise they are tracked, and their metrical
+level is not known: it is taken to be the one with a median tempo of 70 to 140 BPM.
 """
 
 __all__ = ["Performance", "read_performance"]
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,7 +24,7 @@ import numpy.typing as npt
 import pretty_midi
 
 from mess_core.errors import MidiError
-from mess_core.targets import pulse
+from mess_core.targets.pulse import MIN_ONSETS, Pulse, tempo_curve, track_pulse
 
 Float = npt.NDArray[np.float64]
 
@@ -29,20 +32,48 @@ Float = npt.NDArray[np.float64]
 CHORD_GAP_S = 0.045
 CHORD_SPAN_S = 0.1
 
+#: A chord's salience is relative to so many chords around it, and at most so much.
+SALIENCE_CHORDS = 21
+MOST_SALIENT = 2.0
+
+#: What varies less than this (in log units, semitones, velocity steps) does not vary.
+LEAST_SPREAD = 1e-3
+
+#: Slowest median tempo of tracked beats, BPM; the fastest is an octave above. Preferred tempos are
+#: around 100 to 120 BPM; this octave was the best of three within the works of ASAP.
+SLOWEST_BPM = 70.0
+
 #: Smoothing (standard deviation) of the tempo curve that is shaped on purpose, s: it averages over
 #: melody lead and inaccuracy and follows a phrase of a few bars.
 SHAPE_SMOOTHING_S = 0.5
 
-#: Smoothing that leaves the tempo of single beats, s.
-BEAT_SMOOTHING_S = 0.1
-
 #: Values per second of tempo curves.
 TEMPO_RATE = 40.0
+
+#: A beat is expected where a parabola through so many beats either side has it, near ones (standard
+#: deviation in beats) counting more.
+NEIGHBOURS = 6
+NEIGHBOUR_SPREAD = 2.0
+
+#: A chord at most this far from a beat is on it, s.
+BEAT_TOLERANCE_S = 0.05
+
+#: Fewer beats define no parabola that misses them.
+MIN_BEATS = 5
+
+#: A beat that determines its parabola by more than this would be anywhere.
+MOST_LEVERAGE = 0.9
+
+#: Notes at most this far apart in pitch are taken to be of one voice, semitones (a fifth).
+VOICE_SEMITONES = 7
+
+#: What is further away in time is a new beginning, s.
+MAX_INTERVAL_S = 3.0
 
 
 @dataclass(frozen=True)
 class Performance:
-    """The notes of a performance and what follows from them.
+    """The notes of a performance, or of a part of one, and what follows from them.
 
     Attributes
     ----------
@@ -52,12 +83,15 @@ class Performance:
         MIDI pitch, 60 is middle C.
     velocities : ndarray [shape=(n,)]
         MIDI velocity, 1 to 127.
+    annotated_beats : ndarray [shape=(m,)] or None
+        When beats fall, s, strictly increasing, where somebody has said so.
     """
 
     onsets: Float
     releases: Float
     pitches: Float
     velocities: Float
+    annotated_beats: Float | None = None
 
     @cached_property
     def chords(self) -> npt.NDArray[np.int64]:
@@ -74,69 +108,182 @@ class Performance:
     @cached_property
     def chord_onsets(self) -> Float:
         """Times of the chords, s, strictly increasing."""
-        if not len(self.onsets):
-            return np.empty(0)
-        return self.onsets[np.flatnonzero(np.diff(self.chords, prepend=-1))]
+        return self.onsets[self._first_notes]
+
+    @property
+    def _first_notes(self) -> npt.NDArray[np.int64]:
+        """The first note of each chord."""
+        return np.flatnonzero(np.diff(self.chords, prepend=-1))
 
     @cached_property
-    def beats(self) -> Float:
-        """Positions of the chords in the score, in beats from the first; empty without a pulse."""
-        if len(self.chord_onsets) < pulse.MIN_ONSETS:
-            return np.empty(0)
-        between = pulse.beats_between(np.diff(self.chord_onsets))
-        return np.concatenate([[0.0], np.cumsum(between)])
+    def salience(self) -> Float:
+        """How much each chord stands out: more notes, louder, lower, longer than those around."""
+        first = self._first_notes
+        held = np.maximum(self.releases - self.onsets, CHORD_GAP_S)
+        features = (
+            np.log(np.bincount(self.chords)),
+            np.maximum.reduceat(self.velocities, first),
+            -np.minimum.reduceat(self.pitches, first),
+            np.log(np.maximum.reduceat(held, first)),
+        )
+        # The sum of four series of spread 1 has the spread 2 where they are independent.
+        total = np.sum([_standardised(feature) for feature in features], axis=0) / 2
+        return np.asarray(np.clip(total, -MOST_SALIENT, MOST_SALIENT))
+
+    @cached_property
+    def pulse(self) -> Pulse:
+        """The beats; none without a pulse (fewer than 8 chords)."""
+        if self.annotated_beats is not None:
+            return Pulse(self.annotated_beats, np.arange(len(self.annotated_beats), dtype=float))
+        if len(self.chord_onsets) < MIN_ONSETS:
+            return Pulse(np.empty(0), np.empty(0))
+        tracked = track_pulse(self.chord_onsets, self.salience)
+        octaves = np.floor(np.log2(60 / np.median(tracked.periods) / SLOWEST_BPM))
+        return Pulse(tracked.times, tracked.positions / 2.0**octaves)
+
+    @cached_property
+    def beat_times(self) -> Float:
+        """When beats fall, s; empty without a pulse."""
+        return self.pulse.times
+
+    @cached_property
+    def beat_periods(self) -> Float:
+        """Seconds per beat from each beat to the next; empty without a pulse."""
+        return self.pulse.periods
 
     @cached_property
     def shaped_tempo(self) -> Float:
-        """Log local tempo, smooth enough to be shaped on purpose; empty without a pulse."""
-        return self._tempo(SHAPE_SMOOTHING_S)
+        """Log beats per second at `tempo_times`, smooth enough to be shaped on purpose."""
+        if len(self.beat_times) < 2:
+            return np.empty(0)
+        return tempo_curve(*self.pulse, smoothing=SHAPE_SMOOTHING_S, rate=TEMPO_RATE)
 
     @cached_property
-    def beat_tempo(self) -> Float:
-        """Log local tempo from beat to beat; empty without a pulse."""
-        return self._tempo(BEAT_SMOOTHING_S)
-
-    def _tempo(self, smoothing: float) -> Float:
-        if not len(self.beats):
+    def tempo_times(self) -> Float:
+        """Equally spaced from the first beat to the last, s; empty without a pulse."""
+        count = len(self.shaped_tempo)
+        if not count:
             return np.empty(0)
-        return pulse.tempo_curve(
-            self.chord_onsets, self.beats, smoothing=smoothing, rate=TEMPO_RATE
-        )
+        first, last = self.beat_times[[0, -1]]
+        return np.asarray(first + (np.arange(count) + 0.5) * (last - first) / count)
 
     @cached_property
     def deviations(self) -> Float:
-        """For each note how much later it comes than the shaped tempo has it, s."""
-        if not len(self.beats):
-            return np.empty(0)
-        speed = np.exp(self.shaped_tempo)
-        edges = np.linspace(self.chord_onsets[0], self.chord_onsets[-1], len(speed) + 1)
-        expected = np.concatenate([[0.0], np.cumsum(speed * np.diff(edges))])
-        late = np.interp(self.chord_onsets, edges, expected) - self.beats
-        seconds = late / np.interp(self.chord_onsets, (edges[1:] + edges[:-1]) / 2, speed)
-        local = _detrended(self.chord_onsets, seconds)
-        return local[self.chords] + self.onsets - self.chord_onsets[self.chords]
+        """For each note on a beat how much later it comes than the flexible pulse has it, s.
+
+        NaN for the other notes, and without a pulse.
+        """
+        if len(self.beat_times) < MIN_BEATS:
+            return np.full(len(self.onsets), np.nan)
+        middles = (self.beat_times[1:] + self.beat_times[:-1]) / 2
+        nearest = np.searchsorted(middles, self.chord_onsets)
+        distance = np.abs(self.chord_onsets - self.beat_times[nearest])
+        expected = _expected(self.pulse)[nearest]
+        expected[distance > BEAT_TOLERANCE_S] = np.nan
+        return np.asarray(self.onsets - expected[self.chords])
+
+    @cached_property
+    def overlap_ratios(self) -> Float:
+        """For each note the time its key is held over the time to its successor's onset.
+
+        A note's successor is the first note of a later chord within a fifth of its pitch, at most
+        3 s later. NaN where there is none. A repetition of the same pitch is none: its key has to
+        be released first, whatever the articulation.
+        """
+        ratios = np.full(len(self.onsets), np.nan)
+        later = np.searchsorted(self.chords, self.chords, side="right")
+        until = np.searchsorted(self.onsets, self.onsets + MAX_INTERVAL_S, side="right")
+        for i, (a, b) in enumerate(zip(later, until, strict=True)):
+            distance = np.abs(self.pitches[a:b] - self.pitches[i])
+            near = np.flatnonzero(distance <= VOICE_SEMITONES)
+            if len(near) and distance[near[0]] > 0:
+                interval = self.onsets[a + near[0]] - self.onsets[i]
+                ratios[i] = (self.releases[i] - self.onsets[i]) / interval
+        return ratios
+
+    def cut(self, start_s: float, stop_s: float) -> "Performance":
+        """Return the part of the performance that begins within a window.
+
+        Parameters
+        ----------
+        start_s, stop_s : float
+            Where the window begins and ends, s.
+
+        Returns
+        -------
+        Performance
+            The notes with an onset from ``start_s`` to before ``stop_s``. All series are slices of
+            those of the whole, so that beats, tempo and successors are found with their context,
+            and once. A beat's period belongs to the window that holds its middle.
+        """
+        notes = slice(*np.searchsorted(self.onsets, (start_s, stop_s)))
+        part = Performance(
+            self.onsets[notes], self.releases[notes], self.pitches[notes], self.velocities[notes]
+        )
+        chords = slice(*np.searchsorted(self.chord_onsets, (start_s, stop_s)))
+        beats = slice(*np.searchsorted(self.beat_times, (start_s, stop_s)))
+        middles = (self.beat_times[1:] + self.beat_times[:-1]) / 2
+        periods = slice(*np.searchsorted(middles, (start_s, stop_s)))
+        shape = slice(*np.searchsorted(self.tempo_times, (start_s, stop_s)))
+        # What the part would compute for itself lacks the context; a cached property that has its
+        # value is not computed.
+        vars(part).update(
+            chord_onsets=self.chord_onsets[chords],
+            salience=self.salience[chords],
+            beat_times=self.beat_times[beats],
+            beat_periods=self.beat_periods[periods],
+            tempo_times=self.tempo_times[shape],
+            shaped_tempo=self.shaped_tempo[shape],
+            deviations=self.deviations[notes],
+            overlap_ratios=self.overlap_ratios[notes],
+        )
+        return part
 
 
-def _detrended(times: Float, values: Float) -> Float:
-    """Return values minus their Gaussian-weighted local mean over time."""
-    # What the tempo curve, itself a local mean, leaves over longer times is shape, not deviation.
-    result = np.empty_like(values)
-    width = 4 * SHAPE_SMOOTHING_S
-    starts = np.searchsorted(times, times - width)
-    stops = np.searchsorted(times, times + width, side="right")
-    for i, (a, b) in enumerate(zip(starts, stops, strict=True)):
-        weights = np.exp(-0.5 * ((times[a:b] - times[i]) / SHAPE_SMOOTHING_S) ** 2)
-        result[i] = values[i] - weights @ values[a:b] / weights.sum()
-    return result
+def _standardised(series: Float) -> Float:
+    """Return how many local standard deviations a series lies above its local mean."""
+    centred = series - _local_mean(series)
+    spread = np.sqrt(_local_mean(centred**2))
+    return np.asarray(centred / np.maximum(spread, LEAST_SPREAD))
 
 
-def read_performance(path: Path) -> Performance:
-    """Read the notes of a MIDI file.
+def _local_mean(series: Float) -> Float:
+    width = min(SALIENCE_CHORDS, len(series))
+    window = np.ones(width)
+    inside = np.convolve(np.ones(len(series)), window, mode="same")
+    return np.asarray(np.convolve(series, window, mode="same") / inside)
+
+
+def _expected(pulse: Pulse) -> Float:
+    """Return when each beat would fall if the tempo changed smoothly, s.
+
+    A beat pulls the parabola through its neighbourhood towards itself, the more the fewer
+    neighbours it has; its distance is enlarged by so much that the spread is that of the beats.
+    """
+    beats = len(pulse.times)
+    window = np.arange(beats)[:, None] + np.arange(-NEIGHBOURS, NEIGHBOURS + 1)
+    inside = (window >= 0) & (window < beats)
+    window = np.clip(window, 0, beats - 1)
+    distance = pulse.positions[window] - pulse.positions[:, None]
+    weight = np.sqrt(np.exp(-0.5 * (distance / NEIGHBOUR_SPREAD) ** 2) * inside)
+    parabola = weight[..., None] * distance[..., None] ** np.arange(3)
+    influence = np.linalg.pinv(parabola)[:, 0] * weight
+    distance_s = pulse.times - (influence * pulse.times[window]).sum(axis=1)
+    leverage = np.minimum(influence[:, NEIGHBOURS], MOST_LEVERAGE)
+    return np.asarray(pulse.times - distance_s / np.sqrt(1 - leverage))
+
+
+def read_performance(midi: Path, *, beats: Path | None = None) -> Performance:
+    """Read the notes of a MIDI file, and its beats where they are annotated.
 
     Parameters
     ----------
-    path : Path
+    midi : Path
         A standard MIDI file.
+    beats : Path, optional
+        A tab-separated file without a header, the first column of which is the time of each beat in
+        seconds, increasing (the form of ASAP and of the demo corpus). With it tempo is exact;
+        without it beats are tracked.
 
     Returns
     -------
@@ -146,8 +293,41 @@ def read_performance(path: Path) -> Performance:
     Raises
     ------
     MidiError
-        If the file is missing or cannot be parsed.
+        If a file is missing or cannot be parsed, or if the beats are fewer than two, do not
+        increase or do not overlap the notes.
     """
+    performance = Performance(*_read_notes(midi))
+    if beats is None:
+        return performance
+    times = _read_beats(beats)
+    onsets = performance.onsets
+    if len(onsets) and (times[-1] <= onsets[0] or times[0] >= onsets[-1]):
+        raise MidiError(
+            f"{beats} has beats from {times[0]:.2f} to {times[-1]:.2f} s and {midi} notes from "
+            f"{onsets[0]:.2f} to {onsets[-1]:.2f} s; are they of the same performance?"
+        )
+    return replace(performance, annotated_beats=times)
+
+
+def _read_beats(path: Path) -> Float:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        times = np.array([float(line.split("\t")[0]) for line in lines if line.strip()])
+    except (OSError, ValueError) as error:
+        raise MidiError(
+            f"{path} is no readable file of beats ({error}); its lines begin with a time in "
+            "seconds and have no header"
+        ) from None
+    if len(times) < 2 or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+        raise MidiError(
+            f"{path} has {len(times)} beats at times that have to be at least two, finite and "
+            "increasing; correct it or leave 'beats' empty in the recording table"
+        )
+    return times
+
+
+def _read_notes(path: Path) -> Float:
+    """Return onsets, releases, pitches and velocities [shape=(4, n)]."""
     if not path.is_file():
         raise MidiError(f"{path} is no file; correct the recording table or leave 'midi' empty")
     try:
@@ -168,5 +348,4 @@ def read_performance(path: Path) -> Performance:
         if not instrument.is_drum
         for note in instrument.notes
     )
-    onsets, pitches, releases, velocities = np.array(notes, np.float64).reshape(-1, 4).T
-    return Performance(onsets, releases, pitches, velocities)
+    return np.array(notes, np.float64).reshape(-1, 4).T[[0, 2, 1, 3]]
