@@ -150,14 +150,23 @@ def test_chord_spread_melody_lead_and_inaccuracy_are_no_rubato(
     assert result["onset_timing_std"] > 0.003
 
 
-def test_raw_intervals_would_have_called_it_rubato(tmp_path: Path) -> None:
-    def naive(how: Playing) -> float:
-        onsets = np.unique(read_performance(play(tmp_path / "naive.mid", how)).onsets)
-        return float(np.std(np.diff(np.log(np.diff(onsets)))))
+def test_ratios_of_raw_intervals_would_have_called_it_rubato(tmp_path: Path) -> None:
+    spread, shaped = (measured(tmp_path, how) for how in (Playing(spread=0.06), Playing(depth=0.4)))
+    assert spread["rubato_ioi_ratio"] > 2 * shaped["rubato_ioi_ratio"]
+    assert spread["rubato"] < 0.1 * shaped["rubato"]
 
-    spread, shaped = Playing(spread=0.06), Playing(depth=0.4)
-    assert naive(spread) > naive(shaped)
-    assert measured(tmp_path, spread)["rubato"] < 0.1 * measured(tmp_path, shaped)["rubato"]
+
+def test_note_values_would_have_been_rubato_by_ratios_of_raw_intervals(tmp_path: Path) -> None:
+    """Two voices' notes, in strict time: equal quavers, or long and short in turn."""
+    dotted = np.cumsum([0.0, *[0.45, 0.15] * 32])
+    equal = np.arange(65) * 0.3
+    even, uneven = (
+        expression(midi_of(tmp_path / "a.mid", [(t, t + 0.1, 60, 64) for t in onsets]))
+        for onsets in (equal, dotted)
+    )
+    assert even["rubato_ioi_ratio"] < 0.02
+    assert uneven["rubato_ioi_ratio"] > 1
+    assert uneven["rubato"] < 0.01
 
 
 @pytest.mark.parametrize("bpm", [72, 132])
