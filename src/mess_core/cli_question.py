@@ -16,8 +16,7 @@ from mess_core.layout import QUESTIONS, Layout
 _SHOWN = {
     "layers": (
         "Which layer encodes a target best, and which others may be as good?",
-        "target best_layer best_layers r2 r2_within interval_lo interval_hi p "
-        "untrained_r2_within descriptors_r2_within",
+        "target best_layer best_layers r2 r2_within r2_lo r2_hi p nested untrained descriptors",
     ),
     "stability": (
         "How stable are R2 and the ranking of the layers over folds?",

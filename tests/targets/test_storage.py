@@ -12,6 +12,7 @@ import pytest
 from mess_core.errors import TargetError
 from mess_core.targets import (
     load_descriptors,
+    load_target,
     load_targets,
     load_window_targets,
     save_targets,
@@ -301,3 +302,48 @@ def test_damaged_and_foreign_pickles_are_refused(tmp_path: Path) -> None:
 def test_the_bomb_of_the_tests_works(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(Bomb(tmp_path / "ran")))
     assert (tmp_path / "ran").exists()
+
+
+def test_one_target_is_read_whatever_else_is_there(
+    tmp_path: Path, targets: Targets, windows: Targets
+) -> None:
+    path = tmp_path / "a.npz"
+    save_targets(path, targets, windows=windows)
+    tempo = load_target(path, "tempo")
+    assert tempo is not None
+    np.testing.assert_array_equal(tempo, windows["rhythm"]["tempo"])
+    curve = load_target(path, "loudness_curve", level="recording")
+    assert curve is not None
+    np.testing.assert_array_equal(curve, targets["dynamics"]["loudness_curve"])
+    # Written when the registry had another target more, and one less.
+    with np.load(path) as stored:
+        arrays = {key: stored[key] for key in stored.files if not key.endswith("/tempo")}
+    np.savez(path, **arrays, **{"windows/timbre/another": np.zeros(SEGMENTS)})
+    assert load_target(path, "spectral_centroid") is not None
+    with pytest.raises(TargetError, match=r"a\.npz lacks windows/rhythm/tempo; delete it"):
+        load_target(path, "tempo")
+
+
+def test_one_target_may_be_optional_or_of_the_older_form(
+    tmp_path: Path, targets: Targets, windows: Targets
+) -> None:
+    path = tmp_path / "a.npz"
+    del targets["expression"], windows["expression"]
+    save_targets(path, targets, windows=windows)
+    assert load_target(path, "rubato") is None
+    assert load_target(path, "rubato", level="recording") is None
+    old = tmp_path / "old.npz"
+    np.savez(old, rhythm=np.array({"tempo": 90.0}, dtype=object))
+    assert load_target(old, "tempo", level="recording") == 90.0
+    assert load_target(old, "onset_density", level="recording") is None
+    with pytest.raises(TargetError, match="lacks windows/rhythm/tempo"):
+        load_target(old, "tempo")
+
+
+@pytest.mark.parametrize(
+    "value", [np.zeros((SEGMENTS, 2)), np.zeros(SEGMENTS, np.float32), np.full(SEGMENTS, np.inf)]
+)
+def test_one_malformed_target_is_named(tmp_path: Path, value: npt.NDArray[Any]) -> None:
+    np.savez(tmp_path / "a.npz", **{"windows/rhythm/tempo": value})
+    with pytest.raises(TargetError, match=r"a\.npz: rhythm/tempo (is|has)"):
+        load_target(tmp_path / "a.npz", "tempo")

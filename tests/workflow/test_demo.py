@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from mess_core.artifacts import load_latest
+from mess_core.cli_question import _SHOWN
 from mess_core.files import file_sha256, read_json
-from mess_core.layout import INDEX_KINDS, Layout
+from mess_core.layout import INDEX_KINDS, QUESTIONS, Layout
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.recordings import Recording, read_recordings
 from mess_core.targets import load_targets
-from mess_core.targets.registry import scalar_targets
+from mess_core.targets.registry import probed_targets
 from tests.workflow.conftest import Workspace
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -58,7 +59,7 @@ def test_features_have_the_contracts_shapes(layout: Layout, recordings: list[Rec
 
 
 def test_every_target_is_probed_on_every_layer(layout: Layout, recordings: list[Recording]) -> None:
-    for target in scalar_targets():
+    for target in probed_targets("window"):
         result = read_json(layout.probe(target))
         assert result["target"] == target
         assert [entry["layer"] for entry in result["layers"]] == list(range(13))
@@ -72,6 +73,21 @@ def test_the_aspect_map_speaks_of_every_aspect(layout: Layout) -> None:
     assert set(found["aspects"]) == set(ASPECT_REGISTRY)
     for name, aspect in found["aspects"].items():
         assert aspect["resolved"] == (aspect["r2"] >= found["min_r2"]), name
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_every_question_has_a_table_and_a_picture(
+    demo: Workspace, layout: Layout, question: str
+) -> None:
+    assert layout.answer(question, ".png").read_bytes().startswith(b"\x89PNG")
+    shown = demo.mess("question", question)
+    assert shown.status == 0, shown.output
+    asked, columns = _SHOWN[question]
+    lines = shown.output.splitlines()
+    assert (lines[0], lines[2].split()) == (asked, columns.split())
+    table = layout.answer(question, ".tsv").read_text()
+    assert demo.mess("question", question, "--all").output == table
+    assert len(lines) - 6 == len(table.splitlines()) - 1 > 5
 
 
 def test_both_indices_are_published_whole(layout: Layout, recordings: list[Recording]) -> None:
@@ -158,7 +174,9 @@ def test_one_target_is_rebuilt_by_name_and_only_what_it_needs(
     demo: Workspace, layout: Layout
 ) -> None:
     before = layout.probe("rubato").read_bytes()
-    others = {t: layout.probe(t).stat().st_mtime_ns for t in scalar_targets() if t != "rubato"}
+    others = {
+        t: layout.probe(t).stat().st_mtime_ns for t in probed_targets("window") if t != "rubato"
+    }
     layout.probe("rubato").unlink()
     outcome = demo.snakemake("data/probing/demo/rubato.json")
     assert outcome.status == 0, outcome.output

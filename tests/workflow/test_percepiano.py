@@ -11,7 +11,7 @@ from mess_core.files import read_json
 from mess_core.layout import Layout
 from mess_core.recordings import read_recordings
 from mess_core.search import search_by_vector
-from mess_core.targets.registry import scalar_targets
+from mess_core.targets.registry import probed_targets
 from tests.workflow.conftest import SHARED_DATA, Workspace
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -75,7 +75,7 @@ def test_real_performances_run_through_to_a_published_artifact(workspace: Worksp
         assert np.load(layout.features("aggregated", recording.recording_id)).shape == (13, 48)
         assert np.load(layout.targets(recording.recording_id), allow_pickle=False).files
         windows += len(segments)
-    for target in scalar_targets():
+    for target in probed_targets("window"):
         result = read_json(layout.probe(target))
         assert result["n_works"] <= PASSAGES
         assert len(result["layers"]) == 13

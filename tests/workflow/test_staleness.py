@@ -194,7 +194,10 @@ def test_deleted_results_come_back(workspace: Workspace) -> None:
     layout.probe("onset_density").unlink()
     ran, computed = run(workspace)
     assert (ran, computed) == (DOWNSTREAM - {"decomposition"}, [])
+    # Only probing needs decompositions: to delete them frees space and costs nothing until then.
     shutil.rmtree(layout.decomposition("encoder", 1))
+    assert run(workspace) == (set(), [])
+    layout.probe("onset_density").unlink()
     assert run(workspace) == (DOWNSTREAM, [])
 
 

@@ -26,8 +26,8 @@ from mess_core.probing.rows import deal_folds
 from mess_core.probing.scores import ProbeResult
 from mess_core.probing.spaces import Space
 from mess_core.recordings import Recording, usable
-from mess_core.targets.registry import TARGETS, probed_targets
-from mess_core.targets.storage import Targets, load_targets, load_window_targets
+from mess_core.targets.registry import TARGETS, Level, probed_targets
+from mess_core.targets.storage import load_target
 
 Floats = npt.NDArray[np.float64]
 
@@ -132,10 +132,9 @@ class LayerDiscoverySystem:
         """The fold of every row [shape=(n,)]."""
         return deal_folds(self.works, self.n_folds)
 
-    @cached_property
-    def _targets(self) -> list[Targets]:
-        load = load_window_targets if self.unit == "windows" else load_targets
-        return [load(self.layout.targets(r.recording_id)) for r in self.recordings]
+    @property
+    def _level(self) -> Level:
+        return "window" if self.unit == "windows" else "recording"
 
     def load_targets(self, target: str) -> Floats:
         """Load one target of all rows.
@@ -155,22 +154,21 @@ class LayerDiscoverySystem:
         TargetError
             If the target is unknown or no scalar or shape, or a targets file cannot be used.
         """
-        known = probed_targets(self.unit.removesuffix("s"))
+        known = probed_targets(self._level)
         if target not in known:
             raise TargetError(f"{target!r} is not probed for {self.unit}; {nearest(target, known)}")
-        spec = TARGETS[target]
+        length = TARGETS[target].length
+        width = (length,) if length else ()
         blocks = []
-        for recording, targets, count in zip(
-            self.recordings, self._targets, self._counts, strict=True
-        ):
-            found = targets.get(spec.category, {}).get(target)
-            width = (spec.length,) if spec.length else ()
-            block = np.full((count, *width), np.nan) if found is None else np.asarray(found)
+        for recording, count in zip(self.recordings, self._counts, strict=True):
+            path = self.layout.targets(recording.recording_id)
+            found = load_target(path, target, level=self._level)
+            block = np.full((count, *width), np.nan) if found is None else found
             block = block.reshape(-1, *width)
             if len(block) != count:
                 raise TargetError(
-                    f"{self.layout.targets(recording.recording_id)}: {target} has {len(block)} "
-                    f"values, the recording has {count} {self.unit}; delete it and run snakemake"
+                    f"{path}: {target} has {len(block)} values, the recording has {count} "
+                    f"{self.unit}; delete it and run snakemake"
                 )
             blocks.append(block)
         return np.concatenate(blocks)
@@ -194,7 +192,7 @@ class LayerDiscoverySystem:
             If values are infinite or a setting is out of range. Too little data is no error: the
             result says so in ``reason``.
         """
-        names = probed_targets(self.unit.removesuffix("s")) if targets is None else tuple(targets)
+        names = probed_targets(self._level) if targets is None else tuple(targets)
         return {name: self._discover(name) for name in names}
 
     def best_layers(self, targets: Iterable[str] | None = None) -> dict[str, int]:

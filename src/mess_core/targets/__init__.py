@@ -21,6 +21,7 @@ __all__, __getattr__, __dir__ = attach(
         "registry": ["CATEGORIES", "TARGETS", "TargetSpec", "probed_targets", "scalar_targets"],
         "storage": [
             "load_descriptors",
+            "load_target",
             "load_targets",
             "load_window_targets",
             "save_targets",

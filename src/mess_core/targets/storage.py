@@ -12,6 +12,7 @@ through `mess_core.targets.legacy`, which builds arrays and dicts and nothing el
 __all__ = [
     "Targets",
     "load_descriptors",
+    "load_target",
     "load_targets",
     "load_window_targets",
     "save_targets",
@@ -157,6 +158,50 @@ def load_window_targets(path: Path) -> Targets:
         raise TargetError(f"{path} holds no windows; delete it and run the targets rule")
     flat = {key.removeprefix(_WINDOWS): array for key, array in _arrays(path, keys).items()}
     return _valid(path, _nested(path, flat), validate_window_targets)
+
+
+def load_target(
+    path: Path, name: str, *, level: Level = "window"
+) -> npt.NDArray[np.float64] | None:
+    """Read one target, whatever else the file holds or lacks.
+
+    So a job that needs one target reads only that, and does not mind files that have been written
+    before or after another target was registered.
+
+    Parameters
+    ----------
+    path : Path
+        A file as `save_targets` writes it; for recordings also of the older form.
+    name : str
+        A registered target.
+    level : {"recording", "window"}
+        Whose values.
+
+    Returns
+    -------
+    ndarray of float64 or None
+        As the registry has it, with one more axis in front for windows. None where the target is
+        optional (there is no MIDI), or the file is of the older form and lacks it.
+
+    Raises
+    ------
+    TargetError
+        If the file is missing or damaged, lacks the target, or holds malformed values of it.
+    """
+    spec = TARGETS[name]
+    if level == "recording" and _reading(path, _is_legacy):
+        return load_targets(path).get(spec.category, {}).get(name)
+    category = f"{_WINDOWS if level == 'window' else ''}{spec.category}/"
+    keys = _reading(path, _keys)
+    if category + name not in keys:
+        if spec.optional and not any(key.startswith(category) for key in keys):
+            return None
+        raise TargetError(f"{path} lacks {category}{name}; delete it and run the targets rule")
+    array: npt.NDArray[np.float64] = _arrays(path, [category + name])[category + name]
+    problem = _array_problem(spec, array, array.shape[:1] if level == "window" else ())
+    if problem:
+        raise TargetError(f"{path}: {problem}; delete it and run the targets rule")
+    return array
 
 
 def load_descriptors(path: Path) -> npt.NDArray[np.float32]:
