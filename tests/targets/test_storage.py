@@ -317,8 +317,11 @@ def test_one_target_is_read_whatever_else_is_there(
     np.testing.assert_array_equal(curve, targets["dynamics"]["loudness_curve"])
     # Written when the registry had another target more, and one less.
     with np.load(path) as stored:
-        arrays = {key: stored[key] for key in stored.files if not key.endswith("/tempo")}
-    np.savez(path, **arrays, **{"windows/timbre/another": np.zeros(SEGMENTS)})
+        arrays: dict[str, Any] = {
+            key: stored[key] for key in stored.files if not key.endswith("/tempo")
+        }
+    arrays["windows/timbre/another"] = np.zeros(SEGMENTS)
+    np.savez(path, **arrays)
     assert load_target(path, "spectral_centroid") is not None
     with pytest.raises(TargetError, match=r"a\.npz lacks windows/rhythm/tempo; delete it"):
         load_target(path, "tempo")
@@ -344,6 +347,7 @@ def test_one_target_may_be_optional_or_of_the_older_form(
     "value", [np.zeros((SEGMENTS, 2)), np.zeros(SEGMENTS, np.float32), np.full(SEGMENTS, np.inf)]
 )
 def test_one_malformed_target_is_named(tmp_path: Path, value: npt.NDArray[Any]) -> None:
-    np.savez(tmp_path / "a.npz", **{"windows/rhythm/tempo": value})
+    arrays: dict[str, Any] = {"windows/rhythm/tempo": value}
+    np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(TargetError, match=r"a\.npz: rhythm/tempo (is|has)"):
         load_target(tmp_path / "a.npz", "tempo")
