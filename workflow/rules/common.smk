@@ -127,7 +127,12 @@ def results():
     """Return every result that users rely on, but for what the last rules make."""
     indices = strings(SETTINGS.layout.index(kind) for kind in INDEX_KINDS)
     tracked = strings([SETTINGS.layout.tracked] if SETTINGS.tracking_uri else [])
-    files = [*all_features(PLAN), *all_targets(), *probes(SETTINGS.targets), *all_answers()]
+    files = [
+        *all_features(PLAN),
+        *all_targets(),
+        *probes(SETTINGS.targets),
+        *all_answers(),
+    ]
     return [*files, str(SETTINGS.layout.aspects), *indices, *tracked]
 
 
