@@ -155,7 +155,7 @@ def probe(
     # These matrices are small: threads of BLAS wait for each other longer than they compute, and
     # jobs of other targets run beside this one.
     with threadpool_limits(limits=1, user_api="blas"):
-        permuted = PermutedTargets.of(y, rows, index)
+        permuted = PermutedTargets.of(y, rows, index) if n_permutations else None
         predicted = []
         for layer in range(len(features)):
             X = features[layer]
@@ -272,7 +272,7 @@ def _predict_layer(
     rows: ProbeRows,
     decompositions: FoldDecompositions,
     alphas: Sequence[float],
-    permuted: PermutedTargets,
+    permuted: PermutedTargets | None,
 ) -> LayerPredictions:
     if decompositions.digest != rows.digest:
         raise ProbingError(
@@ -285,7 +285,9 @@ def _predict_layer(
         int(error[rows.folds != fold, fold].sum(axis=0).argmin()) for fold in range(rows.n_folds)
     ]
     values = np.stack([predictions[:, fold, a] for fold, a in enumerate(chosen)], axis=1)
-    statistics = permuted_r2(permuted, cross_permuted, rows, decompositions, alphas)
+    statistics = np.full((2, 1), np.nan)
+    if permuted:
+        statistics = permuted_r2(permuted, cross_permuted, rows, decompositions, alphas)
     return LayerPredictions(values, tuple(alphas[a] for a in chosen), statistics)
 
 
@@ -294,16 +296,17 @@ def _cross_moments(
     Y: Floats,
     rows: ProbeRows,
     decompositions: FoldDecompositions,
-    permuted: PermutedTargets,
+    permuted: PermutedTargets | None,
 ) -> tuple[Floats, npt.NDArray[np.float32]]:
     """Return the products of features and targets per fold, as `union_moment` takes them."""
     shape = rows.n_folds, X.shape[1]
     exact = np.zeros((*shape, Y.shape[1]))
-    rough = np.zeros((*shape, permuted.values.shape[1]), np.float32)
+    rough = np.zeros((*shape, permuted.values.shape[1] if permuted else 0), np.float32)
     for fold, block, values in row_blocks(X, rows):
         deviations = values - decompositions.work_means[rows.works[block]]
         exact[fold] += deviations.T @ Y[block]
-        rough[fold] += deviations.T.astype(np.float32) @ permuted.values[block]
+        if permuted:
+            rough[fold] += deviations.T.astype(np.float32) @ permuted.values[block]
     return exact, rough
 
 

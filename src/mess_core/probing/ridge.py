@@ -73,7 +73,8 @@ class RidgeDecomposition:
         """
         rotated = (self.basis.T @ moment)[:, np.newaxis]
         shrunk = rotated / np.add.outer(self.values, np.asarray(alphas))[:, :, np.newaxis]
-        return np.asarray(np.tensordot(self.basis, shrunk, axes=1))
+        solved = self.basis @ shrunk.reshape(len(shrunk), len(alphas) * moment.shape[1])
+        return np.asarray(solved.reshape(len(moment), len(alphas), -1))
 
     def coefficients(
         self, X: npt.NDArray[np.float64], y: npt.NDArray[np.float64], alphas: Sequence[float]
