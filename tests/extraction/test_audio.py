@@ -160,6 +160,7 @@ def test_the_resampler_is_the_documented_one() -> None:
     assert (resampler.orig_freq, resampler.new_freq) == (147, 80)
 
 
+@pytest.mark.slow
 def test_torch_is_imported_for_another_rate_only(write_tone: WriteTone) -> None:
     same, other = write_tone("a.wav"), write_tone("b.wav", rate=22_050)
     code = (
@@ -221,6 +222,7 @@ def streaming_peak(path: Path) -> int:
 
 
 @pytest.mark.parametrize("rate", [RATE, 48_000])
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(tmp_path: Path, rate: int) -> None:
     get_resampler(48_000, RATE)
     short = write_long(tmp_path / "short.wav", seconds=40, rate=rate)
@@ -229,6 +231,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path, rate: int) -> None
     assert streaming_peak(long) < 1.1 * streaming_peak(short)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_two_hours_are_streamed_in_a_few_megabytes(tmp_path: Path) -> None:
     path = write_long(tmp_path / "long.wav", seconds=7_200, rate=8_000)

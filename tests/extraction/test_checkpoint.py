@@ -157,6 +157,7 @@ def test_a_known_models_configuration_is_pinned(
         find_checkpoint(DEMO_ENCODER, models=tmp_path)
 
 
+@pytest.mark.slow
 def test_merts_published_configuration_is_the_pinned_one(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, base=MERT_95M)
     found = find_checkpoint(str(tmp_path))

@@ -50,6 +50,7 @@ def test_every_tensor_in_memory_is_the_files(
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_every_tensor_of_the_full_shape_is_the_files(tmp_path: Path) -> None:
     stored = write_checkpoint(tmp_path, base=MERT_95M)
     # The published pytorch_model.bin has 211 tensors and 94,371,712 values.

@@ -1,6 +1,7 @@
 """From files to results: rows and their order, damaged files, optional targets, the contract."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +86,29 @@ def save(layout: Layout, number: int, segments: npt.NDArray[np.float32], *, midi
     save_targets(layout.targets(name), fields, windows=rows, descriptors=descriptors)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def features() -> list[npt.NDArray[np.float32]]:
     rng = np.random.default_rng(0)
     return [rng.normal(size=(windows_of(n), LAYERS, DIMS)).astype(np.float32) for n in range(N)]
 
 
-@pytest.fixture
-def layout(tmp_path: Path, features: list[npt.NDArray[np.float32]]) -> Layout:
+@pytest.fixture(scope="module")
+def made(
+    tmp_path_factory: pytest.TempPathFactory, features: list[npt.NDArray[np.float32]]
+) -> Layout:
     """Features of 30 recordings; tempo is linear in layer 2, every fifth recording has no MIDI."""
-    layout = Layout(tmp_path, "toy")
+    layout = Layout(tmp_path_factory.mktemp("made"), "toy")
     for number, segments in enumerate(features):
         save(layout, number, segments, midi=number % 5 > 0)
+    make_spaces(layout)
     return layout
+
+
+@pytest.fixture
+def layout(tmp_path: Path, made: Layout) -> Layout:
+    """A copy of what was made."""
+    shutil.copytree(made.data, tmp_path, dirs_exist_ok=True)
+    return Layout(tmp_path, "toy")
 
 
 def make_spaces(layout: Layout, unit: str = "windows") -> None:
@@ -113,7 +124,6 @@ def system_of(layout: Layout, **changes: Any) -> LayerDiscoverySystem:
 
 @pytest.fixture
 def system(layout: Layout) -> LayerDiscoverySystem:
-    make_spaces(layout)
     return system_of(layout)
 
 
@@ -263,7 +273,6 @@ def test_targets_of_other_windows_are_refused(
 
 @pytest.mark.parametrize("name", ["rows.npy", "folds.npz", "space.json"])
 def test_a_missing_or_damaged_space_is_named(layout: Layout, name: str) -> None:
-    make_spaces(layout)
     path = layout.decomposition(ENCODER, 1) / name
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(StorageError, match=name.replace(".", r"\.")):

@@ -171,6 +171,7 @@ def test_numbers_fit_their_cells(n_layers: int) -> None:
         assert all(text.get_window_extent().width < cell for text in ax.texts[:n_layers])
 
 
+@pytest.mark.slow
 def test_nothing_is_drawn_outside_the_picture() -> None:
     figure, _ = drawn([result(name, [0.5] * 13) for name in TARGETS])
     box = figure.get_tightbbox()
