@@ -8,10 +8,10 @@ READY := $(VENV)/.installed
 # The workflow's jobs and the command line find their tools in the environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install demo test test-all test-unit bench check format clean
+.PHONY: help install demo test test-all test-unit bench bench-targets bench-probing check format clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version) if sys.version_info < (3, 11) else 0'
@@ -33,10 +33,17 @@ test-all: $(READY)  ## run all tests
 	python -m pytest
 
 test-unit: $(READY)  ## run the fast tests only
-	python -m pytest -m unit
+	python -m pytest -m "unit and not slow"
 
 bench: $(READY)  ## measure extraction against the plain loop and the machine's limit
 	python -m benchmarks.extraction --json data/benchmarks/extraction.json
+
+bench-targets: $(READY)  ## measure how fast targets are and whether they measure what they say
+	python -m benchmarks.targets --json data/benchmarks/targets.json
+	python -m benchmarks.validity --write docs/targets.md --json data/benchmarks/validity.json
+
+bench-probing: $(READY)  ## measure probing against scikit-learn's loops
+	python -m benchmarks.probing --json data/benchmarks/probing.json
 
 check: $(READY)  ## lint, formats and types
 	ruff check

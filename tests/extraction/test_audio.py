@@ -232,7 +232,6 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path, rate: int) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_two_hours_are_streamed_in_a_few_megabytes(tmp_path: Path) -> None:
     path = write_long(tmp_path / "long.wav", seconds=7_200, rate=8_000)
     assert validate_audio_file(path).duration_s == 7_200
