@@ -16,7 +16,6 @@ two cores::
 """
 
 import argparse
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -43,7 +42,14 @@ from benchmarks.validity_jobs import (
     respond,
     timed,
 )
-from benchmarks.validity_report import asap_text, dose_text, draw, percepiano_text, write_section
+from benchmarks.validity_report import (
+    asap_text,
+    copy_small,
+    dose_text,
+    draw,
+    percepiano_text,
+    write_section,
+)
 from mess_core.files import write_json
 
 Facts = dict[str, Any]
@@ -120,7 +126,11 @@ def measure_percepiano(data: Path, scale: Scale) -> Facts:
     jobs = clips(data / "percepiano", at_least=PLAYERS, passages=scale.passages)
     values = in_parallel(rated, jobs, what="clips")
     passages = [job.passage for job in jobs]
-    ratings = {name: [job.ratings.get(name, np.nan) for job in jobs] for name in SCALES}
+    ratings = {scale: _ratings([job.ratings for job in jobs], scale) for scale in SCALES}
+    halves = [
+        {scale: _ratings([job.halves[half] for job in jobs], scale) for scale in SCALES}
+        for half in (0, 1)
+    ]
     rows = [
         {
             "target": target,
@@ -135,8 +145,15 @@ def measure_percepiano(data: Path, scale: Scale) -> Facts:
         "passages": len(set(passages)),
         "clips": len(jobs),
         "at_least": PLAYERS,
+        "listeners": {
+            scale: agree(within(passages, halves[0][scale], halves[1][scale])) for scale in SCALES
+        },
         "rows": rows,
     }
+
+
+def _ratings(means: list[Values], scale: str) -> list[float]:
+    return [values.get(scale, np.nan) for values in means]
 
 
 def _column(values: list[Values], name: str) -> list[float]:
@@ -169,7 +186,7 @@ def main() -> int:
     draw(facts, args.picture)
     if args.write:
         copy = args.write.with_name(args.picture.name)
-        shutil.copyfile(args.picture, copy)
+        copy_small(args.picture, copy)
         link = f"![Response of targets to parameters and to listeners]({copy.name})\n"
         write_section(args.write, "\n".join([*texts, link]))
     return 0

@@ -25,7 +25,7 @@ from mess_core.datasets.rendering import render_midi
 from mess_core.progress import Progress
 from mess_core.targets import MidiExpressionTargets, MusicalAspectTargets
 from mess_core.targets.expression import rubato, rubato_ioi_ratio, tempo_variability
-from mess_core.targets.notes import Performance, read_performance
+from mess_core.targets.notes import read_performance
 from mess_core.targets.registry import scalar_targets
 
 Values = dict[str, float]
@@ -96,11 +96,12 @@ class Pianist(NamedTuple):
 
 @dataclass(frozen=True)
 class Clip:
-    """A performance of a passage and the mean of its ratings by scale, where it has any."""
+    """A performance of a passage and its mean ratings by scale: of all listeners, of two halves."""
 
     passage: str
     midi: Path
     ratings: Values
+    halves: tuple[Values, Values]
 
 
 def in_parallel(
@@ -185,26 +186,22 @@ def pianists(asap: Path, *, at_least: int, works: int | None = None) -> list[Pia
     return [pianist for work in enough for pianist in found[work]]
 
 
-def timed(pianist: Pianist) -> Values:
-    """Measure a performance's timing from its sound, its notes, and its beats."""
+def timing(pianist: Pianist) -> Values:
+    """Measure a performance's timing from its notes, beats tracked and known."""
     tracked = read_performance(pianist.midi)
     annotated = read_performance(pianist.midi, beats=pianist.beats)
+    values = {"rubato_ioi_ratio": rubato_ioi_ratio(tracked.onsets)}
+    for performance, suffix in ((tracked, ""), (annotated, BEATS)):
+        periods = performance.beat_periods
+        values[f"rubato{suffix}"] = rubato(performance.shaped_tempo, periods)
+        values[f"tempo_variability{suffix}"] = tempo_variability(periods)
     beats = annotated.beat_times[annotated.beat_times < HEARD_S]
-    return {
-        "tempo": heard(pianist.midi, seconds=HEARD_S)["tempo"],
-        f"tempo{BEATS}": 60 * (len(beats) - 1) / float(beats[-1] - beats[0]),
-        "rubato_ioi_ratio": rubato_ioi_ratio(tracked.onsets),
-        **_timing(tracked, ""),
-        **_timing(annotated, BEATS),
-    }
+    return values | {f"tempo{BEATS}": 60 * (len(beats) - 1) / float(beats[-1] - beats[0])}
 
 
-def _timing(performance: Performance, suffix: str) -> Values:
-    periods = performance.beat_periods
-    return {
-        f"rubato{suffix}": rubato(performance.shaped_tempo, periods),
-        f"tempo_variability{suffix}": tempo_variability(periods),
-    }
+def timed(pianist: Pianist) -> Values:
+    """Measure a performance's timing from its notes, and its tempo from its sound."""
+    return timing(pianist) | {"tempo": heard(pianist.midi, seconds=HEARD_S)["tempo"]}
 
 
 def clips(percepiano: Path, *, at_least: int, passages: int | None = None) -> list[Clip]:
@@ -213,13 +210,14 @@ def clips(percepiano: Path, *, at_least: int, passages: int | None = None) -> li
     Files are named ``{work}_{n}bars_{player}_{segment}.mid``. The deadpan renditions, of player
     ``Score`` or ``Score2``, are left out.
     """
-    ratings = _mean_ratings(percepiano / "ratings.csv")
+    ratings = _Ratings(percepiano / "ratings.csv")
     found: dict[str, list[Clip]] = defaultdict(list)
     for midi in sorted((percepiano / "midi").glob("*.mid")):
         work, player, segment = midi.stem.rsplit("_", 2)
-        if not player.startswith("Score") and midi.stem in ratings:
+        if not player.startswith("Score"):
             passage = f"{work}_{segment}"
-            found[passage].append(Clip(passage, midi, ratings[midi.stem]))
+            halves = ratings.mean(midi.stem, half=0), ratings.mean(midi.stem, half=1)
+            found[passage].append(Clip(passage, midi, ratings.mean(midi.stem), halves))
     enough = [passage for passage in sorted(found) if len(found[passage]) >= at_least]
     return [clip for passage in enough[:passages] for clip in found[passage]]
 
@@ -229,15 +227,24 @@ def rated(clip: Clip) -> Values:
     return heard(clip.midi) | played(clip.midi)
 
 
-def _mean_ratings(path: Path) -> dict[str, Values]:
-    """Return the mean over listeners by clip and scale; what is not 1 to 7 is no rating."""
-    given: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
+class _Ratings:
+    """What each listener rated; what is not 1 to 7 is no rating."""
+
+    def __init__(self, path: Path) -> None:
+        self._given: dict[str, list[tuple[int, str, float]]] = defaultdict(list)
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        order = {rater: i for i, rater in enumerate(sorted({row["rater"] for row in rows}))}
+        for row in rows:
             for scale, text in row.items():
                 if scale.startswith("s") and text and 1 <= float(text) <= 7:
-                    given[row["clip"]][scale].append(float(text))
-    return {
-        clip: {scale: mean(values) for scale, values in scales.items()}
-        for clip, scales in given.items()
-    }
+                    rating = order[row["rater"]], scale, float(text)
+                    self._given[row["clip"]].append(rating)
+
+    def mean(self, clip: str, *, half: int | None = None) -> Values:
+        """Return the mean by scale, over every second listener where a half is asked for."""
+        kept: dict[str, list[float]] = defaultdict(list)
+        for listener, scale, value in self._given[clip]:
+            if half is None or listener % 2 == half:
+                kept[scale].append(value)
+        return {scale: mean(values) for scale, values in kept.items()}

@@ -11,9 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 from benchmarks.validity_analysis import OWN_PARAMETER, OWN_SCALE, SCALES
-from mess_core.files import write_text
+from mess_core.files import atomic_path, write_text
 from mess_core.probing.figures import save_figure
 from mess_core.targets.registry import TARGETS
 
@@ -72,7 +73,7 @@ def _dose_row(row: Facts) -> list[str]:
         return [f"`{row['target']}`", "none", "", "", "", *cells]
     unit = TARGETS[row["target"].split()[0]].unit
     weakest, strongest = row["ends"]
-    change = f"{weakest:.3g} to {strongest:.3g} {'' if unit == '1' else unit}".strip()
+    change = f"{_value(weakest)} to {_value(strongest)} {'' if unit == '1' else unit}".strip()
     missed = f"**missed** in {len(row['works_below'])} of {len(row['by_work'])}"
     own = f"{PARAMETERS[row['own']]} {'+' if row['sign'] > 0 else '-'}"
     verdict = "yes" if row["reached"] else missed
@@ -125,13 +126,16 @@ def percepiano_text(facts: Facts) -> str:
         "ratings averaged over listeners. Spearman correlation of each target with each scale "
         "within passages, mean of the passages; 95 % intervals are the mean and "
         f"{half:.2f} either side (median cell). In bold the scale that the target ought to go "
-        "with. A column is named by its scale's high end:",
+        "with. The first row is the correlation of the means of two halves of the listeners (by "
+        "number, in turn). A column is named by its scale's high end:",
         "",
         "; ".join(f"*{short}*: {long} ({name})" for name, (short, long) in SCALES.items()) + ".",
         "",
     ]
     header = ["target", *(short for short, _ in SCALES.values())]
-    return "\n".join([*first, *_table(header, map(_percepiano_row, facts["rows"]))])
+    listeners = ["*other listeners*", *(_two(c["mean"]) for c in facts["listeners"].values())]
+    rows = [listeners, *map(_percepiano_row, facts["rows"])]
+    return "\n".join([*first, *_table(header, rows)])
 
 
 def _percepiano_row(row: Facts) -> list[str]:
@@ -143,6 +147,13 @@ def _percepiano_row(row: Facts) -> list[str]:
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     lines = [header, ["---"] * len(header), *rows]
     return [*(f"| {' | '.join(line)} |" for line in lines), ""]
+
+
+def _value(value: float) -> str:
+    """Write a value with three digits or all before the point; what is smaller than 0.0001 is 0."""
+    if abs(value) < 1e-4:
+        return "0"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _two(value: float | None) -> str:
@@ -165,12 +176,18 @@ def write_section(path: Path, text: str) -> None:
     write_text(path, f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}")
 
 
+def copy_small(picture: Path, copy: Path) -> None:
+    """Write a picture with 256 colours, which its text and its cells do with, a third as large."""
+    with Image.open(picture) as image, atomic_path(copy) as temporary:
+        image.convert("RGB").quantize(256).save(temporary, "PNG", optimize=True)
+
+
 def draw(facts: Facts, output: Path) -> None:
     """Draw the responses to parameters and to listeners' scales that were measured."""
     maps = []
     if "dose" in facts:
         values = {row["target"]: row["responses"] for row in facts["dose"]["rows"]}
-        title = "with parameters of the interpretation\n(median of the demo scores)"
+        title = "with parameters of the interpretation,\ntilt of the sound (median demo score)"
         maps.append((title, values, PARAMETERS, OWN_PARAMETER, 1.0))
     if "percepiano" in facts:
         values = {
@@ -214,6 +231,7 @@ def _draw_map(ax: Axes, rows: Sequence[Facts], columns: Sequence[str], limit: fl
     ax.set_facecolor("0.9")
     ax.tick_params(length=0, labelsize=8)
     bar = ax.figure.colorbar(image, ax=ax, orientation="horizontal", pad=0.01, shrink=0.7)
+    bar.set_ticks([-limit, -limit / 2, 0, limit / 2, limit])
     bar.ax.tick_params(labelsize=7)
 
 

@@ -192,6 +192,7 @@ def test_ratings_are_averaged_and_errors_dropped(tmp_path: Path) -> None:
     assert [clip.midi.stem for clip in found] == names[:2]
     assert {clip.passage for clip in found} == {"Work_8bars_3"}
     assert found[0].ratings == {"s01": 4.0, "s02": 7.0}
+    assert found[0].halves == ({"s01": 3.5, "s02": 7.0}, {"s01": 5.0})
 
 
 def test_works_with_few_pianists_are_left_out(tmp_path: Path) -> None:
@@ -218,7 +219,9 @@ def percepiano_facts() -> dict[str, Any]:
     rows = [
         {"target": t, "scales": dict.fromkeys(SCALES, cell)} for t in ("velocity_mean", "tempo")
     ]
-    return {"passages": 2, "clips": 10, "at_least": 5, "rows": rows}
+    return {"passages": 2, "clips": 10, "at_least": 5, "rows": rows} | {
+        "listeners": dict.fromkeys(SCALES, agree({"p": 0.5, "q": 0.6}))
+    }
 
 
 def cells_of(text: str, name: str) -> list[str]:
@@ -242,6 +245,7 @@ def test_listeners_have_all_scales_by_name() -> None:
     assert all(f"*{short}*: {long}" in text for short, long in SCALES.values())
     cells = cells_of(text, "velocity_mean")
     assert len(cells) == 1 + len(SCALES)
+    assert text.count("| 0.55 ") == len(SCALES)
     assert [i for i, cell in enumerate(cells) if "**" in cell] == [9]
 
 
