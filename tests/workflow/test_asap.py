@@ -9,7 +9,7 @@ import pytest
 from mess_core.files import read_json
 from mess_core.layout import QUESTIONS, Layout
 from mess_core.recordings import read_recordings
-from mess_core.targets import load_targets
+from mess_core.targets import load_target, load_targets
 from mess_core.targets.expression import tempo_variability
 from mess_core.targets.registry import probed_targets
 from tests.workflow.conftest import SHARED_DATA, Workspace
@@ -86,12 +86,16 @@ def test_tempo_is_that_of_the_annotated_beats(workspace: Workspace) -> None:
         )
 
 
-def test_probing_says_how_many_rows_it_had(workspace: Workspace) -> None:
+def test_rows_are_all_windows_in_which_the_target_is_defined(workspace: Workspace) -> None:
     layout = Layout(workspace.data, "asap")
-    windows = sum(
-        len(np.load(layout.features("segments", r.recording_id), mmap_mode="r"))
-        for r in read_recordings(layout.table)
-    )
+    defined = []
+    for recording in read_recordings(layout.table):
+        loudness = load_target(layout.targets(recording.recording_id), "loudness_level")
+        assert loudness is not None
+        features = np.load(layout.features("segments", recording.recording_id), mmap_mode="r")
+        assert len(features) == len(loudness)
+        defined += np.isfinite(loudness).tolist()
     result = read_json(layout.probe("loudness_level"))
-    assert (result["unit"], result["n_rows"]) == ("windows", windows)
+    assert (result["unit"], result["n_rows"]) == ("windows", sum(defined))
     assert result["n_recordings"] == WORKS * PLAYERS
+    assert np.mean(defined) > 0.99
