@@ -9,8 +9,8 @@ Three parts:
 * ``percepiano``: passages that several pianists play and listeners rate. Within passages, rank
   correlation of each target with each scale.
 
-The last two read ``../shared/data``. Everything is deterministic; it takes about seven minutes on
-two cores::
+The last two read ``../shared/data``. Everything is deterministic; it takes about ten minutes on two
+cores that do other work, too::
 
     python -m benchmarks.validity --json FILE
 """

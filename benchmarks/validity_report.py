@@ -50,7 +50,8 @@ def dose_text(facts: Facts) -> str:
         f"{len(next(iter(facts['strengths'].values())))} strengths, all others in the middle: "
         "Spearman correlation of each target with each parameter, median of the scores. "
         "In bold the target's own parameter, with its expected sign. "
-        f"{reached} of {len(judged)} targets with an own parameter reach the bar.",
+        'Targets are measured without knowing the beats, but for those marked "(beats)". '
+        f"{reached} of {len(judged)} rows with an own parameter reach the bar.",
         "",
         "Strengths: "
         + "; ".join(

@@ -236,7 +236,7 @@ def test_the_table_marks_own_parameters_and_misses() -> None:
     assert cells_of(text, "velocity_mean")[own] == "**0.90**"
     assert cells_of(text, "velocity_mean")[1:5] == ["level +", "2 to 4 MIDI velocity", "0.9", "yes"]
     assert cells_of(text, "rubato")[4] == "**missed** in 2 of 3"
-    assert "1 of 2 targets" in text
+    assert "1 of 2 rows" in text
     assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {15}
 
 
