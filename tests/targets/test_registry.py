@@ -115,7 +115,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def test_the_table_in_the_docs_is_that_of_the_registry() -> None:
     seen: list[str] = []
-    for line in (DOCS / "targets.md").read_text().splitlines():
+    page, _, _ = (DOCS / "targets.md").read_text().partition("## Validity")
+    for line in page.splitlines():
         if line.startswith("| `"):
             cells = [cell.strip() for cell in line.split("|")[1:-1]]
             names = re.findall(r"`(\w+)`", cells[0])
