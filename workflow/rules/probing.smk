@@ -100,7 +100,7 @@ if SETTINGS.tracking_uri:
         benchmark:
             benchmark_file("track")
         conda:
-            "../../envs/analysis.yaml"
+            "../../envs/tracking.yaml"
         threads: 1
         resources:
             mem_mb=more_memory(1000),
