@@ -18,7 +18,7 @@ cores that do other work, too::
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +33,7 @@ from benchmarks.validity_jobs import (
     MEASURED,
     STRENGTHS,
     WITH_BEATS,
+    Dose,
     Values,
     clips,
     doses,
@@ -87,20 +88,33 @@ def measure_dose(_: Path, scale: Scale) -> Facts:
     """Play the demo scores at all strengths, and judge how targets respond."""
     jobs = doses(scale.scores)
     values = in_parallel(respond, jobs, what="performances")
+    return {
+        "works": list(dict.fromkeys(job.work_id for job in jobs)),
+        "strengths": STRENGTHS,
+        "rows": [
+            judge_dose(target, jobs, _column(values, target)) for target in (*MEASURED, *WITH_BEATS)
+        ],
+    }
+
+
+def judge_dose(target: str, jobs: Sequence[Dose], values: Sequence[float]) -> Facts:
+    """Judge how a target, one value for each job, responds to each parameter."""
     works = list(dict.fromkeys(job.work_id for job in jobs))
-    rows = []
-    for target in (*MEASURED, *WITH_BEATS):
-        responses, ends = {}, {}
-        for parameter, strengths in STRENGTHS.items():
-            of = [i for i, job in enumerate(jobs) if job.parameter == parameter]
-            measured = [values[i][target] for i in of]
-            given = [jobs[i].strength for i in of]
-            groups = [jobs[i].work_id for i in of]
-            responses[parameter] = list(within(groups, given, measured).values())
-            at = dict(zip(zip(groups, given, strict=True), measured, strict=True))
-            ends[parameter] = [[at[w, strengths[end]] for w in works] for end in (0, -1)]
-        rows.append(respond_to(target, responses, ends, works))
-    return {"works": works, "strengths": STRENGTHS, "rows": rows}
+    measured = dict(zip(jobs, values, strict=True))
+    responses, ends = {}, {}
+    for parameter, strengths in STRENGTHS.items():
+        of = [job for job in jobs if job.parameter == parameter]
+        found = within(
+            [job.work_id for job in of],
+            [job.strength for job in of],
+            [measured[job] for job in of],
+        )
+        responses[parameter] = [found[work] for work in works]
+        ends[parameter] = [
+            [measured[Dose(work, parameter, strength)] for work in works]
+            for strength in (strengths[0], strengths[-1])
+        ]
+    return respond_to(target, responses, ends, works)
 
 
 def measure_asap(data: Path, scale: Scale) -> Facts:

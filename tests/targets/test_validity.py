@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import spearmanr
 
-from benchmarks.validity import main
+from benchmarks.validity import judge_dose, main
 from benchmarks.validity_analysis import (
     OWN_PARAMETER,
     OWN_SCALE,
@@ -163,6 +163,21 @@ def test_a_dose_changes_one_parameter_evenly() -> None:
             assert getattr(NEUTRAL, dose.parameter) == strengths[2]
             replace(NEUTRAL, **{dose.parameter: dose.strength})
     assert len(doses(2)) == 2 * 5 * len(STRENGTHS)
+
+
+def test_a_dose_is_judged_by_the_works_that_respond() -> None:
+    """Of three works two follow `level` and one its reverse; `pedal` moves all by nothing."""
+    jobs = doses(3)
+    works = list(dict.fromkeys(job.work_id for job in jobs))
+    values = [
+        job.strength * (-1 if job.work_id == works[1] else 1) if job.parameter == "level" else 5.0
+        for job in jobs
+    ]
+    row = judge_dose("velocity_mean", jobs, values)
+    assert row["by_work"] == {works[0]: 1.0, works[1]: -1.0, works[2]: 1.0}
+    assert row["responses"] == dict.fromkeys(STRENGTHS, 0.0) | {"level": 1.0}
+    assert row["works_below"] == [works[1]]
+    assert row["ends"] == [STRENGTHS["level"][0], STRENGTHS["level"][-1]]
 
 
 def sine(frequency: float) -> npt.NDArray[np.float32]:
