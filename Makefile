@@ -33,7 +33,7 @@ test-all: $(READY)  ## run all tests
 	python -m pytest
 
 test-unit: $(READY)  ## run the fast tests only
-	python -m pytest -m "unit and not slow"
+	python -m pytest -n auto -m "unit and not slow"
 
 bench: $(READY)  ## measure extraction against the plain loop and the machine's limit
 	python -m benchmarks.extraction --json data/benchmarks/extraction.json
