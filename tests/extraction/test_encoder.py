@@ -155,14 +155,13 @@ def test_an_error_of_a_window_is_its_own_batchs() -> None:
             return SimpleNamespace(data=np.full((1, 13, 48), self.window[0, 0]))
 
     compiled = SimpleNamespace(
-        get_property=lambda _: 2,
         create_infer_request=Request,
         outputs=[SimpleNamespace(shape=[1, 13, 48])],
     )
-    requests = openvino_engine._Requests(compiled)
+    request = openvino_engine._Request(compiled)
     numbers = np.arange(6, dtype=np.float32)
     first, second, third = (
-        requests.start(np.repeat(numbers[i : i + 2, None], 4, axis=1)) for i in (0, 2, 4)
+        request.start(np.repeat(numbers[i : i + 2, None], 4, axis=1)) for i in (0, 2, 4)
     )
     with pytest.raises(MemoryError, match="no room"):
         first()

@@ -89,7 +89,7 @@ class OpenVinoEngine:
         self._threads = threads or _available_threads()
         self._compiling = threading.Lock()
         self._files: dict[int, dict[str, Path]] = {}
-        self._requests: dict[tuple[int, bool], _Requests] = {}
+        self._requests: dict[tuple[int, bool], _Request] = {}
         self.name = f"openvino {_version()}"
         self.device = "cpu"
         self.notes: tuple[str, ...] = ()
@@ -142,12 +142,12 @@ class OpenVinoEngine:
         key = (windows.shape[1], raw)
         with self._compiling:
             if key not in self._requests:
-                requests = _Requests(self._compiled(*key))
-                self._try_out(requests, key[0])
-                self._requests[key] = requests
+                request = _Request(self._compiled(*key))
+                self._try_out(request, key[0])
+                self._requests[key] = request
         return self._requests[key].start(windows)
 
-    def _try_out(self, requests: "_Requests", samples: int) -> None:
+    def _try_out(self, request: "_Request", samples: int) -> None:
         """Let the graph run a check window and compare the outcome.
 
         The conversion's comparison was in another process.
@@ -156,17 +156,16 @@ class OpenVinoEngine:
         expected = np.asarray(receipt["pooled"], np.float32)[np.newaxis]
         limit = min(MIN_COSINE, min(receipt[self.precision]["cosine"]) - 1e-3)
         windows = check_windows(samples, sample_rate=self._checkpoint.spec.sample_rate)
-        for _ in range(len(requests)):
-            agreement = compare(requests.start(windows[:1])().pooled, expected)
-            error, cosine = max(agreement.error), min(agreement.cosine)
-            exact = self.precision != "float32" or error <= MAX_ERROR
-            if not (exact and cosine >= limit):
-                raise EncoderError(
-                    f"{self._checkpoint.spec.name}: {self.name} in {self.precision} differs from "
-                    f"transformers' model (error {error:.1e}, cosine {cosine:.5f}) although it "
-                    "did not when it was converted; run again, and if it stays, delete "
-                    f"{self._models / _KIND}"
-                )
+        agreement = compare(request.start(windows[:1])().pooled, expected)
+        error, cosine = max(agreement.error), min(agreement.cosine)
+        exact = self.precision != "float32" or error <= MAX_ERROR
+        if not (exact and cosine >= limit):
+            raise EncoderError(
+                f"{self._checkpoint.spec.name}: {self.name} in {self.precision} differs from "
+                f"transformers' model (error {error:.1e}, cosine {cosine:.5f}) although it did "
+                "not when it was converted; run again, and if it stays, delete "
+                f"{self._models / _KIND}"
+            )
 
     def _compiled(self, samples: int, raw: bool) -> Any:
         files = self._prepared(samples)
@@ -177,32 +176,28 @@ class OpenVinoEngine:
         """Do nothing: there is no cache to empty."""
 
 
-class _Requests:
-    """A compiled model's requests, used in turn; threads may share them."""
+class _Request:
+    """A compiled model's request, which runs one window at a time; threads may share it."""
 
     def __init__(self, compiled: Any) -> None:
-        count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-        self._requests = [compiled.create_infer_request() for _ in range(count)]
-        self._pending: list[Callable[[], None] | None] = [None] * count
+        self._request = compiled.create_infer_request()
         self._shapes = [tuple(output.shape)[1:] for output in compiled.outputs]
-        self._next = 0
+        self._pending: Callable[[], None] | None = None
         self._turn = threading.RLock()
-
-    def __len__(self) -> int:
-        return len(self._requests)
 
     def start(self, windows: Floats) -> Callable[[], Output]:
         results = [np.empty((len(windows), *shape), np.float32) for shape in self._shapes]
-        # A request may be waited for by a later batch, whose fault its error is not.
+        # A window may be waited for by a later batch, whose fault its error is not.
         errors: list[Exception] = []
         with self._turn:
-            slots = [self._start(window, results, i, errors) for i, window in enumerate(windows)]
+            for row, window in enumerate(windows):
+                self._start(window, results, row, errors)
+            last = self._pending
 
         def wait() -> Output:
             with self._turn:
-                for slot, harvest in slots:
-                    if self._pending[slot] is harvest:
-                        self._collect(slot)
+                if self._pending is last:
+                    self._collect()
             if errors:
                 raise errors[0]
             return Output(results[0], results[1] if len(results) > 1 else None)
@@ -211,26 +206,22 @@ class _Requests:
 
     def _start(
         self, window: Floats, results: list[Floats], row: int, errors: list[Exception]
-    ) -> tuple[int, Callable[[], None]]:
-        slot = self._next
-        self._next = (slot + 1) % len(self._requests)
-        self._collect(slot)
-        request = self._requests[slot]
+    ) -> None:
+        self._collect()
 
         def harvest() -> None:
             try:
-                request.wait()
+                self._request.wait()
                 for i, result in enumerate(results):
-                    result[row] = request.get_output_tensor(i).data[0]
+                    result[row] = self._request.get_output_tensor(i).data[0]
             except Exception as error:
                 errors.append(error)
 
-        request.start_async({0: window[np.newaxis]})
-        self._pending[slot] = harvest
-        return slot, harvest
+        self._request.start_async({0: window[np.newaxis]})
+        self._pending = harvest
 
-    def _collect(self, slot: int) -> None:
-        harvest, self._pending[slot] = self._pending[slot], None
+    def _collect(self) -> None:
+        harvest, self._pending = self._pending, None
         if harvest is not None:
             harvest()
 
@@ -381,7 +372,7 @@ def _measure(core: Any, path: Path, windows: Floats, expected: Output) -> dict[s
     for precision in ["float32"] + ["bfloat16"] * ("BF16" in capabilities):
         model, threads = core.read_model(path), _available_threads()
         compiled = _compile(core, model, precision, raw=True, threads=threads)
-        found = _Requests(compiled).start(windows)()
+        found = _Request(compiled).start(windows)()
         agreements[precision] = {
             "error": compare(_frames(found), _frames(expected)).error,
             "cosine": compare(found.pooled, expected.pooled).cosine,
