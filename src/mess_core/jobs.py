@@ -237,10 +237,10 @@ def decompose_layer(settings: Settings, source: str, layer: int) -> None:
     )
 
 
-def _discovery(settings: Settings) -> "LayerDiscoverySystem":
+def _discovery(plan: Plan) -> "LayerDiscoverySystem":
     from mess_core.probing import LayerDiscoverySystem
 
-    plan = Plan.read(settings)
+    settings = plan.settings
     return LayerDiscoverySystem(
         settings.layout,
         plan.recordings,
@@ -254,7 +254,7 @@ def _discovery(settings: Settings) -> "LayerDiscoverySystem":
 
 def probe_target(settings: Settings, target: str) -> None:
     """Probe every layer, and the baselines, for one target."""
-    _discovery(settings).discover_and_save(target)
+    _discovery(Plan.read(settings)).discover_and_save(target)
 
 
 def map_aspects(settings: Settings) -> None:
@@ -269,7 +269,8 @@ def answer_question(settings: Settings, question: str) -> None:
     """Write the table and the picture that answer one research question."""
     from mess_core.probing.questions import answer
 
-    answer(question, _discovery(settings), settings.targets)
+    plan = Plan.read(settings)
+    answer(question, _discovery(plan), plan.question_targets(question))
 
 
 def track(settings: Settings) -> None:

@@ -20,6 +20,9 @@ from mess_core.layout import (
 from mess_core.planning import Plan
 from mess_core.recordings import judge, problem_lines, read_recordings
 
+#: Questions whose answer needs the rows themselves, not only what probing found.
+ON_ROWS = ("separability", "collapse")
+
 
 def read_settings():
     """Validate the configuration, fill in defaults, and return it typed."""
@@ -150,6 +153,15 @@ def decomposition_params(wildcards):
 
 def probing_params(wildcards):
     return PLAN.probing_params(wildcards.target)
+
+
+def question_files(wildcards):
+    """Return what a question reads, and no more: a new target asks only about itself."""
+    question = wildcards.question
+    files = probes(PLAN.question_targets(question))
+    if question == "separability":
+        files.append(str(SETTINGS.layout.aspects))
+    return files + (all_decompositions() if question in ON_ROWS else [])
 
 
 def question_params(wildcards):

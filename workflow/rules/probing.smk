@@ -55,9 +55,7 @@ rule probing:
 # apart, and whether the encoder has collapsed. Each ends in a table and a picture.
 rule question:
     input:
-        probes=probes(SETTINGS.targets),
-        layers=all_decompositions(),
-        aspects=SETTINGS.layout.aspects,
+        question_files,
     output:
         table=SETTINGS.layout.answer("{question}", ".tsv"),
         picture=report(

@@ -41,32 +41,33 @@ def answer(question: str, discovery: LayerDiscoverySystem, targets: Sequence[str
     discovery : LayerDiscoverySystem
         The dataset, its spaces and targets.
     targets : sequence of str
-        Whose probing results count.
+        Whose probing results count; for separability those of the aspects, for collapse none.
 
     Raises
     ------
     ProbingError, StorageError
         If results or spaces are missing or damaged.
     """
-    results = read_results(discovery.layout.probing, targets)
-    _ANSWERS[question](discovery, results)
+    _ANSWERS[question](discovery, targets)
 
 
-def _layers(discovery: LayerDiscoverySystem, results: Results) -> None:
+def _layers(discovery: LayerDiscoverySystem, targets: Sequence[str]) -> None:
     layout = discovery.layout
+    results = read_results(layout.probing, targets)
     write_table(layer_table(results.values()), layout.answer("layers", ".tsv"))
     plot_layer_map(layout.probing, layout.answer("layers", ".png"), targets=results)
 
 
-def _stability(discovery: LayerDiscoverySystem, results: Results) -> None:
+def _stability(discovery: LayerDiscoverySystem, targets: Sequence[str]) -> None:
     layout = discovery.layout
-    rows = stability_table(results.values())
+    rows = stability_table(read_results(layout.probing, targets).values())
     write_table(rows, layout.answer("stability", ".tsv"))
     plot_stability(rows, layout.answer("stability", ".png"), title=_title(discovery))
 
 
-def _separability(discovery: LayerDiscoverySystem, results: Results) -> None:
+def _separability(discovery: LayerDiscoverySystem, targets: Sequence[str]) -> None:
     layout = discovery.layout
+    results = read_results(layout.probing, targets)
     spaces = discovery.spaces[ENCODER]
 
     def decompositions(layer: int, rows: ProbeRows) -> Sequence[RidgeDecomposition]:
@@ -107,7 +108,7 @@ def _penalties(results: Sequence[Mapping[str, Any]]) -> list[float]:
     return [geometric_mean(layer) for layer in zip(*chosen, strict=True)]
 
 
-def _collapse(discovery: LayerDiscoverySystem, _: Results) -> None:
+def _collapse(discovery: LayerDiscoverySystem, _: Sequence[str]) -> None:
     layout = discovery.layout
     measured = {
         source: [
@@ -145,6 +146,6 @@ def _title(discovery: LayerDiscoverySystem) -> str:
     return f"{discovery.layout.dataset}, {encoder['name']}{untrained}"
 
 
-_ANSWERS: dict[str, Callable[[LayerDiscoverySystem, Results], None]] = dict(
+_ANSWERS: dict[str, Callable[[LayerDiscoverySystem, Sequence[str]], None]] = dict(
     zip(QUESTIONS, (_layers, _stability, _separability, _collapse), strict=True)
 )
