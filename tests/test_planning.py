@@ -10,6 +10,7 @@ from mess_core import stages
 from mess_core.config import Settings
 from mess_core.errors import DatasetError
 from mess_core.files import write_json
+from mess_core.layout import QUESTIONS
 from mess_core.planning import Plan, shard_of
 from mess_core.recordings import Recording, write_recordings
 from mess_core.targets import registry
@@ -198,6 +199,13 @@ def test_a_stages_version_makes_stale_what_it_matters_to(
     monkeypatch.setattr(stages, stage, 99)
     after = params(SETTINGS, RECORDINGS)
     assert {name.split()[0] for name in after if before[name] != after[name]} == expected
+
+
+def test_a_target_of_no_aspect_concerns_no_answer_about_aspects_or_rows() -> None:
+    more = replace(SETTINGS, targets=(*SETTINGS.targets, "tempo_octave_ambiguity"))
+    before, after = Plan(SETTINGS, RECORDINGS), Plan(more, RECORDINGS)
+    asked = {q for q in QUESTIONS if before.question_params(q) != after.question_params(q)}
+    assert asked == {"layers", "stability"}
 
 
 def test_what_is_gathered_is_judged_by_content(tmp_path: Path) -> None:

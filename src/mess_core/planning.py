@@ -154,7 +154,7 @@ class Plan:
             }
         )
 
-    def _targets(self, targets: Iterable[str], recordings: Iterable[Recording]) -> str:
+    def _targets(self, targets: Iterable[str], sources: str) -> str:
         return fingerprint(
             {
                 "stage": stages.TARGETS,
@@ -162,12 +162,14 @@ class Plan:
                 "sample_rate": ANALYSIS_RATE,
                 "window_s": self.settings.window_s,
                 "overlap": self.settings.overlap,
-                "recordings": [
-                    [r.recording_id, r.audio_sha256, r.midi_sha256, r.beats_sha256]
-                    for r in recordings
-                ],
+                "recordings": sources,
             }
         )
+
+    @cached_property
+    def _target_sources(self) -> str:
+        # Once for all targets: each of them asks for it, whenever the Snakefile is parsed.
+        return _target_sources(self.recordings)
 
     @property
     def has_features(self) -> bool:
@@ -191,7 +193,7 @@ class Plan:
 
     def target_digest(self, name: str) -> str:
         """Return what the manifest of one target holds when it is that of this plan."""
-        return self._targets([name], self.recordings)
+        return self._targets([name], self._target_sources)
 
     @cached_property
     def measured(self) -> tuple[str, ...]:
@@ -232,7 +234,8 @@ class Plan:
 
     def targets_params(self, shard: str) -> Params:
         """Return what makes a shard's targets stale: any target, whether it is probed or not."""
-        return {"shard": shard, "digest": self._targets(TARGETS, self.shards[shard])}
+        sources = _target_sources(self.shards[shard])
+        return {"shard": shard, "digest": self._targets(TARGETS, sources)}
 
     @cached_property
     def _folds(self) -> Params:
@@ -261,12 +264,18 @@ class Plan:
             **self._folds,
         }
 
+    def question_targets(self, question: str) -> tuple[str, ...]:
+        """Return the targets whose probing results answer one of `layout.QUESTIONS`."""
+        if question == "collapse":
+            return ()
+        return self.aspect_targets if question == "separability" else self.settings.targets
+
     def question_params(self, question: str) -> Params:
         """Return what makes an answer stale, besides the probing results and decompositions."""
         return {
             "stage": stages.QUESTIONS,
             "question": question,
-            "targets": list(self.settings.targets),
+            "targets": list(self.question_targets(question)),
             "sources": list(self.settings.sources),
         }
 
@@ -317,6 +326,12 @@ def _holds(manifest: Path, digest: str) -> bool:
         return bool(read_json(manifest)["digest"] == digest)
     except (StorageError, KeyError, TypeError):
         return False
+
+
+def _target_sources(recordings: Iterable[Recording]) -> str:
+    """Return a digest of what targets are measured from."""
+    hashes = [[r.recording_id, r.audio_sha256, r.midi_sha256, r.beats_sha256] for r in recordings]
+    return fingerprint({"recordings": hashes})
 
 
 def _version(target: str) -> int:
