@@ -293,7 +293,7 @@ def test_files_without_read_permission_are_named_until_they_can_be_read(shared: 
     soundfile.write(shared / "closed" / "a.wav", tone(), RATE)
     write_midi(shared / "notes" / "good.mid")
     (shared / "table.tsv").write_text(
-        "audio\tmidi\ngood.wav\tnotes/good.mid\nlocked.wav\t\nclosed/a.wav\tnotes/good.mid\n"
+        "audio\tmidi\ngood.wav\tnotes/good.mid\nlocked.wav\t\nclosed/a.wav\t\n"
     )
     dataset, layout = TableDataset("mine", shared / "table.tsv"), Layout(shared / "data", "mine")
     # Also imports what is needed: another user may not reach Python's own files.

@@ -17,6 +17,7 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -99,7 +100,7 @@ def resolve_midi_path(audio: Path) -> Path | None:
     folders = (audio.parent, audio.parent / "midi", audio.parent.parent / "midi")
     suffixes = [*MIDI_SUFFIXES, *(suffix.upper() for suffix in MIDI_SUFFIXES)]
     candidates = (folder / f"{audio.stem}{suffix}" for folder in folders for suffix in suffixes)
-    return next((path for path in candidates if path.is_file()), None)
+    return _first_file(candidates)
 
 
 def resolve_beats_path(audio: Path, midi: Path | None) -> Path | None:
@@ -120,16 +121,16 @@ def resolve_beats_path(audio: Path, midi: Path | None) -> Path | None:
     """
     if midi is None:
         return None
-    candidates = (path.with_suffix(".beats.tsv") for path in (midi, audio))
-    return next((path for path in candidates if _is_file(path)), None)
+    return _first_file(path.with_suffix(".beats.tsv") for path in (midi, audio))
 
 
-def _is_file(path: Path) -> bool:
-    """Say whether there is a file, also in a folder that cannot be looked into."""
-    try:
-        return path.is_file()
-    except PermissionError:
-        return False
+def _first_file(candidates: Iterable[Path]) -> Path | None:
+    """Return the first that is a file; what lies in a folder without permission counts as none."""
+    for path in candidates:
+        with suppress(PermissionError):
+            if path.is_file():
+                return path
+    return None
 
 
 def safe_id(text: str) -> str:

@@ -129,10 +129,7 @@ def _look(source: Source, known: dict[str, Any] | None) -> dict[str, Any]:
     # What could not be read may be readable now: permissions leave no trace in size and time.
     if known and known["audio_sha256"] and all(known.get(k) == v for k, v in seen.items()):
         return known
-    midi_sha256, midi_reason = _look_at_midi(source.midi)
-    beats_sha256, beats_reason = (
-        _look_at_midi(source.midi, source.beats) if midi_sha256 and source.beats else ("", "")
-    )
+    midi_sha256, beats_sha256, notes_reason = _look_at_notes(source.midi, source.beats)
     sha256 = _sha256(source.audio)
     status, reason, duration_s = "ok", "", 0.0
     try:
@@ -151,7 +148,7 @@ def _look(source: Source, known: dict[str, Any] | None) -> dict[str, Any]:
         "beats_sha256": beats_sha256,
         "duration_s": duration_s,
         "status": status,
-        "reason": "; ".join(part for part in (reason, midi_reason, beats_reason) if part),
+        "reason": "; ".join(part for part in (reason, notes_reason) if part),
     }
 
 
@@ -163,17 +160,20 @@ def _sha256(path: Path) -> str:
         return ""
 
 
-def _look_at_midi(midi: Path | None, beats: Path | None = None) -> tuple[str, str]:
-    """Return the hash of the MIDI, or of its beats where they are given, or why it is left out."""
+def _look_at_notes(midi: Path | None, beats: Path | None) -> tuple[str, str, str]:
+    """Return the hashes of the MIDI and of its beats, and why one of them is left out."""
     if midi is None:
-        return "", ""
+        return "", "", ""
     from mess_core.targets.notes import read_performance
 
     try:
         read_performance(midi, beats=beats)
-        return file_sha256(beats or midi), ""
+        return file_sha256(midi), file_sha256(beats) if beats else "", ""
     except (MidiError, OSError) as error:
-        return "", f"{'beats' if beats else 'MIDI'} left out: {error}"
+        if beats is None:
+            return "", "", f"MIDI left out: {error}"
+        midi_sha256, _, reason = _look_at_notes(midi, None)
+        return midi_sha256, "", reason or f"beats left out: {error}"
 
 
 def _stamp(path: Path) -> list[str | int] | None:
