@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,14 +94,14 @@ def start(*, began: float, audio: str, encoder: str, models: str, precision: str
 
     from mess_core.extraction import encoder as encoders
     from mess_core.extraction import extractor as extractors
-    from mess_core.extraction import pipeline  # noqa: F401
+
+    import_module("mess_core.extraction.pipeline")
 
     lap("imports: mess_core, numpy, soundfile")
     from mess_core.extraction import openvino_engine
 
     lap("imports: openvino")
-    from torchaudio.transforms import Resample  # noqa: F401
-
+    import_module("torchaudio.transforms")
     lap("imports: torch, torchaudio (they resample)")
     within: dict[str, float] = {}
     for module, function, name in (

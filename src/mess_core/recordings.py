@@ -26,6 +26,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from mess_core.errors import DatasetError
 from mess_core.files import file_sha256, write_text
@@ -130,7 +131,8 @@ def read_recordings(path: Path) -> list[Recording]:
 
 def _parse(path: Path, row: dict[str, str]) -> Recording:
     try:
-        return Recording(**{**row, "duration_s": float(row["duration_s"])})  # type: ignore[arg-type]
+        facts: dict[str, Any] = {**row, "duration_s": float(row["duration_s"])}
+        return Recording(**facts)
     except (TypeError, ValueError) as error:
         raise DatasetError(
             f"{path}: row {row.get('recording_id')!r} is malformed: {error}"

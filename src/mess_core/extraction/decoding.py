@@ -4,7 +4,7 @@ __all__ = ["End", "decode_ahead"]
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -35,7 +35,7 @@ class End:
 
 def decode_ahead(
     jobs: Iterable[J], decode: Callable[[J], Iterator[T]], *, threads: int = 1, ahead: int = 16
-) -> Iterator[tuple[J, T | End]]:
+) -> Generator[tuple[J, T | End], None, None]:
     """Decode jobs in other threads, a bounded number of items ahead.
 
     Parameters

@@ -199,7 +199,7 @@ class _Run:
             for job, pooled, frames in self._batcher.run(self._windows(decoded), raw=raw):
                 self._take(job, pooled, frames)
         finally:
-            decoded.close()  # type: ignore[attr-defined]
+            decoded.close()
         while self._finishing:
             self._finishing.popleft().result()
         return deferred
