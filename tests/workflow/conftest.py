@@ -49,6 +49,16 @@ class Workspace:
         """Run the command line."""
         return self._run(["-m", "mess_core.cli", *arguments])
 
+    def run_midi(self, files: Sequence[Path], table: Sequence[str]) -> None:
+        """Render MIDI to ``audio/``, scan a table of it as the configured dataset, run it all."""
+        (self.folder / "table.tsv").write_text("".join(f"{line}\n" for line in table))
+        for outcome in (
+            self.mess("render", *map(str, files), "--output", "audio"),
+            self.mess("recordings", "--table", "table.tsv", "--name", self.config["dataset"]),
+            self.snakemake(),
+        ):
+            assert outcome.status == 0, outcome.output[-5000:]
+
     def _run(self, arguments: Sequence[str]) -> Outcome:
         done = subprocess.run(
             [sys.executable, *arguments],

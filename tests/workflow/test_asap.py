@@ -48,14 +48,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     for row in rows:
         files = (f"audio/{row['recording_id']}.wav", ASAP / row["midi"], ASAP / row["beats"])
         lines.append("\t".join(map(str, (*(row[name] for name in columns), *files))))
-    (workspace.folder / "table.tsv").write_text("\n".join(lines) + "\n")
-    midi = [str(ASAP / row["midi"]) for row in rows]
-    rendered = workspace.mess("render", *midi, "--output", "audio")
-    assert rendered.status == 0, rendered.output
-    scanned = workspace.mess("recordings", "--table", "table.tsv", "--name", "asap")
-    assert scanned.status == 0, scanned.output
-    run = workspace.snakemake()
-    assert run.status == 0, run.output[-5000:]
+    workspace.run_midi([ASAP / row["midi"] for row in rows], lines)
     return workspace
 
 

@@ -8,7 +8,7 @@ import pytest
 from mess_core.artifacts import load_latest
 from mess_core.extraction import FeatureExtractor
 from mess_core.files import read_json
-from mess_core.layout import Layout
+from mess_core.layout import QUESTIONS, Layout
 from mess_core.recordings import read_recordings
 from mess_core.search import search_by_vector
 from mess_core.targets.registry import probed_targets
@@ -50,15 +50,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         for path in paths:
             player = path.stem.rsplit("_", 2)[1]
             rows.append(f"audio/{path.stem}.wav\t{path}\t{passage}\t{player}")
-    (workspace.folder / "table.tsv").write_text("\n".join(rows) + "\n")
-    files = [str(path) for paths in chosen.values() for path in paths]
+    files = [path for paths in chosen.values() for path in paths]
     assert len(files) >= 40
-    rendered = workspace.mess("render", *files, "--output", "audio")
-    assert rendered.status == 0, rendered.output
-    scanned = workspace.mess("recordings", "--table", "table.tsv", "--name", "percepiano")
-    assert scanned.status == 0, scanned.output
-    run = workspace.snakemake()
-    assert run.status == 0, run.output[-5000:]
+    workspace.run_midi(files, rows)
     return workspace
 
 
@@ -79,6 +73,9 @@ def test_real_performances_run_through_to_a_published_artifact(workspace: Worksp
         result = read_json(layout.probe(target))
         assert result["n_works"] <= PASSAGES
         assert len(result["layers"]) == 13
+    for question in QUESTIONS:
+        assert layout.answer(question, ".tsv").read_text().count("\n") > 5
+        assert layout.answer(question, ".png").stat().st_size > 20_000
     counts = {"recordings": len(recordings), "clips": windows}
     for kind, count in counts.items():
         assert len(load_latest(workspace.data / "published" / "percepiano" / kind).rows) == count
