@@ -1,7 +1,7 @@
 """The command line, ``mess COMMAND``.
 
-Commands are ``recordings``, ``render``, ``model``, ``estimate``, ``question``, ``search`` and
-``tour``.
+Commands are ``recordings``, ``render``, ``model``, ``estimate``, ``question``, ``embed``,
+``search`` and ``tour``.
 """
 
 __all__ = ["main"]
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mess_core import cli_model, cli_question, cli_search, cli_tour
+from mess_core import cli_embed, cli_model, cli_question, cli_search, cli_tour
 from mess_core.errors import DatasetError, MessError
 from mess_core.layout import Layout
 from mess_core.progress import Progress
@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_model.add_parser(commands)
     cli_model.add_estimate_parser(commands)
     cli_question.add_parser(commands)
+    cli_embed.add_parser(commands)
     cli_search.add_parser(commands)
     cli_tour.add_parser(commands)
     return parser

@@ -6,21 +6,32 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mess_core.errors import SearchError
+from mess_core.search.query import EXCLUDES, FILTERS, GENERAL, Query
 
 if TYPE_CHECKING:
     from mess_core.artifacts.index import Index
-    from mess_core.search.queries import Hit
+    from mess_core.search.searching import Answer, Hit
 
 #: Characters of the column "work" of the table.
 _WORK_WIDTH = 48
 DEFAULT_LOCATION = "data/published"
 _UNTRAINED = "untrained: results show the mechanism, not musical knowledge"
+
+_EXAMPLES = """examples:
+  mess search --recording R --aspect dynamics
+  mess search --recording R --from 30 --to 35 --like phrasing=1 --like dynamics=0.5 \\
+      --ignore tempo --more legato --exclude work -k 10 --explain
+  mess search --audio take.wav --from 12 --to 17 --where composer="Frederic Chopin"
+  mess search --query question.json --json
+"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -35,28 +46,16 @@ def add_parser(subparsers: Any) -> None:
         "search",
         help="find recordings or passages that sound like one",
         description="Find recordings like a recording, or passages like a passage (--from).",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--recording", "--track", required=True, metavar="ID", help="the recording to start from"
-    )
-    respect = parser.add_mutually_exclusive_group()
-    respect.add_argument("--aspect", metavar="A", help="alike in one aspect, such as rubato")
-    respect.add_argument(
-        "--aspects", metavar="A=W,B=W", help='alike in several, such as "rubato=0.7,tempo=0.3"'
-    )
-    parser.add_argument(
-        "--from", "--start", dest="start", type=float, metavar="SECONDS", help="start of a passage"
-    )
-    parser.add_argument(
-        "--to", "--end", dest="end", type=float, metavar="SECONDS", help="end of the passage"
-    )
-    parser.add_argument("-k", type=int, default=10, help="how many hits (default: 10)")
-    parser.add_argument(
-        "--exclude",
-        choices=("none", "recording", "work"),
-        help="leave out the query's recording or work (default: recording; for a passage none)",
-    )
+    _add_start(parser.add_argument_group("where it starts from"))
+    _add_respects(parser.add_argument_group("in which respects"))
+    _add_hits(parser.add_argument_group("which hits"))
     parser.add_argument("--json", action="store_true", help="print only a JSON list of hits")
+    parser.add_argument(
+        "--explain", action="store_true", help="print what each aspect adds to the scores"
+    )
     parser.add_argument("--dataset", help="needed where several are published")
     parser.add_argument(
         "--artifacts",
@@ -65,6 +64,79 @@ def add_parser(subparsers: Any) -> None:
         help=f"where indexes are published: a folder or s3://... (default: {DEFAULT_LOCATION})",
     )
     parser.set_defaults(run=run)
+
+
+def _add_start(group: Any) -> None:
+    start = group.add_mutually_exclusive_group(required=True)
+    start.add_argument("--recording", "--track", metavar="ID", help="a recording in the index")
+    start.add_argument("--clip", metavar="ID@START", help="a stored clip, as hits name it")
+    start.add_argument(
+        "--audio", type=Path, metavar="FILE", help="an audio file; needs the index's encoder here"
+    )
+    start.add_argument(
+        "--features", type=Path, metavar="FILE.npy", help="what `mess embed` has written"
+    )
+    start.add_argument(
+        "--query",
+        metavar="FILE.json",
+        help="the whole question as JSON (docs/search.md); - reads it",
+    )
+    group.add_argument(
+        "--from", "--start", dest="start", type=float, metavar="SECONDS", help="start of a passage"
+    )
+    group.add_argument(
+        "--to", "--end", dest="end", type=float, metavar="SECONDS", help="end of the passage"
+    )
+    group.add_argument("--encoder", metavar="FOLDER", help="where the encoder for --audio is")
+
+
+def _add_respects(group: Any) -> None:
+    liked = group.add_mutually_exclusive_group()
+    liked.add_argument(
+        "--like",
+        action="append",
+        default=[],
+        metavar="ASPECT[=WEIGHT]",
+        help=f"alike in this, or in {GENERAL!r} (the default); may be repeated",
+    )
+    liked.add_argument("--aspect", metavar="A", help="the same as --like A, for a single aspect")
+    liked.add_argument(
+        "--aspects", metavar="A=W,B=W", help='the same as several --like: "rubato=0.7,tempo=0.3"'
+    )
+    for name, number, meaning in (
+        ("unlike", "WEIGHT", "different in this"),
+        ("more", "ERRORS", "hits must have more of this, by 1 standard error of the probe"),
+        ("less", "ERRORS", "hits must have less of this"),
+    ):
+        group.add_argument(
+            f"--{name}", action="append", default=[], metavar=f"ASPECT[={number}]", help=meaning
+        )
+    group.add_argument(
+        "--ignore", action="append", default=[], metavar="ASPECT", help="this must not matter"
+    )
+
+
+def _add_hits(group: Any) -> None:
+    group.add_argument("-k", type=int, help="how many hits (default: 10)")
+    group.add_argument(
+        "--exclude",
+        choices=EXCLUDES,
+        help="leave out the query's recording or work (default: recording; for a passage none)",
+    )
+    group.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help=f"only hits with this value; columns: {', '.join(FILTERS)}. May be repeated: several "
+        "values of one column are alternatives",
+    )
+    group.add_argument(
+        "--dedupe",
+        type=float,
+        metavar="SECONDS",
+        help="leave out hits that start less than this from a better one of the same recording",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -87,15 +159,93 @@ def run(args: argparse.Namespace) -> int:
     ArtifactError
         If nothing usable is published at the location.
     """
+    from mess_core.search.searching import search, search_features
+
+    query = _read_query(args.query) if args.query else _query(args)
+    passage = query.clip is not None or (query.start_s or args.start) is not None
+    index = open_index(args.artifacts, args.dataset, "clips" if passage else "recordings")
+    if args.audio or args.features:
+        answer = search_features(index, _features(args, index), query)
+    else:
+        answer = search(index, query)
+    heading = "\n".join([_question(args, query), *_trust(index, query.aspects)])
+    show(index, answer, heading, as_json=args.json, explain=args.explain)
+    return 0
+
+
+def _read_query(name: str) -> Query:
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text()
+        return Query.from_dict(json.loads(text))
+    except (OSError, ValueError) as error:
+        raise SearchError(f"{name} is no query in JSON: {error}") from None
+
+
+def _query(args: argparse.Namespace) -> Query:
+    """Make the query that the options describe."""
+    like = _parse_weights(args.like, "--like")
+    if args.aspect:
+        like = {args.aspect: 1.0}
+    if args.aspects is not None:
+        like = _parse_weights(args.aspects.split(","), "--aspects", needed=True)
+    of_file = args.audio or args.features
     if args.end is not None and args.start is None:
         raise SearchError("--to needs --from: a passage has a start and an end")
-    weights = {args.aspect: 1.0} if args.aspect else _parse_weights(args.aspects)
-    kind = "recordings" if args.start is None else "clips"
-    index = open_index(args.artifacts, args.dataset, kind)
-    hits = _ask(index, args, weights)
-    question = "\n".join([_question(args, weights), *_trust(index, weights or {})])
-    show(index, hits, question, as_json=args.json)
-    return 0
+    whole = not of_file and args.clip is None and args.start is None
+    query = Query(
+        recording_id=args.recording,
+        start_s=None if of_file else args.start,
+        end_s=None if of_file else args.end,
+        clip=args.clip,
+        like=like,
+        ignore=tuple(args.ignore),
+        unlike=_parse_weights(args.unlike, "--unlike"),
+        more=_parse_weights(args.more, "--more"),
+        less=_parse_weights(args.less, "--less"),
+        exclude=args.exclude or ("recording" if whole else "none"),
+        where=_parse_filters(args.where),
+    )
+    changes = {"k": args.k, "dedupe_s": args.dedupe}
+    return replace(query, **{name: given for name, given in changes.items() if given is not None})
+
+
+def _parse_weights(parts: Iterable[str], option: str, *, needed: bool = False) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for part in parts:
+        name, given, number = (piece.strip() for piece in part.partition("="))
+        try:
+            weight = float(number) if given or needed else 1.0
+        except ValueError:
+            raise SearchError(
+                f"{option} has {part!r}, expected NAME=WEIGHT as in rubato=0.7"
+            ) from None
+        if name in weights:
+            raise SearchError(f"{option} names {name!r} twice")
+        weights[name] = weight
+    return weights
+
+
+def _parse_filters(parts: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    filters: dict[str, tuple[str, ...]] = {}
+    for part in parts:
+        column, given, value = part.partition("=")
+        if not given:
+            raise SearchError(f'--where has {part!r}, expected COLUMN=VALUE as in composer="Satie"')
+        filters[column] = (*filters.get(column, ()), value)
+    return filters
+
+
+def _features(args: argparse.Namespace, index: "Index") -> "np.ndarray[Any, Any]":
+    """Return the features of the file that the question starts from."""
+    from mess_core.cli_embed import embed_elsewhere
+
+    if args.audio:
+        return embed_elsewhere(args.audio, args.start, args.end, index.facts, encoder=args.encoder)
+    try:
+        features: np.ndarray[Any, Any] = np.load(args.features, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise SearchError(f"{args.features} is no array of features: {error}") from None
+    return features
 
 
 def open_index(location: str, dataset: str | None, kind: str) -> "Index":
@@ -129,24 +279,6 @@ def _cache() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "mess" / "artifacts"
 
 
-def _parse_weights(text: str | None) -> dict[str, float] | None:
-    if text is None:
-        return None
-    weights: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, number = (piece.strip() for piece in part.partition("="))
-        try:
-            weight = float(number)
-        except ValueError:
-            raise SearchError(
-                f'--aspects has {part!r}, expected NAME=WEIGHT as in "rubato=0.7,tempo=0.3"'
-            ) from None
-        if name in weights:
-            raise SearchError(f"--aspects names {name!r} twice")
-        weights[name] = weight
-    return weights
-
-
 def published_datasets(location: str) -> list[str]:
     """Return the names of the datasets that are published at a location, sorted."""
     from mess_core.artifacts import publishing
@@ -166,77 +298,89 @@ def _only_dataset(location: str) -> str:
     return names[0]
 
 
-def _ask(index: "Index", args: argparse.Namespace, weights: dict[str, float] | None) -> "list[Hit]":
-    from mess_core.search.queries import find_similar, search_by_aspects, search_by_clip
-
-    if args.start is not None:
-        return search_by_clip(
-            index,
-            args.recording,
-            args.start,
-            args.end,
-            k=args.k,
-            aspects=weights,
-            exclude=args.exclude or "none",
-        )
-    exclude = args.exclude or "recording"
-    if weights is None:
-        return find_similar(index, args.recording, k=args.k, exclude=exclude)
-    return search_by_aspects(index, args.recording, weights, k=args.k, exclude=exclude)
+def _question(args: argparse.Namespace, query: Query) -> str:
+    start = query.recording_id or query.clip or str(args.audio or args.features)
+    from_s = args.start if query.start_s is None else query.start_s
+    to_s = args.end if query.end_s is None else query.end_s
+    passage = "" if from_s is None else f" from {_clock(from_s)}"
+    passage += "" if to_s is None else f" to {_clock(to_s)}"
+    what = "passages" if passage or query.clip else "recordings"
+    return f"{what} like {start}{passage}, {_respects(query)}"
 
 
-def _question(args: argparse.Namespace, weights: dict[str, float] | None) -> str:
-    passage = ""
-    if args.start is not None:
-        to = "" if args.end is None else f" to {_clock(args.end)}"
-        passage = f" from {_clock(args.start)}{to}"
-    respect = "in general"
-    if weights:
-        respect = "by " + ", ".join(
-            name if len(weights) == 1 else f"{name}={weight:g}" for name, weight in weights.items()
-        )
-    return f"{'passages' if passage else 'recordings'} like {args.recording}{passage}, {respect}"
+def _respects(query: Query) -> str:
+    parts = ["in general"]
+    if query.like:
+        only = len(query.like) == 1
+        parts = [
+            "by " + ", ".join(name if only else f"{name}={w:g}" for name, w in query.like.items())
+        ]
+    parts += [f"ignoring {', '.join(query.ignore)}"] if query.ignore else []
+    parts += [f"unlike in {', '.join(query.unlike)}"] if query.unlike else []
+    for word, asked in (("more", query.more), ("less", query.less)):
+        parts += [f"{word} {name} (by {n:g} standard errors)" for name, n in asked.items()]
+    return ", ".join(parts)
 
 
-def _trust(index: "Index", weights: Mapping[str, float]) -> list[str]:
+def _trust(index: "Index", aspects: Iterable[str]) -> list[str]:
     """Return a line per aspect on how well its layer knows it."""
     known = index.aspects.get("aspects", {})
     return [
         f"{name}: layer {known[name]['layer']}, R2 {known[name]['r2']:.2f} within works, "
         f"{known[name]['finding']}"
-        for name in weights
+        for name in aspects
+        if name in known
     ]
 
 
-def show(index: "Index", hits: "Sequence[Hit]", question: str, *, as_json: bool) -> None:
+def show(
+    index: "Index", answer: "Answer", question: str, *, as_json: bool, explain: bool = False
+) -> None:
     """Print hits: a heading and a table, or JSON alone with the heading on standard error.
 
     Parameters
     ----------
     index : Index
         What was searched.
-    hits : sequence of Hit
-        Best first.
+    answer : Answer
+        What was found.
     question : str
         What was asked, for the heading.
     as_json : bool
-        Print a list of objects with ``recording_id``, ``score``, and for clips the times.
+        Print a list of objects with ``recording_id``, ``score``, ``contributions``, ``predicted``
+        and for clips the times and ``clip``.
+    explain : bool
+        Add a column per contribution.
     """
     notes = sys.stderr if as_json else sys.stdout
     encoder = index.facts.get("encoder", {})
     print(question, file=notes)
     note = f" ({_UNTRAINED})" if encoder.get("trained") is False else ""
     print(f"encoder: {encoder.get('name', 'unknown')}{note}", file=notes)
+    for line in answer.notes:
+        print(line, file=notes)
     clips = index.kind == "clips"
     if as_json:
-        print(json.dumps([_record(hit, clips=clips) for hit in hits], indent=2))
-    else:
-        print("\n".join(_table([_cells(n, hit, clips=clips) for n, hit in enumerate(hits, 1)])))
+        print(json.dumps([_record(hit, clips=clips) for hit in answer.hits], indent=2))
+    elif answer.hits:
+        rows = [
+            _cells(n, hit, clips=clips) | (_contributions(hit) if explain else {})
+            for n, hit in enumerate(answer.hits, 1)
+        ]
+        print("\n".join(_table(rows)))
+        if explain:
+            print("score = the sum of the columns with a sign")
 
 
 def _record(hit: "Hit", *, clips: bool) -> dict[str, Any]:
     record = asdict(hit)
-    return record if clips else {k: v for k, v in record.items() if k not in ("start_s", "end_s")}
+    if clips:
+        return record | {"clip": hit.clip}
+    return {k: v for k, v in record.items() if k not in ("start_s", "end_s")}
+
+
+def _contributions(hit: "Hit") -> dict[str, str]:
+    return {name: f"{part:>+7.3f}" for name, part in hit.contributions.items()}
 
 
 def _cells(rank: int, hit: "Hit", *, clips: bool) -> dict[str, str]:
@@ -262,8 +406,6 @@ def _clock(seconds: float) -> str:
 
 
 def _table(rows: Sequence[dict[str, str]]) -> list[str]:
-    if not rows:
-        return ["no hits: the index holds nothing else"]
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
     lines = [{name: name for name in widths}, {name: "-" * widths[name] for name in widths}, *rows]
     return ["  ".join(line[n].ljust(widths[n]) for n in widths).rstrip() for line in lines]

@@ -120,7 +120,7 @@ def _where(dataset: str, destination: str) -> str:
 
 def _queries(index: "Index", resolved: list[str]) -> list[str]:
     """Return three queries of different kinds, in the form of the command line."""
-    names = list(index.positions)
+    names = list(index.rows.numbers)
     first, middle = names[0], names[len(names) // 2]
     second = f"--recording {middle} --exclude work"
     if resolved:
@@ -139,7 +139,7 @@ def _ask(query: str) -> None:
 
 
 def _next(dataset: str, index: "Index", resolved: list[str]) -> list[str]:
-    recording = next(iter(index.positions))
+    recording = next(iter(index.rows.numbers))
     lines = [
         "What next",
         f"  mess search --recording {recording} --from 2.5 --to 9 --json",

@@ -9,7 +9,9 @@ __all__ = [
     "answer_question",
     "build_indices",
     "decompose_layer",
+    "encoder_facts",
     "extract_shard",
+    "fit_projection",
     "gather_features",
     "gather_targets",
     "make_demo",
@@ -32,7 +34,7 @@ from mess_core import stages
 from mess_core.config import Settings
 from mess_core.errors import EncoderError, StorageError
 from mess_core.files import read_json, write_json
-from mess_core.layout import INDEX_KINDS, QUESTIONS, UNTRAINED
+from mess_core.layout import ENCODER, INDEX_KINDS, QUESTIONS, UNTRAINED
 from mess_core.planning import ANALYSIS_RATE, Plan
 from mess_core.progress import Progress
 
@@ -103,7 +105,7 @@ def extract_shard(settings: Settings, shard: str, *, variant: str = "", threads:
         )
         encoder = extractor.encoder
         print(encoder.describe(), flush=True)
-        facts = _facts(encoder)
+        facts = encoder_facts(encoder)
         _refuse_mixture(plan, facts)
         if not plan.has_features:
             # It is of another plan, whose files are about to be replaced one by one.
@@ -133,7 +135,7 @@ def extract_shard(settings: Settings, shard: str, *, variant: str = "", threads:
     )
 
 
-def _facts(encoder: "MertEncoder") -> dict[str, Any]:
+def encoder_facts(encoder: "MertEncoder") -> dict[str, Any]:
     """Return what features are known by afterwards."""
     spec = encoder.spec
     return {
@@ -265,6 +267,22 @@ def map_aspects(settings: Settings) -> None:
     save_aspects(aspects, settings.layout.aspects)
 
 
+def fit_projection(settings: Settings) -> None:
+    """Fit what makes stored vectors of features: general components and aspects' coordinates."""
+    from mess_core.artifacts.contents import write_projection
+    from mess_core.probing.coordinates import fit_coordinates
+    from mess_core.search.fitting import fit_projection as fit
+
+    discovery = _discovery(Plan.read(settings))
+    spaces = discovery.spaces[ENCODER]
+    projection = fit(
+        lambda layer: spaces[layer].rows,
+        range(len(spaces)),
+        coordinates=fit_coordinates(discovery),
+    )
+    write_projection(projection, settings.layout.projection)
+
+
 def answer_question(settings: Settings, question: str) -> None:
     """Write the table and the picture that answer one research question."""
     from mess_core.probing.questions import answer
@@ -293,6 +311,8 @@ def track(settings: Settings) -> None:
 def build_indices(settings: Settings, kind: str) -> None:
     """Build and save the index artifact of one kind."""
     from mess_core.artifacts import build_index, save_artifact
+    from mess_core.artifacts.contents import read_projection
+    from mess_core.datasets.factory import licence_of
 
     plan = Plan.read(settings)
     features, rows = _rows(plan, kind)
@@ -300,14 +320,15 @@ def build_indices(settings: Settings, kind: str) -> None:
         features,
         rows,
         kind=kind,
-        layers=range(features.shape[1]),
+        projection=read_projection(settings.layout.projection),
         aspects=read_json(settings.layout.aspects),
         facts={
             "dataset": settings.dataset,
+            "licence": licence_of(settings.dataset),
             "encoder": _encoder(settings),
             "window_s": settings.window_s,
             "overlap": settings.overlap,
-            "stages": {"features": stages.FEATURES, "index": stages.INDEX},
+            "stages": {name.lower(): getattr(stages, name) for name in _BEHIND_INDEX},
         },
     )
     folder = save_artifact(index, settings.layout.index(kind))
@@ -315,6 +336,19 @@ def build_indices(settings: Settings, kind: str) -> None:
         settings.layout.index_receipt(kind),
         {"artifact_version_id": folder.name, "kind": kind, "rows": len(rows)},
     )
+
+
+#: The stages whose versions an index's content depends on.
+_BEHIND_INDEX = (
+    "RECORDINGS",
+    "FEATURES",
+    "TARGETS",
+    "DECOMPOSITION",
+    "PROBING",
+    "ASPECTS",
+    "PROJECTION",
+    "INDEX",
+)
 
 
 def _rows(plan: Plan, kind: str) -> tuple[npt.NDArray[np.float32], list[Any]]:

@@ -133,6 +133,11 @@ class Layout:
         """The aspect map."""
         return self.probing / "aspects.json"
 
+    @property
+    def projection(self) -> Path:
+        """What makes stored vectors of features: the general block and the aspects' coordinates."""
+        return self.probing / "projection.npz"
+
     def decomposition(self, source: str, layer: int | str) -> Path:
         """The rows of one layer of one of `SOURCES`, and what ridge regression needs of them."""
         return self.probing / "decompositions" / source / str(layer)

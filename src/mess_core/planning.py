@@ -300,8 +300,12 @@ class Plan:
             "targets": list(self.aspect_targets),
         }
 
+    def projection_params(self) -> Params:
+        """Return what makes the projection stale, besides aspects, probes and decompositions."""
+        return {"stage": stages.PROJECTION, **self._folds}
+
     def index_params(self, kind: str) -> Params:
-        """Return what makes an index stale, besides the manifest and the aspect map."""
+        """Return what makes an index stale, besides manifest, aspect map and projection."""
         identity = [
             [r.recording_id, r.work_id, r.performer, r.composer, r.title, r.split, r.duration_s]
             for r in self.recordings

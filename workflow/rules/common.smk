@@ -106,10 +106,11 @@ def all_targets():
     return [str(path) for shard in PLAN.shards for path in PLAN.target_files(shard)]
 
 
-def all_decompositions():
+def all_decompositions(*sources):
+    """Return the decompositions of all layers of some sources, by default of all."""
     return strings(
         SETTINGS.layout.decomposition(source, layer)
-        for source in SETTINGS.sources
+        for source in sources or SETTINGS.sources
         for layer in PLAN.layers(source)
     )
 
@@ -136,7 +137,8 @@ def results():
         *probes(SETTINGS.targets),
         *all_answers(),
     ]
-    return [*files, str(SETTINGS.layout.aspects), *indices, *tracked]
+    found = strings([SETTINGS.layout.aspects, SETTINGS.layout.projection])
+    return [*files, *found, *indices, *tracked]
 
 
 def decomposition_manifest(wildcards):

@@ -1,6 +1,6 @@
 """Datasets by name."""
 
-__all__ = ["DatasetFactory"]
+__all__ = ["DatasetFactory", "licence_of"]
 
 from importlib import import_module
 from pathlib import Path
@@ -96,6 +96,16 @@ class DatasetFactory:
             raise DatasetError(f"the dataset name {dataset.name!r} is taken")
         cls._registered[dataset.name] = dataset
         return dataset
+
+
+def licence_of(name: str) -> str:
+    """Return the licence of a dataset's audio and MIDI, by its name.
+
+    Names that are not registered are those of recordings of one's own.
+    """
+    if name not in DatasetFactory.get_available_datasets():
+        return FolderDataset.licence
+    return DatasetFactory.get_dataset(name).licence
 
 
 def _check_name(name: str) -> None:

@@ -48,11 +48,15 @@ class Aspect:
         What a listener would say that it is.
     targets : tuple of str
         Names in `mess_core.targets.registry.TARGETS` that measure it.
+    more : {1, -1, 0}
+        Whether more of the aspect means more of its targets or less of them; 0 where neither is
+        meant, because a target is a shape, or may rise for several reasons.
     """
 
     name: str
     description: str
     targets: tuple[str, ...]
+    more: int = 1
 
 
 _ASPECTS = (
@@ -70,6 +74,7 @@ _ASPECTS = (
         "warmth",
         "How low and how narrow the sound lies around its centre",
         ("spectral_centroid", "spectral_bandwidth"),
+        more=-1,
     ),
     Aspect("tempo", "How fast the beat goes", ("tempo",)),
     Aspect(
@@ -98,6 +103,7 @@ _ASPECTS = (
         "phrasing",
         "The contour of loudness and tempo; how many phrases there are, and how equal in length",
         ("phrase_regularity", "num_phrases", "loudness_shape", "performed_tempo_shape"),
+        more=0,
     ),
     Aspect("rubato", "How freely the beat is bent", ("rubato", "tempo_variability")),
     Aspect(

@@ -6,8 +6,11 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "features": ["load_features"],
+        "fitting": ["fit_projection"],
+        "projection": ["Projection"],
+        "query": ["Query"],
+        "searching": ["Answer", "Hit", "search", "search_features"],
         "queries": [
-            "Hit",
             "find_similar",
             "search_by_aspect",
             "search_by_aspects",

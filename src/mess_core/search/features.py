@@ -11,6 +11,7 @@ from mess_core.artifacts.artifact import load_artifact
 from mess_core.artifacts.index import Floats, Index, Row, build_index
 from mess_core.errors import SearchError, nearest
 from mess_core.recordings import read_recordings
+from mess_core.search.fitting import fit_projection
 
 
 def load_features(
@@ -48,11 +49,17 @@ def load_features(
     if not paths:
         raise SearchError(f"{source} holds neither an artifact nor .npy files of features")
     features = _stack(paths)
+    chosen = range(features.shape[1]) if layers is None else layers
+    for layer in chosen:
+        if not 0 <= layer < features.shape[1]:
+            raise SearchError(
+                f"layer {layer} does not exist; the features have 0-{features.shape[1] - 1}"
+            )
     return build_index(
         features,
         _rows([path.stem for path in paths], table),
         kind="recordings",
-        layers=range(features.shape[1]) if layers is None else layers,
+        projection=fit_projection(lambda layer: features[:, layer], chosen),
         aspects={},
         facts={},
     )

@@ -1,0 +1,212 @@
+"""Coordinates of an aspect: the few numbers that its probes read from a window's features.
+
+An aspect's targets (columns ``Y [n, q]``, standardised, a shape's columns weighted so that it
+counts as one target) are predicted by ridge regression from the features of the aspect's layer,
+each with the penalty that probing chose. The predictions ``Z B`` mostly vary along fewer directions than q.
+Reduced-rank ridge regression (Mukherjee and Zhu 2011, "Reduced rank ridge regression and its kernel
+extensions", with the identity as weights) keeps the best of them: with ``Z B = U S V'`` the
+coordinates are ``Z B V_r``, centred and of variance 1 each over the rows. A component is kept when
+it has at least `SMALLEST_SHARE` of the predictions' variance, and there are at most `LARGEST_RANK`.
+
+Where the aspect has a direction (`mess_core.probing.aspects.Aspect.more`), its *value* is the mean
+of its standardised targets, signed such that more of the value is more of the aspect, in standard
+deviations. The predicted value is linear in the coordinates. Its *standard error* is the root mean
+square error of the same readout in cross-validation: learned without a fold and judged on it. Folds
+share no work.
+"""
+
+__all__ = ["LARGEST_RANK", "SMALLEST_SHARE", "AspectCoordinates", "fit_coordinates"]
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from mess_core.files import read_json
+from mess_core.layout import ENCODER
+from mess_core.probing.aspects import ASPECT_REGISTRY
+from mess_core.probing.discovery import LayerDiscoverySystem
+from mess_core.probing.results import read_results
+from mess_core.probing.ridge import RidgeDecomposition, decompose
+from mess_core.probing.rows import plan_rows
+from mess_core.probing.spaces import Space
+
+Floats = npt.NDArray[np.float64]
+
+#: Dimensions of an aspect at most, and the share of the predictions' variance that one must have.
+LARGEST_RANK, SMALLEST_SHARE = 4, 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class AspectCoordinates:
+    """How to read an aspect from the features of its layer.
+
+    Attributes
+    ----------
+    name : str
+        The aspect.
+    layer : int
+        Its layer.
+    readout : ndarray [shape=(D, r)]
+        Coordinates are ``(x - mean) @ readout``, of variance 1 over the rows.
+    mean : ndarray [shape=(D,)]
+        Mean features of the rows.
+    value : ndarray [shape=(r,)] or None
+        The predicted value is ``coordinates @ value``, in standard deviations of the true value;
+        None where the aspect has no direction.
+    standard_error : float or None
+        Of the predicted value, in the same unit, on works that were not learned from.
+    """
+
+    name: str
+    layer: int
+    readout: Floats
+    mean: Floats
+    value: Floats | None
+    standard_error: float | None
+
+
+def fit_coordinates(
+    discovery: LayerDiscoverySystem, *, rows: npt.NDArray[np.bool_] | None = None
+) -> list[AspectCoordinates]:
+    """Fit the coordinates of every aspect that the aspect map has resolved.
+
+    Parameters
+    ----------
+    discovery : LayerDiscoverySystem
+        The dataset, with its spaces, targets, probing results and aspect map on disk.
+    rows : ndarray of bool [shape=(n,)], optional
+        The rows to learn from, in the spaces' order; all by default.
+
+    Returns
+    -------
+    list of AspectCoordinates
+        In the order of the aspect map. Empty when nothing is resolved.
+
+    Raises
+    ------
+    ProbingError, StorageError, TargetError
+        If results, spaces or targets are missing or damaged.
+    """
+    layout = discovery.layout
+    aspects = read_json(layout.aspects)["aspects"]
+    chosen = {name: entry for name, entry in aspects.items() if entry["resolved"]}
+    used = {target for entry in chosen.values() for target in entry["targets"]}
+    results = read_results(layout.probing, sorted(used)) if used else {}
+    every = np.ones(len(discovery.works), np.bool_) if rows is None else rows
+    with threadpool_limits(limits=1, user_api="blas"):
+        return [_fit(discovery, name, entry, results, every) for name, entry in chosen.items()]
+
+
+def _fit(
+    discovery: LayerDiscoverySystem,
+    name: str,
+    entry: Mapping[str, Any],
+    results: Mapping[str, Any],
+    learned_from: npt.NDArray[np.bool_],
+) -> AspectCoordinates:
+    layer = int(entry["layer"])
+    space = discovery.spaces[ENCODER][layer]
+    targets = [_Target.load(discovery, target, results, layer) for target in entry["targets"]]
+    X = space.rows[learned_from].astype(np.float64)
+    mean = X.mean(axis=0)
+    slopes = np.column_stack([target.slopes(X, learned_from) for target in targets])
+    readout, basis = _reduce(X - mean, slopes)
+    sign = ASPECT_REGISTRY[name].more if name in ASPECT_REGISTRY else 0
+    if not sign or any(target.columns.shape[1] > 1 for target in targets):
+        return AspectCoordinates(name, layer, readout, mean, None, None)
+    value, error = _judge(discovery, space, targets, basis, learned_from)
+    return AspectCoordinates(name, layer, readout, mean, sign * value, error)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """One target's standardised columns [n, q] (NaN where absent), and its ridge penalty."""
+
+    columns: Floats
+    alpha: float
+
+    @classmethod
+    def load(
+        cls, discovery: LayerDiscoverySystem, name: str, results: Mapping[str, Any], layer: int
+    ) -> "_Target":
+        values = discovery.load_targets(name)
+        columns = values.reshape(len(values), -1)
+        spread = np.nanstd(columns, axis=0)
+        centred = columns - np.nanmean(columns, axis=0)
+        # A column that does not vary has nothing to be predicted.
+        scaled = centred / np.where(spread > 0, spread, np.inf) / np.sqrt(columns.shape[1])
+        return cls(scaled, float(results[name]["layers"][layer]["alpha"]))
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        return np.asarray(np.isfinite(self.columns).all(axis=1))
+
+    def slopes(self, X: Floats, learned_from: npt.NDArray[np.bool_]) -> Floats:
+        """Return the coefficients [D, q] for raw features, learned from the rows that have it."""
+        kept = self.present[learned_from]
+        Y = self.columns[learned_from][kept]
+        training = decompose(X[kept])
+        return _slopes(training, X[kept].T @ (Y - Y.mean(axis=0)), self.alpha)
+
+
+def _slopes(training: RidgeDecomposition, products: Floats, alpha: float) -> Floats:
+    """Return the coefficients for raw features from the products ``X'y`` of centred targets."""
+    moment = products / training.scale[:, np.newaxis]
+    solved = training.solve(moment, [alpha])[:, 0]
+    return np.asarray(solved / training.scale[:, np.newaxis])
+
+
+def _reduce(centred: Floats, slopes: Floats) -> tuple[Floats, Floats]:
+    """Keep the directions along which predictions vary.
+
+    Returns
+    -------
+    readout : ndarray [shape=(D, r)]
+        To coordinates of variance 1.
+    basis : ndarray [shape=(q, r)]
+        From coordinates back to the q predictions: ``coordinates @ basis.T``.
+    """
+    predicted = centred @ slopes
+    _, strengths, directions = np.linalg.svd(predicted, full_matrices=False)
+    share = strengths**2 / np.maximum(np.square(strengths).sum(), np.finfo(float).tiny)
+    rank = max(1, min(LARGEST_RANK, int((share >= SMALLEST_SHARE).sum())))
+    spread = np.maximum(strengths[:rank] / np.sqrt(len(centred)), np.finfo(float).tiny)
+    kept = directions[:rank].T
+    return slopes @ kept / spread, kept * spread
+
+
+def _judge(
+    discovery: LayerDiscoverySystem,
+    space: Space,
+    targets: Sequence[_Target],
+    basis: Floats,
+    learned_from: npt.NDArray[np.bool_],
+) -> tuple[Floats, float]:
+    """Return how the value is read from coordinates, and the readout's error on unheard works."""
+    present = np.logical_and.reduce([target.present for target in targets]) & learned_from
+    rows = plan_rows(discovery.works, discovery.folds, present, discovery.names)
+    Y = np.column_stack([target.columns for target in targets])[rows.indices]
+    X = np.asarray(space.rows[rows.indices], float)
+    decompositions = space.decompose(rows)
+    # What the kept directions say of the mean of all targets, before its scale.
+    read = basis @ np.linalg.pinv(basis) @ np.full(Y.shape[1], 1 / Y.shape[1])
+    truth, predicted = Y.mean(axis=1), np.empty(len(Y))
+    for fold in range(rows.n_folds):
+        training, out = decompositions.training(fold), rows.folds == fold
+        mean = Y[~out].mean(axis=0)
+        others = np.where(out[:, np.newaxis], 0.0, Y - mean)
+        products = X.T @ others
+        slopes = np.column_stack(
+            [
+                _slopes(training, products[:, [column]], target.alpha)
+                for column, target in enumerate(targets)
+            ]
+        )
+        predicted[out] = mean.mean() + (X[out] - training.mean) @ slopes @ read
+    scale = truth.std()
+    error = float(np.sqrt(np.square(truth - predicted).mean()) / scale)
+    return basis.T @ np.full(len(basis), 1 / len(basis)) / scale, error

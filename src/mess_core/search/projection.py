@@ -1,0 +1,363 @@
+"""From features to stored vectors: a general block, a block per aspect, and what distances need.
+
+A row's features are ``[layers, dims]``. Its stored vector is::
+
+    [ general, G numbers | aspect 1 | aspect 2 | ... | aspect A | |aspect 1|^2 ... |aspect A|^2 ]
+
+*General.* Each layer's features are centred by the corpus mean and scaled to unit length, so that
+layers count equally; put side by side; projected on the G principal components, each divided by the
+square root of its variance plus a share of the mean variance (shrunk whitening); and scaled to unit
+length. The similarity of two rows is the cosine.
+
+*Aspects.* The coordinates of all aspects' probes (`mess_core.probing.coordinates`), of variance 1,
+are decorrelated over aspects by the symmetric square root ``R^-1/2`` of their correlation
+matrix (ZCA: of all decorrelated coordinates those closest to the original ones; Kessy, Lewin and
+Strimmer 2018, "Optimal whitening and decorrelation"), shrunk towards the identity. A coordinate
+farther than `REACH` standard deviations out is taken for that far, so that no outlier rules a
+query for what is *unlike*. Each block is scaled to a total variance of 1/2: two rows taken at
+random have a squared distance of 1 on average. The similarity is 1 minus the squared distance.
+
+All similarities are 1 for equal rows and 0 on average for unrelated ones, and all are linear in the
+stored vector. `mess_core.search.scoring` makes the query.
+"""
+
+__all__ = ["REACH", "AspectBlock", "Projection"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mess_core.errors import ArtifactError
+
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+#: Standard deviations beyond which a coordinate is taken for this far out.
+REACH = 3.0
+
+#: A centred layer shorter than this share of its mean is rounding noise: ten times what float32
+#: arithmetic leaves over (6e-8) with some room.
+SMALLEST_SHARE = 1e-6
+
+#: Rows that are projected at a time: 160 MB for 13 layers of 768 numbers.
+_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class AspectBlock:
+    """Where an aspect lies in a stored vector.
+
+    Attributes
+    ----------
+    name : str
+        The aspect.
+    number : int
+        Its place among the aspects, from 0.
+    coordinates : slice
+        Its coordinates among those of all aspects.
+    stored : slice
+        Its coordinates in the stored vector.
+    norm : int
+        Where the stored vector has their squared length.
+    """
+
+    name: str
+    number: int
+    coordinates: slice
+    stored: slice
+    norm: int
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """What turns features into stored vectors; B layers, D dims, G general dims, E coordinates.
+
+    Attributes
+    ----------
+    layers : ndarray of int64 [shape=(B,)]
+        The encoder's layers that are used.
+    means : ndarray of float32 [shape=(B, D)]
+        The corpus mean of each.
+    basis : ndarray of float32 [shape=(B * D, G)]
+        From the layers' centred unit features, side by side, to whitened components.
+    centre : ndarray of float32 [shape=(G,)]
+        The components' mean.
+    names : ndarray of str [shape=(A,)]
+        The aspects.
+    aspect_layers : ndarray of int64 [shape=(A,)]
+        The layer that each is read from.
+    sizes : ndarray of int64 [shape=(A,)]
+        How many coordinates each has; they sum to E.
+    readout : ndarray of float32 [shape=(D, E)]
+        From an aspect's centred layer to its coordinates of variance 1.
+    offset : ndarray of float32 [shape=(E,)]
+        What is taken away from them.
+    decorrelate : ndarray of float32 [shape=(E, E)]
+        From coordinates to blocks: ``R^-1/2`` and the blocks' scale.
+    bounds : ndarray of float32 [shape=(E,)]
+        The largest absolute value in a block: `REACH` standard deviations.
+    value : ndarray of float32 [shape=(E, A)]
+        From coordinates to predicted values, in standard deviations of the true value. 0 for
+        aspects without a direction.
+    steer : ndarray of float32 [shape=(E,)]
+        The move in an aspect's own block that raises its predicted value by 1 and is the shortest.
+    standard_errors : ndarray of float32 [shape=(A,)]
+        Of the predicted values; NaN for aspects without a direction.
+    erase : ndarray of float32 [shape=(G, E)]
+        Per aspect, orthonormal directions of the general block that tell of it; 0 where there
+        are fewer than coordinates.
+    """
+
+    layers: npt.NDArray[np.int64]
+    means: Floats
+    basis: Floats
+    centre: Floats
+    names: npt.NDArray[np.str_]
+    aspect_layers: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    readout: Floats
+    offset: Floats
+    decorrelate: Floats
+    bounds: Floats
+    value: Floats
+    steer: Floats
+    standard_errors: Floats
+    erase: Floats
+
+    @property
+    def dims(self) -> int:
+        """Numbers per layer of the encoder."""
+        return int(self.means.shape[1])
+
+    @property
+    def general(self) -> int:
+        """Width of the general block."""
+        return int(self.basis.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Width of a stored vector."""
+        return self.general + len(self.offset) + len(self.names)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the shape of a stored vector as builtins, for the manifest."""
+        return {
+            "layers": self.layers.tolist(),
+            "dims": self.dims,
+            "width": self.width,
+            "general": self.general,
+            "blocks": dict(zip(self.names.tolist(), self.sizes.tolist(), strict=True)),
+        }
+
+    @cached_property
+    def aspects(self) -> Mapping[str, AspectBlock]:
+        """Where each aspect lies, by name."""
+        ends = np.cumsum(self.sizes).tolist()
+        starts = [0, *ends[:-1]]
+        norms = self.general + len(self.offset)
+        return {
+            str(name): AspectBlock(
+                str(name),
+                number,
+                slice(starts[number], ends[number]),
+                slice(self.general + starts[number], self.general + ends[number]),
+                norms + number,
+            )
+            for number, name in enumerate(self.names)
+        }
+
+    @cached_property
+    def _places(self) -> npt.NDArray[np.int64]:
+        """The place among the layers that each coordinate is read from [shape=(E,)]."""
+        order = {int(layer): place for place, layer in enumerate(self.layers)}
+        return np.repeat([order[int(layer)] for layer in self.aspect_layers], self.sizes).astype(
+            np.int64
+        )
+
+    def coordinates(self, features: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+        """Read the aspects' coordinates, of variance 1 over the corpus.
+
+        Parameters
+        ----------
+        features : ndarray [shape=(n, B, D)]
+            Of the layers that are used.
+
+        Returns
+        -------
+        ndarray of float64 [shape=(n, E)]
+        """
+        found = np.empty((len(features), len(self.offset)))
+        for place in np.unique(self._places):
+            mine = self._places == place
+            centred = features[:, place] - self.means[place]
+            found[:, mine] = centred @ self.readout[:, mine].astype(np.float64)
+        return found - self.offset
+
+    def components(
+        self, features: npt.NDArray[np.floating[Any]]
+    ) -> tuple[npt.NDArray[np.float64], Bools]:
+        """Whiten the features.
+
+        Parameters
+        ----------
+        features : ndarray [shape=(n, B, D)]
+
+        Returns
+        -------
+        components : ndarray of float64 [shape=(n, G)]
+            Not yet of unit length.
+        usable : ndarray of bool [shape=(n, B)]
+            False where a layer is not finite, or nothing but rounding is left of it.
+        """
+        blocks, usable = unit_layers(features, self.means)
+        flat = blocks.reshape(len(blocks), -1)
+        return (flat @ self.basis).astype(np.float64) - self.centre, usable
+
+    def project(self, features: npt.NDArray[np.floating[Any]]) -> tuple[Floats, Floats, Bools]:
+        """Make stored vectors.
+
+        Parameters
+        ----------
+        features : ndarray [shape=(n, B, D)]
+            Of the layers that are used. Not changed.
+
+        Returns
+        -------
+        vectors : ndarray of float32 [shape=(n, width)]
+        predicted : ndarray of float32 [shape=(n, A)]
+            Values of the aspects; NaN for those without a direction.
+        usable : ndarray of bool [shape=(n, B)]
+            False where a layer has no direction, see `components`.
+        """
+        vectors = np.empty((len(features), self.width), np.float32)
+        predicted = np.empty((len(features), len(self.names)), np.float32)
+        usable = np.empty((len(features), len(self.layers)), np.bool_)
+        for start in range(0, len(features), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            components, usable[part] = self.components(features[part])
+            coordinates = self.coordinates(features[part])
+            blocks = np.clip(coordinates @ self.decorrelate, -self.bounds, self.bounds)
+            vectors[part] = self.lay_out(components, blocks)
+            predicted[part] = coordinates @ self.value
+        predicted[:, np.isnan(self.standard_errors)] = np.nan
+        return vectors, predicted, usable
+
+    def lay_out(
+        self, components: npt.NDArray[np.floating[Any]], blocks: npt.NDArray[np.floating[Any]]
+    ) -> Floats:
+        """Put vectors together.
+
+        Parameters
+        ----------
+        components : ndarray [shape=(n, G)]
+            General blocks of any length; one of no length stays so.
+        blocks : ndarray [shape=(n, E)]
+            Of all aspects.
+
+        Returns
+        -------
+        ndarray of float32 [shape=(n, width)]
+        """
+        length = np.linalg.norm(components, axis=1, keepdims=True)
+        unit = components / np.where(length > 0, length, 1.0)
+        # Of the numbers as they are stored, so that the distance of equal rows is 0.
+        stored = blocks.astype(np.float32)
+        squares = np.square(stored.astype(np.float64))
+        norms = [squares[:, a.coordinates].sum(axis=1) for a in self.aspects.values()]
+        return np.column_stack([unit, stored, *norms]).astype(np.float32)
+
+    def check(self) -> None:
+        """Refuse arrays that do not belong together or hold impossible values.
+
+        Raises
+        ------
+        ArtifactError
+            The message names the array.
+        """
+        b, e, a, g = len(self.layers), len(self.offset), len(self.names), self.basis.shape[-1]
+        d = self.means.shape[-1]
+        shapes = {
+            "layers": (b,),
+            "means": (b, d),
+            "basis": (b * d, g),
+            "centre": (g,),
+            "names": (a,),
+            "aspect_layers": (a,),
+            "sizes": (a,),
+            "readout": (d, e),
+            "offset": (e,),
+            "decorrelate": (e, e),
+            "bounds": (e,),
+            "value": (e, a),
+            "steer": (e,),
+            "standard_errors": (a,),
+            "erase": (g, e),
+        }
+        for name, shape in shapes.items():
+            array = getattr(self, name)
+            kind = _KINDS.get(name, "f4")
+            if array.shape != shape or (kind != "U" and array.dtype != np.dtype(kind)):
+                raise ArtifactError(
+                    f"the projection's {name} is {array.dtype} of shape {array.shape}, expected "
+                    f"{kind} of shape {shape}"
+                )
+            if kind == "f4" and name != "standard_errors" and not np.isfinite(array).all():
+                raise ArtifactError(f"the projection's {name} holds values that are not finite")
+        self._check_counts()
+
+    def _check_counts(self) -> None:
+        layers, names = self.layers.tolist(), self.names.tolist()
+        if self.names.dtype.kind != "U" or not all(names) or len(set(names)) < len(names):
+            raise ArtifactError(f"the projection's aspects are {names}, expected distinct names")
+        if not layers or len(set(layers)) < len(layers) or min(layers) < 0:
+            raise ArtifactError(
+                f"the projection's layers are {layers}, expected distinct numbers from 0"
+            )
+        if not set(self.aspect_layers.tolist()) <= set(layers):
+            raise ArtifactError(
+                f"aspects are read from layers {self.aspect_layers.tolist()}, but only {layers} "
+                "are kept"
+            )
+        if (self.sizes < 1).any() or self.sizes.sum() != len(self.offset) or self.general < 1:
+            raise ArtifactError(
+                f"the projection's blocks have {self.sizes.tolist()} coordinates, expected "
+                f"{len(self.offset)} in all, and {self.general} general ones, expected at least 1"
+            )
+
+
+_KINDS = {"layers": "i8", "aspect_layers": "i8", "sizes": "i8", "names": "U"}
+
+
+def unit_layers(features: npt.NDArray[np.floating[Any]], means: Floats) -> tuple[Floats, Bools]:
+    """Take the mean away and scale each layer to unit length, divided by the root of their number.
+
+    Parameters
+    ----------
+    features : ndarray [shape=(n, B, D)]
+    means : ndarray [shape=(B, D)]
+
+    Returns
+    -------
+    blocks : ndarray of float32 [shape=(n, B, D)]
+        Freshly made; the caller's array is not changed. A layer that is not usable is 0.
+    usable : ndarray of bool [shape=(n, B)]
+        False where a layer is not finite, or nothing but rounding is left of it.
+    """
+    centred = features.astype(np.float32) - means
+    lengths = _lengths(centred)
+    usable = np.isfinite(lengths) & (lengths > SMALLEST_SHARE * _lengths(means))
+    divisor = np.where(usable, lengths, 1.0) * np.sqrt(len(means))
+    scaled = centred / divisor[..., np.newaxis].astype(np.float32)
+    scaled[~usable] = 0.0
+    return scaled, usable
+
+
+def _lengths(vectors: Floats) -> npt.NDArray[np.float64]:
+    lengths: npt.NDArray[np.float64] = np.sqrt(
+        np.einsum("...d,...d->...", vectors, vectors, dtype=np.float64)
+    )
+    return lengths

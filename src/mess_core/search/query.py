@@ -1,0 +1,205 @@
+"""A question: where it starts from, in which respects hits are to be alike, and which may be hits.
+
+The same names in Python, in JSON (`Query.from_dict`) and, shortened, on the command line.
+"""
+
+__all__ = ["EXCLUDES", "FILTERS", "GENERAL", "Query", "clip_id"]
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from mess_core.errors import SearchError, nearest
+
+#: The block that compares everything, beside those of the aspects.
+GENERAL = "general"
+
+#: What is left out of the hits: nothing, the query's recording, or all recordings of its work.
+EXCLUDES = ("none", "recording", "work")
+
+#: What hits can be filtered by: columns of the recording table, and the index's dataset.
+FILTERS = ("composer", "performer", "work_id", "split", "title", "recording_id", "dataset")
+
+
+def clip_id(recording_id: str, start_s: float) -> str:
+    """Return the id of a stored clip: the recording and the start in seconds, ``R@12.500``."""
+    return f"{recording_id}@{start_s:.3f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question to an index.
+
+    Where it starts from is a recording, a passage of it (``start_s``, ``end_s``), a stored clip, or
+    nothing of these when features from elsewhere are given with it (`search_features`).
+
+    Attributes
+    ----------
+    recording_id : str, optional
+        A recording in the index.
+    start_s, end_s : float, optional
+        A passage of it in seconds, on any times. Without ``end_s`` it is as long as a window, or
+        ends with the recording.
+    clip : str, optional
+        A stored clip (`clip_id`) in the place of all three.
+    like : mapping of str to float
+        Aspects, or ``general``, in which hits are to be alike, and how much each counts. Only
+        ratios matter. Nothing given means ``{"general": 1}``.
+    ignore : sequence of str
+        Aspects that must not matter: what tells of them is taken out of the general block.
+    unlike : mapping of str to float
+        Aspects in which hits are to differ, and how much that counts.
+    more, less : mapping of str to float
+        Aspects of which hits must have more or less, by how many standard errors of the probe;
+        everything else stays close.
+    exclude : {'none', 'recording', 'work'}
+        What to leave out of the hits.
+    where : mapping of str to sequence of str
+        Hits must have one of these values in these columns (`FILTERS`).
+    k : int
+        How many hits at most.
+    dedupe_s : float
+        Leave out a hit that starts less than this many seconds from a better one of the same
+        recording; 0 keeps all.
+
+    Raises
+    ------
+    SearchError
+        If a value is not allowed, or two of them contradict each other.
+    """
+
+    recording_id: str | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    clip: str | None = None
+    like: Mapping[str, float] = field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+    unlike: Mapping[str, float] = field(default_factory=dict)
+    more: Mapping[str, float] = field(default_factory=dict)
+    less: Mapping[str, float] = field(default_factory=dict)
+    exclude: str = "none"
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    k: int = 10
+    dedupe_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._check_place()
+        _check_weights("like", self.like, positive=False)
+        for name in ("unlike", "more", "less"):
+            _check_weights(name, getattr(self, name), positive=True)
+        self._check_respects()
+        if self.exclude not in EXCLUDES:
+            raise SearchError(
+                f"exclude {self.exclude!r} is unknown: {nearest(self.exclude, EXCLUDES)}"
+            )
+        for column, values in self.where.items():
+            if column not in FILTERS:
+                raise SearchError(
+                    f"hits have no column {column!r} to filter by: {nearest(column, FILTERS)}"
+                )
+            if not _is_texts(values) or not values:
+                raise SearchError(
+                    f"where {column} is {values!r}, expected a list of at least one text"
+                )
+        if type(self.k) is not int or self.k < 1:
+            raise SearchError(f"k is {self.k!r}, expected a whole number of at least 1")
+        if not (_is_number(self.dedupe_s) and self.dedupe_s >= 0):
+            raise SearchError(f"dedupe_s is {self.dedupe_s!r}, expected seconds from 0")
+
+    def _check_place(self) -> None:
+        if self.clip is not None and (self.recording_id, self.start_s, self.end_s) != (None,) * 3:
+            raise SearchError(
+                "a clip is a place of its own: give no recording and no times with it"
+            )
+        for name in ("recording_id", "clip"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise SearchError(f"{name} is {value!r}, expected a text")
+        for name in ("start_s", "end_s"):
+            value = getattr(self, name)
+            if value is not None and not _is_number(value):
+                raise SearchError(f"{name} is {value!r}, expected seconds")
+        if self.end_s is not None and self.start_s is None:
+            raise SearchError("an end needs a start: a passage has both")
+
+    def _check_respects(self) -> None:
+        if self.like and not any(self.like.values()):
+            raise SearchError("no aspect has a weight above 0; give at least one, as in rubato=1")
+        if not _is_texts(self.ignore):
+            raise SearchError(f"ignore is {self.ignore!r}, expected a list of aspects")
+        steered = [*self.unlike, *self.more, *self.less, *self.ignore]
+        for name in steered:
+            if name == GENERAL:
+                raise SearchError("general is no aspect: it can only be given a weight with `like`")
+            if steered.count(name) > 1 or (
+                name in self.like and name not in {*self.more, *self.less}
+            ):
+                raise SearchError(
+                    f"{name!r} is asked for in two ways that contradict each other; name it once "
+                    "under ignore, unlike, more or less (with the last two it may be liked too)"
+                )
+
+    @property
+    def aspects(self) -> tuple[str, ...]:
+        """All aspects that the question names, each once."""
+        named = [*self.like, *self.ignore, *self.unlike, *self.more, *self.less]
+        return tuple(dict.fromkeys(name for name in named if name != GENERAL))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the question as builtins, without what has its default value."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+            if value is not None and value != _DEFAULTS.get(name)
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Query":
+        """Read a question from parsed JSON.
+
+        Raises
+        ------
+        SearchError
+            If a key is unknown or a value is not allowed.
+        """
+        if not isinstance(content, Mapping):
+            raise SearchError(f"a query is a JSON object, got {type(content).__name__}")
+        known = [entry.name for entry in fields(cls)]
+        for key in content:
+            if key not in known:
+                raise SearchError(f"a query has no {key!r}: {nearest(key, known)}")
+        given = dict(content)
+        for name in ("like", "unlike", "more", "less", "where"):
+            if not isinstance(given.get(name, {}), Mapping):
+                raise SearchError(f"{name} is {given[name]!r}, expected an object of names")
+        if isinstance(given.get("ignore"), list):
+            given["ignore"] = tuple(given["ignore"])
+        if "where" in given:
+            given["where"] = {
+                column: tuple(values) if isinstance(values, list) else values
+                for column, values in given["where"].items()
+            }
+        return cls(**given)
+
+
+_DEFAULTS: dict[str, Any] = {
+    "like": {}, "ignore": (), "unlike": {}, "more": {}, "less": {}, "exclude": "none",
+    "where": {}, "k": 10, "dedupe_s": 0.0,
+}  # fmt: skip
+
+
+def _is_texts(value: object) -> bool:
+    # A text is a sequence of texts too, and not what is meant.
+    return isinstance(value, tuple | list) and all(isinstance(entry, str) for entry in value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_weights(name: str, weights: Mapping[str, float], *, positive: bool) -> None:
+    for aspect, weight in weights.items():
+        if not _is_number(weight) or weight < 0 or (positive and weight == 0):
+            limit = "a number above 0" if positive else "a number from 0"
+            raise SearchError(f"{name} gives {aspect} the weight {weight!r}, expected {limit}")

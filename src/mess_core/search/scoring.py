@@ -1,0 +1,212 @@
+"""A question as one inner product with the stored vectors.
+
+With ``q`` and ``c`` the query's and a row's blocks (`mess_core.search.projection`), the score is ::
+
+    score = w_g q_g . c_g + sum_a w_a (1 - |q_a - c_a|^2)
+          = w_g q_g . c_g + sum_a 2 w_a q_a . c_a - sum_a w_a |c_a|^2 + sum_a w_a (1 - |q_a|^2)
+
+The first three terms are the inner product of the stored vector with ``[w_g q_g | 2 w_a q_a ... |
+-w_a ...]``, the last one is a constant of the query. The absolute values of the weights sum to 1.
+
+* *like*: a positive weight. *unlike*: a negative one, so that distance raises the score.
+* *ignore*: no weight; and from ``q_g`` is taken what lies along the directions of the general block
+  that tell of the aspect. In whitened components that is LEACE (`mess_core.probing.erasure`): the
+  orthogonal projection after which no linear readout of what is left predicts the aspect.
+* *more*, *less*: ``q_a`` is moved along the shortest way that changes the predicted value by the
+  asked number of standard errors, and weighs as much as the heaviest of what is liked. The general
+  block ignores the aspect, for it would pull back. Rows must also fulfil the condition exactly:
+  their predicted value is compared with the query's.
+
+The parts of the first line are each block's *contribution*; they sum to the score.
+"""
+
+__all__ = ["Passage", "Question", "ask"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mess_core.search.projection import Projection
+from mess_core.search.query import GENERAL, Query
+
+Floats = npt.NDArray[np.float64]
+
+#: A direction that others make up to this share is theirs.
+_ROUNDING = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Passage:
+    """What a question starts from.
+
+    Attributes
+    ----------
+    vector : ndarray of float32 [shape=(width,)]
+        In the layout of stored vectors.
+    predicted : ndarray [shape=(A,)]
+        Its aspects' predicted values.
+    """
+
+    vector: npt.NDArray[np.float32]
+    predicted: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What a row's predicted value of an aspect must reach, or stay below.
+
+    Attributes
+    ----------
+    aspect : str
+        Its name.
+    number : int
+        Its place among the aspects.
+    sign : {1, -1}
+        Whether values must be at least or at most the limit.
+    asked : float
+        The number of standard errors.
+    start, limit : float
+        The query's value, and the one that rows must reach.
+    """
+
+    aspect: str
+    number: int
+    sign: int
+    asked: float
+    start: float
+    limit: float
+
+    def met(self, predicted: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+        """Return which values [n] fulfil it."""
+        return np.asarray(self.sign * predicted >= self.sign * self.limit)
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A query laid out for a projection.
+
+    Attributes
+    ----------
+    projection : Projection
+        Of the index.
+    weights : mapping of str to float
+        Of the blocks; their absolute values sum to 1.
+    passage : ndarray of float32 [shape=(width,)]
+        What rows are compared with: the query's blocks, moved and erased.
+    vector : ndarray of float32 [shape=(width,)]
+        Its inner product with a stored vector, plus ``constant``, is the score.
+    constant : float
+        See the module.
+    conditions : tuple of Condition
+        What rows must fulfil.
+    """
+
+    projection: Projection
+    weights: Mapping[str, float]
+    passage: npt.NDArray[np.float32]
+    vector: npt.NDArray[np.float32]
+    constant: float
+    conditions: tuple[Condition, ...]
+
+    def contributions(self, stored: npt.NDArray[np.floating]) -> Floats:
+        """Return what each block adds to the scores of some rows.
+
+        Parameters
+        ----------
+        stored : ndarray [shape=(n, width)]
+            Their stored vectors.
+
+        Returns
+        -------
+        ndarray of float64 [shape=(n, blocks)]
+            In the order of ``weights``; the rows sum to the scores.
+        """
+        rows, target = stored.astype(np.float64), self.passage.astype(np.float64)
+        parts = []
+        for name, weight in self.weights.items():
+            if name == GENERAL:
+                part = slice(0, self.projection.general)
+                similarity = rows[:, part] @ target[part]
+            else:
+                part = self.projection.aspects[name].stored
+                similarity = 1.0 - np.square(rows[:, part] - target[part]).sum(axis=1)
+            parts.append(weight * similarity)
+        return np.column_stack(parts)
+
+
+def ask(projection: Projection, query: Query, passage: Passage) -> Question:
+    """Lay out a query.
+
+    Parameters
+    ----------
+    projection : Projection
+        Of the index.
+    query : Query
+        Its aspects must exist in the projection, those of ``more`` and ``less`` with a direction.
+    passage : Passage
+        What it starts from.
+
+    Returns
+    -------
+    Question
+    """
+    weights = _weights(query)
+    conditions = tuple(_conditions(projection, query, passage))
+    target = passage.vector.astype(np.float64)
+    for condition in conditions:
+        block = projection.aspects[condition.aspect]
+        move = projection.steer[block.coordinates].astype(np.float64)
+        target[block.stored] += move * (condition.limit - condition.start)
+    general = slice(0, projection.general)
+    erased = [*query.ignore, *query.unlike, *query.more, *query.less]
+    target[general] = _without(projection, target[general], erased)
+    kept = target.astype(np.float32)
+    vector = np.zeros(projection.width)
+    constant = 0.0
+    for name, weight in weights.items():
+        if name == GENERAL:
+            vector[general] = weight * kept[general]
+            continue
+        block = projection.aspects[name]
+        wanted = kept[block.stored].astype(np.float64)
+        vector[block.stored] = 2 * weight * wanted
+        vector[block.norm] = -weight
+        constant += weight * (1.0 - float(wanted @ wanted))
+    return Question(projection, weights, kept, vector.astype(np.float32), constant, conditions)
+
+
+def _weights(query: Query) -> dict[str, float]:
+    """Return the blocks' weights, their absolute values summing to 1, without zeros."""
+    weights = {name: weight for name, weight in query.like.items() if weight} or {GENERAL: 1.0}
+    heaviest = max(weights.values())
+    for name in (*query.more, *query.less):
+        weights.setdefault(name, heaviest)
+    weights |= {name: -weight for name, weight in query.unlike.items()}
+    total = sum(map(abs, weights.values()))
+    return {name: weight / total for name, weight in weights.items()}
+
+
+def _conditions(projection: Projection, query: Query, passage: Passage) -> list[Condition]:
+    found = []
+    for sign, asked in ((1, query.more), (-1, query.less)):
+        for name, strength in asked.items():
+            number = projection.aspects[name].number
+            start = float(passage.predicted[number])
+            limit = start + sign * strength * float(projection.standard_errors[number])
+            found.append(Condition(name, number, sign, strength, start, limit))
+    return found
+
+
+def _without(projection: Projection, general: Floats, aspects: list[str]) -> Floats:
+    """Take out of a general block what tells of some aspects."""
+    if not aspects:
+        return general
+    directions = np.column_stack(
+        [projection.erase[:, projection.aspects[name].coordinates] for name in aspects]
+    ).astype(np.float64)
+    # Aspects share directions, and those that are missing are 0: take a basis of their span.
+    basis, strengths, _ = np.linalg.svd(directions, full_matrices=False)
+    basis = basis[:, strengths > _ROUNDING]
+    return np.asarray(general - basis @ (basis.T @ general))
