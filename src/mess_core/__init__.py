@@ -50,11 +50,14 @@ __all__, __getattr__, __dir__ = attach(
         ],
         "recordings": ["Recording", "read_recordings"],
         "search": [
+            "Query",
+            "Searcher",
             "find_similar",
             "search_by_aspect",
             "search_by_aspects",
             "search_by_clip",
             "search_by_vector",
+            "search_features",
         ],
         "targets": [
             "MidiExpressionTargets",

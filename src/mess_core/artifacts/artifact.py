@@ -228,6 +228,7 @@ def load_artifact(
         facts=manifest["facts"],
         vectors=_read_vectors(path / "index.faiss", manifest),
         factory=manifest["factory"],
+        version_id=manifest["artifact_version_id"],
     )
 
 

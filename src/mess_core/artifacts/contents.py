@@ -9,9 +9,9 @@
 ========================= ========================================================================
 
 None of them can hold Python objects. FAISS reads its file after everything else agreed: for an
-exact index (``Flat``) header, size and every vector are checked here. What FAISS compressed cannot be
-looked into without it; of such a file the kind, width, number of rows and metric are checked, and
-that it is, to the last byte, what the manifest's seal stands for.
+exact index (``Flat``) header, size and every vector are checked here. What FAISS compressed cannot
+be looked into without it; of such a file the kind, width, number of rows and metric are checked,
+and that it is, to the last byte, what the manifest's seal stands for.
 """
 
 __all__ = [

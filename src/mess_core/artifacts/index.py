@@ -47,6 +47,8 @@ class Index:
         The stored vectors, of the inner product.
     factory : str
         FAISS's name of its kind; ``Flat`` is exact.
+    version_id : str
+        Of the artifact that it was loaded from; empty for one that was built here.
     """
 
     kind: str
@@ -57,6 +59,7 @@ class Index:
     facts: Mapping[str, Any]
     vectors: Any
     factory: str = FLAT
+    version_id: str = ""
 
     def stored(self, positions: npt.ArrayLike) -> Floats:
         """Return the stored vectors [len(positions), width] of some rows.
@@ -146,7 +149,8 @@ def _check_usable(usable: npt.NDArray[np.bool_], rows: Rows, projection: Project
     raise ArtifactError(
         f"recording {row.recording_id} ({row.start_s:.1f} to {row.end_s:.1f} s) has no direction "
         f"in layer {projection.layers[place]}: its features are not finite or equal the corpus "
-        f"mean (to {SMALLEST_SHARE:g} of its length); extract it again, or check that it is not silent"
+        f"mean (to {SMALLEST_SHARE:g} of its length); extract it again, or check that it is not "
+        "silent"
     )
 
 

@@ -2,11 +2,12 @@
 
 An aspect's targets (columns ``Y [n, q]``, standardised, a shape's columns weighted so that it
 counts as one target) are predicted by ridge regression from the features of the aspect's layer,
-each with the penalty that probing chose. The predictions ``Z B`` mostly vary along fewer directions than q.
-Reduced-rank ridge regression (Mukherjee and Zhu 2011, "Reduced rank ridge regression and its kernel
-extensions", with the identity as weights) keeps the best of them: with ``Z B = U S V'`` the
-coordinates are ``Z B V_r``, centred and of variance 1 each over the rows. A component is kept when
-it has at least `SMALLEST_SHARE` of the predictions' variance, and there are at most `LARGEST_RANK`.
+each with the penalty that probing chose. The predictions ``Z B`` mostly vary along fewer directions
+than q. Reduced-rank ridge regression (Mukherjee and Zhu 2011, "Reduced rank ridge regression and
+its kernel extensions", with the identity as weights) keeps the best of them: with ``Z B = U S V'``
+the coordinates are ``Z B V_r``, centred and of variance 1 each over the rows. A component is kept
+when it has at least `SMALLEST_SHARE` of the predictions' variance, and there are at most
+`LARGEST_RANK`.
 
 Where the aspect has a direction (`mess_core.probing.aspects.Aspect.more`), its *value* is the mean
 of its standardised targets, signed such that more of the value is more of the aspect, in standard

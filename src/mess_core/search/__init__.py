@@ -9,6 +9,7 @@ __all__, __getattr__, __dir__ = attach(
         "fitting": ["fit_projection"],
         "projection": ["Projection"],
         "query": ["Query"],
+        "searcher": ["Searcher"],
         "searching": ["Answer", "Hit", "search", "search_features"],
         "queries": [
             "find_similar",

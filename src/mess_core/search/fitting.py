@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 GENERAL_DIMS = 64
 #: Rows whose principal components are computed.
 SAMPLE = 2048
-#: What is added to a component's variance in whitening, as a share of the mean variance.
+#: How far the components' variances are at least shrunk towards their mean in whitening.
 WHITENING_SHRINKAGE = 0.1
 #: Weight of the identity in the correlation matrix of the aspects' coordinates.
 DECORRELATION_SHRINKAGE = 0.1
@@ -111,8 +111,9 @@ def _principal(
     kept = variances > _ROUNDING * max(variances.max(initial=0.0), np.finfo(float).tiny)
     if not kept.any():
         raise SearchError("all rows have the same features, so none is more alike than another")
+    shrinkage = max(WHITENING_SHRINKAGE, _shrinkage(flat, variances))
     variances, directions = variances[kept][:general_dims], directions[:, kept][:, :general_dims]
-    scale = 1.0 / np.sqrt(variances + WHITENING_SHRINKAGE * variances.mean())
+    scale = 1.0 / np.sqrt((1 - shrinkage) * variances + shrinkage * variances.mean())
     basis = (directions * scale).astype(np.float32)
     return basis, _mean_component(rows, means, basis)
 
@@ -126,6 +127,19 @@ def _eigen(flat: Floats) -> tuple[Floats, Floats]:
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     length = np.sqrt(np.where(values > 0, values, 1.0))
     return values / len(flat), (flat.T @ vectors) / length
+
+
+def _shrinkage(centred: Floats, variances: Floats) -> float:
+    """Return how little of the variances' spread is known from rows [n, P], from 0 to 1.
+
+    The intensity of Ledoit and Wolf (2004), "A well-conditioned estimator for large-dimensional
+    covariance matrices", lemmas 3.2 to 3.4. It is 1 where rows are few: then nothing is whitened.
+    """
+    n, p = centred.shape
+    squared = float(np.square(variances).sum())
+    spread = squared - float(variances.sum()) ** 2 / p
+    noise = float(np.square(np.square(centred).sum(axis=1)).sum()) / n**2 - squared / n
+    return min(1.0, noise / spread) if spread > 0 else 1.0
 
 
 def _mean_component(

@@ -6,8 +6,8 @@ A row's features are ``[layers, dims]``. Its stored vector is::
 
 *General.* Each layer's features are centred by the corpus mean and scaled to unit length, so that
 layers count equally; put side by side; projected on the G principal components, each divided by the
-square root of its variance plus a share of the mean variance (shrunk whitening); and scaled to unit
-length. The similarity of two rows is the cosine.
+square root of its variance, shrunk towards their mean (whitening); and scaled to unit length. The
+similarity of two rows is the cosine.
 
 *Aspects.* The coordinates of all aspects' probes (`mess_core.probing.coordinates`), of variance 1,
 are decorrelated over aspects by the symmetric square root ``R^-1/2`` of their correlation

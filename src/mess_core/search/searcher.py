@@ -1,0 +1,82 @@
+"""A searcher for services: it holds an index, and takes a newer one while it answers."""
+
+__all__ = ["Searcher"]
+
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mess_core.artifacts.index import Index
+from mess_core.search.query import Query
+from mess_core.search.searching import Answer, search, search_features
+
+
+class Searcher:
+    """Answers from the latest index that it has opened; threads may share it.
+
+    Parameters
+    ----------
+    open_index : callable
+        Opens the latest index; called once here and once per `refresh`.
+
+    Examples
+    --------
+    >>> searcher = Searcher.of("s3://bucket/prefix", "demo", "clips", cache_dir=Path("cache"))
+    >>> answer = searcher.search(Query("chopin_op28_7_singing", 5.0, 10.0, exclude="work"))
+    """
+
+    def __init__(self, open_index: Callable[[], Index]) -> None:
+        self._open = open_index
+        self._refreshing = Lock()
+        self._index = open_index()
+
+    @classmethod
+    def of(
+        cls, location: str, dataset: str, kind: str, *, cache_dir: Path, client: Any = None
+    ) -> "Searcher":
+        """Open what is published; the parameters are those of `load_published`."""
+        from mess_core.artifacts.publishing import load_published
+
+        return cls(
+            lambda: load_published(location, dataset, kind, cache_dir=cache_dir, client=client)
+        )
+
+    @property
+    def index(self) -> Index:
+        """The index that the next question is asked of. A later `refresh` does not change it."""
+        return self._index
+
+    def search(self, query: Query) -> Answer:
+        """Answer a question; see `mess_core.search.search`."""
+        return search(self._index, query)
+
+    def search_features(self, features: npt.NDArray[np.floating[Any]], query: Query) -> Answer:
+        """Answer a question about features; see `mess_core.search.search_features`."""
+        return search_features(self._index, features, query)
+
+    def refresh(self) -> bool:
+        """Take the latest index, without a pause for those who search meanwhile.
+
+        Questions that have begun end on the index that they began with, which goes with the last of
+        them. Where opening fails the old index stays, and the error is raised.
+
+        Returns
+        -------
+        bool
+            Whether it is another version than before.
+
+        Raises
+        ------
+        ArtifactError
+            As `load_published`.
+        """
+        with self._refreshing:
+            latest = self._open()
+            changed = latest.version_id != self._index.version_id
+            if changed:
+                self._index = latest
+            return changed
