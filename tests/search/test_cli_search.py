@@ -14,16 +14,9 @@ from mess_core.artifacts.index import Row, build_index
 from mess_core.artifacts.publishing import publish
 from mess_core.cli_search import add_parser, run
 from mess_core.errors import ArtifactError, SearchError
+from tests.planted import ASPECT_MAP, Corpus
 
 pytestmark = pytest.mark.unit
-
-ASPECTS = {
-    "min_r2": 0.3,
-    "aspects": {
-        name: {"resolved": True, "layer": layer, "r2": 0.9, "finding": "not validated: why"}
-        for layer, name in enumerate(("tempo", "rubato"))
-    },
-}
 
 Ask = Callable[..., int]
 
@@ -31,16 +24,18 @@ Ask = Callable[..., int]
 def _publish(root: Path, kind: str, dataset: str, *, trained: bool) -> None:
     windows = 1 if kind == "recordings" else 30
     rows = [
-        Row(f"take{i}", f"w{i % 2}", "Ada", "Bach", "Prelude", "", 2.5 * n, 2.5 * n + 5)
+        Row(f"take{i}", f"w{i % 2}", "Ada", f"Bach{i}", "Prelude", "", 2.5 * n, 2.5 * n + 5)
         for i in range(4)
         for n in range(windows)
     ]
+    # The same projection for both kinds, as in the workflow.
+    corpus = Corpus(120, seed=6)
     index = build_index(
-        np.random.default_rng(6).normal(size=(len(rows), 2, 8)),
+        corpus.features[:: 30 // windows],
         rows,
         kind=kind,
-        layers=[0, 1],
-        aspects=ASPECTS,
+        projection=corpus.projection(),
+        aspects=ASPECT_MAP,
         facts={"dataset": dataset, "encoder": {"name": "small", "trained": trained}},
     )
     publish(save_artifact(index, root / "indices"), str(root / "published"))
@@ -70,7 +65,7 @@ def test_the_table_says_what_was_asked_and_by_which_encoder(
     assert lines[2].split() == ["rank", "score", "recording", "work", "performer"]
     assert len(lines) == 6
     assert lines[4].split()[0] == "1"
-    assert "Bach: Prelude" in lines[4]
+    assert ": Prelude" in lines[4]
     assert "take1" not in lines[4] + lines[5]
     assert lines[2].index("work") == lines[4].index("Bach") == lines[5].index("Bach")
 
@@ -78,11 +73,11 @@ def test_the_table_says_what_was_asked_and_by_which_encoder(
 def test_an_aspect_comes_with_how_well_it_is_known(
     ask: Ask, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ask("--recording", "take1", "--aspects", "rubato=0.7,tempo=0.3")
+    ask("--recording", "take1", "--aspects", "legato=0.7,tempo=0.3")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "recordings like take1, by rubato=0.7, tempo=0.3"
-    assert lines[1] == "rubato: layer 1, R2 0.90 within works, not validated: why"
-    assert lines[2] == "tempo: layer 0, R2 0.90 within works, not validated: why"
+    assert lines[0] == "recordings like take1, by legato=0.7, tempo=0.3"
+    assert lines[1] == "legato: layer 2, R2 0.70 within works, not validated: why"
+    assert lines[2] == "tempo: layer 0, R2 0.70 within works, not validated: why"
 
 
 def test_times_of_clips_are_minutes_and_seconds(
@@ -117,13 +112,83 @@ def _json(ask: Ask, capsys: pytest.CaptureFixture[str], *options: str) -> Any:
 def test_one_aspect_is_the_same_as_its_weight_alone(
     passage: tuple[str, ...], ask: Ask, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one = _json(ask, capsys, *passage, "--aspect", "rubato")
-    assert _json(ask, capsys, *passage, "--aspects", " rubato = 2 ") == one
-    assert _json(ask, capsys, *passage, "--aspects", "rubato=1,tempo=0") == one
-    assert _json(ask, capsys, *passage, "--aspects", "rubato=1,tempo=1") != one
-    assert _json(ask, capsys, *passage) == _json(
-        ask, capsys, *passage, "--aspects", "rubato=1,tempo=1"
-    )
+    one = _json(ask, capsys, *passage, "--aspect", "legato")
+    assert _json(ask, capsys, *passage, "--like", "legato") == one
+    assert _json(ask, capsys, *passage, "--aspects", " legato = 2 ") == one
+    assert _json(ask, capsys, *passage, "--aspects", "legato=1,tempo=0") == one
+    several = _json(ask, capsys, *passage, "--aspects", "legato=1,tempo=0.5")
+    assert several != one
+    assert _json(ask, capsys, *passage, "--like", "legato", "--like", "tempo=0.5") == several
+    assert _json(ask, capsys, *passage) == _json(ask, capsys, *passage, "--like", "general")
+
+
+def test_the_whole_question_on_the_command_line_and_as_json(
+    ask: Ask, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = """--from 5 --to 10 --like contour=1 --like dynamics=0.5 --ignore tempo
+        --less legato=0.2 --exclude recording --where composer=Bach0 --where composer=Bach2
+        --dedupe 5 -k 3"""
+    hits = _json(ask, capsys, *options.split())
+    assert 0 < len(hits) <= 3
+    assert {hit["recording_id"] for hit in hits} <= {"take0", "take2"}
+    for hit in hits:
+        assert set(hit["contributions"]) == {"contour", "dynamics", "legato"}
+        assert sum(hit["contributions"].values()) == pytest.approx(hit["score"])
+    question = {
+        "recording_id": "take1",
+        "start_s": 5,
+        "end_s": 10,
+        "like": {"contour": 1, "dynamics": 0.5},
+        "ignore": ["tempo"],
+        "less": {"legato": 0.2},
+        "exclude": "recording",
+        "where": {"composer": ["Bach0", "Bach2"]},
+        "dedupe_s": 5,
+        "k": 3,
+    }
+    path = tmp_path / "question.json"
+    path.write_text(json.dumps(question))
+    ask("--query", str(path), "--json")
+    assert json.loads(capsys.readouterr().out) == hits
+    ask("--clip", hits[0]["clip"], "--json", "-k", "1")
+    again = json.loads(capsys.readouterr().out)
+    assert (again[0]["clip"], again[0]["score"]) == (hits[0]["clip"], pytest.approx(1.0, abs=1e-5))
+
+
+def test_explain_shows_what_the_scores_are_made_of(
+    ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask("--recording", "take1", "--from", "5", "--like", "tempo", "--unlike", "legato", "--explain")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "passages like take1 from 0:05.0, by tempo, unlike in legato"
+    header = next(line for line in lines if line.startswith("rank")).split()
+    assert header[-2:] == ["tempo", "legato"]
+    first = next(line for line in lines if line.split()[0] == "1").split()
+    assert float(first[-2]) + float(first[-1]) == pytest.approx(float(first[1]), abs=0.0015)
+    assert lines[-1] == "score = the sum of the columns with a sign"
+
+
+def test_a_question_that_nothing_satisfies_says_so(
+    ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask("--recording", "take1", "--from", "5", "--more", "legato=99")
+    out = capsys.readouterr().out
+    assert "more legato (by 99 standard errors)" in out
+    assert "no row satisfies: more legato by 99 standard errors" in out
+    assert "rank" not in out
+
+
+def test_features_from_a_file_are_searched(
+    ask: Ask, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "passage.npy"
+    np.save(path, Corpus(120, seed=6).features[32:33])
+    ask("--features", str(path), "--from", "5", "-k", "1", "--json")
+    hit = json.loads(capsys.readouterr().out)[0]
+    assert (hit["recording_id"], hit["start_s"]) == ("take1", 5.0)
+    path.write_bytes(b"no array")
+    with pytest.raises(SearchError, match="is no array of features"):
+        ask("--features", str(path))
 
 
 def test_what_is_excluded_by_default_and_by_choice(
@@ -142,10 +207,16 @@ def test_what_is_excluded_by_default_and_by_choice(
     ("options", "message"),
     [
         (("--to", "5"), "--to needs --from"),
-        (("--aspects", "rubato"), "'rubato', expected NAME=WEIGHT"),
-        (("--aspects", "rubato=much"), "expected NAME=WEIGHT"),
-        (("--aspects", "rubato=1,rubato=2"), "names 'rubato' twice"),
-        (("--aspects", "rubatto=1"), "did you mean 'rubato'"),
+        (("--aspects", "legato"), "'legato', expected NAME=WEIGHT"),
+        (("--aspects", "legato=much"), "expected NAME=WEIGHT"),
+        (("--aspects", ""), "expected NAME=WEIGHT"),
+        (("--aspects", "legato=1,legato=2"), "names 'legato' twice"),
+        (("--aspects", "leggato=1"), "did you mean 'legato'"),
+        (("--like", "legato=much"), "expected NAME=WEIGHT"),
+        (("--like", "tempo", "--ignore", "tempo"), "contradict"),
+        (("--more", "contour"), "no more or less of 'contour'"),
+        (("--where", "composer"), "expected COLUMN=VALUE"),
+        (("--where", "key=C"), "no column 'key'"),
         (("--from", "100"), "no passage of recording take1"),
         (("-k", "0"), "k is 0"),
     ],
@@ -174,22 +245,26 @@ def test_a_place_with_nothing_says_what_to_do(ask: Ask, tmp_path: Path) -> None:
         ask("--recording", "take1", "--artifacts", str(tmp_path / "empty"))
 
 
-def test_no_hits_are_said(ask: Ask, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    rows = [Row(f"t{i}", "w", "", "", "", "", 0, 1) for i in range(2)]
-    features = np.random.default_rng(0).normal(size=(2, 1, 4))
-    index = build_index(
-        features, rows, kind="recordings", layers=[0], aspects={}, facts={"dataset": "tiny"}
-    )
-    publish(save_artifact(index, tmp_path / "indices"), str(tmp_path / "published"))
-    ask("--recording", "t0", "--dataset", "tiny", "--exclude", "work")
-    assert "no hits" in capsys.readouterr().out
+def test_no_hits_are_said(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    ask("--recording", "take1", "--where", "composer=Nobody")
+    out = capsys.readouterr().out
+    assert "nothing is left to search: no row of the index has composer=Nobody" in out
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"lke": {}}'])
+def test_a_query_file_that_is_none_is_refused(content: str, ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "query.json").write_text(content)
+    with pytest.raises(SearchError, match="query"):
+        ask("--query", str(tmp_path / "query.json"))
+    with pytest.raises(SearchError, match=r"nowhere\.json is no query"):
+        ask("--query", str(tmp_path / "nowhere.json"))
 
 
 def test_the_command_line_is_light_until_it_searches() -> None:
     code = (
         "import argparse, sys; from mess_core.cli_search import add_parser; "
         "add_parser(argparse.ArgumentParser().add_subparsers()); "
-        "print({'numpy', 'faiss', 'boto3'} & set(sys.modules))"
+        "print({'faiss', 'boto3'} & set(sys.modules))"
     )
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -7,6 +7,7 @@ from mess_core.artifacts.artifact import save_artifact
 from mess_core.errors import DatasetError, SearchError
 from mess_core.recordings import Recording, write_recordings
 from mess_core.search.features import load_features
+from mess_core.search.fitting import fit_projection
 from mess_core.search.queries import find_similar
 
 pytestmark = pytest.mark.unit
@@ -37,19 +38,20 @@ def table(tmp_path: Path) -> Path:
 
 def test_a_folder_of_features_is_searched_without_a_table(folder: Path) -> None:
     index = load_features(folder)
-    assert (index.kind, index.layers) == ("recordings", (0, 1, 2))
+    assert (index.kind, index.projection.layers.tolist()) == ("recordings", [0, 1, 2])
     hits = find_similar(index, "b", k=9)
     assert {hit.recording_id for hit in hits} == {"a", "c", "d"}
 
 
 def test_layers_are_chosen(folder: Path) -> None:
     one = load_features(folder, layers=[2])
-    values = np.stack([np.load(folder / f"{name}.npy")[2] for name in "abcd"]).astype(np.float64)
-    values -= values.mean(axis=0)
-    values /= np.linalg.norm(values, axis=1, keepdims=True)
-    scores = {hit.recording_id: hit.score for hit in find_similar(one, "a")}
-    expected = dict(zip("bcd", (values[1:] @ values[0]).tolist(), strict=True))
-    assert scores == pytest.approx(expected, abs=1e-6)
+    assert one.projection.layers.tolist() == [2]
+    features = np.stack([np.load(folder / f"{name}.npy") for name in "abcd"])
+    alone = fit_projection(lambda layer: features[:, layer], [2])
+    expected, _, _ = alone.project(features[:, [2]])
+    np.testing.assert_array_equal(one.stored(range(4)), expected)
+    with pytest.raises(SearchError, match="layer 3 does not exist; the features have 0-2"):
+        load_features(folder, layers=[3])
 
 
 def test_the_table_gives_works_and_durations(folder: Path, table: Path) -> None:

@@ -111,7 +111,12 @@ def _fit(
 ) -> AspectCoordinates:
     layer = int(entry["layer"])
     space = discovery.spaces[ENCODER][layer]
-    targets = [_Target.load(discovery, target, results, layer) for target in entry["targets"]]
+    targets = [
+        _Target.load(
+            discovery, target, float(results[target]["layers"][layer]["alpha"]), learned_from
+        )
+        for target in entry["targets"]
+    ]
     X = space.rows[learned_from].astype(np.float64)
     mean = X.mean(axis=0)
     slopes = np.column_stack([target.slopes(X, learned_from) for target in targets])
@@ -132,15 +137,19 @@ class _Target:
 
     @classmethod
     def load(
-        cls, discovery: LayerDiscoverySystem, name: str, results: Mapping[str, Any], layer: int
+        cls,
+        discovery: LayerDiscoverySystem,
+        name: str,
+        alpha: float,
+        learned_from: npt.NDArray[np.bool_],
     ) -> "_Target":
         values = discovery.load_targets(name)
         columns = values.reshape(len(values), -1)
-        spread = np.nanstd(columns, axis=0)
-        centred = columns - np.nanmean(columns, axis=0)
+        spread = np.nanstd(columns[learned_from], axis=0)
+        centred = columns - np.nanmean(columns[learned_from], axis=0)
         # A column that does not vary has nothing to be predicted.
         scaled = centred / np.where(spread > 0, spread, np.inf) / np.sqrt(columns.shape[1])
-        return cls(scaled, float(results[name]["layers"][layer]["alpha"]))
+        return cls(scaled, alpha)
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:

@@ -128,7 +128,8 @@ class Question:
         for name, weight in self.weights.items():
             if name == GENERAL:
                 part = slice(0, self.projection.general)
-                similarity = rows[:, part] @ target[part]
+                # Not `@`, whose rounding depends on how many rows there are.
+                similarity = (rows[:, part] * target[part]).sum(axis=1)
             else:
                 part = self.projection.aspects[name].stored
                 similarity = 1.0 - np.square(rows[:, part] - target[part]).sum(axis=1)

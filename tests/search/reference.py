@@ -1,0 +1,47 @@
+"""Search by its definition, in float64 and without FAISS: what the index must equal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mess_core.search.projection import REACH, Projection
+
+Floats = npt.NDArray[np.float64]
+
+
+class Blocks:
+    """Every row's general block and blocks of the aspects, from features and projection alone."""
+
+    def __init__(self, projection: Projection, features: npt.NDArray[np.floating[Any]]) -> None:
+        kept = features[:, projection.layers].astype(np.float64)
+        centred = kept - projection.means
+        unit = centred / np.linalg.norm(centred, axis=2, keepdims=True) / np.sqrt(kept.shape[1])
+        self.components = unit.reshape(len(unit), -1) @ projection.basis - projection.centre
+        self.general = self.components / np.linalg.norm(self.components, axis=1, keepdims=True)
+        layers = projection.layers.tolist()
+        parts, end = [], 0
+        for layer, size in zip(projection.aspect_layers, projection.sizes, strict=True):
+            mine = slice(end, end := end + int(size))
+            parts.append(centred[:, layers.index(layer)] @ projection.readout[:, mine])
+        self.coordinates = np.column_stack(parts) - projection.offset
+        moved = self.coordinates @ projection.decorrelate
+        clipped = np.clip(moved, -projection.bounds, projection.bounds)
+        self.aspects = {name: clipped[:, a.coordinates] for name, a in projection.aspects.items()}
+        self.predicted = self.coordinates @ projection.value
+        self.reach = REACH
+
+    def scores(self, query: list[int], weights: Mapping[str, float]) -> Floats:
+        """Return the score of every row for the mean of some of them."""
+        total = np.zeros(len(self.general))
+        whole = sum(abs(w) for w in weights.values())
+        for name, weight in weights.items():
+            if name == "general":
+                asked = self.general[query].mean(axis=0)
+                similarity = self.general @ (asked / np.linalg.norm(asked))
+            else:
+                asked = self.aspects[name][query].mean(axis=0)
+                similarity = 1 - np.square(self.aspects[name] - asked).sum(axis=1)
+            total += weight / whole * similarity
+        return total
