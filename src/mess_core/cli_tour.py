@@ -123,13 +123,11 @@ def _queries(index: "Index", resolved: list[str]) -> list[str]:
     names = list(index.rows.numbers)
     first, middle = names[0], names[len(names) // 2]
     second = f"--recording {middle} --exclude work"
+    third = f"--recording {first} --from 5 --to 10 --exclude recording --dedupe 5"
     if resolved:
         second += f" --aspect {resolved[0]}"
-    return [
-        f"--recording {first} -k {_HITS}",
-        f"{second} -k {_HITS}",
-        f"--recording {first} --from 5 --to 10 --exclude recording -k {_HITS}",
-    ]
+        third += f" --like general --like {resolved[0]}=0.5 --explain"
+    return [f"--recording {first} -k {_HITS}", f"{second} -k {_HITS}", f"{third} -k {_HITS}"]
 
 
 def _ask(query: str) -> None:
@@ -150,4 +148,6 @@ def _next(dataset: str, index: "Index", resolved: list[str]) -> list[str]:
     if len(resolved) > 1:
         pair = f"{resolved[0]}=0.7,{resolved[1]}=0.3"
         lines.insert(1, f'  mess search --recording {recording} --aspects "{pair}"')
+        steered = f"--like {resolved[0]} --ignore {resolved[1]}"
+        lines.insert(2, f"  mess search --recording {recording} --from 5 --to 10 {steered}")
     return lines

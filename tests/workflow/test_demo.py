@@ -97,10 +97,21 @@ def test_both_indices_are_published_whole(layout: Layout, recordings: list[Recor
     }
     for kind in INDEX_KINDS:
         index = load_latest(layout.data / "published" / "demo" / kind)
-        assert len(index.rows) == index.flat.ntotal == counts[kind]
+        assert len(index.rows) == index.vectors.ntotal == counts[kind]
         assert index.facts["dataset"] == "demo"
-        vectors = index.flat.reconstruct_n(0, index.flat.ntotal)
-        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+        assert index.facts["licence"].startswith("MIT")
+        assert index.facts["encoder"]["trained"] is False
+        assert set(index.facts["stages"]) >= {"features", "probing", "projection", "index"}
+        resolved = [name for name, a in index.aspects["aspects"].items() if a["resolved"]]
+        assert list(index.projection.aspects) == resolved != []
+
+
+def test_aspects_are_stored_with_equal_spread(layout: Layout) -> None:
+    index = load_latest(layout.data / "published" / "demo" / "clips")
+    stored = index.stored(np.arange(len(index.rows)))
+    for name, aspect in index.projection.aspects.items():
+        # Twice the variance is the mean squared distance; what lies far out is cut.
+        assert 0.85 < 2 * stored[:, aspect.stored].var(axis=0).sum() < 1.01, name
 
 
 TRUTHS = [
@@ -159,6 +170,34 @@ def test_the_command_line_searches_recordings_and_passages(
     first, *_ = search(demo, "--track", own, "--start", "5", "--to", "10", "-k", "3")
     assert (first["recording_id"], first["start_s"], first["end_s"]) == (own, 5.0, 10.0)
     assert float(str(first["score"])) == pytest.approx(1, abs=1e-5)
+
+
+def test_an_audio_file_is_a_question_and_finds_its_own_passage(
+    demo: Workspace, recordings: list[Recording], tmp_path: Path
+) -> None:
+    own = recordings[7]
+    audio = str(demo.folder / own.audio)
+    first, *_ = search(demo, "--audio", audio, "--from", "5", "--to", "10", "-k", "2")
+    assert (first["recording_id"], first["start_s"]) == (own.recording_id, 5.0)
+    assert float(str(first["score"])) == pytest.approx(1, abs=1e-3)
+    whole, *_ = search(demo, "--audio", audio, "-k", "1")
+    assert whole["recording_id"] == own.recording_id
+    # Shorter than a window: it is made as long as one around its middle, here 5 to 10 s.
+    short, *_ = search(demo, "--audio", audio, "--from", "6.5", "--to", "8.5", "-k", "1")
+    assert (short["recording_id"], short["start_s"]) == (own.recording_id, 5.0)
+    assert float(str(short["score"])) == pytest.approx(1, abs=1e-3)
+    features = tmp_path / "passage.npy"
+    done = demo.mess(
+        *("embed", audio, "--from", "5", "--to", "10", "--encoder", "mess-demo-untrained"),
+        *("--output", str(features)),
+    )
+    assert done.status == 0, done.output
+    assert np.load(features).shape == (1, 13, 48)
+    again, *_ = search(demo, "--features", str(features), "--from", "5", "-k", "1")
+    assert again["recording_id"] == own.recording_id
+    beyond = demo.mess("search", "--audio", audio, "--from", "500")
+    assert beyond.status == 1
+    assert "is no passage of its" in beyond.output
 
 
 def test_the_tour_shows_results_three_searches_and_what_is_next(demo: Workspace) -> None:

@@ -36,7 +36,7 @@ def test_all_rules_are_seen() -> None:
     assert names == {
         *("demo_corpus", "recordings", "untrained", "features", "gather_features"),
         *("targets", "gather_targets", "decomposition", "probing", "question", "track"),
-        *("aspects", "index", "publish"),
+        *("aspects", "projection", "index", "publish"),
     }
 
 

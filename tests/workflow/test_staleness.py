@@ -26,7 +26,7 @@ CONFIG: dict[str, Any] = {
     "targets": ["spectral_centroid", "onset_density"],
 }
 #: What follows from probing, and all that follows from features or targets.
-ANSWERS = {"aspects", "question", "index", "publish"}
+ANSWERS = {"aspects", "question", "projection", "index", "publish"}
 DOWNSTREAM = {"decomposition", "probing"} | ANSWERS
 FEATURES = {f"features_{twin}{shard}" for twin in ("", "untrained_") for shard in (0, 1)}
 TARGETS = {"targets_0", "targets_1"}
