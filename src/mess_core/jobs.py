@@ -325,7 +325,7 @@ def build_indices(settings: Settings, kind: str) -> None:
         facts={
             "dataset": settings.dataset,
             "licence": licence_of(settings.dataset),
-            "encoder": _encoder(settings),
+            "encoder": _encoder(settings) | {key: getattr(plan.spec, key) for key in _SPECIFIED},
             "window_s": settings.window_s,
             "overlap": settings.overlap,
             "stages": {name.lower(): getattr(stages, name) for name in _BEHIND_INDEX},
@@ -337,6 +337,9 @@ def build_indices(settings: Settings, kind: str) -> None:
         {"artifact_version_id": folder.name, "kind": kind, "rows": len(rows)},
     )
 
+
+#: What an index says of its encoder besides what its features are known by.
+_SPECIFIED = ("source", "sample_rate", "frame_rate", "layers", "dims")
 
 #: The stages whose versions an index's content depends on.
 _BEHIND_INDEX = (

@@ -101,6 +101,8 @@ def test_both_indices_are_published_whole(layout: Layout, recordings: list[Recor
         assert index.facts["dataset"] == "demo"
         assert index.facts["licence"].startswith("MIT")
         assert index.facts["encoder"]["trained"] is False
+        assert (index.facts["encoder"]["layers"], index.facts["encoder"]["dims"]) == (13, 48)
+        assert len(index.facts["encoder"]["weights_sha256"]) == 64
         assert set(index.facts["stages"]) >= {"features", "probing", "projection", "index"}
         resolved = [name for name, a in index.aspects["aspects"].items() if a["resolved"]]
         assert list(index.projection.aspects) == resolved != []
