@@ -270,7 +270,27 @@ def _read_vectors(path: Path, manifest: Mapping[str, Any]) -> Any:
         expected=(manifest["width"], manifest["n_rows"], faiss.METRIC_INNER_PRODUCT),
         found=(vectors.d, vectors.ntotal, vectors.metric_type),
     )
+    _check_ids(path, vectors)
     return vectors
+
+
+def _check_ids(path: Path, vectors: Any) -> None:
+    """Refuse inverted lists that do not hold each row once; other kinds of index have no ids."""
+    inverted: Any = faiss.try_extract_index_ivf(vectors)
+    if inverted is None:
+        return
+    lists, seen, entries = inverted.invlists, np.zeros(vectors.ntotal, np.bool_), 0
+    for number in range(lists.nlist):
+        if size := lists.list_size(number):
+            ids = faiss.rev_swig_ptr(lists.get_ids(number), size)
+            seen[ids[(ids >= 0) & (ids < len(seen))]] = True
+            entries += size
+    expect(
+        path,
+        "number of rows and entries in its lists",
+        expected=(len(seen), len(seen)),
+        found=(int(seen.sum()), entries),
+    )
 
 
 def _inspect(
@@ -282,7 +302,7 @@ def _inspect(
         # A link to a version may be changed at any time; one artifact is looked at throughout.
         folder = path.resolve()
         manifest = _read_manifest(folder, version_id, manifest_sha256)
-        return _Inspected(folder, manifest, _read_contents(folder, manifest, trust=trust))
+        return _inspect_content(folder, manifest, trust=trust)
     except OSError as error:
         raise ArtifactError(
             f"{path} cannot be read: {error}; check permissions and the disk, or fetch it again"
@@ -305,7 +325,7 @@ def _read_manifest(
     return manifest
 
 
-def _read_contents(folder: Path, manifest: Mapping[str, Any], *, trust: bool) -> Contents:
+def _inspect_content(folder: Path, manifest: dict[str, Any], *, trust: bool) -> _Inspected:
     _check_names(folder)
     checksums_path = folder / "checksums.json"
     checksums = parse_checksums(read_limited(checksums_path, LARGEST_JSON), checksums_path)
@@ -325,7 +345,7 @@ def _read_contents(folder: Path, manifest: Mapping[str, Any], *, trust: bool) ->
     contents = check_contents(folder, manifest, believed=believed)
     if settled and not believed:
         _note(folder, seen)
-    return contents
+    return _Inspected(folder, manifest, contents)
 
 
 def _check_names(folder: Path) -> None:

@@ -15,9 +15,11 @@ claims.
 FAISS reads its file after everything else agreed: of an exact index (``Flat``) header, size and
 every vector are checked here, and FAISS has nothing to interpret. What FAISS compressed cannot be
 looked into without it. Of such a file kind, width, number of rows and metric are checked, and that
-it is, to the last byte, what the manifest's seal stands for. Damage is found; but somebody who
-makes such a file on purpose, and seals it, gives FAISS lists and codes of his choice, and FAISS is
-not made to withstand that. Open compressed indices only of those who you would run a program of.
+it is, to the last byte, what the manifest's seal stands for; once it is open, that its lists hold
+each row once. Damage is found; but somebody who makes such a file on purpose, and seals it, gives
+FAISS graphs and codes of his choice, and FAISS is not made to withstand that (of 1500 files
+damaged at random, two kept version 1.15 busy without end). Open compressed indices only of those
+whose programs you would run.
 """
 
 __all__ = [
