@@ -332,7 +332,7 @@ def _inspect_content(folder: Path, manifest: dict[str, Any], *, trust: bool) -> 
     found = version_id_of(manifest, checksums)
     expect(
         checksums_path,
-        "the artifact_version_id of its content",
+        "what it lists together with what manifest.json describes",
         expected=manifest["artifact_version_id"],
         found=found,
     )

@@ -239,10 +239,12 @@ class Projection:
         for start in range(0, len(features), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
             components, usable[part] = self.components(features[part])
-            coordinates = self.coordinates(features[part])
-            blocks = np.clip(coordinates @ self.decorrelate, -self.bounds, self.bounds)
-            vectors[part] = self.lay_out(components, blocks)
-            predicted[part] = coordinates @ self.value
+            # Rows that are not usable may be infinite; the caller is told.
+            with np.errstate(invalid="ignore", over="ignore"):
+                coordinates = self.coordinates(features[part])
+                blocks = np.clip(coordinates @ self.decorrelate, -self.bounds, self.bounds)
+                vectors[part] = self.lay_out(components, blocks)
+                predicted[part] = coordinates @ self.value
         predicted[:, np.isnan(self.standard_errors)] = np.nan
         return vectors, predicted, usable
 
