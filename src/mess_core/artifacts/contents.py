@@ -35,6 +35,7 @@ __all__ = [
 import json
 import math
 import struct
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -232,7 +233,11 @@ def _read_header(file: IO[bytes], path: Path | str) -> tuple[tuple[int, ...], np
             f"{path} is no plain array: {shortened(error)}; fetch or build the artifact again"
         ) from None
     if is_fortran or min(shape, default=0) < 0 or len(shape) > 2:
-        raise ArtifactError(f"{path}: shape {shape} (Fortran: {is_fortran}) is not of this package")
+        order = "columns" if is_fortran else "rows"
+        raise ArtifactError(
+            f"{path}: shape {shortened(shape)}, stored by {order}, is not what this package "
+            "writes; build it again"
+        )
     return shape, dtype
 
 
@@ -305,7 +310,11 @@ def _unpack(content: bytes, path: Path) -> dict[str, bytes]:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             members = archive.infolist()
             # What is stored cannot swell, unless its members share bytes.
-            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            if any(
+                member.compress_type != zipfile.ZIP_STORED
+                or member.compress_size != member.file_size
+                for member in members
+            ):
                 raise ValueError("its members are compressed")
             if sum(member.file_size for member in members) > len(content):
                 raise ValueError("its members are larger than itself")
@@ -321,11 +330,15 @@ def _parse(content: bytes, what: str) -> npt.NDArray[Any]:
     file = BytesIO(content)
     shape, dtype = _read_header(file, what)
     # Numbers and texts: no objects, and nothing of no size.
-    if dtype.kind not in "fiU" or not dtype.itemsize:
+    if dtype.kind not in "fiU" or not dtype.itemsize or dtype != dtype.newbyteorder("<"):
         raise ArtifactError(f"{what} has the type {shortened(dtype)}; build it again")
     size = file.tell() + math.prod(shape) * dtype.itemsize
     expect(what, f"size in bytes for the shape {shape}", expected=size, found=len(content))
-    return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape).copy()
+    array = np.frombuffer(content, dtype, offset=file.tell())
+    if dtype.kind == "U" and (array.view("<u4") > sys.maxunicode).any():
+        # Python itself would break off with a SystemError.
+        raise ArtifactError(f"{what} holds characters that do not exist; build it again")
+    return array.reshape(shape).copy()
 
 
 def _read_projection(path: Path, manifest: Mapping[str, Any]) -> Projection:
