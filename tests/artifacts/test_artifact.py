@@ -239,7 +239,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_any_flipped_bit_is_found(name: str, artifact: Path) -> None:
     content = (artifact / name).read_bytes()
     # Every byte of the small files, one of its bits each.
-    step = 1 if len(content) < 1000 else 7
+    step = 1 if len(content) < 1000 else 11
     for position in range(0, len(content), step):
         damaged = bytearray(content)
         damaged[position] ^= 1 << (position // step) % 8
@@ -251,7 +251,7 @@ def test_any_flipped_bit_is_found(name: str, artifact: Path) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_every_truncation_is_found(name: str, artifact: Path) -> None:
     content = (artifact / name).read_bytes()
-    lengths = {*range(min(len(content), 1000)), *range(0, len(content), 13), len(content) - 1}
+    lengths = {*range(min(len(content), 1000)), *range(0, len(content), 17), len(content) - 1}
     for length in sorted(lengths, reverse=True):
         os.truncate(artifact / name, length)
         _refuses(artifact, name)
@@ -347,7 +347,7 @@ def test_whatever_happens_to_the_files_is_found(
     files = {name: (artifact / name).read_bytes() for name in FILES}
     others = {name: (other_artifact / name).read_bytes() for name in FILES}
     rng = random.Random(seed)
-    for _ in range(500):
+    for _ in range(300):
         damaged = _damaged(files, others, rng)
         damaged = {name: content for name, content in damaged.items() if content != files[name]}
         for name, content in damaged.items():
@@ -364,7 +364,7 @@ def test_whatever_a_forger_seals_is_refused_or_can_be_searched(seed: int, artifa
     files = {name: (artifact / name).read_bytes() for name in FILES}
     rng = random.Random(seed)
     refusals = []
-    for _ in range(100):
+    for _ in range(80):
         name = rng.choice(CONTENT)
         content = rng.choice(DAMAGES)(files[name], rng)
         (artifact / name).write_bytes(content or b"\0")
@@ -379,7 +379,7 @@ def test_whatever_a_forger_seals_is_refused_or_can_be_searched(seed: int, artifa
             assert len([loaded.rows[number] for number in found[0].tolist()]) == 3
         for name in FILES:
             (artifact / name).write_bytes(files[name])
-    assert len(refusals) > 50
+    assert len(refusals) > 40
     assert all(str(artifact) in refusal for refusal in refusals)
 
 

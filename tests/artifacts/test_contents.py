@@ -575,9 +575,12 @@ def test_values_out_of_their_range_are_refused(artifact: Path, index: Index) -> 
 
 
 @pytest.mark.usefixtures("unread")
-def test_names_of_characters_that_do_not_exist_are_refused(artifact: Path, index: Index) -> None:
+@pytest.mark.parametrize("code", [0x110000, 2**32 - 1, 0xD800, 0xDFFF])
+def test_names_of_characters_that_do_not_exist_are_refused(
+    code: int, artifact: Path, index: Index
+) -> None:
     arrays = _arrays(index)
-    codes = struct.pack("<4I", 0x110000, 0x41, 0x42, 0x43)
+    codes = struct.pack("<4I", code, 0x41, 0x42, 0x43)
     arrays["names"] = np.frombuffer(codes, np.dtype("<U1"))
     _put_projection(artifact, arrays)
     check_refused(artifact, r"projection\.npz: names holds characters that do not exist")

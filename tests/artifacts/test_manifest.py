@@ -255,6 +255,7 @@ def test_what_is_no_strict_json_object_is_refused(
         ('"min_r2": 0.3', '"min_r2":  0.3', "not in the form"),
         ('"planted"', '"pl\\u0061nted"', "not in the form"),
         ('"planted"', '"plänted"', "not in the form"),
+        ('"planted"', '"pl\\ud800nted"', "not in the form .*whole characters"),
     ],
 )
 def test_there_is_one_form_of_a_manifest(old: str, new: str, message: str, artifact: Path) -> None:

@@ -335,10 +335,15 @@ def _parse(content: bytes, what: str) -> npt.NDArray[Any]:
     size = file.tell() + math.prod(shape) * dtype.itemsize
     expect(what, f"size in bytes for the shape {shape}", expected=size, found=len(content))
     array = np.frombuffer(content, dtype, offset=file.tell())
-    if dtype.kind == "U" and (array.view("<u4") > sys.maxunicode).any():
-        # Python itself would break off with a SystemError.
+    if dtype.kind == "U" and not _are_characters(array.view("<u4")):
         raise ArtifactError(f"{what} holds characters that do not exist; build it again")
     return array.reshape(shape).copy()
+
+
+def _are_characters(codes: npt.NDArray[np.uint32]) -> bool:
+    # Python breaks off with a SystemError at what is beyond, and cannot print halves of characters.
+    surrogates = codes >> 11 == 0xD800 >> 11
+    return not (surrogates | (codes > sys.maxunicode)).any()
 
 
 def _read_projection(path: Path, manifest: Mapping[str, Any]) -> Projection:

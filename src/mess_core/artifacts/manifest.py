@@ -172,12 +172,14 @@ def _check_canonical(parsed: Mapping[str, Any], content: bytes, path: Path | str
     too_deep = b"\n" + b"  " * _DEEPEST in content
     try:
         canonical = not too_deep and (json.dumps(parsed, indent=2) + "\n").encode() == content
-    except RecursionError:
+        # JSON can hold halves of characters, which nobody could print.
+        json.dumps(parsed, ensure_ascii=False).encode()
+    except (RecursionError, UnicodeEncodeError):
         canonical = False
     if not canonical:
         raise ArtifactError(
             f"{path} is damaged: it is not in the form that save_artifact writes (nested less than "
-            f"{_DEEPEST} deep); fetch or build the artifact again"
+            f"{_DEEPEST} deep, of whole characters); fetch or build the artifact again"
         )
 
 
