@@ -78,6 +78,13 @@ def test_impossible_vectors_are_refused_by_row(
 
 
 @pytest.mark.usefixtures("unread")
+def test_a_block_whose_square_overflows_like_its_norm_is_refused(artifact: Path) -> None:
+    _put_vector_value(artifact, 2, -5, 1e38)
+    _put_vector_value(artifact, 2, -1, np.inf)
+    check_refused(artifact, "the vector of row 2 is")
+
+
+@pytest.mark.usefixtures("unread")
 @pytest.mark.parametrize("at_once", [1, 4, 5, 6, 7])
 @pytest.mark.parametrize("row", range(6))
 def test_the_row_is_named_whatever_is_checked_at_once(
@@ -717,6 +724,15 @@ def test_members_whose_headers_lie_are_refused(
 ) -> None:
     members["centre.npy"] = _described(descr, shape) + bytes(96)
     _forge(artifact / "projection.npz", _zip(members), r"projection\.npz: centre")
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize("descr", ["<U0", "|V0", "|S0"])
+def test_members_of_no_size_are_refused(
+    descr: str, artifact: Path, members: dict[str, bytes]
+) -> None:
+    members["names.npy"] = _described(descr, "(4,)")
+    _forge(artifact / "projection.npz", _zip(members), r"projection\.npz: names has the type")
 
 
 # --- nothing is unpickled

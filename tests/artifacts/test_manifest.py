@@ -282,6 +282,18 @@ def test_facts_nested_beyond_reason_are_refused(depth: int, fine: bool, artifact
         _parse(content)
 
 
+@pytest.mark.parametrize("brackets", [b"[]", b"{}"])
+def test_json_that_is_nested_too_deeply_to_be_read_or_to_be_written_is_refused(
+    brackets: bytes,
+) -> None:
+    # Whichever of the two meets the limit on recursion first.
+    opening = b"[" if brackets == b"[]" else b'{"a":'
+    for depth in range(700, 1000, 3):
+        nested = opening * depth + b"0" + brackets[1:] * depth
+        with pytest.raises(ArtifactError, match=r"here\.json is damaged: it is not"):
+            _parse(b'{"schema_version": 2, "a": ' + nested + b"}")
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "checksums.json"])
 def test_a_file_that_is_too_large_is_refused(name: str, artifact: Path) -> None:
     path = artifact / name

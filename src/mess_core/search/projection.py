@@ -238,9 +238,9 @@ class Projection:
         usable = np.empty((len(features), len(self.layers)), np.bool_)
         for start in range(0, len(features), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            components, usable[part] = self.components(features[part])
-            # Rows that are not usable may be infinite; the caller is told.
+            # What is not finite is not usable, and said to be so by the caller.
             with np.errstate(invalid="ignore", over="ignore"):
+                components, usable[part] = self.components(features[part])
                 coordinates = self.coordinates(features[part])
                 blocks = np.clip(coordinates @ self.decorrelate, -self.bounds, self.bounds)
                 vectors[part] = self.lay_out(components, blocks)
