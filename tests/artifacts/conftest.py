@@ -2,48 +2,30 @@
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
-import numpy as np
 import pytest
 from botocore.config import Config
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from mess_core.artifacts.artifact import save_artifact
-from mess_core.artifacts.index import Index, Row, build_index
-
-FACTS = {
-    "dataset": "planted",
-    "encoder": {"name": "small", "weights_sha256": "0" * 64, "trained": False},
-    "licence": "CC0-1.0",
-}
-ASPECTS = {
-    "dataset": "planted",
-    "stage": 1,
-    "min_r2": 0.3,
-    "encoder": {"name": "small"},
-    "aspects": {
-        "tempo": {
-            "resolved": True,
-            "layer": 1,
-            "r2": 0.7,
-            "confidence": "medium",
-            "targets": {},
-            "reason": "",
-        }
-    },
-}
+from mess_core.artifacts.index import Index
+from tests.planted import Corpus, recording_rows
 
 
 def _index(*, seed: int = 0, n: int = 6) -> Index:
-    features = np.random.default_rng(seed).normal(size=(n, 3, 5)) + 10.0
-    rows = [Row(f"r{i}", f"w{i % 2}", "", "", "", "", 0.0, 10.0 + i) for i in range(n)]
-    return build_index(
-        features, rows, kind="recordings", layers=[0, 1, 2], aspects=ASPECTS, facts=FACTS
-    )
+    return Corpus(n, seed=seed).index(recording_rows(n), "recordings")
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Give two artifacts of the same size, which no test may change."""
+    root = tmp_path_factory.mktemp("saved")
+    return save_artifact(_index(), root), save_artifact(_index(seed=1), root)
 
 
 @pytest.fixture
@@ -52,13 +34,13 @@ def index() -> Index:
 
 
 @pytest.fixture
-def artifact(tmp_path: Path, index: Index) -> Path:
-    return save_artifact(index, tmp_path / "indices")
+def artifact(saved: tuple[Path, Path], tmp_path: Path) -> Path:
+    return shutil.copytree(saved[0], tmp_path / "indices" / saved[0].name)
 
 
 @pytest.fixture
-def other_artifact(tmp_path: Path) -> Path:
-    return save_artifact(_index(seed=1), tmp_path / "indices")
+def other_artifact(saved: tuple[Path, Path], tmp_path: Path) -> Path:
+    return shutil.copytree(saved[1], tmp_path / "indices" / saved[1].name)
 
 
 @pytest.fixture(scope="session")

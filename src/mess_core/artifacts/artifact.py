@@ -7,9 +7,15 @@ there. Nothing in it is ever unpickled.
 *Opening again.* To look at every byte of a large artifact takes longer than to open it. When a
 folder that carries its version's name was found whole, what the file system says of its files
 (sizes, times of change, inodes) is noted beside it in ``.{version}.verified``. While that holds,
-opening it again checks everything but the bytes of the large files. The time of an inode's last
-change cannot be set back, so whatever writes to a file is noticed; decay of the disk itself is not.
-Delete the note, or call `verify_artifact`, to have everything checked anew.
+opening it again checks everything but the bytes and the numbers of the large files. Nobody can set
+the time of an inode's last change, short of setting the machine's clock, so whatever writes to a
+file is noticed; decay of the disk itself is not, and who may write beside the folder may forge the
+note. Then what is damaged is found late or never: an exact index is still mapped within its file,
+a compressed one is FAISS's to judge. Delete the note, or call `verify_artifact`, to have everything
+checked anew.
+
+*While it is open* an artifact's files are mapped. Versions are never written again; a process whose
+mapped file is cut short by others is killed by the operating system, as with any mapped file.
 """
 
 __all__ = [
@@ -26,7 +32,10 @@ __all__ = [
     "verify_kept",
 ]
 
+import hashlib
+import json
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -42,18 +51,25 @@ from mess_core.artifacts.index import Index
 from mess_core.artifacts.manifest import (
     CONTENT,
     FILES,
+    LARGEST_JSON,
     expect,
     is_version_id,
     parse_checksums,
     parse_manifest,
+    read_limited,
     seal,
     version_id_of,
 )
 from mess_core.errors import ArtifactError, StorageError
-from mess_core.files import file_sha256, read_json, write_json
+from mess_core.files import file_sha256, storage_errors, write_bytes, write_json
+
+#: Files that changed less than this ago may change again within the same tick of the file system's
+#: clock (2 s on the coarsest): then no note is taken.
+_SETTLED_NS = 2_000_000_000
 
 
 class _Inspected(NamedTuple):
+    folder: Path
     manifest: dict[str, Any]
     contents: Contents
 
@@ -76,7 +92,10 @@ def save_artifact(index: Index, root: Path) -> Path:
     Raises
     ------
     ArtifactError
-        If a folder of that name exists and is damaged.
+        If the index could not be loaded again, for one of the reasons of `verify_artifact`, or a
+        folder of that name exists and is damaged.
+    StorageError
+        If the disk is full, read-only or not ours.
     """
     with temporary_folder(root) as folder:
         write_contents(
@@ -93,6 +112,7 @@ def save_artifact(index: Index, root: Path) -> Path:
         write_json(folder / "checksums.json", checksums)
         manifest = seal(_describe(index), checksums, _libraries())
         write_json(folder / "manifest.json", manifest)
+        verify_artifact(folder)
         return settle(folder, root / str(manifest["artifact_version_id"]))
 
 
@@ -118,9 +138,16 @@ def _libraries() -> dict[str, str]:
 
 @contextmanager
 def temporary_folder(root: Path) -> Iterator[Path]:
-    """Give a new hidden folder in ``root`` that is gone after the block, unless it was renamed."""
+    """Give a new hidden folder in ``root`` that is gone after the block, unless it was renamed.
+
+    Raises
+    ------
+    StorageError
+        If none can be made.
+    """
     folder = root / f".tmp-{uuid.uuid4().hex}"
-    folder.mkdir(parents=True)
+    with storage_errors(folder):
+        folder.mkdir(parents=True)
     try:
         yield folder
     finally:
@@ -172,7 +199,7 @@ def verify_artifact(
     Parameters
     ----------
     folder : Path
-        A folder as `save_artifact` writes it.
+        A folder as `save_artifact` writes it, or a link to one.
     version_id : str, optional
         The version that it must be.
     manifest_sha256 : str, optional
@@ -186,8 +213,8 @@ def verify_artifact(
     Raises
     ------
     ArtifactError
-        If a file is missing, unknown, a link, damaged, of a newer schema, or disagrees with the
-        others. The message names the file, what was expected and what was found.
+        If a file is missing, unknown, a link, not readable, damaged, of another schema, or
+        disagrees with the others. The message names the file, what was expected and what was found.
     """
     return _inspect(folder, version_id, manifest_sha256, trust=False).manifest
 
@@ -203,7 +230,7 @@ def load_artifact(
     Parameters
     ----------
     path : Path
-        A folder as `save_artifact` writes it.
+        A folder as `save_artifact` writes it, or a link to one.
     version_id : str, optional
         The version that it must be; without it any that is consistent.
     manifest_sha256 : str, optional
@@ -218,7 +245,7 @@ def load_artifact(
     ArtifactError
         As `verify_artifact`.
     """
-    manifest, contents = _inspect(path, version_id, manifest_sha256, trust=True)
+    folder, manifest, contents = _inspect(path, version_id, manifest_sha256, trust=True)
     return Index(
         kind=manifest["kind"],
         rows=contents.rows,
@@ -226,7 +253,7 @@ def load_artifact(
         predicted=contents.predicted,
         aspects=manifest["aspects"],
         facts=manifest["facts"],
-        vectors=_read_vectors(path / "index.faiss", manifest),
+        vectors=_read_vectors(folder / "index.faiss", manifest),
         factory=manifest["factory"],
         version_id=manifest["artifact_version_id"],
     )
@@ -235,39 +262,106 @@ def load_artifact(
 def _read_vectors(path: Path, manifest: Mapping[str, Any]) -> Any:
     try:
         vectors = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         raise ArtifactError(f"{path}: FAISS cannot read it ({error}); build it again") from None
-    described = (manifest["width"], manifest["n_rows"])
-    expect(path, "width and rows", expected=described, found=(vectors.d, vectors.ntotal))
+    expect(
+        path,
+        "width, rows and metric",
+        expected=(manifest["width"], manifest["n_rows"], faiss.METRIC_INNER_PRODUCT),
+        found=(vectors.d, vectors.ntotal, vectors.metric_type),
+    )
+    _check_ids(path, vectors)
     return vectors
 
 
-def _inspect(
-    folder: Path, version_id: str | None, manifest_sha256: str | None, *, trust: bool
-) -> _Inspected:
-    _check_names(folder)
-    manifest_path, checksums_path = folder / "manifest.json", folder / "checksums.json"
-    if manifest_sha256 is not None:
-        found = file_sha256(manifest_path)
-        expect(manifest_path, "sha256", expected=manifest_sha256, found=found)
-    manifest = parse_manifest(manifest_path.read_bytes(), manifest_path)
-    checksums = parse_checksums(checksums_path.read_bytes(), checksums_path)
+def _check_ids(path: Path, vectors: Any) -> None:
+    """Refuse inverted lists that do not hold each row once; other kinds of index have no ids."""
+    inverted: Any = faiss.try_extract_index_ivf(vectors)
+    if inverted is None:
+        return
+    lists, seen, entries = inverted.invlists, np.zeros(vectors.ntotal, np.bool_), 0
+    for number in range(lists.nlist):
+        if size := lists.list_size(number):
+            ids = faiss.rev_swig_ptr(lists.get_ids(number), size)
+            seen[ids[(ids >= 0) & (ids < len(seen))]] = True
+            entries += size
     expect(
-        manifest_path,
-        "artifact_version_id",
-        expected=version_id_of(manifest, checksums),
-        found=manifest["artifact_version_id"],
+        path,
+        "number of rows and entries in its lists",
+        expected=(len(seen), len(seen)),
+        found=(int(seen.sum()), entries),
     )
+
+
+def _inspect(
+    path: Path, version_id: str | None, manifest_sha256: str | None, *, trust: bool
+) -> _Inspected:
+    try:
+        if not path.is_dir():
+            raise ArtifactError(f"{path} is not a folder, so there is no artifact to load")
+        # A link to a version may be changed at any time; one artifact is looked at throughout.
+        folder = path.resolve()
+        manifest = _read_manifest(folder, version_id, manifest_sha256)
+        return _inspect_content(folder, manifest, trust=trust)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} cannot be read: {error}; check permissions and the disk, or fetch it again"
+        ) from error
+
+
+def _read_manifest(
+    folder: Path, version_id: str | None, manifest_sha256: str | None
+) -> dict[str, Any]:
+    # First: of another schema the files may have other names.
+    path = folder / "manifest.json"
+    _check_regular(path)
+    content = read_limited(path, LARGEST_JSON)
+    if manifest_sha256 is not None:
+        found = hashlib.sha256(content).hexdigest()
+        expect(path, "sha256", expected=manifest_sha256, found=found)
+    manifest = parse_manifest(content, path)
     if version_id is not None:
         expect(folder, "version", expected=version_id, found=manifest["artifact_version_id"])
-    seen = _seen(folder)
-    believed = trust and _noted(folder) == seen
+    return manifest
+
+
+def _inspect_content(folder: Path, manifest: dict[str, Any], *, trust: bool) -> _Inspected:
+    _check_names(folder)
+    checksums_path = folder / "checksums.json"
+    checksums = parse_checksums(read_limited(checksums_path, LARGEST_JSON), checksums_path)
+    found = version_id_of(manifest, checksums)
+    expect(
+        checksums_path,
+        "what it lists together with what manifest.json describes",
+        expected=manifest["artifact_version_id"],
+        found=found,
+    )
+    seen, settled = _seen(folder), _settled(folder)
+    believed = trust and _is_noted(folder, seen)
+    if not believed:
+        _forget(folder)
     for name, listed in checksums.items():
         _check_file(folder / name, listed, believed=believed)
     contents = check_contents(folder, manifest, believed=believed)
-    if not believed:
+    if settled and not believed:
         _note(folder, seen)
-    return _Inspected(manifest, contents)
+    return _Inspected(folder, manifest, contents)
+
+
+def _check_names(folder: Path) -> None:
+    found = {path.name for path in folder.iterdir()}
+    for name in sorted(found.difference(FILES)):
+        raise ArtifactError(f"{folder}: unknown file {name!r}; expected {', '.join(FILES)} only")
+    for name in FILES:
+        _check_regular(folder / name)
+
+
+def _check_regular(path: Path) -> None:
+    if path.is_symlink() or not path.is_file():
+        problem = (
+            "is a link or no regular file" if path.is_symlink() or path.exists() else "is missing"
+        )
+        raise ArtifactError(f"{path} {problem}; expected the regular files {', '.join(FILES)}")
 
 
 def _check_file(path: Path, listed: Mapping[str, Any], *, believed: bool) -> None:
@@ -277,41 +371,42 @@ def _check_file(path: Path, listed: Mapping[str, Any], *, believed: bool) -> Non
         expect(path, f"sha256 {where}", expected=listed["sha256"], found=file_sha256(path))
 
 
-def _seen(folder: Path) -> dict[str, list[int]]:
+def _seen(folder: Path) -> bytes:
     """Return what the file system says of the files, which changes when they do."""
     stats = {name: (folder / name).stat() for name in FILES}
-    return {name: [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for name, s in stats.items()}
+    facts = {name: [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for name, s in stats.items()}
+    return json.dumps(facts).encode()
+
+
+def _settled(folder: Path) -> bool:
+    """Return whether writing to a file now would give it another time of change."""
+    newest = max((folder / name).stat().st_ctime_ns for name in FILES)
+    return newest < time.time_ns() - _SETTLED_NS
 
 
 def _note_path(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.verified"
 
 
-def _noted(folder: Path) -> Any:
+def _is_noted(folder: Path, seen: bytes) -> bool:
+    note = _note_path(folder)
     try:
-        return read_json(_note_path(folder))
-    except StorageError:
-        return None
+        # Where no versions lie there are no notes of ours, neither to read nor to write.
+        return (
+            is_version_id(folder.name) and note.is_file() and read_limited(note, len(seen)) == seen
+        )
+    except (OSError, ArtifactError):
+        return False
 
 
-def _note(folder: Path, seen: Mapping[str, Any]) -> None:
-    # Only where versions lie, and where one may write: without a note everything is checked again.
+def _note(folder: Path, seen: bytes) -> None:
+    # Where one may not write, everything is checked each time.
     if is_version_id(folder.name):
         with suppress(StorageError, OSError):
-            write_json(_note_path(folder), dict(seen))
+            write_bytes(_note_path(folder), seen)
 
 
-def _check_names(folder: Path) -> None:
-    if not folder.is_dir():
-        raise ArtifactError(f"{folder} is not a folder, so there is no artifact to load")
-    found = {path.name: path for path in folder.iterdir()}
-    for name in FILES:
-        if name not in found:
-            raise ArtifactError(f"{folder}: {name} is missing; expected {', '.join(FILES)}")
-    for name, path in found.items():
-        if name not in FILES:
-            raise ArtifactError(
-                f"{folder}: unknown file {name!r}; expected {', '.join(FILES)} only"
-            )
-        if path.is_symlink() or not path.is_file():
-            raise ArtifactError(f"{path} is a link or no regular file; copy the file itself")
+def _forget(folder: Path) -> None:
+    if is_version_id(folder.name):
+        with suppress(OSError):
+            _note_path(folder).unlink(missing_ok=True)

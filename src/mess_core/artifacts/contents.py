@@ -8,15 +8,24 @@
 ``projection.npz``        the arrays of `mess_core.search.projection.Projection`, not compressed
 ========================= ========================================================================
 
-None of them can hold Python objects. FAISS reads its file after everything else agreed: for an
-exact index (``Flat``) header, size and every vector are checked here. What FAISS compressed cannot
-be looked into without it; of such a file the kind, width, number of rows and metric are checked,
-and that it is, to the last byte, what the manifest's seal stands for.
+None of them can hold Python objects, and nothing is unpacked. What is read into memory is limited
+before it is read; arrays are mapped, and allocated for what the file has, never for what its header
+claims.
+
+FAISS reads its file after everything else agreed: of an exact index (``Flat``) header, size and
+every vector are checked here, and FAISS has nothing to interpret. What FAISS compressed cannot be
+looked into without it. Of such a file kind, width, number of rows and metric are checked, and that
+it is, to the last byte, what the manifest's seal stands for; once it is open, that its lists hold
+each row once. Damage is found; but somebody who makes such a file on purpose, and seals it, gives
+FAISS graphs and codes of his choice, and FAISS is not made to withstand that (of 1500 files
+damaged at random, two kept version 1.15 busy without end). Open compressed indices only of those
+whose programs you would run.
 """
 
 __all__ = [
     "FLAT",
     "Contents",
+    "check_aspects",
     "check_contents",
     "read_projection",
     "write_contents",
@@ -24,17 +33,21 @@ __all__ = [
 ]
 
 import json
+import math
 import struct
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib import format as npy_format
 
-from mess_core.artifacts.manifest import expect, json_object
+from mess_core.artifacts.manifest import expect, json_object, read_limited, shortened
 from mess_core.artifacts.rows import FIELDS, ROW_TYPE, Rows
 from mess_core.errors import ArtifactError
 from mess_core.files import atomic_path, save_array, write_text
@@ -51,6 +64,10 @@ _HEADER = struct.Struct("<4siqqqBi")
 _COUNT = struct.Struct("<Q")
 _FLAT_FOURCC = b"IxFI"
 _METRIC_INNER_PRODUCT = 0
+
+#: Bytes that ``recordings.json`` (a million recordings) and ``projection.npz`` (100 times that of
+#: an encoder of 13 layers with 768 numbers) may have.
+_LARGEST_RECORDINGS, _LARGEST_PROJECTION = 2**28, 2**28
 
 #: A general block's length may differ from 1 by float32 rounding of its sum of squares.
 _LENGTH_TOLERANCE = 1e-3
@@ -88,13 +105,17 @@ def write_contents(
         vectors_to(path)
     save_array(folder / "rows.npy", np.asarray(rows.table, ROW_TYPE))
     write_text(folder / "recordings.json", json.dumps(dict(rows.recordings), allow_nan=False))
-    save_array(folder / "predicted.npy", predicted)
+    save_array(folder / "predicted.npy", np.ascontiguousarray(predicted))
     write_projection(projection, folder / "projection.npz")
 
 
 def write_projection(projection: Projection, path: Path) -> None:
     """Write a projection's arrays, not compressed and without pickle, whole or not at all."""
-    arrays = {entry.name: getattr(projection, entry.name) for entry in fields(Projection)}
+    # In one order of memory: equal arrays give equal bytes.
+    arrays = {
+        entry.name: np.ascontiguousarray(getattr(projection, entry.name))
+        for entry in fields(Projection)
+    }
     with atomic_path(path) as temporary:
         np.savez(temporary, allow_pickle=False, **arrays)
 
@@ -117,14 +138,15 @@ def check_contents(folder: Path, manifest: Mapping[str, Any], *, believed: bool)
         The message names the file, what was expected and what was found.
     """
     projection = _read_projection(folder / "projection.npz", manifest)
+    _check_aspects(folder / "manifest.json", projection, manifest)
     rows = _read_rows(folder, manifest)
-    predicted = _array(folder / "predicted.npy", np.dtype("<f4"))
     shape = (len(projection.names), len(rows))
-    expect(folder / "predicted.npy", "shape", expected=shape, found=predicted.shape)
-    if not believed:
-        _check_numbers(folder, manifest, Contents(rows, predicted, projection))
+    predicted = _mapped_array(folder / "predicted.npy", np.dtype("<f4"), shape)
     _check_header(folder / "index.faiss", manifest)
-    return Contents(rows, predicted, projection)
+    contents = Contents(rows, predicted, projection)
+    if not believed:
+        _check_numbers(folder, manifest, contents)
+    return contents
 
 
 def _check_numbers(folder: Path, manifest: Mapping[str, Any], contents: Contents) -> None:
@@ -133,40 +155,133 @@ def _check_numbers(folder: Path, manifest: Mapping[str, Any], contents: Contents
         rows.check(manifest["kind"])
     except ArtifactError as error:
         raise ArtifactError(f"{folder / 'rows.npy'}: {error}") from None
-    directed = ~np.isnan(projection.standard_errors)
-    if not (np.isfinite(predicted[directed]).all() and np.isnan(predicted[~directed]).all()):
-        raise ArtifactError(
-            f"{folder / 'predicted.npy'} holds values that are not finite, or values of an aspect "
-            "without a direction; build it again"
-        )
+    _check_predicted(folder / "predicted.npy", predicted, projection)
     if manifest["factory"] == FLAT:
         _check_vectors(folder / "index.faiss", projection, len(rows))
 
 
-def _array(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Map a whole ``.npy`` file of one type."""
+def _check_predicted(path: Path, predicted: Floats, projection: Projection) -> None:
+    directed = ~np.isnan(projection.standard_errors)
+    for name, values, has_direction in zip(projection.names, predicted, directed, strict=True):
+        possible = np.isfinite(values) if has_direction else np.isnan(values)
+        if not possible.all():
+            row = int(np.argmin(possible))
+            raise ArtifactError(
+                f"{path}: row {row} has the value {values[row]} of {str(name)!r}, expected a "
+                "finite one, or none (NaN) where an aspect has no direction; build the index again"
+            )
+
+
+def check_aspects(projection: Projection, aspects: Mapping[str, Any]) -> None:
+    """Refuse an aspect map that is malformed, or of other aspects than the projection.
+
+    Parameters
+    ----------
+    projection : Projection
+        Its aspects must be those that the map has resolved, each on the layer of the map.
+    aspects : mapping
+        The content of ``aspects.json``; empty when aspects were not probed.
+
+    Raises
+    ------
+    ArtifactError
+        The message names the aspects.
+    """
+    known = aspects.get("aspects", {})
+    if not isinstance(known, dict) or not all(_is_entry(entry) for entry in known.values()):
+        raise ArtifactError(
+            "the aspect map is malformed: expected aspects, each with resolved (true or false), "
+            "layer and r2 (a number or null); resolve the aspects again"
+        )
+    resolved = {name: entry["layer"] for name, entry in known.items() if entry["resolved"]}
+    layers = dict(zip(projection.names.tolist(), projection.aspect_layers.tolist(), strict=True))
+    if aspects and resolved != layers:
+        raise ArtifactError(
+            f"the aspect map has resolved {shortened(resolved)} (aspect and layer), but the "
+            f"projection has {shortened(layers)}; fit the projection and build the index again"
+        )
+
+
+def _is_entry(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("resolved"), bool)
+        and all(entry.get(key, "") is None or _is_number(entry.get(key)) for key in ("layer", "r2"))
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_aspects(path: Path, projection: Projection, manifest: Mapping[str, Any]) -> None:
     try:
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
-        raise ArtifactError(f"{path} is no plain array: {error}; fetch or build it again") from None
-    expect(path, "dtype", expected=dtype, found=array.dtype)
-    behind = path.stat().st_size - getattr(array, "offset", 0) - array.nbytes
-    expect(path, "bytes behind the array", expected=0, found=behind)
-    return np.asarray(array)
+        check_aspects(projection, manifest["aspects"])
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from None
+
+
+def _read_header(file: IO[bytes], path: Path | str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return the shape and type that the header of a ``.npy`` file claims, and nothing more."""
+    try:
+        # Of other versions a header may be as long as the file. numpy's parser is given what may
+        # be hostile, and raises more than it documents.
+        expect(path, "format", expected=(1, 0), found=npy_format.read_magic(file))
+        shape, is_fortran, dtype = npy_format.read_array_header_1_0(file)
+    except Exception as error:
+        raise ArtifactError(
+            f"{path} is no plain array: {shortened(error)}; fetch or build the artifact again"
+        ) from None
+    if is_fortran or min(shape, default=0) < 0 or len(shape) > 2:
+        order = "columns" if is_fortran else "rows"
+        raise ArtifactError(
+            f"{path}: shape {shortened(shape)}, stored by {order}, is not what this package "
+            "writes; build it again"
+        )
+    return shape, dtype
+
+
+def _mapped_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Map a whole ``.npy`` file of a type and shape that are known."""
+    with path.open("rb") as file:
+        found, found_dtype = _read_header(file, path)
+        offset = file.tell()
+    expect(path, "dtype", expected=dtype, found=found_dtype)
+    expect(path, "shape", expected=shape, found=found)
+    return _mapped(path, dtype, shape, offset)
+
+
+def _mapped(
+    path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int
+) -> npt.NDArray[Any]:
+    size = offset + math.prod(shape) * dtype.itemsize
+    expect(path, f"size in bytes for the shape {shape}", expected=size, found=path.stat().st_size)
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape))
 
 
 def _read_rows(folder: Path, manifest: Mapping[str, Any]) -> Rows:
     path = folder / "recordings.json"
-    columns = json_object(path.read_bytes(), path)
+    columns = json_object(read_limited(path, _LARGEST_RECORDINGS), path)
     expect(path, "columns", expected=list(FIELDS), found=list(columns))
-    count = manifest["n_recordings"]
     for name, column in columns.items():
-        if not isinstance(column, list) or not all(type(value) is str for value in column):
+        if not _are_texts(column):
             raise ArtifactError(f"{path}: {name} is no list of texts; build it again")
-        expect(path, f"number of {name}", expected=count, found=len(column))
-    table = _array(folder / "rows.npy", ROW_TYPE)
-    expect(folder / "rows.npy", "shape", expected=(manifest["n_rows"],), found=table.shape)
+        expect(path, f"number of {name}", expected=manifest["n_recordings"], found=len(column))
+    table = _mapped_array(folder / "rows.npy", ROW_TYPE, (manifest["n_rows"],))
     return Rows(columns, table)
+
+
+def _are_texts(column: object) -> bool:
+    if not isinstance(column, list) or not all(type(value) is str for value in column):
+        return False
+    try:
+        # JSON can hold halves of characters, which nobody could print.
+        "".join(column).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_projection(path: Path) -> Projection:
@@ -177,22 +292,58 @@ def read_projection(path: Path) -> Projection:
     ArtifactError
         If it is damaged, or its arrays do not belong together.
     """
+    members = _unpack(read_limited(path, _LARGEST_PROJECTION), path)
     names = [entry.name for entry in fields(Projection)]
+    expect(path, "members", expected=[f"{name}.npy" for name in names], found=list(members))
+    arrays = {name: _parse(members[f"{name}.npy"], f"{path}: {name}") for name in names}
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = [(m.filename, m.compress_type) for m in archive.infolist()]
-        # Stored members only: what is not compressed cannot swell.
-        stored = [(f"{name}.npy", zipfile.ZIP_STORED) for name in names]
-        expect(path, "members", expected=stored, found=members)
-        with np.load(path, allow_pickle=False) as archive:
-            projection = Projection(**{name: archive[name] for name in names})
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, SyntaxError) as error:
-        raise ArtifactError(f"{path} is no archive of plain arrays: {error}") from None
-    try:
+        projection = Projection(**arrays)
         projection.check()
-    except (ArtifactError, IndexError, TypeError) as error:
+    except (ArtifactError, IndexError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path}: {error}; build it again") from None
     return projection
+
+
+def _unpack(content: bytes, path: Path) -> dict[str, bytes]:
+    """Return the members of an archive that is not compressed."""
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            members = archive.infolist()
+            # What is stored cannot swell, unless its members share bytes.
+            if any(
+                member.compress_type != zipfile.ZIP_STORED
+                or member.compress_size != member.file_size
+                for member in members
+            ):
+                raise ValueError("its members are compressed")
+            if sum(member.file_size for member in members) > len(content):
+                raise ValueError("its members are larger than itself")
+            return {member.filename: archive.read(member) for member in members}
+    except Exception as error:  # zipfile is given what may be hostile, too.
+        raise ArtifactError(
+            f"{path} is no archive of plain arrays: {shortened(error)}; fetch or build the "
+            "artifact again"
+        ) from None
+
+
+def _parse(content: bytes, what: str) -> npt.NDArray[Any]:
+    file = BytesIO(content)
+    shape, dtype = _read_header(file, what)
+    # Numbers and texts: no objects, and nothing of no size.
+    if dtype.kind not in "fiU" or not dtype.itemsize or dtype != dtype.newbyteorder("<"):
+        raise ArtifactError(f"{what} has the type {shortened(dtype)}; build it again")
+    size = file.tell() + math.prod(shape) * dtype.itemsize
+    expect(what, f"size in bytes for the shape {shape}", expected=size, found=len(content))
+    array = np.frombuffer(content, dtype, offset=file.tell())
+    if dtype.kind == "U" and not _are_characters(array.view("<u4")):
+        raise ArtifactError(f"{what} holds characters that do not exist; build it again")
+    return array.reshape(shape).copy()
+
+
+def _are_characters(codes: npt.NDArray[np.uint32]) -> bool:
+    # Python breaks off with a SystemError at what is beyond, and cannot print halves of characters.
+    surrogates = codes >> 11 == 0xD800 >> 11
+    return not (surrogates | (codes > sys.maxunicode)).any()
 
 
 def _read_projection(path: Path, manifest: Mapping[str, Any]) -> Projection:
@@ -230,13 +381,11 @@ def _check_header(path: Path, manifest: Mapping[str, Any]) -> None:
 
 def _check_vectors(path: Path, projection: Projection, n_rows: int) -> None:
     offset = _HEADER.size + _COUNT.size
-    shape = (n_rows, projection.width)
-    expected = offset + n_rows * projection.width * 4
-    expect(path, "size in bytes", expected=expected, found=path.stat().st_size)
-    stored = np.memmap(path, dtype="<f4", mode="r", offset=offset, shape=shape)
+    stored = _mapped(path, np.dtype("<f4"), (n_rows, projection.width), offset)
     for start in range(0, n_rows, _CHECKED_AT_ONCE):
         vectors = np.asarray(stored[start : start + _CHECKED_AT_ONCE])
-        wrong = ~_plausible(vectors, projection)
+        with np.errstate(all="ignore"):
+            wrong = ~_plausible(vectors, projection)
         if wrong.any():
             raise ArtifactError(
                 f"{path}: the vector of row {start + int(np.argmax(wrong))} is not finite, or its "

@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from mess_core.artifacts.contents import FLAT
+from mess_core.artifacts.contents import FLAT, check_aspects
 from mess_core.artifacts.rows import Row, Rows
 from mess_core.errors import ArtifactError
 from mess_core.search.projection import SMALLEST_SHARE, Projection
@@ -106,10 +106,12 @@ def build_index(
     ------
     ArtifactError
         If shapes and rows disagree, a recording occurs twice in an index of recordings, a value is
-        not finite, or a row equals the corpus mean in some layer.
+        not finite, a row equals the corpus mean in some layer, or the aspect map is of other
+        aspects than the projection.
     """
     table = Rows.of(rows)
     table.check(kind)
+    check_aspects(projection, aspects)
     _check_shape(features, table, projection)
     vectors, predicted, usable = projection.project(features[:, projection.layers])
     _check_usable(usable, table, projection)

@@ -59,6 +59,22 @@ class Row:
 FIELDS = tuple(field.name for field in fields(Row) if field.name not in ("start_s", "end_s"))
 
 
+def _entry(
+    row: Row, numbers: dict[str, int], known: list[tuple[str, ...]]
+) -> tuple[int, float, float]:
+    """Return what the table says of a row; add its recording to those that are known."""
+    facts = tuple(getattr(row, name) for name in FIELDS)
+    number = numbers.setdefault(row.recording_id, len(numbers))
+    if number == len(known):
+        known.append(facts)
+    elif known[number] != facts:
+        raise ArtifactError(
+            f"recording {row.recording_id} is described as {known[number]} and as {facts}; "
+            "give all its rows the same work, performer, composer, title and split"
+        )
+    return number, row.start_s, row.end_s
+
+
 class Rows(Sequence[Row]):
     """The rows of an index, in the order of its vectors.
 
@@ -85,20 +101,10 @@ class Rows(Sequence[Row]):
         """
         numbers: dict[str, int] = {}
         known: list[tuple[str, ...]] = []
-        table = []
-        for row in rows:
-            facts = tuple(getattr(row, name) for name in FIELDS)
-            number = numbers.setdefault(row.recording_id, len(numbers))
-            if number == len(known):
-                known.append(facts)
-            elif known[number] != facts:
-                raise ArtifactError(
-                    f"recording {row.recording_id} is described as {known[number]} and as {facts}; "
-                    "give all its rows the same work, performer, composer, title and split"
-                )
-            table.append((number, row.start_s, row.end_s))
+        # Row by row, so that no list of them is made.
+        table = np.fromiter((_entry(row, numbers, known) for row in rows), ROW_TYPE)
         columns = {name: [facts[i] for facts in known] for i, name in enumerate(FIELDS)}
-        return cls(columns, np.array(table, ROW_TYPE))
+        return cls(columns, table)
 
     def __len__(self) -> int:
         return len(self.table)

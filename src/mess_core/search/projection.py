@@ -309,6 +309,13 @@ class Projection:
                 )
             if kind == "f4" and name != "standard_errors" and not np.isfinite(array).all():
                 raise ArtifactError(f"the projection's {name} holds values that are not finite")
+        if np.isinf(self.standard_errors).any() or (self.standard_errors < 0).any():
+            raise ArtifactError(
+                f"the projection's standard errors are {self.standard_errors.tolist()}, expected "
+                "finite ones from 0, or NaN for aspects without a direction"
+            )
+        if (self.bounds < 0).any():
+            raise ArtifactError("the projection's bounds hold values below 0")
         self._check_counts()
 
     def _check_counts(self) -> None:
@@ -324,7 +331,10 @@ class Projection:
                 f"aspects are read from layers {self.aspect_layers.tolist()}, but only {layers} "
                 "are kept"
             )
-        if (self.sizes < 1).any() or self.sizes.sum() != len(self.offset) or self.general < 1:
+        # As Python's integers, whose sums do not overflow.
+        if min(self.sizes.tolist(), default=1) < 1 or (
+            sum(self.sizes.tolist()) != len(self.offset) or self.general < 1
+        ):
             raise ArtifactError(
                 f"the projection's blocks have {self.sizes.tolist()} coordinates, expected "
                 f"{len(self.offset)} in all, and {self.general} general ones, expected at least 1"
