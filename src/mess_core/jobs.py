@@ -270,14 +270,18 @@ def map_aspects(settings: Settings) -> None:
 def fit_projection(settings: Settings) -> None:
     """Fit what makes stored vectors of features: general components and aspects' coordinates."""
     from mess_core.artifacts.contents import write_projection
-    from mess_core.probing.coordinates import fit_coordinates
+    from mess_core.probing.coordinates import fit_coordinates, musical_layers
+    from mess_core.probing.results import read_results
     from mess_core.search.fitting import fit_projection as fit
 
-    discovery = _discovery(Plan.read(settings))
+    plan = Plan.read(settings)
+    discovery = _discovery(plan)
     spaces = discovery.spaces[ENCODER]
+    results = read_results(settings.layout.probing, plan.aspect_targets)
     projection = fit(
         lambda layer: spaces[layer].rows,
         range(len(spaces)),
+        general_layers=musical_layers(results.values()) or None,
         coordinates=fit_coordinates(discovery),
     )
     write_projection(projection, settings.layout.projection)

@@ -44,6 +44,7 @@ def test_a_manifest_says_what_the_index_is_and_where_it_comes_from(artifact: Pat
         "n_rows": 6,
         "n_recordings": 6,
         "layers": [0, 1, 2],
+        "general_layers": [0, 1, 2],
         "dims": DIMS,
         "general": general,
         "blocks": {name: dims for name, (_, dims) in ASPECTS.items()},

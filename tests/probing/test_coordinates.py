@@ -13,7 +13,12 @@ from sklearn.preprocessing import StandardScaler
 from mess_core.files import read_json, write_json
 from mess_core.layout import ENCODER
 from mess_core.probing import resolve_aspects, save_aspects
-from mess_core.probing.coordinates import LARGEST_RANK, AspectCoordinates, fit_coordinates
+from mess_core.probing.coordinates import (
+    LARGEST_RANK,
+    AspectCoordinates,
+    fit_coordinates,
+    musical_layers,
+)
 from mess_core.probing.discovery import LayerDiscoverySystem
 from tests.probing.toy import LAYER, make_dataset, system_of
 
@@ -142,6 +147,17 @@ def test_less_of_a_target_may_be_more_of_an_aspect(system: LayerDiscoverySystem)
     assert tempo.value is not None
     np.testing.assert_allclose(warmth.value, -tempo.value)
     assert phrasing.value is None
+
+
+def test_the_layers_that_know_most_are_chosen_by_their_mean_over_targets() -> None:
+    def result(*r2: float | None) -> dict[str, Any]:
+        return {"layers": [{"r2": 0.9, "r2_within": value} for value in r2]}
+
+    first, second = result(0.5, 0.4, -3.0, 0.44), result(0.3, 0.28, 0.2, 0.3)
+    # Means: 0.4, 0.34, 0.1, 0.37; the limit is 0.85 of 0.4.
+    assert musical_layers([first, second, {"layers": []}]) == [0, 1, 3]
+    assert musical_layers([]) == []
+    assert musical_layers([result(-0.1, -0.2)]) == []
 
 
 def test_without_a_resolved_aspect_there_is_nothing_to_fit(system: LayerDiscoverySystem) -> None:

@@ -143,6 +143,30 @@ def test_general_components_are_those_of_all_layers_side_by_side() -> None:
     )
 
 
+def test_layers_that_know_little_are_left_out_of_general_but_serve_their_aspects() -> None:
+    corpus = Corpus(300, noise=0.3)
+    some = fit_projection(
+        lambda layer: corpus.features[:, layer],
+        range(LAYERS),
+        general_layers=[0, 2],
+        coordinates=corpus.coordinates,
+    )
+    assert some.general_layers == some.describe()["general_layers"] == [0, 2]
+    assert corpus.projection().general_layers == [0, 1, 2]
+    alone = fit_projection(lambda layer: corpus.features[:, layer], [0, 2])
+    vectors, predicted, _ = some.project(corpus.features)
+    expected, _, _ = alone.project(corpus.features[:, [0, 2]])
+    general = vectors[:, : some.general]
+    np.testing.assert_allclose(general @ general.T, expected @ expected.T, atol=1e-4)
+    _, same, _ = corpus.projection().project(corpus.features)
+    np.testing.assert_allclose(predicted, same, atol=1e-4)
+    for wrong in ([], [3]):
+        with pytest.raises(ArtifactError, match="expected at least one of"):
+            fit_projection(
+                lambda layer: corpus.features[:, layer], range(LAYERS), general_layers=wrong
+            )
+
+
 @pytest.mark.parametrize(("n", "p"), [(4, 6), (30, 10), (200, 10), (40, 300)])
 def test_whitening_is_shrunk_as_ledoit_and_wolf_do(n: int, p: int) -> None:
     from sklearn.covariance import ledoit_wolf_shrinkage

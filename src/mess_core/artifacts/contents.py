@@ -348,8 +348,9 @@ def _are_characters(codes: npt.NDArray[np.uint32]) -> bool:
 
 def _read_projection(path: Path, manifest: Mapping[str, Any]) -> Projection:
     projection = read_projection(path)
-    described = {key: manifest[key] for key in ("layers", "dims", "width", "general", "blocks")}
-    expect(path, "its description", expected=described, found=projection.describe())
+    found = projection.describe()
+    described = {key: manifest[key] for key in found}
+    expect(path, "its description", expected=described, found=found)
     return projection
 
 

@@ -258,6 +258,7 @@ _FORMS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "n_rows": _COUNT,
     "n_recordings": _COUNT,
     "layers": (_are_layers, "distinct numbers from 0, at least one"),
+    "general_layers": (_are_layers, "distinct numbers from 0, at least one"),
     "dims": _COUNT,
     "width": _COUNT,
     "general": _COUNT,

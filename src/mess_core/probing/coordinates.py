@@ -16,9 +16,16 @@ square error of the same readout in cross-validation: learned without a fold and
 share no work.
 """
 
-__all__ = ["LARGEST_RANK", "SMALLEST_SHARE", "AspectCoordinates", "fit_coordinates"]
+__all__ = [
+    "GOOD_SHARE",
+    "LARGEST_RANK",
+    "SMALLEST_SHARE",
+    "AspectCoordinates",
+    "fit_coordinates",
+    "musical_layers",
+]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +37,7 @@ from mess_core.files import read_json
 from mess_core.layout import ENCODER
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.probing.discovery import LayerDiscoverySystem
-from mess_core.probing.results import read_results
+from mess_core.probing.results import read_results, score_r2
 from mess_core.probing.ridge import RidgeDecomposition, decompose
 from mess_core.probing.rows import plan_rows
 from mess_core.probing.spaces import Space
@@ -39,6 +46,10 @@ Floats = npt.NDArray[np.float64]
 
 #: Dimensions of an aspect at most, and the share of the predictions' variance that one must have.
 LARGEST_RANK, SMALLEST_SHARE = 4, 0.02
+
+#: Share of the best layer's mean R2 that a layer needs to count in general similarity. Chosen on
+#: the demo and on rendered performances (docs/search.md), where all layers together do worse.
+GOOD_SHARE = 0.85
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +79,32 @@ class AspectCoordinates:
     mean: Floats
     value: Floats | None
     standard_error: float | None
+
+
+def musical_layers(results: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Return the layers that know most about music.
+
+    A layer's knowledge is its mean R2 over targets, within works where there is such a one;
+    negative ones count as 0. Layers with at least `GOOD_SHARE` of the best are returned.
+
+    Parameters
+    ----------
+    results : iterable of mapping
+        Probing results. Those without layers are left out.
+
+    Returns
+    -------
+    list of int
+        Rising; empty when nothing was probed or no layer knows anything.
+    """
+    known = [
+        [max(0.0, score_r2(score)) for score in result["layers"]]
+        for result in results
+        if result["layers"]
+    ]
+    means = np.mean(known, axis=0) if known else np.zeros(0)
+    good = means >= GOOD_SHARE * means.max(initial=0.0)
+    return [int(layer) for layer in np.flatnonzero(good & (means > 0))]
 
 
 def fit_coordinates(

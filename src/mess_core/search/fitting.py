@@ -7,7 +7,7 @@ side. Everything else is of all rows.
 
 __all__ = ["GENERAL_DIMS", "SAMPLE", "fit_projection"]
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 #: Width of the general block at most.
-GENERAL_DIMS = 64
+GENERAL_DIMS = 128
 #: Rows whose principal components are computed.
 SAMPLE = 2048
 #: How far the components' variances are at least shrunk towards their mean in whitening.
@@ -40,6 +40,7 @@ def fit_projection(
     layer_rows: Callable[[int], npt.NDArray[np.float32]],
     layers: Sequence[int],
     *,
+    general_layers: Collection[int] | None = None,
     coordinates: "Sequence[AspectCoordinates]" = (),
     general_dims: int = GENERAL_DIMS,
 ) -> Projection:
@@ -51,7 +52,9 @@ def fit_projection(
         Gives the features ``[n, dims]`` of a layer's number, of the same rows for every layer.
         They may be memory-mapped.
     layers : sequence of int
-        The layers that general similarity is made of; aspects' layers must be among them.
+        The layers that are used; aspects' layers must be among them.
+    general_layers : collection of int, optional
+        Those of them that general similarity is made of; all by default.
     coordinates : sequence of AspectCoordinates
         The aspects.
     general_dims : int
@@ -71,7 +74,14 @@ def fit_projection(
     rows = [layer_rows(layer) for layer in layers]
     means = np.array([layer.mean(axis=0, dtype=np.float64) for layer in rows], np.float32)
     _check(rows, layers, means)
-    basis, centre = _principal(rows, means, general_dims)
+    chosen = set(layers if general_layers is None else general_layers)
+    if not chosen or not chosen <= set(layers):
+        raise ArtifactError(
+            f"general similarity is to be made of layers {sorted(chosen)}; expected at least one "
+            f"of {list(layers)}"
+        )
+    kept = np.array([layer in chosen for layer in layers])
+    basis, centre = _principal(rows, means, kept, general_dims)
     bare = Projection(
         layers=np.array(layers, np.int64),
         means=means,
@@ -98,14 +108,17 @@ def _check(
 
 
 def _principal(
-    rows: Sequence[npt.NDArray[np.float32]], means: npt.NDArray[np.float32], general_dims: int
+    rows: Sequence[npt.NDArray[np.float32]],
+    means: npt.NDArray[np.float32],
+    kept_layers: npt.NDArray[np.bool_],
+    general_dims: int,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return the whitening basis [B * D, G] and the components' mean [G]."""
+    """Return the whitening basis [B * D, G], 0 for layers left out, and the components' mean."""
     n = len(rows[0])
     chosen = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.int64))
     features = np.stack([layer[chosen] for layer in rows], axis=1)
     blocks, _ = unit_layers(features, means)
-    flat = blocks.reshape(len(blocks), -1).astype(np.float64)
+    flat = blocks[:, kept_layers].reshape(len(blocks), -1).astype(np.float64)
     flat -= flat.mean(axis=0)
     variances, directions = _eigen(flat)
     kept = variances > _ROUNDING * max(variances.max(initial=0.0), np.finfo(float).tiny)
@@ -114,7 +127,9 @@ def _principal(
     shrinkage = max(WHITENING_SHRINKAGE, _shrinkage(flat, variances))
     variances, directions = variances[kept][:general_dims], directions[:, kept][:, :general_dims]
     scale = 1.0 / np.sqrt((1 - shrinkage) * variances + shrinkage * variances.mean())
-    basis = (directions * scale).astype(np.float32)
+    spread = np.zeros((*means.shape, len(scale)), np.float32)
+    spread[kept_layers] = (directions * scale).reshape(-1, means.shape[1], len(scale))
+    basis = spread.reshape(means.size, -1)
     return basis, _mean_component(rows, means, basis)
 
 

@@ -4,10 +4,11 @@ A row's features are ``[layers, dims]``. Its stored vector is::
 
     [ general, G numbers | aspect 1 | aspect 2 | ... | aspect A | |aspect 1|^2 ... |aspect A|^2 ]
 
-*General.* Each layer's features are centred by the corpus mean and scaled to unit length, so that
-layers count equally; put side by side; projected on the G principal components, each divided by the
-square root of its variance, shrunk towards their mean (whitening); and scaled to unit length. The
-similarity of two rows is the cosine.
+*General.* The features of the layers that know most about music (`coordinates.musical_layers`) are
+centred by the corpus mean and scaled to unit length, so that layers count equally; put side by
+side; projected on the G principal components, each divided by the square root of its variance,
+shrunk towards their mean (whitening); and scaled to unit length. The similarity of two rows is the
+cosine.
 
 *Aspects.* The coordinates of all aspects' probes (`mess_core.probing.coordinates`), of variance 1,
 are decorrelated over aspects by the symmetric square root ``R^-1/2`` of their correlation
@@ -133,6 +134,12 @@ class Projection:
         """Numbers per layer of the encoder."""
         return int(self.means.shape[1])
 
+    @cached_property
+    def general_layers(self) -> list[int]:
+        """The layers that the general block is made of: those that the basis does not leave out."""
+        weight = np.abs(self.basis).reshape(len(self.layers), -1).max(axis=1, initial=0.0)
+        return [int(layer) for layer in self.layers[weight > 0]]
+
     @property
     def general(self) -> int:
         """Width of the general block."""
@@ -147,6 +154,7 @@ class Projection:
         """Return the shape of a stored vector as builtins, for the manifest."""
         return {
             "layers": self.layers.tolist(),
+            "general_layers": self.general_layers,
             "dims": self.dims,
             "width": self.width,
             "general": self.general,
