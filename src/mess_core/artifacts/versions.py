@@ -312,7 +312,12 @@ def _make_latest(
     for _ in range(_SWAPS):
         before = _pointed(store)
         _refuse_removed(store, version_id, before)
-        pointer = Pointer(version_id, complete(), removing=before.removing)
+        try:
+            pointer = Pointer(version_id, complete(), removing=before.removing)
+        except NotThereError:
+            if _pointed(store).tag == before.tag:
+                raise
+            continue  # It was pruned under our hands.
         moves = before.pointer != pointer
         if dry_run or not moves or store.swap(POINTER, pointer.to_bytes(), before.tag):
             break
