@@ -100,6 +100,12 @@ def s3(
 
 
 @pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let moto take parts of less than 5 MiB."""
+    monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
+
+
+@pytest.fixture
 def proxy(s3: tuple[Any, str]) -> Iterator[Proxy]:
     """Give a proxy before the store of `s3`; `AWS_ENDPOINT_URL_S3` names it."""
     with proxied(s3[0].meta.endpoint_url) as running:

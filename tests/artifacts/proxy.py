@@ -9,8 +9,9 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from http.client import HTTPException, HTTPResponse
 from urllib.parse import urlsplit
 
 #: The faults; see `_Handler`.
@@ -53,12 +54,8 @@ class Answer:
     body: bytes
 
     def with_length(self, body: bytes) -> "Answer":
-        lines = [
-            line
-            for line in self.head.split(b"\r\n")
-            if not line.lower().startswith((b"content-length:", b"x-amz-checksum-"))
-        ]
-        return Answer(b"\r\n".join([*lines, b"Content-Length: %d" % len(body)]), body)
+        head = _without(self.head, b"content-length", b"x-amz-checksum-sha256")
+        return Answer(head + b"\r\nContent-Length: %d" % len(body), body)
 
 
 @dataclass
@@ -96,6 +93,7 @@ class Proxy(socketserver.ThreadingTCPServer):
         self.problems: list[BaseException] = []
         self._first_answers: dict[tuple[str, str, str], Answer] = {}
         self._lock = threading.Lock()
+        self._idle: list[socket.socket] = []
 
     @property
     def url(self) -> str:
@@ -123,28 +121,38 @@ class Proxy(socketserver.ThreadingTCPServer):
             return answer
 
     def _forward(self, request: Request) -> Answer:
-        lines = [
-            line
-            for line in request.head.split(b"\r\n")
-            if not line.lower().startswith((b"connection:", b"expect:"))
-        ]
-        with socket.create_connection(self.target, timeout=60) as upstream:
-            upstream.sendall(b"\r\n".join([*lines, b"Connection: close", b"", b""]) + request.body)
-            received = b"".join(iter(lambda: upstream.recv(65536), b""))
-        while True:
-            head, _, body = received.partition(b"\r\n\r\n")
-            if b" 100 " not in head.split(b"\r\n")[0]:
-                break
-            received = body
-        if b"transfer-encoding: chunked" in head.lower():
-            body = _dechunked(body)
-            head = b"\r\n".join(
-                line
-                for line in head.split(b"\r\n")
-                if not line.lower().startswith(b"transfer-encoding")
-            )
-            return Answer(head + b"\r\nContent-Length: %d" % len(body), body)
-        return Answer(head, body)
+        head = _without(request.head, b"connection", b"expect")
+        # Connections are kept: the server under moto takes ten times as long for a new one.
+        while self._idle:
+            with suppress(OSError, HTTPException, IndexError):
+                return self._exchange(self._idle.pop(), request.method, head, request.body)
+        upstream = socket.create_connection(self.target, timeout=60)
+        return self._exchange(upstream, request.method, head, request.body)
+
+    def _exchange(self, upstream: socket.socket, method: str, head: bytes, body: bytes) -> Answer:
+        try:
+            upstream.sendall(head + b"\r\n\r\n" + body)
+            response = HTTPResponse(upstream, method=method)
+            response.begin()
+            content = response.read()
+        except BaseException:
+            upstream.close()
+            raise
+        lines = [f"HTTP/1.1 {response.status} {response.reason}"]
+        lines += [f"{name}: {value}" for name, value in response.getheaders()]
+        answer = _without("\r\n".join(lines).encode("latin-1"), b"connection", b"transfer-encoding")
+        if response.will_close:
+            upstream.close()
+        else:
+            self._idle.append(upstream)
+        if b"content-length:" not in answer.lower():
+            answer += b"\r\nContent-Length: %d" % len(content)
+        return Answer(answer, content)
+
+    def server_close(self) -> None:
+        super().server_close()
+        for upstream in self._idle:
+            upstream.close()
 
     def earlier(self, request: Request, answer: Answer) -> Answer:
         """Return the first answer that the store gave to this request of reading."""
@@ -152,15 +160,9 @@ class Proxy(socketserver.ThreadingTCPServer):
         return self._first_answers.setdefault(key, answer)
 
 
-def _dechunked(body: bytes) -> bytes:
-    out = b""
-    while body:
-        size, _, body = body.partition(b"\r\n")
-        n = int(size.split(b";")[0], 16)
-        out, body = out + body[:n], body[n + 2 :]
-        if not n:
-            break
-    return out
+def _without(head: bytes, *names: bytes) -> bytes:
+    lines = head.split(b"\r\n")
+    return b"\r\n".join(x for x in lines if x.lower().partition(b":")[0] not in names)
 
 
 class _Handler(socketserver.BaseRequestHandler):

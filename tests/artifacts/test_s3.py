@@ -310,7 +310,7 @@ def test_an_object_damaged_on_its_way_keeps_the_pointer_where_it_is(
             answer.pop("ChecksumSHA256", None)
         return answer
 
-    with pytest.raises(ArtifactError, match=rf"{CONTENT[1]} has \d+ bytes that are not the"):
+    with pytest.raises(ArtifactError, match=rf"{CONTENT[1]} holds something else than the"):
         upload_artifact_to_s3(artifact, bucket, PREFIX, client=Meddler(client, damage))
     assert f"{PREFIX}/latest.json" not in _objects(client, bucket)
 
@@ -328,7 +328,7 @@ def test_a_store_that_keeps_no_checksums_is_read_back(
 
     meddler = Meddler(client, forget)
     upload_artifact_to_s3(artifact, bucket, PREFIX, client=meddler)
-    assert len(meddler.requests) == REQUESTS + 4
+    assert len(meddler.requests) == REQUESTS + len(FILES) - 1
     assert _latest(client, bucket, tmp_path / "cache") == artifact.name
 
 

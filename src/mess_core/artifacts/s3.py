@@ -97,7 +97,8 @@ class S3Store:
         self._prefix = f"{prefix.strip('/')}/".lstrip("/")
         self._transfer = transfer or Transfer()
         with self._explained("reach", ""):
-            self._client = client or boto3.client("s3", config=_config())
+            # Not boto3's own session: that one is shared by all threads, and remembers old keys.
+            self._client = client or boto3.session.Session().client("s3", config=_config())
 
     def url(self, name: str = "") -> str:
         """Return ``s3://bucket/key``."""
@@ -121,6 +122,8 @@ class S3Store:
             raise ArtifactError(f"{failed}: {error}; check the endpoint and try again") from error
         except ResponseParserError as error:
             raise ArtifactError(f"{failed}: the answer is not S3's ({error})") from error
+        except KeyError as error:
+            raise ArtifactError(f"{failed}: the answer lacks {error}; try again") from error
         except ValueError as error:  # botocore: "Invalid endpoint: ..."
             raise ArtifactError(f"{failed}: {error}; check AWS_ENDPOINT_URL_S3") from error
 
@@ -190,6 +193,7 @@ class S3Store:
         # A store that knows no ranges sends all of it.
         unwanted = 0 if "ContentRange" in answer else start
         with closing(answer["Body"]) as body, suppress(FlexibleChecksumError):
+            _ = answer["ContentLength"]  # Without it nobody would notice that the end is missing.
             for chunk in body.iter_chunks(_CHUNK_BYTES):
                 wanted = chunk[unwanted:]
                 unwanted -= len(chunk) - len(wanted)
@@ -206,27 +210,25 @@ class S3Store:
         )
         if facts is None:
             return False
-        size = facts["ContentLength"]
-        if size == content.size and (
-            facts.get("ChecksumSHA256") in _stored_forms(content)
-            or self._holds(name, content.sha256)
-        ):
+        said = (facts.get("ContentLength"), facts.get("ChecksumSHA256"))
+        # What a store does not say, or what looks wrong, is read back: twice if need be, since it
+        # may be damaged on its way here only.
+        if said in _stored_forms(content) or any(self._holds(name, content) for _ in range(2)):
             return True
         raise ArtifactError(
-            f"{self.url(name)} has {size} bytes that are not the {content.size} bytes with "
-            f"SHA-256 {content.sha256} that belong there; published objects are never "
-            "overwritten: delete this one, if no pointer names its version, and publish again"
+            f"{self.url(name)} holds something else than the {content.size} bytes with SHA-256 "
+            f"{content.sha256} that belong there (size and checksum {said}); published objects are "
+            "never overwritten: delete this one, if no pointer names its version, and publish again"
         )
 
-    def _holds(self, name: str, sha256: str) -> bool:
-        """Read an object back, twice if need be: it may be damaged on its way here only."""
-        return any(self._sha256(name) == sha256 for _ in range(2))
-
-    def _sha256(self, name: str) -> str:
-        digest = hashlib.sha256()
+    def _holds(self, name: str, content: Content) -> bool:
+        digest, size = hashlib.sha256(), 0
         for chunk in self.stream(name):
             digest.update(chunk)
-        return digest.hexdigest()
+            size += len(chunk)
+            if size > content.size:
+                break
+        return digest.hexdigest() == content.sha256
 
     def create(self, name: str, path: Path, content: Content, sent: Callable[[int], None]) -> None:
         """Put a file unless the object exists: in one request, or in parts if `content` has any."""
@@ -247,16 +249,14 @@ class S3Store:
     def _create_in_parts(
         self, name: str, path: Path, content: Content, sent: Callable[[int], None]
     ) -> None:
-        upload = {
-            **self._object(name),
-            "UploadId": self._ask(
-                "write",
-                name,
-                lambda: self._client.create_multipart_upload(
-                    **self._object(name), ChecksumAlgorithm="SHA256"
-                ),
+        started = self._ask(
+            "write",
+            name,
+            lambda: self._client.create_multipart_upload(
+                **self._object(name), ChecksumAlgorithm="SHA256"
             )["UploadId"],
-        }
+        )
+        upload = {**self._object(name), "UploadId": started}
         completed = None
         try:
             parts = list(self._send_parts(name, upload, path, content, sent))
@@ -283,10 +283,13 @@ class S3Store:
         with path.open("rb") as file:
             for number, sha256 in enumerate(content.parts, start=1):
                 body, part = file.read(content.part_bytes), {**upload, "PartNumber": number}
-                request = partial(self._client.upload_part, Body=body, **part, **_checksum(sha256))
-                etag = self._ask("write", name, request)["ETag"]
+                etag = self._ask("write", name, partial(self._send_part, body, part, sha256))
                 sent(len(body))
                 yield {"PartNumber": number, "ETag": etag, "ChecksumSHA256": _base64(sha256)}
+
+    def _send_part(self, body: bytes, part: dict[str, Any], sha256: str) -> str:
+        answer = self._client.upload_part(Body=body, **part, **_checksum(sha256))
+        return str(answer["ETag"])
 
     def _abort(self, upload: dict[str, Any]) -> None:
         # The store may be unreachable, or another may have aborted or completed it.
@@ -367,7 +370,10 @@ def _config() -> Config:
 
 
 def _is_passing(error: Exception) -> bool:
-    """Whether a request that failed so may succeed when it is made again."""
+    """Whether a request that failed so may succeed when it is made again.
+
+    An answer whose head was cut off lacks keys (`KeyError`).
+    """
     if isinstance(error, ClientError):
         status = _status(error)
         return status >= 500 or status == 429 or _code(error) in _BUSY + _GARBLED
@@ -377,7 +383,8 @@ def _is_passing(error: Exception) -> bool:
         | HTTPClientError
         | IncompleteReadError
         | FlexibleChecksumError
-        | ResponseParserError,
+        | ResponseParserError
+        | KeyError,
     )
 
 
@@ -397,14 +404,15 @@ def _checksum(sha256: str) -> dict[str, str]:
     return {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _base64(sha256)}
 
 
-def _stored_forms(content: Content) -> list[str]:
-    """Return what a store may say of an object with this content.
+def _stored_forms(content: Content) -> list[tuple[int, str]]:
+    """Return the size and SHA-256 that a store may give for an object with this content.
 
-    An object that was sent in parts has the hash of its parts' hashes, and their number.
+    For one that was sent in parts that is the hash of the parts' hashes, and their number.
     """
     joined = b"".join(bytes.fromhex(part) for part in content.parts)
     of_parts = base64.b64encode(hashlib.sha256(joined).digest()).decode()
-    return [_base64(content.sha256), f"{of_parts}-{len(content.parts)}"]
+    sums = (_base64(content.sha256), f"{of_parts}-{len(content.parts)}")
+    return [(content.size, checksum) for checksum in sums]
 
 
 def upload_artifact_to_s3(
