@@ -38,7 +38,7 @@ class Seaweed:
     """A store below a folder, which keeps its content when it is killed and started again."""
 
     def __init__(self, weed: str, folder: Path) -> None:
-        self._weed, self._folder = weed, folder
+        self.weed, self._folder = weed, folder
         # Unix sockets have short paths only, so the folder must have one.
         for name in ("data", "tmp", "home"):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ class Seaweed:
             "s3.allowDeleteBucketNotEmpty": "false",
         }
         given = [f"-{name}={value}" for name, value in options.items()]
-        return [self._weed, "-logtostderr=true", "server", *given]
+        return [self.weed, "-logtostderr=true", "server", *given]
 
     def _is_ready(self) -> bool:
         try:

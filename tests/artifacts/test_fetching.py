@@ -422,8 +422,9 @@ def test_refusals_say_what_to_do_and_are_not_repeated(
     proxy: Proxy,
     artifact: Path,
     cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    proxy.forward = lambda _: refusal(status, code)  # type: ignore[method-assign]
+    monkeypatch.setattr(proxy, "forward", lambda _: refusal(status, code))
     through, location = _client(proxy.url), f"s3://{s3[1]}/x"
     for attempt in (
         lambda: fetch(location, *KIND, cache, client=through, transfer=IMPATIENT),

@@ -7,9 +7,10 @@ a file of another cached version that has the same SHA-256 is copied, and a vers
 in the cache keeps its undamaged files.
 """
 
-__all__ = ["fetch_latest", "fetch_version"]
+__all__ = ["default_cache", "fetch_latest", "fetch_version", "is_whole"]
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -32,6 +33,12 @@ from mess_core.files import file_sha256, storage_errors, write_bytes
 _CHUNK_BYTES = 1024**2
 #: How often a file is read that arrives damaged or too short, and a pointer whose version is gone.
 _TRIES = 3
+
+
+def default_cache() -> Path:
+    """Return the user's cache folder: ``mess/artifacts`` in $XDG_CACHE_HOME or ``~/.cache``."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "mess" / "artifacts"
 
 
 def fetch_latest(store: Store, cache_dir: Path, transfer: Transfer) -> Path:

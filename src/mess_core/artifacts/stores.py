@@ -171,7 +171,7 @@ class FolderStore:
     def entries(self) -> dict[str, Entry]:
         """Return all files but hidden ones, sorted by name."""
         found = {}
-        with self._explained(""):
+        with suppress(NotThereError), self._explained(""):
             for path in sorted(self.root.rglob("*")):
                 name = path.relative_to(self.root)
                 if not name.parts[0].startswith(".") and path.is_file():
