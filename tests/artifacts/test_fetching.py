@@ -158,6 +158,19 @@ def test_a_fetch_that_was_interrupted_goes_on_where_it_stopped(
 
 
 @pytest.mark.unit
+def test_files_that_agree_with_each_other_but_not_with_the_version_are_refused(
+    location: str, cache: Path, artifact: Path, other_artifact: Path
+) -> None:
+    publish(artifact, location)
+    for name in (*CONTENT, CHECKSUMS):
+        shutil.copyfile(other_artifact / name, Path(location, *KIND, artifact.name, name))
+    with pytest.raises(ArtifactError, match="artifact_version_id"):
+        fetch(location, *KIND, cache)
+    assert _whole(cache) == []
+    assert not (cache / f".{artifact.name}.part").exists()
+
+
+@pytest.mark.unit
 @pytest.mark.parametrize("left", [b"!" * 100, b"!" * 100_000])
 def test_what_is_no_beginning_of_a_file_is_thrown_away(
     left: bytes, location: str, cache: Path, artifact: Path
@@ -324,6 +337,30 @@ def test_a_store_that_knows_no_ranges_is_understood(s3: tuple[Any, str], artifac
     for start in (0, 1, 100, len(content)):
         assert b"".join(store.stream(LARGE, start)) == content[start:]
     assert b"".join(S3Store(bucket, "x", client=client).stream(LARGE, len(content))) == b""
+
+
+@pytest.mark.integration
+def test_an_answer_without_its_length_is_asked_for_again(
+    s3: tuple[Any, str], artifact: Path
+) -> None:
+    client, bucket = s3
+    content = (artifact / LARGE).read_bytes()
+    client.put_object(Bucket=bucket, Key=LARGE, Body=content)
+    answers = []
+
+    class Cutting:
+        def get_object(self, **request: Any) -> Any:
+            answers.append(client.get_object(**request))
+            if len(answers) == 1:
+                # As when the connection drops within the head.
+                del answers[0]["ContentLength"]
+            return answers[-1]
+
+    store = S3Store(bucket, "", client=Cutting(), transfer=IMPATIENT)
+    assert b"".join(store.stream(LARGE)) == content
+    answers.clear()
+    assert (store.read(LARGE) or (b"", ""))[0] == content
+    assert len(answers) == 2
 
 
 @pytest.mark.integration

@@ -4,9 +4,12 @@
 else do something there.
 """
 
+import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +59,7 @@ class Watched:
 
 
 def _publish(store: Any, artifact: Path, **options: bool) -> dict[str, Any]:
-    return publish_version(store, artifact, IMPATIENT, **options)
+    return publish_version(store, artifact, verify_artifact(artifact), IMPATIENT, **options)
 
 
 def _latest(store: FolderStore) -> str:
@@ -368,7 +371,7 @@ def test_two_that_prune_at_once_leave_the_latest_whole(tmp_path: Path, versions_
 def test_a_version_that_an_interrupted_pruning_left_is_told_and_pruned_next_time(
     store: FolderStore, versions_of: Save
 ) -> None:
-    old, new = versions_of(2)
+    old, new, newer = versions_of(3)
     _publish(store, old)
     _publish(store, new)
     pointer = read_pointer(store)
@@ -378,8 +381,11 @@ def test_a_version_that_an_interrupted_pruning_left_is_told_and_pruned_next_time
         _publish(store, old)
     with pytest.raises(ArtifactError, match=r"is being pruned; .* once more"):
         roll_back(store, old.name)
+    # Others are published meanwhile, and the mark stays.
+    assert _publish(store, newer)["pointer_moved"]
+    assert read_pointer(store).removing == (old.name,)
     prune(store, 5)
-    assert _names(store) == {new.name}
+    assert _names(store) == {new.name, newer.name}
     assert _publish(store, old)["pointer_moved"]
 
 
@@ -392,6 +398,29 @@ def test_a_pointer_that_moved_away_and_back_is_not_taken_for_one_that_never_move
     assert store.swap(POINTER, pointer.to_bytes(), tag)
     assert not store.swap(POINTER, pointer.to_bytes(), tag)
     assert store.swap(POINTER, (store.read(POINTER) or (b"", ""))[0], "wrong tag")
+
+
+def test_of_many_that_swap_at_once_one_wins(store: FolderStore) -> None:
+    store.swap(POINTER, b"0", None)
+    for _ in range(10):
+        _, tag = store.read(POINTER) or (b"", "")
+        start = threading.Barrier(8)
+
+        def swap(n: int, tag: str = tag, start: threading.Barrier = start) -> bool:
+            start.wait()
+            return store.swap(POINTER, f"{tag} {n}".encode(), tag)
+
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(swap, range(8)))
+        assert sum(won) == 1
+        assert store.read(POINTER) == (
+            content := f"{tag} {won.index(True)}".encode(),
+            _tag(content),
+        )
+
+
+def _tag(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def test_a_dry_run_of_publishing_writes_nothing_and_says_what_would_be(
@@ -434,7 +463,7 @@ def test_pauses_grow_up_to_a_limit_and_differ() -> None:
 def test_progress_counts_megabytes_up_to_the_total(store: FolderStore, artifact: Path) -> None:
     reports: list[tuple[int, int, str]] = []
     transfer = Transfer(progress=lambda *report: reports.append(report))
-    publish_version(store, artifact, transfer)
-    publish_version(store, artifact, transfer)
+    for _ in range(2):
+        publish_version(store, artifact, verify_artifact(artifact), transfer)
     assert [report[:2] for report in reports] == [(1, 1), (1, 1)]
     assert reports[0][2] == CONTENT[0]

@@ -114,7 +114,7 @@ def publish(
     _check_name(dataset, artifact_dir)
     transfer = transfer or Transfer()
     store = open_store(destination, dataset, manifest["kind"], client=client, transfer=transfer)
-    return versions.publish_version(store, artifact_dir, transfer, dry_run=dry_run)
+    return versions.publish_version(store, artifact_dir, manifest, transfer, dry_run=dry_run)
 
 
 def publish_to_folder(artifact_dir: Path, folder: Path) -> dict[str, Any]:
@@ -137,7 +137,8 @@ def publish_to_folder(artifact_dir: Path, folder: Path) -> dict[str, Any]:
     ArtifactError
         If the artifact, its copy, or a version that is there already is damaged.
     """
-    return versions.publish_version(FolderStore(folder), artifact_dir, Transfer())
+    manifest = verify_artifact(artifact_dir)
+    return versions.publish_version(FolderStore(folder), artifact_dir, manifest, Transfer())
 
 
 def fetch(

@@ -38,7 +38,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from mess_core.artifacts import fetching, versions
-from mess_core.artifacts.artifact import load_artifact
+from mess_core.artifacts.artifact import load_artifact, verify_artifact
 from mess_core.artifacts.index import Index
 from mess_core.artifacts.stores import LARGEST_JSON_BYTES, Entry, NotThereError
 from mess_core.artifacts.transfer import Content, Transfer
@@ -152,10 +152,9 @@ class S3Store:
 
         def request() -> tuple[bytes, str]:
             answer = self._client.get_object(**self._object(name), ChecksumMode="ENABLED")
-            size = answer["ContentLength"]
             # Not `with answer["Body"]`: that gives the raw stream, without botocore's checks.
             with closing(answer["Body"]) as body:
-                if size > LARGEST_JSON_BYTES:
+                if (size := answer["ContentLength"]) > LARGEST_JSON_BYTES:
                     raise ArtifactError(
                         f"{self.url(name)} has {size} bytes, expected at most {LARGEST_JSON_BYTES}"
                     )
@@ -452,9 +451,9 @@ def upload_artifact_to_s3(
         If the artifact is damaged, an object exists with other content, a request fails, or
         another publisher moved the pointer meanwhile.
     """
-    transfer = transfer or Transfer()
+    manifest, transfer = verify_artifact(artifact_dir), transfer or Transfer()
     store = S3Store(bucket, prefix, client=client, transfer=transfer)
-    return versions.publish_version(store, artifact_dir, transfer)
+    return versions.publish_version(store, artifact_dir, manifest, transfer)
 
 
 def download_artifact_from_s3(

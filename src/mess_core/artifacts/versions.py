@@ -46,7 +46,6 @@ from mess_core.artifacts.artifact import (
     is_version_id,
     parse_checksums,
     parse_manifest,
-    verify_artifact,
 )
 from mess_core.artifacts.pointer import POINTER, Pointer, parse_pointer
 from mess_core.artifacts.stores import Entry, NotThereError, Store
@@ -172,16 +171,23 @@ def read_description(store: Store, version_id: str) -> Description:
 
 
 def publish_version(
-    store: Store, artifact_dir: Path, transfer: Transfer, *, dry_run: bool = False
+    store: Store,
+    artifact_dir: Path,
+    manifest: Mapping[str, Any],
+    transfer: Transfer,
+    *,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Publish an artifact and make it the latest.
+    """Publish a verified artifact and make it the latest.
 
     Parameters
     ----------
     store : Store
         Where versions of its dataset and kind lie.
     artifact_dir : Path
-        A folder as `save_artifact` writes it; it is verified first.
+        A folder as `save_artifact` writes it.
+    manifest : mapping
+        What `verify_artifact` returned for it.
     transfer : Transfer
         Sizes of parts, attempts, pauses and progress.
     dry_run : bool
@@ -196,10 +202,10 @@ def publish_version(
     Raises
     ------
     ArtifactError
-        If the artifact is damaged, a file exists with other content, a request fails, or another
-        publisher moved the pointer meanwhile.
+        If a file exists with other content, a request fails, or another publisher moved the
+        pointer meanwhile.
     """
-    version_id = str(verify_artifact(artifact_dir)["artifact_version_id"])
+    version_id = str(manifest["artifact_version_id"])
     contents = {name: Content.of(artifact_dir / name, transfer) for name in FILES}
 
     def send() -> str:
