@@ -166,7 +166,7 @@ def test_files_that_agree_with_each_other_but_not_with_the_version_are_refused(
     publish(artifact, location)
     for name in (*CONTENT, CHECKSUMS):
         shutil.copyfile(other_artifact / name, Path(location, *KIND, artifact.name, name))
-    with pytest.raises(ArtifactError, match="artifact_version_id"):
+    with pytest.raises(ArtifactError, match=f"is {other_artifact.name}, expected {artifact.name}"):
         fetch(location, *KIND, cache)
     assert _whole(cache) == []
     assert not (cache / f".{artifact.name}.part").exists()

@@ -1,9 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mess_core.artifacts.artifact import CONTENT, save_artifact
-from mess_core.artifacts.index import Index, build_index
+from mess_core.artifacts.index import Index
 from mess_core.artifacts.publishing import (
     load_latest,
     load_published,
@@ -151,14 +152,7 @@ def test_a_location_holds_datasets_and_kinds(artifact: Path, tmp_path: Path) -> 
 def test_a_dataset_without_a_safe_name_is_not_published(
     dataset: object, index: Index, tmp_path: Path
 ) -> None:
-    unnamed = build_index(
-        index.blocks(range(6)),
-        index.rows,
-        kind="recordings",
-        layers=[0, 1, 2],
-        aspects={},
-        facts={"dataset": dataset},
-    )
+    unnamed = replace(index, facts={"dataset": dataset})
     path = save_artifact(unnamed, tmp_path / "unnamed")
     with pytest.raises(ArtifactError, match="its dataset or kind is"):
         publish(path, str(tmp_path / "published"))

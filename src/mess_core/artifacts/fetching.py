@@ -199,6 +199,8 @@ def _fill_file(filling: _Filling, name: str, expected: dict[str, Any], meter: Me
     path, size, sha256 = filling.part / name, expected["size"], expected["sha256"]
     if not _is(path, size, sha256):
         for twin in filling.twins(name, sha256):
+            # Not over a damaged file, which another process may have mapped.
+            path.unlink(missing_ok=True)
             with suppress(OSError):
                 shutil.copyfile(twin, path)
             if _is(path, size, sha256):
