@@ -1,7 +1,7 @@
 """The command line, ``mess COMMAND``.
 
 Commands are ``recordings``, ``render``, ``model``, ``estimate``, ``question``, ``embed``,
-``search`` and ``tour``.
+``search``, ``artifacts`` and ``tour``.
 """
 
 __all__ = ["main"]
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mess_core import cli_embed, cli_model, cli_question, cli_search, cli_tour
+from mess_core import cli_artifacts, cli_embed, cli_model, cli_question, cli_search, cli_tour
 from mess_core.errors import DatasetError, MessError
 from mess_core.layout import Layout
 from mess_core.progress import Progress
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_question.add_parser(commands)
     cli_embed.add_parser(commands)
     cli_search.add_parser(commands)
+    cli_artifacts.add_parser(commands)
     cli_tour.add_parser(commands)
     return parser
 

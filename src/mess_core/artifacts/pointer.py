@@ -3,7 +3,8 @@
 __all__ = ["POINTER", "Pointer", "parse_pointer"]
 
 import json
-from dataclasses import asdict, dataclass
+import uuid
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ POINTER = "latest.json"
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """What ``latest.json`` says.
+    """What ``latest.json`` says. Two are equal when they name the same version.
 
     Attributes
     ----------
@@ -24,22 +25,26 @@ class Pointer:
         The folder, or key prefix, beside the pointer.
     manifest_sha256 : str
         Of the manifest's bytes as they were published.
+    removing : tuple of str
+        Versions that are being pruned: nobody may make one of them the latest meanwhile.
+    published : str
+        When this version became the latest (ISO 8601).
     """
 
     artifact_version_id: str
     manifest_sha256: str
-
-    def is_said_by(self, content: bytes) -> bool:
-        """Return whether a pointer file says this; a damaged one says nothing."""
-        try:
-            return parse_pointer(content, POINTER) == self
-        except ArtifactError:
-            return False
+    removing: tuple[str, ...] = field(default=(), compare=False)
+    published: str = field(default="", compare=False)
 
     def to_bytes(self) -> bytes:
-        """Return the pointer file's content, with the time of now."""
+        """Return the pointer file's content, which no other call returns.
+
+        Otherwise who compared and swapped could take a pointer that moved away and back for one
+        that never moved.
+        """
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return (json.dumps({**asdict(self), "published": now}, indent=2) + "\n").encode()
+        said = {**asdict(self), "published": self.published or now, "move": uuid.uuid4().hex}
+        return (json.dumps(said, indent=2) + "\n").encode()
 
 
 def parse_pointer(content: bytes, path: Path | str) -> Pointer:
@@ -59,10 +64,12 @@ def parse_pointer(content: bytes, path: Path | str) -> Pointer:
     """
     try:
         parsed: Any = json.loads(content)
-        pointer = Pointer(parsed["artifact_version_id"], parsed["manifest_sha256"])
-        well_formed = all(is_version_id(digits) for digits in asdict(pointer).values())
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        ids = (parsed["artifact_version_id"], parsed["manifest_sha256"])
+        removing = tuple(parsed.get("removing", ()))
+        well_formed = all(is_version_id(digits) for digits in ids + removing)
+        published = str(parsed.get("published", ""))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{path} is no pointer ({error!r}); publish again") from None
     if not well_formed:
         raise ArtifactError(f"{path} names no version by 64 hexadecimal digits; publish again")
-    return pointer
+    return Pointer(*ids, removing, published)

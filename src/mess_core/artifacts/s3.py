@@ -1,172 +1,394 @@
-"""Publishing an artifact to S3, and fetching it from there.
+"""Publishing to S3 and fetching from there, over boto3.
 
-Below a prefix (``{destination}/{dataset}/{kind}``) lie ``{version}/{file}``, written once and never
-again, and ``latest.json``. Publishing
-
-1. reads the pointer and remembers its ETag;
-2. puts each file with ``If-None-Match: *`` and its SHA-256, which the store checks; an object that
-   is there already must be equal; then asks the store for size and checksum (or reads the object
-   back where the store keeps no checksum), the manifest last;
-3. moves the pointer by compare-and-swap on the remembered ETag.
-
-Whatever stops this, the pointer names a complete version, and running it again completes it. Two
-builds of the same content differ in the manifest's ``build`` only; the first one published stays.
+`S3Store` makes the few requests that `versions` and `fetching` need, and makes them again when the
+store is busy or the connection drops. Stores differ: what is relied on is PutObject, GetObject
+(with Range), HeadObject, ListObjectsV2, DeleteObject and multipart uploads, ``If-None-Match: *``
+and ``If-Match`` of writes, and SHA-256 checksums where the store keeps them; where it does not,
+objects are read back.
 """
 
 __all__ = [
+    "S3Store",
     "download_artifact_from_s3",
-    "list_folders_in_s3",
     "load_latest_from_s3",
     "upload_artifact_to_s3",
 ]
 
 import base64
 import hashlib
-import shutil
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-
-from mess_core.artifacts.artifact import (
-    FILES,
-    is_version_id,
-    load_artifact,
-    parse_checksums,
-    parse_manifest,
-    settle,
-    temporary_folder,
-    verify_artifact,
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,  # noqa: A004
+    FlexibleChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
 )
-from mess_core.artifacts.index import Index
-from mess_core.artifacts.pointer import POINTER, Pointer, parse_pointer
-from mess_core.errors import ArtifactError
-from mess_core.files import atomic_path, file_sha256
+from botocore.parsers import ResponseParserError
 
-#: S3's limit of an object that is put in one request (AWS documentation of PutObject).
-LARGEST_PUT_BYTES = 5 * 1024**3
-#: No manifest, list of checksums or pointer comes near this; more is not one of ours.
-LARGEST_JSON_BYTES = 16 * 1024**2
+from mess_core.artifacts import fetching, versions
+from mess_core.artifacts.artifact import load_artifact, verify_artifact
+from mess_core.artifacts.index import Index
+from mess_core.artifacts.stores import LARGEST_JSON_BYTES, Entry, NotThereError
+from mess_core.artifacts.transfer import Content, Transfer
+from mess_core.errors import ArtifactError
+
 _CHUNK_BYTES = 1024**2
+#: Seconds. Stores answer contended conditional writes slowly (SeaweedFS: some seconds).
+_CONNECT_S, _READ_S = 10, 60
 
 #: A conditional request that lost: the object is gone (AWS, If-Match), another request is under
 #: way, or the condition does not hold. Stores differ in which of them they send.
 _LOST = (404, 409, 412)
+_BUSY = ("SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "RequestLimitExceeded")
+#: The body was damaged or cut off on its way to the store.
+_GARBLED = ("BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch")
 
+_NO_PERMISSION = "the key is unknown or may not do this; check the key and the bucket's policy"
 _HINTS = {
-    "AccessDenied": "the key may not do this; check the bucket policy",
+    "403": _NO_PERMISSION,  # HeadObject has no body that says more.
+    "AccessDenied": "the key may not do this; check the bucket's policy",
+    "AuthorizationHeaderMalformed": "set AWS_DEFAULT_REGION to the bucket's region",
     "BadDigest": "the content changed on its way; try again",
-    "InvalidAccessKeyId": "the store does not know this access key",
+    "ExpiredToken": "the session has ended; sign in again",
+    "Forbidden": _NO_PERMISSION,
+    "InvalidAccessKeyId": "the store does not know this access key; check AWS_ACCESS_KEY_ID",
     "NoSuchBucket": "create the bucket, or correct its name",
-    "RequestTimeTooSkewed": "set this machine's clock",
-    "SignatureDoesNotMatch": "the secret key is wrong",
+    "PermanentRedirect": "set AWS_DEFAULT_REGION to the bucket's region",
+    "RequestTimeTooSkewed": "this machine's clock differs from the store's; set the clock",
+    "SignatureDoesNotMatch": "the secret key is wrong; check AWS_SECRET_ACCESS_KEY",
+    "SlowDown": "the store is overloaded; try again later",
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Store:
-    """A prefix of a bucket, and the few requests that are made there."""
+class S3Store:
+    """A `mess_core.artifacts.stores.Store` below a prefix of a bucket.
 
-    client: Any
-    bucket: str
-    prefix: str
+    Parameters
+    ----------
+    bucket, prefix : str
+        Where the objects lie.
+    client : boto3 S3 client, optional
+        Else one from the environment (``AWS_ENDPOINT_URL_S3`` names another store than AWS). One
+        that is given should not repeat requests by itself.
+    transfer : Transfer, optional
+        Sizes of parts, attempts and pauses.
 
-    def key(self, name: str) -> str:
-        return f"{self.prefix}/{name}" if self.prefix else name
+    Raises
+    ------
+    ArtifactError
+        If no client can be made of what the environment says.
+    """
 
-    def url(self, name: str) -> str:
-        return f"s3://{self.bucket}/{self.key(name)}"
+    def __init__(
+        self, bucket: str, prefix: str, *, client: Any = None, transfer: Transfer | None = None
+    ) -> None:
+        self._bucket = bucket
+        self._prefix = f"{prefix.strip('/')}/".lstrip("/")
+        self._transfer = transfer or Transfer()
+        with self._explained("reach", ""):
+            self._client = client or _client(tuple(sorted(os.environ.items())))
+
+    def url(self, name: str = "") -> str:
+        """Return ``s3://bucket/key``."""
+        return f"s3://{self._bucket}/{self._prefix}{name}".rstrip("/")
 
     @contextmanager
-    def explained(self, action: str, name: str) -> Iterator[None]:
+    def _explained(self, action: str, name: str) -> Iterator[None]:
         """Turn the client's errors into one that says what was tried and what to do."""
+        failed = f"cannot {action} {self.url(name)}"
         try:
             yield
-        except NoCredentialsError:
+        except (NoCredentialsError, PartialCredentialsError) as error:
             raise ArtifactError(
-                f"cannot {action} {self.url(name)}: no credentials; set AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, or a profile in AWS_PROFILE"
+                f"{failed}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a "
+                "profile in AWS_PROFILE"
             ) from None
         except ClientError as error:
             hint = _HINTS.get(_code(error), "try again, or ask the store's operator")
-            raise ArtifactError(f"cannot {action} {self.url(name)}: {error}; {hint}") from error
+            raise ArtifactError(f"{failed}: {error}; {hint}") from error
         except BotoCoreError as error:
-            raise ArtifactError(
-                f"cannot {action} {self.url(name)}: {error}; check the endpoint and try again"
-            ) from error
+            raise ArtifactError(f"{failed}: {error}; check the endpoint and try again") from error
+        except ResponseParserError as error:
+            raise ArtifactError(f"{failed}: the answer is not S3's ({error})") from error
+        except KeyError as error:
+            raise ArtifactError(f"{failed}: the answer lacks {error}; try again") from error
+        except ValueError as error:  # botocore: "Invalid endpoint: ..."
+            raise ArtifactError(f"{failed}: {error}; check AWS_ENDPOINT_URL_S3") from error
+
+    def _ask(
+        self,
+        action: str,
+        name: str,
+        request: Callable[[], Any],
+        *,
+        expected: Collection[int] = (),
+    ) -> Any:
+        """Make a request; return None where its status is an expected one."""
+        with self._explained(action, name):
+            try:
+                return self._transfer.persist(request, _is_passing)
+            except ClientError as error:
+                if _status(error) in expected and _code(error) != "NoSuchBucket":
+                    return None
+                raise
+
+    def _object(self, name: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": f"{self._prefix}{name}"}
 
     def read(self, name: str) -> tuple[bytes, str] | None:
         """Return a small object's content and ETag, or None where it does not exist."""
-        with self.explained("read", name):
-            try:
-                answer = self.client.get_object(Bucket=self.bucket, Key=self.key(name))
-            except ClientError as error:
-                if _code(error) != "NoSuchKey":
-                    raise
-                return None
+
+        def request() -> tuple[bytes, str]:
+            answer = self._client.get_object(**self._object(name), ChecksumMode="ENABLED")
             # Not `with answer["Body"]`: that gives the raw stream, without botocore's checks.
             with closing(answer["Body"]) as body:
-                self._check_length(name, answer["ContentLength"], LARGEST_JSON_BYTES)
-                content: bytes = body.read()
-        return content, answer["ETag"]
+                if (size := answer["ContentLength"]) > LARGEST_JSON_BYTES:
+                    raise ArtifactError(
+                        f"{self.url(name)} has {size} bytes, expected at most {LARGEST_JSON_BYTES}"
+                    )
+                return body.read(), answer["ETag"]
 
-    def _check_length(self, name: str, found: int, limit: int) -> None:
-        if found > limit:
-            raise ArtifactError(f"{self.url(name)} has {found} bytes, expected at most {limit}")
+        answer: tuple[bytes, str] | None = self._ask("read", name, request, expected=(404,))
+        return answer
 
-    def create(self, name: str, path: Path, sha256: str) -> None:
-        """Put a file unless the object exists."""
-        with self.explained("write", name), path.open("rb") as file:
-            try:
-                self.client.put_object(
-                    Bucket=self.bucket,
-                    Key=self.key(name),
-                    Body=file,
-                    IfNoneMatch="*",
-                    ChecksumAlgorithm="SHA256",
-                    ChecksumSHA256=_base64(sha256),
-                )
-            except ClientError as error:
-                if _status(error) not in (409, 412):
-                    raise
+    def stream(self, name: str, start: int = 0) -> Iterator[bytes]:
+        """Give an object's content from a byte on; go on by Range where a connection drops."""
+        position, failed = start, 0
+        with self._explained("read", name):
+            while True:
+                try:
+                    for chunk in self._body(name, position):
+                        yield chunk
+                        position, failed = position + len(chunk), 0
+                    return
+                except Exception as error:
+                    failed += 1
+                    if failed >= self._transfer.attempts or not _is_passing(error):
+                        raise
+                self._transfer.pause(failed)
 
-    def check(self, name: str, *, sha256: str, size: int) -> None:
-        """Check the size and SHA-256 of an object as it lies in the store."""
-        with self.explained("check", name):
-            facts = self.client.head_object(
-                Bucket=self.bucket, Key=self.key(name), ChecksumMode="ENABLED"
-            )
-            stored = facts.get("ChecksumSHA256")
-            if facts["ContentLength"] == size and stored is None:
-                stored = self._checksum_of_content(name)
-        found = (facts["ContentLength"], stored)
-        if found != (size, _base64(sha256)):
-            raise ArtifactError(
-                f"{self.url(name)} has size and SHA-256 (base64) {found}, expected "
-                f"{(size, _base64(sha256))}; published objects are never overwritten: delete "
-                "this one, if no pointer names its version, and publish again"
-            )
-
-    def _checksum_of_content(self, name: str) -> str:
-        digest = hashlib.sha256()
-        answer = self.client.get_object(Bucket=self.bucket, Key=self.key(name))
-        with closing(answer["Body"]) as body:
+    def _body(self, name: str, start: int) -> Iterator[bytes]:
+        span = {"Range": f"bytes={start}-"} if start else {}
+        try:
+            answer = self._client.get_object(**self._object(name), **span)
+        except ClientError as error:
+            if _code(error) == "NoSuchKey":
+                raise NotThereError(f"{self.url(name)} does not exist") from None
+            if _code(error) == "InvalidRange":  # Nothing follows.
+                return
+            raise
+        # A store that knows no ranges sends all of it.
+        unwanted = 0 if "ContentRange" in answer else start
+        with closing(answer["Body"]) as body, suppress(FlexibleChecksumError):
+            _ = answer["ContentLength"]  # Without it nobody would notice that the end is missing.
             for chunk in body.iter_chunks(_CHUNK_BYTES):
-                digest.update(chunk)
-        return base64.b64encode(digest.digest()).decode()
+                wanted = chunk[unwanted:]
+                unwanted -= len(chunk) - len(wanted)
+                if wanted:
+                    yield wanted
 
-    def fetch(self, name: str, path: Path, limit: int) -> None:
-        """Write an object of at most ``limit`` bytes to a file."""
-        with self.explained("read", name), atomic_path(path) as temporary:
-            answer = self.client.get_object(Bucket=self.bucket, Key=self.key(name))
-            with closing(answer["Body"]) as body, temporary.open("wb") as file:
-                self._check_length(name, answer["ContentLength"], limit)
-                for chunk in body.iter_chunks(_CHUNK_BYTES):
-                    file.write(chunk)
+    def check(self, name: str, content: Content) -> bool:
+        """Check the size and SHA-256 of an object as it lies in the store."""
+        facts = self._ask(
+            "check",
+            name,
+            lambda: self._client.head_object(**self._object(name), ChecksumMode="ENABLED"),
+            expected=(404,),
+        )
+        if facts is None:
+            return False
+        said = (facts.get("ContentLength"), facts.get("ChecksumSHA256"))
+        # What a store does not say, or what looks wrong, is read back: twice if need be, since it
+        # may be damaged on its way here only.
+        if said in _stored_forms(content) or any(self._holds(name, content) for _ in range(2)):
+            return True
+        raise ArtifactError(
+            f"{self.url(name)} holds something else than the {content.size} bytes with SHA-256 "
+            f"{content.sha256} that belong there (size and checksum {said}); published objects are "
+            "never overwritten: delete this one, if no pointer names its version, and publish again"
+        )
+
+    def _holds(self, name: str, content: Content) -> bool:
+        digest, size = hashlib.sha256(), 0
+        for chunk in self.stream(name):
+            digest.update(chunk)
+            size += len(chunk)
+            if size > content.size:
+                break
+        return digest.hexdigest() == content.sha256
+
+    def create(self, name: str, path: Path, content: Content, sent: Callable[[int], None]) -> None:
+        """Put a file unless the object exists: in one request, or in parts if `content` has any."""
+        if content.parts:
+            self._create_in_parts(name, path, content, sent)
+            return
+
+        def request() -> Any:
+            file.seek(0)
+            return self._client.put_object(
+                **self._object(name), Body=file, IfNoneMatch="*", **_checksum(content.sha256)
+            )
+
+        with path.open("rb") as file:
+            self._ask("write", name, request, expected=(409, 412))
+        sent(content.size)
+
+    def _create_in_parts(
+        self, name: str, path: Path, content: Content, sent: Callable[[int], None]
+    ) -> None:
+        started = self._ask(
+            "write",
+            name,
+            lambda: self._client.create_multipart_upload(
+                **self._object(name), ChecksumAlgorithm="SHA256"
+            )["UploadId"],
+        )
+        upload = {**self._object(name), "UploadId": started}
+        completed = None
+        try:
+            parts = list(self._send_parts(name, upload, path, content, sent))
+            completed = self._ask(
+                "write",
+                name,
+                lambda: self._client.complete_multipart_upload(
+                    **upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
+                ),
+                expected=_LOST,
+            )
+        finally:
+            if completed is None:
+                self._abort(upload)
+
+    def _send_parts(
+        self,
+        name: str,
+        upload: dict[str, Any],
+        path: Path,
+        content: Content,
+        sent: Callable[[int], None],
+    ) -> Iterator[dict[str, Any]]:
+        with path.open("rb") as file:
+            for number, sha256 in enumerate(content.parts, start=1):
+                body, part = file.read(content.part_bytes), {**upload, "PartNumber": number}
+                etag = self._ask("write", name, partial(self._send_part, body, part, sha256))
+                sent(len(body))
+                yield {"PartNumber": number, "ETag": etag, "ChecksumSHA256": _base64(sha256)}
+
+    def _send_part(self, body: bytes, part: dict[str, Any], sha256: str) -> str:
+        answer = self._client.upload_part(Body=body, **part, **_checksum(sha256))
+        return str(answer["ETag"])
+
+    def _abort(self, upload: dict[str, Any]) -> None:
+        # The store may be unreachable, or another may have aborted or completed it.
+        with suppress(ClientError, BotoCoreError, ResponseParserError):
+            self._client.abort_multipart_upload(**upload)
+
+    def swap(self, name: str, content: bytes, tag: str | None) -> bool:
+        """Put a small object if its ETag is still ``tag``; return whether it has this content."""
+        condition = {"IfMatch": tag} if tag else {"IfNoneMatch": "*"}
+        won = self._ask(
+            "write",
+            name,
+            lambda: self._client.put_object(
+                **self._object(name),
+                Body=content,
+                ContentType="application/json",
+                CacheControl="no-cache",
+                **_checksum(hashlib.sha256(content).hexdigest()),
+                **condition,
+            ),
+            expected=_LOST,
+        )
+        if won:
+            return True
+        # A put that won but whose answer was lost is made again and then fails its condition.
+        found = self.read(name)
+        return found is not None and found[0] == content
+
+    def delete(self, name: str) -> None:
+        """Remove an object, if it exists."""
+        self._ask("delete", name, lambda: self._client.delete_object(**self._object(name)))
+
+    def entries(self) -> dict[str, Entry]:
+        """Return all objects below the prefix, sorted by name."""
+        found = {
+            entry["Key"].removeprefix(self._prefix): Entry(
+                entry["Size"], entry["LastModified"].timestamp()
+            )
+            for page in self._pages("list_objects_v2", "")
+            for entry in page.get("Contents", [])
+        }
+        return dict(sorted(found.items()))  # Not every store sorts by bytes.
+
+    def _pages(self, operation: str, below: str, **options: str) -> list[dict[str, Any]]:
+        pages = self._client.get_paginator(operation).paginate(
+            Bucket=self._bucket, Prefix=self._prefix + below, **options
+        )
+        found: list[dict[str, Any]] = self._ask("list", below, lambda: list(pages))
+        return found
+
+    def folders(self) -> list[str]:
+        """Return the names that follow the prefix up to the next slash, sorted."""
+        return sorted(
+            common["Prefix"].removeprefix(self._prefix).rstrip("/")
+            for page in self._pages("list_objects_v2", "", Delimiter="/")
+            for common in page.get("CommonPrefixes", [])
+        )
+
+    def tidy(self, below: str, before: float) -> None:
+        """Abort unfinished multipart uploads below a name, as far as the key may list them."""
+        with suppress(ArtifactError):
+            for page in self._pages("list_multipart_uploads", below):
+                for upload in page.get("Uploads", []):
+                    begun = upload.get("Initiated")
+                    if begun is None or begun.timestamp() < before:
+                        key, number = upload["Key"], upload["UploadId"]
+                        self._abort({"Bucket": self._bucket, "Key": key, "UploadId": number})
+
+
+@lru_cache(maxsize=4)
+def _client(_: tuple[tuple[str, str], ...]) -> Any:
+    """Make a client, once for each state of the environment: it takes a tenth of a second."""
+    # `Transfer` makes requests again; what is fetched is checked by its SHA-256 anyway.
+    config = Config(
+        retries={"total_max_attempts": 1},
+        connect_timeout=_CONNECT_S,
+        read_timeout=_READ_S,
+        response_checksum_validation="when_required",
+    )
+    # Not boto3's own session: that one is no matter for several threads, and keeps the first keys.
+    return boto3.session.Session().client("s3", config=config)
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether a request that failed so may succeed when it is made again.
+
+    An answer whose head was cut off lacks keys (`KeyError`).
+    """
+    if isinstance(error, ClientError):
+        status = _status(error)
+        return status >= 500 or status == 429 or _code(error) in _BUSY + _GARBLED
+    return isinstance(
+        error,
+        ConnectionError
+        | HTTPClientError
+        | IncompleteReadError
+        | FlexibleChecksumError
+        | ResponseParserError
+        | KeyError,
+    )
 
 
 def _code(error: ClientError) -> str:
@@ -181,12 +403,28 @@ def _base64(sha256: str) -> str:
     return base64.b64encode(bytes.fromhex(sha256)).decode()
 
 
-def _store(client: Any, bucket: str, prefix: str) -> _Store:
-    return _Store(client or boto3.client("s3"), bucket, prefix.strip("/"))
+def _checksum(sha256: str) -> dict[str, str]:
+    return {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _base64(sha256)}
+
+
+def _stored_forms(content: Content) -> list[tuple[int, str]]:
+    """Return the size and SHA-256 that a store may give for an object with this content.
+
+    For one that was sent in parts that is the hash of the parts' hashes, and their number.
+    """
+    joined = b"".join(bytes.fromhex(part) for part in content.parts)
+    of_parts = base64.b64encode(hashlib.sha256(joined).digest()).decode()
+    sums = (_base64(content.sha256), f"{of_parts}-{len(content.parts)}")
+    return [(content.size, checksum) for checksum in sums]
 
 
 def upload_artifact_to_s3(
-    artifact_dir: Path, bucket: str, prefix: str, *, client: Any = None
+    artifact_dir: Path,
+    bucket: str,
+    prefix: str,
+    *,
+    client: Any = None,
+    transfer: Transfer | None = None,
 ) -> dict[str, Any]:
     """Publish an artifact below a prefix and make it the latest.
 
@@ -198,6 +436,8 @@ def upload_artifact_to_s3(
         Where versions of this dataset and kind lie.
     client : boto3 S3 client, optional
         Else one from the environment (``AWS_ENDPOINT_URL_S3`` names another store than AWS).
+    transfer : Transfer, optional
+        Sizes of parts, attempts, pauses and progress.
 
     Returns
     -------
@@ -211,87 +451,19 @@ def upload_artifact_to_s3(
         If the artifact is damaged, an object exists with other content, a request fails, or
         another publisher moved the pointer meanwhile.
     """
-    manifest = verify_artifact(artifact_dir)
-    version_id = str(manifest["artifact_version_id"])
-    store = _store(client, bucket, prefix)
-    before = store.read(POINTER)
-    for name in FILES[:-1]:
-        _send(store, artifact_dir / name, f"{version_id}/{name}")
-    sha256 = _send_manifest(store, artifact_dir / FILES[-1], version_id)
-    pointer = Pointer(version_id, sha256)
-    moved = _move(store, pointer, before)
-    return {
-        "location": store.url("").rstrip("/"),
-        "artifact_version_id": version_id,
-        "manifest_sha256": sha256,
-        "pointer_moved": moved,
-    }
-
-
-def _send(store: _Store, path: Path, name: str) -> None:
-    size, sha256 = path.stat().st_size, file_sha256(path)
-    if size > LARGEST_PUT_BYTES:
-        raise ArtifactError(
-            f"{path} has {size} bytes; one request to S3 carries at most {LARGEST_PUT_BYTES}: "
-            "index fewer layers or fewer rows"
-        )
-    store.create(name, path, sha256)
-    store.check(name, sha256=sha256, size=size)
-
-
-def _send_manifest(store: _Store, path: Path, version_id: str) -> str:
-    name = f"{version_id}/{path.name}"
-    store.create(name, path, file_sha256(path))
-    answer = store.read(name)
-    if answer is None:
-        raise ArtifactError(f"{store.url(name)} is gone after it was written; publish again")
-    published = parse_manifest(answer[0], store.url(name))["artifact_version_id"]
-    if published != version_id:
-        raise ArtifactError(
-            f"{store.url(name)} describes version {published}, expected {version_id}; "
-            "delete that version, if no pointer names it, and publish again"
-        )
-    return hashlib.sha256(answer[0]).hexdigest()
-
-
-def _move(store: _Store, pointer: Pointer, before: tuple[bytes, str] | None) -> bool:
-    if before and pointer.is_said_by(before[0]):
-        return False
-    content = pointer.to_bytes()
-    condition = {"IfMatch": before[1]} if before else {"IfNoneMatch": "*"}
-    with store.explained("write", POINTER):
-        try:
-            store.client.put_object(
-                Bucket=store.bucket,
-                Key=store.key(POINTER),
-                Body=content,
-                ContentType="application/json",
-                ChecksumAlgorithm="SHA256",
-                ChecksumSHA256=_base64(hashlib.sha256(content).hexdigest()),
-                **condition,
-            )
-            return True
-        except ClientError as error:
-            if _status(error) not in _LOST or _code(error) == "NoSuchBucket":
-                raise
-    _judge_lost_swap(store, pointer)
-    return True
-
-
-def _judge_lost_swap(store: _Store, pointer: Pointer) -> None:
-    # A put that won but whose answer was lost is sent again by boto3 and then fails its condition.
-    after = store.read(POINTER)
-    if not (after and pointer.is_said_by(after[0])):
-        found = parse_pointer(after[0], store.url(POINTER)).artifact_version_id if after else "none"
-        raise ArtifactError(
-            f"another publisher moved {store.url(POINTER)} meanwhile, to version {found}; version "
-            f"{pointer.artifact_version_id} is complete there but is not the latest: publish it "
-            "again if it should be"
-        )
+    manifest, transfer = verify_artifact(artifact_dir), transfer or Transfer()
+    store = S3Store(bucket, prefix, client=client, transfer=transfer)
+    return versions.publish_version(store, artifact_dir, manifest, transfer)
 
 
 def download_artifact_from_s3(
-    bucket: str, prefix: str, version_id: str, cache_dir: Path, *, client: Any = None
+    bucket: str,
+    prefix: str,
+    version_id: str,
+    cache_dir: Path,
+    *,
+    client: Any = None,
+    transfer: Transfer | None = None,
 ) -> Path:
     """Fetch a version into a cache folder, unless it is there and undamaged.
 
@@ -305,6 +477,8 @@ def download_artifact_from_s3(
         Where it goes, as ``cache_dir / version_id``, after all of it was verified.
     client : boto3 S3 client, optional
         Else one from the environment.
+    transfer : Transfer, optional
+        Attempts, pauses and progress.
 
     Returns
     -------
@@ -316,39 +490,19 @@ def download_artifact_from_s3(
     ArtifactError
         If the version does not exist, is damaged, or a request fails.
     """
-    return _download(_store(client, bucket, prefix), version_id, cache_dir)
+    transfer = transfer or Transfer()
+    store = S3Store(bucket, prefix, client=client, transfer=transfer)
+    return fetching.fetch_version(store, version_id, cache_dir, transfer)
 
 
-def _download(
-    store: _Store, version_id: str, cache_dir: Path, manifest_sha256: str | None = None
-) -> Path:
-    if not is_version_id(version_id):
-        raise ArtifactError(f"{version_id!r} is no version id: expected 64 hexadecimal digits")
-    target = cache_dir / version_id
-    if target.exists():
-        try:
-            verify_artifact(target, version_id=version_id, manifest_sha256=manifest_sha256)
-        except ArtifactError:
-            shutil.rmtree(target)
-        else:
-            return target
-    with temporary_folder(cache_dir) as folder:
-        _fetch_version(store, version_id, folder)
-        verify_artifact(folder, version_id=version_id, manifest_sha256=manifest_sha256)
-        return settle(folder, target)
-
-
-def _fetch_version(store: _Store, version_id: str, folder: Path) -> None:
-    listed = store.read(f"{version_id}/checksums.json")
-    if listed is None:
-        raise ArtifactError(f"there is no version {version_id} at {store.url('')}")
-    checksums = parse_checksums(listed[0], store.url(f"{version_id}/checksums.json"))
-    for name in FILES:
-        limit = checksums[name]["size"] if name in checksums else LARGEST_JSON_BYTES
-        store.fetch(f"{version_id}/{name}", folder / name, limit)
-
-
-def load_latest_from_s3(bucket: str, prefix: str, cache_dir: Path, *, client: Any = None) -> Index:
+def load_latest_from_s3(
+    bucket: str,
+    prefix: str,
+    cache_dir: Path,
+    *,
+    client: Any = None,
+    transfer: Transfer | None = None,
+) -> Index:
     """Load the version that the pointer names.
 
     Parameters
@@ -359,6 +513,8 @@ def load_latest_from_s3(bucket: str, prefix: str, cache_dir: Path, *, client: An
         Where versions are kept after they were fetched.
     client : boto3 S3 client, optional
         Else one from the environment.
+    transfer : Transfer, optional
+        Attempts, pauses and progress.
 
     Returns
     -------
@@ -369,28 +525,7 @@ def load_latest_from_s3(bucket: str, prefix: str, cache_dir: Path, *, client: An
     ArtifactError
         If nothing was published there, what was is damaged, or a request fails.
     """
-    store = _store(client, bucket, prefix)
-    answer = store.read(POINTER)
-    if answer is None:
-        raise ArtifactError(f"{store.url(POINTER)} does not exist: nothing was published there")
-    pointer = parse_pointer(answer[0], store.url(POINTER))
-    path = _download(store, pointer.artifact_version_id, cache_dir, pointer.manifest_sha256)
-    return load_artifact(path, version_id=pointer.artifact_version_id)
-
-
-def list_folders_in_s3(bucket: str, prefix: str, *, client: Any = None) -> list[str]:
-    """Return the names that follow a prefix up to the next slash, sorted.
-
-    Raises
-    ------
-    ArtifactError
-        If the bucket cannot be listed.
-    """
-    store = _store(client, bucket, prefix)
-    start = store.key("")
-    with store.explained("list", ""):
-        pages = store.client.get_paginator("list_objects_v2").paginate(
-            Bucket=bucket, Prefix=start, Delimiter="/"
-        )
-        found = [p["Prefix"] for page in pages for p in page.get("CommonPrefixes", [])]
-    return sorted(name.removeprefix(start).rstrip("/") for name in found)
+    transfer = transfer or Transfer()
+    store = S3Store(bucket, prefix, client=client, transfer=transfer)
+    path = fetching.fetch_latest(store, cache_dir, transfer)
+    return load_artifact(path, version_id=path.name)

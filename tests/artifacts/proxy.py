@@ -1,0 +1,305 @@
+"""A proxy between an S3 client and a store that misbehaves on purpose.
+
+It reads one request per connection, asks what to do with it, and closes the connection.
+"""
+
+import random
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from http.client import HTTPException, HTTPResponse
+from urllib.parse import urlsplit
+
+#: The faults; see `_Handler`.
+BEFORE = ("drop", "500", "503", "half request")
+AFTER = ("lost answer", "cut", "drip", "500 afterwards")
+#: Only of reading.
+READING = ("stale", "short", "garbled", "wrong checksum")
+#: Only for stores that compare what arrives with its checksum.
+WRITING = ("garbled request",)
+
+_ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>on purpose</Message></Error>'
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client sent: the head as it was, and the body."""
+
+    head: bytes
+    body: bytes
+
+    @property
+    def method(self) -> str:
+        return self.head.split(b" ", 1)[0].decode()
+
+    @property
+    def path(self) -> str:
+        return self.head.split(b" ", 2)[1].decode()
+
+    def header(self, name: str) -> str:
+        for line in self.head.decode("latin-1").split("\r\n")[1:]:
+            key, _, value = line.partition(":")
+            if key.lower() == name:
+                return value.strip()
+        return ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    head: bytes
+    body: bytes
+
+    def with_length(self, body: bytes) -> "Answer":
+        head = _without(self.head, b"content-length", b"x-amz-checksum-sha256")
+        return Answer(head + b"\r\nContent-Length: %d" % len(body), body)
+
+
+@dataclass
+class Fault:
+    """What to do to a request: one of the names above, and a number that says where."""
+
+    kind: str
+    where: float = 0.5
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """Stands before a store.
+
+    Attributes
+    ----------
+    choose : callable
+        Gets each request and returns the fault that it meets, or None.
+    changed : callable
+        Is called after each request that may have changed the store, before its answer.
+    requests : list of Request
+        In the order of arrival, also those that were dropped.
+    """
+
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = True
+
+    def __init__(self, target: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        parts = urlsplit(target)
+        self.target = (str(parts.hostname), int(parts.port or 80))
+        self.choose: Callable[[Request], Fault | None] = lambda _: None
+        self.changed: Callable[[], None] = lambda: None
+        self.requests: list[Request] = []
+        self.problems: list[BaseException] = []
+        self._first_answers: dict[tuple[str, str, str], Answer] = {}
+        self._lock = threading.Lock()
+        self._idle: list[socket.socket] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def reset(self) -> None:
+        """Be a plain proxy again, and forget all requests."""
+        self.choose, self.changed = (lambda _: None), (lambda: None)
+        self.requests, self.problems, self._first_answers = [], [], {}
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients hang up, too."""
+
+    def forward(self, request: Request) -> Answer:
+        """Make the request of the store, one writing request at a time."""
+        writes = request.method not in ("GET", "HEAD")
+        if not writes:
+            return self._forward(request)
+        with self._lock:
+            answer = self._forward(request)
+            try:
+                self.changed()
+            except BaseException as problem:  # The test raises it.
+                self.problems.append(problem)
+            return answer
+
+    def _forward(self, request: Request) -> Answer:
+        head = _without(request.head, b"connection", b"expect")
+        # Connections are kept: the server under moto takes ten times as long for a new one.
+        while self._idle:
+            with suppress(OSError, HTTPException, IndexError):
+                return self._exchange(self._idle.pop(), request.method, head, request.body)
+        upstream = socket.create_connection(self.target, timeout=60)
+        return self._exchange(upstream, request.method, head, request.body)
+
+    def _exchange(self, upstream: socket.socket, method: str, head: bytes, body: bytes) -> Answer:
+        try:
+            upstream.sendall(head + b"\r\n\r\n" + body)
+            response = HTTPResponse(upstream, method=method)
+            response.begin()
+            content = response.read()
+        except BaseException:
+            upstream.close()
+            raise
+        lines = [f"HTTP/1.1 {response.status} {response.reason}"]
+        lines += [f"{name}: {value}" for name, value in response.getheaders()]
+        answer = _without("\r\n".join(lines).encode("latin-1"), b"connection", b"transfer-encoding")
+        if response.will_close:
+            upstream.close()
+        else:
+            self._idle.append(upstream)
+        if b"content-length:" not in answer.lower():
+            answer += b"\r\nContent-Length: %d" % len(content)
+        return Answer(answer, content)
+
+    def server_close(self) -> None:
+        super().server_close()
+        for upstream in self._idle:
+            upstream.close()
+
+    def earlier(self, request: Request, answer: Answer) -> Answer:
+        """Return the first answer that the store gave to this request of reading."""
+        key = (request.method, request.path, request.header("range"))
+        return self._first_answers.setdefault(key, answer)
+
+
+def _without(head: bytes, *names: bytes) -> bytes:
+    lines = head.split(b"\r\n")
+    return b"\r\n".join(x for x in lines if x.lower().partition(b":")[0] not in names)
+
+
+class _Handler(socketserver.BaseRequestHandler):
+    server: Proxy
+
+    def handle(self) -> None:
+        self.request.settimeout(60)
+        request = self._read()
+        if request is None:
+            return
+        fault = self.server.choose(request)
+        self.server.requests.append(request)
+        kind = fault.kind if fault else ""
+        where = fault.where if fault else 0.0
+        if kind == "drop":
+            return
+        length = int(request.header("content-length") or 0)
+        if kind == "half request":
+            self._body(int(length * where))
+            return
+        request = replace(request, body=self._body(length))
+        if kind in ("500", "503"):
+            self._send(_refusal(kind))
+            return
+        if kind == "garbled request" and request.body:
+            request = replace(request, body=_garbled(request.body, where))
+        answer = self.server.forward(request)
+        if kind == "lost answer":
+            return
+        if kind == "500 afterwards":
+            answer = _refusal("500")
+        if request.method in ("GET", "HEAD"):
+            earlier = self.server.earlier(request, answer)
+            answer = _misread(kind, where, answer, earlier)
+        sent = answer.head + b"\r\nConnection: close\r\n\r\n"
+        sent += b"" if request.method == "HEAD" else answer.body
+        if kind == "cut":
+            sent = sent[: int(len(sent) * where)]
+        if kind == "drip":
+            step = max(1, len(sent) // 5)
+            for start in range(0, len(sent), step):
+                self.request.sendall(sent[start : start + step])
+                time.sleep(0.001)
+            return
+        self.request.sendall(sent)
+
+    def _read(self) -> Request | None:
+        received = b""
+        while b"\r\n\r\n" not in received:
+            if not (more := self.request.recv(65536)):
+                return None
+            received += more
+        head, _, self._rest = received.partition(b"\r\n\r\n")
+        return Request(head, b"")
+
+    def _body(self, length: int) -> bytes:
+        if length and not self._rest:
+            # botocore sends the body of a put once it is told to.
+            self.request.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = self._rest
+        while len(body) < length and (more := self.request.recv(65536)):
+            body += more
+        return body[:length]
+
+    def _send(self, answer: Answer) -> None:
+        self.request.sendall(answer.head + b"\r\nConnection: close\r\n\r\n" + answer.body)
+
+
+def _refusal(kind: str) -> Answer:
+    return refusal(int(kind), {"500": "InternalError", "503": "SlowDown"}[kind])
+
+
+def refusal(status: int, code: str) -> Answer:
+    """Return an error as S3 says it."""
+    body = _ERROR.format(code).encode()
+    head = b"HTTP/1.1 %d Refused\r\nContent-Type: application/xml\r\nContent-Length: %d"
+    return Answer(head % (status, len(body)), body)
+
+
+def _misread(kind: str, where: float, answer: Answer, earlier: Answer) -> Answer:
+    if kind == "stale":
+        return earlier
+    if kind == "short" and answer.body:
+        return answer.with_length(answer.body[: int(len(answer.body) * where)])
+    if kind == "garbled" and answer.body:
+        return Answer(answer.head, _garbled(answer.body, where))
+    if kind == "wrong checksum":
+        lines = answer.head.split(b"\r\n")
+        named = b"x-amz-checksum-sha256:"
+        lines = [
+            named + b" " + b"A" * 43 + b"=" if x.lower().startswith(named) else x for x in lines
+        ]
+        return Answer(b"\r\n".join(lines), answer.body)
+    return answer
+
+
+def _garbled(body: bytes, where: float) -> bytes:
+    at = int(len(body) * where)
+    return body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
+
+
+class Schedule:
+    """Faults at random requests, the same ones for the same seed.
+
+    Parameters
+    ----------
+    seed : int
+        Of everything.
+    kinds : tuple of str
+        Which faults there are.
+    rate : float
+        Share of the requests that meet one.
+    """
+
+    def __init__(self, seed: int, kinds: tuple[str, ...], rate: float) -> None:
+        self._random = random.Random(seed)
+        self._kinds, self._rate = kinds, rate
+        #: From this request on the client is cut off, as if it had died.
+        self.dies_at = self._random.choice([None, self._random.randrange(1, 40)])
+        self._seen = 0
+
+    def __call__(self, _: Request) -> Fault | None:
+        self._seen += 1
+        if self.dies_at is not None and self._seen >= self.dies_at:
+            return Fault("drop")
+        kind, where = self._random.choice(self._kinds), self._random.random()
+        return Fault(kind, where) if self._random.random() < self._rate else None
+
+
+@contextmanager
+def proxied(target: str) -> Iterator[Proxy]:
+    """Run a proxy before a store."""
+    with Proxy(target) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield proxy
+        finally:
+            proxy.shutdown()
+            thread.join()
