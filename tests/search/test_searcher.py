@@ -26,7 +26,13 @@ def _version(seed: int) -> Index:
     return replace(index, version_id=str(seed))
 
 
-def test_what_is_published_is_searched_and_refreshed(tmp_path: Path) -> None:
+def _not_again(*_: object, **__: object) -> None:
+    raise AssertionError("opened again what is the latest already")
+
+
+def test_what_is_published_is_searched_and_refreshed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     published = str(tmp_path / "published")
 
     def renew(seed: int) -> str:
@@ -37,7 +43,9 @@ def test_what_is_published_is_searched_and_refreshed(tmp_path: Path) -> None:
     searcher = Searcher.of(published, "planted", "recordings", cache_dir=tmp_path / "cache")
     before = searcher.search(Query("r3"))
     assert searcher.index.version_id == first
+    monkeypatch.setattr("mess_core.artifacts.publishing.load_published", _not_again)
     assert not searcher.refresh()
+    monkeypatch.undo()
     second = renew(2)
     assert searcher.search(Query("r3")) == before
     assert searcher.refresh()

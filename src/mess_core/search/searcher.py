@@ -21,7 +21,10 @@ class Searcher:
     Parameters
     ----------
     open_index : callable
-        Opens the latest index; called once here and once per `refresh`.
+        Opens the latest index; called once here, and by `refresh`.
+    latest_version : callable, optional
+        Tells the latest version's id, or None where that cannot be told, so that `refresh` need not
+        open what it has.
 
     Examples
     --------
@@ -29,8 +32,13 @@ class Searcher:
     >>> answer = searcher.search(Query("chopin_op28_7_singing", 5.0, 10.0, exclude="work"))
     """
 
-    def __init__(self, open_index: Callable[[], Index]) -> None:
+    def __init__(
+        self,
+        open_index: Callable[[], Index],
+        latest_version: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._open = open_index
+        self._latest_version = latest_version
         self._refreshing = Lock()
         self._index = open_index()
 
@@ -39,10 +47,11 @@ class Searcher:
         cls, location: str, dataset: str, kind: str, *, cache_dir: Path, client: Any = None
     ) -> "Searcher":
         """Open what is published; the parameters are those of `load_published`."""
-        from mess_core.artifacts.publishing import load_published
+        from mess_core.artifacts.publishing import load_published, published_version
 
         return cls(
-            lambda: load_published(location, dataset, kind, cache_dir=cache_dir, client=client)
+            lambda: load_published(location, dataset, kind, cache_dir=cache_dir, client=client),
+            lambda: published_version(location, dataset, kind, client=client),
         )
 
     @property
@@ -75,6 +84,8 @@ class Searcher:
             As `load_published`.
         """
         with self._refreshing:
+            if self._latest_version() == self._index.version_id:
+                return False
             latest = self._open()
             changed = latest.version_id != self._index.version_id
             if changed:
