@@ -1,0 +1,217 @@
+"""From what a search finds to figures: which queries are asked, and how answers are judged.
+
+A search is a function from a query's row to a score for every row, NaN where it was not found. What
+may be found is always in another recording than the query.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.search_quality_corpora import Clips, Span, same_passage
+from benchmarks.search_quality_metrics import (
+    Bools,
+    Floats,
+    Found,
+    Hubness,
+    Ints,
+    Mean,
+    drift,
+    first_right,
+    found,
+    found_by_chance,
+    hubness,
+    mean_of_groups,
+    partial_correlation,
+    share_larger,
+)
+
+Search = Callable[[int], Floats]
+Figures = dict[str, Mean]
+
+#: The name of what a random order reaches.
+CHANCE = "chance"
+
+#: Hits of a query that are looked at.
+K = 10
+
+
+class Ordered(NamedTuple):
+    """How one query's distances go with the true ones in X given Y, and in Y given X."""
+
+    work: str
+    wanted: float
+    leak: float
+
+
+class Grown(NamedTuple):
+    """Of one query's hits the share with more X, the drift of the rest; 1 where nothing was found.
+
+    Without hits the first two are NaN.
+    """
+
+    work: str
+    share: float
+    drift: float
+    unanswered: float
+
+
+def cosine(vectors: npt.NDArray[np.floating[Any]]) -> Search:
+    """Return the search by the plain cosine of vectors [n, D], as they are."""
+    unit: npt.NDArray[np.floating[Any]] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return lambda row: np.asarray(unit @ unit[row], np.float64)
+
+
+def all_layers_centred(features: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+    """Return vectors whose cosine is the mean of the centred layers' cosines.
+
+    Parameters
+    ----------
+    features : ndarray [shape=(n, L, D)]
+    """
+    centred = features - features.mean(axis=0)
+    unit: npt.NDArray[np.floating[Any]] = centred / np.linalg.norm(centred, axis=2, keepdims=True)
+    return unit.reshape(len(features), -1)
+
+
+def choose_queries(works: Sequence[str], per_work: int) -> list[int]:
+    """Return rows spread evenly over each work's rows, at most so many of each work."""
+    chosen = []
+    for work in dict.fromkeys(works):
+        rows = [row for row, other in enumerate(works) if other == work]
+        steps = np.linspace(0, len(rows) - 1, min(per_work, len(rows)))
+        chosen += [rows[round(step)] for step in steps.tolist()]
+    return chosen
+
+
+def others(clips: Clips, row: int, *, of_work: bool = False) -> Bools:
+    """Say which windows are in other recordings than a row's (of the same work, if wanted)."""
+    names, works = np.array(clips.names), np.array(clips.works)
+    apart = names != names[row]
+    return np.asarray(apart & (works == works[row]) if of_work else apart)
+
+
+def best_hits(scores: Floats, candidates: Bools, k: int = K) -> Ints:
+    """Return the best candidates that were found, at most k, best first."""
+    rows = np.flatnonzero(candidates & np.isfinite(scores))
+    return rows[np.argsort(-scores[rows], kind="stable")[:k]]
+
+
+def judge_passages(
+    searches: dict[str, Search],
+    clips: Clips,
+    spans: Sequence[Span],
+    queries: Sequence[int],
+    *,
+    of_work: bool = False,
+) -> dict[str, Figures]:
+    """Judge how well searches find the same passage by another player, and chance.
+
+    Parameters
+    ----------
+    searches : dict of str to Search
+        By name.
+    clips, spans
+        All windows, and what they hold.
+    queries : sequence of int
+        Rows; those without a right answer are left out.
+    of_work : bool
+        Search the query's work alone: the right place among the passages of one piece.
+
+    Returns
+    -------
+    dict
+        By name, and for `CHANCE`, the fields of `Found`, works counting equally.
+    """
+    works: list[str] = []
+    results: dict[str, list[Found]] = {name: [] for name in (CHANCE, *searches)}
+    for row in queries:
+        candidates = others(clips, row, of_work=of_work)
+        right = same_passage(spans[row], spans) & candidates
+        if not right.any():
+            continue
+        works.append(clips.works[row])
+        results[CHANCE].append(found_by_chance(int(candidates.sum()), int(right.sum())))
+        for name, search in searches.items():
+            results[name].append(found([first_right(search(row), right, candidates)]))
+    return {name: _means(works, each, Found._fields) for name, each in results.items()}
+
+
+def _means(works: Sequence[str], results: Sequence[Any], fields: Iterable[str]) -> Figures:
+    return {
+        field: mean_of_groups(works, [getattr(one, field) for one in results]) for field in fields
+    }
+
+
+def judge_distances(
+    search: Search, clips: Clips, wanted: Floats, ignored: Floats, queries: Iterable[int]
+) -> list[Ordered]:
+    """Judge whether a search orders by one aspect and not by another.
+
+    Parameters
+    ----------
+    search : Search
+        Whose scores fall with the distance.
+    clips : Clips
+        All n windows.
+    wanted, ignored : ndarray of float64 [shape=(n, q)]
+        True values of X and of Y.
+    queries : iterable of int
+        Rows.
+    """
+    results = []
+    for row in queries:
+        candidates = others(clips, row)
+        apart = -search(row)[candidates]
+        x, y = (distances(values, row)[candidates] for values in (wanted, ignored))
+        pair = partial_correlation(apart, x, [y]), partial_correlation(apart, y, [x])
+        results.append(Ordered(clips.works[row], *pair))
+    return results
+
+
+def distances(values: Floats, row: int) -> Floats:
+    """Return the Euclidean distances of values [n, q] from a row; NaN where one is undefined."""
+    return np.asarray(np.linalg.norm(values - values[row], axis=1))
+
+
+def summed_up(results: Sequence[Ordered] | Sequence[Grown]) -> Figures:
+    """Return the means of all fields but the work, works counting equally."""
+    fields = [field for field in results[0]._fields if field != "work"]
+    return _means([one.work for one in results], results, fields)
+
+
+def judge_more(
+    search: Search | None, clips: Clips, value: Floats, rest: Floats, queries: Iterable[int]
+) -> list[Grown]:
+    """Judge whether hits have more of an aspect than the query, and how far the rest is apart.
+
+    Parameters
+    ----------
+    search : Search or None
+        None takes all candidates for hits: the level of chance.
+    clips : Clips
+        All n windows.
+    value : ndarray of float64 [shape=(n,)]
+        True values of the aspect.
+    rest : ndarray of float64 [shape=(aspects, n)]
+        True values of the others.
+    queries : iterable of int
+        Rows; those that no candidate exceeds are left out.
+    """
+    results = []
+    for row in queries:
+        candidates = others(clips, row)
+        if not (value[candidates] > value[row]).any():
+            continue
+        hits = best_hits(search(row), candidates) if search else np.flatnonzero(candidates)
+        figures = share_larger(value, row, hits), drift(rest, row, hits)
+        results.append(Grown(clips.works[row], *figures, float(not len(hits))))
+    return results
+
+
+def judge_hubness(search: Search, clips: Clips, k: int = K) -> Hubness:
+    """Count how often each window is among the k nearest of others, every window asked for."""
+    every = range(len(clips.recordings))
+    return hubness([best_hits(search(row), others(clips, row), k) for row in every], len(every))
