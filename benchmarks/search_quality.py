@@ -1,0 +1,376 @@
+"""How good searches are, on music of which the right answers are known.
+
+Four parts:
+
+* ``passages``: the same passage by another player, on the demo corpus and on rendered ASAP.
+* ``distances``: like in X but not in Y: whether what is found is ordered by true distances in X,
+  and not by those in Y.
+* ``more``: more of X: whether hits truly have more of it, and how far the rest drifts.
+* ``hubness``: whether a few windows are among everybody's nearest.
+
+True values are the parameters that the planted corpus was played with, and on ASAP what was
+measured of the notes and the sound. Where they are asked for, all that was fitted was fitted on
+other works than those that are searched. The encoder is the bundled one, which is untrained.
+ASAP is read from ``../shared/data``; without it, its rows are left out. Everything is
+deterministic; from nothing it takes some minutes on two cores, the second time less::
+
+    python -m benchmarks.search_quality --json FILE
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.extraction import machine
+from benchmarks.markdown import write_section
+from benchmarks.search_quality_corpora import (
+    ASAP,
+    DEMO,
+    DOSES,
+    PLANTED,
+    Clips,
+    asap_pieces,
+    extract_and_measure,
+    folds_of,
+    load_clips,
+    measured,
+    planted_doses,
+    planted_pieces,
+    probe_all,
+    render_pieces,
+    settings_of,
+    spans_of,
+    without,
+)
+from benchmarks.search_quality_judges import (
+    CHANCE,
+    Grown,
+    K,
+    Ordered,
+    Search,
+    all_layers_centred,
+    choose_queries,
+    cosine,
+    judge_distances,
+    judge_hubness,
+    judge_more,
+    judge_passages,
+    summed_up,
+)
+from benchmarks.search_quality_metrics import Floats, hubness_by_chance
+from benchmarks.search_quality_report import report
+from mess_core import jobs
+from mess_core.config import Settings
+from mess_core.files import read_json, write_json
+from mess_core.planning import Plan
+from mess_core.probing.aspects import ASPECT_REGISTRY
+from mess_core.targets.registry import TARGETS
+
+Facts = dict[str, Any]
+
+PLAIN, CENTRED = "cosine, best layer", "cosine, all layers centred"
+
+#: What is compared on each corpus: like in X but not in Y, and more of X. Aspects of one question
+#: share no target.
+PAIRS = {
+    PLANTED: tuple((x, y) for x in DOSES for y in DOSES if x != y),
+    ASAP: (
+        ("dynamics", "rhythmic_energy"),
+        ("rhythmic_energy", "dynamics"),
+        ("phrasing", "rhythmic_energy"),
+        ("brightness", "dynamics"),
+    ),
+}
+MORE = {PLANTED: tuple(DOSES), ASAP: ("dynamics", "rhythmic_energy", "brightness")}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured.
+
+    Attributes
+    ----------
+    works : int or None
+        Of the planted corpus and of ASAP; None is all.
+    folds : dict of str to int
+        Folds by corpus; one of them is searched, the others are what is fitted on.
+    queries : int
+        Of each work.
+    """
+
+    works: int | None
+    folds: dict[str, int]
+    queries: int
+
+
+FULL = Scale(works=None, folds={PLANTED: 3, ASAP: 4}, queries=20)
+QUICK = Scale(works=6, folds={PLANTED: 2, ASAP: 2}, queries=2)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Works that are searched, and what was fitted without them.
+
+    Attributes
+    ----------
+    clips : Clips
+        All windows of the works.
+    fitted : Settings
+        The dataset of the other works: features, targets, probes and aspects.
+    values : dict of str to ndarray
+        True values [n, q] of the windows by aspect.
+    """
+
+    clips: Clips
+    fitted: Settings
+    values: dict[str, Floats]
+
+    def resolved(self, *names: str) -> bool:
+        """Say whether the probes found these aspects well enough to search by."""
+        return all(self.aspects[name]["resolved"] for name in names)
+
+    @property
+    def aspects(self) -> dict[str, Any]:
+        """The aspect map of the other works."""
+        aspects: dict[str, Any] = read_json(self.fitted.layout.aspects)["aspects"]
+        return aspects
+
+    def plain(self, aspect: str) -> Search:
+        """Return the plain cosine in the layer that knows an aspect best."""
+        return cosine(self.clips.features[:, self.aspects[aspect]["layer"] or 0])
+
+
+def prepare(settings: Settings, shared: Path, scale: Scale) -> None:
+    """Make a corpus and all that is fitted on it, as far as it is not there."""
+    if settings.dataset == DEMO:
+        if not settings.layout.demo_truth.exists():
+            jobs.make_demo(settings)
+        jobs.write_table(settings)
+    elif settings.dataset == ASAP:
+        render_pieces(asap_pieces(shared / "asap", works=scale.works), settings)
+    else:
+        render_pieces(planted_pieces(scale.works), settings)
+    extract_and_measure(settings)
+    if settings.dataset != PLANTED:
+        probe_all(settings)
+    for part in parts(settings, scale):
+        extract_and_measure(part)
+        probe_all(part)
+
+
+def parts(settings: Settings, scale: Scale) -> list[Settings]:
+    """Return the datasets that lack one fold of works each."""
+    n_folds = scale.folds.get(settings.dataset, 0)
+    folds = folds_of(Plan.read(settings).recordings, n_folds) if n_folds else {}
+    return [without(settings, fold, folds) for fold in range(n_folds)]
+
+
+def held_out(settings: Settings, scale: Scale) -> Iterator[Held]:
+    """Give what is searched at a time: a fold of works; of planted ones, each alone.
+
+    The dose of a planted recording says how it differs from others of its work, not of another.
+    """
+    clips = load_clips(settings)
+    values = true_values(settings, clips)
+    for part in parts(settings, scale):
+        known = {recording.work_id for recording in Plan.read(part).recordings}
+        left = [work for work in dict.fromkeys(clips.works) if work not in known]
+        for works in [[work] for work in left] if settings.dataset == PLANTED else [left]:
+            rows = [row for row, work in enumerate(clips.works) if work in works]
+            yield Held(clips.of(rows), part, {name: each[rows] for name, each in values.items()})
+
+
+def true_values(settings: Settings, clips: Clips) -> dict[str, Floats]:
+    """Return what is true of all windows, in standard deviations, by aspect [n, q]."""
+    if settings.dataset == PLANTED:
+        doses = [planted_doses(recording) for recording in clips.recordings]
+        found = {name: np.array([[dose[name]] for dose in doses], float) for name in DOSES}
+        return {name: (each - each.mean()) / each.std() for name, each in found.items()}
+    wanted = {name for pair in PAIRS[settings.dataset] for name in pair}
+    return {
+        name: measured(
+            settings, clips.names, set(settings.targets) & set(ASPECT_REGISTRY[name].targets)
+        )
+        for name in sorted(wanted)
+    }
+
+
+def one_value(name: str, values: Floats) -> Floats:
+    """Return how much of an aspect windows have [n]: the mean of what is measured of it."""
+    assert not any(TARGETS[target].length for target in ASPECT_REGISTRY[name].targets), name
+    return np.asarray(np.nanmean(values, axis=1))
+
+
+def measure_passages(settings: Settings, scale: Scale) -> Facts:
+    """Judge who finds the same passage by another player, and how hubby the index is."""
+    clips = load_clips(settings)
+    spans = spans_of(clips, settings.window_s)
+    queries = choose_queries(clips.works, scale.queries)
+    judge = partial(judge_passages, clips=clips, spans=spans, queries=queries)
+    layers = {
+        str(layer): cosine(clips.features[:, layer]) for layer in range(clips.features.shape[1])
+    }
+    by_layer = judge(layers)
+    best = max(layers, key=lambda layer: by_layer[layer]["mrr"].value)
+    searches = {
+        PLAIN: layers[best],
+        CENTRED: cosine(all_layers_centred(clips.features)),
+    }
+    n = len(clips.recordings)
+    hubs = {name: judge_hubness(search, clips) for name, search in searches.items()}
+    return {
+        "recordings": len(set(clips.names)),
+        "works": len(set(clips.works)),
+        "windows": n,
+        "queries": len(queries),
+        "best_layer": int(best),
+        "corpus": jsonable(judge(searches)),
+        "work": jsonable(judge(searches, of_work=True)),
+        "hubness": jsonable({CHANCE: hubness_by_chance(n, K), **hubs}),
+    }
+
+
+def measure_distances(held: list[Held], dataset: str, scale: Scale) -> list[Facts]:
+    """Judge, for each pair of aspects, who orders by the one and not by the other."""
+    return [
+        {"x": x, "y": y, **_compare(partial(_distances, x=x, y=y, scale=scale), held, x)}
+        for x, y in PAIRS[dataset]
+    ]
+
+
+def _distances(held: Held, *, x: str, y: str, scale: Scale) -> dict[str, list[Ordered]]:
+    queries = choose_queries(held.clips.works, scale.queries)
+    searches = {PLAIN: held.plain(x)}
+    return {
+        name: judge_distances(search, held.clips, held.values[x], held.values[y], queries)
+        for name, search in searches.items()
+    }
+
+
+def measure_more(held: list[Held], dataset: str, scale: Scale) -> list[Facts]:
+    """Judge, for each aspect, whose hits have more of it, and how far the others drift."""
+    return [
+        {"x": x, **_compare(partial(_more, x=x, dataset=dataset, scale=scale), held, x)}
+        for x in MORE[dataset]
+    ]
+
+
+def _more(held: Held, *, x: str, dataset: str, scale: Scale) -> dict[str, list[Grown]]:
+    queries = choose_queries(held.clips.works, scale.queries)
+    every = {
+        name: values[:, 0] if dataset == PLANTED else one_value(name, values)
+        for name, values in held.values.items()
+        if name in MORE[dataset]
+    }
+    rest = np.array([values for name, values in every.items() if name != x])
+    searches: dict[str, Search | None] = {CHANCE: None, PLAIN: held.plain(x)}
+    return {
+        name: judge_more(search, held.clips, every[x], rest, queries)
+        for name, search in searches.items()
+    }
+
+
+def _compare(judge: Any, held: list[Held], x: str) -> Facts:
+    """Judge all that is searched, and sum up by search; with the R2 of X where it was fitted."""
+    found: dict[str, list[Any]] = {}
+    for one in held:
+        for name, results in judge(one).items():
+            found.setdefault(name, []).extend(results)
+    resolved = [one for one in held if one.resolved(x)]
+    return {
+        "r2": float(np.mean([one.aspects[x]["r2"] or 0.0 for one in held])),
+        "resolved": len(resolved) / len(held),
+        "systems": jsonable({name: summed_up(results) for name, results in found.items()}),
+    }
+
+
+def jsonable(figures: Any) -> Any:
+    """Return named tuples as dicts, and what is undefined as None."""
+    if isinstance(figures, dict):
+        return {name: jsonable(each) for name, each in figures.items()}
+    if isinstance(figures, tuple) and hasattr(figures, "_asdict"):
+        return jsonable(figures._asdict())
+    return None if figures != figures else figures
+
+
+def measure(args: argparse.Namespace, scale: Scale) -> Facts:
+    """Prepare and judge all corpora that there are."""
+    facts: Facts = {}
+    for dataset in corpora(args.data):
+        settings = settings_of(dataset, args.work)
+        began = time.monotonic()
+        # In a process of its own: torch and FAISS never meet in one.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            pool.submit(prepare, settings, args.data, scale).result()
+        prepared = time.monotonic()
+        found: Facts = {}
+        if dataset != PLANTED:
+            found["passages"] = measure_passages(settings, scale)
+        if dataset in PAIRS:
+            held = list(held_out(settings, scale))
+            found["distances"] = measure_distances(held, dataset, scale)
+            found["more"] = measure_more(held, dataset, scale)
+        seconds = {"prepare": prepared - began, "judge": time.monotonic() - prepared}
+        facts[dataset] = found | {"seconds": seconds}
+    return facts
+
+
+def corpora(shared: Path) -> list[str]:
+    """Return the corpora that can be made."""
+    if (shared / "asap").is_dir():
+        return [DEMO, ASAP, PLANTED]
+    print(f"{shared} has no asap: its rows are left out; give --data FOLDER", file=sys.stderr)
+    return [DEMO, PLANTED]
+
+
+def main() -> int:
+    args = _arguments()
+    scale = QUICK if args.quick else FULL
+    facts = {"machine": machine(), "scale": asdict(scale), "corpora": measure(args, scale)}
+    text = report(facts)
+    print(f"\n{text}")
+    if args.json:
+        write_json(args.json, facts)
+    if args.write:
+        write_section(args.write, text, marker="search-quality")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search_quality")
+    parser.add_argument("--quick", action="store_true", help="little of everything, to try it out")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there too")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="put the tables between its markers"
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("data/benchmarks/search_quality"),
+        metavar="FOLDER",
+        help="for corpora and what is fitted on them, 1.5 GB (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("../shared/data"),
+        metavar="FOLDER",
+        help="with asap (default: %(default)s)",
+    )
+    args = parser.parse_args()
+    if args.write and (args.quick or not (args.data / "asap").is_dir()):
+        parser.error("--write takes a full run with asap: it replaces all tables")
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(main())
