@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, cached_property, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,12 @@ from benchmarks.search_quality_corpora import (
     Clips,
     asap_pieces,
     extract_and_measure,
+    fit_all,
     folds_of,
     load_clips,
     measured,
     planted_doses,
     planted_pieces,
-    probe_all,
     render_pieces,
     settings_of,
     spans_of,
@@ -58,6 +58,7 @@ from benchmarks.search_quality_judges import (
     Ordered,
     Search,
     all_layers_centred,
+    asking,
     choose_queries,
     cosine,
     judge_distances,
@@ -69,15 +70,24 @@ from benchmarks.search_quality_judges import (
 from benchmarks.search_quality_metrics import Floats, hubness_by_chance
 from benchmarks.search_quality_report import report
 from mess_core import jobs
+from mess_core.artifacts.contents import read_projection
+from mess_core.artifacts.index import Index, Row, build_index
 from mess_core.config import Settings
 from mess_core.files import read_json, write_json
 from mess_core.planning import Plan
 from mess_core.probing.aspects import ASPECT_REGISTRY
-from mess_core.targets.registry import TARGETS
+from mess_core.search.query import GENERAL
 
 Facts = dict[str, Any]
 
-PLAIN, CENTRED = "cosine, best layer", "cosine, all layers centred"
+#: What is compared: two baselines, and questions to the index.
+PLAIN, CENTRED = "plain cosine, best layer", "cosine, all layers centred"
+GENERAL_ONLY, IGNORING, LIKE = "general", "general, ignore Y", "like X"
+MORE_OF, MORE_KEEPING = "more X", "more X, like the other aspects"
+QUALIFYING = "all that qualify"
+
+#: How much more is asked for, in standard errors of the probe.
+STRENGTH = 1.0
 
 #: What is compared on each corpus: like in X but not in Y, and more of X. Aspects of one question
 #: share no target.
@@ -134,23 +144,49 @@ class Held:
     fitted: Settings
     values: dict[str, Floats]
 
-    def resolved(self, *names: str) -> bool:
-        """Say whether the probes found these aspects well enough to search by."""
-        return all(self.aspects[name]["resolved"] for name in names)
-
-    @property
+    @cached_property
     def aspects(self) -> dict[str, Any]:
         """The aspect map of the other works."""
         aspects: dict[str, Any] = read_json(self.fitted.layout.aspects)["aspects"]
         return aspects
 
+    @cached_property
+    def index(self) -> Index:
+        """The index of the works, with the projection of the others."""
+        return index_of(self.clips, self.fitted)
+
+    @cached_property
+    def general(self) -> Search:
+        """The search for what is alike in general, asked once for each window."""
+        return cache(asking(self.index, self.clips))
+
+    def resolved(self, *names: str) -> bool:
+        """Say whether the probes found these aspects well enough to search by."""
+        return all(self.aspects[name]["resolved"] for name in names)
+
     def plain(self, aspect: str) -> Search:
         """Return the plain cosine in the layer that knows an aspect best."""
-        return cosine(self.clips.features[:, self.aspects[aspect]["layer"] or 0])
+        return cosine(self.clips.features[:, self.aspects[aspect]["layer"]])
+
+
+def index_of(clips: Clips, fitted: Settings) -> Index:
+    """Return the index of clips with the projection of a dataset."""
+    rows = [
+        Row.of(recording, start_s=start, end_s=start + fitted.window_s)
+        for recording, start in zip(clips.recordings, clips.starts_s, strict=True)
+    ]
+    return build_index(
+        clips.features,
+        rows,
+        kind="clips",
+        projection=read_projection(fitted.layout.projection),
+        aspects=read_json(fitted.layout.aspects),
+        facts={"dataset": fitted.dataset},
+    )
 
 
 def prepare(settings: Settings, shared: Path, scale: Scale) -> None:
-    """Make a corpus and all that is fitted on it, as far as it is not there."""
+    """Make a corpus with its features and targets, as far as they are not there."""
     if settings.dataset == DEMO:
         if not settings.layout.demo_truth.exists():
             jobs.make_demo(settings)
@@ -159,12 +195,15 @@ def prepare(settings: Settings, shared: Path, scale: Scale) -> None:
         render_pieces(asap_pieces(shared / "asap", works=scale.works), settings)
     else:
         render_pieces(planted_pieces(scale.works), settings)
-    extract_and_measure(settings)
-    if settings.dataset != PLANTED:
-        probe_all(settings)
-    for part in parts(settings, scale):
+    for part in [settings, *parts(settings, scale)]:
         extract_and_measure(part)
-        probe_all(part)
+
+
+def fit(settings: Settings, scale: Scale) -> None:
+    """Fit all that is asked: the whole corpus for passages, all but one fold for true values."""
+    whole = [] if settings.dataset == PLANTED else [settings]
+    for part in [*whole, *parts(settings, scale)]:
+        fit_all(part)
 
 
 def parts(settings: Settings, scale: Scale) -> list[Settings]:
@@ -205,9 +244,10 @@ def true_values(settings: Settings, clips: Clips) -> dict[str, Floats]:
 
 
 def one_value(name: str, values: Floats) -> Floats:
-    """Return how much of an aspect windows have [n]: the mean of what is measured of it."""
-    assert not any(TARGETS[target].length for target in ASPECT_REGISTRY[name].targets), name
-    return np.asarray(np.nanmean(values, axis=1))
+    """Return how much of an aspect windows have [n]: the mean of all that is measured of it."""
+    sign = ASPECT_REGISTRY[name].more
+    assert sign, f"{name} has no direction"
+    return np.asarray(sign * values.mean(axis=1))
 
 
 def measure_passages(settings: Settings, scale: Scale) -> Facts:
@@ -221,12 +261,15 @@ def measure_passages(settings: Settings, scale: Scale) -> Facts:
     }
     by_layer = judge(layers)
     best = max(layers, key=lambda layer: by_layer[layer]["mrr"].value)
-    searches = {
+    index = index_of(clips, settings)
+    searches: dict[str, Search] = {
         PLAIN: layers[best],
         CENTRED: cosine(all_layers_centred(clips.features)),
+        GENERAL_ONLY: cache(asking(index, clips)),
     }
     n = len(clips.recordings)
-    hubs = {name: judge_hubness(search, clips) for name, search in searches.items()}
+    near: dict[str, Search] = searches | {GENERAL_ONLY: asking(index, clips, k=K)}
+    hubs = {name: judge_hubness(search, clips) for name, search in near.items()}
     return {
         "recordings": len(set(clips.names)),
         "works": len(set(clips.works)),
@@ -249,7 +292,12 @@ def measure_distances(held: list[Held], dataset: str, scale: Scale) -> list[Fact
 
 def _distances(held: Held, *, x: str, y: str, scale: Scale) -> dict[str, list[Ordered]]:
     queries = choose_queries(held.clips.works, scale.queries)
-    searches = {PLAIN: held.plain(x)}
+    ask = partial(asking, held.index, held.clips)
+    searches = {PLAIN: held.plain(x), GENERAL_ONLY: held.general}
+    if held.resolved(y):
+        searches[IGNORING] = ask(ignore=(y,))
+    if held.resolved(x):
+        searches[LIKE] = ask(like={x: 1.0})
     return {
         name: judge_distances(search, held.clips, held.values[x], held.values[y], queries)
         for name, search in searches.items()
@@ -272,11 +320,17 @@ def _more(held: Held, *, x: str, dataset: str, scale: Scale) -> dict[str, list[G
         if name in MORE[dataset]
     }
     rest = np.array([values for name, values in every.items() if name != x])
-    searches: dict[str, Search | None] = {CHANCE: None, PLAIN: held.plain(x)}
-    return {
-        name: judge_more(search, held.clips, every[x], rest, queries)
-        for name, search in searches.items()
-    }
+    judge = partial(judge_more, clips=held.clips, value=every[x], rest=rest, queries=queries)
+    found = {PLAIN: judge(held.plain(x))}
+    if held.resolved(x):
+        ask = partial(asking, held.index, held.clips, more={x: STRENGTH})
+        keep = {name: 1.0 for name in (GENERAL, *held.index.projection.aspects) if name != x}
+        found |= {
+            MORE_OF: judge(ask(k=K)),
+            MORE_KEEPING: judge(ask(k=K, like=keep)),
+            QUALIFYING: judge(ask(), k=len(held.clips.starts_s)),
+        }
+    return found
 
 
 def _compare(judge: Any, held: list[Held], x: str) -> Facts:
@@ -311,6 +365,7 @@ def measure(args: argparse.Namespace, scale: Scale) -> Facts:
         # In a process of its own: torch and FAISS never meet in one.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             pool.submit(prepare, settings, args.data, scale).result()
+        fit(settings, scale)
         prepared = time.monotonic()
         found: Facts = {}
         if dataset != PLANTED:

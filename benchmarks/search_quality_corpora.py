@@ -314,12 +314,12 @@ def extract_and_measure(settings: Settings) -> None:
         jobs.gather_targets(settings)
 
 
-def probe_all(settings: Settings) -> None:
-    """Probe a corpus and resolve the aspects, if what is there is not of the same features."""
+def fit_all(settings: Settings) -> None:
+    """Probe a corpus, resolve aspects and fit the projection, where this was not done before."""
     plan, layout = Plan.read(settings), settings.layout
     done = fingerprint(
         {
-            "stages": [stages.PROBING, stages.ASPECTS],
+            "stages": [stages.DECOMPOSITION, stages.PROBING, stages.ASPECTS, stages.PROJECTION],
             "features": plan.features_digest,
             "targets": [plan.target_digest(name) for name in settings.targets],
             "min_r2": settings.min_r2,
@@ -333,6 +333,7 @@ def probe_all(settings: Settings) -> None:
     for target in settings.targets:
         jobs.probe_target(settings, target)
     jobs.map_aspects(settings)
+    jobs.fit_projection(settings)
     write_json(receipt, {"done": done})
 
 

@@ -27,6 +27,9 @@ from benchmarks.search_quality_metrics import (
     partial_correlation,
     share_larger,
 )
+from mess_core.artifacts.index import Index
+from mess_core.search.query import Query, clip_id
+from mess_core.search.searching import search
 
 Search = Callable[[int], Floats]
 Figures = dict[str, Mean]
@@ -47,14 +50,17 @@ class Ordered(NamedTuple):
 
 
 class Grown(NamedTuple):
-    """Of one query's hits the share with more X, the drift of the rest; 1 where nothing was found.
+    """Of one query's hits the share with more X, and the drift of the rest.
 
-    Without hits the first two are NaN.
+    Beside them what all candidates have, which is the level of chance for this query; all four are
+    NaN where nothing was found, and ``unanswered`` is 1.
     """
 
     work: str
     share: float
+    share_by_chance: float
     drift: float
+    drift_by_chance: float
     unanswered: float
 
 
@@ -62,6 +68,33 @@ def cosine(vectors: npt.NDArray[np.floating[Any]]) -> Search:
     """Return the search by the plain cosine of vectors [n, D], as they are."""
     unit: npt.NDArray[np.floating[Any]] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return lambda row: np.asarray(unit @ unit[row], np.float64)
+
+
+def asking(index: Index, clips: Clips, *, k: int | None = None, **respects: Any) -> Search:
+    """Return the search that asks an index of clips, as a service does.
+
+    Parameters
+    ----------
+    index : Index
+        Whose rows are the clips, in any order.
+    clips : Clips
+        All windows.
+    k : int, optional
+        How many hits; all by default.
+    **respects
+        Of a `Query`: ``like``, ``ignore``, ``unlike``, ``more`` or ``less``.
+    """
+    ids = [clip_id(name, start) for name, start in zip(clips.names, clips.starts_s, strict=True)]
+    rows = {clip: row for row, clip in enumerate(ids)}
+
+    def scores(row: int) -> Floats:
+        query = Query(clip=ids[row], exclude="recording", k=k or len(ids), **respects)
+        found = np.full(len(ids), np.nan)
+        for hit in search(index, query).hits:
+            found[rows[hit.clip]] = hit.score
+        return found
+
+    return scores
 
 
 def all_layers_centred(features: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
@@ -134,8 +167,8 @@ def judge_passages(
             continue
         works.append(clips.works[row])
         results[CHANCE].append(found_by_chance(int(candidates.sum()), int(right.sum())))
-        for name, search in searches.items():
-            results[name].append(found([first_right(search(row), right, candidates)]))
+        for name, ask in searches.items():
+            results[name].append(found([first_right(ask(row), right, candidates)]))
     return {name: _means(works, each, Found._fields) for name, each in results.items()}
 
 
@@ -146,13 +179,13 @@ def _means(works: Sequence[str], results: Sequence[Any], fields: Iterable[str]) 
 
 
 def judge_distances(
-    search: Search, clips: Clips, wanted: Floats, ignored: Floats, queries: Iterable[int]
+    ask: Search, clips: Clips, wanted: Floats, ignored: Floats, queries: Iterable[int]
 ) -> list[Ordered]:
     """Judge whether a search orders by one aspect and not by another.
 
     Parameters
     ----------
-    search : Search
+    ask : Search
         Whose scores fall with the distance.
     clips : Clips
         All n windows.
@@ -164,7 +197,7 @@ def judge_distances(
     results = []
     for row in queries:
         candidates = others(clips, row)
-        apart = -search(row)[candidates]
+        apart = -ask(row)[candidates]
         x, y = (distances(values, row)[candidates] for values in (wanted, ignored))
         pair = partial_correlation(apart, x, [y]), partial_correlation(apart, y, [x])
         results.append(Ordered(clips.works[row], *pair))
@@ -183,14 +216,14 @@ def summed_up(results: Sequence[Ordered] | Sequence[Grown]) -> Figures:
 
 
 def judge_more(
-    search: Search | None, clips: Clips, value: Floats, rest: Floats, queries: Iterable[int]
+    ask: Search, clips: Clips, value: Floats, rest: Floats, queries: Iterable[int], *, k: int = K
 ) -> list[Grown]:
     """Judge whether hits have more of an aspect than the query, and how far the rest is apart.
 
     Parameters
     ----------
-    search : Search or None
-        None takes all candidates for hits: the level of chance.
+    ask : Search
+        Of which the first hits are judged.
     clips : Clips
         All n windows.
     value : ndarray of float64 [shape=(n,)]
@@ -199,19 +232,34 @@ def judge_more(
         True values of the others.
     queries : iterable of int
         Rows; those that no candidate exceeds are left out.
+    k : int
+        How many hits.
     """
     results = []
     for row in queries:
         candidates = others(clips, row)
-        if not (value[candidates] > value[row]).any():
-            continue
-        hits = best_hits(search(row), candidates) if search else np.flatnonzero(candidates)
-        figures = share_larger(value, row, hits), drift(rest, row, hits)
-        results.append(Grown(clips.works[row], *figures, float(not len(hits))))
+        if (value[candidates] > value[row]).any():
+            hits = best_hits(ask(row), candidates, k)
+            results.append(_grown(clips.works[row], row, value, rest, hits, candidates))
     return results
 
 
-def judge_hubness(search: Search, clips: Clips, k: int = K) -> Hubness:
+def _grown(
+    work: str, row: int, value: Floats, rest: Floats, hits: Ints, candidates: Bools
+) -> Grown:
+    # Who answers only what is easy must be compared with chance on just that.
+    every = np.flatnonzero(candidates) if len(hits) else hits
+    return Grown(
+        work=work,
+        share=share_larger(value, row, hits),
+        share_by_chance=share_larger(value, row, every),
+        drift=drift(rest, row, hits),
+        drift_by_chance=drift(rest, row, every),
+        unanswered=float(not len(hits)),
+    )
+
+
+def judge_hubness(ask: Search, clips: Clips, k: int = K) -> Hubness:
     """Count how often each window is among the k nearest of others, every window asked for."""
     every = range(len(clips.recordings))
-    return hubness([best_hits(search(row), others(clips, row), k) for row in every], len(every))
+    return hubness([best_hits(ask(row), others(clips, row), k) for row in every], len(every))

@@ -62,10 +62,11 @@ def _distances_text(corpora: Facts) -> list[str]:
         "found to all candidates with the true distances in X, given those in Y, and the leak: "
         "with those in Y, given those in X. Chance is 0. R² is how well the aspect is predicted "
         "within works where it was fitted (cross-validated), which is on other works than those "
-        "that are searched.",
+        "that are searched. An aspect that no layer predicts with an R² of 0.1 cannot be asked for "
+        "or ignored, and has no row. Asked by X alone, there is nothing of Y to ignore.",
         "",
         *table(
-            ["corpus", "X", "R² of X", "Y", "search", "X given Y", "leak: Y given X"],
+            ["corpus", "X", "R² of X", "Y", "search", "X given Y", "leak: Y given X", "works"],
             list(_distance_rows(corpora)),
         ),
     ]
@@ -76,6 +77,7 @@ def _distance_rows(corpora: Facts) -> Lines:
         for row in found["distances"]:
             for system, figures in row["systems"].items():
                 cells = [mean(figures[field]) for field in ("wanted", "leak")]
+                cells.append(str(figures["wanted"]["groups"]))
                 yield [corpus, row["x"], two(row["r2"]), row["y"], system, *cells]
 
 
@@ -83,11 +85,16 @@ def _more_text(corpora: Facts) -> list[str]:
     return [
         "**More of X.** Share of the first 10 hits that truly have more of X than the query, and "
         "how far the other aspects of this table lie from the query's, in standard deviations "
-        "(mean absolute difference). Chance is all candidates. Queries that no candidate exceeds "
-        "are left out.",
+        "(mean absolute difference). Chance is all candidates of the same queries: those that got "
+        "an answer. `more X` asks for one standard error of the probe; `all that qualify` are the "
+        "windows whose predicted X is that much higher, in any order. Queries that no candidate "
+        "truly exceeds are left out.",
         "",
         *table(
-            ["corpus", "X", "R² of X", "search", "share with more", "drift", "no answer"],
+            [
+                *("corpus", "X", "R² of X", "search", "with more", "chance", "drift", "chance"),
+                *("no answer", "works"),
+            ],
             list(_more_rows(corpora)),
         ),
     ]
@@ -97,9 +104,12 @@ def _more_rows(corpora: Facts) -> Lines:
     for corpus, found in corpora.items():
         for row in found["more"]:
             for system, figures in row["systems"].items():
-                cells = [mean(figures["share"]), mean(figures["drift"])]
-                cells.append(two(figures["unanswered"]["value"]))
-                yield [corpus, row["x"], two(row["r2"]), system, *cells]
+                yield [
+                    *(corpus, row["x"], two(row["r2"]), system),
+                    *(mean(figures["share"]), two(figures["share_by_chance"]["value"])),
+                    *(mean(figures["drift"]), two(figures["drift_by_chance"]["value"])),
+                    *(two(figures["unanswered"]["value"]), str(figures["unanswered"]["groups"])),
+                ]
 
 
 def _hubness_text(corpora: Facts) -> list[str]:

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from benchmarks import search_quality
 from benchmarks.search_quality_corpora import (
     DOSES,
     PIANISTS,
+    PLANTED,
     Clips,
     Span,
     asap_pieces,
@@ -24,11 +26,13 @@ from benchmarks.search_quality_corpora import (
     planted_interpretation,
     planted_pieces,
     same_passage,
+    settings_of,
     spans_of,
 )
 from benchmarks.search_quality_judges import (
     CHANCE,
     all_layers_centred,
+    asking,
     best_hits,
     choose_queries,
     cosine,
@@ -55,7 +59,9 @@ from benchmarks.search_quality_metrics import (
 )
 from benchmarks.search_quality_report import report
 from mess_core.datasets.demo import SCORES
-from mess_core.recordings import Recording
+from mess_core.probing.aspects import ASPECT_REGISTRY
+from mess_core.recordings import Recording, read_recordings, write_recordings
+from tests.planted import Corpus, clip_rows
 
 pytestmark = pytest.mark.unit
 
@@ -393,25 +399,34 @@ def test_more_is_judged_by_hits_against_all_candidates() -> None:
     clips, _ = planted_clips()
     n = len(clips.recordings)
     value, rest = np.random.default_rng(4).normal(size=(2, n))
-    queries = range(n)
-    chance = summed_up(judge_more(None, clips, value, rest[np.newaxis], queries))
-    assert chance["share"].value == pytest.approx(0.5, abs=0.05)
+    judge = partial(judge_more, clips=clips, value=value, rest=rest[np.newaxis], queries=range(n))
+    blind = summed_up(judge(lambda _: np.zeros(n), k=n))
+    assert blind["share"].value == blind["share_by_chance"].value == pytest.approx(0.5, abs=0.05)
+    assert blind["drift"].value == blind["drift_by_chance"].value == pytest.approx(1.13, abs=0.1)
 
     def wise(row: int) -> Floats:
         return np.where(value > value[row], -np.abs(rest - rest[row]), np.nan)
 
-    grown = judge_more(wise, clips, value, rest[np.newaxis], queries)
+    grown = judge(wise)
     assert len(grown) < n  # the largest of all has nothing above it
     figures = summed_up(grown)
     assert figures["share"].value == 1.0
-    assert figures["drift"].value < chance["drift"].value / 3
+    assert figures["drift"].value < figures["drift_by_chance"].value / 3
     assert figures["unanswered"].value == 0.0
 
-    silent = summed_up(
-        judge_more(lambda _: np.full(n, np.nan), clips, value, rest[np.newaxis], queries)
-    )
-    assert np.isnan(silent["share"].value)
-    assert silent["unanswered"].value == 1.0
+
+def test_chance_is_of_the_queries_that_got_an_answer() -> None:
+    """Who answers only what lies low must not be praised for what all lie above."""
+    clips, _ = planted_clips()
+    n = len(clips.recordings)
+    value = np.arange(n, dtype=float)[np.random.default_rng(8).permutation(n)]
+
+    def timid(row: int) -> Floats:
+        return np.full(n, 0.0 if value[row] < n / 10 else np.nan)
+
+    figures = summed_up(judge_more(timid, clips, value, value[np.newaxis], range(n), k=n))
+    assert figures["share"].value == figures["share_by_chance"].value > 0.9
+    assert figures["unanswered"].value == pytest.approx(0.9, abs=0.02)
 
 
 def test_hubs_are_counted_over_all_windows() -> None:
@@ -420,6 +435,61 @@ def test_hubs_are_counted_over_all_windows() -> None:
     popular = judge_hubness(lambda _: np.arange(n, dtype=float), clips, k=1)
     assert popular.largest == n - PASSAGES
     assert popular.antihubs == pytest.approx(1 - 2 / n)
+
+
+def corpus_and_clips() -> tuple[Corpus, Clips]:
+    """Give features that hold their aspects, as windows of recordings."""
+    rows = clip_rows(20, 10)
+    corpus = Corpus(len(rows))
+    recordings = tuple(recording(name=row.recording_id, work=row.work_id) for row in rows)
+    return corpus, Clips(recordings, tuple(row.start_s for row in rows), corpus.features)
+
+
+def test_an_index_is_asked_as_a_service_asks_it() -> None:
+    corpus, clips = corpus_and_clips()
+    index = corpus.index(clip_rows(20, 10))
+    scores = asking(index, clips, like={"tempo": 1.0})(37)
+    assert np.isnan(scores[~others(clips, 37)]).all()
+    candidates = others(clips, 37)
+    expected = -np.abs(corpus.values["tempo"] - corpus.values["tempo"][37])[:, 0]
+    assert spearmanr(scores[candidates], expected[candidates]).statistic > 0.8
+    assert np.isfinite(asking(index, clips, k=7)(37)).sum() == 7
+
+    queries = range(0, 200, 9)
+    tempo, dynamics = corpus.values["tempo"], corpus.values["dynamics"]
+    found = summed_up(
+        judge_distances(asking(index, clips, like={"tempo": 1.0}), clips, tempo, dynamics, queries)
+    )
+    assert found["wanted"].value > 0.8
+    assert abs(found["leak"].value) < 0.1
+    more = asking(index, clips, k=10, more={"tempo": 1.0})
+    rest = corpus.values["dynamics"].T
+    grown = summed_up(judge_more(more, clips, tempo[:, 0], rest, queries))
+    assert grown["share"].value > 0.95
+    assert grown["share_by_chance"].value < 0.8
+
+
+def test_what_is_fitted_has_none_of_the_works_that_are_searched(tmp_path: Path) -> None:
+    settings = settings_of("planted", tmp_path)
+    rows = [recording(name=f"r{i}", work=f"w{i % 6}") for i in range(18)]
+    write_recordings(settings.layout.table, rows)
+    folds = {PLANTED: 3}
+    parts = search_quality.parts(settings, replace(search_quality.FULL, folds=folds))
+    left = [
+        {f"w{i}" for i in range(6)} - {r.work_id for r in read_recordings(part.layout.table)}
+        for part in parts
+    ]
+    assert [len(works) for works in left] == [2, 2, 2]
+    assert set.union(*left) == {f"w{i}" for i in range(6)}
+    assert len({part.layout.probing for part in (settings, *parts)}) == 4
+
+
+def test_aspects_of_one_question_share_no_target() -> None:
+    for pairs in search_quality.PAIRS.values():
+        for x, y in pairs:
+            assert not set(ASPECT_REGISTRY[x].targets) & set(ASPECT_REGISTRY[y].targets)
+    for names in search_quality.MORE.values():
+        assert all(ASPECT_REGISTRY[name].more for name in names)
 
 
 def test_queries_are_spread_over_works() -> None:
@@ -455,11 +525,11 @@ def facts() -> dict[str, object]:
     sizes = {"recordings": 6, "works": 3, "windows": 60, "queries": 30, "best_layer": 2}
     passages = {**sizes, "corpus": found, "work": found, "hubness": hubs}
     nothing = {"value": None, "low": None, "high": None, "groups": 0}
-    more = figures("share", "drift", "unanswered") | {"share": nothing}
+    more = figures("share_by_chance", "drift", "drift_by_chance", "unanswered")
     row = {"x": "legato", "r2": 0.31, "resolved": 1.0}
     planted = {
         "distances": [row | {"y": "tempo", "systems": {"plain": figures("wanted", "leak")}}],
-        "more": [row | {"systems": {CHANCE: more}}],
+        "more": [row | {"systems": {"more X": more | {"share": nothing}}}],
     }
     return {
         "scale": {"queries": 20},
@@ -470,8 +540,9 @@ def facts() -> dict[str, object]:
 def test_the_report_has_every_row() -> None:
     text = report(facts())
     assert "| demo | same work | plain | 0.25 (0.12 to 0.50) |" in text
-    assert "| planted | legato | 0.31 | tempo | plain | 0.25 (0.12 to 0.50) |" in text
-    assert "| planted | legato | 0.31 | chance | - | 0.25 (0.12 to 0.50) | 0.25 |" in text
+    mean = "0.25 (0.12 to 0.50)"
+    assert f"| planted | legato | 0.31 | tempo | plain | {mean} | {mean} | 3 |" in text
+    assert f"| planted | legato | 0.31 | more X | - | 0.25 | {mean} | 0.25 | 0.25 | 3 |" in text
     assert "| demo | chance | 0.30 | 0.00 |  |" in text
     assert "| demo | plain | 1.50 | 0.10 | 55 |" in text
     assert "untrained" in text
