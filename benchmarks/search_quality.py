@@ -122,7 +122,7 @@ class Scale:
     queries: int
 
 
-FULL = Scale(works=None, folds={PLANTED: 3, ASAP: 4}, queries=20)
+FULL = Scale(works=None, folds={PLANTED: 3, ASAP: 4}, queries=12)
 QUICK = Scale(works=6, folds={PLANTED: 2, ASAP: 2}, queries=2)
 
 
@@ -412,7 +412,7 @@ def _arguments() -> argparse.Namespace:
         type=Path,
         default=Path("data/benchmarks/search_quality"),
         metavar="FOLDER",
-        help="for corpora and what is fitted on them, 1.5 GB (default: %(default)s)",
+        help="for corpora and what is fitted on them, 1.7 GB (default: %(default)s)",
     )
     parser.add_argument(
         "--data",

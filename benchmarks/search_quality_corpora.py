@@ -16,6 +16,7 @@ import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,15 +106,25 @@ class Clips:
     starts_s: tuple[float, ...]
     features: npt.NDArray[np.float32]
 
-    @property
+    @cached_property
     def works(self) -> list[str]:
         """The work of each window."""
         return [recording.work_id for recording in self.recordings]
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The recording's id of each window."""
         return [recording.recording_id for recording in self.recordings]
+
+    @cached_property
+    def work_numbers(self) -> npt.NDArray[np.int64]:
+        """A number for the work of each window."""
+        return np.asarray(np.unique(self.works, return_inverse=True)[1], np.int64)
+
+    @cached_property
+    def numbers(self) -> npt.NDArray[np.int64]:
+        """A number for the recording of each window."""
+        return np.asarray(np.unique(self.names, return_inverse=True)[1], np.int64)
 
     def of(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> "Clips":
         """Return some of the windows."""

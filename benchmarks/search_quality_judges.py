@@ -121,9 +121,8 @@ def choose_queries(works: Sequence[str], per_work: int) -> list[int]:
 
 def others(clips: Clips, row: int, *, of_work: bool = False) -> Bools:
     """Say which windows are in other recordings than a row's (of the same work, if wanted)."""
-    names, works = np.array(clips.names), np.array(clips.works)
-    apart = names != names[row]
-    return np.asarray(apart & (works == works[row]) if of_work else apart)
+    apart = clips.numbers != clips.numbers[row]
+    return np.asarray(apart & (clips.work_numbers == clips.work_numbers[row]) if of_work else apart)
 
 
 def best_hits(scores: Floats, candidates: Bools, k: int = K) -> Ints:
