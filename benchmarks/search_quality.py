@@ -113,17 +113,17 @@ class Scale:
         Of the planted corpus and of ASAP; None is all.
     folds : dict of str to int
         Folds by corpus; one of them is searched, the others are what is fitted on.
-    queries : int
-        Of each work.
+    queries : dict of str to int
+        Queries of each work by corpus.
     """
 
     works: int | None
     folds: dict[str, int]
-    queries: int
+    queries: dict[str, int]
 
 
-FULL = Scale(works=None, folds={PLANTED: 3, ASAP: 4}, queries=12)
-QUICK = Scale(works=6, folds={PLANTED: 2, ASAP: 2}, queries=2)
+FULL = Scale(works=None, folds={PLANTED: 3, ASAP: 4}, queries={DEMO: 40, ASAP: 12, PLANTED: 40})
+QUICK = Scale(works=6, folds={PLANTED: 2, ASAP: 2}, queries=dict.fromkeys((DEMO, ASAP, PLANTED), 2))
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def measure_passages(settings: Settings, scale: Scale) -> Facts:
     """Judge who finds the same passage by another player, and how hubby the index is."""
     clips = load_clips(settings)
     spans = spans_of(clips, settings.window_s)
-    queries = choose_queries(clips.works, scale.queries)
+    queries = choose_queries(clips.works, scale.queries[settings.dataset])
     judge = partial(judge_passages, clips=clips, spans=spans, queries=queries)
     layers = {
         str(layer): cosine(clips.features[:, layer]) for layer in range(clips.features.shape[1])
@@ -284,14 +284,15 @@ def measure_passages(settings: Settings, scale: Scale) -> Facts:
 
 def measure_distances(held: list[Held], dataset: str, scale: Scale) -> list[Facts]:
     """Judge, for each pair of aspects, who orders by the one and not by the other."""
+    queries = scale.queries[dataset]
     return [
-        {"x": x, "y": y, **_compare(partial(_distances, x=x, y=y, scale=scale), held, x)}
+        {"x": x, "y": y, **_compare(partial(_distances, x=x, y=y, queries=queries), held, x)}
         for x, y in PAIRS[dataset]
     ]
 
 
-def _distances(held: Held, *, x: str, y: str, scale: Scale) -> dict[str, list[Ordered]]:
-    queries = choose_queries(held.clips.works, scale.queries)
+def _distances(held: Held, *, x: str, y: str, queries: int) -> dict[str, list[Ordered]]:
+    chosen = choose_queries(held.clips.works, queries)
     ask = partial(asking, held.index, held.clips)
     searches = {PLAIN: held.plain(x), GENERAL_ONLY: held.general}
     if held.resolved(y):
@@ -299,7 +300,7 @@ def _distances(held: Held, *, x: str, y: str, scale: Scale) -> dict[str, list[Or
     if held.resolved(x):
         searches[LIKE] = ask(like={x: 1.0})
     return {
-        name: judge_distances(search, held.clips, held.values[x], held.values[y], queries)
+        name: judge_distances(search, held.clips, held.values[x], held.values[y], chosen)
         for name, search in searches.items()
     }
 
@@ -313,7 +314,7 @@ def measure_more(held: list[Held], dataset: str, scale: Scale) -> list[Facts]:
 
 
 def _more(held: Held, *, x: str, dataset: str, scale: Scale) -> dict[str, list[Grown]]:
-    queries = choose_queries(held.clips.works, scale.queries)
+    queries = choose_queries(held.clips.works, scale.queries[dataset])
     every = {
         name: values[:, 0] if dataset == PLANTED else one_value(name, values)
         for name, values in held.values.items()

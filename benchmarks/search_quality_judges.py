@@ -110,12 +110,15 @@ def all_layers_centred(features: npt.NDArray[np.floating[Any]]) -> npt.NDArray[n
 
 
 def choose_queries(works: Sequence[str], per_work: int) -> list[int]:
-    """Return rows spread evenly over each work's rows, at most so many of each work."""
-    chosen = []
+    """Return rows drawn from each work's (seeded), at most so many of each work.
+
+    Evenly spaced rows would favour some doses of a planted work, which lie evenly too.
+    """
+    rng, chosen = np.random.default_rng(0), list[int]()
     for work in dict.fromkeys(works):
         rows = [row for row, other in enumerate(works) if other == work]
-        steps = np.linspace(0, len(rows) - 1, min(per_work, len(rows)))
-        chosen += [rows[round(step)] for step in steps.tolist()]
+        drawn = rng.choice(rows, min(per_work, len(rows)), replace=False)
+        chosen += sorted(drawn.tolist())
     return chosen
 
 

@@ -18,7 +18,7 @@ def report(facts: Facts) -> str:
     judged = {name: found for name, found in corpora.items() if "more" in found}
     return "\n".join(
         [
-            *_passages_text(with_passages, facts["scale"]["queries"]),
+            *_passages_text(with_passages),
             *_distances_text(judged),
             *_more_text(judged),
             *_hubness_text(with_passages),
@@ -26,16 +26,16 @@ def report(facts: Facts) -> str:
     )
 
 
-def _passages_text(corpora: Facts, queries: int) -> list[str]:
+def _passages_text(corpora: Facts) -> list[str]:
     layers = ", ".join(f"{found['best_layer']} on {name}" for name, found in corpora.items())
     sizes = "; ".join(
         f"{name}: {found['windows']} windows of {found['recordings']} recordings of "
-        f"{found['works']} works"
+        f"{found['works']} works, {found['queries']} queries"
         for name, found in corpora.items()
     )
     return [
-        f"**The same passage by another player.** {sizes}. Up to {queries} queries of each work, "
-        "5 s each, against all other recordings, or against those of the same work. Right is what "
+        f"**The same passage by another player.** {sizes} of 5 s "
+        "each, against all other recordings, or against those of the same work. Right is what "
         "shares at least half of its beats with the query. Share of queries with a right answer "
         "first, among the first 10, and mean of 1 / its rank; mean of works with its 95 % "
         "bootstrap interval over works. The best layer is the best on these very queries "

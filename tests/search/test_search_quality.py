@@ -1,6 +1,9 @@
 """The figures of `benchmarks.search_quality` by hand and on planted cases, and its corpora."""
 
 import io
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from itertools import permutations
@@ -492,9 +495,13 @@ def test_aspects_of_one_question_share_no_target() -> None:
         assert all(ASPECT_REGISTRY[name].more for name in names)
 
 
-def test_queries_are_spread_over_works() -> None:
-    works = ["a"] * 10 + ["b"] * 2
-    assert choose_queries(works, 3) == [0, 4, 9, 10, 11]
+def test_queries_are_drawn_from_every_work() -> None:
+    works = ["a"] * 100 + ["b"] * 2
+    chosen = choose_queries(works, 30)
+    assert len(set(chosen)) == 32
+    assert chosen == sorted(chosen) == choose_queries(works, 30)
+    # No period of the rows is favoured.
+    assert {row % 5 for row in chosen[:30]} == set(range(5))
 
 
 def test_centring_shows_what_a_common_direction_hides() -> None:
@@ -532,7 +539,6 @@ def facts() -> dict[str, object]:
         "more": [row | {"systems": {"more X": more | {"share": nothing}}}],
     }
     return {
-        "scale": {"queries": 20},
         "corpora": {"demo": {"passages": passages}, "planted": planted},
     }
 
@@ -570,3 +576,17 @@ def test_tables_are_written_by_a_full_run_only(
 def test_undefined_figures_are_null_in_json() -> None:
     found = search_quality.jsonable({"a": Mean(np.nan, 0.0, 1.0, 2)})
     assert found == {"a": {"value": None, "low": 0.0, "high": 1.0, "groups": 2}}
+
+
+@pytest.mark.exhaustive
+def test_the_command_makes_and_judges_all_that_it_can(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.search_quality", "--quick", "--data", "nowhere"]
+    command += ["--work", str(tmp_path), "--json", str(tmp_path / "facts.json")]
+    for _ in range(2):  # the second time with what the first has left
+        subprocess.run(command, check=True)
+    corpora = json.loads((tmp_path / "facts.json").read_text())["corpora"]
+    assert list(corpora) == ["demo", "planted"]
+    for scope in ("corpus", "work"):
+        found = corpora["demo"]["passages"][scope]
+        assert found["general"]["mrr"]["value"] > found[CHANCE]["mrr"]["value"]
+    assert {row["x"] for row in corpora["planted"]["more"]} == set(DOSES)
