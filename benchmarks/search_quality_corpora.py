@@ -326,26 +326,29 @@ def extract_and_measure(settings: Settings) -> None:
 
 
 def fit_all(settings: Settings) -> None:
-    """Probe a corpus, resolve aspects and fit the projection, where this was not done before."""
+    """Probe a corpus and resolve aspects, where this was not done; fit the projection anew."""
     plan, layout = Plan.read(settings), settings.layout
     done = fingerprint(
         {
-            "stages": [stages.DECOMPOSITION, stages.PROBING, stages.ASPECTS, stages.PROJECTION],
+            "stages": [stages.DECOMPOSITION, stages.PROBING, stages.ASPECTS],
             "features": plan.features_digest,
             "targets": [plan.target_digest(name) for name in settings.targets],
             "min_r2": settings.min_r2,
         }
     )
     receipt = layout.probing / "search_quality.json"
-    if receipt.exists() and read_json(receipt)["done"] == done:
-        return
+    if not receipt.exists() or read_json(receipt)["done"] != done:
+        _probe(settings, plan)
+        write_json(receipt, {"done": done})
+    jobs.fit_projection(settings)
+
+
+def _probe(settings: Settings, plan: Plan) -> None:
     for layer in plan.layers(ENCODER):
         jobs.decompose_layer(settings, ENCODER, layer)
     for target in settings.targets:
         jobs.probe_target(settings, target)
     jobs.map_aspects(settings)
-    jobs.fit_projection(settings)
-    write_json(receipt, {"done": done})
 
 
 def without(settings: Settings, fold: int, folds: dict[str, int]) -> Settings:
