@@ -88,9 +88,9 @@ def _more_text(corpora: Facts) -> list[str]:
         "(mean absolute difference). Chance is all candidates of the same queries: those that got "
         "an answer. `more X` asks for one standard error of the probe; `all that qualify` are the "
         "windows whose predicted X is that much higher, in any order. `like the other aspects` "
-        "gives the general block and all other aspects the weight 1; it was one of seven weightings "
-        "tried on these works, so its drift is no independent test. Queries that no candidate truly "
-        "exceeds are left out.",
+        "gives the general block and all other aspects the weight 1; it was one of seven "
+        "weightings tried on these works, so its drift is no independent test. Queries that no "
+        "candidate truly exceeds are left out.",
         "",
         *table(
             [
