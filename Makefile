@@ -8,7 +8,8 @@ READY := $(VENV)/.installed
 # The workflow's jobs and the command line find their tools in the environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install demo test test-all test-unit bench bench-targets bench-probing check format clean
+.PHONY: help install demo test test-all test-unit bench bench-targets bench-probing \
+  bench-search-quality check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +45,9 @@ bench-targets: $(READY)  ## measure how fast targets are and whether they measur
 
 bench-probing: $(READY)  ## measure probing against scikit-learn's loops
 	python -m benchmarks.probing --json data/benchmarks/probing.json
+
+bench-search-quality: $(READY)  ## measure how good answers are where the right ones are known
+	python -m benchmarks.search_quality --write docs/search.md --json data/benchmarks/search_quality.json
 
 check: $(READY)  ## lint, formats and types
 	ruff check

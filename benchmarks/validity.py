@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.extraction import machine
+from benchmarks.markdown import write_section
 from benchmarks.validity_analysis import SCALES, TEMPO, TIMING, agree, respond_to, within
 from benchmarks.validity_jobs import (
     HEARD_S,
@@ -49,7 +50,6 @@ from benchmarks.validity_report import (
     dose_text,
     draw,
     percepiano_text,
-    write_section,
 )
 from mess_core.files import write_json
 
@@ -202,7 +202,7 @@ def main() -> int:
         copy = args.write.with_name(args.picture.name)
         copy_small(args.picture, copy)
         link = f"![Response of targets to parameters and to listeners]({copy.name})\n"
-        write_section(args.write, "\n".join([*texts, link]))
+        write_section(args.write, "\n".join([*texts, link]), marker="validity")
     return 0
 
 

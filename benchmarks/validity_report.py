@@ -3,7 +3,7 @@
 The picture's colours are PuOr, of which the ends are told apart with colour blindness.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from benchmarks.markdown import table, two
 from benchmarks.validity_analysis import OWN_PARAMETER, OWN_SCALE, SCALES
-from mess_core.files import atomic_path, write_text
+from mess_core.files import atomic_path
 from mess_core.probing.figures import save_figure
 from mess_core.targets.registry import TARGETS
 
 Facts = Mapping[str, Any]
-
-BEGIN, END = "<!-- validity -->", "<!-- /validity -->"
 
 #: Headers of columns.
 PARAMETERS = {
@@ -62,12 +61,12 @@ def dose_text(facts: Facts) -> str:
         "",
     ]
     header = ["target", "own", "weakest to strongest", "bar", "reached", *PARAMETERS.values()]
-    return "\n".join([*first, *_table(header, map(_dose_row, facts["rows"]))])
+    return "\n".join([*first, *table(header, map(_dose_row, facts["rows"]))])
 
 
 def _dose_row(row: Facts) -> list[str]:
     cells = [
-        f"**{_two(value)}**" if name == row["own"] else _two(value)
+        f"**{two(value)}**" if name == row["own"] else two(value)
         for name, value in row["responses"].items()
     ]
     if not row["own"]:
@@ -102,12 +101,12 @@ def asap_text(facts: Facts) -> str:
         "bar",
         "reached",
     ]
-    return "\n".join([*first, *_table(header, map(_asap_row, facts["rows"]))])
+    return "\n".join([*first, *table(header, map(_asap_row, facts["rows"]))])
 
 
 def _asap_row(row: Facts) -> list[str]:
-    span = " to ".join(map(_two, row["interval"] or (None, None)))
-    found = [_two(row["mean"]), span, _two(row["median"]), str(row["groups"])]
+    span = " to ".join(map(two, row["interval"] or (None, None)))
+    found = [two(row["mean"]), span, two(row["median"]), str(row["groups"])]
     bar, verdict = "", ""
     if row["bar"] is not None:
         bar = f"{row['bar']:g}"
@@ -134,20 +133,15 @@ def percepiano_text(facts: Facts) -> str:
         "",
     ]
     header = ["target", *(short for short, _ in SCALES.values())]
-    listeners = ["*other listeners*", *(_two(c["mean"]) for c in facts["listeners"].values())]
+    listeners = ["*other listeners*", *(two(c["mean"]) for c in facts["listeners"].values())]
     rows = [listeners, *map(_percepiano_row, facts["rows"])]
-    return "\n".join([*first, *_table(header, rows)])
+    return "\n".join([*first, *table(header, rows)])
 
 
 def _percepiano_row(row: Facts) -> list[str]:
     own, _ = OWN_SCALE.get(row["target"], ("", 0))
-    values = {name: _two(cell["mean"]) for name, cell in row["scales"].items()}
+    values = {name: two(cell["mean"]) for name, cell in row["scales"].items()}
     return [f"`{row['target']}`", *(f"**{v}**" if n == own else v for n, v in values.items())]
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return [*(f"| {' | '.join(line)} |" for line in lines), ""]
 
 
 def _value(value: float) -> str:
@@ -155,26 +149,6 @@ def _value(value: float) -> str:
     if abs(value) < 1e-4:
         return "0"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _two(value: float | None) -> str:
-    """Write a correlation with two digits; -0.00 is 0.00."""
-    return "-" if value is None else f"{round(value, 2) + 0.0:.2f}"
-
-
-def write_section(path: Path, text: str) -> None:
-    """Put text between the markers of a Markdown file.
-
-    Raises
-    ------
-    ValueError
-        If the file has not got each marker once.
-    """
-    content = path.read_text(encoding="utf-8")
-    if content.count(BEGIN) != 1 or content.count(END) != 1:
-        raise ValueError(f"{path} needs one line {BEGIN!r} and one line {END!r}")
-    before, rest = content.split(BEGIN)
-    write_text(path, f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}")
 
 
 def copy_small(picture: Path, copy: Path) -> None:
@@ -223,7 +197,7 @@ def _draw_map(ax: Axes, rows: Sequence[Facts], columns: Sequence[str], limit: fl
             ax.text(
                 column,
                 row,
-                _two(value).replace("0.", ".", 1),
+                two(value).replace("0.", ".", 1),
                 size=_SMALL,
                 color="white" if abs(value) > _DARK * limit else "black",
                 ha="center",

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import spearmanr
 
+from benchmarks.markdown import write_section
 from benchmarks.validity import judge_dose, main
 from benchmarks.validity_analysis import (
     OWN_PARAMETER,
@@ -39,7 +40,6 @@ from benchmarks.validity_report import (
     dose_text,
     draw,
     percepiano_text,
-    write_section,
 )
 from mess_core.targets.registry import TARGETS
 
@@ -280,7 +280,7 @@ def test_only_what_lies_between_the_markers_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "targets.md"
     path.write_text("before\n\n<!-- validity -->\nold\n<!-- /validity -->\n\nafter\n")
     for text in ("new\n", "newer\n"):
-        write_section(path, text)
+        write_section(path, text, marker="validity")
         expected = f"before\n\n<!-- validity -->\n\n{text}\n<!-- /validity -->\n\nafter\n"
         assert path.read_text() == expected
 
@@ -289,7 +289,7 @@ def test_a_file_without_markers_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "targets.md"
     path.write_text("<!-- validity -->\n")
     with pytest.raises(ValueError, match="needs one line"):
-        write_section(path, "new")
+        write_section(path, "new", marker="validity")
     assert path.read_text() == "<!-- validity -->\n"
 
 
