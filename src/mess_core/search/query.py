@@ -45,7 +45,8 @@ class Query:
         A stored clip (`clip_id`) in the place of all three.
     like : mapping of str to float
         Aspects, or ``general``, in which hits are to be alike, and how much each counts. Only
-        ratios matter. Nothing given means ``{"general": 1}``.
+        ratios matter. Nothing given means ``{"general": 1}``; with ``more`` or ``less`` it means
+        ``general`` and all other aspects, equally.
     ignore : sequence of str
         Aspects that must not matter: what tells of them is taken out of the general block.
     unlike : mapping of str to float

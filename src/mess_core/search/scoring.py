@@ -14,8 +14,9 @@ The first three terms are the inner product of the stored vector with ``[w_g q_g
   orthogonal projection after which no linear readout of what is left predicts the aspect.
 * *more*, *less*: ``q_a`` is moved along the shortest way that changes the predicted value by the
   asked number of standard errors, and weighs as much as the heaviest of what is liked. The general
-  block ignores the aspect, for it would pull back. Rows must also fulfil the condition exactly:
-  their predicted value is compared with the query's.
+  block ignores the aspect, for it would pull back. Where nothing is said to be liked, the general
+  block and all other aspects are, by equal weights: everything else stays close. Rows must also
+  fulfil the condition exactly: their predicted value is compared with the query's.
 
 The parts of the first line are each block's *contribution*; they sum to the score.
 """
@@ -153,7 +154,7 @@ def ask(projection: Projection, query: Query, passage: Passage) -> Question:
     -------
     Question
     """
-    weights = _weights(query)
+    weights = _weights(projection, query)
     conditions = tuple(_conditions(projection, query, passage))
     target = passage.vector.astype(np.float64)
     for condition in conditions:
@@ -178,11 +179,17 @@ def ask(projection: Projection, query: Query, passage: Passage) -> Question:
     return Question(projection, weights, kept, vector.astype(np.float32), constant, conditions)
 
 
-def _weights(query: Query) -> dict[str, float]:
+def _weights(projection: Projection, query: Query) -> dict[str, float]:
     """Return the blocks' weights, their absolute values summing to 1, without zeros."""
-    weights = {name: weight for name, weight in query.like.items() if weight} or {GENERAL: 1.0}
+    weights = {name: weight for name, weight in query.like.items() if weight}
+    steered = (*query.more, *query.less)
+    if not weights:
+        weights = {GENERAL: 1.0}
+        # Everything else is to stay close: all that there are names for.
+        named = projection.aspects if steered else ()
+        weights |= {name: 1.0 for name in named if name not in (*steered, *query.ignore)}
     heaviest = max(weights.values())
-    for name in (*query.more, *query.less):
+    for name in steered:
         weights.setdefault(name, heaviest)
     weights |= {name: -weight for name, weight in query.unlike.items()}
     total = sum(map(abs, weights.values()))

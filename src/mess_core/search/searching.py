@@ -13,6 +13,7 @@ is exact whatever is filtered.
 
 __all__ = ["Answer", "Hit", "search", "search_features"]
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -407,7 +408,7 @@ def _values(index: Index, predicted: npt.NDArray[np.floating[Any]]) -> dict[str,
     return {
         str(name): value
         for name, value in zip(index.projection.names, predicted.tolist(), strict=True)
-        if not np.isnan(value)
+        if not math.isnan(value)
     }
 
 
