@@ -4,7 +4,6 @@ __all__ = ["DEFAULT_LOCATION", "add_parser", "open_index", "published_datasets",
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
@@ -268,15 +267,11 @@ def open_index(location: str, dataset: str | None, kind: str) -> "Index":
         If nothing usable is published there.
     """
     # FAISS and boto3 are imported when a search is run, not by `mess --help`.
+    from mess_core.artifacts.fetching import default_cache
     from mess_core.artifacts.publishing import load_published
 
     name = dataset or _only_dataset(location)
-    return load_published(location, name, kind, cache_dir=_cache())
-
-
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "mess" / "artifacts"
+    return load_published(location, name, kind, cache_dir=default_cache())
 
 
 def published_datasets(location: str) -> list[str]:

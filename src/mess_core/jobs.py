@@ -388,11 +388,14 @@ def _rows(plan: Plan, kind: str) -> tuple[npt.NDArray[np.float32], list[Any]]:
 def publish_indices(settings: Settings) -> None:
     """Publish the current artifacts of all kinds."""
     from mess_core.artifacts import publish
+    from mess_core.artifacts.transfer import Transfer
 
+    transfer = Transfer(progress=Progress("MB"))
     receipts = []
     for kind in INDEX_KINDS:
         version = read_json(settings.layout.index_receipt(kind))["artifact_version_id"]
-        receipts.append(publish(settings.layout.index(kind) / version, settings.destination))
+        artifact = settings.layout.index(kind) / version
+        receipts.append(publish(artifact, settings.destination, transfer=transfer))
     write_json(
         settings.layout.publish_receipt,
         {

@@ -47,6 +47,7 @@ from mess_core.artifacts.artifact import (
     parse_checksums,
     parse_manifest,
 )
+from mess_core.artifacts.manifest import expect, version_id_of
 from mess_core.artifacts.pointer import POINTER, Pointer, parse_pointer
 from mess_core.artifacts.stores import Entry, NotThereError, Store
 from mess_core.artifacts.transfer import Content, Meter, Transfer
@@ -167,6 +168,12 @@ def read_description(store: Store, version_id: str) -> Description:
             f"{version_id}; delete that version, if no pointer names it, and publish again"
         )
     listed = parse_checksums(checksums[0], store.url(f"{version_id}/{CHECKSUMS}"))
+    expect(
+        store.url(f"{version_id}/{CHECKSUMS}"),
+        "the version that it and the manifest make",
+        expected=version_id,
+        found=version_id_of(parsed, listed),
+    )
     return Description(parsed, listed, manifest[0], checksums[0])
 
 
