@@ -23,6 +23,7 @@ from numpy.lib import format as npy_format
 from mess_core.artifacts import contents as module
 from mess_core.artifacts.artifact import load_artifact, save_artifact, verify_artifact
 from mess_core.artifacts.contents import read_projection, write_projection
+from mess_core.artifacts.factory import Choice, train_index
 from mess_core.artifacts.index import Index
 from mess_core.artifacts.rows import FIELDS, ROW_TYPE
 from mess_core.errors import ArtifactError
@@ -150,22 +151,16 @@ def test_a_width_that_fits_the_file_but_not_the_blocks_is_refused(artifact: Path
 def _compressed(tmp_path: Path, change: Callable[[Any], None] = lambda _: None) -> Path:
     """Save an index of 80 rows in 4 lists."""
     index = Corpus(80).index(recording_rows(80), "recordings")
-    vectors: Any = faiss.index_factory(
-        index.projection.width, "IVF4,Flat", faiss.METRIC_INNER_PRODUCT
-    )
-    vectors.cp.min_points_per_centroid = 1
-    stored = index.stored(range(80))
-    vectors.train(stored)
-    vectors.add(stored)
-    vectors.nprobe = 4
+    factory = f"IVF4,PQ{index.projection.width}x4fsr,RFlat"
+    vectors = train_index(index.stored(range(80)), Choice(factory, 80, 0, 0, ""))
     change(vectors)
-    return save_artifact(replace(index, vectors=vectors, factory="IVF4,Flat"), tmp_path / "ivf")
+    return save_artifact(replace(index, vectors=vectors, factory=factory), tmp_path / "ivf")
 
 
 def test_a_compressed_index_is_loaded(tmp_path: Path) -> None:
     folder = _compressed(tmp_path)
     loaded = load_artifact(folder)
-    assert loaded.factory == "IVF4,Flat"
+    assert loaded.factory.startswith("IVF4,PQ")
     stored = Corpus(80).index(recording_rows(80), "recordings").stored(range(80))
     scores, found = loaded.vectors.search(stored[:3], 80)
     np.testing.assert_allclose(np.sort(scores), np.sort(stored[:3] @ stored.T), atol=1e-5)
@@ -201,7 +196,7 @@ def test_what_faiss_cannot_read_is_an_artifact_error(tmp_path: Path) -> None:
 def test_exact_is_what_the_manifest_calls_so(factory: str, tmp_path: Path, artifact: Path) -> None:
     folder = artifact if factory != "Flat" else _compressed(tmp_path)
     reseal(folder, setting(factory=factory))
-    check_refused(folder, "exactness of the kind")
+    check_refused(folder, "FAISS header|size in bytes|too few")
 
 
 @pytest.mark.usefixtures("unread")
