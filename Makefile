@@ -8,7 +8,7 @@ READY := $(VENV)/.installed
 # The workflow's jobs and the command line find their tools in the environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install demo test test-all test-unit bench bench-targets bench-probing check format clean
+.PHONY: help install demo test test-all test-unit bench bench-targets bench-probing bench-search check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,9 @@ bench-targets: $(READY)  ## measure how fast targets are and whether they measur
 
 bench-probing: $(READY)  ## measure probing against scikit-learn's loops
 	python -m benchmarks.probing --json data/benchmarks/probing.json
+
+bench-search: $(READY)  ## measure search at a million clips against FAISS and numpy
+	python -m benchmarks.search --write docs/search.md --json data/benchmarks/search.json
 
 check: $(READY)  ## lint, formats and types
 	ruff check

@@ -115,9 +115,10 @@ class Corpus:
         while left:
             chosen = list(itertools.islice(recordings, _AT_ONCE // CLIPS_PER_RECORDING))
             own = rng.normal(size=(len(chosen), width)).astype(np.float32)
-            common = np.sqrt(_WORK) * of_work[
-                np.minimum(np.array(chosen) // RECORDINGS_PER_WORK, works - 1)
-            ]
+            common = (
+                np.sqrt(_WORK)
+                * of_work[np.minimum(np.array(chosen) // RECORDINGS_PER_WORK, works - 1)]
+            )
             common += np.sqrt(_RECORDING) * own
             clips = _following(rng, len(chosen), width)
             clips *= np.float32(np.sqrt(1 - _WORK - _RECORDING))
@@ -145,7 +146,7 @@ class Corpus:
 
 
 def _following(rng: np.random.Generator, recordings: int, width: int) -> Floats:
-    """Return clips [recordings, clips, width] of variance 1, each correlated with the one before."""
+    """Return clips [recordings, clips, width] of variance 1, correlated with the clip before."""
     clips = rng.standard_normal((recordings, CLIPS_PER_RECORDING, width), np.float32)
     own = np.float32(np.sqrt(1 - _NEXT**2))
     for place in range(1, CLIPS_PER_RECORDING):

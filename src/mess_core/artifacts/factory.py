@@ -144,8 +144,8 @@ def choose_factory(
         why = f"{above}; codes fit in {given}, exact vectors are read from the disk"
         return Choice(factory, _ON_DISK, codes, codes + exact, why)
     raise ArtifactError(
-        f"the codes of {n} rows of {width} numbers take {codes / 1e9:.2f} GB, more than {given} that "
-        "an index may take; raise index.memory_gb, or make windows overlap less"
+        f"the codes of {n} rows of {width} numbers take {codes / 1e9:.2f} GB, more than {given} "
+        "that an index may take; raise index.memory_gb, or make windows overlap less"
     )
 
 
@@ -166,7 +166,7 @@ def train_index(vectors: Floats, choice: Choice) -> Any:
     faiss.Index
     """
     n, width = vectors.shape
-    index = faiss.index_factory(width, choice.factory, faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(width, choice.factory, faiss.METRIC_INNER_PRODUCT)
     if choice.factory != FLAT:
         chosen = np.unique(np.linspace(0, n - 1, min(n, _LEARNED_FROM)).astype(np.int64))
         index.train(vectors[chosen])
@@ -191,9 +191,10 @@ def search_parameters(index: Any, wanted: int, selector: Any = None) -> Any:
         Which rows may be hits.
     """
     if not isinstance(index, faiss.IndexRefine):
-        return None if selector is None else faiss.SearchParameters(sel=selector)
+        return None if selector is None else faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
     cells = faiss.extract_index_ivf(index)
-    return faiss.IndexRefineSearchParameters(
-        k_factor=max(1.0, index.k_factor * _HITS / wanted),
-        base_index_params=faiss.SearchParametersIVF(nprobe=cells.nprobe, sel=selector),
+    candidates = index.k_factor * _HITS
+    return faiss.IndexRefineSearchParameters(  # type: ignore[call-arg]
+        k_factor=max(1.0, candidates / wanted),
+        base_index_params=faiss.SearchParametersIVF(nprobe=cells.nprobe, sel=selector),  # type: ignore[call-arg]
     )

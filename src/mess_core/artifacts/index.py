@@ -129,9 +129,7 @@ def build_index(
     _check_shape(features, table, projection)
     vectors, predicted, usable = projection.project(features[:, projection.layers])
     _check_usable(usable, table, projection)
-    choice = choose_factory(
-        len(table), projection.width, memory_gb * 1e9, exact_up_to=exact_up_to
-    )
+    choice = choose_factory(len(table), projection.width, memory_gb * 1e9, exact_up_to=exact_up_to)
     return Index(
         kind=kind,
         rows=table,

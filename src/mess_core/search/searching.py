@@ -355,19 +355,29 @@ def _best(index: Index, question: Question, allowed: Bools | None, query: Query)
     while wanted:
         scores, rows = _nearest(index, question, wanted, allowed)
         ranked = _ranked(index, question, _worth(scores, rows, query))
-        kept = _distinct(index, ranked, query.dedupe_s)[: query.k]
-        if len(rows) in (left, 0) or len(rows) < wanted:
-            return _hits(index, question, ranked, kept)
-        if len(kept) == query.k and (
-            # In an index that compresses there are no ties to be found.
-            not index.exact
-            # What FAISS has not returned scores no more than this; it breaks ties by position, so
-            # that what belongs before the last hit may still be there.
-            or ranked.scores[kept[-1]] > float(scores[-1]) + question.constant + _SCORE_TOLERANCE
+        kept = _distinct(index, ranked, query)
+        if (
+            wanted == left
+            or len(rows) < wanted
+            or (
+                len(kept) == query.k
+                and _is_settled(index, question, scores, ranked.scores[kept[-1]])
+            )
         ):
-            return _hits(index, question, ranked, kept)
+            return [_hit(index, question, ranked, place) for place in kept]
         wanted = min(_TIMES_MORE * wanted, left)
     return []
+
+
+def _is_settled(
+    index: Index, question: Question, scores: npt.NDArray[np.float32], last: float
+) -> bool:
+    """Return whether no row that FAISS has not returned belongs before the last hit.
+
+    They score no more than the last that it has; it breaks ties by position. An index that
+    compresses returns the best that it can find, so there are no ties to be looked for.
+    """
+    return not index.exact or last > float(scores[-1]) + question.constant + _SCORE_TOLERANCE
 
 
 def _nearest(
@@ -386,7 +396,7 @@ def _worth(scores: npt.NDArray[np.float32], rows: Ints, query: Query) -> Ints:
     """Return the rows that can be among the hits by what FAISS says, the best first."""
     if query.dedupe_s or len(rows) <= query.k:
         return rows
-    return rows[scores >= scores[query.k - 1] - 2 * _SCORE_TOLERANCE]
+    return np.asarray(rows[scores >= scores[query.k - 1] - 2 * _SCORE_TOLERANCE])
 
 
 class _Ranked(NamedTuple):
@@ -414,23 +424,22 @@ def _ranked(index: Index, question: Question, positions: Ints) -> _Ranked:
     return _Ranked(positions[order], parts[order], scores[order])
 
 
-def _distinct(index: Index, ranked: _Ranked, apart_s: float) -> list[int]:
-    """Return which places in a ranking are left when later ones overlap none before."""
-    if not apart_s:
-        return list(range(len(ranked.positions)))
-    table = index.rows.table[ranked.positions]
+def _distinct(index: Index, ranked: _Ranked, query: Query) -> list[int]:
+    """Return the first k places of a ranking that overlap none before too much."""
+    if not query.dedupe_s:
+        return list(range(len(ranked.positions)))[: query.k]
+    apart_s = query.dedupe_s - _TIME_TOLERANCE_S
     kept: list[int] = []
     taken: dict[int, list[float]] = {}
-    for place, (recording, start_s, _) in enumerate(table.tolist()):
+    rows = index.rows.table[ranked.positions].tolist()
+    for place, (recording, start_s, _) in enumerate(rows):
         starts = taken.setdefault(recording, [])
-        if all(abs(start_s - start) >= apart_s - _TIME_TOLERANCE_S for start in starts):
+        if all(abs(start_s - start) >= apart_s for start in starts):
             starts.append(start_s)
             kept.append(place)
+            if len(kept) == query.k:
+                break
     return kept
-
-
-def _hits(index: Index, question: Question, ranked: _Ranked, places: list[int]) -> list[Hit]:
-    return [_hit(index, question, ranked, place) for place in places]
 
 
 def _hit(index: Index, question: Question, ranked: _Ranked, place: int) -> Hit:
