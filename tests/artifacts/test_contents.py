@@ -14,7 +14,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -111,11 +110,11 @@ def test_the_row_is_named_whatever_is_checked_at_once(
         (33, "<i", 23, "FAISS header"),
         (37, "<Q", 10**12, "number of floats"),
         (37, "<Q", 2**64 - 1, "number of floats"),
-        (0, "<4s", b"IxF2", "exactness"),
-        (0, "<4s", b"IxFl", "exactness"),
-        (0, "<4s", b"IwFl", "exactness"),
-        (0, "<4s", b"IxMp", "exactness"),
-        (0, "<4s", b"\0\0\0\0", "exactness"),
+        (0, "<4s", b"IxF2", "FAISS header"),
+        (0, "<4s", b"IxFl", "FAISS header"),
+        (0, "<4s", b"IwFl", "FAISS header"),
+        (0, "<4s", b"IxMp", "FAISS header"),
+        (0, "<4s", b"\0\0\0\0", "FAISS header"),
     ],
 )
 def test_a_faiss_header_that_lies_is_refused(
@@ -184,11 +183,30 @@ def test_what_faiss_cannot_read_is_an_artifact_error(tmp_path: Path) -> None:
     folder = _compressed(tmp_path)
     path = folder / "index.faiss"
     content = path.read_bytes()
-    for damaged in (content[:60], content[:-100], content[:37] + b"\xff" * 100 + content[137:]):
-        path.write_bytes(damaged)
-        reseal(folder)
-        with pytest.raises(ArtifactError, match=r"index\.faiss: FAISS cannot read it"):
-            load_artifact(folder)
+    # Behind the headers that are checked: the number of lists, and what follows.
+    path.write_bytes(content[:82] + b"\xff" * 100 + content[182:])
+    reseal(folder)
+    with pytest.raises(ArtifactError, match=r"index\.faiss: FAISS cannot read it"):
+        load_artifact(folder)
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content[:60], "has 60 bytes, too few for 80 rows"),
+        (lambda content: content[:-100], "FAISS header"),
+        (lambda content: content[:37] + b"IHNf" + content[41:], "kind of what finds candidates"),
+        (lambda content: content[:-4] + struct.pack("<f", np.nan), "k_factor is nan"),
+        (lambda content: content[:-4] + struct.pack("<f", 0.5), "k_factor is 0.5"),
+        (lambda content: content[:-8] + struct.pack("<f", np.nan) + content[-4:], "row 79"),
+    ],
+)
+def test_what_lies_around_codes_is_checked_unread(
+    change: Callable[[bytes], bytes], message: str, tmp_path: Path
+) -> None:
+    path = _compressed(tmp_path) / "index.faiss"
+    _forge(path, bytearray(change(path.read_bytes())), rf"index\.faiss:? .*{message}")
 
 
 @pytest.mark.usefixtures("unread")

@@ -15,12 +15,12 @@ claims.
 FAISS reads its file after everything else agreed. Only two kinds are let through
 (`mess_core.artifacts.factory`): an exact index (``Flat``), and one that has codes in front of the
 exact vectors (``IVF..,PQ..,RFlat``). Of both, headers and every exact vector are checked here; in
-the first, FAISS has nothing left to interpret. Codes and the lists that they are in cannot be looked
-into without it: of them it is checked that they are, to the last byte, what the manifest's seal
-stands for; and once they are open, that the lists hold each row once. Damage is found; but somebody
-who makes such a file on purpose, and seals it, gives FAISS codes of his choice, and FAISS is not
-made to withstand that (of 1500 files damaged at random, two kept version 1.15 busy without end).
-Open compressed indices only of those whose programs you would run.
+the first, FAISS has nothing left to interpret. Codes and the lists that they are in cannot be
+looked into without it: of them it is checked that they are, to the last byte, what the manifest's
+seal stands for; and once they are open, that the lists hold each row once. Damage is found; but
+somebody who makes such a file on purpose, and seals it, gives FAISS codes of his choice, and FAISS
+is not made to withstand that (of 1500 files damaged at random, two kept version 1.15 busy without
+end). Open compressed indices only of those whose programs you would run.
 """
 
 __all__ = [
@@ -63,7 +63,7 @@ FLAT = "Flat"
 #: product). A flat index has the number of floats that follow behind it.
 _HEADER = struct.Struct("<4siqqqBi")
 _COUNT = struct.Struct("<Q")
-_FLAT_FOURCC, _REFINED_FOURCC = b"IxFI", b"IxRF"
+_FLAT_FOURCC, _REFINED_FOURCC, _CODED_FOURCC = b"IxFI", b"IxRF", b"IwPf"
 #: Behind the exact vectors of an index with codes: how many candidates each hit has.
 _FACTOR = struct.Struct("<f")
 _LARGEST_FACTOR = 1e6
@@ -160,8 +160,7 @@ def _check_numbers(folder: Path, manifest: Mapping[str, Any], contents: Contents
     except ArtifactError as error:
         raise ArtifactError(f"{folder / 'rows.npy'}: {error}") from None
     _check_predicted(folder / "predicted.npy", predicted, projection)
-    if manifest["factory"] == FLAT:
-        _check_vectors(folder / "index.faiss", projection, len(rows))
+    _check_vectors(folder / "index.faiss", manifest, projection)
 
 
 def _check_predicted(path: Path, predicted: Floats, projection: Projection) -> None:
@@ -197,8 +196,21 @@ def check_aspects(projection: Projection, aspects: Mapping[str, Any]) -> None:
             "the aspect map is malformed: expected aspects, each with resolved (true or false), "
             "layer and r2 (a number or null); resolve the aspects again"
         )
-    _check_predicted(folder / "predicted.npy", predicted, projection)
-    _check_vectors(folder / "index.faiss", manifest, projection)
+    resolved = {name: entry["layer"] for name, entry in known.items() if entry["resolved"]}
+    layers = dict(zip(projection.names.tolist(), projection.aspect_layers.tolist(), strict=True))
+    if aspects and resolved != layers:
+        raise ArtifactError(
+            f"the aspect map has resolved {shortened(resolved)} (aspect and layer), but the "
+            f"projection has {shortened(layers)}; fit the projection and build the index again"
+        )
+
+
+def _is_entry(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("resolved"), bool)
+        and all(entry.get(key, "") is None or _is_number(entry.get(key)) for key in ("layer", "r2"))
+    )
 
 
 def _is_number(value: object) -> bool:
@@ -350,7 +362,7 @@ def _check_header(path: Path, manifest: Mapping[str, Any]) -> None:
     exact = manifest["factory"] == FLAT
     offset = _vectors_offset(path, manifest)
     with path.open("rb") as file:
-        outer = file.read(_HEADER.size)
+        outer, coded = file.read(_HEADER.size), file.read(len(_CODED_FOURCC))
         file.seek(offset - _HEADER.size - _COUNT.size)
         inner, count = file.read(_HEADER.size), file.read(_COUNT.size)
         file.seek(-_FACTOR.size, SEEK_END)
@@ -359,7 +371,10 @@ def _check_header(path: Path, manifest: Mapping[str, Any]) -> None:
     _check_one(path, inner, _FLAT_FOURCC, manifest)
     floats = manifest["n_rows"] * manifest["width"]
     expect(path, "number of floats", expected=floats, found=_COUNT.unpack(count)[0])
-    if not (exact or 1 <= factor <= _LARGEST_FACTOR):
+    if exact:
+        return
+    expect(path, "kind of what finds candidates", expected=_CODED_FOURCC, found=coded)
+    if not 1 <= factor <= _LARGEST_FACTOR:
         raise ArtifactError(
             f"{path}: FAISS's k_factor is {factor}, expected 1 to {_LARGEST_FACTOR}; build it again"
         )
@@ -378,13 +393,13 @@ def _check_one(path: Path, header: bytes, fourcc: bytes, manifest: Mapping[str, 
 def _vectors_offset(path: Path, manifest: Mapping[str, Any]) -> int:
     """Return where the exact vectors begin."""
     headers = _HEADER.size + _COUNT.size
-    bytes_of = manifest["n_rows"] * manifest["width"] * np.dtype(np.float32).itemsize
+    bytes_of: int = manifest["n_rows"] * manifest["width"] * np.dtype(np.float32).itemsize
     size = path.stat().st_size
     if manifest["factory"] == FLAT:
         rows = f"size in bytes for {manifest['n_rows']} rows"
         expect(path, rows, expected=headers + bytes_of, found=size)
         return headers
-    offset = size - _FACTOR.size - bytes_of
+    offset: int = size - _FACTOR.size - bytes_of
     if offset < 2 * headers:
         raise ArtifactError(
             f"{path} has {size} bytes, too few for {manifest['n_rows']} rows; the artifact is "
