@@ -5,6 +5,8 @@ with nothing else on the machine; it takes about ten minutes::
 
     python -m benchmarks.search --write docs/search.md --json FILE
 
+Everything runs on one thread.
+
 * ``million``: build, save, open and ask an exact index.
 * ``codes``: the same of the index that is chosen above the limit of exact ones.
 * ``factories``: what FAISS's factories find of the exact hits, under all kinds of weights.
@@ -51,6 +53,9 @@ FACTORIES: tuple[tuple[str, int, int], ...] = (
     (f"IVF1024,PQ{_WIDTH}x4fsr,RFlat", 10_000, 1024),
 )
 
+#: A service answers several questions at once, each on a thread of its own.
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
 _START = """
 import sys, time
 began = float(sys.argv[2])
@@ -81,7 +86,9 @@ QUICK = Scale(clips=20_000, large=40_000, start_clips=5_000, questions=3, opens=
 
 def _job(*arguments: object) -> Facts:
     command = [sys.executable, "-m", "benchmarks.search_jobs", *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | _ONE_THREAD
+    )
     facts: Facts = json.loads(done.stdout.splitlines()[-1])
     return facts
 
@@ -183,7 +190,9 @@ def main() -> int:
     here = machine()
     here["versions"] |= {name: version(name) for name in ("faiss-cpu", "numpy")}
     facts: Facts = {"machine": here, "scale": asdict(scale)}
-    texts = [f"*{here['processor']}, {here['cores']} cores, FAISS {version('faiss-cpu')}.*"]
+    texts = [
+        f"*{here['processor']}, {here['cores']} cores of which one is used, FAISS {version('faiss-cpu')}.*"
+    ]
     for part in args.parts or PARTS:
         measure, text_of = PARTS[part]
         facts[part] = measure(scale)
