@@ -9,7 +9,7 @@ READY := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help install demo test test-all test-unit bench bench-targets bench-probing \
-  bench-search-quality check format clean
+  bench-search bench-search-quality check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,9 @@ bench-probing: $(READY)  ## measure probing against scikit-learn's loops
 
 bench-search-quality: $(READY)  ## measure how good answers are where the right ones are known
 	python -m benchmarks.search_quality --write docs/search.md --json data/benchmarks/search_quality.json
+
+bench-search: $(READY)  ## measure search at a million clips against FAISS and numpy
+	python -m benchmarks.search --write docs/search.md --json data/benchmarks/search.json
 
 check: $(READY)  ## lint, formats and types
 	ruff check

@@ -83,7 +83,7 @@ Facts = dict[str, Any]
 #: What is compared: two baselines, and questions to the index.
 PLAIN, CENTRED = "plain cosine, best layer", "cosine, all layers centred"
 GENERAL_ONLY, IGNORING, LIKE = "general", "general, ignore Y", "like X"
-MORE_OF, MORE_KEEPING = "more X", "more X, like the other aspects"
+MORE_OF, MORE_GENERAL = "more X", "more X, like in general only"
 QUALIFYING = "all that qualify"
 
 #: How much more is asked for, in standard errors of the probe.
@@ -325,10 +325,9 @@ def _more(held: Held, *, x: str, dataset: str, scale: Scale) -> dict[str, list[G
     found = {PLAIN: judge(held.plain(x))}
     if held.resolved(x):
         ask = partial(asking, held.index, held.clips, more={x: STRENGTH})
-        keep = {name: 1.0 for name in (GENERAL, *held.index.projection.aspects) if name != x}
         found |= {
             MORE_OF: judge(ask(k=K)),
-            MORE_KEEPING: judge(ask(k=K, like=keep)),
+            MORE_GENERAL: judge(ask(k=K, like={GENERAL: 1.0})),
             QUALIFYING: judge(ask(), k=len(held.clips.starts_s)),
         }
     return found

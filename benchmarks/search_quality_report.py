@@ -86,11 +86,11 @@ def _more_text(corpora: Facts) -> list[str]:
         "**More of X.** Share of the first 10 hits that truly have more of X than the query, and "
         "how far the other aspects of this table lie from the query's, in standard deviations "
         "(mean absolute difference). Chance is all candidates of the same queries: those that got "
-        "an answer. `more X` asks for one standard error of the probe; `all that qualify` are the "
-        "windows whose predicted X is that much higher, in any order. `like the other aspects` "
-        "gives the general block and all other aspects the weight 1; it was one of seven "
-        "weightings tried on these works, so its drift is no independent test. Queries that no "
-        "candidate truly exceeds are left out.",
+        "an answer. `more X` asks for one standard error of the probe, the general block and all "
+        "other aspects staying close by equal weights; it was one of seven weightings tried on "
+        "these works, so its drift is no independent test. `like in general only` gives the other "
+        "aspects no weight; `all that qualify` are the windows whose predicted X is that much "
+        "higher, in any order. Queries that no candidate truly exceeds are left out.",
         "",
         *table(
             [

@@ -88,6 +88,8 @@ class Settings:
     alphas: tuple[float, ...]
     baselines: tuple[str, ...]
     min_r2: float
+    exact_up_to: int
+    memory_gb: float
     destination: str
     tracking_uri: str
     tracking_experiment: str
@@ -129,6 +131,8 @@ class Settings:
             alphas=tuple(float(alpha) for alpha in config["probing"]["alphas"]),
             baselines=tuple(config["probing"]["baselines"]),
             min_r2=default.min_r2 if min_r2 is None else float(min_r2),
+            exact_up_to=config["index"]["exact_up_to"],
+            memory_gb=float(config["index"]["memory_gb"]),
             destination=config["publish"]["destination"] or str(Path(config["data"], "published")),
             tracking_uri=config["tracking"]["uri"] or "",
             tracking_experiment=config["tracking"]["experiment"],

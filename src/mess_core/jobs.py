@@ -334,6 +334,8 @@ def build_indices(settings: Settings, kind: str) -> None:
             "overlap": settings.overlap,
             "stages": {name.lower(): getattr(stages, name) for name in _BEHIND_INDEX},
         },
+        exact_up_to=settings.exact_up_to,
+        memory_gb=settings.memory_gb,
     )
     folder = save_artifact(index, settings.layout.index(kind))
     write_json(

@@ -314,6 +314,8 @@ class Plan:
             "stage": stages.INDEX,
             "kind": kind,
             "recordings": fingerprint({"rows": identity}),
+            "exact_up_to": self.settings.exact_up_to,
+            "memory_gb": self.settings.memory_gb,
         }
 
     def publish_params(self) -> Params:

@@ -14,7 +14,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -23,6 +22,7 @@ from numpy.lib import format as npy_format
 from mess_core.artifacts import contents as module
 from mess_core.artifacts.artifact import load_artifact, save_artifact, verify_artifact
 from mess_core.artifacts.contents import read_projection, write_projection
+from mess_core.artifacts.factory import Choice, train_index
 from mess_core.artifacts.index import Index
 from mess_core.artifacts.rows import FIELDS, ROW_TYPE
 from mess_core.errors import ArtifactError
@@ -110,11 +110,11 @@ def test_the_row_is_named_whatever_is_checked_at_once(
         (33, "<i", 23, "FAISS header"),
         (37, "<Q", 10**12, "number of floats"),
         (37, "<Q", 2**64 - 1, "number of floats"),
-        (0, "<4s", b"IxF2", "exactness"),
-        (0, "<4s", b"IxFl", "exactness"),
-        (0, "<4s", b"IwFl", "exactness"),
-        (0, "<4s", b"IxMp", "exactness"),
-        (0, "<4s", b"\0\0\0\0", "exactness"),
+        (0, "<4s", b"IxF2", "FAISS header"),
+        (0, "<4s", b"IxFl", "FAISS header"),
+        (0, "<4s", b"IwFl", "FAISS header"),
+        (0, "<4s", b"IxMp", "FAISS header"),
+        (0, "<4s", b"\0\0\0\0", "FAISS header"),
     ],
 )
 def test_a_faiss_header_that_lies_is_refused(
@@ -150,22 +150,16 @@ def test_a_width_that_fits_the_file_but_not_the_blocks_is_refused(artifact: Path
 def _compressed(tmp_path: Path, change: Callable[[Any], None] = lambda _: None) -> Path:
     """Save an index of 80 rows in 4 lists."""
     index = Corpus(80).index(recording_rows(80), "recordings")
-    vectors: Any = faiss.index_factory(
-        index.projection.width, "IVF4,Flat", faiss.METRIC_INNER_PRODUCT
-    )
-    vectors.cp.min_points_per_centroid = 1
-    stored = index.stored(range(80))
-    vectors.train(stored)
-    vectors.add(stored)
-    vectors.nprobe = 4
+    factory = f"IVF4,PQ{index.projection.width}x4fsr,RFlat"
+    vectors = train_index(index.stored(range(80)), Choice(factory, 80, 0, 0, ""))
     change(vectors)
-    return save_artifact(replace(index, vectors=vectors, factory="IVF4,Flat"), tmp_path / "ivf")
+    return save_artifact(replace(index, vectors=vectors, factory=factory), tmp_path / "ivf")
 
 
 def test_a_compressed_index_is_loaded(tmp_path: Path) -> None:
     folder = _compressed(tmp_path)
     loaded = load_artifact(folder)
-    assert loaded.factory == "IVF4,Flat"
+    assert loaded.factory.startswith("IVF4,PQ")
     stored = Corpus(80).index(recording_rows(80), "recordings").stored(range(80))
     scores, found = loaded.vectors.search(stored[:3], 80)
     np.testing.assert_allclose(np.sort(scores), np.sort(stored[:3] @ stored.T), atol=1e-5)
@@ -189,11 +183,30 @@ def test_what_faiss_cannot_read_is_an_artifact_error(tmp_path: Path) -> None:
     folder = _compressed(tmp_path)
     path = folder / "index.faiss"
     content = path.read_bytes()
-    for damaged in (content[:60], content[:-100], content[:37] + b"\xff" * 100 + content[137:]):
-        path.write_bytes(damaged)
-        reseal(folder)
-        with pytest.raises(ArtifactError, match=r"index\.faiss: FAISS cannot read it"):
-            load_artifact(folder)
+    # Behind the headers that are checked: the number of lists, and what follows.
+    path.write_bytes(content[:82] + b"\xff" * 100 + content[182:])
+    reseal(folder)
+    with pytest.raises(ArtifactError, match=r"index\.faiss: FAISS cannot read it"):
+        load_artifact(folder)
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content[:60], "has 60 bytes, too few for 80 rows"),
+        (lambda content: content[:-100], "FAISS header"),
+        (lambda content: content[:37] + b"IHNf" + content[41:], "kind of what finds candidates"),
+        (lambda content: content[:-4] + struct.pack("<f", np.nan), "k_factor is nan"),
+        (lambda content: content[:-4] + struct.pack("<f", 0.5), "k_factor is 0.5"),
+        (lambda content: content[:-8] + struct.pack("<f", np.nan) + content[-4:], "row 79"),
+    ],
+)
+def test_what_lies_around_codes_is_checked_unread(
+    change: Callable[[bytes], bytes], message: str, tmp_path: Path
+) -> None:
+    path = _compressed(tmp_path) / "index.faiss"
+    _forge(path, bytearray(change(path.read_bytes())), rf"index\.faiss:? .*{message}")
 
 
 @pytest.mark.usefixtures("unread")
@@ -201,7 +214,7 @@ def test_what_faiss_cannot_read_is_an_artifact_error(tmp_path: Path) -> None:
 def test_exact_is_what_the_manifest_calls_so(factory: str, tmp_path: Path, artifact: Path) -> None:
     folder = artifact if factory != "Flat" else _compressed(tmp_path)
     reseal(folder, setting(factory=factory))
-    check_refused(folder, "exactness of the kind")
+    check_refused(folder, "FAISS header|size in bytes|too few")
 
 
 @pytest.mark.usefixtures("unread")

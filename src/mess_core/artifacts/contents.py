@@ -12,14 +12,15 @@ None of them can hold Python objects, and nothing is unpacked. What is read into
 before it is read; arrays are mapped, and allocated for what the file has, never for what its header
 claims.
 
-FAISS reads its file after everything else agreed: of an exact index (``Flat``) header, size and
-every vector are checked here, and FAISS has nothing to interpret. What FAISS compressed cannot be
-looked into without it. Of such a file kind, width, number of rows and metric are checked, and that
-it is, to the last byte, what the manifest's seal stands for; once it is open, that its lists hold
-each row once. Damage is found; but somebody who makes such a file on purpose, and seals it, gives
-FAISS graphs and codes of his choice, and FAISS is not made to withstand that (of 1500 files
-damaged at random, two kept version 1.15 busy without end). Open compressed indices only of those
-whose programs you would run.
+FAISS reads its file after everything else agreed. Only two kinds are let through
+(`mess_core.artifacts.factory`): an exact index (``Flat``), and one that has codes in front of the
+exact vectors (``IVF..,PQ..,RFlat``). Of both, headers and every exact vector are checked here; in
+the first, FAISS has nothing left to interpret. Codes and the lists that they are in cannot be
+looked into without it: of them it is checked that they are, to the last byte, what the manifest's
+seal stands for; and once they are open, that the lists hold each row once. Damage is found; but
+somebody who makes such a file on purpose, and seals it, gives FAISS codes of his choice, and FAISS
+is not made to withstand that (of 1500 files damaged at random, two kept version 1.15 busy without
+end). Open compressed indices only of those whose programs you would run.
 """
 
 __all__ = [
@@ -39,7 +40,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -62,7 +63,10 @@ FLAT = "Flat"
 #: product). A flat index has the number of floats that follow behind it.
 _HEADER = struct.Struct("<4siqqqBi")
 _COUNT = struct.Struct("<Q")
-_FLAT_FOURCC = b"IxFI"
+_FLAT_FOURCC, _REFINED_FOURCC, _CODED_FOURCC = b"IxFI", b"IxRF", b"IwPf"
+#: Behind the exact vectors of an index with codes: how many candidates each hit has.
+_FACTOR = struct.Struct("<f")
+_LARGEST_FACTOR = 1e6
 _METRIC_INNER_PRODUCT = 0
 
 #: Bytes that ``recordings.json`` (a million recordings) and ``projection.npz`` (100 times that of
@@ -156,8 +160,7 @@ def _check_numbers(folder: Path, manifest: Mapping[str, Any], contents: Contents
     except ArtifactError as error:
         raise ArtifactError(f"{folder / 'rows.npy'}: {error}") from None
     _check_predicted(folder / "predicted.npy", predicted, projection)
-    if manifest["factory"] == FLAT:
-        _check_vectors(folder / "index.faiss", projection, len(rows))
+    _check_vectors(folder / "index.faiss", manifest, projection)
 
 
 def _check_predicted(path: Path, predicted: Floats, projection: Projection) -> None:
@@ -355,34 +358,60 @@ def _read_projection(path: Path, manifest: Mapping[str, Any]) -> Projection:
 
 
 def _check_header(path: Path, manifest: Mapping[str, Any]) -> None:
-    n_rows, width = manifest["n_rows"], manifest["width"]
+    """Check what FAISS's file says of itself, and of the exact vectors in it."""
+    exact = manifest["factory"] == FLAT
+    offset = _vectors_offset(path, manifest)
     with path.open("rb") as file:
-        header = file.read(_HEADER.size + _COUNT.size)
-    if len(header) < _HEADER.size + _COUNT.size:
-        raise ArtifactError(f"{path} has {len(header)} bytes, too few for any index")
-    kind, d, n, _, _, trained, metric = _HEADER.unpack_from(header)
-    expect(
-        path,
-        "FAISS header (width, rows, trained, metric)",
-        expected=(width, n_rows, 1, _METRIC_INNER_PRODUCT),
-        found=(d, n, trained, metric),
-    )
-    expect(
-        path,
-        f"exactness of the kind {kind!r}",
-        expected=manifest["factory"] == FLAT,
-        found=kind == _FLAT_FOURCC,
-    )
-    if kind == _FLAT_FOURCC:
-        (floats,) = _COUNT.unpack_from(header, _HEADER.size)
-        expect(path, "number of floats", expected=n_rows * width, found=floats)
-        size = len(header) + floats * np.dtype(np.float32).itemsize
-        expect(path, f"size in bytes for {n_rows} rows", expected=size, found=path.stat().st_size)
+        outer, coded = file.read(_HEADER.size), file.read(len(_CODED_FOURCC))
+        file.seek(offset - _HEADER.size - _COUNT.size)
+        inner, count = file.read(_HEADER.size), file.read(_COUNT.size)
+        file.seek(-_FACTOR.size, SEEK_END)
+        (factor,) = _FACTOR.unpack(file.read(_FACTOR.size))
+    _check_one(path, outer, _FLAT_FOURCC if exact else _REFINED_FOURCC, manifest)
+    _check_one(path, inner, _FLAT_FOURCC, manifest)
+    floats = manifest["n_rows"] * manifest["width"]
+    expect(path, "number of floats", expected=floats, found=_COUNT.unpack(count)[0])
+    if exact:
+        return
+    expect(path, "kind of what finds candidates", expected=_CODED_FOURCC, found=coded)
+    if not 1 <= factor <= _LARGEST_FACTOR:
+        raise ArtifactError(
+            f"{path}: FAISS's k_factor is {factor}, expected 1 to {_LARGEST_FACTOR}; build it again"
+        )
 
 
-def _check_vectors(path: Path, projection: Projection, n_rows: int) -> None:
-    offset = _HEADER.size + _COUNT.size
-    stored = _mapped(path, np.dtype("<f4"), (n_rows, projection.width), offset)
+def _check_one(path: Path, header: bytes, fourcc: bytes, manifest: Mapping[str, Any]) -> None:
+    kind, d, n, _, _, trained, metric = _HEADER.unpack(header)
+    expect(
+        path,
+        "FAISS header (kind, width, rows, trained, metric)",
+        expected=(fourcc, manifest["width"], manifest["n_rows"], 1, _METRIC_INNER_PRODUCT),
+        found=(kind, d, n, trained, metric),
+    )
+
+
+def _vectors_offset(path: Path, manifest: Mapping[str, Any]) -> int:
+    """Return where the exact vectors begin."""
+    headers = _HEADER.size + _COUNT.size
+    bytes_of: int = manifest["n_rows"] * manifest["width"] * np.dtype(np.float32).itemsize
+    size = path.stat().st_size
+    if manifest["factory"] == FLAT:
+        rows = f"size in bytes for {manifest['n_rows']} rows"
+        expect(path, rows, expected=headers + bytes_of, found=size)
+        return headers
+    offset: int = size - _FACTOR.size - bytes_of
+    if offset < 2 * headers:
+        raise ArtifactError(
+            f"{path} has {size} bytes, too few for {manifest['n_rows']} rows; the artifact is "
+            "damaged or was altered: fetch or build it again"
+        )
+    return offset
+
+
+def _check_vectors(path: Path, manifest: Mapping[str, Any], projection: Projection) -> None:
+    n_rows, offset = manifest["n_rows"], _vectors_offset(path, manifest)
+    shape = (n_rows, projection.width)
+    stored = np.memmap(path, dtype="<f4", mode="r", offset=offset, shape=shape)
     for start in range(0, n_rows, _CHECKED_AT_ONCE):
         vectors = np.asarray(stored[start : start + _CHECKED_AT_ONCE])
         with np.errstate(all="ignore"):

@@ -12,11 +12,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
-from mess_core.artifacts.contents import FLAT, check_aspects
+from mess_core.artifacts.contents import check_aspects
+from mess_core.artifacts.factory import (
+    EXACT_UP_TO,
+    FLAT,
+    MEMORY_GB,
+    choose_factory,
+    train_index,
+)
 from mess_core.artifacts.rows import Row, Rows
 from mess_core.errors import ArtifactError
 from mess_core.search.projection import SMALLEST_SHARE, Projection
@@ -61,11 +67,13 @@ class Index:
     factory: str = FLAT
     version_id: str = ""
 
-    def stored(self, positions: npt.ArrayLike) -> Floats:
-        """Return the stored vectors [len(positions), width] of some rows.
+    @property
+    def exact(self) -> bool:
+        """Whether searches compare every row exactly, not only those that look best by a code."""
+        return self.factory == FLAT
 
-        In an index that compresses they are what the code says.
-        """
+    def stored(self, positions: npt.ArrayLike) -> Floats:
+        """Return the stored vectors [len(positions), width] of some rows, exactly."""
         chosen = np.asarray(positions, dtype=np.int64).reshape(-1)
         found: Floats = self.vectors.reconstruct_batch(chosen)
         return found
@@ -79,6 +87,8 @@ def build_index(
     projection: Projection,
     aspects: Mapping[str, Any],
     facts: Mapping[str, Any],
+    exact_up_to: int = EXACT_UP_TO,
+    memory_gb: float = MEMORY_GB,
 ) -> Index:
     """Build the index of recordings or clips.
 
@@ -97,6 +107,10 @@ def build_index(
     facts : mapping
         Builtins for the manifest: ``dataset``, ``encoder`` (``name``, ``weights_sha256``,
         ``trained``), ``licence``, stage versions, ...
+    exact_up_to : int
+        Rows up to which searches are exact (`mess_core.artifacts.factory`).
+    memory_gb : float
+        Gigabytes that the vectors of a larger index may take where it is served.
 
     Returns
     -------
@@ -106,8 +120,8 @@ def build_index(
     ------
     ArtifactError
         If shapes and rows disagree, a recording occurs twice in an index of recordings, a value is
-        not finite, a row equals the corpus mean in some layer, or the aspect map is of other
-        aspects than the projection.
+        not finite, a row equals the corpus mean in some layer, the aspect map is of other aspects
+        than the projection, or the memory does not suffice.
     """
     table = Rows.of(rows)
     table.check(kind)
@@ -115,8 +129,7 @@ def build_index(
     _check_shape(features, table, projection)
     vectors, predicted, usable = projection.project(features[:, projection.layers])
     _check_usable(usable, table, projection)
-    flat = faiss.IndexFlatIP(projection.width)
-    flat.add(vectors)
+    choice = choose_factory(len(table), projection.width, memory_gb * 1e9, exact_up_to=exact_up_to)
     return Index(
         kind=kind,
         rows=table,
@@ -124,7 +137,8 @@ def build_index(
         predicted=np.ascontiguousarray(predicted.T),
         aspects=_builtins("aspects", aspects),
         facts=_builtins("facts", facts),
-        vectors=flat,
+        vectors=train_index(vectors, choice),
+        factory=choice.factory,
     )
 
 

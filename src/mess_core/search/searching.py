@@ -16,12 +16,13 @@ __all__ = ["Answer", "Hit", "search", "search_features"]
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
+from mess_core.artifacts.factory import search_parameters
 from mess_core.artifacts.index import Index
 from mess_core.errors import SearchError, nearest
 from mess_core.search.query import GENERAL, Query, clip_id
@@ -35,6 +36,11 @@ _TIME_TOLERANCE_S = 1e-3
 
 #: Scores closer than this may change places when they are computed again in float64.
 _SCORE_TOLERANCE = 1e-5
+
+#: Rows that FAISS is asked for at first, and how many times more when they do not suffice: to look
+#: for a thousand costs it hardly more than to look for ten, to look again as much as before.
+_AT_FIRST = 1024
+_TIMES_MORE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,60 +352,111 @@ def _fulfilling(index: Index, question: Question, allowed: Bools | None) -> Bool
 def _best(index: Index, question: Question, allowed: Bools | None, query: Query) -> list[Hit]:
     """Return the best k hits, none of which overlaps a better one by more than was asked for."""
     left = len(index.rows) if allowed is None else int(allowed.sum())
-    wanted = min(query.k + 1, left)
+    wanted = min(max(_AT_FIRST, 4 * query.k), left)
     while wanted:
         scores, rows = _nearest(index, question, wanted, allowed)
-        hits = _distinct(_hits(index, question, rows), query.dedupe_s)
-        if len(rows) == left or len(rows) < wanted:
-            return hits[: query.k]
-        # What FAISS has not returned scores no more than this; it breaks ties by position, so that
-        # what belongs before the last hit may still be there.
-        others = float(scores[-1]) + question.constant + _SCORE_TOLERANCE
-        if len(hits) >= query.k and hits[query.k - 1].score > others:
-            return hits[: query.k]
-        wanted = min(2 * wanted, left)
+        ranked = _ranked(index, question, _worth(scores, rows, query))
+        kept = _distinct(index, ranked, query)
+        if (
+            wanted == left
+            or len(rows) < wanted
+            or (
+                len(kept) == query.k
+                and _is_settled(index, question, scores, ranked.scores[kept[-1]])
+            )
+        ):
+            return [_hit(index, question, ranked, place) for place in kept]
+        wanted = min(_TIMES_MORE * wanted, left)
     return []
+
+
+def _is_settled(
+    index: Index, question: Question, scores: npt.NDArray[np.float32], last: float
+) -> bool:
+    """Return whether no row that FAISS has not returned belongs before the last hit.
+
+    They score no more than the last that it has; it breaks ties by position. An index that
+    compresses returns the best that it can find, so there are no ties to be looked for.
+    """
+    return not index.exact or last > float(scores[-1]) + question.constant + _SCORE_TOLERANCE
 
 
 def _nearest(
     index: Index, question: Question, wanted: int, allowed: Bools | None
 ) -> tuple[npt.NDArray[np.float32], Ints]:
-    query = question.vector[np.newaxis]
-    if allowed is None:
-        scores, rows = index.vectors.search(query, wanted)
-    else:
-        # The selector points into the array, which has to live as long as the search.
-        bits = np.packbits(allowed, bitorder="little")
-        selector = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg,arg-type]
-        chosen = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
-        scores, rows = index.vectors.search(query, wanted, params=chosen)
+    # The selector points into the array, which has to live as long as the search.
+    bits = None if allowed is None else np.packbits(allowed, bitorder="little")
+    selector = None if bits is None else faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg,arg-type]
+    parameters = search_parameters(index.vectors, wanted, selector)
+    scores, rows = index.vectors.search(question.vector[np.newaxis], wanted, params=parameters)
     found = rows[0] >= 0
     return scores[0][found], rows[0][found]
 
 
-def _hits(index: Index, question: Question, positions: Ints) -> list[Hit]:
-    if not len(positions):
-        return []
+def _worth(scores: npt.NDArray[np.float32], rows: Ints, query: Query) -> Ints:
+    """Return the rows that can be among the hits by what FAISS says, the best first."""
+    if query.dedupe_s or len(rows) <= query.k:
+        return rows
+    return np.asarray(rows[scores >= scores[query.k - 1] - 2 * _SCORE_TOLERANCE])
+
+
+class _Ranked(NamedTuple):
+    """Rows, best first; equal scores are ordered by recording and start."""
+
+    positions: Ints
+    #: Of each block [rows, blocks], and their sums.
+    contributions: npt.NDArray[np.float64]
+    scores: npt.NDArray[np.float64]
+
+
+def _ranked(index: Index, question: Question, positions: Ints) -> _Ranked:
     parts = question.contributions(index.stored(positions))
-    hits = [
-        _hit(index, int(position), dict(zip(question.weights, part.tolist(), strict=True)))
-        for position, part in zip(positions, parts, strict=True)
-    ]
-    return sorted(hits, key=lambda hit: (-hit.score, hit.recording_id, hit.start_s))
+    scores = parts.sum(axis=1)
+    ids = index.rows.recordings["recording_id"]
+    table = index.rows.table[positions]
+    keys = zip(
+        (-scores).tolist(),
+        [ids[number] for number in table["recording"].tolist()],
+        table["start_s"].tolist(),
+        range(len(scores)),
+        strict=True,
+    )
+    order = np.array([key[-1] for key in sorted(keys)], np.int64)
+    return _Ranked(positions[order], parts[order], scores[order])
 
 
-def _hit(index: Index, position: int, contributions: Mapping[str, float]) -> Hit:
+def _distinct(index: Index, ranked: _Ranked, query: Query) -> list[int]:
+    """Return the first k places of a ranking that overlap none before too much."""
+    if not query.dedupe_s:
+        return list(range(len(ranked.positions)))[: query.k]
+    apart_s = query.dedupe_s - _TIME_TOLERANCE_S
+    kept: list[int] = []
+    taken: dict[int, list[float]] = {}
+    rows = index.rows.table[ranked.positions].tolist()
+    for place, (recording, start_s, _) in enumerate(rows):
+        starts = taken.setdefault(recording, [])
+        if all(abs(start_s - start) >= apart_s for start in starts):
+            starts.append(start_s)
+            kept.append(place)
+            if len(kept) == query.k:
+                break
+    return kept
+
+
+def _hit(index: Index, question: Question, ranked: _Ranked, place: int) -> Hit:
+    position = int(ranked.positions[place])
     row = index.rows[position]
+    parts = ranked.contributions[place].tolist()
     return Hit(
         recording_id=row.recording_id,
         work_id=row.work_id,
         performer=row.performer,
         composer=row.composer,
         title=row.title,
-        score=sum(contributions.values()),
+        score=float(ranked.scores[place]),
         start_s=row.start_s,
         end_s=row.end_s,
-        contributions=contributions,
+        contributions=dict(zip(question.weights, parts, strict=True)),
         predicted=_values(index, index.predicted[:, position]),
     )
 
@@ -410,19 +467,6 @@ def _values(index: Index, predicted: npt.NDArray[np.floating[Any]]) -> dict[str,
         for name, value in zip(index.projection.names, predicted.tolist(), strict=True)
         if not math.isnan(value)
     }
-
-
-def _distinct(hits: list[Hit], apart_s: float) -> list[Hit]:
-    if not apart_s:
-        return hits
-    kept: list[Hit] = []
-    taken: dict[str, list[float]] = {}
-    for hit in hits:
-        starts = taken.setdefault(hit.recording_id, [])
-        if all(abs(hit.start_s - start) >= apart_s - _TIME_TOLERANCE_S for start in starts):
-            starts.append(hit.start_s)
-            kept.append(hit)
-    return kept
 
 
 def _why_nothing(index: Index, query: Query, question: Question, allowed: Bools | None) -> str:

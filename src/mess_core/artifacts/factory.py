@@ -1,0 +1,216 @@
+"""How FAISS holds the vectors: exactly up to a number of rows, in less memory above it.
+
+Questions weigh blocks at will, which decides what can be used. Measured on a million made-up clips
+of 94 numbers (`benchmarks.search_corpus`), 10 hits, 40 questions of each kind; *recall* is the share
+of the exact ten that is found, *loss* how much lower the scores of the ten are that are found
+(scores of unrelated clips are 0, of equal ones 1). Milliseconds are those of one thread:
+
+================================ ====== ===== ======== ========= ========== ==========
+FAISS factory                    bytes  ms    general  random    two        one
+                                 a clip                weights   aspects    aspect
+================================ ====== ===== ======== ========= ========== ==========
+``Flat``                         376    22    1        1         1          1
+``SQ8``                          94     80    .98      .92       .30 -.002  .06 -.001
+``Pad96,SQ8``                    96     9     .98      .92       .30 -.002  .06 -.001
+``Pad96,SQ8,RFlat`` (400)        472    12    1        1         .83        .32
+``Pad96,SQ4,RFlat`` (1000)       424    27    1        .95 -.001 .25 -.006  .02 -.026
+``PQ47x4fs,RFlat`` (1000)        400    1     .99      .61 -.012 .07 -.018  .01 -.020
+``PQ94x4fs,RFlat`` (1000)        423    2     1        .96 -.001 .48 -.002  .06 -.003
+``IVF1024,SQ8``, 64 cells        102    5     .05 -.12 .82 -.007 .23 -.003  .06 -.001
+``IVF1024,SQ8``, 256 cells       102    20    .25 -.07 .98       .46 -.001  .12
+``IVF1024,PQ94x4fsr,RFlat``,
+all cells (1000)                 431    4     1        1         .44 -.001  .12
+all cells (10,000)               431    7     1        1         .81        .42
+================================ ====== ===== ======== ========= ========== ==========
+
+In brackets: candidates whose exact scores are computed. Losses below .0005 are left out.
+
+* The general block is whitened, so all its directions are worth the same, and the cells of k-means
+  follow the aspects. Cells that a question does not look into cost it three quarters of what it
+  looks for in general (25% of cells looked into). No cell can be left out.
+* But the centre of its cell is a good first guess of a clip. What is left is coded in 4 bits per
+  number, which FAISS scans ten times faster than exact vectors. So all cells are looked into.
+* Codes of 4 bits cannot tell the best of a million clips from the second best when one or two numbers
+  decide; nor does it matter, for the exact ten best lie within 0.000001 of the eleventh. What
+  is found instead scores as much to the third digit: of 10,000 candidates the exact scores are
+  computed, from vectors that are kept beside the codes (``RFlat``).
+
+So: ``Flat`` up to `EXACT_UP_TO` rows, and above
+
+1. ``IVF...,PQ...x4fsr,RFlat`` with 10,000 candidates where all of it fits in the memory;
+2. with 1000 candidates where the codes do: exact vectors stay on the disk and a question reads a page
+   of each candidate, up to 1000 of them.
+
+Contributions of hits are exact in both.
+"""
+
+__all__ = ["EXACT_UP_TO", "FLAT", "MEMORY_GB", "Choice", "choose_factory", "search_parameters"]
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from mess_core.artifacts.contents import FLAT
+from mess_core.errors import ArtifactError
+
+Floats = npt.NDArray[np.float32]
+
+#: Rows up to which an index is exact, and gigabytes that the vectors of a larger one may take.
+EXACT_UP_TO = 1_000_000
+MEMORY_GB = 4.0
+
+#: Cells, and rows that each has at least: k-means wants 39 to learn from.
+_CELLS, _PER_CELL = 1024, 64
+#: Rows that cells and codes are learned from: 195 per cell.
+_LEARNED_FROM = 200_000
+#: Rows without which nothing can be learned.
+_FEWEST = 1000
+#: Candidates whose exact scores are computed, with exact vectors in memory and on the disk.
+_IN_MEMORY, _ON_DISK = 10_000, 1000
+#: FAISS's factor is candidates per hit; what an index is saved with is meant for so many hits.
+_HITS = 10
+_ID_BYTES, _FLOAT_BYTES = 8, 4
+_AT_ONCE = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How vectors are held.
+
+    Attributes
+    ----------
+    factory : str
+        FAISS's name for it.
+    candidates : int
+        Rows of a search whose exact scores are computed; 0 where all are.
+    memory_bytes, disk_bytes : int
+        What searches touch all the time, and the size of the file.
+    why : str
+        The reason, a sentence.
+    """
+
+    factory: str
+    candidates: int
+    memory_bytes: int
+    disk_bytes: int
+    why: str
+
+
+def choose_factory(
+    n: int,
+    width: int,
+    memory_bytes: float = MEMORY_GB * 1e9,
+    *,
+    exact_up_to: int = EXACT_UP_TO,
+) -> Choice:
+    """Choose how to hold vectors.
+
+    Parameters
+    ----------
+    n : int
+        How many.
+    width : int
+        Numbers of each.
+    memory_bytes : float
+        What they may take where they are served, if they are more than ``exact_up_to``.
+    exact_up_to : int
+        Rows up to which search is exact. Taken for at least 1000: less cannot be learned from.
+
+    Returns
+    -------
+    Choice
+
+    Raises
+    ------
+    ArtifactError
+        If not even codes fit in the memory.
+    """
+    exact = n * width * _FLOAT_BYTES
+    if n <= max(exact_up_to, _FEWEST):
+        why = f"{n} rows are at most {exact_up_to}: every row is compared exactly"
+        return Choice(FLAT, 0, exact, exact, why)
+    # Two numbers share a byte; each row has its number.
+    codes = n * (-(-width // 2) + _ID_BYTES)
+    factory = f"IVF{min(_CELLS, n // _PER_CELL)},PQ{width}x4fsr,RFlat"
+    given = f"the {memory_bytes / 1e9:g} GB of memory"
+    above = f"{n} rows are more than {exact_up_to}"
+    if codes + exact <= memory_bytes:
+        why = f"{above}; codes and exact vectors fit in {given}"
+        return Choice(factory, _IN_MEMORY, codes + exact, codes + exact, why)
+    if codes <= memory_bytes:
+        why = f"{above}; codes fit in {given}, exact vectors are read from the disk"
+        return Choice(factory, _ON_DISK, codes, codes + exact, why)
+    raise ArtifactError(
+        f"the codes of {n} rows of {width} numbers take {codes / 1e9:.2f} GB, more than {given} "
+        "that an index may take; raise index.memory_gb, or make windows overlap less"
+    )
+
+
+def train_index(vectors: Floats, choice: Choice) -> Any:
+    """Make FAISS's index of the inner product.
+
+    Cells and codes are learned from at most 200,000 rows that are spread evenly; FAISS's own seeds
+    are fixed, and so is the order of its sums.
+
+    Parameters
+    ----------
+    vectors : ndarray of float32 [shape=(n, width)]
+    choice : Choice
+        From `choose_factory`.
+
+    Returns
+    -------
+    faiss.Index
+    """
+    n, width = vectors.shape
+    index: Any = faiss.index_factory(width, choice.factory, faiss.METRIC_INNER_PRODUCT)
+    with _one_thread():
+        if choice.factory != FLAT:
+            chosen = np.unique(np.linspace(0, n - 1, min(n, _LEARNED_FROM)).astype(np.int64))
+            index.train(vectors[chosen])
+            index.k_factor = choice.candidates / _HITS
+            cells = faiss.extract_index_ivf(index)
+            cells.nprobe = cells.nlist
+        for start in range(0, n, _AT_ONCE):
+            index.add(vectors[start : start + _AT_ONCE])
+    return index
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let FAISS use one thread: sums do not depend on the machine, and its many small steps of
+    learning codes wait for no other (on a busy machine 0.5 s became 60 s with two).
+    """
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def search_parameters(index: Any, wanted: int, selector: Any = None) -> Any:
+    """Return what FAISS has to be told besides the query, None where it is nothing.
+
+    Parameters
+    ----------
+    index : faiss.Index
+        From `train_index`, or read from its file.
+    wanted : int
+        Hits that are asked for. The more, the fewer candidates each has: their number stays.
+    selector : faiss.IDSelector, optional
+        Which rows may be hits.
+    """
+    if not isinstance(index, faiss.IndexRefine):
+        return None if selector is None else faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+    cells = faiss.extract_index_ivf(index)
+    candidates = index.k_factor * _HITS
+    return faiss.IndexRefineSearchParameters(  # type: ignore[call-arg]
+        k_factor=max(1.0, candidates / wanted),
+        base_index_params=faiss.SearchParametersIVF(nprobe=cells.nprobe, sel=selector),  # type: ignore[call-arg]
+    )
