@@ -191,7 +191,8 @@ def main() -> int:
     here["versions"] |= {name: version(name) for name in ("faiss-cpu", "numpy")}
     facts: Facts = {"machine": here, "scale": asdict(scale)}
     texts = [
-        f"*{here['processor']}, {here['cores']} cores of which one is used, FAISS {version('faiss-cpu')}.*"
+        f"*{here['processor']}, {here['cores']} cores of which one is used, "
+        f"FAISS {version('faiss-cpu')}.*"
     ]
     for part in args.parts or PARTS:
         measure, text_of = PARTS[part]

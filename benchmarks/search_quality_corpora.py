@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from benchmarks.validity_jobs import NEUTRAL, RATE, in_parallel
 from mess_core import jobs, stages
+from mess_core.artifacts.factory import EXACT_UP_TO, MEMORY_GB
 from mess_core.config import Settings
 from mess_core.datasets import TableDataset, scan_dataset
 from mess_core.datasets.demo import SCORES, perform, to_midi
@@ -160,6 +161,8 @@ def settings_of(dataset: str, data: Path) -> Settings:
         n_folds=5,
         alphas=tuple(ALPHAS),
         baselines=(),
+        exact_up_to=EXACT_UP_TO,
+        memory_gb=MEMORY_GB,
         min_r2=0.1,
         destination=str(data / "published"),
         tracking_uri="",

@@ -1,8 +1,8 @@
 """How FAISS holds the vectors: exactly up to a number of rows, in less memory above it.
 
 Questions weigh blocks at will, which decides what can be used. Measured on a million made-up clips
-of 94 numbers (`benchmarks.search_corpus`), 10 hits, 40 questions of each kind; *recall* is the share
-of the exact ten that is found, *loss* how much lower the scores of the ten are that are found
+of 94 numbers (`benchmarks.search_corpus`), 10 hits, 40 questions of each kind; *recall* is the
+share of the exact ten that is found, *loss* how much lower the scores of the ten are that are found
 (scores of unrelated clips are 0, of equal ones 1). Milliseconds are those of one thread:
 
 ================================ ====== ===== ======== ========= ========== ==========
@@ -30,16 +30,16 @@ In brackets: candidates whose exact scores are computed. Losses below .0005 are 
   looks for in general (25% of cells looked into). No cell can be left out.
 * But the centre of its cell is a good first guess of a clip. What is left is coded in 4 bits per
   number, which FAISS scans ten times faster than exact vectors. So all cells are looked into.
-* Codes of 4 bits cannot tell the best of a million clips from the second best when one or two numbers
-  decide; nor does it matter, for the exact ten best lie within 0.000001 of the eleventh. What
-  is found instead scores as much to the third digit: of 10,000 candidates the exact scores are
+* Codes of 4 bits cannot tell the best of a million clips from the second best when one or two
+  numbers decide; nor does it matter, for the exact ten best lie within 0.000001 of the eleventh.
+  What is found instead scores as much to the third digit: of 10,000 candidates the exact scores are
   computed, from vectors that are kept beside the codes (``RFlat``).
 
 So: ``Flat`` up to `EXACT_UP_TO` rows, and above
 
 1. ``IVF...,PQ...x4fsr,RFlat`` with 10,000 candidates where all of it fits in the memory;
-2. with 1000 candidates where the codes do: exact vectors stay on the disk and a question reads a page
-   of each candidate, up to 1000 of them.
+2. with 1000 candidates where the codes do: exact vectors stay on the disk and a question reads a
+   page of each candidate, up to 1000 of them.
 
 Contributions of hits are exact in both.
 """
@@ -183,8 +183,10 @@ def train_index(vectors: Floats, choice: Choice) -> Any:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let FAISS use one thread: sums do not depend on the machine, and its many small steps of
-    learning codes wait for no other (on a busy machine 0.5 s became 60 s with two).
+    """Let FAISS use one thread.
+
+    Its sums do not depend on the machine then, and its many small steps of learning codes wait for
+    no other (on a busy machine 0.5 s became 60 s with two).
     """
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
