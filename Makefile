@@ -28,10 +28,10 @@ demo: $(READY)  ## run the whole workflow on the demo corpus, then show three se
 	mess tour --dataset demo
 
 test: $(READY)  ## run all tests but those that take minutes each
-	python -m pytest -m "not exhaustive"
+	python -m pytest -n $(CORES) --dist loadfile -m "not exhaustive"
 
 test-all: $(READY)  ## run all tests
-	python -m pytest
+	python -m pytest -n $(CORES) --dist loadfile
 
 test-unit: $(READY)  ## run the fast tests only
 	python -m pytest -n auto -m "unit and not slow"
