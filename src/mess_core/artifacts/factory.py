@@ -1,47 +1,44 @@
 """How FAISS holds the vectors: exactly up to a number of rows, in less memory above it.
 
-Questions weigh blocks at will, which decides what can be used. Measured on a million made-up clips
-of 94 numbers (`benchmarks.search_corpus`), 10 hits, 40 questions of each kind; *recall* is the
-share of the exact ten that is found, *loss* how much lower the scores of the ten are that are found
-(scores of unrelated clips are 0, of equal ones 1). Milliseconds are those of one thread:
+Questions weigh blocks at will, and that decides what can be used. Measured with a million made-up
+clips of 94 numbers, 40 questions of each kind and 10 hits (`make bench-search`; docs/search.md has
+more). *Recall* is the share of the exact ten that is found; in brackets how much lower the ten
+score that are found, where it is 0.0005 at least (unrelated clips score 0, equal ones 1). Times are
+those of one thread:
 
-================================ ====== ===== ======== ========= ========== ==========
-FAISS factory                    bytes  ms    general  random    two        one
-                                 a clip                weights   aspects    aspect
-================================ ====== ===== ======== ========= ========== ==========
-``Flat``                         376    22    1        1         1          1
-``SQ8``                          94     80    .98      .92       .30 -.002  .06 -.001
-``Pad96,SQ8``                    96     9     .98      .92       .30 -.002  .06 -.001
-``Pad96,SQ8,RFlat`` (400)        472    12    1        1         .83        .32
-``Pad96,SQ4,RFlat`` (1000)       424    27    1        .95 -.001 .25 -.006  .02 -.026
-``PQ47x4fs,RFlat`` (1000)        400    1     .99      .61 -.012 .07 -.018  .01 -.020
-``PQ94x4fs,RFlat`` (1000)        423    2     1        .96 -.001 .48 -.002  .06 -.003
-``IVF1024,SQ8``, 64 cells        102    5     .05 -.12 .82 -.007 .23 -.003  .06 -.001
-``IVF1024,SQ8``, 256 cells       102    20    .25 -.07 .98       .46 -.001  .12
-``IVF1024,PQ94x4fsr,RFlat``,
-all cells (1000)                 431    4     1        1         .44 -.001  .12
-all cells (10,000)               431    7     1        1         .81        .42
-================================ ====== ===== ======== ========= ========== ==========
+================================= ===== ==== ========== ========== ========== ==========
+FAISS factory, candidates         bytes ms   general    random     two        one
+                                                        weights    aspects    aspect
+================================= ===== ==== ========== ========== ========== ==========
+``Flat``                          376   12   1          1          1          1
+``SQ8``                           94    73   .99        .92        .29 (.002) .06 (.001)
+``Pad96,SQ8,RFlat``, 400          472   7    1          1          .83        .33
+``PQ47x4fs,RFlat``, 1000          400   1    1          .61 (.012) .04 (.017) .01 (.021)
+``PQ94x4fs,RFlat``, 1000          423   2    1          .96 (.001) .41 (.005) .11 (.004)
+``IVF1024,SQ8``, 64 cells         104   5    .06 (.116) .80 (.005) .11 (.005) .03 (.002)
+``IVF1024,SQ8``, 256 cells        104   19   .28 (.064) .91        .22 (.003) .03 (.001)
+``IVF1024,PQ94x4fsr,RFlat``, all
+cells, 1000                       433   4    1          .99        .44 (.002) .10 (.001)
+cells, 10,000                     433   6    1          1          .82        .43
+================================= ===== ==== ========== ========== ========== ==========
 
-In brackets: candidates whose exact scores are computed. Losses below .0005 are left out.
-
-* The general block is whitened, so all its directions are worth the same, and the cells of k-means
-  follow the aspects. Cells that a question does not look into cost it three quarters of what it
-  looks for in general (25% of cells looked into). No cell can be left out.
+* No cell can be left out. The general block is whitened, so that all its directions are worth the
+  same, and the cells of k-means follow the aspects: who looks into a quarter of them misses three
+  quarters of the hits that are alike in general.
 * But the centre of its cell is a good first guess of a clip. What is left is coded in 4 bits per
-  number, which FAISS scans ten times faster than exact vectors. So all cells are looked into.
-* Codes of 4 bits cannot tell the best of a million clips from the second best when one or two
-  numbers decide; nor does it matter, for the exact ten best lie within 0.000001 of the eleventh.
-  What is found instead scores as much to the third digit: of 10,000 candidates the exact scores are
-  computed, from vectors that are kept beside the codes (``RFlat``).
+  number (``x4fsr``), which FAISS scans several times faster than it reads exact vectors.
+* Codes cannot tell the best of a million clips from the second best when one or two numbers decide.
+  There the tenth best is within 0.000001 of the eleventh, and what is found instead scores the
+  same to three digits, if enough candidates are compared exactly. For that, and for exact
+  contributions, exact vectors are kept behind the codes (``RFlat``).
+* FAISS's scalar codes are fast for widths that are multiples of 16 only (``Pad96``), and then still
+  take twice the memory.
 
-So: ``Flat`` up to `EXACT_UP_TO` rows, and above
+So: ``Flat`` up to `EXACT_UP_TO` rows, and above ``IVF..,PQ..x4fsr,RFlat``,
 
-1. ``IVF...,PQ...x4fsr,RFlat`` with 10,000 candidates where all of it fits in the memory;
-2. with 1000 candidates where the codes do: exact vectors stay on the disk and a question reads a
-   page of each candidate, up to 1000 of them.
-
-Contributions of hits are exact in both.
+* with 10,000 candidates where codes and exact vectors fit in the memory (4.6 bytes per number);
+* with 1000 where only codes do (0.6 bytes per number): exact vectors stay on the disk, and a
+  question reads a page for each candidate.
 """
 
 __all__ = ["EXACT_UP_TO", "FLAT", "MEMORY_GB", "Choice", "choose_factory", "search_parameters"]

@@ -129,11 +129,14 @@ class Rows(Sequence[Row]):
         return {name: number for number, name in enumerate(self.recordings["recording_id"])}
 
     @cached_property
-    def _grouped(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Rows sorted by recording, and where in that order each recording starts."""
-        of_row = self.table["recording"]
-        order = np.argsort(of_row, kind="stable")
-        borders = np.searchsorted(of_row[order], np.arange(len(self.numbers) + 1))
+    def _grouped(self) -> tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.int64]]:
+        """Rows sorted by recording (None: as they are), and where there each recording starts."""
+        of_row = np.ascontiguousarray(self.table["recording"])
+        order = None
+        if (of_row[1:] < of_row[:-1]).any():
+            order = np.argsort(of_row, kind="stable")
+            of_row = of_row[order]
+        borders = np.searchsorted(of_row, np.arange(len(self.numbers) + 1))
         return order, borders.astype(np.int64)
 
     def positions(self, recording_id: str) -> npt.NDArray[np.int64]:
@@ -146,7 +149,8 @@ class Rows(Sequence[Row]):
         """
         number = self.numbers[recording_id]
         order, borders = self._grouped
-        return order[borders[number] : borders[number + 1]]
+        first, end = borders[number : number + 2].tolist()
+        return np.arange(first, end) if order is None else order[first:end]
 
     def having(self, field: str, values: Iterable[str]) -> npt.NDArray[np.bool_]:
         """Return which rows are of recordings with one of some values in a field.
@@ -164,7 +168,13 @@ class Rows(Sequence[Row]):
         """
         wanted = set(values)
         chosen = np.array([value in wanted for value in self.recordings[field]], np.bool_)
-        return np.asarray(chosen[self.table["recording"]])
+        order, borders = self._grouped
+        grouped = np.repeat(chosen, np.diff(borders))
+        if order is None:
+            return grouped
+        found = np.empty(len(self), np.bool_)
+        found[order] = grouped
+        return found
 
     def check(self, kind: str) -> None:
         """Refuse rows that no index of this kind can have.
