@@ -137,6 +137,8 @@ def test_params_are_builtins_only() -> None:
         ({"alphas": (10.0, 1.0)}, {"probing"}),
         ({"baselines": ("untrained",)}, {"probing", "question", "all-targets"}),
         ({"min_r2": 0.4}, {"aspects"}),
+        ({"exact_up_to": 2_000_000}, {"index"}),
+        ({"memory_gb": 8.0}, {"index"}),
         ({"destination": "s3://b/p"}, {"publish"}),
         ({"device": "cuda"}, set()),
         ({"batch_size": 8}, set()),
