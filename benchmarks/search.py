@@ -50,6 +50,7 @@ FACTORIES: tuple[tuple[str, int, int], ...] = (
     ("IVF1024,SQ8", 0, 256),
     (f"IVF1024,PQ{_WIDTH}x4fsr,RFlat", 1000, 256),
     (f"IVF1024,PQ{_WIDTH}x4fsr,RFlat", 1000, 1024),
+    (f"IVF1024,PQ{_WIDTH}x4fsr,RFlat", 4000, 1024),
     (f"IVF1024,PQ{_WIDTH}x4fsr,RFlat", 10_000, 1024),
 )
 

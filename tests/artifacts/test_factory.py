@@ -76,7 +76,7 @@ def test_the_memory_decides_where_exact_vectors_are(width: int, code: int) -> No
     roomy, tight = choose_factory(n, width, codes + exact), choose_factory(n, width, codes)
     assert (roomy.candidates, roomy.memory_bytes) == (10_000, codes + exact)
     for memory in (codes, codes + exact - 1):
-        assert choose_factory(n, width, memory).candidates == 1000
+        assert choose_factory(n, width, memory).candidates == 4000
     assert (tight.memory_bytes, tight.disk_bytes) == (codes, codes + exact)
     assert roomy.factory == tight.factory
     assert "2000000 rows" in roomy.why

@@ -195,3 +195,22 @@ def test_rows_are_put_into_columns_one_by_one() -> None:
         tracemalloc.stop()
     assert len(made) == count
     assert most < 3 * made.table.nbytes
+
+
+@pytest.mark.parametrize("order", [[0, 0, 1, 1, 2], [2, 0, 1, 0, 1]])
+def test_rows_are_found_in_whatever_order_they_lie(order: list[int]) -> None:
+    names = ["a", "b", "c"]
+    columns = {name: [""] * 3 for name in FIELDS} | {
+        "recording_id": names,
+        "composer": ["x", "y", "x"],
+    }
+    table = np.zeros(5, ROW_TYPE)
+    table["recording"] = order
+    rows = Rows(columns, table)
+    for number, name in enumerate(names):
+        np.testing.assert_array_equal(
+            rows.positions(name), np.flatnonzero(table["recording"] == number)
+        )
+    expected = np.isin(order, [0, 2])
+    np.testing.assert_array_equal(rows.having("composer", ["x", "z"]), expected)
+    assert not rows.having("composer", ["z"]).any()

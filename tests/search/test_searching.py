@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 
@@ -392,6 +393,19 @@ def test_ignoring_an_aspect_makes_its_distance_matter_less() -> None:
     general = leak(INDEX)
     assert general > 0.1
     assert abs(leak(INDEX, ignore=("tempo",))) < 0.5 * general
+
+
+def test_more_ties_than_faiss_is_asked_for_at_first_are_ordered_by_recording_and_start() -> None:
+    # FAISS orders ties by position, and here the last positions come first.
+    rows = [Row(f"r{99 - i // 50}", "w", "", "", "", "", i % 50, i % 50 + 5.0) for i in range(2000)]
+    index = Corpus(2000).index(rows)
+    equal = faiss.IndexFlatIP(index.projection.width)
+    equal.add(np.repeat(index.stored([7]), 2000, axis=0))
+    index = replace(index, vectors=equal)
+    hits = search(index, Query("r99", 20.0, k=3)).hits
+    assert _places(hits) == [("r60", 0.0), ("r60", 1.0), ("r60", 2.0)]
+    apart = search(index, Query("r99", 20.0, k=3, dedupe_s=30.0)).hits
+    assert _places(apart) == [("r60", 0.0), ("r60", 30.0), ("r61", 0.0)]
 
 
 def test_threads_get_the_answers_that_one_gets() -> None:
