@@ -179,7 +179,7 @@ def index_of(clips: Clips, fitted: Settings) -> Index:
         clips.features,
         rows,
         kind="clips",
-        projection=read_projection(fitted.layout.projection),
+        projection=read_projection(fitted.layout.projection("clips")),
         aspects=read_json(fitted.layout.aspects),
         facts={"dataset": fitted.dataset},
     )

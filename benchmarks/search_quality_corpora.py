@@ -343,7 +343,7 @@ def fit_all(settings: Settings) -> None:
     if not receipt.exists() or read_json(receipt)["done"] != done:
         _probe(settings, plan)
         write_json(receipt, {"done": done})
-    jobs.fit_projection(settings)
+    jobs.fit_projection(settings, "clips")
 
 
 def _probe(settings: Settings, plan: Plan) -> None:

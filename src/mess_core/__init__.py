@@ -13,9 +13,11 @@ __all__, __getattr__, __dir__ = attach(
         "artifacts": [
             "build_index",
             "download_artifact_from_s3",
+            "fetch",
             "load_artifact",
             "load_latest",
             "load_latest_from_s3",
+            "load_published",
             "save_artifact",
             "upload_artifact_to_s3",
         ],

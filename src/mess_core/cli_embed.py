@@ -1,6 +1,6 @@
 """``mess embed``: the features of a passage of an audio file, for a search that starts from it."""
 
-__all__ = ["add_parser", "embed_elsewhere", "run"]
+__all__ = ["add_parser", "embed_elsewhere", "is_of_passage", "read_embedded", "run"]
 
 import argparse
 import json
@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import SearchError
-from mess_core.files import save_array
+from mess_core.files import atomic_path
 from mess_core.jobs import encoder_facts
+
+Floats = npt.NDArray[np.float32]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -31,18 +34,31 @@ def add_parser(subparsers: Any) -> None:
         "embed",
         help="compute the features of an audio file or of a passage of it",
         description="Write the pooled features [windows, layers, dims] of an audio file, or of a "
-        "passage of it, as .npy, and print which encoder made them. `mess search --features` takes "
-        "them, also where there is no encoder.",
+        "passage of it, with the facts about the encoder that made them, as .npz. `mess search "
+        "--features` takes them, also where there is no encoder.",
     )
     parser.add_argument("audio", type=Path, metavar="FILE", help="any audio that libsndfile reads")
-    parser.add_argument("--from", dest="start", type=float, metavar="SECONDS")
-    parser.add_argument("--to", dest="end", type=float, metavar="SECONDS")
+    parser.add_argument(
+        "--from", dest="start", type=float, metavar="SECONDS", help="start of a passage"
+    )
+    parser.add_argument(
+        "--to", dest="end", type=float, metavar="SECONDS", help="its end (default: a window later)"
+    )
     parser.add_argument("--encoder", required=True, help="a known model's name, or a folder")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.npy")
-    parser.add_argument("--window", type=float, default=5.0, metavar="SECONDS")
-    parser.add_argument("--overlap", type=float, default=0.5)
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--models", type=Path, default=Path("data/models"))
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.npz")
+    for name, default, meaning in (
+        ("window", 5.0, "length of a window, s, as in the index"),
+        ("overlap", 0.5, "share of a window that the next has too, as in the index"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=float, default=default, help=f"{meaning} (default: %(default)s)"
+        )
+    parser.add_argument(
+        "--precision", default="auto", help="as in the index; auto: what this machine does best"
+    )
+    parser.add_argument(
+        "--models", type=Path, default=Path("data/models"), help="default: %(default)s"
+    )
     parser.set_defaults(run=run)
 
 
@@ -77,9 +93,68 @@ def run(args: argparse.Namespace) -> int:
         precision=args.precision,
     )
     features = extract_passage(extractor, args.audio, args.start, args.end)
-    save_array(args.output, features)
-    print(json.dumps(encoder_facts(extractor.encoder)))
+    facts = {
+        "encoder": encoder_facts(extractor.encoder),
+        "window_s": args.window,
+        "passage": args.start is not None or args.end is not None,
+    }
+    with atomic_path(args.output) as path, path.open("wb") as file:
+        np.savez(file, features=features, facts=json.dumps(facts))
+    name, precision = facts["encoder"]["name"], facts["encoder"]["precision"]
+    print(f"{len(features)} windows by {name} in {precision}: {args.output}")
     return 0
+
+
+def read_embedded(path: Path, index_facts: Mapping[str, Any]) -> tuple[Floats, bool]:
+    """Read what `mess embed` has written, for an index that was made by the same encoder.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    index_facts : mapping
+        Of the index.
+
+    Returns
+    -------
+    tuple of (ndarray of float32 [shape=(windows, layers, dims)], bool)
+        The features, and whether they are of a passage rather than of a whole file.
+
+    Raises
+    ------
+    SearchError
+        If it is no such file, or of another encoder, precision or window.
+    """
+    features, facts = _read(path)
+    own, theirs = facts["encoder"], index_facts.get("encoder", {})
+    compared = [(key, own.get(key), theirs.get(key)) for key in ("fingerprint", "precision")]
+    compared.append(("window_s", facts.get("window_s"), index_facts.get("window_s")))
+    for key, mine, wanted in compared:
+        if mine != wanted:
+            raise SearchError(
+                f"{path} was made by {own.get('name')} with {key} {mine}, the index by "
+                f"{theirs.get('name')} with {wanted}: embed the audio again with the index's "
+                "encoder, --precision and --window"
+            )
+    return features, bool(facts.get("passage"))
+
+
+def is_of_passage(path: Path) -> bool:
+    """Return whether `mess embed` wrote the features of a passage, rather than of a file."""
+    return bool(_read(path)[1].get("passage"))
+
+
+def _read(path: Path) -> tuple[Floats, dict[str, Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            features, facts = file["features"], json.loads(str(file["facts"]))
+        facts["encoder"]["name"]
+    except (OSError, ValueError, EOFError, LookupError, TypeError, BadZipFile) as error:
+        raise SearchError(
+            f"{path} holds no features as `mess embed` writes them ({type(error).__name__}); in "
+            "Python, search_features takes any array"
+        ) from None
+    return features, facts
 
 
 def embed_elsewhere(
@@ -89,7 +164,7 @@ def embed_elsewhere(
     facts: Mapping[str, Any],
     *,
     encoder: str | None = None,
-) -> npt.NDArray[np.float32]:
+) -> Floats:
     """Compute a passage's features for an index, in a process of their own.
 
     PyTorch and FAISS bring an OpenMP each, which do not get on in one process everywhere.
@@ -116,7 +191,7 @@ def embed_elsewhere(
     """
     theirs = facts.get("encoder", {})
     with TemporaryDirectory() as folder:
-        output = Path(folder) / "features.npy"
+        output = Path(folder) / "features.npz"
         options = {
             "--encoder": encoder or theirs.get("name"),
             "--output": output,
@@ -132,13 +207,4 @@ def embed_elsewhere(
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise SearchError(f"{audio} cannot be searched with: {done.stderr.strip()}")
-        own = json.loads(done.stdout.splitlines()[-1])
-        for key in ("fingerprint", "precision"):
-            if own.get(key) != theirs.get(key):
-                raise SearchError(
-                    f"the encoder here, {own.get('name')}, has the {key} {own.get(key)}, that of "
-                    f"the index, {theirs.get('name')}, {theirs.get(key)}: give its folder with "
-                    "--encoder"
-                )
-        features: npt.NDArray[np.float32] = np.load(output, allow_pickle=False)
-    return features
+        return read_embedded(output, facts)[0]

@@ -5,7 +5,7 @@ __all__ = ["DEFAULT_LOCATION", "add_parser", "open_index", "published_datasets",
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,17 @@ _WORK_WIDTH = 48
 DEFAULT_LOCATION = "data/published"
 _UNTRAINED = "untrained: results show the mechanism, not musical knowledge"
 
+#: Options that a question in JSON leaves no room for.
+_WITHOUT_QUERY = (
+    *("like", "aspect", "aspects", "unlike", "more", "less", "ignore"),
+    *("k", "exclude", "where", "dedupe", "encoder"),
+)
+
 _EXAMPLES = """examples:
   mess search --recording R --aspect dynamics
   mess search --recording R --from 30 --to 35 --like phrasing=1 --like dynamics=0.5 \\
       --ignore tempo --more legato --exclude work -k 10 --explain
-  mess search --audio take.wav --from 12 --to 17 --where composer="Frederic Chopin"
+  mess search --audio take.wav --from 12 --to 17 --where composer="Erik Satie"
   mess search --query question.json --json
 """
 
@@ -73,7 +79,7 @@ def _add_start(group: Any) -> None:
         "--audio", type=Path, metavar="FILE", help="an audio file; needs the index's encoder here"
     )
     start.add_argument(
-        "--features", type=Path, metavar="FILE.npy", help="what `mess embed` has written"
+        "--features", type=Path, metavar="FILE.npz", help="what `mess embed` has written"
     )
     start.add_argument(
         "--query",
@@ -160,34 +166,53 @@ def run(args: argparse.Namespace) -> int:
     """
     from mess_core.search.searching import search, search_features
 
-    query = _read_query(args.query) if args.query else _query(args)
-    passage = query.clip is not None or (query.start_s or args.start) is not None
-    index = open_index(args.artifacts, args.dataset, "clips" if passage else "recordings")
+    query = _read_query(args) if args.query else _query(args)
+    index = open_index(
+        args.artifacts, args.dataset, "clips" if _of_passage(args, query) else "recordings"
+    )
     if args.audio or args.features:
         answer = search_features(index, _features(args, index), query)
     else:
         answer = search(index, query)
-    heading = "\n".join([_question(args, query), *_trust(index, query.aspects)])
+    heading = "\n".join([_question(args, query, index.kind), *_trust(index, query.aspects)])
     show(index, answer, heading, as_json=args.json, explain=args.explain)
     return 0
 
 
-def _read_query(name: str) -> Query:
+def _of_passage(args: argparse.Namespace, query: Query) -> bool:
+    """Return whether passages are asked for, rather than recordings."""
+    if args.features:
+        from mess_core.cli_embed import is_of_passage
+
+        return is_of_passage(args.features)
+    return query.clip is not None or (query.start_s if args.query else args.start) is not None
+
+
+def _read_query(args: argparse.Namespace) -> Query:
+    others = [f"--{name}" for name in _WITHOUT_QUERY if getattr(args, name) not in (None, [])]
+    if args.start is not None or args.end is not None or others:
+        raise SearchError(
+            f"--query has the whole question: put {', '.join(others) or '--from and --to'} into it"
+        )
     try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text()
-        return Query.from_dict(json.loads(text))
+        text = sys.stdin.read() if args.query == "-" else Path(args.query).read_text()
     except (OSError, ValueError) as error:
-        raise SearchError(f"{name} is no query in JSON: {error}") from None
+        raise SearchError(f"{args.query} is no query that can be read: {error}") from None
+    return Query.from_json(text)
 
 
 def _query(args: argparse.Namespace) -> Query:
     """Make the query that the options describe."""
     like = _parse_weights(args.like, "--like")
-    if args.aspect:
+    if args.aspect is not None:
         like = {args.aspect: 1.0}
     if args.aspects is not None:
         like = _parse_weights(args.aspects.split(","), "--aspects", needed=True)
     of_file = args.audio or args.features
+    if args.features and args.start is not None:
+        raise SearchError("features are of one passage already: give --from and --to to mess embed")
+    if args.encoder and not args.audio:
+        raise SearchError("--encoder is for --audio: nothing else is computed here")
     if args.end is not None and args.start is None:
         raise SearchError("--to needs --from: a passage has a start and an end")
     whole = not of_file and args.clip is None and args.start is None
@@ -236,15 +261,11 @@ def _parse_filters(parts: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 def _features(args: argparse.Namespace, index: "Index") -> "np.ndarray[Any, Any]":
     """Return the features of the file that the question starts from."""
-    from mess_core.cli_embed import embed_elsewhere
+    from mess_core.cli_embed import embed_elsewhere, read_embedded
 
-    if args.audio:
-        return embed_elsewhere(args.audio, args.start, args.end, index.facts, encoder=args.encoder)
-    try:
-        features: np.ndarray[Any, Any] = np.load(args.features, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise SearchError(f"{args.features} is no array of features: {error}") from None
-    return features
+    if args.features:
+        return read_embedded(args.features, index.facts)[0]
+    return embed_elsewhere(args.audio, args.start, args.end, index.facts, encoder=args.encoder)
 
 
 def open_index(location: str, dataset: str | None, kind: str) -> "Index":
@@ -293,28 +314,34 @@ def _only_dataset(location: str) -> str:
     return names[0]
 
 
-def _question(args: argparse.Namespace, query: Query) -> str:
+def _question(args: argparse.Namespace, query: Query, kind: str) -> str:
     start = query.recording_id or query.clip or str(args.audio or args.features)
     from_s = args.start if query.start_s is None else query.start_s
     to_s = args.end if query.end_s is None else query.end_s
     passage = "" if from_s is None else f" from {_clock(from_s)}"
     passage += "" if to_s is None else f" to {_clock(to_s)}"
-    what = "passages" if passage or query.clip else "recordings"
+    what = "passages" if kind == "clips" else kind
     return f"{what} like {start}{passage}, {_respects(query)}"
 
 
 def _respects(query: Query) -> str:
-    parts = ["in general"]
+    steered = {**query.more, **query.less}
+    parts = ["in general and in all other aspects" if steered else "in general"]
     if query.like:
-        only = len(query.like) == 1
-        parts = [
-            "by " + ", ".join(name if only else f"{name}={w:g}" for name, w in query.like.items())
-        ]
+        parts = [f"by {', '.join(_weighed(query.like))}"]
     parts += [f"ignoring {', '.join(query.ignore)}"] if query.ignore else []
-    parts += [f"unlike in {', '.join(query.unlike)}"] if query.unlike else []
+    parts += [f"unlike in {', '.join(_weighed(query.unlike))}"] if query.unlike else []
     for word, asked in (("more", query.more), ("less", query.less)):
-        parts += [f"{word} {name} (by {n:g} standard errors)" for name, n in asked.items()]
+        parts += [
+            f"{word} {name} (by {n:g} standard error{'' if n == 1 else 's'})"
+            for name, n in asked.items()
+        ]
     return ", ".join(parts)
+
+
+def _weighed(weights: Mapping[str, float]) -> list[str]:
+    only = len(weights) == 1
+    return [name if only else f"{name}={weight:g}" for name, weight in weights.items()]
 
 
 def _trust(index: "Index", aspects: Iterable[str]) -> list[str]:
@@ -370,8 +397,8 @@ def show(
 def _record(hit: "Hit", *, clips: bool) -> dict[str, Any]:
     record = asdict(hit)
     if clips:
-        return record | {"clip": hit.clip}
-    return {k: v for k, v in record.items() if k not in ("start_s", "end_s")}
+        return record
+    return {k: v for k, v in record.items() if k not in ("start_s", "end_s", "clip")}
 
 
 def _contributions(hit: "Hit") -> dict[str, str]:

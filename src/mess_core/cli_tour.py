@@ -105,6 +105,10 @@ def _aspects(index: "Index", resolved: list[str]) -> list[str]:
         )
         lines.append(f"  {name:<18}{facts}{'' if entry['resolved'] else ', below the limit'}")
     lines.append("  (validated: surely above what an untrained encoder of the same shape knows)")
+    from mess_core.search.searching import directed
+
+    steered = ", ".join(directed(index)) or "no aspect"
+    lines.append(f"  more or less can be asked of {steered}")
     return lines
 
 

@@ -267,8 +267,8 @@ def map_aspects(settings: Settings) -> None:
     save_aspects(aspects, settings.layout.aspects)
 
 
-def fit_projection(settings: Settings) -> None:
-    """Fit what makes stored vectors of features: general components and aspects' coordinates."""
+def fit_projection(settings: Settings, kind: str) -> None:
+    """Fit what makes stored vectors of features, for an index of one kind."""
     from mess_core.artifacts.contents import write_projection
     from mess_core.probing.coordinates import fit_coordinates, musical_layers
     from mess_core.probing.results import read_results
@@ -282,9 +282,10 @@ def fit_projection(settings: Settings) -> None:
         lambda layer: spaces[layer].rows,
         range(len(spaces)),
         general_layers=musical_layers(results.values()) or None,
-        coordinates=fit_coordinates(discovery),
+        coordinates=fit_coordinates(discovery, averaged=kind == "recordings"),
+        recordings=discovery.names if kind == "recordings" else None,
     )
-    write_projection(projection, settings.layout.projection)
+    write_projection(projection, settings.layout.projection(kind))
 
 
 def answer_question(settings: Settings, question: str) -> None:
@@ -324,7 +325,7 @@ def build_indices(settings: Settings, kind: str) -> None:
         features,
         rows,
         kind=kind,
-        projection=read_projection(settings.layout.projection),
+        projection=read_projection(settings.layout.projection(kind)),
         aspects=read_json(settings.layout.aspects),
         facts={
             "dataset": settings.dataset,

@@ -133,10 +133,9 @@ class Layout:
         """The aspect map."""
         return self.probing / "aspects.json"
 
-    @property
-    def projection(self) -> Path:
-        """What makes stored vectors of features: the general block and the aspects' coordinates."""
-        return self.probing / "projection.npz"
+    def projection(self, kind: str) -> Path:
+        """What makes the stored vectors of an index of one of `INDEX_KINDS`."""
+        return self.probing / "projections" / f"{kind}.npz"
 
     def decomposition(self, source: str, layer: int | str) -> Path:
         """The rows of one layer of one of `SOURCES`, and what ridge regression needs of them."""

@@ -300,9 +300,9 @@ class Plan:
             "targets": list(self.aspect_targets),
         }
 
-    def projection_params(self) -> Params:
-        """Return what makes the projection stale, besides aspects, probes and decompositions."""
-        return {"stage": stages.PROJECTION, **self._folds}
+    def projection_params(self, kind: str) -> Params:
+        """Return what makes a projection stale, besides aspects, probes and decompositions."""
+        return {"stage": stages.PROJECTION, "kind": kind, **self._folds}
 
     def index_params(self, kind: str) -> Params:
         """Return what makes an index stale, besides manifest, aspect map and projection."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -92,12 +92,17 @@ class Service:
             stderr=self.log,
         )
 
-    def ask(self, question: Any, path: str = "search") -> tuple[int, Any]:
-        body = json.dumps(question).encode()
+    def refresh(self) -> int:
+        request = Request(f"http://127.0.0.1:{self.port}/refresh", method="PUT")
+        with urlopen(request, timeout=60) as answer:
+            return int(answer.status)
+
+    def ask(self, question: Any) -> tuple[int, Any]:
+        body = question if isinstance(question, bytes) else json.dumps(question).encode()
         for _ in range(600):
             assert self.process.poll() is None, self._said()
             try:
-                with urlopen(f"http://127.0.0.1:{self.port}/{path}", body, timeout=60) as answer:
+                with urlopen(f"http://127.0.0.1:{self.port}/", body, timeout=60) as answer:
                     return answer.status, json.load(answer)
             except HTTPError as error:
                 return error.code, json.load(error)
@@ -151,9 +156,19 @@ def test_the_example_serves_searches_from_a_published_artifact(
     assert (status, answer["hits"]) == (200, [])
     assert "no row satisfies" in answer["notes"][0]
 
-    assert service.ask({}, "refresh") == (200, {"refreshed": False})
+    for wrong in (
+        b"",
+        b"{",
+        b"[" * 90_000,
+        b'{"exclude": null}',
+        b'{"start_s": 1%s}' % (b"0" * 400),
+    ):
+        status, answer = service.ask(wrong)
+        assert status == 400
+        assert answer["error"]
+    assert service.refresh() == 204
     publish(save_artifact(_index(2), tmp_path / "indices"), store[0], client=s3[0])
-    assert service.ask({}, "refresh") == (200, {"refreshed": True})
+    assert service.refresh() == 200
     newer = search(_index(2), Query.from_dict(question))
     status, answer = service.ask(question)
     assert [hit["score"] for hit in answer["hits"]] == pytest.approx([h.score for h in newer.hits])

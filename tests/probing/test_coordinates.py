@@ -121,6 +121,24 @@ def test_the_standard_error_is_that_of_predictions_for_works_that_were_not_heard
     assert fitted["tempo"].standard_error == pytest.approx(expected, rel=1e-6)
 
 
+def test_recordings_means_err_less(
+    system: LayerDiscoverySystem, fitted: Mapping[str, AspectCoordinates]
+) -> None:
+    X, y = _rows(system, LAYER), system.load_targets("tempo")
+    wrong = np.empty(len(y))
+    for fold in np.unique(system.folds):
+        out = system.folds == fold
+        wrong[out] = _ridge(system, "tempo", LAYER).fit(X[~out], y[~out]).predict(X[out]) - y[out]
+    names = np.array(system.names)
+    means = [wrong[names == name].mean() for name in np.unique(names)]
+    averaged = {a.name: a for a in fit_coordinates(system, averaged=True)}["tempo"]
+    expected = np.sqrt(np.square(means).mean()) / y.std()
+    assert averaged.standard_error == pytest.approx(expected, rel=1e-6)
+    assert averaged.standard_error is not None
+    assert averaged.standard_error < (fitted["tempo"].standard_error or 0)
+    assert averaged.value == pytest.approx(fitted["tempo"].value)
+
+
 def test_rows_that_are_held_out_change_nothing(system: LayerDiscoverySystem) -> None:
     """Fit on some works, then make the others' targets impossible to use."""
     learned = system.folds > 0

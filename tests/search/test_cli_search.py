@@ -19,6 +19,7 @@ from tests.planted import ASPECT_MAP, Corpus
 pytestmark = pytest.mark.unit
 
 Ask = Callable[..., int]
+ENCODER = {"name": "small", "fingerprint": "f1", "precision": "float32"}
 
 
 def _publish(root: Path, kind: str, dataset: str, *, trained: bool) -> None:
@@ -36,7 +37,7 @@ def _publish(root: Path, kind: str, dataset: str, *, trained: bool) -> None:
         kind=kind,
         projection=corpus.projection(),
         aspects=ASPECT_MAP,
-        facts={"dataset": dataset, "encoder": {"name": "small", "trained": trained}},
+        facts={"dataset": dataset, "encoder": {**ENCODER, "trained": trained}, "window_s": 5.0},
     )
     publish(save_artifact(index, root / "indices"), str(root / "published"))
 
@@ -178,17 +179,43 @@ def test_a_question_that_nothing_satisfies_says_so(
     assert "rank" not in out
 
 
-def test_features_from_a_file_are_searched(
+def test_features_from_a_file_are_searched_if_they_are_of_the_indexs_encoder(
     ask: Ask, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    path = tmp_path / "passage.npy"
-    np.save(path, Corpus(120, seed=6).features[32:33])
-    ask("--features", str(path), "--from", "5", "-k", "1", "--json")
+    path = tmp_path / "passage.npz"
+
+    def write(fingerprint: str, *, passage: bool) -> None:
+        facts = {"encoder": {**ENCODER, "fingerprint": fingerprint}, "passage": passage}
+        facts["window_s"] = 5.0
+        np.savez(path, features=Corpus(120, seed=6).features[32:33], facts=json.dumps(facts))
+
+    write("f1", passage=True)
+    ask("--features", str(path), "-k", "1", "--json")
     hit = json.loads(capsys.readouterr().out)[0]
     assert (hit["recording_id"], hit["start_s"]) == ("take1", 5.0)
-    path.write_bytes(b"no array")
-    with pytest.raises(SearchError, match="is no array of features"):
+    write("f1", passage=False)
+    ask("--features", str(path), "-k", "1", "--json")
+    assert "start_s" not in json.loads(capsys.readouterr().out)[0]
+    write("f2", passage=True)
+    with pytest.raises(SearchError, match="fingerprint f2, the index by small with f1"):
         ask("--features", str(path))
+    with pytest.raises(SearchError, match="give --from and --to to mess embed"):
+        ask("--features", str(path), "--from", "5")
+    for wrong in (b"no array", b""):
+        path.write_bytes(wrong)
+        with pytest.raises(SearchError, match="holds no features as `mess embed` writes them"):
+            ask("--features", str(path))
+    np.save(tmp_path / "plain.npy", np.ones(3))
+    with pytest.raises(SearchError, match="holds no features"):
+        ask("--features", str(tmp_path / "plain.npy"))
+
+
+def test_a_query_has_the_whole_question(ask: Ask, tmp_path: Path) -> None:
+    path = tmp_path / "question.json"
+    path.write_text('{"recording_id": "take1"}')
+    for options in (("-k", "3"), ("--like", "tempo"), ("--from", "5"), ("--exclude", "work")):
+        with pytest.raises(SearchError, match="--query has the whole question"):
+            ask("--query", str(path), *options)
 
 
 def test_what_is_excluded_by_default_and_by_choice(
@@ -256,7 +283,7 @@ def test_a_query_file_that_is_none_is_refused(content: str, ask: Ask, tmp_path: 
     (tmp_path / "query.json").write_text(content)
     with pytest.raises(SearchError, match="query"):
         ask("--query", str(tmp_path / "query.json"))
-    with pytest.raises(SearchError, match=r"nowhere\.json is no query"):
+    with pytest.raises(SearchError, match=r"nowhere\.json is no query that can be read"):
         ask("--query", str(tmp_path / "nowhere.json"))
 
 

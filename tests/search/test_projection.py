@@ -63,6 +63,23 @@ def pearson(a: Floats, b: Floats) -> float:
     return float(np.asarray(np.corrcoef(a, b))[0, 1])
 
 
+def test_an_index_of_recordings_has_the_scale_of_recordings(corpus: Corpus) -> None:
+    names = [f"r{row // 6}" for row in range(N)]
+    means = corpus.features.reshape(-1, 6, LAYERS, DIMS).mean(axis=1)
+    projection = fit_projection(
+        lambda layer: corpus.features[:, layer],
+        range(LAYERS),
+        coordinates=corpus.coordinates,
+        recordings=names,
+    )
+    vectors, _, _ = projection.project(means)
+    windows, _, _ = corpus.projection().project(means)
+    for name, aspect in projection.aspects.items():
+        spread = 2 * vectors[:, aspect.stored].var(axis=0).sum()
+        assert spread == pytest.approx(1.0, abs=0.1), name
+        assert 2 * windows[:, aspect.stored].var(axis=0).sum() < 0.3
+
+
 def test_aspects_are_decorrelated_and_stay_what_they_were(corpus: Corpus) -> None:
     projection = corpus.projection()
     coordinates = projection.coordinates(corpus.features)

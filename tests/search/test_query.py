@@ -47,7 +47,14 @@ def test_a_clips_id_names_recording_and_start() -> None:
     ("given", "message"),
     [
         ({"lke": {}}, "no 'lke': did you mean 'like'"),
-        ({"like": ["tempo"]}, "like is .* expected an object"),
+        ({"like": ["tempo"]}, "like is .* expected a mapping"),
+        ({"more": "legato"}, "more is 'legato', expected a mapping"),
+        ({"where": ["composer"]}, "where is .* expected a mapping"),
+        ({"like": {"tempo": 1e7}}, "weight 10000000.0, expected a number from 0, up to 1e.06"),
+        ({"like": {"tempo": 10**400}}, "expected a number from 0"),
+        ({"start_s": 10**400}, "expected seconds"),
+        ({"exclude": None}, "exclude None is unknown"),
+        ({"exclude": ["work"]}, "is unknown"),
         ({"like": {"tempo": "much"}}, "weight 'much', expected a number from 0"),
         ({"like": {"tempo": -1}}, "like gives tempo the weight -1"),
         ({"like": {"tempo": math.nan}}, "weight nan"),
@@ -86,6 +93,16 @@ def test_a_clips_id_names_recording_and_start() -> None:
 def test_what_makes_no_sense_is_refused_with_the_value(given: dict[str, Any], message: str) -> None:
     with pytest.raises(SearchError, match=message):
         Query.from_dict(given)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 200_000, b"\xff", '{"k": }'])
+def test_what_is_not_json_is_refused(text: str | bytes) -> None:
+    with pytest.raises(SearchError, match="the query is no JSON"):
+        Query.from_json(text)
+
+
+def test_a_query_is_read_from_json() -> None:
+    assert Query.from_json(json.dumps(FULL.to_dict())) == FULL
 
 
 @pytest.mark.parametrize("given", [[], "r1", None, 3])

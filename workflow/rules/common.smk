@@ -137,8 +137,9 @@ def results():
         *probes(SETTINGS.targets),
         *all_answers(),
     ]
-    found = strings([SETTINGS.layout.aspects, SETTINGS.layout.projection])
-    return [*files, *found, *indices, *tracked]
+    projections = strings(SETTINGS.layout.projection(kind) for kind in INDEX_KINDS)
+    aspects = str(SETTINGS.layout.aspects)
+    return [*files, aspects, *projections, *indices, *tracked]
 
 
 def decomposition_manifest(wildcards):
@@ -168,6 +169,10 @@ def question_files(wildcards):
 
 def question_params(wildcards):
     return PLAN.question_params(wildcards.question)
+
+
+def projection_params(wildcards):
+    return PLAN.projection_params(wildcards.kind)
 
 
 def index_params(wildcards):

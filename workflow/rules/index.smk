@@ -5,11 +5,13 @@ rule projection:
         probes=probes(PLAN.aspect_targets),
         layers=all_decompositions(ENCODER),
     output:
-        SETTINGS.layout.projection,
+        SETTINGS.layout.projection("{kind}"),
     log:
-        log_file("projection"),
+        log_file("projection", "{kind}"),
     benchmark:
-        benchmark_file("projection")
+        benchmark_file("projection", "{kind}")
+    wildcard_constraints:
+        kind="|".join(INDEX_KINDS),
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -17,9 +19,9 @@ rule projection:
         mem_mb=more_memory(4000),
         runtime=more_time(60),
     params:
-        cfg=PLAN.projection_params(),
+        cfg=projection_params,
     message:
-        "Fitting the projection from features to stored vectors"
+        "Fitting what makes stored vectors of {wildcards.kind}"
     script:
         "../scripts/projection.py"
 
@@ -27,7 +29,7 @@ rule projection:
 rule index:
     input:
         aspects=SETTINGS.layout.aspects,
-        projection=SETTINGS.layout.projection,
+        projection=SETTINGS.layout.projection("{kind}"),
         features=SETTINGS.layout.features_manifest,
     output:
         directory(SETTINGS.layout.index("{kind}")),

@@ -23,6 +23,7 @@ __all__ = [
     "FILES",
     "is_version_id",
     "load_artifact",
+    "note_path",
     "parse_checksums",
     "parse_manifest",
     "save_artifact",
@@ -192,7 +193,11 @@ def verify_kept(target: Path) -> Path:
 
 
 def verify_artifact(
-    folder: Path, *, version_id: str | None = None, manifest_sha256: str | None = None
+    folder: Path,
+    *,
+    version_id: str | None = None,
+    manifest_sha256: str | None = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Check an artifact from its file names to its last vector, without FAISS reading a byte.
 
@@ -204,6 +209,8 @@ def verify_artifact(
         The version that it must be.
     manifest_sha256 : str, optional
         What ``manifest.json`` must hash to, as a pointer says.
+    trust : bool
+        Whether to believe a note that it was found whole, as `load_artifact` does.
 
     Returns
     -------
@@ -216,7 +223,7 @@ def verify_artifact(
         If a file is missing, unknown, a link, not readable, damaged, of another schema, or
         disagrees with the others. The message names the file, what was expected and what was found.
     """
-    return _inspect(folder, version_id, manifest_sha256, trust=False).manifest
+    return _inspect(folder, version_id, manifest_sha256, trust=trust).manifest
 
 
 def load_artifact(
@@ -384,12 +391,13 @@ def _settled(folder: Path) -> bool:
     return newest < time.time_ns() - _SETTLED_NS
 
 
-def _note_path(folder: Path) -> Path:
+def note_path(folder: Path) -> Path:
+    """Return where it is noted that an artifact's folder was found whole."""
     return folder.parent / f".{folder.name}.verified"
 
 
 def _is_noted(folder: Path, seen: bytes) -> bool:
-    note = _note_path(folder)
+    note = note_path(folder)
     try:
         # Where no versions lie there are no notes of ours, neither to read nor to write.
         return (
@@ -403,10 +411,10 @@ def _note(folder: Path, seen: bytes) -> None:
     # Where one may not write, everything is checked each time.
     if is_version_id(folder.name):
         with suppress(StorageError, OSError):
-            write_bytes(_note_path(folder), seen)
+            write_bytes(note_path(folder), seen)
 
 
 def _forget(folder: Path) -> None:
     if is_version_id(folder.name):
         with suppress(OSError):
-            _note_path(folder).unlink(missing_ok=True)
+            note_path(folder).unlink(missing_ok=True)

@@ -140,11 +140,23 @@ def fetch_version(
 
 
 def is_whole(target: Path, manifest_sha256: str | None = None) -> bool:
-    """Return whether a version is in the cache and undamaged."""
-    if target.exists():
-        with suppress(ArtifactError, OSError):
-            verify_artifact(target, version_id=target.name, manifest_sha256=manifest_sha256)
-            return True
+    """Return whether a version is in the cache and undamaged.
+
+    Raises
+    ------
+    ArtifactError
+        If it is there and may not be read: it may be whole for others.
+    """
+    if not target.exists():
+        return False
+    for path in (target, *(target.iterdir() if os.access(target, os.R_OK | os.X_OK) else ())):
+        if not os.access(path, os.R_OK):
+            raise ArtifactError(
+                f"{path} may not be read: make it readable for you, or use another cache folder"
+            )
+    with suppress(ArtifactError, OSError):
+        verify_artifact(target, version_id=target.name, manifest_sha256=manifest_sha256, trust=True)
+        return True
     return False
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from mess_core.artifacts.artifact import temporary_folder
+from mess_core.artifacts.artifact import note_path, temporary_folder
 from mess_core.artifacts.transfer import Content, locked
 from mess_core.errors import ArtifactError
 from mess_core.files import file_sha256, flush, storage_errors, write_bytes
@@ -167,6 +167,7 @@ class FolderStore:
             path.unlink(missing_ok=True)
             with suppress(OSError):
                 path.parent.rmdir()
+                note_path(path.parent).unlink(missing_ok=True)
 
     def entries(self) -> dict[str, Entry]:
         """Return all files but hidden ones, sorted by name."""

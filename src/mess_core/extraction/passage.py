@@ -33,7 +33,8 @@ def extract_passage(
     path : Path
         An audio file of any rate and channel count.
     start_s, end_s : float, optional
-        The passage in seconds; from the file's beginning, to its end.
+        The passage in seconds. Without both it is the whole file, without a start it begins with
+        the file, and without an end it is as long as a window, or ends with the file.
 
     Returns
     -------
@@ -47,7 +48,10 @@ def extract_passage(
     rate = extractor.encoder.spec.sample_rate
     samples = load_audio(path, sample_rate=rate)
     duration = len(samples) / rate
-    start, end = start_s or 0.0, duration if end_s is None else end_s
+    start = start_s or 0.0
+    if end_s is None:
+        end_s = duration if start_s is None else min(start + extractor.window_s, duration)
+    end = end_s
     if not 0 <= start < end <= duration + 1 / rate:
         raise AudioError(
             f"{path}: {start:g} to {end:g} s is no passage of its {duration:.2f} s; the start must "

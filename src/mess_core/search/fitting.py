@@ -7,7 +7,7 @@ side. Everything else is of all rows.
 
 __all__ = ["GENERAL_DIMS", "SAMPLE", "fit_projection"]
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ def fit_projection(
     *,
     general_layers: Collection[int] | None = None,
     coordinates: "Sequence[AspectCoordinates]" = (),
+    recordings: Sequence[str] | None = None,
     general_dims: int = GENERAL_DIMS,
 ) -> Projection:
     """Fit the projection of a corpus.
@@ -57,6 +58,9 @@ def fit_projection(
         Those of them that general similarity is made of; all by default.
     coordinates : sequence of AspectCoordinates
         The aspects.
+    recordings : sequence of str, optional
+        The recording of every row, for an index of recordings: aspects are scaled and decorrelated
+        such that recordings' means, which vary less than their rows, have what is promised.
     general_dims : int
         Width of the general block at most; there are fewer when rows vary along fewer directions.
 
@@ -92,7 +96,7 @@ def fit_projection(
     if not coordinates:
         bare.check()
         return bare
-    return _with_aspects(bare, rows, coordinates)
+    return _with_aspects(bare, rows, coordinates, recordings)
 
 
 def _check(
@@ -198,6 +202,7 @@ def _with_aspects(
     bare: Projection,
     rows: Sequence[npt.NDArray[np.float32]],
     coordinates: "Sequence[AspectCoordinates]",
+    recordings: Sequence[str] | None,
 ) -> Projection:
     sizes = np.array([aspect.readout.shape[1] for aspect in coordinates], np.int64)
     ends = np.cumsum(sizes)
@@ -229,7 +234,7 @@ def _with_aspects(
                 f"aspect {aspect.name!r} needs layer {aspect.layer}, but only {list(order)} are "
                 "kept; add that layer"
             )
-    moments = _Moments.of(reading, rows)
+    moments = _Moments.of(reading, rows, recordings)
     projection = _decorrelated(reading, moments, spans)
     projection.check()
     return projection
@@ -248,18 +253,42 @@ class _Moments:
         self.cross = covariance[size:, :size] / self.spread
 
     @classmethod
-    def of(cls, projection: Projection, rows: Sequence[npt.NDArray[np.float32]]) -> "_Moments":
-        n, size = len(rows[0]), len(projection.offset)
+    def of(
+        cls,
+        projection: Projection,
+        rows: Sequence[npt.NDArray[np.float32]],
+        recordings: Sequence[str] | None,
+    ) -> "_Moments":
+        size = len(projection.offset)
         sums = np.zeros(size + projection.general)
         products = np.zeros((len(sums), len(sums)))
-        for start in range(0, n, _AT_ONCE):
-            features = np.stack([layer[start : start + _AT_ONCE] for layer in rows], axis=1)
-            both = np.column_stack(
-                [projection.coordinates(features), projection.components(features)[0]]
-            )
+        readings: Iterable[Floats] = _readings(projection, rows)
+        if recordings is not None:
+            readings = [_means_of(readings, recordings)]
+        n = 0
+        for both in readings:
+            n += len(both)
             sums += both.sum(axis=0)
             products += both.T @ both
         return cls(n, sums, products, size)
+
+
+def _readings(projection: Projection, rows: Sequence[npt.NDArray[np.float32]]) -> Iterator[Floats]:
+    """Give coordinates and components [m, E + G] of some rows at a time."""
+    for start in range(0, len(rows[0]), _AT_ONCE):
+        features = np.stack([layer[start : start + _AT_ONCE] for layer in rows], axis=1)
+        yield np.column_stack(
+            [projection.coordinates(features), projection.components(features)[0]]
+        )
+
+
+def _means_of(readings: Iterable[Floats], recordings: Sequence[str]) -> Floats:
+    """Return the mean of each recording's rows."""
+    _, numbers, counts = np.unique(np.asarray(recordings), return_inverse=True, return_counts=True)
+    every = np.concatenate(list(readings))
+    sums = np.zeros((len(counts), every.shape[1]))
+    np.add.at(sums, numbers, every)
+    return np.asarray(sums / counts[:, np.newaxis])
 
 
 def _decorrelated(reading: Projection, moments: _Moments, spans: Sequence[slice]) -> Projection:

@@ -5,6 +5,7 @@ The same names in Python, in JSON (`Query.from_dict`) and, shortened, on the com
 
 __all__ = ["EXCLUDES", "FILTERS", "GENERAL", "Query", "clip_id"]
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -14,6 +15,9 @@ from mess_core.errors import SearchError, nearest
 
 #: The block that compares everything, beside those of the aspects.
 GENERAL = "general"
+
+#: Weights and numbers of standard errors beyond this are a mistake.
+LARGEST = 1e6
 
 #: What is left out of the hits: nothing, the query's recording, or all recordings of its work.
 EXCLUDES = ("none", "recording", "work")
@@ -50,7 +54,7 @@ class Query:
     ignore : sequence of str
         Aspects that must not matter: what tells of them is taken out of the general block.
     unlike : mapping of str to float
-        Aspects in which hits are to differ, and how much that counts.
+        Aspects in which hits are to be the opposite, and how much that counts.
     more, less : mapping of str to float
         Aspects of which hits must have more or less, by how many standard errors of the probe;
         everything else stays close.
@@ -90,10 +94,12 @@ class Query:
         for name in ("unlike", "more", "less"):
             _check_weights(name, getattr(self, name), positive=True)
         self._check_respects()
-        if self.exclude not in EXCLUDES:
+        if self.exclude not in list(EXCLUDES):
             raise SearchError(
-                f"exclude {self.exclude!r} is unknown: {nearest(self.exclude, EXCLUDES)}"
+                f"exclude {self.exclude!r} is unknown: {nearest(str(self.exclude), EXCLUDES)}"
             )
+        if not _is_mapping(self.where):
+            raise SearchError(f"where is {self.where!r}, expected a mapping of columns to lists")
         for column, values in self.where.items():
             if column not in FILTERS:
                 raise SearchError(
@@ -156,6 +162,21 @@ class Query:
         }
 
     @classmethod
+    def from_json(cls, text: str | bytes) -> "Query":
+        """Read a question from JSON.
+
+        Raises
+        ------
+        SearchError
+            If it is not JSON, or as `from_dict`.
+        """
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise SearchError(f"the query is no JSON: {error}") from None
+        return cls.from_dict(content)
+
+    @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Query":
         """Read a question from parsed JSON.
 
@@ -171,12 +192,9 @@ class Query:
             if key not in known:
                 raise SearchError(f"a query has no {key!r}: {nearest(key, known)}")
         given = dict(content)
-        for name in ("like", "unlike", "more", "less", "where"):
-            if not isinstance(given.get(name, {}), Mapping):
-                raise SearchError(f"{name} is {given[name]!r}, expected an object of names")
         if isinstance(given.get("ignore"), list):
             given["ignore"] = tuple(given["ignore"])
-        if "where" in given:
+        if isinstance(given.get("where"), Mapping):
             given["where"] = {
                 column: tuple(values) if isinstance(values, list) else values
                 for column, values in given["where"].items()
@@ -190,17 +208,28 @@ _DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
 def _is_texts(value: object) -> bool:
     # A text is a sequence of texts too, and not what is meant.
     return isinstance(value, tuple | list) and all(isinstance(entry, str) for entry in value)
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        )
+    except OverflowError:  # a whole number with hundreds of digits
+        return False
 
 
 def _check_weights(name: str, weights: Mapping[str, float], *, positive: bool) -> None:
+    if not _is_mapping(weights):
+        raise SearchError(f"{name} is {weights!r}, expected a mapping of names to numbers")
     for aspect, weight in weights.items():
-        if not _is_number(weight) or weight < 0 or (positive and weight == 0):
-            limit = "a number above 0" if positive else "a number from 0"
+        if not _is_number(weight) or not 0 <= weight <= LARGEST or (positive and weight == 0):
+            limit = f"a number {'above' if positive else 'from'} 0, up to {LARGEST:g}"
             raise SearchError(f"{name} gives {aspect} the weight {weight!r}, expected {limit}")

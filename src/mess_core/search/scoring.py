@@ -6,9 +6,14 @@ With ``q`` and ``c`` the query's and a row's blocks (`mess_core.search.projectio
           = w_g q_g . c_g + sum_a 2 w_a q_a . c_a - sum_a w_a |c_a|^2 + sum_a w_a (1 - |q_a|^2)
 
 The first three terms are the inner product of the stored vector with ``[w_g q_g | 2 w_a q_a ... |
--w_a ...]``, the last one is a constant of the query. The absolute values of the weights sum to 1.
+-w_a ...]``, the last one is a constant of the query. The weights sum to 1.
 
-* *like*: a positive weight. *unlike*: a negative one, so that distance raises the score.
+* *like*: a weight.
+* *unlike*: a weight too, with ``q_a`` changed in sign: hits are to be the opposite, which is as far
+  on the other side of the corpus mean. Where the query is near the mean, the opposite is the point
+  at a squared distance of 1 beyond it, so that hits differ by as much as two random rows. (A
+  negative weight would have no end: what is farthest of all would be found, whatever else it is
+  like.) The general block ignores the aspect.
 * *ignore*: no weight; and from ``q_g`` is taken what lies along the directions of the general block
   that tell of the aspect. In whitened components that is LEACE (`mess_core.probing.erasure`): the
   orthogonal projection after which no linear readout of what is left predicts the aspect.
@@ -93,7 +98,7 @@ class Question:
     projection : Projection
         Of the index.
     weights : mapping of str to float
-        Of the blocks; their absolute values sum to 1.
+        Of the blocks; they sum to 1.
     passage : ndarray of float32 [shape=(width,)]
         What rows are compared with: the query's blocks, moved and erased.
     vector : ndarray of float32 [shape=(width,)]
@@ -161,6 +166,9 @@ def ask(projection: Projection, query: Query, passage: Passage) -> Question:
         block = projection.aspects[condition.aspect]
         move = projection.steer[block.coordinates].astype(np.float64)
         target[block.stored] += move * (condition.limit - condition.start)
+    for name in query.unlike:
+        stored = projection.aspects[name].stored
+        target[stored] = _opposite(target[stored])
     general = slice(0, projection.general)
     erased = [*query.ignore, *query.unlike, *query.more, *query.less]
     target[general] = _without(projection, target[general], erased)
@@ -180,7 +188,7 @@ def ask(projection: Projection, query: Query, passage: Passage) -> Question:
 
 
 def _weights(projection: Projection, query: Query) -> dict[str, float]:
-    """Return the blocks' weights, their absolute values summing to 1, without zeros."""
+    """Return the blocks' weights, summing to 1, without zeros."""
     weights = {name: weight for name, weight in query.like.items() if weight}
     steered = (*query.more, *query.less)
     if not weights:
@@ -191,9 +199,16 @@ def _weights(projection: Projection, query: Query) -> dict[str, float]:
     heaviest = max(weights.values())
     for name in steered:
         weights.setdefault(name, heaviest)
-    weights |= {name: -weight for name, weight in query.unlike.items()}
-    total = sum(map(abs, weights.values()))
+    weights |= query.unlike
+    total = sum(weights.values())
     return {name: weight / total for name, weight in weights.items()}
+
+
+def _opposite(block: Floats) -> Floats:
+    """Return the block's mirror image at the corpus mean, at a squared distance of at least 1."""
+    length = float(np.linalg.norm(block))
+    away = block / length if length else np.eye(len(block))[0]
+    return np.asarray(-away * max(length, 1.0 - length))
 
 
 def _conditions(projection: Projection, query: Query, passage: Passage) -> list[Condition]:

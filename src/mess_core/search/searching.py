@@ -56,6 +56,8 @@ class Hit:
         for what has nothing to do with the query.
     start_s, end_s : float
         The passage in seconds; ``0`` and the duration for a recording.
+    clip : str
+        The id by which a `Query` can start from this hit.
     contributions : mapping of str to float
         What ``general`` and each aspect add to the score.
     predicted : mapping of str to float
@@ -71,13 +73,9 @@ class Hit:
     score: float
     start_s: float
     end_s: float
+    clip: str
     contributions: Mapping[str, float] = field(default_factory=dict)
     predicted: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def clip(self) -> str:
-        """The id by which a `Query` can start from this hit."""
-        return clip_id(self.recording_id, self.start_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +277,10 @@ def _fitting(
     index: Index, features: npt.NDArray[np.floating[Any]]
 ) -> npt.NDArray[np.floating[Any]]:
     dims, highest = index.projection.dims, int(index.projection.layers.max())
+    if not np.issubdtype(features.dtype, np.floating):
+        raise SearchError(
+            f"features are {features.dtype}, expected floats as `mess embed` writes them"
+        )
     if features.ndim == 2:
         features = features[np.newaxis]
     if features.ndim != 3 or 0 in features.shape or features.shape[2] != dims:
@@ -456,6 +458,7 @@ def _hit(index: Index, question: Question, ranked: _Ranked, place: int) -> Hit:
         score=float(ranked.scores[place]),
         start_s=row.start_s,
         end_s=row.end_s,
+        clip=clip_id(row.recording_id, row.start_s),
         contributions=dict(zip(question.weights, parts, strict=True)),
         predicted=_values(index, index.predicted[:, position]),
     )
@@ -472,14 +475,24 @@ def _values(index: Index, predicted: npt.NDArray[np.floating[Any]]) -> dict[str,
 def _why_nothing(index: Index, query: Query, question: Question, allowed: Bools | None) -> str:
     if allowed is not None and not allowed.any():
         asked = [f"{column}={'|'.join(values)}" for column, values in query.where.items()]
-        asked += [f"exclude={query.exclude}"] if query.exclude != "none" else []
-        return f"nothing is left to search: no row of the index has {' and '.join(asked)}"
+        asked += [f"another {query.exclude} than the query"] if query.exclude != "none" else []
+        unknown = [_unknown_value(index, *entry) for entry in query.where.items()]
+        hints = "; ".join(["", *filter(None, unknown)])
+        return f"nothing is left to search: no row of the index has {' and '.join(asked)}{hints}"
     left = np.ones(len(index.rows), np.bool_) if allowed is None else allowed
     told = [_unmet(c, index.predicted[c.number][left]) for c in question.conditions]
     together = " (at once)" if len(told) > 1 else ""
     return (
         f"no row satisfies{together}: {'; '.join(told)}. Ask for less, or exclude and filter less"
     )
+
+
+def _unknown_value(index: Index, column: str, values: tuple[str, ...]) -> str | None:
+    """Return what there is instead of values that a column has not."""
+    own = [str(index.facts.get("dataset"))]
+    known = own if column == "dataset" else sorted(set(index.rows.recordings[column]))
+    missing = [value for value in values if value not in known]
+    return f"no {column} is {missing[0]!r}: {nearest(missing[0], known)}" if missing else None
 
 
 def _unmet(condition: Condition, values: npt.NDArray[np.floating[Any]]) -> str:
