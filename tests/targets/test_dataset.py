@@ -142,7 +142,11 @@ def test_windows_are_those_of_the_features(tmp_path: Path, layout: Layout) -> No
     assert set(found) == set(expected)
     for category, fields in expected.items():
         for name, array in fields.items():
-            np.testing.assert_allclose(found[category][name], array, rtol=1e-9, err_msg=name)
+            # Jobs give BLAS one thread: it sums float32 in another order than with two.
+            close = 1e-6 * np.nanmax(np.abs(array), initial=0.0, where=np.isfinite(array))
+            np.testing.assert_allclose(
+                found[category][name], array, rtol=1e-4, atol=close, err_msg=name
+            )
     assert load_descriptors(path).shape == (3, len(DESCRIPTORS))
 
 
