@@ -8,7 +8,7 @@ READY := $(VENV)/.installed
 # The workflow's jobs and the command line find their tools in the environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install demo test test-all test-unit bench bench-targets bench-probing \
+.PHONY: help install demo test test-all test-slurm test-unit bench bench-targets bench-probing \
   bench-search bench-search-quality check format clean
 
 help:  ## list the targets
@@ -32,6 +32,9 @@ test: $(READY)  ## run all tests but those that take minutes each
 
 test-all: $(READY)  ## run all tests
 	python -m pytest -n $(CORES) --dist loadfile
+
+test-slurm: $(READY)  ## run the tests that bring up a Slurm cluster of one node (Debian: slurm-wlm, munge; as root)
+	MESS_TEST_SLURM=1 python -m pytest tests/slurm
 
 test-unit: $(READY)  ## run the fast tests only
 	python -m pytest -n auto -m "unit and not slow"
