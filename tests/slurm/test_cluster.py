@@ -1,4 +1,4 @@
-"""The tests' own Slurm cluster: it runs jobs, remembers what they asked for, and survives its node."""
+"""The tests' own Slurm cluster runs jobs, remembers what they asked for, and survives its node."""
 
 import os
 import time
