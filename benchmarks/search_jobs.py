@@ -129,9 +129,7 @@ class _Turn(NamedTuple):
 def _turn(index: Index, stored: Floats | None, query: Query, number: int) -> _Turn:
     question, allowed = _laid_out(index, query)
     vector = question.vector[np.newaxis]
-    bits = None if allowed is None else np.packbits(allowed, bitorder="little")
-    selector = None if bits is None else faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg,arg-type]
-    parameters = search_parameters(index.vectors, query.k, selector)
+    parameters = search_parameters(index.vectors, query.k, allowed)
     sides: dict[str, Callable[[], Any]] = {
         OURS: partial(search, index, query),
         FAISS: lambda: index.vectors.search(vector, query.k, params=parameters),

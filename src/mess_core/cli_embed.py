@@ -9,17 +9,16 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-import numpy as np
-import numpy.typing as npt
-
 from mess_core.errors import SearchError
-from mess_core.files import atomic_path
-from mess_core.jobs import encoder_facts
 
-Floats = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -82,8 +81,12 @@ def run(args: argparse.Namespace) -> int:
     EncoderError
         If the encoder cannot be had.
     """
+    import numpy as np
+
     from mess_core.extraction import FeatureExtractor
     from mess_core.extraction.passage import extract_passage
+    from mess_core.files import atomic_path
+    from mess_core.jobs import encoder_facts
 
     extractor = FeatureExtractor(
         args.encoder,
@@ -105,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_embedded(path: Path, index_facts: Mapping[str, Any]) -> tuple[Floats, bool]:
+def read_embedded(path: Path, index_facts: Mapping[str, Any]) -> "Floats":
     """Read what `mess embed` has written, for an index that was made by the same encoder.
 
     Parameters
@@ -117,15 +120,15 @@ def read_embedded(path: Path, index_facts: Mapping[str, Any]) -> tuple[Floats, b
 
     Returns
     -------
-    tuple of (ndarray of float32 [shape=(windows, layers, dims)], bool)
-        The features, and whether they are of a passage rather than of a whole file.
+    ndarray of float32 [shape=(windows, layers, dims)]
 
     Raises
     ------
     SearchError
         If it is no such file, or of another encoder, precision or window.
     """
-    features, facts = _read(path)
+    features: Floats = _read(path, "features")
+    facts = _facts(path)
     own, theirs = facts["encoder"], index_facts.get("encoder", {})
     compared = [(key, own.get(key), theirs.get(key)) for key in ("fingerprint", "precision")]
     compared.append(("window_s", facts.get("window_s"), index_facts.get("window_s")))
@@ -136,25 +139,38 @@ def read_embedded(path: Path, index_facts: Mapping[str, Any]) -> tuple[Floats, b
                 f"{theirs.get('name')} with {wanted}: embed the audio again with the index's "
                 "encoder, --precision and --window"
             )
-    return features, bool(facts.get("passage"))
+    return features
 
 
 def is_of_passage(path: Path) -> bool:
     """Return whether `mess embed` wrote the features of a passage, rather than of a file."""
-    return bool(_read(path)[1].get("passage"))
+    return bool(_facts(path).get("passage"))
 
 
-def _read(path: Path) -> tuple[Floats, dict[str, Any]]:
+def _facts(path: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads(str(_read(path, "facts")))
+        facts["encoder"]["name"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise _not_embedded(path, error) from None
+    return facts
+
+
+def _read(path: Path, member: str) -> Any:
+    import numpy as np
+
     try:
         with np.load(path, allow_pickle=False) as file:
-            features, facts = file["features"], json.loads(str(file["facts"]))
-        facts["encoder"]["name"]
+            return file[member]
     except (OSError, ValueError, EOFError, LookupError, TypeError, BadZipFile) as error:
-        raise SearchError(
-            f"{path} holds no features as `mess embed` writes them ({type(error).__name__}); in "
-            "Python, search_features takes any array"
-        ) from None
-    return features, facts
+        raise _not_embedded(path, error) from None
+
+
+def _not_embedded(path: Path, error: Exception) -> SearchError:
+    return SearchError(
+        f"{path} holds no features as `mess embed` writes them ({type(error).__name__}); in "
+        "Python, search_features takes any array"
+    )
 
 
 def embed_elsewhere(
@@ -164,7 +180,7 @@ def embed_elsewhere(
     facts: Mapping[str, Any],
     *,
     encoder: str | None = None,
-) -> Floats:
+) -> "Floats":
     """Compute a passage's features for an index, in a process of their own.
 
     PyTorch and FAISS bring an OpenMP each, which do not get on in one process everywhere.
@@ -207,4 +223,4 @@ def embed_elsewhere(
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise SearchError(f"{audio} cannot be searched with: {done.stderr.strip()}")
-        return read_embedded(output, facts)[0]
+        return read_embedded(output, facts)

@@ -10,13 +10,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mess_core.errors import SearchError
 from mess_core.search.query import EXCLUDES, FILTERS, GENERAL, Query
 
 if TYPE_CHECKING:
     from mess_core.artifacts.index import Index
+    from mess_core.cli_embed import Floats
     from mess_core.search.searching import Answer, Hit
 
 #: Characters of the column "work" of the table.
@@ -259,12 +258,12 @@ def _parse_filters(parts: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return filters
 
 
-def _features(args: argparse.Namespace, index: "Index") -> "np.ndarray[Any, Any]":
+def _features(args: argparse.Namespace, index: "Index") -> "Floats":
     """Return the features of the file that the question starts from."""
     from mess_core.cli_embed import embed_elsewhere, read_embedded
 
     if args.features:
-        return read_embedded(args.features, index.facts)[0]
+        return read_embedded(args.features, index.facts)
     return embed_elsewhere(args.audio, args.start, args.end, index.facts, encoder=args.encoder)
 
 

@@ -488,7 +488,7 @@ def _arrays(index: Index) -> dict[str, npt.NDArray[Any]]:
 
 
 def _put_projection(folder: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
-    np.savez(folder / "projection.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(folder / "projection.npz", **dict[str, Any](arrays))
     reseal(folder)
 
 

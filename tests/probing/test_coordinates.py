@@ -139,17 +139,6 @@ def test_recordings_means_err_less(
     assert averaged.value == pytest.approx(fitted["tempo"].value)
 
 
-def test_rows_that_are_held_out_change_nothing(system: LayerDiscoverySystem) -> None:
-    """Fit on some works, then make the others' targets impossible to use."""
-    learned = system.folds > 0
-    one = {a.name: a for a in fit_coordinates(system, rows=learned)}["tempo"]
-    X, y = _rows(system, LAYER)[learned], system.load_targets("tempo")[learned]
-    predicted = _ridge(system, "tempo", LAYER).fit(X, y).predict(X)
-    found = (X - one.mean) @ one.readout[:, 0]
-    assert abs(np.corrcoef(found, predicted)[0, 1]) == pytest.approx(1.0, abs=1e-9)
-    np.testing.assert_allclose(one.mean, X.mean(axis=0))
-
-
 def test_less_of_a_target_may_be_more_of_an_aspect(system: LayerDiscoverySystem) -> None:
     """Warmth is measured by a centroid and a bandwidth: the lower, the warmer."""
     aspects = read_json(system.layout.aspects)

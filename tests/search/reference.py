@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mess_core.search.projection import REACH, Projection
+from mess_core.search.projection import Projection
 
 Floats = npt.NDArray[np.float64]
 
@@ -30,7 +30,6 @@ class Blocks:
         clipped = np.clip(moved, -projection.bounds, projection.bounds)
         self.aspects = {name: clipped[:, a.coordinates] for name, a in projection.aspects.items()}
         self.predicted = self.coordinates @ projection.value
-        self.reach = REACH
 
     def scores(self, query: list[int], weights: Mapping[str, float]) -> Floats:
         """Return the score of every row for the mean of some of them."""

@@ -291,7 +291,7 @@ def test_the_command_line_is_light_until_it_searches() -> None:
     code = (
         "import argparse, sys; from mess_core.cli_search import add_parser; "
         "add_parser(argparse.ArgumentParser().add_subparsers()); "
-        "print({'faiss', 'boto3'} & set(sys.modules))"
+        "print({'numpy', 'faiss', 'boto3'} & set(sys.modules))"
     )
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

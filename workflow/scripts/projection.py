@@ -1,4 +1,4 @@
-"""Build the index artifact of one kind."""
+"""Fit what makes the stored vectors of one kind of index."""
 
 from mess_core import jobs
 from mess_core.snakejob import job

@@ -60,6 +60,9 @@ from mess_core.errors import ArtifactError
 
 Floats = npt.NDArray[np.float32]
 
+#: Of these classes FAISS declares the C++ constructors, not those that its Python wrappers give.
+_FAISS: Any = faiss
+
 #: Rows up to which an index is exact, and gigabytes that the vectors of a larger one may take.
 EXACT_UP_TO = 1_000_000
 MEMORY_GB = 4.0
@@ -196,7 +199,7 @@ def _one_thread() -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
-def search_parameters(index: Any, wanted: int, selector: Any = None) -> Any:
+def search_parameters(index: Any, wanted: int, allowed: npt.NDArray[np.bool_] | None = None) -> Any:
     """Return what FAISS has to be told besides the query, None where it is nothing.
 
     Parameters
@@ -205,14 +208,18 @@ def search_parameters(index: Any, wanted: int, selector: Any = None) -> Any:
         From `train_index`, or read from its file.
     wanted : int
         Hits that are asked for. The more, the fewer candidates each has: their number stays.
-    selector : faiss.IDSelector, optional
-        Which rows may be hits.
+    allowed : ndarray of bool [shape=(n,)], optional
+        Which rows may be hits; all by default.
     """
+    # FAISS keeps what its parameters point to as long as these live.
+    selector = None
+    if allowed is not None:
+        selector = _FAISS.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
     if not isinstance(index, faiss.IndexRefine):
-        return None if selector is None else faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+        return None if selector is None else _FAISS.SearchParameters(sel=selector)
     cells = faiss.extract_index_ivf(index)
     candidates = index.k_factor * _HITS
-    return faiss.IndexRefineSearchParameters(  # type: ignore[call-arg]
+    return _FAISS.IndexRefineSearchParameters(
         k_factor=max(1.0, candidates / wanted),
-        base_index_params=faiss.SearchParametersIVF(nprobe=cells.nprobe, sel=selector),  # type: ignore[call-arg]
+        base_index_params=_FAISS.SearchParametersIVF(nprobe=cells.nprobe, sel=selector),
     )

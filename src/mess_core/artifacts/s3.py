@@ -28,13 +28,13 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectionError,  # noqa: A004
     FlexibleChecksumError,
     HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
 )
+from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 
 from mess_core.artifacts import fetching, versions
@@ -382,7 +382,7 @@ def _is_passing(error: Exception) -> bool:
         return status >= 500 or status == 429 or _code(error) in _BUSY + _GARBLED
     return isinstance(
         error,
-        ConnectionError
+        BotoConnectionError
         | HTTPClientError
         | IncompleteReadError
         | FlexibleChecksumError

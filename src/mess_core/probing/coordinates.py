@@ -110,7 +110,6 @@ def musical_layers(results: Iterable[Mapping[str, Any]]) -> list[int]:
 def fit_coordinates(
     discovery: LayerDiscoverySystem,
     *,
-    rows: npt.NDArray[np.bool_] | None = None,
     averaged: bool = False,
 ) -> list[AspectCoordinates]:
     """Fit the coordinates of every aspect that the aspect map has resolved.
@@ -119,8 +118,6 @@ def fit_coordinates(
     ----------
     discovery : LayerDiscoverySystem
         The dataset, with its spaces, targets, probing results and aspect map on disk.
-    rows : ndarray of bool [shape=(n,)], optional
-        The rows to learn from, in the spaces' order; all by default.
     averaged : bool
         Whether standard errors are of recordings' means over their rows.
 
@@ -139,11 +136,8 @@ def fit_coordinates(
     chosen = {name: entry for name, entry in aspects.items() if entry["resolved"]}
     used = {target for entry in chosen.values() for target in entry["targets"]}
     results = read_results(layout.probing, sorted(used)) if used else {}
-    every = np.ones(len(discovery.works), np.bool_) if rows is None else rows
     with threadpool_limits(limits=1, user_api="blas"):
-        return [
-            _fit(discovery, name, entry, results, every, averaged) for name, entry in chosen.items()
-        ]
+        return [_fit(discovery, name, entry, results, averaged) for name, entry in chosen.items()]
 
 
 def _fit(
@@ -151,25 +145,22 @@ def _fit(
     name: str,
     entry: Mapping[str, Any],
     results: Mapping[str, Any],
-    learned_from: npt.NDArray[np.bool_],
     averaged: bool,
 ) -> AspectCoordinates:
     layer = int(entry["layer"])
     space = discovery.spaces[ENCODER][layer]
     targets = [
-        _Target.load(
-            discovery, target, float(results[target]["layers"][layer]["alpha"]), learned_from
-        )
+        _Target.load(discovery, target, float(results[target]["layers"][layer]["alpha"]))
         for target in entry["targets"]
     ]
-    X = space.rows[learned_from].astype(np.float64)
+    X = space.rows.astype(np.float64)
     mean = X.mean(axis=0)
-    slopes = np.column_stack([target.slopes(X, learned_from) for target in targets])
+    slopes = np.column_stack([target.slopes(X) for target in targets])
     readout, basis = _reduce(X - mean, slopes)
     sign = ASPECT_REGISTRY[name].more if name in ASPECT_REGISTRY else 0
     if not sign or any(target.columns.shape[1] > 1 for target in targets):
         return AspectCoordinates(name, layer, readout, mean, None, None)
-    value, error = _judge(discovery, space, targets, basis, learned_from, averaged)
+    value, error = _judge(discovery, space, targets, basis, averaged)
     return AspectCoordinates(name, layer, readout, mean, sign * value, error)
 
 
@@ -186,12 +177,11 @@ class _Target:
         discovery: LayerDiscoverySystem,
         name: str,
         alpha: float,
-        learned_from: npt.NDArray[np.bool_],
     ) -> "_Target":
         values = discovery.load_targets(name)
         columns = values.reshape(len(values), -1)
-        spread = np.nanstd(columns[learned_from], axis=0)
-        centred = columns - np.nanmean(columns[learned_from], axis=0)
+        spread = np.nanstd(columns, axis=0)
+        centred = columns - np.nanmean(columns, axis=0)
         # A column that does not vary has nothing to be predicted.
         scaled = centred / np.where(spread > 0, spread, np.inf) / np.sqrt(columns.shape[1])
         return cls(scaled, alpha)
@@ -200,10 +190,10 @@ class _Target:
     def present(self) -> npt.NDArray[np.bool_]:
         return np.asarray(np.isfinite(self.columns).all(axis=1))
 
-    def slopes(self, X: Floats, learned_from: npt.NDArray[np.bool_]) -> Floats:
+    def slopes(self, X: Floats) -> Floats:
         """Return the coefficients [D, q] for raw features, learned from the rows that have it."""
-        kept = self.present[learned_from]
-        Y = self.columns[learned_from][kept]
+        kept = self.present
+        Y = self.columns[kept]
         training = decompose(X[kept])
         return _slopes(training, X[kept].T @ (Y - Y.mean(axis=0)), self.alpha)
 
@@ -239,11 +229,10 @@ def _judge(
     space: Space,
     targets: Sequence[_Target],
     basis: Floats,
-    learned_from: npt.NDArray[np.bool_],
     averaged: bool,
 ) -> tuple[Floats, float]:
     """Return how the value is read from coordinates, and the readout's error on unheard works."""
-    present = np.logical_and.reduce([target.present for target in targets]) & learned_from
+    present = np.logical_and.reduce([target.present for target in targets])
     rows = plan_rows(discovery.works, discovery.folds, present, discovery.names)
     Y = np.column_stack([target.columns for target in targets])[rows.indices]
     X = np.asarray(space.rows[rows.indices], float)

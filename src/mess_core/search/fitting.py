@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-#: Width of the general block at most.
+#: Width of the general block at most; less where rows vary along fewer directions.
 GENERAL_DIMS = 128
 #: Rows whose principal components are computed.
 SAMPLE = 2048
@@ -43,7 +43,6 @@ def fit_projection(
     general_layers: Collection[int] | None = None,
     coordinates: "Sequence[AspectCoordinates]" = (),
     recordings: Sequence[str] | None = None,
-    general_dims: int = GENERAL_DIMS,
 ) -> Projection:
     """Fit the projection of a corpus.
 
@@ -61,8 +60,6 @@ def fit_projection(
     recordings : sequence of str, optional
         The recording of every row, for an index of recordings: aspects are scaled and decorrelated
         such that recordings' means, which vary less than their rows, have what is promised.
-    general_dims : int
-        Width of the general block at most; there are fewer when rows vary along fewer directions.
 
     Returns
     -------
@@ -85,7 +82,7 @@ def fit_projection(
             f"of {list(layers)}"
         )
     kept = np.array([layer in chosen for layer in layers])
-    basis, centre = _principal(rows, means, kept, general_dims)
+    basis, centre = _principal(rows, means, kept)
     bare = Projection(
         layers=np.array(layers, np.int64),
         means=means,
@@ -115,7 +112,6 @@ def _principal(
     rows: Sequence[npt.NDArray[np.float32]],
     means: npt.NDArray[np.float32],
     kept_layers: npt.NDArray[np.bool_],
-    general_dims: int,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Return the whitening basis [B * D, G], 0 for layers left out, and the components' mean."""
     n = len(rows[0])
@@ -129,7 +125,7 @@ def _principal(
     if not kept.any():
         raise SearchError("all rows have the same features, so none is more alike than another")
     shrinkage = max(WHITENING_SHRINKAGE, _shrinkage(flat, variances))
-    variances, directions = variances[kept][:general_dims], directions[:, kept][:, :general_dims]
+    variances, directions = variances[kept][:GENERAL_DIMS], directions[:, kept][:, :GENERAL_DIMS]
     scale = 1.0 / np.sqrt((1 - shrinkage) * variances + shrinkage * variances.mean())
     spread = np.zeros((*means.shape, len(scale)), np.float32)
     spread[kept_layers] = (directions * scale).reshape(-1, means.shape[1], len(scale))

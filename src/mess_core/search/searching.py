@@ -11,14 +11,13 @@ Hits come best first; equal scores are ordered by recording and start. In an exa
 is exact whatever is filtered.
 """
 
-__all__ = ["Answer", "Hit", "search", "search_features"]
+__all__ = ["Answer", "Hit", "directed", "search", "search_features"]
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
@@ -117,7 +116,7 @@ def search(index: Index, query: Query) -> Answer:
         If the recording, clip or an aspect is unknown, no probe found the aspect well enough, it
         has no direction, or times lie outside of the recording.
     """
-    check_aspects(index, query)
+    _check_aspects(index, query)
     positions = _start(index, query)
     return _answer(index, query, _passage(index, positions), positions)
 
@@ -150,7 +149,7 @@ def search_features(index: Index, features: npt.NDArray[np.floating[Any]], query
         )
     if query.exclude != "none":
         raise SearchError(f"features are of no recording, so no {query.exclude} can be excluded")
-    check_aspects(index, query)
+    _check_aspects(index, query)
     windows = _fitting(index, features)
     vectors, predicted, usable = index.projection.project(windows)
     if not usable.all():
@@ -162,7 +161,7 @@ def search_features(index: Index, features: npt.NDArray[np.floating[Any]], query
     return _answer(index, query, passage, np.array([], np.int64))
 
 
-def check_aspects(index: Index, query: Query) -> None:
+def _check_aspects(index: Index, query: Query) -> None:
     """Refuse aspects that the index cannot be asked for.
 
     Raises
@@ -214,7 +213,7 @@ def _start(index: Index, query: Query) -> Ints:
         return _stored_clip(index, query.clip)
     if query.recording_id is None:
         raise SearchError("the query says nothing to start from: give a recording or a clip")
-    rows = rows_of(index, query.recording_id)
+    rows = _rows_of(index, query.recording_id)
     if query.start_s is None:
         return rows
     if index.kind != "clips":
@@ -222,7 +221,7 @@ def _start(index: Index, query: Query) -> Ints:
     return _covering(index, rows, query.start_s, query.end_s)
 
 
-def rows_of(index: Index, recording_id: str) -> Ints:
+def _rows_of(index: Index, recording_id: str) -> Ints:
     """Return the rows of a recording.
 
     Raises
@@ -241,7 +240,7 @@ def rows_of(index: Index, recording_id: str) -> Ints:
 
 def _stored_clip(index: Index, clip: str) -> Ints:
     recording_id, _, start = clip.rpartition("@")
-    rows = rows_of(index, recording_id) if recording_id else np.array([], np.int64)
+    rows = _rows_of(index, recording_id) if recording_id else np.array([], np.int64)
     try:
         wanted = float(start)
     except ValueError:
@@ -386,10 +385,7 @@ def _is_settled(
 def _nearest(
     index: Index, question: Question, wanted: int, allowed: Bools | None
 ) -> tuple[npt.NDArray[np.float32], Ints]:
-    # The selector points into the array, which has to live as long as the search.
-    bits = None if allowed is None else np.packbits(allowed, bitorder="little")
-    selector = None if bits is None else faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg,arg-type]
-    parameters = search_parameters(index.vectors, wanted, selector)
+    parameters = search_parameters(index.vectors, wanted, allowed)
     scores, rows = index.vectors.search(question.vector[np.newaxis], wanted, params=parameters)
     found = rows[0] >= 0
     return scores[0][found], rows[0][found]
