@@ -14,6 +14,7 @@ include: "workflow/rules/common.smk"
 SETTINGS = read_settings()
 PLAN = read_plan()
 STAMP = table_stamp()
+ASKED = asked_for()
 
 
 include: "workflow/rules/recordings.smk"
@@ -28,6 +29,15 @@ if PLAN is not None:
     include: "workflow/rules/index.smk"
     include: "workflow/rules/publish.smk"
 
+    # What can be asked for by one name: `snakemake features`, `snakemake indices`.
+    for name, files in collections().items():
+
+        rule:
+            name:
+                name
+            input:
+                files,
+
 
 rule all:
     default_target: True
@@ -39,6 +49,9 @@ rule all:
             # What is in between too, so that what was deleted comes back.
             *results(),
         ],
+
+
+refuse_unknown(ASKED)
 
 
 onsuccess:

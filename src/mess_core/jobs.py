@@ -24,6 +24,7 @@ __all__ = [
     "write_table",
 ]
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +171,7 @@ def gather_features(settings: Settings, *, variant: str = "") -> None:
     """Write the manifest of all features: what plan they belong to, and the encoder."""
     plan = _extraction(settings, variant)
     layout = plan.settings.layout
+    _check_complete(plan.missing_features)
     receipts = [read_json(layout.receipt("features", shard)) for shard in plan.shards]
     encoder = receipts[0]["encoder"]
     if any(receipt["encoder"] != encoder for receipt in receipts):
@@ -212,11 +214,19 @@ def measure_shard(settings: Settings, shard: str) -> None:
 def gather_targets(settings: Settings) -> None:
     """Write the manifests of the targets whose last ones are not those of this plan."""
     plan = Plan.read(settings)
+    _check_complete(plan.missing_targets)
     for name in plan.ungathered:
         write_json(
             settings.layout.target_manifest(name),
             {"digest": plan.target_digest(name), "recordings": len(plan.recordings)},
         )
+
+
+def _check_complete(missing: Mapping[str, Sequence[str]]) -> None:
+    """Refuse to vouch for files that are gone since their shard was finished."""
+    gone = [path for paths in missing.values() for path in paths]
+    if gone:
+        raise StorageError(f"{gone[0]} and {len(gone) - 1} more are gone; run snakemake again")
 
 
 def _encoder(settings: Settings) -> dict[str, Any]:

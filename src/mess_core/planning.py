@@ -12,7 +12,8 @@ and opens nothing but the recording table, the manifests, and a local model fold
 __all__ = ["ANALYSIS_RATE", "Plan", "shard_of"]
 
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,9 @@ from mess_core.targets.registry import TARGETS
 ANALYSIS_RATE = 24_000
 
 Params = dict[str, Any]
+
+# In the place of a recording's id in a path; no file's name can have it.
+_ANY = "\0"
 
 
 def shard_of(recording_id: str, shards: int) -> str:
@@ -93,17 +97,38 @@ class Plan:
             members.setdefault(name, []).append(recording)
         return {name: tuple(members[name]) for name in sorted(members)}
 
-    def feature_files(self, shard: str) -> list[Path]:
+    def feature_files(self, shard: str) -> list[str]:
         """Return the feature files of a shard's recordings, in all views."""
+        layout = self.settings.layout
         return [
-            self.settings.layout.features(view, r.recording_id)
+            name
             for view in self.settings.views
-            for r in self.shards[shard]
+            for name in self._files(layout.features(view, _ANY), shard)
         ]
 
-    def target_files(self, shard: str) -> list[Path]:
+    def target_files(self, shard: str) -> list[str]:
         """Return the targets files of a shard's recordings."""
-        return [self.settings.layout.targets(r.recording_id) for r in self.shards[shard]]
+        return self._files(self.settings.layout.targets(_ANY), shard)
+
+    def _files(self, pattern: Path, shard: str) -> list[str]:
+        # Text, for there may be hundreds of thousands of them at every parse.
+        before, after = str(pattern).rsplit(_ANY, 1)
+        return [f"{before}{r.recording_id}{after}" for r in self.shards[shard]]
+
+    @cached_property
+    def missing_features(self) -> dict[str, list[str]]:
+        """The feature files, by shard, that are gone although their shard was finished."""
+        return {shard: self._gone("features", shard, self.feature_files) for shard in self.shards}
+
+    @cached_property
+    def missing_targets(self) -> dict[str, list[str]]:
+        """The targets files, by shard, that are gone although their shard was finished."""
+        return {shard: self._gone("targets", shard, self.target_files) for shard in self.shards}
+
+    def _gone(self, kind: str, shard: str, files: Callable[[str], list[str]]) -> list[str]:
+        if not self.settings.layout.receipt(kind, shard).exists():
+            return []
+        return [name for name in files(shard) if not os.path.exists(name)]  # noqa: PTH110
 
     @cached_property
     def untrained(self) -> "Plan":

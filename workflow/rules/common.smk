@@ -1,15 +1,19 @@
 """Functions of the rules. Read at every parse, by every job: nothing heavy, no folder is scanned."""
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr
+from itertools import chain, takewhile
 from pathlib import Path
 
 import yaml
+from snakemake.cli import parse_args
 
 from mess_core import stages
 from mess_core.config import Settings, check_keys
-from mess_core.errors import MessError
+from mess_core.errors import MessError, nearest
 from mess_core.layout import (
     DESCRIPTORS,
     ENCODER,
@@ -58,6 +62,49 @@ def read_plan():
     return plan
 
 
+def asked_for():
+    """Return the rules and files that Snakemake was called with, files as the layout spells them."""
+    program = Path(sys.argv[0])
+    ours = "snakemake" in (program.name, program.parent.name)
+    if not (ours and workflow.is_main_process):
+        return frozenset()
+    with redirect_stderr(io.StringIO()):  # It tells anew which profile it reads.
+        _, arguments = parse_args(sys.argv[1:])
+    return frozenset(
+        name if os.path.isabs(name) else os.path.relpath(name)
+        for name in arguments.targets
+    )
+
+
+def refuse_unknown(asked):
+    """Say which names are near when something was asked for that no rule makes."""
+    rules = {each.name: each for each in workflow.rules}
+    for name in asked:
+        rule_of_name = rules.get(name)
+        if rule_of_name is None and PLAN is None:
+            raise WorkflowError(
+                f"{name} can be asked for when there is a recording table: "
+                f"snakemake {SETTINGS.layout.table}"
+            )
+        if rule_of_name and rule_of_name.has_wildcards():
+            made = filter(rule_of_name.is_producer, results())
+            raise WorkflowError(f"{name} is several; ask for one: {', '.join(made)}")
+        made = any(each.is_producer(name) for each in rules.values())
+        if not (rule_of_name or made or os.path.exists(name)):
+            raise WorkflowError(f"no rule makes {name}; {near(name, rules)}")
+
+
+def near(name, rules):
+    """Return a hint with the names that resemble one: of files in the same folder, or of all."""
+    folder, last = os.path.split(name)
+    shards = [(plan.feature_files, plan) for plan in PLAN.extractions]
+    shards.append((PLAN.target_files, PLAN))
+    known = [path for files, plan in shards for s in plan.shards for path in files(s)]
+    known += [*rules, *results()]
+    beside = [os.path.basename(k) for k in known if os.path.dirname(k) == folder]
+    return nearest(last, beside) if folder and beside else nearest(name, known)
+
+
 def table_stamp():
     """Return what shows that the recording table was written."""
     table = SETTINGS.layout.table
@@ -94,16 +141,43 @@ def models_made_here(plan):
     return [plan.settings.encoder] if plan.original else []
 
 
+def shards_here(plan, kind):
+    """Return the shards whose rules this process needs, which for a cluster's job is its own."""
+    if "--allowed-rules" not in sys.argv:
+        return list(plan.shards)
+    allowed = takewhile(
+        lambda word: not word.startswith("-"),
+        sys.argv[sys.argv.index("--allowed-rules") + 1 :],
+    )
+    names = {variant_name(kind, plan, shard): shard for shard in plan.shards}
+    return [names[rule] for rule in allowed if rule in names]
+
+
 def shard_receipts(plan, kind):
     return strings(plan.settings.layout.receipt(kind, shard) for shard in plan.shards)
 
 
-def all_features(plan):
-    return [str(path) for shard in plan.shards for path in plan.feature_files(shard)]
+def to_make(files, missing):
+    """Return the files of a shard that are missing, or that were asked for by name.
+
+    Snakemake plans with receipts: the files of 100,000 recordings would take it minutes and
+    gigabytes. It is told of a file only when something is to be done about it.
+    """
+    if not workflow.is_main_process:
+        return []
+    return sorted({*missing, *ASKED.intersection(files)})
 
 
-def all_targets():
-    return [str(path) for shard in PLAN.shards for path in PLAN.target_files(shard)]
+def repairs(plans, missing):
+    """Return the files that are gone although their shard was finished."""
+    if not workflow.is_main_process:
+        return []
+    return [
+        path
+        for plan in plans
+        for paths in getattr(plan, missing).values()
+        for path in paths
+    ]
 
 
 def all_decompositions(*sources):
@@ -127,19 +201,27 @@ def all_answers():
     )
 
 
+def collections():
+    """Return the results that users rely on, by the name of the rule that asks for all of them."""
+    layout = SETTINGS.layout
+    features = [shard_receipts(plan, "features") for plan in PLAN.extractions]
+    return {
+        "features": [*chain(*features), *repairs(PLAN.extractions, "missing_features")],
+        "targets": [
+            *shard_receipts(PLAN, "targets"),
+            *repairs([PLAN], "missing_targets"),
+        ],
+        "probes": [*probes(SETTINGS.targets), str(layout.aspects)],
+        "answers": all_answers()
+        + strings([layout.tracked] if SETTINGS.tracking_uri else []),
+        "projections": strings(layout.projection(kind) for kind in INDEX_KINDS),
+        "indices": strings(layout.index(kind) for kind in INDEX_KINDS),
+    }
+
+
 def results():
-    """Return every result that users rely on, but for what the last rules make."""
-    indices = strings(SETTINGS.layout.index(kind) for kind in INDEX_KINDS)
-    tracked = strings([SETTINGS.layout.tracked] if SETTINGS.tracking_uri else [])
-    files = [
-        *all_features(PLAN),
-        *all_targets(),
-        *probes(SETTINGS.targets),
-        *all_answers(),
-    ]
-    projections = strings(SETTINGS.layout.projection(kind) for kind in INDEX_KINDS)
-    aspects = str(SETTINGS.layout.aspects)
-    return [*files, aspects, *projections, *indices, *tracked]
+    """Return every result that users rely on, but for what the last rule makes."""
+    return list(chain(*collections().values()))
 
 
 def decomposition_manifest(wildcards):

@@ -21,10 +21,9 @@ if UNTRAINED in SETTINGS.baselines:
             "../scripts/untrained.py"
 
 
-# One rule per shard: its files are known when the table is, `update` keeps those that are there, and
-# the model is loaded once for all of them.
+# One rule per shard: the model is loaded once for all of its files, of which the receipt tells.
 for plan in PLAN.extractions:
-    for shard in plan.shards:
+    for shard in shards_here(plan, "features"):
 
         rule:
             name:
@@ -33,7 +32,7 @@ for plan in PLAN.extractions:
                 table=ancient(SETTINGS.layout.table),
                 model=ancient(models_made_here(plan)),
             output:
-                update(strings(plan.feature_files(shard))),
+                to_make(plan.feature_files(shard), plan.missing_features[shard]),
                 receipt=plan.settings.layout.receipt("features", shard),
             log:
                 log_file(variant_name("features", plan), shard),
@@ -62,8 +61,7 @@ for plan in PLAN.extractions:
             name:
                 variant_name("gather_features", plan)
             input:
-                files=ancient(all_features(plan)),
-                receipts=shard_receipts(plan, "features"),
+                shard_receipts(plan, "features"),
             output:
                 plan.settings.layout.features_manifest,
             log:

@@ -1,4 +1,4 @@
-for shard in PLAN.shards:
+for shard in shards_here(PLAN, "targets"):
 
     rule:
         name:
@@ -6,7 +6,7 @@ for shard in PLAN.shards:
         input:
             table=ancient(SETTINGS.layout.table),
         output:
-            update(strings(PLAN.target_files(shard))),
+            to_make(PLAN.target_files(shard), PLAN.missing_targets[shard]),
             receipt=SETTINGS.layout.receipt("targets", shard),
         log:
             log_file("targets", shard),
@@ -32,8 +32,7 @@ if PLAN.ungathered:
 
     rule gather_targets:
         input:
-            files=ancient(all_targets()),
-            receipts=shard_receipts(PLAN, "targets"),
+            shard_receipts(PLAN, "targets"),
         output:
             strings(SETTINGS.layout.target_manifest(name) for name in PLAN.ungathered),
         log:
