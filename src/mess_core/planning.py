@@ -323,6 +323,7 @@ class Plan:
             "stage": stages.ASPECTS,
             "min_r2": self.settings.min_r2,
             "targets": list(self.aspect_targets),
+            "aspects": {a.name: [list(a.targets), a.more] for a in ASPECT_REGISTRY.values()},
         }
 
     def projection_params(self, kind: str) -> Params:

@@ -25,11 +25,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder in which the workflow is run with one configuration and environment."""
+    """A folder in which a checkout's workflow is run with one configuration and environment."""
 
     folder: Path
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    root: Path = ROOT
 
     @property
     def data(self) -> Path:
@@ -39,9 +40,9 @@ class Workspace:
         """Run Snakemake on this project's Snakefile, with two cores."""
         (self.folder / "config.yaml").write_text(json.dumps(dict(self.config)))
         command = [
-            *("-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"),
+            *("-m", "snakemake", "--snakefile", str(self.root / "Snakefile"), "--cores", "2"),
             *("--configfile", "config.yaml"),
-            *("--workflow-profile", str(ROOT / "profiles" / "ci")),
+            *("--workflow-profile", str(self.root / "profiles" / "ci")),
         ]
         return self._run([*command, *arguments])
 

@@ -1,88 +1,41 @@
-"""Only what is stale runs again, in one call, whatever has changed; then nothing is left to do."""
+"""Only what is stale runs again, in one call, whatever has changed; then nothing is left to do.
 
-import re
+What changes here is recordings, files and settings; `test_staleness_code` has changes of code.
+"""
+
 import shutil
-from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 
 from mess_core.artifacts import load_latest
 from mess_core.layout import Layout
 from tests.extraction.checkpoints import write_checkpoint
-from tests.workflow.conftest import ROOT, Workspace
+from tests.workflow.conftest import Workspace
+from tests.workflow.small import (
+    ANSWERS,
+    CONFIG,
+    DOWNSTREAM,
+    FEATURES,
+    GATHER,
+    GATHER_FEATURES,
+    TARGETS,
+    finished,
+    recordings_in_index,
+    rules_that_ran,
+    run,
+    scan,
+    write,
+)
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
-
-RATE = 24_000
-CONFIG: dict[str, Any] = {
-    "dataset": "mine",
-    "encoder": "model",
-    "shards": 2,
-    "targets": ["spectral_centroid", "onset_density"],
-}
-#: What follows from probing, and all that follows from features or targets.
-ANSWERS = {"aspects", "question", "projection", "index", "publish"}
-DOWNSTREAM = {"decomposition", "probing"} | ANSWERS
-FEATURES = {f"features_{twin}{shard}" for twin in ("", "untrained_") for shard in (0, 1)}
-TARGETS = {"targets_0", "targets_1"}
-GATHER_FEATURES = {"gather_features", "gather_features_untrained"}
-GATHER = {*GATHER_FEATURES, "gather_targets"}
-
-
-def write(path: Path, frequency: float) -> None:
-    times = np.arange(6 * RATE) / RATE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, 0.3 * np.sin(2 * np.pi * frequency * times) * (times % 0.5), RATE)
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    workspace = Workspace(tmp_path_factory.mktemp("stale"), CONFIG)
-    write_checkpoint(workspace.folder / "model")
-    for work in range(3):
-        for take in range(4):
-            name = f"work{work}/take{take}.wav"
-            write(workspace.folder / "corpus" / name, 200.0 + 90 * work + 11 * take)
-    scan(workspace)
-    outcome = workspace.snakemake()
-    assert outcome.status == 0, outcome.output[-3000:]
-    return workspace  # which each test leaves finished again
-
-
-def scan(workspace: Workspace) -> None:
-    outcome = workspace.mess("recordings", "--folder", "corpus", "--name", "mine")
-    assert outcome.status == 0, outcome.output
-
-
-def run(workspace: Workspace, **changes: Any) -> tuple[set[str], list[str]]:
-    """Run once and return the rules that ran, and the recordings that were computed."""
-    before = stored(workspace)
-    workspace = replace(workspace, config={**CONFIG, **changes})
-    outcome = workspace.snakemake()
-    assert outcome.status == 0, outcome.output[-3000:]
-    clean = workspace.snakemake("--dry-run")
-    assert "Nothing to be done" in clean.output, clean.output[-3000:]
-    ran = set(rules_that_ran(outcome.output)) - {"all"}
-    return ran, sorted(stored(workspace) - before)
-
-
-def rules_that_ran(output: str) -> Counter[str]:
-    return Counter(re.findall(r"Finished jobid: \d+ \(Rule: (\w+)\)", output))
-
-
-def stored(workspace: Workspace) -> set[str]:
-    folder = workspace.data / "cache"
-    return {f"{p.parts[-3]} {p.name}" for p in folder.rglob("*.np[yz]")}
-
-
-def recordings_in_index(workspace: Workspace) -> set[str]:
-    index = load_latest(workspace.data / "published" / "mine" / "recordings")
-    return {row.recording_id for row in index.rows}
+    return finished(tmp_path_factory.mktemp("stale"))  # which each test leaves finished again
 
 
 def test_touching_everything_runs_nothing(workspace: Workspace) -> None:
@@ -137,7 +90,7 @@ def test_other_audio_under_the_same_name_is_computed_alone(workspace: Workspace)
         ({"probing": {"alphas": [1.0, 100.0]}}, DOWNSTREAM - {"decomposition"}),
         ({"aspects": {"min_r2": 0.2}}, ANSWERS),
         ({"publish": {"destination": "elsewhere"}}, {"publish"}),
-        ({"device": "cpu", "batch_size": 2}, set()),
+        ({"device": "cpu", "batch_size": 2, "tracking": {"experiment": "other"}}, set()),
     ],
 )
 def test_a_setting_reaches_what_it_matters_to_in_one_call(
@@ -201,32 +154,107 @@ def test_deleted_results_come_back(workspace: Workspace) -> None:
     assert run(workspace) == (DOWNSTREAM, [])
 
 
-def test_a_new_target_runs_its_own_jobs_only(workspace: Workspace, tmp_path: Path) -> None:
-    """With a registry line and a function more, in a copy of the package."""
-    shutil.copytree(ROOT / "src" / "mess_core", tmp_path / "mess_core")
-    package = tmp_path / "mess_core" / "targets"
-    with (package / "registry.py").open("a") as file:
-        file.write(
-            '\nTARGETS["loudest"] = TargetSpec('
-            '"loudest", "timbre", "scalar", "audio", "dBFS", "the loudest moment")\n'
-        )
-    with (package / "timbre.py").open("a") as file:
-        file.write("\n\ndef loudest(loudness):\n    return float(np.nanmax(loudness))\n")
-    config = {**CONFIG, "targets": [*CONFIG["targets"], "loudest"]}
-    changed = replace(workspace, config=config, environment={"PYTHONPATH": str(tmp_path)})
-    outcome = changed.snakemake()
-    assert outcome.status == 0, outcome.output[-3000:]
-    ran = rules_that_ran(outcome.output)
-    assert set(ran) == TARGETS | {"gather_targets", "probing", "question", "all"}
-    # Which layer, and how stable: nothing that was known of aspects and rows has changed.
-    assert (ran["probing"], ran["question"]) == (1, 2)
-    assert Layout(workspace.data, "mine").probe("loudest").exists()
-    assert "Nothing to be done" in changed.snakemake("--dry-run").output
-    ran_again, computed = run(workspace)
-    assert (ran_again, computed) == (TARGETS | {"question"}, [])
-
-
 def test_a_deleted_table_comes_back(workspace: Workspace) -> None:
     Layout(workspace.data, "mine").table.unlink()
     scan(workspace)
     assert run(workspace) == (set(), [])
+
+
+def test_two_values_that_change_places_are_noticed(workspace: Workspace) -> None:
+    """Snakemake compares the params of a rule as a set, in which a swap would be no change."""
+    one = {"index": {"exact_up_to": 2000, "memory_gb": 3000.0}}
+    other = {"index": {"exact_up_to": 3000, "memory_gb": 2000.0}}
+    for changes in (one, other, {}):
+        assert run(workspace, **changes) == ({"index", "publish"}, [])
+
+
+def test_a_renamed_recording_costs_copies_only(workspace: Workspace) -> None:
+    folder = workspace.folder / "corpus" / "work1"
+    for old, new in (("take3", "other"), ("other", "take3")):
+        (folder / f"{old}.wav").rename(folder / f"{new}.wav")
+        scan(workspace)
+        ran, computed = run(workspace)
+        # Which shards: those that the two names belong to, by their hashes.
+        assert ran - FEATURES - TARGETS == GATHER | DOWNSTREAM
+        assert computed == []
+        names = recordings_in_index(workspace)
+        assert (f"work1__{new}" in names, f"work1__{old}" in names) == (True, False)
+
+
+def test_damaged_features_are_named_by_their_reader_and_come_back_when_deleted(
+    workspace: Workspace,
+) -> None:
+    layout = Layout(workspace.data, "mine")
+    path = layout.features("segments", "work2__take0")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    shutil.rmtree(layout.index("clips"))
+    outcome = workspace.snakemake()
+    assert outcome.status != 0
+    assert str(path) in outcome.output
+    path.unlink()
+    ran, computed = run(workspace)
+    assert ran - FEATURES == {"index", "publish"}
+    assert (len(ran & FEATURES), computed) == (1, [])
+    assert path.read_bytes() == content
+
+
+def test_a_damaged_file_of_the_store_is_computed_again_when_it_is_needed(
+    workspace: Workspace,
+) -> None:
+    path = Layout(workspace.data, "mine").features("segments", "work2__take0")
+    content = path.read_bytes()
+    for kept in (workspace.data / "cache").rglob("*.npy"):
+        if kept.read_bytes() == content:
+            kept.write_bytes(content[: len(content) // 2])
+    assert run(workspace) == (set(), []), "nobody needs it"
+    path.unlink()
+    ran, _ = run(workspace)
+    assert (len(ran), ran < FEATURES) == (1, True)
+    assert path.read_bytes() == content
+
+
+def test_another_encoder_extracts_everything_and_measures_nothing(workspace: Workspace) -> None:
+    write_checkpoint(workspace.folder / "other", scale=0.2)
+    ran, computed = run(workspace, encoder="other")
+    assert ran == FEATURES | GATHER_FEATURES | DOWNSTREAM | {"untrained"}
+    assert [name.split()[0] for name in computed] == ["features"] * 48
+    ran, computed = run(workspace)
+    assert (ran, computed) == (FEATURES | GATHER_FEATURES | DOWNSTREAM, [])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("data/probing/mine/spectral_centriod.json", "'spectral_centroid.json'"),
+        ("data/probing/mien/aspects.json", "'data/probing/mine/aspects.json'"),
+        ("data/embeddings/mine-emb/segments/work0_take0.npy", "'work0__take0.npy'"),
+        ("featurs_0", "'features_0'"),
+        ("indexes", "'indices'"),
+        ("index", "data/indices/mine/clips"),
+    ],
+)
+def test_wrong_names_give_the_nearest_right_ones(
+    workspace: Workspace, wrong: str, right: str
+) -> None:
+    outcome = workspace.snakemake("--dry-run", wrong)
+    assert outcome.status != 0
+    assert f"{wrong} " in outcome.output.replace(";", " ")
+    assert right in outcome.output
+    assert "Traceback" not in outcome.output
+
+
+def test_one_result_can_be_asked_for_by_its_name(workspace: Workspace) -> None:
+    layout = Layout(workspace.data, "mine")
+    features = layout.features("aggregated", "work0__take2")
+    for path in (features, layout.probe("onset_density")):
+        content = path.read_bytes()
+        path.unlink()
+        outcome = workspace.snakemake(str(path.relative_to(workspace.folder)))
+        assert outcome.status == 0, outcome.output[-3000:]
+        assert path.read_bytes() == content
+        assert "index" not in rules_that_ran(outcome.output)
+    for name in ("features", "targets", "probes", "answers", "projections", "indices"):
+        clean = workspace.snakemake("--dry-run", name)
+        assert clean.status == 0, clean.output[-3000:]
+    run(workspace)

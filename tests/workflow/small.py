@@ -1,0 +1,79 @@
+"""A corpus that the whole workflow runs through in seconds, and what one run of it has done."""
+
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from mess_core.artifacts import load_latest
+from tests.extraction.checkpoints import write_checkpoint
+from tests.workflow.conftest import Workspace
+
+RATE = 24_000
+CONFIG: dict[str, Any] = {
+    "dataset": "mine",
+    "encoder": "model",
+    "shards": 2,
+    "targets": ["spectral_centroid", "onset_density"],
+}
+#: What follows from probing, and all that follows from features or targets.
+ANSWERS = {"aspects", "question", "projection", "index", "publish"}
+DOWNSTREAM = {"decomposition", "probing"} | ANSWERS
+FEATURES = {f"features_{twin}{shard}" for twin in ("", "untrained_") for shard in (0, 1)}
+TARGETS = {"targets_0", "targets_1"}
+GATHER_FEATURES = {"gather_features", "gather_features_untrained"}
+GATHER = {*GATHER_FEATURES, "gather_targets"}
+
+
+def write(path: Path, frequency: float) -> None:
+    times = np.arange(6 * RATE) / RATE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * frequency * times) * (times % 0.5), RATE)
+
+
+def finished(folder: Path) -> Workspace:
+    """Run the workflow on twelve recordings of three works, to its end."""
+    workspace = Workspace(folder, CONFIG)
+    write_checkpoint(folder / "model")
+    for work in range(3):
+        for take in range(4):
+            write(folder / "corpus" / f"work{work}/take{take}.wav", 200.0 + 90 * work + 11 * take)
+    scan(workspace)
+    outcome = workspace.snakemake()
+    assert outcome.status == 0, outcome.output[-3000:]
+    return workspace
+
+
+def scan(workspace: Workspace) -> None:
+    outcome = workspace.mess("recordings", "--folder", "corpus", "--name", "mine")
+    assert outcome.status == 0, outcome.output
+
+
+def run(workspace: Workspace, **changes: Any) -> tuple[set[str], list[str]]:
+    """Run once and return the rules that ran, and the recordings that were computed."""
+    before = stored(workspace)
+    workspace = replace(workspace, config={**CONFIG, **changes})
+    outcome = workspace.snakemake()
+    assert outcome.status == 0, outcome.output[-3000:]
+    clean = workspace.snakemake("--dry-run")
+    assert "Nothing to be done" in clean.output, clean.output[-3000:]
+    ran = set(rules_that_ran(outcome.output)) - {"all"}
+    return ran, sorted(stored(workspace) - before)
+
+
+def rules_that_ran(output: str) -> Counter[str]:
+    return Counter(re.findall(r"Finished jobid: \d+ \(Rule: (\w+)\)", output))
+
+
+def stored(workspace: Workspace) -> set[str]:
+    folder = workspace.data / "cache"
+    return {f"{p.parts[-3]} {p.name}" for p in folder.rglob("*.np[yz]")}
+
+
+def recordings_in_index(workspace: Workspace) -> set[str]:
+    index = load_latest(workspace.data / "published" / "mine" / "recordings")
+    return {row.recording_id for row in index.rows}
