@@ -1,0 +1,145 @@
+"""Planning stays cheap for corpora of 100,000 recordings, and one recording more costs one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from benchmarks.planning import Cost, finish, job_costs, make_corpus, measure, report, snakemake
+from mess_core.files import read_json
+from mess_core.layout import Layout
+from mess_core.planning import Plan
+from tests.extraction.checkpoints import write_checkpoint
+from tests.workflow.conftest import Workspace
+from tests.workflow.small import rules_that_ran, stored
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+#: Modules that no parse may import.
+HEAVY = ("torch", "transformers", "librosa", "sklearn", "scipy", "faiss", "boto3", "matplotlib")
+
+_HOOK = """
+import os, sys
+def note(event, args):
+    if event in ("import", "os.listdir", "os.scandir", "glob.glob"):
+        with open(os.environ["AUDIT"], "a") as file:
+            file.write(f"{event} {args[0]}\\n")
+sys.addaudithook(note)
+"""
+
+
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
+    folder = tmp_path_factory.mktemp("planned") / "corpus"
+    return folder, make_corpus(folder, 1000)
+
+
+def planned(folder: Path) -> Cost:
+    cost = measure(snakemake("--dry-run"), folder)
+    assert cost.status == 0, cost.output[-3000:]
+    return cost
+
+
+def test_a_thousand_recordings(thousand: tuple[Path, Plan]) -> None:
+    folder, plan = thousand
+    new = planned(folder)
+    assert "probing" in new.output
+    assert new.cpu_s < 6
+    finish(folder, plan)
+    finished = planned(folder)
+    assert "Nothing to be done" in finished.output
+    assert finished.cpu_s < 6
+
+
+def test_nothing_heavy_is_imported_and_no_folder_is_scanned(
+    thousand: tuple[Path, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = thousand
+    (tmp_path / "sitecustomize.py").write_text(_HOOK)
+    audit = tmp_path / "audit.txt"
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("AUDIT", str(audit))
+    planned(folder)
+    events = audit.read_text().splitlines()
+    imported = {line.split()[1] for line in events if line.startswith("import ")}
+    assert "mess_core.planning" in imported
+    assert not imported & set(HEAVY)
+    scanned = {line.split(maxsplit=1)[1] for line in events if not line.startswith("import ")}
+    assert not [path for path in scanned if "data" in Path(path).parts]
+
+
+def test_a_job_that_loads_no_model_starts_at_once(thousand: tuple[Path, Plan]) -> None:
+    assert job_costs(*thousand)["here"] < 1.5
+
+
+@pytest.mark.exhaustive
+def test_a_hundred_thousand_recordings(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    plan = make_corpus(folder, 100_000)
+    costs = [planned(folder)]
+    finish(folder, plan)
+    costs.append(planned(folder))
+    assert "Nothing to be done" in costs[1].output
+    # Of processors, because tests run beside each other.
+    assert max(cost.cpu_s for cost in costs) < 60
+    assert max(cost.peak_mb for cost in costs) < 2000
+
+
+def test_the_report_shows_every_figure() -> None:
+    cost = {"wall_s": 3.0, "cpu_s": 2.5, "peak_mb": 1234.4}
+    job = {"here": 0.2, "cluster": 1.7, "snakemake": 1.1, "python": 0.02}
+    part = {"recordings": 1000, "shards": 10, "new": cost, "finished": cost, "job": job}
+    machine = {"processor": "a processor", "cores": 2}
+    text = report({"machine": machine, "plans": [part]})
+    assert "| 1,000 | 10 | 2.5 s, 1,234 MB | 2.5 s, 1,234 MB | not measured |" in text
+    assert "| 1,000 | 0.2 s | 1.7 s | 1.1 s | 0.0 s |" in text
+
+
+def write_audio(folder: Path, names: range) -> None:
+    """Write recordings of a second, each a tone of its own."""
+    times = np.arange(8000) / 8000
+    for number in names:
+        path = folder / f"work{number % 20}" / f"take{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.3 * np.sin(2 * np.pi * (200 + number) * times), 8000)
+
+
+def test_one_recording_added_to_a_thousand_is_computed_alone(tmp_path: Path) -> None:
+    config: dict[str, Any] = {
+        "dataset": "many",
+        "encoder": "model",
+        "window_s": 1.0,
+        "shards": 8,
+        "targets": ["spectral_centroid"],
+    }
+    workspace = Workspace(tmp_path, config)
+    write_checkpoint(tmp_path / "model")
+    write_audio(tmp_path / "corpus", range(1000))
+
+    def run(*targets: str) -> tuple[dict[str, int], list[str]]:
+        before = stored(workspace)
+        scan = workspace.mess("recordings", *("--folder", "corpus", "--name", "many"), "--window=1")
+        assert scan.status == 0, scan.output
+        outcome = workspace.snakemake(*targets)
+        assert outcome.status == 0, outcome.output[-3000:]
+        return dict(rules_that_ran(outcome.output)), sorted(stored(workspace) - before)
+
+    _, computed = run()
+    assert len(computed) == 1000 * 5
+    write_audio(tmp_path / "corpus", range(1000, 1001))
+    ran, computed = run("features", "targets")
+    assert [name.split()[0] for name in computed] == ["features"] * 4 + ["targets"]
+    layout = Layout(workspace.data, "many")
+    shards = {int(name[-1]) for name in ran if name[-1].isdigit()}
+    (shard,) = shards
+    assert set(ran) == {
+        *(f"features_{shard}", f"features_untrained_{shard}", f"targets_{shard}"),
+        *("features", "targets"),
+    }
+    told = read_json(layout.extraction_report(str(shard)))
+    print(json.dumps(told)[:500])
+    run()
+    assert "Nothing to be done" in workspace.snakemake("--dry-run").output
