@@ -11,9 +11,13 @@ configfile: "config/config.yaml"
 include: "workflow/rules/common.smk"
 
 
+report: "workflow/report/workflow.rst"
+
+
 SETTINGS = read_settings()
 PLAN = read_plan()
 STAMP = table_stamp()
+CHANGED = changed_settings(config, read_schema())
 
 
 include: "workflow/rules/recordings.smk"
@@ -27,6 +31,7 @@ if PLAN is not None:
     include: "workflow/rules/aspects.smk"
     include: "workflow/rules/index.smk"
     include: "workflow/rules/publish.smk"
+    include: "workflow/rules/report.smk"
 
 
 rule all:

@@ -12,16 +12,7 @@ from scipy.stats import spearmanr
 
 from benchmarks.markdown import write_section
 from benchmarks.validity import judge_dose, main
-from benchmarks.validity_analysis import (
-    OWN_PARAMETER,
-    OWN_SCALE,
-    SCALES,
-    agree,
-    interval,
-    respond_to,
-    spearman,
-    within,
-)
+from benchmarks.validity_analysis import OWN_SCALE, SCALES, agree, respond_to
 from benchmarks.validity_jobs import (
     MEASURED,
     NEUTRAL,

@@ -8,12 +8,14 @@ from pathlib import Path
 import yaml
 
 from mess_core import stages
-from mess_core.config import Settings, check_keys
+from mess_core.config import Settings, changed_settings, check_keys
 from mess_core.errors import MessError
 from mess_core.layout import (
+    ANSWERS,
     DESCRIPTORS,
     ENCODER,
     INDEX_KINDS,
+    PAGES,
     QUESTIONS,
     UNTRAINED,
 )
@@ -23,13 +25,19 @@ from mess_core.recordings import judge, problem_lines, read_recordings
 #: Questions whose answer needs the rows themselves, not only what probing found.
 ON_ROWS = ("separability", "collapse")
 
+SCHEMA = Path(workflow.basedir, "workflow", "schemas", "config.schema.yaml")
+
+
+def read_schema():
+    """Return the configuration's schema."""
+    return yaml.safe_load(SCHEMA.read_text())
+
 
 def read_settings():
     """Validate the configuration, fill in defaults, and return it typed."""
-    schema = Path(workflow.basedir, "workflow", "schemas", "config.schema.yaml")
     try:
-        check_keys(config, yaml.safe_load(schema.read_text()))
-        validate(config, str(schema))
+        check_keys(config, read_schema())
+        validate(config, str(SCHEMA))
         return Settings.from_config(config)
     except MessError as error:
         raise WorkflowError(str(error))
@@ -119,10 +127,16 @@ def probes(targets):
     return strings(SETTINGS.layout.probe(target) for target in targets)
 
 
+def target_manifests():
+    return strings(
+        SETTINGS.layout.target_manifest(target) for target in SETTINGS.targets
+    )
+
+
 def all_answers():
     return strings(
         SETTINGS.layout.answer(question, suffix)
-        for question in QUESTIONS
+        for question in ANSWERS
         for suffix in (".tsv", ".png")
     )
 
@@ -139,7 +153,8 @@ def results():
     ]
     projections = strings(SETTINGS.layout.projection(kind) for kind in INDEX_KINDS)
     aspects = str(SETTINGS.layout.aspects)
-    return [*files, aspects, *projections, *indices, *tracked]
+    pages = strings(SETTINGS.layout.page(name) for name in PAGES)
+    return [*files, aspects, *projections, *indices, *tracked, *pages]
 
 
 def decomposition_manifest(wildcards):
