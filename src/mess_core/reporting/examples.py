@@ -11,7 +11,7 @@ __all__ = ["HITS", "Example", "ask_examples", "choose_examples", "command"]
 
 import shlex
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mess_core.layout import INDEX_KINDS
 from mess_core.search.query import Query
@@ -69,7 +69,7 @@ def choose_examples(recordings: "Index", clips: "Index") -> list[Example]:
     from mess_core.search.searching import directed
 
     best = _best_known(clips)
-    kinds: list[tuple[str, str, dict[str, dict[str, float]]]] = [
+    kinds: list[tuple[str, str, dict[str, Any]]] = [
         ("Recordings alike in general", _RECORDINGS, {}),
         ("Passages alike in general", _CLIPS, {}),
         *((f"Passages alike in {name}", _CLIPS, {"like": {name: 1.0}}) for name in best[:2]),
@@ -117,9 +117,7 @@ def _best_known(index: "Index") -> list[str]:
     return sorted(index.projection.aspects, key=lambda name: -known[name]["r2"])
 
 
-def _example(
-    title: str, index: "Index", recording_id: str, respects: dict[str, dict[str, float]]
-) -> Example:
+def _example(title: str, index: "Index", recording_id: str, respects: dict[str, Any]) -> Example:
     positions = index.rows.positions(recording_id)
     row = index.rows[int(positions[len(positions) // 2])]
     if index.kind == _RECORDINGS:

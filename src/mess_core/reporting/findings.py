@@ -181,7 +181,8 @@ def _folder(settings: Settings, kind: str) -> Path:
 def _open(settings: Settings, kind: str) -> "Index":
     from mess_core.artifacts import load_artifact
 
-    return load_artifact(_folder(settings, kind))
+    index: Index = load_artifact(_folder(settings, kind))
+    return index
 
 
 def _index_facts(settings: Settings, index: "Index") -> dict[str, Any]:
@@ -201,7 +202,7 @@ def _excerpts(
     examples: Sequence[Example], recordings: Mapping[str, Recording]
 ) -> dict[Place, Excerpt]:
     """Cut what the examples start from and find, each passage once."""
-    heard = [
+    heard: list[Any] = [
         passage
         for example in examples
         for passage in (example.row, *(example.answer.hits if example.answer else ()))

@@ -7,6 +7,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from mess_core.probing.figures import DPI
+
+#: CSS pixels per inch.
+_CSS_INCH = 96
+
 _VOID = ("img", "meta", "br")
 
 
@@ -74,15 +79,10 @@ def table(
         )
         for cells in rows
     )
-    return _scrolled(
-        tag(
-            "table",
-            tag("caption", caption),
-            tag("thead", tag("tr", *head)),
-            tag("tbody", *body),
-        ),
-        caption,
-    )
+    content = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *body))
+    # Not a <caption>, which would be as wide as the table and scroll with it.
+    told = tag("figcaption", caption)
+    return tag("figure", told, _scrolled(content, caption), class_="table")
 
 
 def picture(path: Path, *, alt: str, caption: str) -> Html:
@@ -99,14 +99,17 @@ def picture(path: Path, *, alt: str, caption: str) -> Html:
     """
     content = path.read_bytes()
     # The PNG header holds both as big-endian numbers.
-    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
+    pixels = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
+    width, height = (round(number * _CSS_INCH / DPI) for number in pixels)
     uri = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
     image = tag("img", src=uri, alt=alt, width=width, height=height)
-    return tag("figure", _scrolled(image, alt), tag("figcaption", caption))
+    told = tag("figcaption", caption)
+    return tag("figure", _scrolled(image, caption), told, class_="picture")
 
 
-def _scrolled(content: Html, label: str) -> Html:
-    # What scrolls must be reachable by the keyboard.
+def _scrolled(content: Html, caption: str) -> Html:
+    # What scrolls must be reachable by the keyboard, and have a name: the caption's first sentence.
+    label = caption.split(". ")[0]
     return tag("div", content, class_="scroll", tabindex="0", role="region", aria_label=label)
 
 

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mess_core.layout import PAGES
+from mess_core.reporting.aspect_table import aspects_section
 from mess_core.reporting.findings import Findings
+from mess_core.reporting.listening import examples_section
 from mess_core.reporting.markup import Html, join, tag
+from mess_core.reporting.run_facts import facts_section
 from mess_core.reporting.sections import (
-    Section,
-    aspects_section,
-    examples_section,
-    facts_section,
     figure_section,
     layers_section,
     summary_section,
     untrained_warning,
     validity_section,
 )
+from mess_core.reporting.wording import Section
 
 # The browser is told to load nothing from anywhere and to run nothing.
 _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"

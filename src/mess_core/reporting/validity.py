@@ -251,7 +251,7 @@ def _columns(values: Floats) -> list[Floats]:
 
 
 def _defined(values: Floats) -> npt.NDArray[np.bool_]:
-    return np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    return np.asarray(np.isfinite(values.reshape(len(values), -1)).all(axis=1))
 
 
 def _within_share(values: Floats, works: Sequence[str]) -> float | None:
@@ -275,7 +275,7 @@ def _within_share(values: Floats, works: Sequence[str]) -> float | None:
 def _agreement(name: str, rows: Mapping[str, Floats], works: Sequence[str]) -> dict[str, Any]:
     partner = PARTNERS.get(name)
     none = {"midi": None, "midi_r": None, "midi_lo": None, "midi_hi": None, "midi_works": None}
-    if partner not in rows:
+    if partner is None or partner not in rows:
         return none
     found = mean_within(works, rows[partner], rows[name])
     low, high = found["interval"] or (None, None)

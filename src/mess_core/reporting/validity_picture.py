@@ -150,7 +150,7 @@ def _draw_cells(ax: Axes, cells: Sequence[Sequence[float | None]]) -> AxesImage:
     values = np.array(cells, float)
     image = ax.imshow(values, cmap="PuOr", vmin=-1, vmax=1, aspect="auto")
     for row, column in np.ndindex(values.shape):
-        value = values[row, column]
+        value = float(values[row, column])
         ax.text(
             column,
             row,
