@@ -26,12 +26,13 @@ CONFIG: dict[str, Any] = {
     "targets": ["spectral_centroid", "onset_density"],
 }
 #: What follows from probing, and all that follows from features or targets.
-ANSWERS = {"aspects", "question", "projection", "index", "publish"}
+ANSWERS = {"aspects", "question", "projection", "index", "publish", "report"}
 DOWNSTREAM = {"decomposition", "probing"} | ANSWERS
 FEATURES = {f"features_{twin}{shard}" for twin in ("", "untrained_") for shard in (0, 1)}
 TARGETS = {"targets_0", "targets_1"}
 GATHER_FEATURES = {"gather_features", "gather_features_untrained"}
-GATHER = {*GATHER_FEATURES, "gather_targets"}
+#: What comes together, and the validity of what was measured.
+GATHER = {*GATHER_FEATURES, "gather_targets", "validity"}
 
 
 def write(path: Path, frequency: float) -> None:
@@ -133,7 +134,7 @@ def test_other_audio_under_the_same_name_is_computed_alone(workspace: Workspace)
         ({"precision": "float32"}, FEATURES | GATHER_FEATURES | DOWNSTREAM),
         ({"window_s": 4.0}, FEATURES | TARGETS | GATHER | DOWNSTREAM),
         ({"probing": {"n_folds": 3}}, DOWNSTREAM),
-        ({"probing": {"rows": "recordings"}}, DOWNSTREAM),
+        ({"probing": {"rows": "recordings"}}, DOWNSTREAM | {"validity"}),
         ({"probing": {"alphas": [1.0, 100.0]}}, DOWNSTREAM - {"decomposition"}),
         ({"aspects": {"min_r2": 0.2}}, ANSWERS),
         ({"publish": {"destination": "elsewhere"}}, {"publish"}),
@@ -190,10 +191,12 @@ def test_a_run_for_another_setting_that_stops_half_way_leaves_no_mixture(
 def test_deleted_results_come_back(workspace: Workspace) -> None:
     layout = Layout(workspace.data, "mine")
     shutil.rmtree(layout.index("clips"))
-    assert run(workspace) == ({"index", "publish"}, [])
+    assert run(workspace) == ({"index", "publish", "report"}, [])
     layout.probe("onset_density").unlink()
     ran, computed = run(workspace)
     assert (ran, computed) == (DOWNSTREAM - {"decomposition"}, [])
+    layout.page("facts").unlink()
+    assert run(workspace) == ({"report"}, [])
     # Only probing needs decompositions: to delete them frees space and costs nothing until then.
     shutil.rmtree(layout.decomposition("encoder", 1))
     assert run(workspace) == (set(), [])
@@ -217,13 +220,14 @@ def test_a_new_target_runs_its_own_jobs_only(workspace: Workspace, tmp_path: Pat
     outcome = changed.snakemake()
     assert outcome.status == 0, outcome.output[-3000:]
     ran = rules_that_ran(outcome.output)
-    assert set(ran) == TARGETS | {"gather_targets", "probing", "question", "all"}
+    told = {"question", "validity", "report"}
+    assert set(ran) == TARGETS | told | {"gather_targets", "probing", "all"}
     # Which layer, and how stable: nothing that was known of aspects and rows has changed.
     assert (ran["probing"], ran["question"]) == (1, 2)
     assert Layout(workspace.data, "mine").probe("loudest").exists()
     assert "Nothing to be done" in changed.snakemake("--dry-run").output
     ran_again, computed = run(workspace)
-    assert (ran_again, computed) == (TARGETS | {"question"}, [])
+    assert (ran_again, computed) == (TARGETS | told, [])
 
 
 def test_a_deleted_table_comes_back(workspace: Workspace) -> None:

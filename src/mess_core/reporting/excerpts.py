@@ -84,10 +84,10 @@ def _read(path: Path, start_s: float, end_s: float) -> tuple[npt.NDArray[np.floa
     with soundfile.SoundFile(path) as file:
         rate = int(file.samplerate)
         first = round(start_s * rate)
+        if not 0 <= first < file.frames:
+            raise ValueError(f"it has no sound at {start_s:g} s")
         file.seek(first)
         samples = file.read(round(end_s * rate) - first, dtype="float32", always_2d=True)
-    if not len(samples):
-        raise ValueError(f"it has no sound at {start_s:g} s")
     return samples.mean(axis=1), rate
 
 

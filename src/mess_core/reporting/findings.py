@@ -153,17 +153,18 @@ def rule_costs(folder: Path) -> list[dict[str, Any]]:
         rule = path.relative_to(folder).with_suffix("").parts[0]
         for row in _read_table(path):
             try:
-                jobs[rule].append((float(row["s"]), float(row["max_rss"])))
+                measured = float(row["s"]), float(row["max_rss"])
             except (KeyError, TypeError, ValueError):
                 continue
+            jobs[rule].append(measured)
     rows = [
         {
             "rule": rule,
-            "jobs": len(measured),
-            "seconds": sum(seconds for seconds, _ in measured),
-            "memory_mb": max(memory for _, memory in measured),
+            "jobs": len(costs),
+            "seconds": sum(seconds for seconds, _ in costs),
+            "memory_mb": max(memory for _, memory in costs),
         }
-        for rule, measured in jobs.items()
+        for rule, costs in jobs.items()
     ]
     return sorted(rows, key=lambda row: (-float(row["seconds"]), row["rule"]))
 

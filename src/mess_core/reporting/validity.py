@@ -247,17 +247,21 @@ def mean_within(works: Sequence[str], truth: Floats, measured: Floats) -> dict[s
 
 
 def _columns(values: Floats) -> list[Floats]:
-    return list(values.reshape(len(values), -1).T)
+    return list(_matrix(values).T)
+
+
+def _matrix(values: Floats) -> Floats:
+    return values[:, np.newaxis] if values.ndim == 1 else values
 
 
 def _defined(values: Floats) -> npt.NDArray[np.bool_]:
-    return np.asarray(np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    return np.asarray(np.isfinite(_matrix(values)).all(axis=1))
 
 
 def _within_share(values: Floats, works: Sequence[str]) -> float | None:
     """Return the share of the variance within works; of a shape, of the sum over its numbers."""
     present = _defined(values)
-    known = values[present].reshape(int(present.sum()), -1)
+    known = _matrix(values)[present]
     if not len(known):
         return None
     total = float(((known - known.mean(axis=0)) ** 2).sum())
