@@ -11,7 +11,7 @@ the mixture of layers, those of the baselines, and p (corrected over layers). Th
 cividis, looks nearly the same with and without colour blindness and in grey.
 """
 
-__all__ = ["DPI", "by_category", "plot_layer_map", "save_figure", "short_number"]
+__all__ = ["by_category", "plot_layer_map", "save_figure", "short_number"]
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -37,8 +37,7 @@ _CELL_WIDTH, _CELL_HEIGHT = 0.4, 0.26
 _NAMES, _TOP_AND_BOTTOM = 3.4, 1.7
 _MIN_WIDTH = 8.0
 _SMALL = 7.0
-#: Pixels per inch of pictures.
-DPI = 150
+_DPI = 150
 # R2 from which a cell of cividis is light enough for dark text.
 _LIGHT = 0.45
 # Characters that a figure takes in the right columns, and inches of a character.
@@ -96,7 +95,7 @@ def save_figure(figure: Figure, output: Path) -> None:
     # The salt and the left-out date and version make files reproducible.
     metadata = {"Date": None} if output.suffix == ".svg" else {"Software": None}
     with mpl.rc_context({"svg.hashsalt": "mess"}), atomic_path(output) as temporary:
-        figure.savefig(temporary, dpi=DPI, metadata=metadata)
+        figure.savefig(temporary, dpi=_DPI, metadata=metadata)
 
 
 def by_category(rows: Iterable[Result]) -> dict[str, list[Result]]:

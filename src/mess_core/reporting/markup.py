@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from mess_core.probing.figures import DPI
+#: CSS pixels per metre.
+_CSS_METRE = 96 / 0.0254
 
-#: CSS pixels per inch.
-_CSS_INCH = 96
+#: A picture is scrolled rather than shown smaller than this share of the size it was drawn in.
+_SMALLEST = 0.8
 
 _VOID = ("img", "meta", "br")
 
@@ -98,13 +99,22 @@ def picture(path: Path, *, alt: str, caption: str) -> Html:
         How to read it.
     """
     content = path.read_bytes()
-    # The PNG header holds both as big-endian numbers.
-    pixels = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
-    width, height = (round(number * _CSS_INCH / DPI) for number in pixels)
+    width, height = _size(content)
     uri = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
-    image = tag("img", src=uri, alt=alt, width=width, height=height)
+    legible = f"min-width: {round(_SMALLEST * width)}px"
+    image = tag("img", src=uri, alt=alt, width=width, height=height, style=legible)
     told = tag("figcaption", caption)
     return tag("figure", _scrolled(image, caption), told, class_="picture")
+
+
+def _size(png: bytes) -> tuple[int, int]:
+    """Return a picture's width and height in CSS pixels, in the size that it was drawn in."""
+    # All numbers of PNG are big-endian; the chunk pHYs holds pixels per metre.
+    pixels = [int.from_bytes(png[at : at + 4], "big") for at in (16, 20)]
+    at = png.find(b"pHYs") + 4
+    density = int.from_bytes(png[at : at + 4], "big") if at > 4 else _CSS_METRE
+    width, height = (round(number * _CSS_METRE / density) for number in pixels)
+    return width, height
 
 
 def _scrolled(content: Html, caption: str) -> Html:
