@@ -178,6 +178,7 @@ def test_what_is_planted_appears(findings: Findings) -> None:
         assert all(t in pages[name] for t in ("f00d", "abcdef0123456789", "2.5 MB", "9.9.9"))
         assert "probing 43 90.0 s 512 MB" in pages[name]
     assert "0.43 [" not in pages["examples"]
+    assert "licence of the audio: CC0-1.0" in pages["examples"], "who passes the page on must know"
 
 
 def test_hits_are_shown_with_scores_contributions_and_sound(findings: Findings) -> None:

@@ -10,6 +10,8 @@ from mess_core.reporting.findings import Findings
 from mess_core.reporting.markup import Html, join, tag
 from mess_core.reporting.wording import Section, clock, duration
 
+_GENERAL_ONLY = " No aspect is known well enough to be searched by, so all questions are general."
+
 
 def examples_section(findings: Findings) -> Section:
     """Show questions with their hits, to hear."""
@@ -21,11 +23,9 @@ def examples_section(findings: Findings) -> Section:
         "The questions are chosen by a rule, not by how good they look: recordings at equal steps "
         "down the recording table, of each the middle window, and the aspects that are known best. "
         "A score is 1 for what is equal in all that was asked for and 0 on average for what has "
-        "nothing to do with it. Excerpts are mono, their level unchanged",
-        "."
-        if with_aspect
-        else ". No aspect is known well enough to be searched by, so all "
-        "questions are general ones.",
+        "nothing to do with it. Excerpts are mono, their level unchanged; licence of the audio: "
+        f"{findings.licence}.",
+        "" if with_aspect else _GENERAL_ONLY,
     )
     return Section(
         "examples",
