@@ -8,7 +8,7 @@ READY := $(VENV)/.installed
 # The workflow's jobs and the command line find their tools in the environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install demo test test-all test-slurm test-unit bench bench-targets bench-probing \
+.PHONY: help install demo report test test-all test-slurm test-unit bench bench-targets bench-probing \
   bench-search bench-search-quality check format clean
 
 help:  ## list the targets
@@ -26,6 +26,9 @@ install: $(READY)  ## make .venv with the exact versions that the tests passed w
 demo: $(READY)  ## run the whole workflow on the demo corpus, then show three searches
 	snakemake --cores $(CORES)
 	mess tour --dataset demo
+
+report: $(READY)  ## pack all results into report.zip, Snakemake's own report; needs no network
+	snakemake --report report.zip
 
 test: $(READY)  ## run all tests but those that take minutes each
 	python -m pytest -n $(CORES) --dist loadfile -m "not exhaustive"

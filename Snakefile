@@ -11,10 +11,14 @@ configfile: "config/config.yaml"
 include: "workflow/rules/common.smk"
 
 
+report: "workflow/report/workflow.rst"
+
+
 SETTINGS = read_settings()
 PLAN = read_plan()
 STAMP = table_stamp()
 ASKED = asked_for()
+CHANGED = changed_settings(config, read_schema())
 
 
 include: "workflow/rules/recordings.smk"
@@ -28,6 +32,7 @@ if PLAN is not None:
     include: "workflow/rules/aspects.smk"
     include: "workflow/rules/index.smk"
     include: "workflow/rules/publish.smk"
+    include: "workflow/rules/report.smk"
 
     # What can be asked for by one name: `snakemake features`, `snakemake indices`.
     for name, files in collections().items():

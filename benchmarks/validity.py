@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks.extraction import machine
 from benchmarks.markdown import write_section
-from benchmarks.validity_analysis import SCALES, TEMPO, TIMING, agree, respond_to, within
+from benchmarks.validity_analysis import SCALES, TEMPO, TIMING, agree, respond_to
 from benchmarks.validity_jobs import (
     HEARD_S,
     MEASURED,
@@ -52,6 +52,7 @@ from benchmarks.validity_report import (
     percepiano_text,
 )
 from mess_core.files import write_json
+from mess_core.reporting.ranks import within
 
 Facts = dict[str, Any]
 

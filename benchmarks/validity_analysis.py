@@ -4,14 +4,14 @@ What a target is meant to follow is written down here. A target without an entry
 the interpretation or scale of its own: harmony and phrases, say, are the score's.
 """
 
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
+from mess_core.reporting.ranks import interval
+from mess_core.reporting.validity import OWN_PARAMETER
 from mess_core.targets.registry import TARGETS
 
 Floats = npt.NDArray[np.float64]
@@ -21,45 +21,6 @@ Facts = dict[str, Any]
 #: tempo and of timing variability with the annotated beats on the mean work.
 RESPONSE = {"midi": 0.9, "audio": 0.7}
 TEMPO, TIMING = 0.6, 0.4
-
-#: Fewer pairs show no order, and a group that has fewer of them counts as undefined.
-MIN_PAIRS = 4
-
-#: What differs by less than this share of the greatest value is equal: rounding has no rank.
-RESOLUTION = 1e-9
-
-#: Parameter of the interpretation and sign by target.
-OWN_PARAMETER = {
-    "tempo": ("tempo", 1),
-    "onset_density": ("tempo", 1),
-    "onset_rate_level": ("tempo", 1),
-    "local_tempo_level": ("tempo", 1),
-    "local_tempo_extent": ("rubato", 1),
-    "spectral_centroid": ("tilt", 1),
-    "spectral_rolloff": ("tilt", 1),
-    "spectral_bandwidth": ("tilt", 1),
-    "zero_crossing_rate": ("tilt", 1),
-    "brightness_level": ("tilt", 1),
-    "attack_slopes": ("articulation", -1),
-    "attack_sharpness": ("melody_lead_ms", -1),
-    "dynamic_range": ("dynamic_range", 1),
-    "dynamic_variance": ("dynamic_range", 1),
-    "crescendo_strength": ("dynamic_range", 1),
-    "diminuendo_strength": ("dynamic_range", 1),
-    "loudness_level": ("level", 1),
-    "loudness_extent": ("dynamic_range", 1),
-    "rubato": ("rubato", 1),
-    "rubato_ioi_ratio": ("rubato", 1),
-    "performed_tempo_level": ("tempo", 1),
-    "performed_tempo_extent": ("rubato", 1),
-    "velocity_mean": ("level", 1),
-    "velocity_std": ("dynamic_range", 1),
-    "velocity_range": ("dynamic_range", 1),
-    "articulation_ratio": ("articulation", 1),
-    "articulation_histogram": ("articulation", 1),
-    "tempo_variability": ("rubato", 1),
-    "onset_timing_std": ("chord_spread_ms", 1),
-}
 
 #: PercePiano's scales: a word for the high end, the low end and the high one.
 SCALES = {
@@ -134,41 +95,6 @@ OWN_SCALE = {
         ("s12", -1),
     ),
 }
-
-
-def spearman(truth: Iterable[float], measured: Iterable[float]) -> float:
-    """Return the rank correlation of the pairs that are both defined.
-
-    A measure that does not move while the truth does has a correlation of 0. NaN with fewer than
-    `MIN_PAIRS` pairs and where the truth does not move.
-    """
-    pairs = np.array([list(truth), list(measured)], float)
-    pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
-    if pairs.shape[1] < MIN_PAIRS:
-        return np.nan
-    steps = RESOLUTION * np.maximum(np.abs(pairs).max(axis=1, keepdims=True), RESOLUTION)
-    ranks = rankdata(np.round(pairs / steps), axis=1)
-    moved = np.ptp(ranks, axis=1) > 0
-    if not moved.all():
-        return 0.0 if moved[0] else np.nan
-    return float(np.round(np.corrcoef(ranks)[0, 1], 12))
-
-
-def within(
-    groups: Iterable[Hashable], truth: Iterable[float], measured: Iterable[float]
-) -> dict[Hashable, float]:
-    """Return the rank correlation in each group, groups in their order."""
-    members: dict[Hashable, list[tuple[float, float]]] = defaultdict(list)
-    for group, *pair in zip(groups, truth, measured, strict=True):
-        members[group].append((pair[0], pair[1]))
-    return {group: spearman(*zip(*pairs, strict=True)) for group, pairs in members.items()}
-
-
-def interval(values: Floats, *, rounds: int = 10_000) -> tuple[float, float]:
-    """Return the 95 % interval of the mean, from resampling the values (seeded)."""
-    drawn = np.random.default_rng(0).choice(values, (rounds, len(values)))
-    low, high = np.percentile(drawn.mean(axis=1), (2.5, 97.5))
-    return float(low), float(high)
 
 
 def respond_to(

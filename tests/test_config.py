@@ -9,7 +9,7 @@ import pytest
 import yaml
 from snakemake.utils import validate
 
-from mess_core.config import Settings, check_keys
+from mess_core.config import Settings, changed_settings, check_keys
 from mess_core.errors import ConfigError
 from mess_core.probing.ridge import ALPHAS
 from mess_core.targets.registry import probed_targets
@@ -100,3 +100,17 @@ def test_what_only_a_whole_recording_has_is_probed_for_recordings_only() -> None
         Settings.from_config(complete({"targets": ["num_phrases"]}))
     config = complete({"targets": ["num_phrases"], "probing": {"rows": "recordings"}})
     assert Settings.from_config(config).targets == ("num_phrases",)
+
+
+def test_settings_that_results_depend_on_and_that_are_not_the_default_are_told() -> None:
+    assert changed_settings(complete({}), SCHEMA) == {}
+    config = {
+        "dataset": "mine",
+        "window_s": 4.0,
+        "overlap": 0.5,
+        "device": "cpu",
+        "publish": {"destination": "s3://b/p"},
+        "probing": {"n_folds": 3, "rows": "windows"},
+    }
+    expected = {"dataset": "mine", "window_s": 4.0, "probing.n_folds": 3}
+    assert changed_settings(complete(config), SCHEMA) == expected

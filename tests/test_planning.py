@@ -80,6 +80,8 @@ def params(settings: Settings, recordings: tuple[Recording, ...]) -> dict[str, A
         "probing": plan.probing_params("tempo"),
         "decomposition": plan.decomposition_params("encoder", 3),
         "question": plan.question_params("layers"),
+        "validity": plan.validity_params(),
+        "report": plan.report_params({}),
         "untrained": plan.untrained_params(),
         "all-features": plan.gather_features_params(),
         "all-twins": plan.untrained.gather_features_params(),
@@ -133,7 +135,7 @@ def test_params_are_builtins_only() -> None:
         ({"overlap": 0.25}, FEATURES | TARGETS),
         ({"encoder": "MERT-v1-95M"}, FEATURES | {"untrained"}),
         ({"n_folds": 4}, {"decomposition", "probing"}),
-        ({"rows": "recordings"}, {"decomposition", "probing"}),
+        ({"rows": "recordings"}, {"decomposition", "probing", "validity"}),
         ({"alphas": (10.0, 1.0)}, {"probing"}),
         ({"baselines": ("untrained",)}, {"probing", "question", "all-targets"}),
         ({"min_r2": 0.4}, {"aspects"}),
@@ -146,7 +148,7 @@ def test_params_are_builtins_only() -> None:
         ({"save_raw": True}, {"features"}),
         ({"raw_dtype": "float16"}, set()),
         ({"save_raw": True, "raw_dtype": "float16"}, {"features"}),
-        ({"targets": ("tempo",)}, {"aspects", "question", "all-targets"}),
+        ({"targets": ("tempo",)}, {"aspects", "question", "validity", "all-targets"}),
         ({"tracking_uri": "sqlite:///x.db"}, set()),
     ],
 )
@@ -162,7 +164,7 @@ def test_a_setting_makes_stale_what_it_matters_to(
         ({"audio_sha256": "new"}, FEATURES | TARGETS),
         ({"midi_sha256": "new"}, TARGETS),
         ({"beats_sha256": "new"}, TARGETS),
-        ({"work_id": "new"}, {"decomposition", "probing", "index"}),
+        ({"work_id": "new"}, {"decomposition", "probing", "validity", "index"}),
         ({"performer": "new"}, {"index"}),
         ({"audio": "elsewhere.wav", "midi": "elsewhere.mid"}, set()),
     ],
@@ -172,6 +174,35 @@ def test_a_recordings_change_makes_stale_what_it_matters_to(
 ) -> None:
     recordings = (replace(RECORDINGS[0], **change), *RECORDINGS[1:])
     assert changed(SETTINGS, recordings) == expected
+
+
+def test_the_report_lists_problems_and_settings_and_is_stale_with_them() -> None:
+    plan = Plan(SETTINGS, RECORDINGS)
+    broken = recording("b", status="silent", reason="nothing to hear")
+    before = plan.report_params({})
+    assert replace(plan, problems=(broken,)).report_params({}) != before
+    assert plan.report_params({"probing.n_folds": 3}) != before
+
+
+def test_the_problems_of_a_plan_are_the_rows_with_a_reason(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, data=tmp_path)
+    odd = recording("odd", reason="its MIDI cannot be read")
+    broken = recording("broken", status="silent", reason="nothing to hear")
+    write_recordings(settings.layout.table, [recording("good"), odd, broken])
+    plan = Plan.read(settings)
+    assert [r.recording_id for r in plan.recordings] == ["good", "odd"]
+    assert [r.recording_id for r in plan.problems] == ["broken", "odd"]
+
+
+def test_the_demos_interpretations_make_its_validity_stale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plans = [Plan(replace(SETTINGS, dataset=name), RECORDINGS) for name in ("x", "demo")]
+    before = [plan.validity_params() for plan in plans]
+    monkeypatch.setattr(stages, "DEMO", stages.DEMO + 1)
+    after = [plan.validity_params() for plan in plans]
+    assert before[0] == after[0]
+    assert before[1] != after[1]
 
 
 def test_one_more_recording_concerns_its_own_shard_only() -> None:
@@ -191,6 +222,8 @@ def test_one_more_recording_concerns_its_own_shard_only() -> None:
         ("DECOMPOSITION", {"decomposition"}),
         ("PROBING", {"probing"}),
         ("QUESTIONS", {"question"}),
+        ("VALIDITY", {"validity"}),
+        ("REPORT", {"report"}),
         ("ASPECTS", {"aspects"}),
         ("INDEX", {"index"}),
         ("PUBLISH", {"publish"}),

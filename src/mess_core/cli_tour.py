@@ -83,6 +83,7 @@ def _places(layout: Layout, destination: str) -> list[str]:
         "aspect map": layout.aspects,
         "layer map": layout.answer("layers", ".png"),
         "reports": layout.reports,
+        "report": f"{layout.page('report')} (one page with all of it, to open in a browser)",
         "published": destination,
     }
     return ["Results", *(f"  {name:<12}{place}" for name, place in places.items())]

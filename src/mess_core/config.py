@@ -5,7 +5,7 @@ validates against it. Here unknown keys are reported with the nearest known one,
 cannot do.
 """
 
-__all__ = ["Defaults", "Settings", "check_keys", "defaults"]
+__all__ = ["Defaults", "Settings", "changed_settings", "check_keys", "defaults"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -41,6 +41,43 @@ def check_keys(config: Mapping[str, Any], schema: Mapping[str, Any], *, where: s
             raise ConfigError(f"config: unknown key {where + key!r}; {nearest(key, known)}")
         if "properties" in known[key] and isinstance(value, Mapping):
             check_keys(value, known[key], where=f"{where}{key}.")
+
+
+#: Settings by which a run differs and its results do not.
+_BESIDE_RESULTS = (
+    *("data", "device", "batch_size", "save_raw", "raw_dtype", "shards"),
+    *("publish", "tracking"),
+)
+
+
+def changed_settings(
+    config: Mapping[str, Any], schema: Mapping[str, Any], *, where: str = ""
+) -> dict[str, Any]:
+    """Return the settings that results depend on and that are not the schema's default.
+
+    Parameters
+    ----------
+    config : mapping
+        The configuration, or a part of it; keys that are not given count as the default.
+    schema : mapping
+        The JSON schema of that part.
+    where : str
+        The part's name with a dot behind it.
+
+    Returns
+    -------
+    dict of str to object
+        Values by their names, as in ``probing.n_folds``.
+    """
+    changed: dict[str, Any] = {}
+    for key, part in schema["properties"].items():
+        if key not in config or key in _BESIDE_RESULTS:
+            continue
+        if "properties" in part:
+            changed |= changed_settings(config[key], part, where=f"{where}{key}.")
+        elif config[key] != part.get("default"):
+            changed[where + key] = config[key]
+    return changed
 
 
 class Defaults(NamedTuple):

@@ -18,9 +18,11 @@ __all__ = [
     "make_untrained_twin",
     "map_aspects",
     "measure_shard",
+    "measure_validity",
     "probe_target",
     "publish_indices",
     "track",
+    "write_report",
     "write_table",
 ]
 
@@ -34,8 +36,8 @@ import numpy.typing as npt
 from mess_core import stages
 from mess_core.config import Settings
 from mess_core.errors import EncoderError, StorageError
-from mess_core.files import read_json, write_json
-from mess_core.layout import ENCODER, INDEX_KINDS, QUESTIONS, UNTRAINED
+from mess_core.files import read_json, write_json, write_text
+from mess_core.layout import ANSWERS, ENCODER, INDEX_KINDS, UNTRAINED
 from mess_core.planning import ANALYSIS_RATE, Plan
 from mess_core.progress import Progress
 
@@ -313,7 +315,7 @@ def track(settings: Settings) -> None:
 
     layout = settings.layout
     results = read_results(layout.probing, settings.targets)
-    answers = [layout.answer(name, suffix) for name in QUESTIONS for suffix in (".tsv", ".png")]
+    answers = [layout.answer(name, suffix) for name in ANSWERS for suffix in (".tsv", ".png")]
     run = log_probing(
         results.values(),
         [*(layout.probe(name) for name in results), layout.aspects, *answers],
@@ -418,3 +420,45 @@ def publish_indices(settings: Settings) -> None:
             "published": receipts,
         },
     )
+
+
+def measure_validity(settings: Settings) -> None:
+    """Write the table and the picture of whether the targets measure what they say."""
+    from mess_core.probing.tables import write_table
+    from mess_core.reporting import measure_validity as measure
+    from mess_core.reporting import plot_validity
+    from mess_core.reporting.validity import parameter_rows, read_parameters, read_values
+
+    layout = settings.layout
+    recordings = Plan.read(settings).recordings
+    works = [r.work_id for r in recordings]
+    paths = [layout.targets(r.recording_id) for r in recordings]
+    windows = settings.rows == "windows"
+    values, counts = read_values(paths, settings.targets, "window" if windows else "recording")
+    whole, parameters = values, {}
+    if settings.dataset == "demo":
+        parameters = read_parameters(layout.demo_truth, [r.recording_id for r in recordings])
+        whole = read_values(paths, settings.targets, "recording")[0]
+    rows = measure(
+        values,
+        np.repeat(works, counts).tolist(),
+        whole=whole,
+        works_of_whole=works,
+        parameters=parameters,
+    )
+    write_table(rows, layout.answer("validity", ".tsv"))
+    plot_validity(
+        rows,
+        layout.answer("validity", ".png"),
+        parameters=parameter_rows(parameters, works),
+        title=f"{settings.dataset}, {settings.rows}",
+    )
+
+
+def write_report(settings: Settings, changed: dict[str, Any]) -> None:
+    """Write the pages for people; ``changed`` are the settings that are not the default."""
+    from mess_core.reporting import render_pages
+    from mess_core.reporting.findings import gather_findings
+
+    for name, page in render_pages(gather_findings(settings, changed)).items():
+        write_text(settings.layout.page(name), page)

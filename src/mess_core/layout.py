@@ -1,9 +1,11 @@
 """Where everything of one dataset lies below the data folder: the paths that users rely on."""
 
 __all__ = [
+    "ANSWERS",
     "DESCRIPTORS",
     "ENCODER",
     "INDEX_KINDS",
+    "PAGES",
     "QUESTIONS",
     "SOURCES",
     "UNTRAINED",
@@ -27,6 +29,12 @@ SOURCES = ENCODER, UNTRAINED, DESCRIPTORS = ("encoder", "untrained", "descriptor
 
 #: What probing answers, each with a table and a picture.
 QUESTIONS = ("layers", "stability", "separability", "collapse")
+
+#: All tables with a picture: those of probing, and whether the targets measure what they say.
+ANSWERS = (*QUESTIONS, "validity")
+
+#: Pages for people: all of the report, and sections of it by themselves.
+PAGES = ("report", "aspects", "examples", "facts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +155,12 @@ class Layout:
         return self.data / "reports" / self.dataset
 
     def answer(self, question: str, suffix: str) -> Path:
-        """The table (``.tsv``) or the picture (``.png``) that answers one of `QUESTIONS`."""
+        """The table (``.tsv``) or picture (``.png``) of one of `ANSWERS`."""
         return self.reports / f"{question}{suffix}"
+
+    def page(self, name: str) -> Path:
+        """One of `PAGES`, which needs nothing but itself."""
+        return self.reports / f"{name}.html"
 
     @property
     def tracked(self) -> Path:

@@ -70,11 +70,14 @@ class Plan:
         The usable recordings that are at least one window long.
     original : Plan or None
         For the plan of an untrained twin's features, that of the encoder itself.
+    problems : tuple of Recording
+        Those that cannot be used, or whose MIDI or beats cannot, each with a reason.
     """
 
     settings: Settings
     recordings: tuple[Recording, ...]
     original: "Plan | None" = None
+    problems: tuple[Recording, ...] = ()
 
     @classmethod
     def read(cls, settings: Settings) -> "Plan":
@@ -86,7 +89,8 @@ class Plan:
             If there is none, or it is malformed.
         """
         rows = judge(read_recordings(settings.layout.table), settings.window_s)
-        return cls(settings, tuple(usable(rows)))
+        problems = tuple(row for row in rows if row.reason)
+        return cls(settings, tuple(usable(rows)), problems=problems)
 
     @cached_property
     def shards(self) -> dict[str, tuple[Recording, ...]]:
@@ -350,6 +354,32 @@ class Plan:
             "stage": stages.PUBLISH,
             "destination": self.settings.destination,
             "kinds": list(INDEX_KINDS),
+        }
+
+    def validity_params(self) -> Params:
+        """Return what makes the validity of the targets stale, besides their manifests."""
+        return {
+            "stage": stages.VALIDITY,
+            "targets": list(self.settings.targets),
+            "rows": self.settings.rows,
+            "works": self._folds["works"],
+            # The demo's interpretations are what a version of its corpus says.
+            "interpretations": stages.DEMO if self.settings.dataset == "demo" else None,
+        }
+
+    def report_params(self, changed: Params) -> Params:
+        """Return what makes the report stale, besides the results that it shows.
+
+        Parameters
+        ----------
+        changed : dict
+            Settings that results depend on and that are not the default: the report lists them.
+        """
+        problems = [[r.recording_id, r.status, r.reason] for r in self.problems]
+        return {
+            "stage": stages.REPORT,
+            "changed": changed,
+            "problems": fingerprint({"rows": problems}),
         }
 
 

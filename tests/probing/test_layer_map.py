@@ -119,15 +119,23 @@ def test_it_says_what_the_results_say() -> None:
     assert any("below 0 coloured as 0" in text for text in texts)
     (headings,) = {text for text in texts if "nested" in text and "best" in text}
     assert headings.split("  ")[-1].strip() == "p"
-    expected = ["0.66", "[0.56,", "0.76]", "0.32", "0.42", "0.11", "0.12", "0.005"]
+    expected = ["0.66", "[0.56,", "0.76]", "medium", "0.32", "0.42", "0.11", "0.12", "0.005"]
     assert any(text.split() == expected for text in texts)
+
+
+def test_numbers_whose_interval_lies_above_0_are_bold_and_no_others() -> None:
+    # Intervals are 0.1 either side.
+    figure, _ = drawn([result("tempo", [0.05, 0.66, -0.3, 0.101])])
+    numbers = {text.get_text(): text.get_fontweight() for text in figure.axes[0].texts}
+    assert numbers[".66"] == numbers[".10"] == "bold"
+    assert numbers[".05"] == numbers["-.30"] == "normal"
 
 
 def test_a_target_without_r2_within_works_shows_the_pooled_one_and_a_star() -> None:
     figure, texts = drawn([pooled("tempo", [0.1, 0.3])])
     assert "tempo *" in texts
     np.testing.assert_allclose(np.asarray(figure.axes[0].images[0].get_array()), [[0.3, 0.5]])
-    expected = ["0.50", "[0.40,", "0.60]", "0.31", "0.41", "0.11", "0.12", "0.500"]
+    expected = ["0.50", "[0.40,", "0.60]", "low", "0.31", "0.41", "0.11", "0.12", "0.500"]
     assert any(text.split() == expected for text in texts)
 
 

@@ -12,16 +12,7 @@ from scipy.stats import spearmanr
 
 from benchmarks.markdown import write_section
 from benchmarks.validity import judge_dose, main
-from benchmarks.validity_analysis import (
-    OWN_PARAMETER,
-    OWN_SCALE,
-    SCALES,
-    agree,
-    interval,
-    respond_to,
-    spearman,
-    within,
-)
+from benchmarks.validity_analysis import OWN_SCALE, SCALES, agree, respond_to
 from benchmarks.validity_jobs import (
     MEASURED,
     NEUTRAL,
@@ -41,6 +32,8 @@ from benchmarks.validity_report import (
     draw,
     percepiano_text,
 )
+from mess_core.reporting.ranks import interval, spearman, within
+from mess_core.reporting.validity import OWN_PARAMETER
 from mess_core.targets.registry import TARGETS
 
 pytestmark = pytest.mark.unit

@@ -21,12 +21,15 @@ CONFIG: dict[str, Any] = {
     "targets": ["spectral_centroid", "onset_density"],
 }
 #: What follows from probing, and all that follows from features or targets.
-ANSWERS = {"aspects", "question", "projection", "index", "publish"}
+ANSWERS = {"aspects", "question", "projection", "index", "publish", "report"}
 DOWNSTREAM = {"decomposition", "probing"} | ANSWERS
 FEATURES = {f"features_{twin}{shard}" for twin in ("", "untrained_") for shard in (0, 1)}
 TARGETS = {"targets_0", "targets_1"}
 GATHER_FEATURES = {"gather_features", "gather_features_untrained"}
-GATHER = {*GATHER_FEATURES, "gather_targets"}
+#: What comes together, and the validity of what was measured.
+GATHER = {*GATHER_FEATURES, "gather_targets", "validity"}
+#: What follows from an index.
+INDEXED = {"index", "publish", "report"}
 
 
 def write(path: Path, frequency: float) -> None:

@@ -1,20 +1,24 @@
 """The whole chain on the demo corpus, from nothing to a published index, and what it must know."""
 
+import base64
 import csv
+import io
 import json
 import re
 import subprocess
 import sys
+import zipfile
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from mess_core.artifacts import load_latest
 from mess_core.cli_question import _SHOWN
 from mess_core.files import file_sha256, read_json
-from mess_core.layout import INDEX_KINDS, QUESTIONS, Layout
+from mess_core.layout import ANSWERS, INDEX_KINDS, PAGES, QUESTIONS, Layout
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.recordings import Recording, read_recordings
 from mess_core.targets import load_targets
@@ -91,6 +95,81 @@ def test_every_question_has_a_table_and_a_picture(
     table = layout.answer(question, ".tsv").read_text()
     assert demo.mess("question", question, "--all").output == table
     assert len(lines) - 6 == len(table.splitlines()) - 1 > 5
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(demo: Workspace, layout: Layout) -> None:
+    pages = {name: layout.page(name).read_text() for name in PAGES}
+    for name, page in pages.items():
+        assert "This encoder is untrained." in page, name
+        assert not re.findall(r'(?:src|href)="(?!data:|#)', page), name
+        assert "<script" not in page
+    assert len(pages["report"]) < 8e6
+    assert pages["report"].count("<img") == len(ANSWERS)
+    assert pages["report"].count("Not to be heard") == 0
+    assert pages["report"].count("<audio") == pages["examples"].count("<audio") > 15
+    for target in probed_targets("window"):
+        assert target in pages["report"]
+    for aspect in ASPECT_REGISTRY:
+        assert aspect in pages["aspects"]
+    for kind in INDEX_KINDS:
+        version = read_json(layout.index_receipt(kind))["artifact_version_id"]
+        assert version[:16] in pages["facts"]
+    commands = re.findall(r"<code>mess (search .+?)</code>", pages["examples"])
+    outcome = demo.mess(*commands[0].split())
+    assert outcome.status == 0, outcome.output
+    (first,) = re.findall(r"^ +1 +([\d.]+) +(\S+)", outcome.output, re.MULTILINE)
+    assert f"1. {first[1]}</strong>" in pages["examples"]
+    assert f">{first[0]}</span>" in pages["examples"]
+
+
+def test_an_excerpt_on_the_page_is_the_passage_that_it_names(layout: Layout) -> None:
+    page = layout.page("examples").read_text()
+    pattern = r'<audio [^>]*src="data:audio/mpeg;base64,(.+?)" aria-label="(\S+), (\d+):([\d.]+) to'
+    found = re.findall(pattern, page)
+    assert len(found) > 15
+    for content, recording, minutes, seconds in found[-3:]:
+        heard, rate = soundfile.read(io.BytesIO(base64.b64decode(content)))
+        start = round((60 * int(minutes) + float(seconds)) * rate)
+        path = layout.demo_audio / f"{recording}.wav"
+        truth = soundfile.read(path, start=start, frames=len(heard))[0].mean(axis=1)
+        # Times are shown to a tenth of a second: look for the shift up to that.
+        spectrum = np.fft.rfft(heard, 2 * len(truth)) * np.conj(np.fft.rfft(truth, 2 * len(truth)))
+        peak = np.fft.irfft(spectrum).max() / np.sqrt((heard**2).sum() * (truth**2).sum())
+        assert peak > 0.95, recording
+
+
+def test_targets_are_compared_with_what_the_interpretations_were_made_with(
+    layout: Layout,
+) -> None:
+    with layout.answer("validity", ".tsv").open() as file:
+        rows = {row["target"]: row for row in csv.DictReader(file, delimiter="\t")}
+    assert set(rows) == set(probed_targets("window"))
+    for parameter, target in TRUTHS:
+        assert float(rows[target][f"of_{parameter}"]) > 0.9
+    assert float(rows["loudness_level"]["midi_r"]) > 0.7
+    assert rows["loudness_level"]["midi_works"] == "9"
+    assert all(0.8 < float(row["defined"]) <= 1 for row in rows.values())
+    assert layout.answer("validity", ".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_snakemakes_report_holds_every_result_for_people(demo: Workspace, layout: Layout) -> None:
+    outcome = demo.snakemake("--report", "report.zip")
+    assert outcome.status == 0, outcome.output[-3000:]
+    with zipfile.ZipFile(demo.folder / "report.zip") as archive:
+        held = {Path(name).name: archive.read(name) for name in archive.namelist()}
+    page = held.pop("report.html").decode()
+    answers = [layout.answer(name, suffix) for name in ANSWERS for suffix in (".tsv", ".png")]
+    pages = [layout.page(name) for name in PAGES]
+    expected = {path.name: path.read_bytes() for path in (*answers, *pages)}
+    # The archive's own page has the name of ours.
+    del expected["report.html"]
+    assert held == expected
+    for text in (
+        *("Overview", "Probing", "Aspects", "Retrieval", "Targets", "Index and run"),
+        *("linear CKA", "LEACE", "Kendall", "This report is about the dataset"),
+    ):
+        assert text in page, text
+    assert "Nothing to be done" in demo.snakemake("--dry-run").output
 
 
 def test_both_indices_are_published_whole(layout: Layout, recordings: list[Recording]) -> None:

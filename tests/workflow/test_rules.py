@@ -36,7 +36,7 @@ def test_all_rules_are_seen() -> None:
     assert names == {
         *("demo_corpus", "recordings", "untrained", "features", "gather_features"),
         *("targets", "gather_targets", "decomposition", "probing", "question", "track"),
-        *("aspects", "projection", "index", "publish"),
+        *("aspects", "projection", "index", "publish", "validity", "report"),
     }
 
 
@@ -53,6 +53,15 @@ def test_a_rule_is_complete(name: str, text: str) -> None:
     assert parameters[1].count("cfg=") == 1
     assert len(re.findall(r"^ +\w+=", parameters[1], re.MULTILINE)) == 1
     assert "lambda" not in text
+
+
+def test_every_caption_of_the_report_is_there_and_used() -> None:
+    """Snakemake looks for them when a report is made, and takes no wildcards in their names."""
+    text = "".join(path.read_text() for path in (*RULE_FILES, ROOT / "Snakefile"))
+    captions = re.findall(r'"(?:\.\./|workflow/)report/(.+?\.rst)"', text)
+    there = {path.name for path in (ROOT / "workflow" / "report").iterdir()}
+    assert set(captions) == there
+    assert text.count("=report(") == text.count("labels=") == len(captions) - 1
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "workflow" / "scripts").glob("*.py")), ids=str)

@@ -21,6 +21,7 @@ from tests.workflow.small import (
     FEATURES,
     GATHER,
     GATHER_FEATURES,
+    INDEXED,
     TARGETS,
     finished,
     recordings_in_index,
@@ -86,7 +87,7 @@ def test_other_audio_under_the_same_name_is_computed_alone(workspace: Workspace)
         ({"precision": "float32"}, FEATURES | GATHER_FEATURES | DOWNSTREAM),
         ({"window_s": 4.0}, FEATURES | TARGETS | GATHER | DOWNSTREAM),
         ({"probing": {"n_folds": 3}}, DOWNSTREAM),
-        ({"probing": {"rows": "recordings"}}, DOWNSTREAM),
+        ({"probing": {"rows": "recordings"}}, DOWNSTREAM | {"validity"}),
         ({"probing": {"alphas": [1.0, 100.0]}}, DOWNSTREAM - {"decomposition"}),
         ({"aspects": {"min_r2": 0.2}}, ANSWERS),
         ({"publish": {"destination": "elsewhere"}}, {"publish"}),
@@ -143,10 +144,12 @@ def test_a_run_for_another_setting_that_stops_half_way_leaves_no_mixture(
 def test_deleted_results_come_back(workspace: Workspace) -> None:
     layout = Layout(workspace.data, "mine")
     shutil.rmtree(layout.index("clips"))
-    assert run(workspace) == ({"index", "publish"}, [])
+    assert run(workspace) == (INDEXED, [])
     layout.probe("onset_density").unlink()
     ran, computed = run(workspace)
     assert (ran, computed) == (DOWNSTREAM - {"decomposition"}, [])
+    layout.page("facts").unlink()
+    assert run(workspace) == ({"report"}, [])
     # Only probing needs decompositions: to delete them frees space and costs nothing until then.
     shutil.rmtree(layout.decomposition("encoder", 1))
     assert run(workspace) == (set(), [])
@@ -165,7 +168,7 @@ def test_two_values_that_change_places_are_noticed(workspace: Workspace) -> None
     one = {"index": {"exact_up_to": 2000, "memory_gb": 3000.0}}
     other = {"index": {"exact_up_to": 3000, "memory_gb": 2000.0}}
     for changes in (one, other, {}):
-        assert run(workspace, **changes) == ({"index", "publish"}, [])
+        assert run(workspace, **changes) == (INDEXED, [])
 
 
 def test_a_renamed_recording_costs_copies_only(workspace: Workspace) -> None:
@@ -194,7 +197,7 @@ def test_damaged_features_are_named_by_their_reader_and_come_back_when_deleted(
     assert str(path) in outcome.output
     path.unlink()
     ran, computed = run(workspace)
-    assert ran - FEATURES == {"index", "publish"}
+    assert ran - FEATURES == INDEXED
     assert (len(ran & FEATURES), computed) == (1, [])
     assert path.read_bytes() == content
 
@@ -254,7 +257,7 @@ def test_one_result_can_be_asked_for_by_its_name(workspace: Workspace) -> None:
         assert outcome.status == 0, outcome.output[-3000:]
         assert path.read_bytes() == content
         assert "index" not in rules_that_ran(outcome.output)
-    for name in ("features", "targets", "probes", "answers", "projections", "indices"):
+    for name in ("features", "targets", "probes", "answers", "projections", "indices", "pages"):
         clean = workspace.snakemake("--dry-run", name)
         assert clean.status == 0, clean.output[-3000:]
     run(workspace)

@@ -15,6 +15,7 @@ from tests.workflow.small import (
     DOWNSTREAM,
     FEATURES,
     GATHER_FEATURES,
+    INDEXED,
     TARGETS,
     finished,
     rules_that_ran,
@@ -26,14 +27,16 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 #: What runs when a stage's number goes up, and how many arrays are computed, by stage.
 STAGES: dict[str, tuple[set[str], int]] = {
     "FEATURES": (FEATURES | GATHER_FEATURES | DOWNSTREAM, 4 * 12),
-    "TARGETS": (TARGETS | {"gather_targets"} | DOWNSTREAM, 12),
+    "TARGETS": (TARGETS | {"gather_targets", "validity"} | DOWNSTREAM, 12),
     "DECOMPOSITION": (DOWNSTREAM, 0),
     "PROBING": (DOWNSTREAM - {"decomposition"}, 0),
     "ASPECTS": (ANSWERS, 0),
-    "QUESTIONS": ({"question"}, 0),
-    "PROJECTION": ({"projection", "index", "publish"}, 0),
-    "INDEX": ({"index", "publish"}, 0),
+    "QUESTIONS": ({"question", "report"}, 0),
+    "PROJECTION": ({"projection"} | INDEXED, 0),
+    "INDEX": (INDEXED, 0),
     "PUBLISH": ({"publish"}, 0),
+    "VALIDITY": ({"validity", "report"}, 0),
+    "REPORT": ({"report"}, 0),
 }
 
 
@@ -71,7 +74,7 @@ def test_a_script_that_changes_runs_its_own_rule_and_what_follows(
     assert run(copied) == (set(), [])
     script = tmp_path / "workflow" / "scripts" / "index.py"
     script.write_text(script.read_text() + "\n# another word\n")
-    assert run(copied) == ({"index", "publish"}, [])
+    assert run(copied) == (INDEXED, [])
     run(workspace)
 
 
@@ -86,13 +89,14 @@ def test_a_new_target_runs_its_own_jobs_only(workspace: Workspace, tmp_path: Pat
     outcome = changed.snakemake()
     assert outcome.status == 0, outcome.output[-3000:]
     ran = rules_that_ran(outcome.output)
-    assert set(ran) == TARGETS | {"gather_targets", "probing", "question", "all"}
+    told = {"question", "validity", "report"}
+    assert set(ran) == TARGETS | told | {"gather_targets", "probing", "all"}
     # Which layer, and how stable: nothing that was known of aspects and rows has changed.
     assert (ran["probing"], ran["question"]) == (1, 2)
     assert Layout(workspace.data, "mine").probe("loudest").exists()
     assert "Nothing to be done" in changed.snakemake("--dry-run").output
     ran_again, computed = run(workspace)
-    assert (ran_again, computed) == (TARGETS | {"question"}, [])
+    assert (ran_again, computed) == (TARGETS | told, [])
 
 
 def test_a_new_aspect_measures_and_probes_nothing(workspace: Workspace, tmp_path: Path) -> None:

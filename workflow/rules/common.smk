@@ -12,12 +12,14 @@ import yaml
 from snakemake.cli import parse_args
 
 from mess_core import stages
-from mess_core.config import Settings, check_keys
+from mess_core.config import Settings, changed_settings, check_keys
 from mess_core.errors import MessError, nearest
 from mess_core.layout import (
+    ANSWERS,
     DESCRIPTORS,
     ENCODER,
     INDEX_KINDS,
+    PAGES,
     QUESTIONS,
     UNTRAINED,
 )
@@ -27,13 +29,19 @@ from mess_core.recordings import judge, problem_lines, read_recordings
 #: Questions whose answer needs the rows themselves, not only what probing found.
 ON_ROWS = ("separability", "collapse")
 
+SCHEMA = Path(workflow.basedir, "workflow", "schemas", "config.schema.yaml")
+
+
+def read_schema():
+    """Return the configuration's schema."""
+    return yaml.safe_load(SCHEMA.read_text())
+
 
 def read_settings():
     """Validate the configuration, fill in defaults, and return it typed."""
-    schema = Path(workflow.basedir, "workflow", "schemas", "config.schema.yaml")
     try:
-        check_keys(config, yaml.safe_load(schema.read_text()))
-        validate(config, str(schema))
+        check_keys(config, read_schema())
+        validate(config, str(SCHEMA))
         return Settings.from_config(config)
     except MessError as error:
         raise WorkflowError(str(error))
@@ -193,10 +201,16 @@ def probes(targets):
     return strings(SETTINGS.layout.probe(target) for target in targets)
 
 
+def target_manifests():
+    return strings(
+        SETTINGS.layout.target_manifest(target) for target in SETTINGS.targets
+    )
+
+
 def all_answers():
     return strings(
         SETTINGS.layout.answer(question, suffix)
-        for question in QUESTIONS
+        for question in ANSWERS
         for suffix in (".tsv", ".png")
     )
 
@@ -216,6 +230,7 @@ def collections():
         + strings([layout.tracked] if SETTINGS.tracking_uri else []),
         "projections": strings(layout.projection(kind) for kind in INDEX_KINDS),
         "indices": strings(layout.index(kind) for kind in INDEX_KINDS),
+        "pages": strings(layout.page(name) for name in PAGES),
     }
 
 

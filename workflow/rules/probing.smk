@@ -57,12 +57,17 @@ rule question:
     input:
         question_files,
     output:
-        table=SETTINGS.layout.answer("{question}", ".tsv"),
+        table=report(
+            SETTINGS.layout.answer("{question}", ".tsv"),
+            caption="../report/question.rst",
+            category="Probing",
+            labels={"result": "{question}", "form": "table"},
+        ),
         picture=report(
             SETTINGS.layout.answer("{question}", ".png"),
-            caption="../report/{question}.rst",
+            caption="../report/question.rst",
             category="Probing",
-            subcategory="{question}",
+            labels={"result": "{question}", "form": "picture"},
         ),
     log:
         log_file("question", "{question}"),

@@ -102,15 +102,16 @@ def plot_separability(pairs: Sequence[Row], output: Path, *, title: str = "") ->
         return
     names = list(dict.fromkeys(pair["aspect"] for pair in pairs))
     side = _CELL * len(names)
-    figure = Figure(figsize=(max(10.0, 3 * side + 2.6), side + 2.8), layout="constrained")
-    axes = figure.subplots(1, 3, sharey=True)
+    # One below the other: side by side, many aspects are too small to be read on a page.
+    figure = Figure(figsize=(side + 4.4, 3 * (side + 1.3) + 0.6), layout="constrained")
+    axes = figure.subplots(3, 1)
     _draw_matrix(
         axes[0],
         names,
         {_key(pair): _retained(pair) for pair in pairs},
         (0, 1),
         "share of the row's R² left after erasing the column\n"
-        "* entangled   ° correlated in the music   ? uncertain   - not encoded",
+        "* entangled   ° correlated in the music\n? uncertain   - not encoded",
     )
     _draw_matrix(
         axes[1],
@@ -128,7 +129,8 @@ def plot_separability(pairs: Sequence[Row], output: Path, *, title: str = "") ->
         "smallest angle between what the probes read\n(degrees, in the row's layer)",
     )
     layers = {pair["aspect"]: pair["layer"] for pair in pairs}
-    axes[0].set_yticks(range(len(names)), [f"{name} (layer {layers[name]})" for name in names])
+    for ax in axes:
+        ax.set_yticks(range(len(names)), [f"{name} (layer {layers[name]})" for name in names])
     figure.suptitle(_titled(_SEPARABILITY, title))
     save_figure(figure, output)
 
@@ -257,7 +259,7 @@ def _draw_matrix(
     ax.set_facecolor("0.9")
     ax.set_xticks(range(len(names)), names, rotation=90)
     ax.tick_params(length=0, labelsize=8)
-    bar = ax.figure.colorbar(image, ax=ax, orientation="horizontal", shrink=0.8, pad=0.02)
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, pad=0.02)
     bar.set_label(label, size=8)
 
 

@@ -3,11 +3,12 @@
 Rows are targets, grouped by category; columns are layers; colour is R2, from 0 (below it the
 colour is that of 0, the printed number is not changed) to 1. It is the R2 within works; targets
 that have none (no work has rows that differ) show the pooled one and a star, and those whose
-result comes with a caution an exclamation mark. The best layer of each target has a thick outline,
-the layers that are best with 95 % probability together a thin one. On the right are, of the same
-R2, the best layer's and its 95 % interval, that with the layer chosen inside the training folds,
-that of the mixture of layers, those of the baselines, and p (corrected over layers). The colour
-map, cividis, looks nearly the same with and without colour blindness and in grey.
+result comes with a caution an exclamation mark. Bold numbers have a 95 % interval above 0. The best
+layer of each target has a thick outline, the layers that are best with 95 % probability together a
+thin one. On the right are, of the same R2, the best layer's and its 95 % interval, the confidence
+that it gives (`results.confidence`), that with the layer chosen inside the training folds, that of
+the mixture of layers, those of the baselines, and p (corrected over layers). The colour map,
+cividis, looks nearly the same with and without colour blindness and in grey.
 """
 
 __all__ = ["by_category", "plot_layer_map", "save_figure", "short_number"]
@@ -28,7 +29,7 @@ from matplotlib.patches import Rectangle
 
 from mess_core.errors import ProbingError
 from mess_core.files import atomic_path
-from mess_core.probing.results import read_results, score_interval, score_r2
+from mess_core.probing.results import confidence, read_results, score_interval, score_r2
 from mess_core.targets.registry import CATEGORIES, TARGETS
 
 # Inches: a cell holds ".86" in the small size; margins hold names, the title and the right columns.
@@ -146,7 +147,7 @@ def _draw_category(
     for row, result in enumerate(members):
         if result["layers"]:
             values[row] = [score_r2(score) for score in result["layers"]]
-            _draw_numbers(ax, row, values[row])
+            _draw_numbers(ax, row, values[row], [_is_sure(score) for score in result["layers"]])
             _outline(ax, row, _runs(result["best_layers"]), width=0.9)
             _outline(ax, row, [(result["best_layer"], result["best_layer"])], width=2.0)
         else:
@@ -173,7 +174,12 @@ def _name(result: Result) -> str:
     return "".join((result["target"], *(mark for mark, marked in marks.items() if marked)))
 
 
-def _draw_numbers(ax: Axes, row: int, values: np.ndarray[Any, Any]) -> None:
+def _is_sure(score: Result) -> bool:
+    interval = score_interval(score)
+    return interval is not None and interval[0] > 0
+
+
+def _draw_numbers(ax: Axes, row: int, values: np.ndarray[Any, Any], sure: Sequence[bool]) -> None:
     for layer, r2 in enumerate(values):
         colour = "black" if r2 > _LIGHT else "white"
         ax.text(
@@ -182,6 +188,7 @@ def _draw_numbers(ax: Axes, row: int, values: np.ndarray[Any, Any]) -> None:
             short_number(r2),
             size=_SMALL,
             color=colour,
+            weight="bold" if sure[layer] else "normal",
             ha="center",
             va="center",
             zorder=4,
@@ -226,6 +233,7 @@ def _right_text(result: Result, baselines: Sequence[str]) -> str:
     texts = (
         _figure(score_r2(score)),
         _interval(score_interval(score)),
+        confidence(score_r2(score)),
         _figure(result["r2_within_nested" if measure == "r2_within" else "r2_nested"]),
         _figure(mixture.get(measure)),
         *(_figure(baseline and score_r2(baseline)) for baseline in compared),
@@ -236,7 +244,7 @@ def _right_text(result: Result, baselines: Sequence[str]) -> str:
 
 def _headings(baselines: Sequence[str]) -> tuple[str, ...]:
     names = (name.replace("_", " ") for name in baselines)
-    return "best", "95 %", "nested", "mixture", *names, "p"
+    return "best", "95 %", "confidence", "nested", "mixture", *names, "p"
 
 
 def _columns(texts: Sequence[str], baselines: Sequence[str]) -> str:
@@ -279,7 +287,10 @@ def _label(
     axes[-1].set_xlabel(
         "layer (hidden state); thick outline: the best, thin: best with 95 % probability together"
     )
-    note = "\n* pooled: no work has rows that differ   ! see the caution in the table"
+    note = (
+        "\nbold: 95 % interval above 0   * pooled: no work has rows that differ   "
+        "! see the caution in the table"
+    )
     figure.colorbar(
         image,
         ax=axes,
