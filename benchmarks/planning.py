@@ -30,7 +30,7 @@ from benchmarks.extraction import machine
 from benchmarks.markdown import table, write_section
 from mess_core.config import Settings
 from mess_core.files import write_json
-from mess_core.layout import INDEX_KINDS, QUESTIONS
+from mess_core.layout import ANSWERS, INDEX_KINDS, PAGES
 from mess_core.planning import Plan
 from mess_core.recordings import Recording, write_recordings
 
@@ -187,10 +187,11 @@ def _folders(plan: Plan) -> list[Path]:
 
 def _small_files(plan: Plan) -> list[Path]:
     layout = plan.settings.layout
-    answers = [layout.answer(name, end) for name in QUESTIONS for end in (".tsv", ".png")]
+    answers = [layout.answer(name, end) for name in ANSWERS for end in (".tsv", ".png")]
     probes = [layout.probe(target) for target in plan.settings.targets]
     projections = [layout.projection(kind) for kind in INDEX_KINDS]
-    return [*answers, *probes, *projections, layout.aspects, layout.publish_receipt]
+    pages = [layout.page(name) for name in PAGES]
+    return [*answers, *probes, *projections, *pages, layout.aspects, layout.publish_receipt]
 
 
 def _touch(names: Iterable[str]) -> None:
