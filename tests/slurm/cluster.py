@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
-CPUS, MEMORY_MB = 4, 16_000
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
+CPUS, MEMORY_MB = 16, 16_000
 
 _CONFIGURATION = """\
 ClusterName=mess
@@ -92,7 +92,8 @@ class Cluster:
     @property
     def environment(self) -> dict[str, str]:
         """What clients need besides their own environment."""
-        return {"SLURM_CONF": str(self.folder / "slurm.conf")}
+        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+        return {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": path}
 
     def start(self) -> None:
         """Bring the cluster up and wait until its node can be used."""
@@ -110,6 +111,7 @@ class Cluster:
         )
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "gres.conf").write_text(f"NodeName={host} Name=gpu File=/dev/null\n")
+        self._write_srun()
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
@@ -162,6 +164,14 @@ class Cluster:
             for line in lines
             if line.startswith("JobId=")
         ]
+
+    def _write_srun(self) -> None:
+        """Write an srun that finds the cluster: the plugin's job step drops SLURM_CONF."""
+        srun = self.folder / "bin" / "srun"
+        srun.parent.mkdir(exist_ok=True)
+        real = shutil.which("srun")
+        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {real} "$@"\n')
+        srun.chmod(0o755)
 
     def _client(self, *command: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, **self.environment}

@@ -35,13 +35,13 @@ class Workspace:
     def data(self) -> Path:
         return self.folder / "data"
 
-    def snakemake(self, *arguments: str) -> Outcome:
-        """Run Snakemake on this project's Snakefile, with two cores."""
+    def snakemake(self, *arguments: str, profile: str = "ci") -> Outcome:
+        """Run Snakemake on this project's Snakefile, with one of its profiles."""
         (self.folder / "config.yaml").write_text(json.dumps(dict(self.config)))
         command = [
-            *("-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"),
+            *("-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
             *("--configfile", "config.yaml"),
-            *("--workflow-profile", str(ROOT / "profiles" / "ci")),
+            *("--workflow-profile", str(ROOT / "profiles" / profile)),
         ]
         return self._run([*command, *arguments])
 
