@@ -1,28 +1,13 @@
 """The tests' own Slurm cluster runs jobs, remembers what they asked for, and survives its node."""
 
-import os
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Callable
 
 import pytest
 
-from tests.slurm.cluster import Cluster, cluster, missing
+from tests.slurm.cluster import Cluster
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
-
-if "MESS_TEST_SLURM" not in os.environ:
-    pytest.skip("starts daemons; `make test-slurm` runs it", allow_module_level=True)
-if missing():
-    pytest.skip(f"no Slurm here: {missing()}", allow_module_level=True)
-
-
-@pytest.fixture(scope="module")
-def slurm() -> Iterator[Cluster]:
-    # A socket's path may have 107 characters, which pytest's folders exceed.
-    with TemporaryDirectory(prefix="slurm") as folder, cluster(Path(folder)) as running:
-        yield running
 
 
 def _submit(slurm: Cluster, script: str, *options: str) -> str:
