@@ -85,6 +85,15 @@ def disturb(workspace: Workspace, shard: int, megabytes: int = 0) -> Path:
     return fault
 
 
+def copy_of(workspace: Workspace, name: str) -> Workspace:
+    """Return a workspace like this one in which nothing is measured yet."""
+    folder = workspace.folder / name
+    for part in ("corpus", "faults", "model"):
+        shutil.copytree(workspace.folder / part, folder / part)
+    shutil.copytree(workspace.data / "metadata", folder / "data" / "metadata")
+    return replace(workspace, folder=folder)
+
+
 def arguments(*shards: int) -> list[str]:
     rules = [f"targets_{shard}" for shard in shards]
     return [*rules, "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5"]
@@ -163,58 +172,56 @@ def test_jobs_that_are_killed_are_tried_again_with_more(
     assert limits == ["00:01:00", "00:02:00"]
 
 
-def test_a_job_whose_node_goes_down_runs_again_when_the_node_is_back(
-    slurm: Cluster, workspace: Workspace
-) -> None:
-    other = replace(workspace, config={**workspace.config, "overlap": 0.25})
-    fault = disturb(other, 0)
-    before, jobs = measured(other), len(attempts(slurm, "targets_0"))
-    with started(other, *arguments(0)) as running:
-        wait_until(hanging(fault), "a job on the node")
-        assert len(measured(other) - before) == 1
+def test_a_node_that_goes_down_and_comes_back(slurm: Cluster, workspace: Workspace) -> None:
+    """Slurm runs the job again; where it may not, the log is named and the next run goes on."""
+    patient, other = copy_of(workspace, "patient"), copy_of(workspace, "other")
+    forbid = ("--slurm-no-requeue", "--retries", "0")
+    faults = [disturb(patient, 0), disturb(other, 1)]
+    with (
+        started(patient, *arguments(0)) as waiting,
+        started(other, *arguments(1), *forbid) as failing,
+    ):
+        for fault in faults:
+            wait_until(hanging(fault), "two jobs on the node")
+        # Half way: one recording is measured, one is in flight.
+        assert [len(measured(w)) for w in (patient, other)] == [1, 1]
         slurm.stop_node()
         slurm.start_node()
-        assert_finished(other, finish(running), 0)
-    (job,) = attempts(slurm, "targets_0")[jobs:]
+        refused = finish(failing)
+        assert refused.status != 0
+        assert_log_is_named(refused, 1)
+        assert attempts(slurm, "targets_1")[-1]["JobState"] == "NODE_FAIL"
+        assert_finished(other, other.snakemake(*arguments(1), profile="slurm"), 1)
+        assert_finished(patient, finish(waiting), 0)
+    job = attempts(slurm, "targets_0")[-1]
     assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1")
-    assert len(measured(other) - before) == len(members(0))
+    assert len(measured(patient)) == len(members(0))
+    assert len(measured(other)) == len(members(1))
 
 
-@pytest.mark.parametrize("cause", ["cancelled", "node"])
-def test_without_retries_the_log_is_named_and_the_next_run_computes_what_is_left(
-    slurm: Cluster, workspace: Workspace, cause: str
-) -> None:
-    overlap = {"cancelled": 0.3, "node": 0.4}[cause]
-    other = replace(workspace, config={**workspace.config, "overlap": overlap})
-    fault = disturb(other, 1)
-    jobs = len(attempts(slurm, "targets_1"))
-    options = ("--retries", "0", "--slurm-no-requeue")
-    with started(other, *arguments(1), *options) as running:
-        wait_until(hanging(fault), "a running job")
-        stored = measured(other)
-        if cause == "node":
-            slurm.stop_node()
-            slurm.start_node()
-        else:
-            slurm.command("scancel", attempts(slurm, "targets_1")[-1]["JobId"])
-        outcome = finish(running)
-    assert outcome.status != 0
-    assert_log_is_named(outcome, 1)
-    (job,) = attempts(slurm, "targets_1")[jobs:]
-    assert job["JobState"] == {"cancelled": "CANCELLED", "node": "NODE_FAIL"}[cause]
-    assert_finished(other, other.snakemake(*arguments(1), profile="slurm"), 1)
-    assert len(measured(other) - stored) == len(members(1)) - 1
-
-
-def test_ctrl_c_cancels_the_jobs_and_the_same_command_goes_on(
+def test_a_run_that_is_stopped_goes_on_with_the_same_command(
     slurm: Cluster, workspace: Workspace
 ) -> None:
-    other = replace(workspace, config={**workspace.config, "overlap": 0.6})
-    fault = disturb(other, 2)
-    with started(other, *arguments(2)) as running:
-        wait_until(hanging(fault), "a running job")
-        running.send_signal(signal.SIGINT)
-        assert finish(running).status != 0
+    """Ctrl-C takes the jobs out of the queue; a cancelled job without retries ends the run."""
+    interrupted, cancelled = copy_of(workspace, "interrupted"), copy_of(workspace, "cancelled")
+    faults = [disturb(interrupted, 2), disturb(cancelled, 0)]
+    with (
+        started(interrupted, *arguments(2)) as first,
+        started(cancelled, *arguments(0), "--retries", "0") as second,
+    ):
+        for fault in faults:
+            wait_until(hanging(fault), "two running jobs")
+        first.send_signal(signal.SIGINT)
+        slurm.command("scancel", attempts(slurm, "targets_0")[-1]["JobId"])
+        assert finish(first).status != 0
+        outcome = finish(second)
+        assert outcome.status != 0
+        assert_log_is_named(outcome, 0)
     wait_until(lambda: not slurm.command("squeue", "--noheader"), "an empty queue")
-    assert attempts(slurm, "targets_2")[-1]["JobState"] == "CANCELLED"
-    assert_finished(other, other.snakemake(*arguments(2), profile="slurm"), 2)
+    for shard in (0, 2):
+        assert attempts(slurm, f"targets_{shard}")[-1]["JobState"] == "CANCELLED"
+    for stopped, shard in ((interrupted, 2), (cancelled, 0)):
+        kept = measured(stopped)
+        assert_finished(stopped, stopped.snakemake(*arguments(shard), profile="slurm"), shard)
+        assert len(kept) == 1
+        assert kept < measured(stopped)

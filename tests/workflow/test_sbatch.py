@@ -7,6 +7,8 @@ but for the first attempts of a rule that is to fail.
 
 import json
 import os
+import re
+import shutil
 import sys
 from argparse import ArgumentParser
 from dataclasses import dataclass, replace
@@ -74,7 +76,8 @@ def _parsed(line: str) -> Submitted:
         int((found.gpus or "0").split(":")[-1]),
     )
     rule = found.comment.removeprefix("rule_").split("_wildcards_")[0]
-    others = [*others, *([f"--gpus={found.gpus}"] if found.gpus else [])]
+    for name in ("gpus", "account"):
+        others += [f"--{name}={getattr(found, name)}"] if getattr(found, name) else []
     return Submitted(rule, found.partition, request, tuple(others))
 
 
@@ -107,7 +110,10 @@ def workspace(tmp_path: Path) -> Workspace:
         "sbatch": _SBATCH,
         "squeue": _SQUEUE,
         "scontrol": _SCONTROL,
+        # As without accounting.
         "sacct": "raise SystemExit(1)",
+        "sacctmgr": "raise SystemExit(1)",
+        "sshare": "",
     }.items():
         (programs / name).write_text(f"#!{sys.executable} -ES\n{text}")
         (programs / name).chmod(0o755)
@@ -130,14 +136,18 @@ def _all_outputs(workspace: Workspace) -> list[str]:
 
 
 def submit(
-    workspace: Workspace, *arguments: str, failing: str = "", **changes: Any
+    workspace: Workspace,
+    *arguments: str,
+    failing: str = "",
+    profile: str = "slurm",
+    **changes: Any,
 ) -> list[Submitted]:
     """Run everything, or what is asked for, on the stub cluster and return the calls of sbatch."""
     workspace = replace(workspace, config={**workspace.config, **changes})
     programs = workspace.folder / "programs"
     (programs / "outputs").write_text("\n".join(_all_outputs(workspace)))
     (programs / "failing").write_text(failing)
-    outcome = workspace.snakemake(*arguments, *QUICK, "--forceall", profile="slurm")
+    outcome = workspace.snakemake(*arguments, *QUICK, "--forceall", profile=profile)
     assert outcome.status == 0, outcome.output[-3000:]
     return [_parsed(line) for line in (programs / "submitted").read_text().splitlines()]
 
@@ -157,29 +167,33 @@ def test_every_rule_asks_for_what_it_says_and_extraction_alone_for_a_gpu(
     assert sum(call.rule == "recordings" for call in calls) == 1
 
 
-def test_what_is_set_for_features_reaches_all_shards_and_a_killed_job_asks_for_more(
+def test_a_copy_of_the_profile_reaches_all_shards_and_a_killed_job_asks_for_more(
     workspace: Workspace,
 ) -> None:
-    settings = ("features:gpu_model=a100", "features:mem_mb=7000*attempt", "features_1:runtime=7")
+    """With what the profile shows in comments, and a line more."""
+    copy = workspace.folder / "our cluster"
+    shutil.copytree(PROFILE, copy)
+    text = (copy / "profile.yaml").read_text()
+    text = re.sub(r"^# (?=(  )*[a-z_]+(-[a-z]+)?:( |$))", "", text, flags=re.MULTILINE)
+    text = text.replace("  features:\n", "  targets:\n    slurm_partition: other\n  features:\n", 1)
+    (copy / "profile.yaml").write_text(text)
     calls = submit(
         *(workspace, "features_0", "features_1", "features_untrained_0", "targets_0"),
-        *("--set-resources", *settings, "targets:slurm_partition=other"),
-        *("--set-threads", "features=4"),
         failing="features_untrained_0",
+        profile=str(copy),
     )
-    expected = requests()
     found: dict[str, list[Submitted]] = {}
     for call in calls:
         found.setdefault(call.rule, []).append(call)
+        assert {"--qos=normal", "--account=my_project"} <= set(call.options)
     first, again = found["features_untrained_0"]
-    minutes = expected["features"].minutes
-    assert first.request == Request(4, 7000, minutes, 1)
-    assert again.request == Request(4, 14000, 2 * minutes, 1)
-    assert "--gpus=a100:1" in first.options
-    assert [call.request for call in found["features_0"]] == [first.request]
-    assert [call.request for call in found["features_1"]] == [Request(4, 7000, 7, 1)]
+    assert first.request == Request(4, 16_000, 480, 1)
+    assert again.request == Request(4, 32_000, 960, 1)
+    assert (first.partition, "--gpus=a100:1" in first.options) == ("gpu-long", True)
+    for rule in ("features_0", "features_1"):
+        assert [call.request for call in found[rule]] == [first.request]
     (targets,) = found["targets_0"]
-    assert (targets.partition, targets.request) == ("other", expected["targets"])
+    assert (targets.partition, targets.request) == ("other", requests()["targets"])
     assert not any(option.startswith("--gpus") for option in targets.options)
 
 
