@@ -111,9 +111,9 @@ def started(workspace: Workspace, *arguments: str) -> Iterator["subprocess.Popen
 
 
 def wait_until(holds: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not holds():
-        assert time.monotonic() < end, f"120 s have passed without {what}"
+        assert time.monotonic() < end, f"300 s have passed without {what}"
         time.sleep(0.1)
 
 
