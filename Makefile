@@ -36,8 +36,8 @@ test: $(READY)  ## run all tests but those that take minutes each
 test-all: $(READY)  ## run all tests
 	python -m pytest -n $(CORES) --dist loadfile
 
-test-slurm: $(READY)  ## run the tests that bring up a Slurm cluster of one node (Debian: slurm-wlm, munge; as root)
-	MESS_TEST_SLURM=1 python -m pytest tests/slurm
+test-slurm: $(READY)  ## run the workflow on a Slurm cluster of one node that the tests bring up (Debian: slurm-wlm, munge; as root)
+	MESS_TEST_SLURM=1 python -m pytest -n $(CORES) --dist loadfile tests/slurm
 
 test-unit: $(READY)  ## run the fast tests only
 	python -m pytest -n auto -m "unit and not slow"

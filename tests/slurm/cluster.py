@@ -1,9 +1,9 @@
 """A Slurm cluster of one node on this machine, for tests: its own folder, its own processes.
 
 Needs Debian's ``slurm-wlm`` and ``munge`` and root (slurmd starts jobs for users). munged,
-slurmctld and slurmd run in the foreground as children of this process and end with it. Nothing
-outside the folder is written or read, and everything listens on loopback: clients find the cluster
-through `Cluster.environment`.
+slurmctld and slurmd run in the foreground as children of this process and end with it, however it
+ends. Nothing outside the folder is written or read, and everything listens on loopback: clients
+find the cluster through `Cluster.environment`.
 
 As a program it brings a cluster up, prints the exports, and takes it down after Enter::
 
@@ -22,8 +22,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
-CPUS, MEMORY_MB = 4, 16_000
+import psutil
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "setpriv")
+CPUS, MEMORY_MB = 16, 16_000
 
 _CONFIGURATION = """\
 ClusterName=mess
@@ -33,7 +35,7 @@ SlurmdPort={node_port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=10
 CryptoType=crypto/munge
 CredType=cred/munge
 StateSaveLocation={folder}/state
@@ -56,7 +58,7 @@ MinJobAge=100000
 KillWait=1
 OverTimeLimit=0
 ReturnToService=2
-SlurmdTimeout=30
+SlurmdTimeout=300
 InactiveLimit=0
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,default_queue_depth=1000
 SlurmdParameters=config_overrides
@@ -92,14 +94,15 @@ class Cluster:
     @property
     def environment(self) -> dict[str, str]:
         """What clients need besides their own environment."""
-        return {"SLURM_CONF": str(self.folder / "slurm.conf")}
+        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+        return {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": path}
 
     def start(self) -> None:
         """Bring the cluster up and wait until its node can be used."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in ("state", "spool"):
             (self.folder / name).mkdir(exist_ok=True)
-        host = socket.gethostname().split(".")[0]
+        host = _host()
         text = _CONFIGURATION.format(
             host=host,
             folder=self.folder,
@@ -110,6 +113,7 @@ class Cluster:
         )
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "gres.conf").write_text(f"NodeName={host} Name=gpu File=/dev/null\n")
+        self._write_srun()
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
@@ -133,13 +137,28 @@ class Cluster:
         _until(lambda: self.node_state().startswith("idle"), "the node to be idle")
 
     def stop_node(self) -> None:
-        """Take the node down at once, with the jobs on it."""
+        """Take the node down at once, with the jobs on it, as a power cut does."""
         self._stop("slurmd", signal.SIGKILL)
+        steps = [process for process in psutil.process_iter() if self._is_step(process)]
+        inside = [child for step in steps for child in step.children(recursive=True)]
+        # Slurm's own helpers first, so that none of them can say how its job ended.
+        for process in (*steps, *inside):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        # What the controller does by itself, but only when the node was silent for SlurmdTimeout.
+        self.command("scontrol", "update", f"NodeName={_host()}", "State=DOWN", "Reason=silent")
+
+    def _is_step(self, process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.Error):
+            found = process.environ().get("SLURM_CONF")
+            return bool(process.name() == "slurmstepd" and found == self.environment["SLURM_CONF"])
+        return False
 
     def stop(self) -> None:
         """End all jobs and daemons."""
-        with contextlib.suppress(subprocess.CalledProcessError):
-            self.command("scancel", "--signal=KILL", "--user=root")
+        with contextlib.suppress(subprocess.CalledProcessError, TimeoutError):
+            self.command("scancel", "--user=root")
+            _until(lambda: not self.command("squeue", "--noheader"), "all jobs to end", 20)
         for name in reversed(list(self._daemons)):
             self._stop(name, signal.SIGTERM)
 
@@ -163,6 +182,14 @@ class Cluster:
             if line.startswith("JobId=")
         ]
 
+    def _write_srun(self) -> None:
+        """Write an srun that finds the cluster: the plugin's job step drops SLURM_CONF."""
+        srun = self.folder / "bin" / "srun"
+        srun.parent.mkdir(exist_ok=True)
+        real = shutil.which("srun")
+        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {real} "$@"\n')
+        srun.chmod(0o755)
+
     def _client(self, *command: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, **self.environment}
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -170,7 +197,7 @@ class Cluster:
     def _run(self, name: str, *arguments: str) -> None:
         log = (self.folder / f"{name}.out").open("ab")
         self._daemons[name] = subprocess.Popen(
-            [name, *arguments],
+            ["setpriv", "--pdeathsig", "TERM", name, *arguments],
             env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -187,6 +214,11 @@ class Cluster:
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
+
+
+def _host() -> str:
+    """Return what slurmd takes for its node's name."""
+    return socket.gethostname().split(".")[0]
 
 
 def _free_port() -> int:

@@ -1,28 +1,18 @@
 """The tests' own Slurm cluster runs jobs, remembers what they asked for, and survives its node."""
 
-import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from tempfile import TemporaryDirectory
 
+import psutil
 import pytest
 
-from tests.slurm.cluster import Cluster, cluster, missing
+from tests.slurm.cluster import Cluster
+from tests.workflow.conftest import ROOT
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
-
-if "MESS_TEST_SLURM" not in os.environ:
-    pytest.skip("starts daemons; `make test-slurm` runs it", allow_module_level=True)
-if missing():
-    pytest.skip(f"no Slurm here: {missing()}", allow_module_level=True)
-
-
-@pytest.fixture(scope="module")
-def slurm() -> Iterator[Cluster]:
-    # A socket's path may have 107 characters, which pytest's folders exceed.
-    with TemporaryDirectory(prefix="slurm") as folder, cluster(Path(folder)) as running:
-        yield running
 
 
 def _submit(slurm: Cluster, script: str, *options: str) -> str:
@@ -71,3 +61,27 @@ def test_a_node_that_goes_down_and_comes_back_takes_jobs_again(slurm: Cluster) -
     number = _submit(slurm, "echo again", "--time=2")
     slurm.start_node()
     _until(lambda: _job(slurm, number)["JobState"] == "COMPLETED")
+
+
+@pytest.mark.usefixtures("slurm")
+def test_nothing_is_left_of_a_cluster_whose_program_is_killed() -> None:
+    with (
+        TemporaryDirectory(prefix="slurm") as folder,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.slurm.cluster", folder],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as program,
+    ):
+        assert program.stdout
+        for line in program.stdout:
+            if "press Enter" in line:
+                break
+        daemons = psutil.Process(program.pid).children()
+        names = sorted(daemon.name() for daemon in daemons)
+        program.kill()
+        _, left = psutil.wait_procs(daemons, timeout=60)
+    assert names == ["munged", "slurmctld", "slurmd"]
+    assert left == []

@@ -36,19 +36,23 @@ class Workspace:
     def data(self) -> Path:
         return self.folder / "data"
 
-    def snakemake(self, *arguments: str) -> Outcome:
-        """Run Snakemake on this project's Snakefile, with two cores."""
+    def snakemake(self, *arguments: str, profile: str = "ci") -> Outcome:
+        """Run Snakemake on this project's Snakefile, with one of its profiles."""
+        return finish(self.start(*arguments, profile=profile))
+
+    def start(self, *arguments: str, profile: str = "ci") -> "subprocess.Popen[str]":
+        """Start what `snakemake` runs, and do not wait for its end."""
         (self.folder / "config.yaml").write_text(json.dumps(dict(self.config)))
         command = [
-            *("-m", "snakemake", "--snakefile", str(self.root / "Snakefile"), "--cores", "2"),
+            *("-m", "snakemake", "--snakefile", str(self.root / "Snakefile")),
             *("--configfile", "config.yaml"),
-            *("--workflow-profile", str(self.root / "profiles" / "ci")),
+            *("--workflow-profile", str(self.root / "profiles" / profile)),
         ]
-        return self._run([*command, *arguments])
+        return self._start([*command, *arguments])
 
     def mess(self, *arguments: str) -> Outcome:
         """Run the command line."""
-        return self._run(["-m", "mess_core.cli", *arguments])
+        return finish(self._start(["-m", "mess_core.cli", *arguments]))
 
     def run_midi(self, files: Sequence[Path], table: Sequence[str]) -> None:
         """Render MIDI to ``audio/``, scan a table of it as the configured dataset, run it all."""
@@ -60,17 +64,21 @@ class Workspace:
         ):
             assert outcome.status == 0, outcome.output[-5000:]
 
-    def _run(self, arguments: Sequence[str]) -> Outcome:
-        done = subprocess.run(
+    def _start(self, arguments: Sequence[str]) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
             [sys.executable, *arguments],
             cwd=self.folder,
             env={**os.environ, "PWD": str(self.folder), **self.environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            check=False,
         )
-        return Outcome(done.returncode, done.stdout)
+
+
+def finish(process: "subprocess.Popen[str]") -> Outcome:
+    """Wait for the end of what was started."""
+    output, _ = process.communicate()
+    return Outcome(process.returncode, output)
 
 
 @pytest.fixture(scope="session")

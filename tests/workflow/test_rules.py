@@ -7,28 +7,11 @@ import pytest
 import yaml
 
 from tests.workflow.conftest import ROOT
+from tests.workflow.rules import RULE_FILES, rules
 
 pytestmark = pytest.mark.unit
 
-RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
 SECTIONS = ("log", "benchmark", "conda", "threads", "resources", "params", "message", "script")
-
-
-def rules() -> list[tuple[str, str]]:
-    """Return every rule's name, without its shard, and its text."""
-    pattern = re.compile(r"^( *)rule *(\w*):\n((?:\1 +.*\n|\s*\n)+)", re.MULTILINE)
-    return [
-        (match[2] or _first_name(match[3]), match[3])
-        for path in RULE_FILES
-        for match in pattern.finditer(path.read_text())
-    ]
-
-
-def _first_name(text: str) -> str:
-    """Return what a rule that is made in a loop is called by its `name:`."""
-    found = re.search(r'name:\s+\w*\(?f?"(\w+?)_?["{]', text)
-    assert found
-    return found[1]
 
 
 def test_all_rules_are_seen() -> None:

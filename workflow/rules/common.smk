@@ -14,6 +14,7 @@ from snakemake.cli import parse_args
 from mess_core import stages
 from mess_core.config import Settings, changed_settings, check_keys
 from mess_core.errors import MessError, nearest
+from mess_core.files import file_sha256
 from mess_core.layout import (
     ANSWERS,
     DESCRIPTORS,
@@ -114,9 +115,9 @@ def near(name, rules):
 
 
 def table_stamp():
-    """Return what shows that the recording table was written."""
+    """Return what shows that the recording table is another one: with --forceall each run writes it."""
     table = SETTINGS.layout.table
-    return table.stat().st_mtime_ns if table.exists() else None
+    return file_sha256(table) if table.exists() else None
 
 
 def dataset_files():
@@ -297,6 +298,18 @@ def more_time(minutes):
         return minutes * attempt
 
     return runtime
+
+
+def share_overrides(name, rule_names):
+    """Let ``--set-resources`` and ``--set-threads`` of ``name`` reach the rules of all shards."""
+    settings = workflow.resource_settings
+    for rule_name in rule_names:
+        resources = workflow.get_rule(rule_name).resources
+        # What is set for one shard by its own name comes last.
+        for known in (name, rule_name):
+            resources.update(settings.overwrite_resources.get(known, {}))
+            if known in settings.overwrite_threads:
+                resources["_cores"] = settings.overwrite_threads[known]
 
 
 def report_problems():

@@ -52,6 +52,13 @@ for plan in PLAN.extractions:
             script:
                 "../scripts/features.py"
 
+    share_overrides(
+        "features",
+        (
+            variant_name("features", plan, shard)
+            for shard in shards_here(plan, "features")
+        ),
+    )
     # The one place where shards come together; what follows depends on the manifest alone. When the
     # manifest is that of this plan it is a plain file without a rule: a shard may then run to repair
     # a file, and nothing that follows has to.

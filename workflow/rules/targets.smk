@@ -26,6 +26,10 @@ for shard in shards_here(PLAN, "targets"):
             "../scripts/targets.py"
 
 
+share_overrides(
+    "targets", (f"targets_{shard}" for shard in shards_here(PLAN, "targets"))
+)
+
 # Where shards come together: one small manifest per target, so that a new target runs its own
 # probe only. A manifest that is that of this plan is a plain file without a rule.
 if PLAN.ungathered:

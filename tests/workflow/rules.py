@@ -1,0 +1,63 @@
+"""What the rule files say, read as text."""
+
+import re
+from dataclasses import dataclass
+
+from tests.workflow.conftest import ROOT
+
+RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
+
+
+def rules() -> list[tuple[str, str]]:
+    """Return every rule's name, without its shard, and its text."""
+    pattern = re.compile(r"^( *)rule *(\w*):\n((?:\1 +.*\n|\s*\n)+)", re.MULTILINE)
+    return [
+        (match[2] or _first_name(match[3]), match[3])
+        for path in RULE_FILES
+        for match in pattern.finditer(path.read_text())
+    ]
+
+
+def _first_name(text: str) -> str:
+    """Return what a rule that is made in a loop is called by its `name:`."""
+    found = re.search(r'name:\s+\w*\(?f?"(\w+?)_?["{]', text)
+    assert found
+    return found[1]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a job asks of a cluster: processors, MiB, minutes and GPUs."""
+
+    cpus: int
+    memory_mb: int
+    minutes: int
+    gpus: int
+
+    def again(self, attempt: int) -> "Request":
+        """Return what the job asks for at a later attempt, the first being 1."""
+        return Request(self.cpus, self.memory_mb * attempt, self.minutes * attempt, self.gpus)
+
+
+def requests() -> dict[str, Request]:
+    """Return what every rule's first attempt asks for, by the rule's name without its shard."""
+    return {name: _request(text) for name, text in rules()}
+
+
+def _request(text: str) -> Request:
+    def number(pattern: str) -> int:
+        found = re.search(pattern, text)
+        assert found, (pattern, text)
+        return int(found[1])
+
+    return Request(
+        number(r"threads: (\d+)"),
+        number(r"mem_mb=more_memory\((\d+)\)"),
+        number(r"runtime=more_time\((\d+)\)"),
+        int("gpu=gpu_count" in text),
+    )
+
+
+def rule_of(name: str) -> str:
+    """Return a rule's name without encoder variant and shard, as `requests` knows it."""
+    return re.sub(r"(_untrained)?(_\d+)?$", "", name) or name
