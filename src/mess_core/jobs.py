@@ -33,7 +33,7 @@ import numpy.typing as npt
 from mess_core import stages
 from mess_core.config import Settings
 from mess_core.errors import EncoderError, StorageError
-from mess_core.files import read_json, write_json
+from mess_core.files import file_sha256, fingerprint, read_json, write_json
 from mess_core.layout import ENCODER, INDEX_KINDS, QUESTIONS, UNTRAINED
 from mess_core.planning import ANALYSIS_RATE, Plan
 from mess_core.progress import Progress
@@ -130,7 +130,7 @@ def extract_shard(settings: Settings, shard: str, *, variant: str = "", threads:
             "engine": encoder.engine.name,
             "window_s": settings.window_s,
             "overlap": settings.overlap,
-            "recordings": dict(summary.fingerprints),
+            "recordings": dict(summary.stored),
         },
     )
 
@@ -338,12 +338,40 @@ def build_indices(settings: Settings, kind: str) -> None:
         exact_up_to=settings.exact_up_to,
         memory_gb=settings.memory_gb,
     )
-    folder = save_artifact(index, settings.layout.index(kind))
+    folder = save_artifact(index, settings.layout.index(kind), build=_build(plan))
     write_json(
         settings.layout.index_receipt(kind),
         {"artifact_version_id": folder.name, "kind": kind, "rows": len(rows)},
     )
 
+
+def _build(plan: Plan) -> dict[str, Any]:
+    """Return what made an index, besides its facts; nothing of where it was made."""
+    settings = plan.settings
+    return {
+        "config": {key: getattr(settings, key) for key in _DECIDING},
+        "data": {
+            "recordings": len(plan.recordings),
+            "sha256": fingerprint({r.recording_id: r.audio_sha256 for r in plan.recordings}),
+            "table_sha256": file_sha256(settings.layout.table),
+        },
+    }
+
+
+#: The settings that an index's content depends on, besides the encoder.
+_DECIDING = (
+    "precision",
+    "window_s",
+    "overlap",
+    "targets",
+    "rows",
+    "n_folds",
+    "alphas",
+    "baselines",
+    "min_r2",
+    "exact_up_to",
+    "memory_gb",
+)
 
 #: What an index says of its encoder besides what its features are known by.
 _SPECIFIED = ("source", "sample_rate", "frame_rate", "layers", "dims")

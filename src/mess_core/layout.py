@@ -169,6 +169,11 @@ class Layout:
         return self.data / "indices" / self.dataset / "published.json"
 
     @property
+    def provenance(self) -> Path:
+        """The folder of what is known about every output: how it was made."""
+        return self.data / "provenance"
+
+    @property
     def models(self) -> Path:
         """Where encoders that the workflow makes are kept."""
         return self.data / "models"
