@@ -268,12 +268,14 @@ def test_a_deleted_feature_file_comes_back_alone(demo: Workspace, layout: Layout
 
 
 def outputs_of_rules(demo: Workspace, layout: Layout) -> list[Path]:
-    """Return everything that rules have made, as Snakemake's own summary lists it."""
+    """Return everything that rules have made: what Snakemake lists, and what has no rule now."""
     summary = demo.snakemake("--summary", "--quiet")
     listed = [line.split("\t")[0] for line in summary.output.splitlines() if "\t" in line]
     gathered = [
         *layout.target_manifests.glob("*.json"),
         *layout.embeddings.parent.glob("*/manifest.json"),
+        *layout.embeddings.parent.glob("*-untrained-emb/*/*"),
+        *layout.models.glob("*-untrained"),
     ]
     return [demo.folder / name for name in listed if name.startswith("data")] + gathered
 
@@ -291,11 +293,8 @@ def test_every_output_has_a_record_that_knows_its_content(demo: Workspace, layou
         assert content_of(path)["sha256"].startswith(entry.recorded["sha256"]), path
         assert len(entry.recorded["sha256"]) in (16, 64)
         assert entry.record["config"]["dataset"] == "demo"
-        after_features = re.search(
-            r"embeddings|decompositions/enc|indices|reports|\.npz$", str(path)
-        )
-        if after_features and "proxy_targets" not in str(path):
-            assert len(entry.record["encoder"]["weights_sha256"]) == 64, path
+        encoded = re.search("embeddings|decompositions/enc|indices|reports|projections", str(path))
+        assert not encoded or len(entry.record["encoder"]["weights_sha256"]) == 64, path
         for name, used in entry.record["inputs"].items():
             assert used["sha256"], (path, name)
 
@@ -310,13 +309,12 @@ def test_a_result_is_made_again_by_the_recorded_commands(demo: Workspace, layout
     assert {entry["rule"] for entry in said["chain"]} >= {"decomposition", "targets", "recordings"}
     cd, *_, save, remove, again = said["again"]
     assert cd == f"cd {demo.folder}"
-    # Everything but the folder's own name of the commands: this is not the installed package.
-    commands = f"{save} && {remove} && {again}".replace(
-        "mess ", f"{sys.executable} -m mess_core.cli "
-    )
+    # As installed they are on the PATH.
+    save = save.replace("mess ", f"{sys.executable} -m mess_core.cli ", 1)
+    again = again.replace("snakemake ", f"{sys.executable} -m snakemake ", 1)
     before = file_sha256(demo.folder / path)
     done = subprocess.run(
-        ["bash", "-c", commands.replace("snakemake ", f"{sys.executable} -m snakemake ", 1)],
+        ["bash", "-c", f"{save} && {remove} && {again}"],
         cwd=demo.folder,
         capture_output=True,
         text=True,
