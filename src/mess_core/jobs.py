@@ -36,7 +36,7 @@ from mess_core.errors import EncoderError, StorageError
 from mess_core.files import file_sha256, fingerprint, read_json, write_json
 from mess_core.layout import ENCODER, INDEX_KINDS, QUESTIONS, UNTRAINED
 from mess_core.planning import ANALYSIS_RATE, Plan
-from mess_core.progress import Progress
+from mess_core.progress import Progress, counted
 
 if TYPE_CHECKING:
     from mess_core.extraction.encoder import MertEncoder
@@ -236,6 +236,7 @@ def decompose_layer(settings: Settings, source: str, layer: int) -> None:
         layer=layer,
         unit=settings.rows,
         n_folds=settings.n_folds,
+        progress=Progress("decompositions"),
     )
 
 
@@ -256,7 +257,7 @@ def _discovery(plan: Plan) -> "LayerDiscoverySystem":
 
 def probe_target(settings: Settings, target: str) -> None:
     """Probe every layer, and the baselines, for one target."""
-    _discovery(Plan.read(settings)).discover_and_save(target)
+    _discovery(Plan.read(settings)).discover_and_save(target, progress=Progress("layers"))
 
 
 def map_aspects(settings: Settings) -> None:
@@ -282,7 +283,9 @@ def fit_projection(settings: Settings, kind: str) -> None:
         lambda layer: spaces[layer].rows,
         range(len(spaces)),
         general_layers=musical_layers(results.values()) or None,
-        coordinates=fit_coordinates(discovery, averaged=kind == "recordings"),
+        coordinates=fit_coordinates(
+            discovery, averaged=kind == "recordings", progress=Progress("aspects")
+        ),
         recordings=discovery.names if kind == "recordings" else None,
     )
     write_projection(projection, settings.layout.projection(kind))
@@ -293,7 +296,8 @@ def answer_question(settings: Settings, question: str) -> None:
     from mess_core.probing.questions import answer
 
     plan = Plan.read(settings)
-    answer(question, _discovery(plan), plan.question_targets(question))
+    progress = Progress("aspects" if question == "separability" else "layers")
+    answer(question, _discovery(plan), plan.question_targets(question), progress=progress)
 
 
 def track(settings: Settings) -> None:
@@ -321,6 +325,7 @@ def build_indices(settings: Settings, kind: str) -> None:
 
     plan = Plan.read(settings)
     features, rows = _rows(plan, kind)
+    print(f"{len(rows):,} rows of {features.shape[1]} layers; building the index", flush=True)
     index = build_index(
         features,
         rows,
@@ -395,7 +400,8 @@ def _rows(plan: Plan, kind: str) -> tuple[npt.NDArray[np.float32], list[Any]]:
     from mess_core.extraction.storage import load_features, segment_times
 
     features, rows = [], []
-    for recording in plan.recordings:
+    progress = Progress("recordings read")
+    for recording in counted(plan.recordings, progress, lambda recording: recording.recording_id):
         if kind == "recordings":
             vector = load_features(plan.settings.layout, recording.recording_id)
             features.append(vector[np.newaxis])

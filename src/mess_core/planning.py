@@ -12,6 +12,7 @@ and opens nothing but the recording table, the manifests, and a local model fold
 __all__ = ["ANALYSIS_RATE", "Plan", "shard_of"]
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -104,6 +105,17 @@ class Plan:
     def target_files(self, shard: str) -> list[Path]:
         """Return the targets files of a shard's recordings."""
         return [self.settings.layout.targets(r.recording_id) for r in self.shards[shard]]
+
+    @cached_property
+    def n_rows(self) -> int:
+        """How many rows probing has: windows, as the recordings' durations say, or recordings."""
+        if self.settings.rows == "recordings":
+            return len(self.recordings)
+        hop = self.settings.window_s * (1 - self.settings.overlap)
+        return sum(
+            1 + math.ceil((r.duration_s - self.settings.window_s) / hop - 1e-3)
+            for r in self.recordings
+        )
 
     @cached_property
     def untrained(self) -> "Plan":

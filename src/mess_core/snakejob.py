@@ -34,7 +34,8 @@ def job(snakemake: Any) -> Iterator[Settings]:
     ------
     SystemExit
         With status 1 when the block raises. The cause stands at the end of the log (with a
-        traceback unless it is one of our own errors) and, in short, on the terminal.
+        traceback unless it is one of our own errors) and, in short, on the terminal. With status
+        130 after Ctrl-C.
     """
     path = Path(snakemake.log[0])
     terminal = sys.stderr
@@ -49,6 +50,10 @@ def job(snakemake: Any) -> Iterator[Settings]:
             print(f"{type(error).__name__}: {error}", file=log)
             print(f"rule {snakemake.rule}: {error}\n(log: {path})", file=terminal)
             sys.exit(1)
+        except KeyboardInterrupt:
+            # Ctrl-C reaches every process; Snakemake itself says that it stops.
+            print("interrupted: what is finished is kept", file=log)
+            sys.exit(130)
         except Exception as error:
             traceback.print_exc(file=log)
             print(f"rule {snakemake.rule}: {type(error).__name__}: {error}", file=terminal)
