@@ -83,7 +83,7 @@ def states(paths: list[Path]) -> dict[str, tuple[int, int]]:
 
 
 def leftovers(workspace: Workspace) -> list[Path]:
-    locks = [p for p in (workspace.folder / ".snakemake" / "locks").iterdir() if p.is_file()]
+    locks = (workspace.folder / ".snakemake" / "locks").glob("*")
     return [*locks, *(p for p in workspace.data.rglob(".tmp-*") if "locks" not in p.parts)]
 
 
