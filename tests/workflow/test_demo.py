@@ -275,7 +275,7 @@ def outputs_of_rules(demo: Workspace, layout: Layout) -> list[Path]:
         *layout.target_manifests.glob("*.json"),
         *layout.embeddings.parent.glob("*/manifest.json"),
         *layout.embeddings.parent.glob("*-untrained-emb/*/*"),
-        *layout.models.glob("*-untrained"),
+        layout.models / "mess-demo-untrained-untrained",
     ]
     return [demo.folder / name for name in listed if name.startswith("data")] + gathered
 

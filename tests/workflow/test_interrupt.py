@@ -53,6 +53,8 @@ def running(workspace: Workspace, *targets: str) -> Iterator["subprocess.Popen[b
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # A job in a shell's background ignores Ctrl-C, and so do all that it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             yield process

@@ -21,16 +21,20 @@ from mess_core.layout import (
 from mess_core.planning import Plan
 from mess_core.recordings import judge, problem_lines, read_recordings
 
+#: Next to this file, whichever Snakefile includes it.
+SCHEMA = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).joinpath(
+    "..", "schemas", "config.schema.yaml"
+)
+
 #: Questions whose answer needs the rows themselves, not only what probing found.
 ON_ROWS = ("separability", "collapse")
 
 
 def read_settings():
     """Validate the configuration, fill in defaults, and return it typed."""
-    schema = Path(workflow.basedir, "workflow", "schemas", "config.schema.yaml")
     try:
-        check_keys(config, yaml.safe_load(schema.read_text()))
-        validate(config, str(schema))
+        check_keys(config, yaml.safe_load(SCHEMA.read_text()))
+        validate(config, str(SCHEMA))
         return Settings.from_config(config)
     except MessError as error:
         raise WorkflowError(str(error))
