@@ -38,13 +38,14 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from types import TracebackType
-from typing import Any, Literal, overload
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from mess_core import software
 from mess_core.errors import StorageError
 from mess_core.files import atomic_path, file_sha256, flush, read_json, storage_errors
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 
 def find(cache: Path, kind: str, fingerprint: str, suffix: str) -> Path | None:
@@ -123,7 +124,7 @@ class Claim:
         release; what a killed process left in its own goes away with the next claim.
     """
 
-    def __init__(self, cache: Path, kind: str, folder: Path, lock: FileLock) -> None:
+    def __init__(self, cache: Path, kind: str, folder: Path, lock: "FileLock") -> None:
         self.folder = folder
         self._cache = cache
         self._kind = kind
@@ -243,6 +244,9 @@ def claim(cache: Path, kind: str, fingerprint: str, *, wait: bool = True) -> Cla
     StorageError
         If the store cannot be written; see `mess_core.files.storage_errors`.
     """
+    # Only who computes needs it: a search service reads no store, and does without.
+    from filelock import FileLock, Timeout
+
     shelf = _shelf(cache, kind, fingerprint)
     path = cache / "locks" / f"{kind}-{fingerprint}.lock"
     lock = FileLock(path, thread_local=False)
