@@ -6,10 +6,13 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from packaging.utils import canonicalize_name
 
 from mess_core import software
 from mess_core.artifacts import load_latest
@@ -22,6 +25,8 @@ from mess_core.recordings import Recording, read_recordings
 from mess_core.targets import load_targets
 from mess_core.targets.registry import probed_targets
 from tests.workflow.conftest import ROOT, Workspace
+from tests.workflow.test_environments import environment_of, installed_by, pip_requirement
+from tests.workflow.test_rules import rules
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -280,6 +285,16 @@ def outputs_of_rules(demo: Workspace, layout: Layout) -> list[Path]:
     return [demo.folder / name for name in listed if name.startswith("data")] + gathered
 
 
+def assert_environment_has(record: Mapping[str, Any]) -> None:
+    """Check that the rule's conda environment brings the libraries that the job has imported."""
+    name = re.sub(r"(_untrained)?(_\d+)?$", "", record["rule"]) or record["rule"]
+    environment = environment_of(dict(rules())[name])
+    given = installed_by(frozenset(pip_requirement(ROOT / f"envs/{environment}.yaml").extras))
+    used = {canonicalize_name(library) for library in record["libraries"]}
+    # Snakemake's own object is in every script.
+    assert used - {"snakemake"} <= given, record["rule"]
+
+
 def test_every_output_has_a_record_that_knows_its_content(demo: Workspace, layout: Layout) -> None:
     outputs = outputs_of_rules(demo, layout)
     found = {path: find(path) for path in outputs}
@@ -290,6 +305,7 @@ def test_every_output_has_a_record_that_knows_its_content(demo: Workspace, layou
         *("decomposition", "probing", "aspects", "question", "projection", "index", "publish"),
     }
     for path, entry in found.items():
+        assert_environment_has(entry.record)
         assert content_of(path)["sha256"].startswith(entry.recorded["sha256"]), path
         assert len(entry.recorded["sha256"]) in (16, 64)
         assert entry.record["config"]["dataset"] == "demo"

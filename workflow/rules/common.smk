@@ -258,7 +258,8 @@ def continue_with_new_table():
         f"\n{SETTINGS.layout.table} is written; planning what follows from it.\n",
         flush=True,
     )
-    again = [sys.executable, "-m", "snakemake", *sys.argv[1:], "--nolock"]
+    # Options first: among the arguments may be a -- with files behind it.
+    again = [sys.executable, "-m", "snakemake", "--nolock", *sys.argv[1:]]
     # Relative paths among the arguments start where Snakemake was called, which --directory has left.
     moved = any(arg.startswith(("--directory", "-d")) for arg in sys.argv)
     started = os.environ.get("PWD") if moved else None
