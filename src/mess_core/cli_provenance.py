@@ -39,8 +39,8 @@ def add_parser(subparsers: Any) -> None:
         help="show how a result was made, and how to make it again",
         description="Show how a result was made: when, by which rule, configuration, stages, "
         "encoder, data and code; whether it still is what was recorded; and how to make it again. "
-        "FILE may be any result of the workflow, a folder of results, or an artifact anywhere. "
-        "The status is 1 when FILE is gone or not what was recorded.",
+        "FILE may be any result of the workflow, a file in one that is a folder, or an artifact "
+        "anywhere. The status is 1 when FILE is gone or not what was recorded.",
     )
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.add_argument("--json", action="store_true", help="everything that is known")

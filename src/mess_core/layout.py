@@ -4,6 +4,7 @@ __all__ = [
     "DESCRIPTORS",
     "ENCODER",
     "INDEX_KINDS",
+    "PROVENANCE",
     "QUESTIONS",
     "SOURCES",
     "UNTRAINED",
@@ -24,6 +25,9 @@ INDEX_KINDS = ("recordings", "clips")
 #: What is probed: the encoder's layers, and what they are compared with: those of an untrained
 #: encoder of the same shape, and plain descriptors of the signal.
 SOURCES = ENCODER, UNTRAINED, DESCRIPTORS = ("encoder", "untrained", "descriptors")
+
+#: The folder below the data folder that says of every output how it was made.
+PROVENANCE = "provenance"
 
 #: What probing answers, each with a table and a picture.
 QUESTIONS = ("layers", "stability", "separability", "collapse")
@@ -167,11 +171,6 @@ class Layout:
     def publish_receipt(self) -> Path:
         """What was published, and where."""
         return self.data / "indices" / self.dataset / "published.json"
-
-    @property
-    def provenance(self) -> Path:
-        """The folder of what is known about every output: how it was made."""
-        return self.data / "provenance"
 
     @property
     def models(self) -> Path:

@@ -39,7 +39,7 @@ from typing import Any
 from mess_core import software, stages
 from mess_core.errors import StorageError, nearest
 from mess_core.files import file_sha256, fingerprint, read_json, write_json
-from mess_core.layout import UNTRAINED, VIEWS, Layout
+from mess_core.layout import PROVENANCE, UNTRAINED, VIEWS, Layout
 from mess_core.recordings import Recording, read_recordings
 from mess_core.store import note_of
 
@@ -67,7 +67,7 @@ def record_path(data: Path, output: Path) -> Path:
     output : Path
         A file or folder below it.
     """
-    return data / "provenance" / f"{_named(data, output)}.json"
+    return data / PROVENANCE / f"{_named(data, output)}.json"
 
 
 def _named(data: Path, path: Path) -> str:
@@ -305,7 +305,7 @@ def find(path: Path) -> Found:
     StorageError
         If it lies in no data folder with records, or has none; names the nearest that has one.
     """
-    data = next((p for p in path.absolute().parents if (p / "provenance").is_dir()), None)
+    data = next((p for p in path.absolute().parents if (p / PROVENANCE).is_dir()), None)
     if data is None:
         raise StorageError(
             f"{path} lies in no data folder that has records of provenance; they are written when "
@@ -358,7 +358,7 @@ def _of_recording(data: Path, path: Path, name: str) -> Found | None:
 
 
 def _recorded_names(data: Path) -> Iterator[str]:
-    for path in (data / "provenance").rglob("*.json"):
+    for path in (data / PROVENANCE).rglob("*.json"):
         with suppress(StorageError, OSError):
             record = read_json(path)
             if isinstance(record, dict) and record.get("schema") == SCHEMA:
