@@ -65,7 +65,10 @@ def probe(layout: Layout, text: str = "{}") -> Path:
     write_json(layout.target_manifest("rubato"), {"digest": "d"})
     run_job(
         FakeSnakemake(
-            [str(path)], [str(layout.target_manifest("rubato"))], wildcards={"target": "rubato"}
+            [str(path)],
+            # Named twice, as inputs may be.
+            [str(layout.target_manifest("rubato"))] * 2,
+            wildcards={"target": "rubato"},
         ),
         lambda: put(path, text),
     )
@@ -290,6 +293,16 @@ def test_a_file_without_a_record_is_an_error_that_names_the_nearest(
     assert "let snakemake make it again" in error
     record_path(layout.data, layout.probe("rubato")).write_text('{"schema": 99}')
     assert main(["provenance", str(layout.probe("rubato"))]) == 1
+
+
+def test_an_input_elsewhere_is_known_by_its_content(layout: Layout, tmp_path: Path) -> None:
+    elsewhere, path = tmp_path / "elsewhere" / "notes.json", layout.probe("tempo")
+    put(elsewhere, "{}")
+    # Not its record: that would lie below the data folder.
+    put(elsewhere.with_name("notes.json.json"), '{"schema": 1}')
+    run_job(FakeSnakemake([str(path)], [str(elsewhere)]), lambda: put(path, "{}"))
+    record = find(path).record
+    assert record["inputs"] == {str(elsewhere): {"sha256": file_sha256(elsewhere)}}
 
 
 def test_passwords_in_addresses_are_not_recorded(layout: Layout) -> None:

@@ -67,7 +67,8 @@ def record_path(data: Path, output: Path) -> Path:
     output : Path
         A file or folder below it.
     """
-    return data / PROVENANCE / f"{_named(data, output)}.json"
+    # What lies elsewhere has its record here too, never beside it.
+    return data / PROVENANCE / f"{_named(data, output).lstrip('/')}.json"
 
 
 def _named(data: Path, path: Path) -> str:
@@ -144,29 +145,23 @@ def write_record(
     variants = [Layout(data, layout.dataset, variant) for variant in ("", UNTRAINED)]
     single = {path.parent for variant in variants for path in _files_of("x", variant)}
     own = [path for path in outputs if path.parent not in single]
-    inputs = [path for path in inputs if path.parent not in single]
-    known = {_named(data, path): read_record(data, path) for path in inputs}
+    used = {_named(data, path): path for path in inputs if path.parent not in single}
+    known = {name: read_record(data, path) for name, path in used.items()}
     record = {
         "schema": SCHEMA,
         **said,
         "started": started,
         "ended": software.now(),
         "outputs": {_named(data, path): _output(path) for path in own},
-        "inputs": {
-            name: _input(path, name, known[name]) for path, name in zip(inputs, known, strict=True)
-        },
+        "inputs": {name: _input(path, name, known[name]) for name, path in used.items()},
         "encoder": _encoder(own, known.values()),
-        "table": _table(layout) if inputs and layout.table not in own else None,
+        "table": _table(layout) if used and layout.table not in own else None,
         "stages": stage_numbers(),
         "code": software.code(),
         "libraries": software.libraries(),
         "machine": software.machine(),
+        **_of_receipts(own, variants),
     }
-    for variant in variants:
-        for path in own:
-            for kind in ("features", "targets"):
-                if path == variant.receipt(kind, path.stem):
-                    record |= _of_shard(variant, kind, read_json(path))
     for path in own:
         write_json(record_path(data, path), _without_passwords(record))
 
@@ -218,8 +213,22 @@ def _files_of(recording_id: str, layout: Layout) -> list[Path]:
     return [*views, layout.targets(recording_id)]
 
 
+def _of_receipts(outputs: Iterable[Path], variants: Iterable[Layout]) -> dict[str, Any]:
+    """Return the entries of a record that only shards have, nothing for other jobs."""
+    return next(
+        (
+            _of_shard(variant, kind, read_json(path))
+            for path in outputs
+            for variant in variants
+            for kind in ("features", "targets")
+            if path == variant.receipt(kind, path.stem)
+        ),
+        {},
+    )
+
+
 def _of_shard(layout: Layout, kind: str, receipt: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a record that only shards have."""
+    """Return what a receipt lists, by whom it was computed, and from what."""
     files: dict[str, Any] = {}
     computed_by: dict[str, Any] = {}
     for path, stored in _listed(layout, kind, receipt):
