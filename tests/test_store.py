@@ -12,10 +12,10 @@ from threading import Thread
 
 import pytest
 
-from mess_core import store
+from mess_core import software, store
 from mess_core.errors import StorageError
 from mess_core.files import file_sha256
-from mess_core.store import Claim, cached, claim, find, materialise
+from mess_core.store import Claim, cached, claim, find, materialise, note_of
 from tests.conftest import SmallDisk, as_nobody, make_read_only
 
 pytestmark = pytest.mark.unit
@@ -45,8 +45,31 @@ def put(mine: Claim, name: str, text: str) -> Path:
 
 
 def files(cache: Path) -> list[Path]:
-    """Return every file and folder of the shelves, which leaves out the lock files."""
-    return sorted(cache.glob("k/*/*"))
+    """Return every file and folder of the shelves but the notes; locks are elsewhere."""
+    return sorted(path for path in cache.glob("k/*/*") if path.suffix != ".json")
+
+
+def test_a_stored_file_has_a_note_of_the_code_that_computed_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert note_of(tmp_path, "k", NAME) is None
+    cached(tmp_path, "k", NAME, ".txt", saves("value"))
+    note = note_of(tmp_path, "k", NAME)
+    assert note
+    assert note["code"] == software.code()
+    # Who finds it later has not computed it, whatever code it is.
+    monkeypatch.setattr(software, "code", lambda: {"version": "later"})
+    cached(tmp_path, "k", NAME, ".txt", forbidden)
+    assert note_of(tmp_path, "k", NAME) == note
+    path = cached(tmp_path, "k", NAME, ".txt", forbidden)
+    path.write_text("damaged")
+    cached(tmp_path, "k", NAME, ".txt", saves("value"))
+    again = note_of(tmp_path, "k", NAME)
+    assert again
+    assert again["code"] == {"version": "later"}
+    (note_path,) = tmp_path.glob("k/*/*.json")
+    note_path.write_text("")
+    assert note_of(tmp_path, "k", NAME) is None
 
 
 def test_a_value_is_computed_once_also_by_many_at_the_same_time(tmp_path: Path) -> None:
@@ -219,7 +242,7 @@ def test_a_repair_during_a_search_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
 PROLOGUE = """
 import os, sys
 from pathlib import Path
-from mess_core import store
+from mess_core import software, store
 from mess_core.store import cached, claim, find
 
 CACHE, LOG = Path(sys.argv[1]), Path(sys.argv[2])
@@ -431,7 +454,7 @@ def test_a_full_disk_stores_nothing_and_goes_on_when_there_is_room(small_disk: S
         cached(disk, "k", NAME, ".txt", saves("x" * 100_000))
     assert files(disk) == [kept]
     ballast = disk / "ballast"
-    ballast.write_bytes(bytes(60 * 1024))
+    ballast.write_bytes(bytes(56 * 1024))
     assert cached(disk, "k", NEAR, ".txt", forbidden) == kept
     with pytest.raises(StorageError, match="too little space left"):
         cached(disk, "k", NAME, ".txt", saves("value"))

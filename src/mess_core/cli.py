@@ -1,7 +1,7 @@
 """The command line, ``mess COMMAND``.
 
-Commands are ``recordings``, ``render``, ``model``, ``estimate``, ``question``, ``embed``,
-``search``, ``artifacts`` and ``tour``.
+Commands are ``recordings``, ``render``, ``model``, ``estimate``, ``question``, ``provenance``,
+``embed``, ``search``, ``artifacts`` and ``tour``.
 """
 
 __all__ = ["main"]
@@ -11,11 +11,22 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from mess_core import cli_artifacts, cli_embed, cli_model, cli_question, cli_search, cli_tour
+from mess_core import (
+    cli_artifacts,
+    cli_embed,
+    cli_model,
+    cli_provenance,
+    cli_question,
+    cli_search,
+    cli_tour,
+    software,
+)
 from mess_core.errors import DatasetError, MessError
 from mess_core.layout import Layout
 from mess_core.progress import Progress
+from mess_core.provenance import write_record
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_model.add_parser(commands)
     cli_model.add_estimate_parser(commands)
     cli_question.add_parser(commands)
+    cli_provenance.add_parser(commands)
     cli_embed.add_parser(commands)
     cli_search.add_parser(commands)
     cli_artifacts.add_parser(commands)
@@ -102,16 +114,28 @@ def _recordings(args: argparse.Namespace) -> int:
         dataset = DatasetFactory.create_dataset(args.name, own)
     else:
         dataset = DatasetFactory.get_dataset(args.dataset, data=args.data)
-    layout = Layout(args.data, dataset.name)
+    layout, started = Layout(args.data, dataset.name), software.now()
     report = scan_dataset(
         dataset, layout, min_duration_s=args.window, progress=Progress("recordings")
     )
+    write_record(layout, [layout.table], started=started, again=_again(args))
     print(report.summary())
     print(f"table: {layout.table}")
     if report.problems:
         print(f"problems: {layout.problems}")
     print(f"next: snakemake --config dataset={dataset.name}")
     return 0
+
+
+def _again(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the command that was given, for the record."""
+    source = [args.dataset] if args.dataset else ["--table" if args.table else "--folder"]
+    own = [] if args.dataset else [str(args.table or args.folder), "--name", args.name]
+    options = ["--data", str(args.data), "--window", f"{args.window:g}"]
+    return {
+        "folder": str(Path.cwd()),
+        "command": ["mess", "recordings", *source, *own, *options],
+    }
 
 
 def _add_render(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -36,10 +36,10 @@ import numpy.typing as npt
 from mess_core import stages
 from mess_core.config import Settings
 from mess_core.errors import EncoderError, StorageError
-from mess_core.files import read_json, write_json, write_text
+from mess_core.files import file_sha256, fingerprint, read_json, write_json, write_text
 from mess_core.layout import ANSWERS, ENCODER, INDEX_KINDS, UNTRAINED
 from mess_core.planning import ANALYSIS_RATE, Plan
-from mess_core.progress import Progress
+from mess_core.progress import Progress, counted
 
 if TYPE_CHECKING:
     from mess_core.extraction.encoder import MertEncoder
@@ -133,7 +133,7 @@ def extract_shard(settings: Settings, shard: str, *, variant: str = "", threads:
             "engine": encoder.engine.name,
             "window_s": settings.window_s,
             "overlap": settings.overlap,
-            "recordings": dict(summary.fingerprints),
+            "recordings": dict(summary.stored),
         },
     )
 
@@ -248,6 +248,7 @@ def decompose_layer(settings: Settings, source: str, layer: int) -> None:
         layer=layer,
         unit=settings.rows,
         n_folds=settings.n_folds,
+        progress=Progress("decompositions"),
     )
 
 
@@ -268,7 +269,7 @@ def _discovery(plan: Plan) -> "LayerDiscoverySystem":
 
 def probe_target(settings: Settings, target: str) -> None:
     """Probe every layer, and the baselines, for one target."""
-    _discovery(Plan.read(settings)).discover_and_save(target)
+    _discovery(Plan.read(settings)).discover_and_save(target, progress=Progress("layers"))
 
 
 def map_aspects(settings: Settings) -> None:
@@ -294,7 +295,9 @@ def fit_projection(settings: Settings, kind: str) -> None:
         lambda layer: spaces[layer].rows,
         range(len(spaces)),
         general_layers=musical_layers(results.values()) or None,
-        coordinates=fit_coordinates(discovery, averaged=kind == "recordings"),
+        coordinates=fit_coordinates(
+            discovery, averaged=kind == "recordings", progress=Progress("aspects")
+        ),
         recordings=discovery.names if kind == "recordings" else None,
     )
     write_projection(projection, settings.layout.projection(kind))
@@ -305,7 +308,8 @@ def answer_question(settings: Settings, question: str) -> None:
     from mess_core.probing.questions import answer
 
     plan = Plan.read(settings)
-    answer(question, _discovery(plan), plan.question_targets(question))
+    progress = Progress("aspects" if question == "separability" else "layers")
+    answer(question, _discovery(plan), plan.question_targets(question), progress=progress)
 
 
 def track(settings: Settings) -> None:
@@ -333,6 +337,7 @@ def build_indices(settings: Settings, kind: str) -> None:
 
     plan = Plan.read(settings)
     features, rows = _rows(plan, kind)
+    print(f"{len(rows):,} rows of {features.shape[1]} layers; building the index", flush=True)
     index = build_index(
         features,
         rows,
@@ -350,12 +355,40 @@ def build_indices(settings: Settings, kind: str) -> None:
         exact_up_to=settings.exact_up_to,
         memory_gb=settings.memory_gb,
     )
-    folder = save_artifact(index, settings.layout.index(kind))
+    folder = save_artifact(index, settings.layout.index(kind), build=_build(plan))
     write_json(
         settings.layout.index_receipt(kind),
         {"artifact_version_id": folder.name, "kind": kind, "rows": len(rows)},
     )
 
+
+def _build(plan: Plan) -> dict[str, Any]:
+    """Return what made an index, besides its facts; nothing of where it was made."""
+    settings = plan.settings
+    return {
+        "config": {key: getattr(settings, key) for key in _DECIDING},
+        "data": {
+            "recordings": len(plan.recordings),
+            "sha256": fingerprint({r.recording_id: r.audio_sha256 for r in plan.recordings}),
+            "table_sha256": file_sha256(settings.layout.table),
+        },
+    }
+
+
+#: The settings that an index's content depends on, besides the encoder.
+_DECIDING = (
+    "precision",
+    "window_s",
+    "overlap",
+    "targets",
+    "rows",
+    "n_folds",
+    "alphas",
+    "baselines",
+    "min_r2",
+    "exact_up_to",
+    "memory_gb",
+)
 
 #: What an index says of its encoder besides what its features are known by.
 _SPECIFIED = ("source", "sample_rate", "frame_rate", "layers", "dims")
@@ -379,7 +412,8 @@ def _rows(plan: Plan, kind: str) -> tuple[npt.NDArray[np.float32], list[Any]]:
     from mess_core.extraction.storage import load_features, segment_times
 
     features, rows = [], []
-    for recording in plan.recordings:
+    progress = Progress("recordings read")
+    for recording in counted(plan.recordings, progress, lambda recording: recording.recording_id):
         if kind == "recordings":
             vector = load_features(plan.settings.layout, recording.recording_id)
             features.append(vector[np.newaxis])

@@ -6,6 +6,7 @@ __all__ = [
     "ENCODER",
     "INDEX_KINDS",
     "PAGES",
+    "PROVENANCE",
     "QUESTIONS",
     "SOURCES",
     "UNTRAINED",
@@ -26,6 +27,9 @@ INDEX_KINDS = ("recordings", "clips")
 #: What is probed: the encoder's layers, and what they are compared with: those of an untrained
 #: encoder of the same shape, and plain descriptors of the signal.
 SOURCES = ENCODER, UNTRAINED, DESCRIPTORS = ("encoder", "untrained", "descriptors")
+
+#: The folder below the data folder that says of every output how it was made.
+PROVENANCE = "provenance"
 
 #: What probing answers, each with a table and a picture.
 QUESTIONS = ("layers", "stability", "separability", "collapse")

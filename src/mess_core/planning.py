@@ -12,6 +12,7 @@ and opens nothing but the recording table, the manifests, and a local model fold
 __all__ = ["ANALYSIS_RATE", "Plan", "shard_of"]
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -133,6 +134,17 @@ class Plan:
         if not self.settings.layout.receipt(kind, shard).exists():
             return []
         return [name for name in files(shard) if not os.path.exists(name)]  # noqa: PTH110
+
+    @cached_property
+    def n_rows(self) -> int:
+        """How many rows probing has: windows, as the recordings' durations say, or recordings."""
+        if self.settings.rows == "recordings":
+            return len(self.recordings)
+        hop = self.settings.window_s * (1 - self.settings.overlap)
+        return sum(
+            1 + math.ceil((r.duration_s - self.settings.window_s) / hop - 1e-3)
+            for r in self.recordings
+        )
 
     @cached_property
     def untrained(self) -> "Plan":

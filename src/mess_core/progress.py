@@ -1,14 +1,44 @@
-"""Progress of long work: one moving line in a terminal, plain lines with rates in a log."""
+"""Progress of long work: a bar in a terminal, plain lines with rates in a log."""
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "Report", "counted"]
 
+import os
 import sys
 import time
-from typing import TextIO
+from collections.abc import Callable, Collection, Iterator
+from typing import TextIO, TypeVar
+
+#: What reports progress: takes how much is done, of how much, and the name of what is done.
+Report = Callable[[int, int, str], None]
+
+Item = TypeVar("Item")
 
 #: Shortest time between two lines, in seconds: a person watches a terminal, a log is read later.
 _TERMINAL_S = 0.1
 _LOG_S = 5.0
+#: Characters of a bar, and of a terminal whose width is not known.
+_BAR = 24
+_WIDTH = 80
+
+
+def counted(
+    items: Collection[Item], report: Report | None, name: Callable[[Item], str] = str
+) -> Iterator[Item]:
+    """Give items, and report after each how many are done.
+
+    Parameters
+    ----------
+    items : collection
+        What is worked on.
+    report : callable, optional
+        Takes ``(done, total, name)``.
+    name : callable
+        Gives the name of an item.
+    """
+    for done, item in enumerate(items, start=1):
+        yield item
+        if report:
+            report(done, len(items), name(item))
 
 
 class Progress:
@@ -37,10 +67,35 @@ class Progress:
             return
         self._last = now
         rate = done / now if now > 0 else 0.0
-        left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
+        left = f", {_duration((total - done) / rate)} left" if rate and done < total else ""
         line = f"{done}/{total} {self._what}, {rate:.1f}/s{left}{name and f': {name}'}"
         if terminal:
-            stream.write(f"\r{line[:100]:<100}" + ("\n" if done == total else ""))
+            # The last column stays free: in it, many terminals begin a new line.
+            width = _width(stream) - 1
+            line = f"{_bar(done, total)} {line}"[:width]
+            stream.write(f"\r{line:<{width}}" + ("\n" if done == total else ""))
         else:
             stream.write(line + "\n")
         stream.flush()
+
+
+def _bar(done: int, total: int) -> str:
+    full = _BAR * done // max(total, 1)
+    return f"[{'#' * full}{'.' * (_BAR - full)}]"
+
+
+def _width(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _WIDTH
+    except (OSError, ValueError):
+        return _WIDTH
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration in the two units that matter: seconds, minutes, hours."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

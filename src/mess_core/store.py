@@ -17,6 +17,8 @@ meanwhile, and that the operating system frees when its holder dies, however it 
             # Somebody else may have computed it while we waited: look again.
             stored = find(cache, "features", name, ".npy") or compute_and_store(mine)
 
+* Beside every file lies a note, ``{fingerprint}.json``, of when and by which code it was computed:
+  an output may be a copy of what another version of this package made (`mess_core.provenance`).
 * ``locks/`` keeps an empty file per fingerprint that was ever claimed. Removing one on release is
   a race that not every file system can decide (who has it open locks a file that has no name any
   more), so they stay. Remove them, or empty the store, only while no job runs.
@@ -26,20 +28,24 @@ meanwhile, and that the operating system frees when its holder dies, however it 
   the folders of claims have names of their own, and files get their place whole, by a rename.
 """
 
-__all__ = ["Claim", "cached", "claim", "find", "is_copy", "materialise"]
+__all__ = ["Claim", "cached", "claim", "find", "is_copy", "materialise", "note_of"]
 
 import filecmp
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from types import TracebackType
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from filelock import FileLock, Timeout
+from mess_core import software
+from mess_core.errors import StorageError
+from mess_core.files import atomic_path, file_sha256, flush, read_json, storage_errors
 
-from mess_core.files import atomic_path, file_sha256, flush, storage_errors
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 
 def find(cache: Path, kind: str, fingerprint: str, suffix: str) -> Path | None:
@@ -81,6 +87,31 @@ def _name(fingerprint: str, content: Path, suffix: str) -> str:
     return f"{fingerprint}.{file_sha256(content)[:16]}{suffix}"
 
 
+def note_of(cache: Path, kind: str, fingerprint: str) -> dict[str, Any] | None:
+    """Return when and by which code a stored file was computed.
+
+    Parameters
+    ----------
+    cache, kind, fingerprint
+        As in `find`.
+
+    Returns
+    -------
+    dict or None
+        ``computed`` (ISO 8601, UTC) and ``code`` (`mess_core.software.code`); None where the store
+        was emptied since, or does not say.
+    """
+    try:
+        note = read_json(_note(_shelf(cache, kind, fingerprint), fingerprint))
+    except (StorageError, OSError):
+        return None
+    return note if isinstance(note, dict) and {"computed", "code"} <= note.keys() else None
+
+
+def _note(shelf: Path, fingerprint: str) -> Path:
+    return shelf / f"{fingerprint}.json"
+
+
 class Claim:
     """The exclusive right to compute one fingerprint, until it is released; see `claim`.
 
@@ -93,7 +124,7 @@ class Claim:
         release; what a killed process left in its own goes away with the next claim.
     """
 
-    def __init__(self, cache: Path, kind: str, folder: Path, lock: FileLock) -> None:
+    def __init__(self, cache: Path, kind: str, folder: Path, lock: "FileLock") -> None:
         self.folder = folder
         self._cache = cache
         self._kind = kind
@@ -137,12 +168,20 @@ class Claim:
         with storage_errors(content), storage_errors(shelf):
             shelf.mkdir(parents=True, exist_ok=True)
             flush(content)
+            self._write_note(_note(shelf, fingerprint))
             stored = content.replace(shelf / _name(fingerprint, content, suffix))
             flush(shelf)
             for other in shelf.glob(f"{fingerprint}.*{suffix}"):
                 if other != stored:
                     other.unlink(missing_ok=True)
         return stored
+
+    def _write_note(self, path: Path) -> None:
+        # Not flushed: a note that a power cut leaves empty says nothing, and nothing depends on it.
+        temporary = self.folder / path.name
+        note = {"computed": software.now(), "code": software.code()}
+        temporary.write_text(json.dumps(note))
+        temporary.replace(path)
 
     def materialise(self, stored: Path, output: Path) -> None:
         """Do what `materialise` does, and remove what a killed process left of the same.
@@ -205,6 +244,9 @@ def claim(cache: Path, kind: str, fingerprint: str, *, wait: bool = True) -> Cla
     StorageError
         If the store cannot be written; see `mess_core.files.storage_errors`.
     """
+    # Only who computes needs it: a search service reads no store, and does without.
+    from filelock import FileLock, Timeout
+
     shelf = _shelf(cache, kind, fingerprint)
     path = cache / "locks" / f"{kind}-{fingerprint}.lock"
     lock = FileLock(path, thread_local=False)

@@ -81,10 +81,10 @@ def run(
     layout: Layout,
     recordings: Sequence[Recording],
     views: Sequence[str] = ("segments", "aggregated"),
-) -> Mapping[str, str]:
+) -> Mapping[str, Mapping[str, str]]:
     summary = ExtractionPipeline(extractor, layout, views=views).run(recordings)
     summary.check()
-    return summary.fingerprints
+    return summary.stored
 
 
 def test_views_have_the_contracts_shapes_and_agree(
@@ -319,7 +319,7 @@ def test_the_estimate_is_the_sampled_time_per_window(
         seen.append(len(some))
         windows = 12 * len(some)
         return ExtractionSummary(
-            fingerprints={},
+            stored={},
             computed=[],
             kept=[],
             failed={},

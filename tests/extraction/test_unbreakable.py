@@ -769,7 +769,7 @@ def test_a_recording_whose_file_changes_fails_alone(
     assert "b.wav" in summary.failed["b"]
     assert "mess recordings" in summary.failed["b"]
     assert summary.computed == ["a", "c", "d"]
-    assert summary.fingerprints.keys() == {"a", "c", "d"}
+    assert summary.stored.keys() == {"a", "c", "d"}
     assert outputs(layout) == {k: v for k, v in expected.items() if Path(k).stem != "b"}
     assert leftovers(layout.data) == []
     with pytest.raises(AudioError, match=r"1 of 4 recordings failed.*\n  b: .*b\.wav"):

@@ -172,6 +172,20 @@ def test_the_file_is_the_result_and_keeps_the_contract(
     assert result["reason"] is None
 
 
+def test_progress_counts_the_layers_of_all_sources(system: LayerDiscoverySystem) -> None:
+    seen: list[tuple[int, int, str]] = []
+    system.discover_and_save("tempo", progress=lambda *report: seen.append(report))
+    total = sum(system.layers.values())
+    # Each number once or, where a source ends and the next begins, twice.
+    assert list(dict.fromkeys(done for done, _, _ in seen)) == list(range(1, total + 1))
+    assert {of for _, of, _ in seen} == {total}
+    assert {name for _, _, name in seen} == set(system.layers)
+    # A target that cannot be probed is done at once.
+    seen.clear()
+    system.discover_and_save("dynamic_range", progress=lambda *report: seen.append(report))
+    assert seen[-1][:2] == (total, total)
+
+
 def test_a_hopeless_target_is_saved_with_its_reason(system: LayerDiscoverySystem) -> None:
     result = json.loads(system.discover_and_save("dynamic_range").read_text())
     assert result["layers"] == []

@@ -68,6 +68,14 @@ def test_predictions_of_all_unions_equal_scikit_learn(n: int, dims: int, missing
             np.testing.assert_allclose(predicted, pipeline.predict(held_out), atol=1e-6)
 
 
+def test_progress_counts_unions() -> None:
+    X, rows = made(60, 5)
+    seen: list[tuple[int, int, str]] = []
+    decompose_folds(X, rows, progress=lambda *report: seen.append(report))
+    total = len(unions(rows))
+    assert [(done, of) for done, of, _ in seen] == [(n + 1, total) for n in range(total)]
+
+
 def test_both_forms_are_used_where_folds_are_unequal(monkeypatch: pytest.MonkeyPatch) -> None:
     X, rows = made(120, 60)
     read: list[int] = []

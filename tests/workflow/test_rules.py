@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.workflow.conftest import ROOT
 from tests.workflow.rules import RULE_FILES, rules
@@ -52,16 +51,3 @@ def test_scripts_are_thin(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert len(lines) <= 20
     assert sum("jobs." in line for line in lines) == 1
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("*.yaml")), ids=lambda p: p.stem)
-def test_environments_name_this_release(path: Path) -> None:
-    (pip,) = [d for d in yaml.safe_load(path.read_text())["dependencies"] if isinstance(d, dict)]
-    project = (ROOT / "pyproject.toml").read_text()
-    version = re.search(r'^version = "(.+)"$', project, re.MULTILINE)
-    assert version
-    (requirement,) = pip["pip"]
-    assert requirement.endswith(f"=={version[1]}")
-    for extra in re.findall(r"\[(.+)\]", requirement):
-        for name in extra.split(","):
-            assert f"\n{name} = [" in project

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr
@@ -27,10 +28,13 @@ from mess_core.layout import (
 from mess_core.planning import Plan
 from mess_core.recordings import judge, problem_lines, read_recordings
 
+#: Next to this file, whichever Snakefile includes it.
+SCHEMA = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).joinpath(
+    "..", "schemas", "config.schema.yaml"
+)
+
 #: Questions whose answer needs the rows themselves, not only what probing found.
 ON_ROWS = ("separability", "collapse")
-
-SCHEMA = Path(workflow.basedir, "workflow", "schemas", "config.schema.yaml")
 
 
 def read_schema():
@@ -282,6 +286,23 @@ def gpu_count(wildcards):
     return 0 if SETTINGS.device == "cpu" else 1
 
 
+def amount(recordings):
+    """Return how much work recordings are, for messages."""
+    hours = sum(recording.duration_s for recording in recordings) / 3600
+    length = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+    return f"{len(recordings):,} recordings, {length} of audio"
+
+
+def features_message(plan, shard):
+    encoder = "the untrained twin" if plan.original else "the encoder"
+    return f"Features of {encoder}, shard {shard}: {amount(plan.shards[shard])}"
+
+
+def amount_of_rows():
+    """Return how many rows probing has, for messages."""
+    return f"{PLAN.n_rows:,} {SETTINGS.rows}"
+
+
 def more_memory(mebibytes):
     """Return a resource function that asks for more with every attempt."""
 
@@ -323,6 +344,21 @@ def report_problems():
         print("\n".join(lines))
 
 
+def run_to_its_end(command, folder):
+    """Run a command and return its status; what is meant to stop this process stops it too."""
+    child = subprocess.Popen(command, cwd=folder)
+    before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    try:
+        while True:
+            try:
+                return child.wait()
+            except KeyboardInterrupt:
+                # Ctrl-C has reached it as well. Killing it now would keep it from cleaning up.
+                continue
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def continue_with_new_table():
     """Run the workflow again when this run has written the table that it plans from; say if it did."""
     if table_stamp() == STAMP:
@@ -331,11 +367,12 @@ def continue_with_new_table():
         f"\n{SETTINGS.layout.table} is written; planning what follows from it.\n",
         flush=True,
     )
-    again = [sys.executable, "-m", "snakemake", *sys.argv[1:], "--nolock"]
+    # Options first: among the arguments may be a -- with files behind it.
+    again = [sys.executable, "-m", "snakemake", "--nolock", *sys.argv[1:]]
     # Relative paths among the arguments start where Snakemake was called, which --directory has left.
     moved = any(arg.startswith(("--directory", "-d")) for arg in sys.argv)
     started = os.environ.get("PWD") if moved else None
-    status = subprocess.run(again, cwd=started).returncode
+    status = run_to_its_end(again, started)
     if status:
         raise WorkflowError(f"the second part of the run failed with status {status}")
     return True

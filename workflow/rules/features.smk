@@ -48,7 +48,7 @@ for plan in PLAN.extractions:
             params:
                 cfg=plan.features_params(shard),
             message:
-                "MERT features of shard {params.cfg[shard]} {params.cfg[variant]}"
+                features_message(plan, shard)
             script:
                 "../scripts/features.py"
 
@@ -84,6 +84,6 @@ for plan in PLAN.extractions:
             params:
                 cfg=plan.gather_features_params(),
             message:
-                "Gathering the MERT features of all shards"
+                f"Gathering the MERT features of all shards: {amount(plan.recordings)}"
             script:
                 "../scripts/gather_features.py"

@@ -48,6 +48,6 @@ rule index:
     params:
         cfg=index_params,
     message:
-        "Building the index of {wildcards.kind}"
+        f"Building the index of {{wildcards.kind}}: {amount(PLAN.recordings)}"
     script:
         "../scripts/index.py"

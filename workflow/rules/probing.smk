@@ -20,7 +20,7 @@ rule decomposition:
     params:
         cfg=decomposition_params,
     message:
-        "Decomposing layer {wildcards.layer} of {wildcards.source}"
+        f"Decomposing layer {{wildcards.layer}} of {{wildcards.source}}: {amount_of_rows()}"
     script:
         "../scripts/decomposition.py"
 
@@ -46,7 +46,7 @@ rule probing:
     params:
         cfg=probing_params,
     message:
-        "Probing all layers for {wildcards.target}"
+        f"Probing {len(all_decompositions())} layers for {{wildcards.target}}: {amount_of_rows()}"
     script:
         "../scripts/probing.py"
 

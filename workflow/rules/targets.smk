@@ -21,7 +21,7 @@ for shard in shards_here(PLAN, "targets"):
         params:
             cfg=PLAN.targets_params(shard),
         message:
-            "Proxy targets of shard {params.cfg[shard]}"
+            f"Proxy targets of shard {shard}: {amount(PLAN.shards[shard])}"
         script:
             "../scripts/targets.py"
 

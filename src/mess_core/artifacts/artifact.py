@@ -40,13 +40,13 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
 
+from mess_core import software
 from mess_core.artifacts.contents import Contents, check_contents, write_contents
 from mess_core.artifacts.index import Index
 from mess_core.artifacts.manifest import (
@@ -75,7 +75,7 @@ class _Inspected(NamedTuple):
     contents: Contents
 
 
-def save_artifact(index: Index, root: Path) -> Path:
+def save_artifact(index: Index, root: Path, *, build: Mapping[str, Any] | None = None) -> Path:
     """Write an index to a folder named by its content's hash.
 
     Parameters
@@ -84,6 +84,8 @@ def save_artifact(index: Index, root: Path) -> Path:
         From `build_index`.
     root : Path
         Where artifacts of its kind lie. Made when missing.
+    build : mapping, optional
+        What else to say of how it was made, of builtins; no part of the version's hash.
 
     Returns
     -------
@@ -111,7 +113,7 @@ def save_artifact(index: Index, root: Path) -> Path:
             for name in CONTENT
         }
         write_json(folder / "checksums.json", checksums)
-        manifest = seal(_describe(index), checksums, _libraries())
+        manifest = seal(_describe(index), checksums, _software() | dict(build or {}))
         write_json(folder / "manifest.json", manifest)
         verify_artifact(folder)
         return settle(folder, root / str(manifest["artifact_version_id"]))
@@ -129,11 +131,15 @@ def _describe(index: Index) -> dict[str, Any]:
     }
 
 
-def _libraries() -> dict[str, str]:
+def _software() -> dict[str, Any]:
     return {
-        "faiss": faiss.__version__,
-        "mess-core": version("mess-core"),
-        "numpy": np.__version__,
+        "code": software.code(),
+        "libraries": {
+            "faiss": faiss.__version__,
+            "mess-core": software.code()["version"],
+            "numpy": np.__version__,
+        },
+        "machine": software.machine(),
     }
 
 

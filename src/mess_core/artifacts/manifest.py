@@ -4,14 +4,16 @@ The manifest has ``schema_version``, ``kind``, ``metric``, ``factory`` (FAISS's 
 ``n_rows``, ``n_recordings``, ``layers``, ``dims`` (of the encoder), ``width`` (of a stored vector),
 ``general`` (of its general block), ``blocks`` (coordinates of each aspect), ``facts`` (dataset,
 licence of the data, encoder with its weights' hash, stage versions, ...), ``aspects`` (the aspect
-map) and ``aspects_sha256``, ``build`` (time and library versions), ``artifact_version_id`` and
-``sha256``, a seal over all the rest.
+map) and ``aspects_sha256``, ``build`` (time, code, library versions, machine, and what the
+workflow adds: configuration and hashes of the data), ``artifact_version_id`` and ``sha256``, a seal
+over all the rest.
 
 ``artifact_version_id`` is the SHA-256 of the checksums and of the manifest without ``build``:
-saving the same index again, on any day and machine, gives the same id. Both files have one
-canonical form (but for the order of keys), so that any changed byte is found. The seal is a hash,
-not a signature: it tells damage, and whoever can write all files can make another. Who published a
-version is what the pointer's hash of the manifest, and the store's permissions, are for.
+saving the same index again, on any day and machine and by any code, gives the same id. Both files
+have one canonical form (but for the order of keys), so that any changed byte is found. The seal is
+a hash, not a signature: it tells damage, and whoever can write all files can make another. Who
+published a version is what the pointer's hash of the manifest, and the store's permissions, are
+for.
 """
 
 __all__ = [
@@ -35,13 +37,13 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mess_core.errors import ArtifactError
 from mess_core.files import fingerprint
 from mess_core.layout import INDEX_KINDS
+from mess_core.software import now
 
 #: What an index is made of.
 CONTENT = ("index.faiss", "rows.npy", "recordings.json", "predicted.npy", "projection.npz")
@@ -68,7 +70,7 @@ def is_version_id(text: str) -> bool:
 
 
 def seal(
-    described: Mapping[str, Any], checksums: Mapping[str, Any], libraries: Mapping[str, str]
+    described: Mapping[str, Any], checksums: Mapping[str, Any], build: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Add to a description what makes it a manifest."""
     unsealed = {
@@ -79,10 +81,7 @@ def seal(
     }
     identified = {
         **unsealed,
-        "build": {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "libraries": dict(libraries),
-        },
+        "build": {"created": now(), **build},
         "artifact_version_id": version_id_of(unsealed, checksums),
     }
     return {**identified, "sha256": fingerprint(identified)}

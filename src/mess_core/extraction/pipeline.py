@@ -10,7 +10,7 @@ __all__ = ["ExtractionPipeline"]
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -178,6 +178,7 @@ class _Run:
         self._counting = threading.Lock()
         self._computed: dict[str, Recording] = {}
         self._kept: dict[str, Recording] = {}
+        self._names: dict[str, dict[str, str]] = {}
         self._failed: dict[str, str] = {}
         self._open: set[_Job] = set()
         self._finisher = ThreadPoolExecutor(1)
@@ -214,8 +215,9 @@ class _Run:
 
     def _jobs(self, recordings: Iterable[Recording], deferred: list[Recording]) -> Iterator[_Job]:
         for recording in recordings:
-            if self._is_written_out(recording):
-                self._keep(recording)
+            stored = self._stored(recording)
+            if self._is_written_out(recording, stored):
+                self._keep(recording, stored)
                 continue
             key = self._pipeline.fingerprint(recording, "segments")
             claimed = claim(self._pipeline.layout.cache, _KIND, key, wait=False)
@@ -232,7 +234,7 @@ class _Run:
                 check_writable(self._output(recording, view))
             if job.stored.keys() >= set(self._pipeline.views):
                 self._write_out(job)
-                self._keep(recording)
+                self._keep(recording, job.stored)
             else:
                 yield job
 
@@ -245,16 +247,20 @@ class _Run:
         }
         return {view: path for view, path in found.items() if path is not None}
 
-    def _is_written_out(self, recording: Recording) -> bool:
-        stored = self._stored(recording)
+    def _is_written_out(self, recording: Recording, stored: Mapping[str, Path]) -> bool:
         return all(
             view in stored and is_copy(stored[view], self._output(recording, view))
             for view in self._pipeline.views
         )
 
-    def _keep(self, recording: Recording) -> None:
+    def _keep(self, recording: Recording, stored: Mapping[str, Path]) -> None:
         self._kept[recording.recording_id] = recording
+        self._note_names(recording, stored)
         self._advance(recording.duration_s, recording)
+
+    def _note_names(self, recording: Recording, stored: Mapping[str, Path]) -> None:
+        views = self._pipeline.views
+        self._names[recording.recording_id] = {view: stored[view].stem for view in views}
 
     def _decode(self, job: _Job) -> Iterator[Floats]:
         if job.stored.keys() | {"aggregated"} >= {"segments", *self._pipeline.views}:
@@ -347,6 +353,7 @@ class _Run:
             self._store(job, "aggregated")
         self._write_out(job)
         self._computed[job.recording.recording_id] = job.recording
+        self._note_names(job.recording, job.stored)
         self._advance(job.recording.duration_s - job.windows * job.share_s, job.recording)
 
     def _mean(self, job: _Job) -> Floats:
@@ -392,11 +399,8 @@ class _Run:
 
     def summary(self) -> ExtractionSummary:
         """Return what happened."""
-        done = self._computed | self._kept
         return ExtractionSummary(
-            fingerprints={
-                name: self._pipeline.fingerprint(done[name], "segments") for name in sorted(done)
-            },
+            stored={name: self._names[name] for name in sorted(self._names)},
             computed=sorted(self._computed),
             kept=sorted(self._kept),
             failed=dict(sorted(self._failed.items())),

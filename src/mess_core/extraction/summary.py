@@ -15,8 +15,9 @@ class ExtractionSummary:
 
     Attributes
     ----------
-    fingerprints : mapping of str to str
-        Of the segments of every recording that is there now.
+    stored : mapping of str to mapping of str to str
+        For every recording that is there now and each of its views, the name in the store of what
+        its file is a copy of: its fingerprint, and the first 16 digits of its SHA-256.
     computed, kept : sequence of str
         Recordings that the model ran on, and those that were in the store.
     failed : mapping of str to str
@@ -35,7 +36,7 @@ class ExtractionSummary:
         The smallest that memory made necessary.
     """
 
-    fingerprints: Mapping[str, str]
+    stored: Mapping[str, Mapping[str, str]]
     computed: Sequence[str]
     kept: Sequence[str]
     failed: Mapping[str, str]
@@ -68,7 +69,7 @@ class ExtractionSummary:
     def check(self) -> None:
         """Raise an AudioError that names every recording that failed, if any did."""
         if self.failed:
-            total = len(self.failed) + len(self.fingerprints)
+            total = len(self.failed) + len(self.stored)
             causes = "\n  ".join(f"{name}: {cause}" for name, cause in self.failed.items())
             raise AudioError(
                 f"{len(self.failed)} of {total} recordings failed; the rest is stored:\n  {causes}"

@@ -41,6 +41,7 @@ from mess_core.probing.results import read_results, score_r2
 from mess_core.probing.ridge import RidgeDecomposition, decompose
 from mess_core.probing.rows import plan_rows
 from mess_core.probing.spaces import Space
+from mess_core.progress import Report, counted
 
 Floats = npt.NDArray[np.float64]
 
@@ -111,6 +112,7 @@ def fit_coordinates(
     discovery: LayerDiscoverySystem,
     *,
     averaged: bool = False,
+    progress: Report | None = None,
 ) -> list[AspectCoordinates]:
     """Fit the coordinates of every aspect that the aspect map has resolved.
 
@@ -120,6 +122,8 @@ def fit_coordinates(
         The dataset, with its spaces, targets, probing results and aspect map on disk.
     averaged : bool
         Whether standard errors are of recordings' means over their rows.
+    progress : callable, optional
+        Called with the aspects done, those in all, and the name of the last.
 
     Returns
     -------
@@ -137,7 +141,10 @@ def fit_coordinates(
     used = {target for entry in chosen.values() for target in entry["targets"]}
     results = read_results(layout.probing, sorted(used)) if used else {}
     with threadpool_limits(limits=1, user_api="blas"):
-        return [_fit(discovery, name, entry, results, averaged) for name, entry in chosen.items()]
+        return [
+            _fit(discovery, name, chosen[name], results, averaged)
+            for name in counted(chosen, progress)
+        ]
 
 
 def _fit(

@@ -6,7 +6,7 @@ NaN drops out of that target alone.
 
 __all__ = ["LayerDiscoverySystem"]
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from mess_core.probing.ridge import ALPHAS
 from mess_core.probing.rows import deal_folds
 from mess_core.probing.scores import ProbeResult
 from mess_core.probing.spaces import Space
+from mess_core.progress import Report
 from mess_core.recordings import Recording, usable
 from mess_core.targets.registry import TARGETS, Level, probed_targets
 from mess_core.targets.storage import load_target
@@ -203,19 +204,27 @@ class LayerDiscoverySystem:
             if result["best_layer"] is not None
         }
 
-    def discover_and_save(self, target: str) -> Path:
-        """Probe one target, write its result to its place in the layout and return the path."""
+    def discover_and_save(self, target: str, *, progress: Report | None = None) -> Path:
+        """Probe one target, write its result to its place in the layout and return the path.
+
+        ``progress`` is called with the layers done, the layers of all sources, and a source.
+        """
         path = self.layout.probe(target)
-        self.save(self._discover(target), path)
+        self.save(self._discover(target, progress), path)
         return path
 
     def save(self, result: Mapping[str, Any], path: Path) -> None:
         """Write a result of `discover` as JSON, whole or not at all."""
         write_json(path, dict(result))
 
-    def _discover(self, target: str) -> dict[str, Any]:
+    def _discover(self, target: str, progress: Report | None = None) -> dict[str, Any]:
         values = self.load_targets(target)
-        results = {source: self._probe(target, values, source) for source in self.layers}
+        results, done, total = {}, 0, sum(self.layers.values())
+        for source, count in self.layers.items():
+            results[source] = self._probe(target, values, source, _later(progress, done, total))
+            done += count
+            if progress:
+                progress(done, total, source)
         own = results.pop(ENCODER)
         return {
             "target": target,
@@ -233,10 +242,12 @@ class LayerDiscoverySystem:
             },
         }
 
-    def _probe(self, target: str, values: Floats, source: str) -> ProbeResult:
+    def _probe(
+        self, target: str, values: Floats, source: str, opened: Callable[[int, str], None]
+    ) -> ProbeResult:
         spaces = self.spaces[source]
         return probe(
-            _LazyRows(spaces),
+            _LazyRows(spaces, lambda layer: opened(layer, source)),
             values,
             self.works,
             self.folds,
@@ -247,16 +258,28 @@ class LayerDiscoverySystem:
         )
 
 
+def _later(progress: Report | None, before: int, total: int) -> Callable[[int, str], None]:
+    """Return what takes a layer that is begun: those before it, of all sources, are done."""
+
+    def begun(layer: int, source: str) -> None:
+        if progress and before + layer:
+            progress(before + layer, total, source)
+
+    return begun
+
+
 class _LazyRows(Sequence[npt.NDArray[np.float32]]):
     """The rows of each layer, opened when they are used."""
 
-    def __init__(self, spaces: Sequence[Space]) -> None:
+    def __init__(self, spaces: Sequence[Space], begun: Callable[[int], None]) -> None:
         self._spaces = spaces
+        self._begun = begun
 
     def __len__(self) -> int:
         return len(self._spaces)
 
     def __getitem__(self, layer: Any) -> Any:
+        self._begun(layer)
         return self._spaces[layer].rows
 
 

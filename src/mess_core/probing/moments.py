@@ -38,6 +38,7 @@ from mess_core.errors import ProbingError, StorageError
 from mess_core.files import atomic_path
 from mess_core.probing.ridge import RidgeDecomposition, decompose, decompose_scatter
 from mess_core.probing.rows import ProbeRows
+from mess_core.progress import Report, counted
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -142,7 +143,9 @@ class _Archive(Mapping[str, npt.NDArray[Any]]):
             ) from None
 
 
-def decompose_folds(X: Features, rows: ProbeRows) -> FoldDecompositions:
+def decompose_folds(
+    X: Features, rows: ProbeRows, *, progress: Report | None = None
+) -> FoldDecompositions:
     """Decompose all training unions of one layer.
 
     Parameters
@@ -151,6 +154,8 @@ def decompose_folds(X: Features, rows: ProbeRows) -> FoldDecompositions:
         Features of all rows, present or not; may be memory-mapped, is read in blocks.
     rows : ProbeRows
         Which rows are present, and their works and folds.
+    progress : callable, optional
+        Called with the decompositions done, those in all, and the folds left out of the last.
 
     Returns
     -------
@@ -168,7 +173,7 @@ def decompose_folds(X: Features, rows: ProbeRows) -> FoldDecompositions:
     # These matrices are small: threads of BLAS wait for each other longer than they compute, and
     # jobs of other layers run beside this one.
     with threadpool_limits(limits=1, user_api="blas"):
-        return FoldDecompositions(dict(_decomposed(X, rows)))
+        return FoldDecompositions(dict(_decomposed(X, rows, progress)))
 
 
 def row_blocks(X: Features, rows: ProbeRows) -> Iterator[tuple[int, Ints, Floats]]:
@@ -230,7 +235,9 @@ def union_moment(
     return moment / training.scale[:, np.newaxis], mean
 
 
-def _decomposed(X: Features, rows: ProbeRows) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+def _decomposed(
+    X: Features, rows: ProbeRows, progress: Report | None
+) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     means = _work_means(X, rows)
     yield "digest", np.array(rows.digest)
     yield "work_means", means
@@ -238,7 +245,7 @@ def _decomposed(X: Features, rows: ProbeRows) -> Iterator[tuple[str, npt.NDArray
     unions = [*((i,) for i in range(len(sizes))), *combinations(range(len(sizes)), 2)]
     wide = {out for out in unions if rows.n_rows - sizes[list(out)].sum() < X.shape[1]}
     sums = _FoldSums.of(X, rows, means) if len(wide) < len(unions) else None
-    for out in unions:
+    for out in counted(unions, progress, _name):
         if sums is None or out in wide:
             training = decompose(X[rows.indices[~np.isin(rows.folds, out)]].astype(np.float64))
         else:

@@ -27,11 +27,18 @@ from mess_core.probing.rows import ProbeRows
 from mess_core.probing.separability import AspectProbe, separate_aspects, train_folds
 from mess_core.probing.stability import stability_table
 from mess_core.probing.tables import layer_table, write_table
+from mess_core.progress import Report, counted
 
 Results = Mapping[str, Mapping[str, Any]]
 
 
-def answer(question: str, discovery: LayerDiscoverySystem, targets: Sequence[str]) -> None:
+def answer(
+    question: str,
+    discovery: LayerDiscoverySystem,
+    targets: Sequence[str],
+    *,
+    progress: Report | None = None,
+) -> None:
     """Write the table and the picture that answer a question.
 
     Parameters
@@ -42,30 +49,35 @@ def answer(question: str, discovery: LayerDiscoverySystem, targets: Sequence[str
         The dataset, its spaces and targets.
     targets : sequence of str
         Whose probing results count; for separability those of the aspects, for collapse none.
+    progress : callable, optional
+        Called with the aspects or layers done, those in all, and the last one; by the questions
+        that need the rows.
 
     Raises
     ------
     ProbingError, StorageError
         If results or spaces are missing or damaged.
     """
-    _ANSWERS[question](discovery, targets)
+    _ANSWERS[question](discovery, targets, progress)
 
 
-def _layers(discovery: LayerDiscoverySystem, targets: Sequence[str]) -> None:
+def _layers(discovery: LayerDiscoverySystem, targets: Sequence[str], _: Report | None) -> None:
     layout = discovery.layout
     results = read_results(layout.probing, targets)
     write_table(layer_table(results.values()), layout.answer("layers", ".tsv"))
     plot_layer_map(layout.probing, layout.answer("layers", ".png"), targets=results)
 
 
-def _stability(discovery: LayerDiscoverySystem, targets: Sequence[str]) -> None:
+def _stability(discovery: LayerDiscoverySystem, targets: Sequence[str], _: Report | None) -> None:
     layout = discovery.layout
     rows = stability_table(read_results(layout.probing, targets).values())
     write_table(rows, layout.answer("stability", ".tsv"))
     plot_stability(rows, layout.answer("stability", ".png"), title=_title(discovery))
 
 
-def _separability(discovery: LayerDiscoverySystem, targets: Sequence[str]) -> None:
+def _separability(
+    discovery: LayerDiscoverySystem, targets: Sequence[str], progress: Report | None
+) -> None:
     layout = discovery.layout
     results = read_results(layout.probing, targets)
     spaces = discovery.spaces[ENCODER]
@@ -82,6 +94,7 @@ def _separability(discovery: LayerDiscoverySystem, targets: Sequence[str]) -> No
         discovery.works,
         discovery.folds,
         decompositions=decompositions,
+        progress=progress,
     )
     write_table(pairs, layout.answer("separability", ".tsv"))
     plot_separability(pairs, layout.answer("separability", ".png"), title=_title(discovery))
@@ -108,16 +121,15 @@ def _penalties(results: Sequence[Mapping[str, Any]]) -> list[float]:
     return [geometric_mean(layer) for layer in zip(*chosen, strict=True)]
 
 
-def _collapse(discovery: LayerDiscoverySystem, _: Sequence[str]) -> None:
+def _collapse(discovery: LayerDiscoverySystem, _: Sequence[str], progress: Report | None) -> None:
     layout = discovery.layout
-    measured = {
-        source: [
-            layer_geometry(space.rows, discovery.works, _references(discovery, source, layer))
-            for layer, space in enumerate(spaces)
-        ]
-        for source, spaces in discovery.spaces.items()
-        if source != DESCRIPTORS
-    }
+    spaces = {name: found for name, found in discovery.spaces.items() if name != DESCRIPTORS}
+    every = [(source, layer) for source in spaces for layer in range(len(spaces[source]))]
+    measured: dict[str, list[dict[str, Any]]] = {source: [] for source in spaces}
+    for source, layer in counted(every, progress, lambda item: f"{item[0]} {item[1]}"):
+        references = _references(discovery, source, layer)
+        rows_of_layer = spaces[source][layer].rows
+        measured[source].append(layer_geometry(rows_of_layer, discovery.works, references))
     rows = [
         {"source": source, "layer": layer, **figures}
         for source, layers in measured.items()
@@ -146,6 +158,6 @@ def _title(discovery: LayerDiscoverySystem) -> str:
     return f"{discovery.layout.dataset}, {encoder['name']}{untrained}"
 
 
-_ANSWERS: dict[str, Callable[[LayerDiscoverySystem, Sequence[str]], None]] = dict(
+_ANSWERS: dict[str, Callable[[LayerDiscoverySystem, Sequence[str], Report | None], None]] = dict(
     zip(QUESTIONS, (_layers, _stability, _separability, _collapse), strict=True)
 )

@@ -52,6 +52,7 @@ from threadpoolctl import threadpool_limits
 from mess_core.probing.erasure import unit_columns, whitened_projection
 from mess_core.probing.ridge import RidgeDecomposition, decompose, decompose_scatter
 from mess_core.probing.rows import ProbeRows, plan_rows
+from mess_core.progress import Report, counted
 
 Floats = npt.NDArray[np.float64]
 Features = npt.NDArray[np.floating]
@@ -121,6 +122,7 @@ def separate_aspects(
     folds: npt.NDArray[np.integer],
     *,
     decompositions: Decompositions | None = None,
+    progress: Report | None = None,
 ) -> list[dict[str, Any]]:
     """Judge for every ordered pair of aspects whether the one outlives the erasure of the other.
 
@@ -137,6 +139,8 @@ def separate_aspects(
     decompositions : callable, optional
         Gives, for a layer's number and some rows, the decomposition of the rows outside each fold;
         `train_folds` by default. Called once per layer of an aspect and set of rows.
+    progress : callable, optional
+        Called with the aspects done, those in all, and the name of the last.
 
     Returns
     -------
@@ -154,7 +158,7 @@ def separate_aspects(
     pairs = []
     # Threads of BLAS wait for each other longer than these matrices take.
     with threadpool_limits(limits=1, user_api="blas"):
-        for aspect in aspects:
+        for aspect in counted(aspects, progress, lambda aspect: aspect.name):
             others = [other for other in aspects if other is not aspect]
             X = layers(aspect.layer)
             judged: dict[str, dict[str, Any]] = {}

@@ -25,6 +25,7 @@ from mess_core.extraction.storage import load_features
 from mess_core.files import read_json, save_array, write_json
 from mess_core.layout import DESCRIPTORS, UNTRAINED, Layout
 from mess_core.probing.rows import ProbeRows, deal_folds, plan_rows
+from mess_core.progress import Report
 from mess_core.recordings import Recording
 from mess_core.targets.storage import load_descriptors
 
@@ -88,6 +89,7 @@ def make_space(
     layer: int,
     unit: str = "windows",
     n_folds: int = 5,
+    progress: Report | None = None,
 ) -> Space:
     """Stack the rows of one layer and decompose them.
 
@@ -105,6 +107,8 @@ def make_space(
         What a row is.
     n_folds : int
         Folds of the cross-validation.
+    progress : callable, optional
+        Called with the decompositions done, those in all, and the folds left out of the last.
 
     Returns
     -------
@@ -132,7 +136,7 @@ def make_space(
     rows = plan_rows(works, deal_folds(works, n_folds), recordings=names)
     space = Space(layout.decomposition(source, layer))
     save_array(space.folder / "rows.npy", X)
-    decompose_folds(X, rows).save(space.folder / "folds.npz")
+    decompose_folds(X, rows, progress=progress).save(space.folder / "folds.npz")
     write_json(space.folder / "space.json", {"source": source, "unit": unit, "counts": counts})
     return space
 

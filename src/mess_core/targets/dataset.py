@@ -50,7 +50,8 @@ def create_target_dataset(
     Returns
     -------
     dict of str to str
-        The fingerprint of each recording's targets, by ``recording_id``.
+        By ``recording_id``, the name in the store of what its file is a copy of: its fingerprint,
+        and the first 16 digits of its SHA-256.
 
     Raises
     ------
@@ -107,7 +108,7 @@ def _create(
     )
     stored = cached(layout.cache, "targets", key, ".npz", write)
     materialise(stored, layout.targets(recording.recording_id))
-    return key
+    return stored.stem
 
 
 def _compute(

@@ -1,0 +1,71 @@
+"""What the Snakemake workflow catalog asks for is there, and versions agree."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from datetime import date
+
+import pytest
+import yaml
+
+from mess_core import software
+from tests.workflow.conftest import ROOT
+
+pytestmark = pytest.mark.unit
+
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def test_the_entry_says_how_it_is_deployed() -> None:
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert set(usage["mandatory-flags"]) == {"desc", "flags"}
+    deployment = usage["software-stack-deployment"]
+    assert all(isinstance(value, bool) for value in deployment.values())
+    assert deployment["conda"] == bool(list((ROOT / "envs").glob("*.yaml")))
+    text = "".join(path.read_text() for path in (ROOT / "workflow").rglob("*.smk"))
+    assert deployment["apptainer"] == ("container:" in text)
+    assert usage["report"] == ("report(" in text)
+
+
+def test_what_the_catalog_looks_for_is_there() -> None:
+    assert re.search("snakemake.*workflow", (ROOT / "README.md").read_text(), re.I | re.S)
+    assert (ROOT / "config" / "README.md").read_text().startswith("# Configuration")
+    assert list((ROOT / "workflow" / "rules").glob("*.smk"))
+    assert 'include: "../Snakefile"' in (ROOT / "workflow" / "Snakefile").read_text()
+
+
+@pytest.mark.slow
+def test_both_snakefiles_plan_the_same(tmp_path_factory: pytest.TempPathFactory) -> None:
+    plans = []
+    for name in ("Snakefile", "workflow/Snakefile"):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / name), "--dry-run"),
+                *("--cores", "1", "--configfile", str(ROOT / "config" / "config.yaml")),
+            ],
+            cwd=tmp_path_factory.mktemp("plan"),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        plans.append(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
+    assert sorted(plans[0]) == sorted(plans[1])
+    assert {name for name, _ in plans[0]} >= {"all", "demo_corpus", "recordings"}
+
+
+def test_the_newest_version_of_the_changelog_is_this_one() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    entries = re.findall(r"^## \[(.+?)\](?: - (\S+))?$", text, re.MULTILINE)
+    released = [(version, day) for version, day in entries if version != "Unreleased"]
+    assert released[0][0] == VERSION
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version, _ in released)
+    days = [date.fromisoformat(day) for _, day in released]
+    assert days == sorted(days, reverse=True)
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= kinds
+
+
+def test_records_say_the_version_of_the_checkout() -> None:
+    assert software.code()["version"] == VERSION
