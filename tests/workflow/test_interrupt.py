@@ -15,7 +15,7 @@ import pytest
 
 from mess_core.files import read_json
 from mess_core.layout import Layout
-from tests.workflow.conftest import ROOT, Workspace
+from tests.workflow.conftest import ROOT, Workspace, listen_to_ctrl_c
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -53,8 +53,7 @@ def running(workspace: Workspace, *targets: str) -> Iterator["subprocess.Popen[b
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # A job in a shell's background ignores Ctrl-C, and so do all that it starts.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=listen_to_ctrl_c,
         )
         try:
             yield process
