@@ -139,19 +139,25 @@ class Cluster:
     def stop_node(self) -> None:
         """Take the node down at once, with the jobs on it, as a power cut does."""
         self._stop("slurmd", signal.SIGKILL)
-        steps = [process for process in psutil.process_iter() if self._is_step(process)]
-        inside = [child for step in steps for child in step.children(recursive=True)]
+        inside = [process for process in psutil.process_iter() if self._is_inside_job(process)]
         # Slurm's own helpers first, so that none of them can say how its job ended.
-        for process in (*steps, *inside):
+        for process in sorted(inside, key=lambda process: process.name() != "slurmstepd"):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         # What the controller does by itself, but only when the node was silent for SlurmdTimeout.
         self.command("scontrol", "update", f"NodeName={_host()}", "State=DOWN", "Reason=silent")
 
-    def _is_step(self, process: psutil.Process) -> bool:
+    def _is_inside_job(self, process: psutil.Process) -> bool:
+        """Say whether a process is Slurm's helper of a job here, or what the job has started."""
         with contextlib.suppress(psutil.Error):
-            found = process.environ().get("SLURM_CONF")
-            return bool(process.name() == "slurmstepd" and found == self.environment["SLURM_CONF"])
+            # A helper's title may lie over its environment; what it has started still has it.
+            family = [process, *process.children()] if process.name() == "slurmstepd" else [process]
+            found = [one.environ() for one in family]
+            return any(
+                each.get("SLURM_CONF") == self.environment["SLURM_CONF"]
+                and (process.name() == "slurmstepd" or "SLURM_JOB_ID" in each)
+                for each in found
+            )
         return False
 
     def stop(self) -> None:
