@@ -1,6 +1,8 @@
 # Everything a newcomer types. Needs python3 (3.11 or later), pip and make; the rest goes into .venv.
 PYTHON ?= python3
 CORES ?= 2
+# Processes of the tests.
+WORKERS ?= $(CORES)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
@@ -31,13 +33,13 @@ report: $(READY)  ## pack all results into report.zip, Snakemake's own report; n
 	snakemake --report report.zip
 
 test: $(READY)  ## run all tests but those that take minutes each
-	python -m pytest -n $(CORES) --dist loadfile -m "not exhaustive"
+	python -m pytest -n $(WORKERS) --dist loadfile -m "not exhaustive"
 
 test-all: $(READY)  ## run all tests
-	python -m pytest -n $(CORES) --dist loadfile
+	python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slurm: $(READY)  ## run the workflow on a Slurm cluster of one node that the tests bring up (Debian: slurm-wlm, munge; as root)
-	MESS_TEST_SLURM=1 python -m pytest -n $(CORES) --dist loadfile tests/slurm
+	MESS_TEST_SLURM=1 python -m pytest -n $(WORKERS) --dist loadfile tests/slurm
 
 test-unit: $(READY)  ## run the fast tests only
 	python -m pytest -n auto -m "unit and not slow"
