@@ -1,8 +1,9 @@
 # Everything a newcomer types. Needs python3 (3.11 or later), pip and make; the rest goes into .venv.
 PYTHON ?= python3
 CORES ?= 2
-# Processes of the tests.
+# Processes of the tests, each with one file at a time, in the order of tests/conftest.py.
 WORKERS ?= $(CORES)
+PYTEST := python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
@@ -33,13 +34,13 @@ report: $(READY)  ## pack all results into report.zip, Snakemake's own report; n
 	snakemake --report report.zip
 
 test: $(READY)  ## run all tests but those that take minutes each
-	python -m pytest -n $(WORKERS) --dist loadfile -m "not exhaustive"
+	$(PYTEST) -m "not exhaustive"
 
 test-all: $(READY)  ## run all tests
-	python -m pytest -n $(WORKERS) --dist loadfile
+	$(PYTEST)
 
 test-slurm: $(READY)  ## run the workflow on a Slurm cluster of one node that the tests bring up (Debian: slurm-wlm, munge; as root)
-	MESS_TEST_SLURM=1 python -m pytest -n $(WORKERS) --dist loadfile tests/slurm
+	MESS_TEST_SLURM=1 $(PYTEST) tests/slurm
 
 test-unit: $(READY)  ## run the fast tests only
 	python -m pytest -n auto -m "unit and not slow"

@@ -13,6 +13,14 @@ import soundfile
 
 WriteTone = Callable[..., Path]
 
+#: Whole runs of the workflow, of minutes each.
+_LONGEST = ("slurm", "workflow")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no process is left alone with it in the end."""
+    items.sort(key=lambda item: item.path.parent.name not in _LONGEST)
+
 
 @pytest.fixture
 def write_tone(tmp_path: Path) -> WriteTone:
