@@ -15,9 +15,9 @@ report: "workflow/report/workflow.rst"
 
 
 SETTINGS = read_settings()
+ASKED = asked_for()
 PLAN = read_plan()
 STAMP = table_stamp()
-ASKED = asked_for()
 CHANGED = changed_settings(config, read_schema())
 
 

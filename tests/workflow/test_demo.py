@@ -382,6 +382,7 @@ def test_every_output_has_a_record_that_knows_its_content(demo: Workspace, layou
         *("demo_corpus", "recordings", "untrained", "features", "features_untrained"),
         *("gather_features", "gather_features_untrained", "targets", "gather_targets"),
         *("decomposition", "probing", "aspects", "question", "projection", "index", "publish"),
+        *("validity", "report"),
     }
     for path, entry in found.items():
         assert_environment_has(entry.record)

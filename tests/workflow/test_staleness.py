@@ -191,7 +191,7 @@ def test_damaged_features_are_named_by_their_reader_and_come_back_when_deleted(
     shutil.rmtree(layout.index("clips"))
     outcome = workspace.snakemake()
     assert outcome.status != 0
-    assert str(path) in outcome.output
+    assert str(path.relative_to(workspace.folder)) in outcome.output
     path.unlink()
     ran, computed = run(workspace)
     assert ran - FEATURES == INDEXED
@@ -218,7 +218,8 @@ def test_another_encoder_extracts_everything_and_measures_nothing(workspace: Wor
     write_checkpoint(workspace.folder / "other", scale=0.2)
     ran, computed = run(workspace, encoder="other")
     assert ran == FEATURES | GATHER_FEATURES | DOWNSTREAM | {"untrained"}
-    assert [name.split()[0] for name in computed] == ["features"] * 48
+    # The twin's shape and so its weights are those of the other's twin.
+    assert [name.split()[0] for name in computed] == ["features"] * 24
     ran, computed = run(workspace)
     assert (ran, computed) == (FEATURES | GATHER_FEATURES | DOWNSTREAM, [])
 
@@ -226,9 +227,9 @@ def test_another_encoder_extracts_everything_and_measures_nothing(workspace: Wor
 @pytest.mark.parametrize(
     ("wrong", "right"),
     [
-        ("data/probing/mine/spectral_centriod.json", "'spectral_centroid.json'"),
+        ("data/probing/mine/spectral_centriod.json", "data/probing/mine/spectral_centroid.json'"),
         ("data/probing/mien/aspects.json", "'data/probing/mine/aspects.json'"),
-        ("data/embeddings/mine-emb/segments/work0_take0.npy", "'work0__take0.npy'"),
+        ("data/embeddings/mine-emb/segments/work0_take0.npy", "segments/work0__take0.npy'"),
         ("featurs_0", "'features_0'"),
         ("indexes", "'indices'"),
         ("index", "data/indices/mine/clips"),

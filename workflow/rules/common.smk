@@ -1,5 +1,6 @@
 """Functions of the rules. Read at every parse, by every job: nothing heavy, no folder is scanned."""
 
+import ctypes
 import io
 import os
 import signal
@@ -14,6 +15,7 @@ from snakemake.cli import parse_args
 
 from mess_core import stages
 from mess_core.config import Settings, changed_settings, check_keys
+from mess_core.datasets.factory import DatasetFactory
 from mess_core.errors import MessError, nearest
 from mess_core.files import file_sha256
 from mess_core.layout import (
@@ -32,6 +34,9 @@ from mess_core.recordings import judge, problem_lines, read_recordings
 SCHEMA = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).joinpath(
     "..", "schemas", "config.schema.yaml"
 )
+
+#: Of <sys/prctl.h>.
+PR_SET_PDEATHSIG = 1
 
 #: Questions whose answer needs the rows themselves, not only what probing found.
 ON_ROWS = ("separability", "collapse")
@@ -53,14 +58,10 @@ def read_settings():
 
 
 def read_plan():
-    """Return the plan, or None as long as there is no recording table."""
+    """Return the plan, or None as long as there is no recording table that this run can make."""
     if not SETTINGS.layout.table.exists():
         if workflow.is_main_process:
-            print(
-                f"{SETTINGS.layout.table} does not exist yet: this run makes it and then goes on. "
-                "Single results can be asked for when it is there.",
-                file=sys.stderr,
-            )
+            announce_table()
         return None
     try:
         plan = Plan.read(SETTINGS)
@@ -73,6 +74,21 @@ def read_plan():
             f"{SETTINGS.window_s:g} s, 2 are needed; see {SETTINGS.layout.problems}"
         )
     return plan
+
+
+def announce_table():
+    """Say that this run makes the recording table first; refuse where it cannot."""
+    table, dataset = SETTINGS.layout.table, SETTINGS.dataset
+    if dataset not in DatasetFactory.get_available_datasets():
+        try:
+            DatasetFactory.get_dataset(dataset)
+        except MessError as error:
+            raise WorkflowError(f"{table} does not exist, and {error}")
+    if not ASKED:
+        print(
+            f"{table} does not exist yet: this run makes it and then goes on.",
+            file=sys.stderr,
+        )
 
 
 def asked_for():
@@ -96,26 +112,38 @@ def refuse_unknown(asked):
         rule_of_name = rules.get(name)
         if rule_of_name is None and PLAN is None:
             raise WorkflowError(
-                f"{name} can be asked for when there is a recording table: "
-                f"snakemake {SETTINGS.layout.table}"
+                f"{name} can be asked for by name when there is a recording table; ask for "
+                f"{SETTINGS.layout.table} first, or for nothing, which makes everything"
             )
         if rule_of_name and rule_of_name.has_wildcards():
-            made = filter(rule_of_name.is_producer, results())
-            raise WorkflowError(f"{name} is several; ask for one: {', '.join(made)}")
-        made = any(each.is_producer(name) for each in rules.values())
-        if not (rule_of_name or made or os.path.exists(name)):
+            raise WorkflowError(several(rule_of_name))
+        if not (rule_of_name or any(each.is_producer(name) for each in rules.values())):
             raise WorkflowError(f"no rule makes {name}; {near(name, rules)}")
+
+
+def several(asked):
+    """Return what to ask for instead of something that makes several files."""
+    made = list(filter(asked.is_producer, results()))
+    together = [
+        name for name, files in collections().items() if set(made) <= set(files)
+    ]
+    names = [*made[:2], *together[:1]]
+    return f"{asked.name} makes {len(made)} files; ask for one of them, or for all: {', '.join(names)}"
 
 
 def near(name, rules):
     """Return a hint with the names that resemble one: of files in the same folder, or of all."""
-    folder, last = os.path.split(name)
+    if os.path.isabs(name):
+        return f"ask for it from the working folder, as {os.path.relpath(name)}"
+    known, folder = [*rules, *results()], os.path.dirname(name)
     shards = [(plan.feature_files, plan) for plan in PLAN.extractions]
-    shards.append((PLAN.target_files, PLAN))
-    known = [path for files, plan in shards for s in plan.shards for path in files(s)]
-    known += [*rules, *results()]
-    beside = [os.path.basename(k) for k in known if os.path.dirname(k) == folder]
-    return nearest(last, beside) if folder and beside else nearest(name, known)
+    for files, plan in (*shards, (PLAN.target_files, PLAN)):
+        if any(
+            os.path.dirname(path) == folder for path in files(next(iter(plan.shards)))
+        ):
+            known = [path for shard in plan.shards for path in files(shard)]
+    beside = [path for path in known if folder and os.path.dirname(path) == folder]
+    return nearest(name, beside or known)
 
 
 def table_stamp():
@@ -344,9 +372,14 @@ def report_problems():
         print("\n".join(lines))
 
 
+def end_with_parent():
+    """Have the kernel of Linux stop this process, as SIGTERM does, when its parent is killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def run_to_its_end(command, folder):
     """Run a command and return its status; what is meant to stop this process stops it too."""
-    child = subprocess.Popen(command, cwd=folder)
+    child = subprocess.Popen(command, cwd=folder, preexec_fn=end_with_parent)
     before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     try:
         while True:
