@@ -38,7 +38,7 @@ for name in [*(here / "outputs").read_text().splitlines(), benchmark]:
     path = pathlib.Path(name)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch() if path.suffix else path.mkdir()
+        path.touch() if path.suffix else path.mkdir(exist_ok=True)
 """
 _SQUEUE = """\
 import json, pathlib
