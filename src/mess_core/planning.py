@@ -133,6 +133,7 @@ class Plan:
     def _gone(self, kind: str, shard: str, files: Callable[[str], list[str]]) -> list[str]:
         if not self.settings.layout.receipt(kind, shard).exists():
             return []
+        # A Path for each of hundreds of thousands takes three times as long.
         return [name for name in files(shard) if not os.path.exists(name)]  # noqa: PTH110
 
     @cached_property

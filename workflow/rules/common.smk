@@ -136,12 +136,9 @@ def near(name, rules):
     if os.path.isabs(name):
         return f"ask for it from the working folder, as {os.path.relpath(name)}"
     known, folder = [*rules, *results()], os.path.dirname(name)
-    shards = [(plan.feature_files, plan) for plan in PLAN.extractions]
-    for files, plan in (*shards, (PLAN.target_files, PLAN)):
-        if any(
-            os.path.dirname(path) == folder for path in files(next(iter(plan.shards)))
-        ):
-            known = [path for shard in plan.shards for path in files(shard)]
+    for plan, kind in (*((p, "features") for p in PLAN.extractions), (PLAN, "targets")):
+        files = [path for s in plan.shards for path in shard_files(plan, kind, s)]
+        known += [path for path in files if os.path.dirname(path) == folder]
     beside = [path for path in known if folder and os.path.dirname(path) == folder]
     return nearest(name, beside or known)
 
@@ -149,7 +146,9 @@ def near(name, rules):
 def table_stamp():
     """Return what shows that the recording table is another one: with --forceall each run writes it."""
     table = SETTINGS.layout.table
-    return file_sha256(table) if table.exists() else None
+    # A cluster's job makes no plan anew.
+    wanted = workflow.is_main_process and table.exists()
+    return file_sha256(table) if wanted else None
 
 
 def dataset_files():
@@ -198,27 +197,33 @@ def shard_receipts(plan, kind):
     return strings(plan.settings.layout.receipt(kind, shard) for shard in plan.shards)
 
 
-def to_make(files, missing):
+def shard_files(plan, kind, shard):
+    return plan.feature_files(shard) if kind == "features" else plan.target_files(shard)
+
+
+def missing_files(plan, kind):
+    """Return the files, by shard, that are gone although their shard was finished.
+
+    A cluster's job does not ask: what it has to make, the process that submitted it knows.
+    """
+    if not workflow.is_main_process:
+        return {}
+    return plan.missing_features if kind == "features" else plan.missing_targets
+
+
+def to_make(plan, kind, shard):
     """Return the files of a shard that are missing, or that were asked for by name.
 
     Snakemake plans with receipts: the files of 100,000 recordings would take it minutes and
     gigabytes. It is told of a file only when something is to be done about it.
     """
-    if not workflow.is_main_process:
-        return []
-    return sorted({*missing, *ASKED.intersection(files)})
+    asked = ASKED.intersection(shard_files(plan, kind, shard)) if ASKED else ()
+    return sorted({*missing_files(plan, kind).get(shard, ()), *asked})
 
 
-def repairs(plans, missing):
-    """Return the files that are gone although their shard was finished."""
-    if not workflow.is_main_process:
-        return []
-    return [
-        path
-        for plan in plans
-        for paths in getattr(plan, missing).values()
-        for path in paths
-    ]
+def repairs(plans, kind):
+    missing = chain(*(missing_files(plan, kind).values() for plan in plans))
+    return list(chain(*missing))
 
 
 def all_decompositions(*sources):
@@ -253,10 +258,10 @@ def collections():
     layout = SETTINGS.layout
     features = [shard_receipts(plan, "features") for plan in PLAN.extractions]
     return {
-        "features": [*chain(*features), *repairs(PLAN.extractions, "missing_features")],
+        "features": [*chain(*features), *repairs(PLAN.extractions, "features")],
         "targets": [
             *shard_receipts(PLAN, "targets"),
-            *repairs([PLAN], "missing_targets"),
+            *repairs([PLAN], "targets"),
         ],
         "probes": [*probes(SETTINGS.targets), str(layout.aspects)],
         "answers": all_answers()

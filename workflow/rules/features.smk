@@ -32,7 +32,7 @@ for plan in PLAN.extractions:
                 table=ancient(SETTINGS.layout.table),
                 model=ancient(models_made_here(plan)),
             output:
-                to_make(plan.feature_files(shard), plan.missing_features[shard]),
+                to_make(plan, "features", shard),
                 receipt=plan.settings.layout.receipt("features", shard),
             log:
                 log_file(variant_name("features", plan), shard),

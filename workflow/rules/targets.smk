@@ -6,7 +6,7 @@ for shard in shards_here(PLAN, "targets"):
         input:
             table=ancient(SETTINGS.layout.table),
         output:
-            to_make(PLAN.target_files(shard), PLAN.missing_targets[shard]),
+            to_make(PLAN, "targets", shard),
             receipt=SETTINGS.layout.receipt("targets", shard),
         log:
             log_file("targets", shard),
