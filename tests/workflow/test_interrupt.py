@@ -193,17 +193,20 @@ def test_after_kill_9_it_has_to_be_unlocked_and_then_goes_on(
     assert {target: layout.probe(target).read_bytes() for target in TARGETS} == known
 
 
-def test_the_first_run_is_stopped_in_both_its_parts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "kill -9"])
+def test_the_first_run_is_stopped_in_both_its_parts(tmp_path: Path, number: signal.Signals) -> None:
     """A run that has made the table goes on in a second Snakemake, which must stop with it."""
     workspace = Workspace(tmp_path)
     workspace.snakemake("--dry-run")  # writes the configuration
     layout = Layout(workspace.data, "demo")
     with running(workspace) as process:
         wait_until(lambda: any((layout.cache / "targets").glob("*/*.npz")), process)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         assert process.wait(PATIENCE_S) != 0
         wait_until(lambda: group_is_gone(process.pid))
-    assert leftovers(workspace) == []
     assert not layout.publish_receipt.exists()
+    if number == signal.SIGKILL:
+        assert workspace.snakemake("--unlock").status == 0
+    assert leftovers(workspace) == []
     outcome = workspace.snakemake("--until", "targets_0", "targets_1")
     assert outcome.status == 0, outcome.output[-3000:]
