@@ -12,7 +12,7 @@ READY := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help install demo report test test-all test-slurm test-unit bench bench-targets bench-probing \
-  bench-search bench-search-quality check format clean
+  bench-planning bench-search bench-search-quality check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,6 +57,9 @@ bench-probing: $(READY)  ## measure probing against scikit-learn's loops
 
 bench-search-quality: $(READY)  ## measure how good answers are where the right ones are known
 	python -m benchmarks.search_quality --write docs/search.md --json data/benchmarks/search_quality.json
+
+bench-planning: $(READY)  ## measure what planning costs for up to 100,000 recordings
+	python -m benchmarks.planning --write docs/cluster.md --json data/benchmarks/planning.json
 
 bench-search: $(READY)  ## measure search at a million clips against FAISS and numpy
 	python -m benchmarks.search --write docs/search.md --json data/benchmarks/search.json

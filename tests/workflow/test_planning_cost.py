@@ -28,38 +28,38 @@ sys.addaudithook(note)
 """
 
 
-@pytest.fixture(scope="module")
-def thousand(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
-    folder = tmp_path_factory.mktemp("planned") / "corpus"
-    return folder, make_corpus(folder, 1000)
-
-
 def planned(folder: Path) -> Cost:
     cost = measure(snakemake("--dry-run"), folder)
     assert cost.status == 0, cost.output[-3000:]
     return cost
 
 
-def test_a_thousand_recordings(thousand: tuple[Path, Plan]) -> None:
-    folder, plan = thousand
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, Cost]:
+    """A finished corpus, and what it cost to plan it when it was new."""
+    folder = tmp_path_factory.mktemp("planned") / "corpus"
+    plan = make_corpus(folder, 1000)
     new = planned(folder)
-    assert "probing" in new.output
-    assert new.cpu_s < 6
     finish(folder, plan)
+    return folder, plan, new
+
+
+def test_a_thousand_recordings(thousand: tuple[Path, Plan, Cost]) -> None:
+    folder, _, new = thousand
+    assert "probing" in new.output
     finished = planned(folder)
     assert "Nothing to be done" in finished.output
-    assert finished.cpu_s < 6
+    assert max(new.cpu_s, finished.cpu_s) < 6
 
 
 def test_nothing_heavy_is_imported_and_no_folder_is_scanned(
-    thousand: tuple[Path, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    thousand: tuple[Path, Plan, Cost], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, _ = thousand
     (tmp_path / "sitecustomize.py").write_text(_HOOK)
     audit = tmp_path / "audit.txt"
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("AUDIT", str(audit))
-    planned(folder)
+    planned(thousand[0])
     events = audit.read_text().splitlines()
     imported = {line.split()[1] for line in events if line.startswith("import ")}
     assert "mess_core.planning" in imported
@@ -71,8 +71,9 @@ def test_nothing_heavy_is_imported_and_no_folder_is_scanned(
     assert not [path for path in scanned if recordings.intersection(path.parts)]
 
 
-def test_a_job_that_loads_no_model_starts_at_once(thousand: tuple[Path, Plan]) -> None:
-    assert job_costs(*thousand)["here"] < 1.5
+def test_a_job_that_loads_no_model_starts_at_once(thousand: tuple[Path, Plan, Cost]) -> None:
+    folder, plan, _ = thousand
+    assert job_costs(folder, plan)["here"] < 1.5
 
 
 @pytest.mark.exhaustive
