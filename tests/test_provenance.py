@@ -280,6 +280,36 @@ def test_the_page_says_then_and_now_and_how_to_make_it_again(
     assert "made again since, with other content" in page
 
 
+def test_an_input_that_somebody_edited_is_no_input_as_it_was(
+    layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, used = probe(layout), layout.target_manifest("rubato")
+    used.write_text(used.read_text() + " ")
+    assert main(["provenance", str(path)]) == 0
+    page = capsys.readouterr().out
+    assert f"{used.relative_to(layout.data)}: changed since, and not by a rule" in page
+    assert "now as then" not in page
+
+
+def test_other_spellings_of_a_path_are_the_same_file(layout: Layout) -> None:
+    path = probe(layout)
+    other = path.parent / ".." / path.parent.name / path.name
+    assert find(other).name == find(path).name
+
+
+def test_nobody_is_told_to_delete_what_no_rule_makes(
+    layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe(layout)
+    (layout.data / "published").mkdir()
+    assert main(["provenance", str(layout.data / "published")]) == 1
+    error = capsys.readouterr().err
+    assert "no record says" in error
+    assert "delete" not in error
+    assert main(["provenance", "nowhere"]) == 1
+    assert "does not exist" in capsys.readouterr().err
+
+
 def test_a_file_without_a_record_is_an_error_that_names_the_nearest(
     layout: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:

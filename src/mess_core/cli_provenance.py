@@ -15,6 +15,7 @@ from mess_core.provenance import (
     Found,
     content_of,
     find,
+    hash_of_input,
     hashes_of_folder,
     is_content,
     read_record,
@@ -22,6 +23,8 @@ from mess_core.provenance import (
 )
 
 _AS_RECORDED, _OTHER, _GONE = "as recorded", "other content", "gone"
+_MADE_AGAIN = "made again since, with other content"
+_EDITED = "changed since, and not by a rule"
 _SHOWN_DIGITS = 12
 _SHOWN_NAMES = 6
 
@@ -210,16 +213,19 @@ def _config_changes(
 
 
 def _changed_inputs(found: Found) -> dict[str, str]:
-    """Return the inputs whose present records or contents are not those that were used."""
+    """Return the inputs, and the recording table, that are not now what was used."""
+    table = found.record.get("table")
+    used = {**found.record["inputs"], **({table["path"]: table} if table else {})}
     changed = {}
-    for name, entry in found.record["inputs"].items():
+    for name, entry in used.items():
         path = found.data / name
         record = read_record(found.data, path)
-        now = record["outputs"].get(name, {}).get("sha256") if record else None
+        now = hash_of_input(path, name, record)
         if not path.exists():
             changed[name] = _GONE
         elif now and entry["sha256"] and now != entry["sha256"]:
-            changed[name] = "made again since, with other content"
+            made = record and record["outputs"].get(name, {}).get("sha256") == now
+            changed[name] = _MADE_AGAIN if made else _EDITED
     return changed
 
 

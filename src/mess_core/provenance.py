@@ -20,6 +20,7 @@ __all__ = [
     "Found",
     "content_of",
     "find",
+    "hash_of_input",
     "hashes_of_folder",
     "is_content",
     "read_record",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -153,7 +155,9 @@ def write_record(
         "started": started,
         "ended": software.now(),
         "outputs": {_named(data, path): _output(path) for path in own},
-        "inputs": {name: _input(path, name, known[name]) for name, path in used.items()},
+        "inputs": {
+            name: {"sha256": hash_of_input(path, name, known[name])} for name, path in used.items()
+        },
         "encoder": _encoder(own, known.values()),
         "table": _table(layout) if used and layout.table not in own else None,
         "stages": stage_numbers(),
@@ -181,11 +185,21 @@ def _output(path: Path) -> dict[str, Any]:
     return content_of(path)
 
 
-def _input(path: Path, name: str, record: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the hash of an input: its own where that is quick, else the one that was recorded."""
+def hash_of_input(path: Path, name: str, record: Mapping[str, Any] | None) -> str | None:
+    """Return the hash of an input: its own where that is quick, else the one that was recorded.
+
+    Parameters
+    ----------
+    path : Path
+        A file or folder.
+    name : str
+        How records spell it.
+    record : dict or None
+        Its own record.
+    """
     if path.is_file() and path.stat().st_size <= _SMALL_BYTES:
-        return {"sha256": file_sha256(path)}
-    return {"sha256": record["outputs"].get(name, {}).get("sha256") if record else None}
+        return file_sha256(path)
+    return record["outputs"].get(name, {}).get("sha256") if record else None
 
 
 def _encoder(
@@ -314,21 +328,29 @@ def find(path: Path) -> Found:
     StorageError
         If it lies in no data folder with records, or has none; names the nearest that has one.
     """
-    data = next((p for p in path.absolute().parents if (p / PROVENANCE).is_dir()), None)
+    path = Path(os.path.normpath(path.absolute()))
+    data = next((p for p in (path, *path.parents) if (p / PROVENANCE).is_dir()), None)
     if data is None:
+        there = "" if path.exists() else "does not exist, and "
         raise StorageError(
-            f"{path} lies in no data folder that has records of provenance; they are written when "
-            "snakemake runs"
+            f"{path} {there}lies in no data folder that has records of provenance; they are "
+            "written when snakemake runs"
         )
     name = _named(data, path)
-    found = _of_output(data, path.absolute(), name) or _of_recording(data, path.absolute(), name)
+    found = _of_output(data, path, name) or _of_recording(data, path, name)
     if found:
         return found
     known = sorted(set(_recorded_names(data)))
+    # Never of a folder that holds what no rule makes, such as what was published.
+    advice = " (delete it and let snakemake make it again)" if _beside(name, known) else ""
     raise StorageError(
-        f"no record says how {path} was made: it is no result, or older than the records (delete "
-        f"it and let snakemake make it again); below {data}: {nearest(name, known)}"
+        f"no record says how {path} was made: it is no result, or older than the records{advice}; "
+        f"below {data}: {nearest(name, known)}"
     )
+
+
+def _beside(name: str, known: Iterable[str]) -> bool:
+    return any(Path(other).parent == Path(name).parent for other in known)
 
 
 def _of_output(data: Path, path: Path, name: str) -> Found | None:

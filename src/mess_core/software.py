@@ -1,6 +1,6 @@
 """Which code runs here, with which libraries, on which machine. Imports nothing heavy."""
 
-__all__ = ["LIBRARIES", "code", "libraries", "machine", "now"]
+__all__ = ["LIBRARIES", "checkout", "code", "installed", "libraries", "machine", "now"]
 
 import os
 import platform
@@ -81,10 +81,7 @@ def _version(root: Path | None) -> str:
     # An editable install's metadata are as old as the install.
     if root and (root / "pyproject.toml").is_file():
         return str(tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"])
-    try:
-        return version("mess-core")
-    except PackageNotFoundError:
-        return "unknown"
+    return _installed("mess-core") or "unknown"
 
 
 def _sources(root: Path | None) -> str:
@@ -124,14 +121,20 @@ def _git(root: Path) -> tuple[str | None, list[str] | None]:
 
 def libraries() -> dict[str, str]:
     """Return the versions of those of `LIBRARIES` that this process has imported."""
-    found = {}
-    for module, name in LIBRARIES.items():
-        if module in sys.modules:
-            try:
-                found[name] = version(name)
-            except PackageNotFoundError:
-                found[name] = "unknown"
-    return found
+    imported = (name for module, name in LIBRARIES.items() if module in sys.modules)
+    return {name: _installed(name) or "unknown" for name in imported}
+
+
+def installed() -> dict[str, str]:
+    """Return the versions of those of `LIBRARIES` that are installed, whether used or not."""
+    return {name: found for name in LIBRARIES.values() if (found := _installed(name))}
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 @cache

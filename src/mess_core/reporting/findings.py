@@ -3,32 +3,25 @@
 __all__ = ["Findings", "gather_findings", "rule_costs"]
 
 import csv
-import platform
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mess_core import stages
+from mess_core import software
 from mess_core.config import Settings
 from mess_core.files import read_json
 from mess_core.layout import ANSWERS, INDEX_KINDS
 from mess_core.planning import Plan
+from mess_core.provenance import stage_numbers
 from mess_core.recordings import Recording
 from mess_core.reporting.examples import Example, ask_examples
 from mess_core.reporting.excerpts import Excerpt, cut_excerpt
 
 if TYPE_CHECKING:
     from mess_core.artifacts.index import Index
-
-#: Packages that results depend on most.
-_PACKAGES = (
-    *("mess-core", "numpy", "scipy", "torch", "transformers", "openvino", "librosa", "soundfile"),
-    *("faiss-cpu", "matplotlib", "snakemake"),
-)
 
 Place = tuple[str, float, float]
 
@@ -128,8 +121,12 @@ def gather_findings(settings: Settings, changed: Mapping[str, Any]) -> Findings:
         problems=plan.problems,
         indices=[_index_facts(settings, index) for index in indices.values()],
         changed=changed,
-        stages={name.lower(): getattr(stages, name) for name in stages.__all__},
-        versions=_versions(),
+        stages=stage_numbers(),
+        versions={
+            "python": software.machine()["python"],
+            "mess-core": software.code()["version"],
+            **software.installed(),
+        },
         costs=rule_costs(settings.data / "benchmarks" / settings.dataset),
     )
 
@@ -217,13 +214,3 @@ def _excerpts(
         )
         for place in places
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
