@@ -305,7 +305,7 @@ def test_nobody_is_told_to_delete_what_no_rule_makes(
     assert main(["provenance", str(layout.data / "published")]) == 1
     error = capsys.readouterr().err
     assert "no record says" in error
-    assert "delete" not in error
+    assert "delete it" not in error
     assert main(["provenance", "nowhere"]) == 1
     assert "does not exist" in capsys.readouterr().err
 

@@ -54,6 +54,8 @@ def summary_section(findings: Findings) -> Section:
         f"Of these {len(validated)} are validated, which means known better than by an untrained "
         f"encoder of the same shape{listed(validated)}."
     )
+    if not findings.encoder["trained"]:
+        sure += " (Here that is another random encoder.)"
     return Section(
         "summary",
         "In short",
