@@ -96,6 +96,8 @@ class Plan:
     @cached_property
     def shards(self) -> dict[str, tuple[Recording, ...]]:
         """The recordings of every shard that has any."""
+        if self.original:
+            return self.original.shards
         members: dict[str, list[Recording]] = {}
         for recording in self.recordings:
             name = shard_of(recording.recording_id, self.settings.shards)

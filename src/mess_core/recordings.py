@@ -91,6 +91,7 @@ class Recording:
 
 
 COLUMNS = tuple(field.name for field in fields(Recording))
+_DURATION = COLUMNS.index("duration_s")
 
 
 def read_recordings(path: Path) -> list[Recording]:
@@ -118,25 +119,25 @@ def read_recordings(path: Path) -> list[Recording]:
             f"{path} does not exist; write it with `mess recordings {path.stem}`, or for a folder "
             f"of audio `mess recordings --folder PATH --name {path.stem}`"
         ) from None
-    rows = csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
-    if tuple(rows.fieldnames or ()) != COLUMNS:
+    rows = csv.reader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
+    header = next(rows, [])
+    if tuple(header) != COLUMNS:
         raise DatasetError(
-            f"{path} has the columns {rows.fieldnames}, expected {list(COLUMNS)}; "
+            f"{path} has the columns {header}, expected {list(COLUMNS)}; "
             "write it again with `mess recordings`"
         )
-    recordings = [_parse(path, row) for row in rows]
+    recordings = [_parse(path, row) for row in rows if row]
     _check_ids(path, recordings)
     return recordings
 
 
-def _parse(path: Path, row: dict[str, str]) -> Recording:
+def _parse(path: Path, row: list[str]) -> Recording:
     try:
-        facts: dict[str, Any] = {**row, "duration_s": float(row["duration_s"])}
-        return Recording(**facts)
-    except (TypeError, ValueError) as error:
-        raise DatasetError(
-            f"{path}: row {row.get('recording_id')!r} is malformed: {error}"
-        ) from None
+        facts: list[Any] = [*row]
+        facts[_DURATION] = float(row[_DURATION])
+        return Recording(*facts)
+    except (IndexError, TypeError, ValueError) as error:
+        raise DatasetError(f"{path}: row {row[0]!r} is malformed: {error}") from None
 
 
 def _check_ids(path: Path, recordings: list[Recording]) -> None:

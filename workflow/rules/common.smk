@@ -38,6 +38,9 @@ SCHEMA = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).joinpa
 #: Of <sys/prctl.h>.
 PR_SET_PDEATHSIG = 1
 
+#: How many recordings with problems are named at the end of a run.
+SHOWN = 20
+
 #: Questions whose answer needs the rows themselves, not only what probing found.
 ON_ROWS = ("separability", "collapse")
 
@@ -367,14 +370,16 @@ def share_overrides(name, rule_names):
 
 
 def report_problems():
-    """Say at the end of a run which recordings could not be used, and why."""
-    if not SETTINGS.layout.table.exists():
+    """Say at the end of a run, not of each of its jobs, which recordings could not be used, and why."""
+    if not (workflow.is_main_process and SETTINGS.layout.table.exists()):
         return
     rows = judge(read_recordings(SETTINGS.layout.table), SETTINGS.window_s)
     lines = problem_lines(rows)
     if lines:
         print(f"\n{len(lines)} recordings have problems ({SETTINGS.layout.problems}):")
-        print("\n".join(lines))
+        print("\n".join(lines[:SHOWN]))
+    if len(lines) > SHOWN:
+        print(f"  and {len(lines) - SHOWN} more")
 
 
 def end_with_parent():
