@@ -74,9 +74,13 @@ def test_only_files_that_changed_are_read_again(
         r.recording_id for r in before if r in report.recordings
     }
     assert changed == {"one__b", "new"}
+    assert "since the last scan: 1 added (new); 1 changed (one__b)\n" in report.summary() + "\n"
 
     (folder / "new.wav").unlink()
-    assert "new" not in {r.recording_id for r in scan_dataset(dataset, layout).recordings}
+    report = scan_dataset(dataset, layout)
+    assert "new" not in {r.recording_id for r in report.recordings}
+    assert "since the last scan: 1 gone (new)" in report.summary()
+    assert "since" not in scan_dataset(dataset, layout).summary()
 
 
 def test_another_window_length_is_judged_anew(tmp_path: Path, folder: Path) -> None:

@@ -58,6 +58,15 @@ def read_settings():
         return Settings.from_config(config)
     except MessError as error:
         raise WorkflowError(str(error))
+    except WorkflowError as error:
+        raise WorkflowError(wrong_value(error.__context__))
+
+
+def wrong_value(error):
+    """Return in a line what jsonschema tells in ten."""
+    setting = ".".join(map(str, error.absolute_path)) or "it"
+    meaning = error.schema.get("description", "see config/README.md")
+    return f"config: {setting}: {error.message}; {meaning}"
 
 
 def read_plan():

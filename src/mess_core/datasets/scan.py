@@ -10,9 +10,9 @@ __all__ = ["ScanReport", "scan_dataset"]
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from mess_core.recordings import Recording, cell, judge, problem_lines, usable, 
 
 Progress = Callable[[int, int, str], None]
 
+#: How many recordings are named of those that differ from the last scan.
+_NAMED = 5
+
 
 @dataclass(frozen=True, slots=True)
 class ScanReport:
@@ -37,10 +40,14 @@ class ScanReport:
         All rows of the table.
     read : int
         How many audio files were read; the others were unchanged or could not be read.
+    changes : mapping of str to list of str
+        What differs from the last scan: the ids that are ``added``, ``changed`` and ``gone``.
+        Empty when there was none.
     """
 
     recordings: tuple[Recording, ...]
     read: int
+    changes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def problems(self) -> list[Recording]:
@@ -48,14 +55,22 @@ class ScanReport:
         return [r for r in self.recordings if r.reason]
 
     def summary(self) -> str:
-        """Return one line on what is usable, and one per recording that is not."""
+        """Return a line on what is usable, one on what is new, and one per unusable recording."""
         good = usable(self.recordings)
         hours = sum(r.duration_s for r in good) / 3600
         lines = [
             f"{len(good)} of {len(self.recordings)} recordings usable: "
             f"{len({r.work_id for r in good})} works, {hours:.2f} h"
         ]
+        changes = [_some(word, ids) for word, ids in self.changes.items() if ids]
+        if changes:
+            lines.append(f"since the last scan: {'; '.join(changes)}")
         return "\n".join(lines + problem_lines(self.recordings))
+
+
+def _some(word: str, ids: Sequence[str]) -> str:
+    more = [f"and {len(ids) - _NAMED} more"] if len(ids) > _NAMED else []
+    return f"{len(ids)} {word} ({', '.join([*ids[:_NAMED], *more])})"
 
 
 def scan_dataset(
@@ -100,15 +115,29 @@ def scan_dataset(
             if progress:
                 progress(len(facts), len(sources), source.recording_id)
     rows = [_row(s, f) for s, f in zip(sources, facts, strict=True)]
+    found = {s.recording_id: f for s, f in zip(sources, facts, strict=True)}
     report = ScanReport(
         tuple(sorted(judge(rows, min_duration_s), key=lambda r: r.recording_id)),
         read=sum(
             fact is not known.get(s.recording_id) and fact["audio_sha256"] != ""
             for s, fact in zip(sources, facts, strict=True)
         ),
+        changes=_changes(known, found) if known else {},
     )
-    _write(layout, report, {s.recording_id: f for s, f in zip(sources, facts, strict=True)})
+    _write(layout, report, found)
     return report
+
+
+def _changes(
+    known: Mapping[str, dict[str, Any]], found: Mapping[str, dict[str, Any]]
+) -> dict[str, list[str]]:
+    hashes = ("audio_sha256", "midi_sha256", "beats_sha256")
+    both = sorted(set(known) & set(found))
+    return {
+        "added": sorted(set(found) - set(known)),
+        "changed": [i for i in both if any(known[i].get(k) != found[i][k] for k in hashes)],
+        "gone": sorted(set(known) - set(found)),
+    }
 
 
 def _known_facts(layout: Layout) -> dict[str, dict[str, Any]]:

@@ -69,12 +69,14 @@ def plot_stability(rows: Sequence[Row], output: Path, *, title: str = "") -> Non
         _draw_spread(left, members)
         _draw_concordance(right, members)
         left.set_ylabel(category, rotation=0, ha="right", va="center", weight="bold", labelpad=8)
-    grid[-1, 0].set_xlabel("R² of the best layer\ndots: folds (◂ below), bar: all rows", size=9)
-    grid[-1, 1].set_xlabel(
+    labels = [
+        "R² of the best layer\ndots: folds (◂ below), bar: all rows",
         f"Kendall's W over layers (filled: p < {_SIGNIFICANT})\n"
         "right: folds with the same best layer",
-        size=9,
-    )
+    ]
+    for top, bottom, label in zip(grid[0], grid[-1], labels, strict=True):
+        top.set_title(label, size=9)
+        bottom.set_xlabel(label, size=9)
     figure.suptitle(_titled(_STABILITY, title))
     figure.align_ylabels(grid[:, 0])
     save_figure(figure, output)

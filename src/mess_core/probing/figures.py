@@ -282,6 +282,7 @@ def _label(
         family="monospace",
         size=_SMALL,
     )
+    axes[0].tick_params(labeltop=True)
     axes[-1].tick_params(labelbottom=True)
     axes[-1].set_xticks(range(n_layers))
     axes[-1].set_xlabel(

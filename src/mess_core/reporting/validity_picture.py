@@ -76,7 +76,7 @@ def plot_validity(
         _draw_parameters(grid[0], names, parameters or {})
     for axes, (category, members) in zip(grid[bool(names) :], groups.items(), strict=True):
         _draw_category(axes, category, members, names)
-    _label(figure, grid, names)
+    _label(figure, grid, names, first=int(bool(names)))
     figure.suptitle(f"Do targets measure what they say{f': {title}' if title else ''}")
     save_figure(figure, output)
 
@@ -180,15 +180,20 @@ def _list_rows(ax: Axes, labels: Sequence[str]) -> None:
     ax.grid(axis="x", alpha=0.3)
 
 
-def _label(figure: Figure, grid: Any, names: Sequence[str]) -> None:
+def _label(figure: Figure, grid: Any, names: Sequence[str], *, first: int) -> None:
+    """Name the columns above the first targets and below the last: there may be many between."""
     labels = [
         "share of rows\nthat have it",
         "share of variance\nwithin works",
         "audio with MIDI, within\nworks: mean and 95 %",
     ]
-    for ax, label in zip(grid[-1], labels, strict=False):
+    for ax, top, label in zip(grid[-1], grid[first], labels, strict=False):
         ax.set_xlabel(label, size=8)
+        top.set_title(label, size=8)
     if names:
+        above = grid[0, 3].secondary_xaxis("top")
+        above.set_xticks(range(len(names)), names, rotation=40, ha="left", size=8)
+        above.tick_params(length=0)
         last = grid[-1, 3]
         last.set_xticks(range(len(names)), names, rotation=40, ha="right", size=8)
         for ax in grid[:, 3]:
