@@ -47,8 +47,9 @@ def summary_section(findings: Findings) -> Section:
     tiles = (tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items())
     limit = findings.aspects["min_r2"]
     told = (
-        f"{len(resolved)} of {len(known)} aspects reach an R² of {limit:g} within works and can be "
-        f"searched by{listed(resolved)}. "
+        f"{len(resolved)} of {len(known)} aspects reach an R² of {limit:g} within works (of what "
+        "differs between passages of one work, the share that a layer predicts without having "
+        f"heard the work) and can be searched by{listed(resolved)}. "
     )
     sure = (
         f"Of these {len(validated)} are validated, which means known better than by an untrained "
