@@ -7,9 +7,10 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from botocore.response import StreamingBody
 
 from mess_core.artifacts.artifact import CONTENT, FILES, load_artifact, verify_artifact
 from mess_core.artifacts.fetching import fetch_latest, fetch_version
-from mess_core.artifacts.publishing import fetch, publish, published_version
+from mess_core.artifacts.publishing import fetch, open_store, publish, published_version
 from mess_core.artifacts.s3 import S3Store
 from mess_core.artifacts.stores import FolderStore
 from mess_core.artifacts.transfer import Transfer
-from mess_core.artifacts.versions import CHECKSUMS, MANIFEST
+from mess_core.artifacts.versions import CHECKSUMS, MANIFEST, read_pointer
 from mess_core.errors import ArtifactError, StorageError
 from tests.artifacts.conftest import IMPATIENT, IN_PARTS
 from tests.artifacts.proxy import Fault, Proxy, Request, refusal
@@ -404,6 +405,25 @@ def test_a_pointer_or_manifest_that_fails_twice_is_read_again(
     proxy.choose = choose
     fetch(location, *KIND, cache, client=_client(proxy.url), transfer=IMPATIENT)
     assert _whole(cache) == [artifact.name]
+
+
+@pytest.mark.integration
+def test_a_pointer_that_is_cut_anywhere_is_read_again(
+    s3: tuple[Any, str], proxy: Proxy, artifact: Path
+) -> None:
+    client, bucket = s3
+    publish(artifact, f"s3://{bucket}/x", client=client)
+    store = open_store(f"s3://{bucket}/x", *KIND, client=_client(proxy.url), transfer=IMPATIENT)
+    pieces = 200
+    for piece in range(pieces):
+        faults = iter([Fault("cut", piece / pieces)])
+        proxy.choose = partial(_next, faults)
+        assert read_pointer(store).artifact_version_id == artifact.name
+        assert next(faults, None) is None
+
+
+def _next(faults: Iterator[Fault], _: Request) -> Fault | None:
+    return next(faults, None)
 
 
 @pytest.mark.integration

@@ -375,7 +375,8 @@ def _client(_: tuple[tuple[str, str], ...]) -> Any:
 def _is_passing(error: Exception) -> bool:
     """Whether a request that failed so may succeed when it is made again.
 
-    An answer whose head was cut off lacks keys (`KeyError`).
+    An answer whose head was cut off lacks keys (`KeyError`), or has half a date or no number where
+    botocore expects them (`ValueError`).
     """
     if isinstance(error, ClientError):
         status = _status(error)
@@ -387,7 +388,8 @@ def _is_passing(error: Exception) -> bool:
         | IncompleteReadError
         | FlexibleChecksumError
         | ResponseParserError
-        | KeyError,
+        | KeyError
+        | ValueError,
     )
 
 
