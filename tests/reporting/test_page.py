@@ -264,8 +264,11 @@ def test_nothing_probed_and_nothing_asked_is_a_page_too(findings: Findings) -> N
     )
     reader = Reader(render_pages(empty)["report"])
     text = reader.text
-    assert "0 of 1 aspects reach an R² of 0.5 within works" in text
-    assert "and can be searched by. " in text
+    assert (
+        "0 of 1 aspects reach an R² of 0.5 within works (of what differs between passages of one "
+        "work, the share that a layer predicts without having heard the work) and can be searched "
+        "by." in text
+    )
     assert "none could be probed" in str(
         [i["alt"] for i in Reader(render_pages(empty)["report"]).of("img")]
     )

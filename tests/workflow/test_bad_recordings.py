@@ -9,6 +9,7 @@ import soundfile
 from mess_core.files import read_json
 from mess_core.layout import Layout
 from mess_core.recordings import read_recordings, usable
+from mess_core.targets.registry import TARGETS, probed_targets
 from tests.workflow.conftest import Workspace
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -20,8 +21,6 @@ BAD = {
     "tiny": "too_short",
     "text": "unreadable",
 }
-#: Of audio, and two of MIDI, which no recording here has.
-TARGETS = ["spectral_centroid", "onset_density", "loudness_level", "rubato", "articulation_ratio"]
 RATE = 44_100
 
 
@@ -48,8 +47,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     (corpus / "text.wav").write_bytes(b"a text that calls itself audio " * 40)
     soundfile.write(corpus / "hush.wav", np.zeros(8 * RATE), RATE)
     write_notes(corpus / "tiny.wav", 300, seconds=0.3)
-    config = {"dataset": "mine", "encoder": "mess-demo-untrained", "targets": TARGETS}
-    return Workspace(folder, config)
+    return Workspace(folder, {"dataset": "mine", "encoder": "mess-demo-untrained"})
 
 
 def test_the_corpus_completes_and_every_bad_file_is_reported_once(workspace: Workspace) -> None:
@@ -83,7 +81,24 @@ def test_without_midi_only_expression_drops_out(workspace: Workspace) -> None:
         result = read_json(layout.probe(target))
         assert (result["n_recordings"], result["layers"], result["best_r2"]) == (0, [], None)
         assert result["reason"]
+    for target in probed_targets("window"):
+        found = read_json(layout.probe(target))["n_recordings"]
+        assert (found == 0) == (TARGETS[target].category == "expression"), target
     assert read_json(layout.probe("spectral_centroid"))["n_recordings"] == 8
+
+
+def test_of_many_bad_files_the_first_are_named_and_the_rest_counted(workspace: Workspace) -> None:
+    for number in range(30):
+        (workspace.folder / "corpus" / f"void{number:02}.wav").touch()
+    scanned = workspace.mess("recordings", "--folder", "corpus", "--name", "mine")
+    names = ", ".join(f"void{number:02}" for number in range(5))
+    assert f"since the last scan: 30 added ({names}, and 25 more)\n" in scanned.output
+    outcome = workspace.snakemake()
+    assert outcome.status == 0, outcome.output
+    report = outcome.output[outcome.output.index("35 recordings have problems") :]
+    assert "\n  void14: empty: " in report
+    assert "void15" not in report
+    assert "\n  and 15 more\n" in report
 
 
 def test_a_dataset_without_table_says_how_to_make_one(workspace: Workspace) -> None:

@@ -119,8 +119,8 @@ def scan_dataset(
     report = ScanReport(
         tuple(sorted(judge(rows, min_duration_s), key=lambda r: r.recording_id)),
         read=sum(
-            fact is not known.get(s.recording_id) and fact["audio_sha256"] != ""
-            for s, fact in zip(sources, facts, strict=True)
+            fact is not known.get(name) and fact["audio_sha256"] != ""
+            for name, fact in found.items()
         ),
         changes=_changes(known, found) if known else {},
     )

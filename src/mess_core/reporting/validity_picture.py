@@ -76,7 +76,7 @@ def plot_validity(
         _draw_parameters(grid[0], names, parameters or {})
     for axes, (category, members) in zip(grid[bool(names) :], groups.items(), strict=True):
         _draw_category(axes, category, members, names)
-    _label(figure, grid, names, first=int(bool(names)))
+    _label(figure, grid, names)
     figure.suptitle(f"Do targets measure what they say{f': {title}' if title else ''}")
     save_figure(figure, output)
 
@@ -180,14 +180,15 @@ def _list_rows(ax: Axes, labels: Sequence[str]) -> None:
     ax.grid(axis="x", alpha=0.3)
 
 
-def _label(figure: Figure, grid: Any, names: Sequence[str], *, first: int) -> None:
+def _label(figure: Figure, grid: Any, names: Sequence[str]) -> None:
     """Name the columns above the first targets and below the last: there may be many between."""
     labels = [
         "share of rows\nthat have it",
         "share of variance\nwithin works",
         "audio with MIDI, within\nworks: mean and 95 %",
     ]
-    for ax, top, label in zip(grid[-1], grid[first], labels, strict=False):
+    first = grid[1 if names else 0]
+    for ax, top, label in zip(grid[-1], first, labels, strict=False):
         ax.set_xlabel(label, size=8)
         top.set_title(label, size=8)
     if names:
