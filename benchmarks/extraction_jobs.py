@@ -92,8 +92,7 @@ def start(*, began: float, audio: str, encoder: str, models: str, precision: str
         parts[name] = now - last
         last = now
 
-    from mess_core.extraction import encoder as encoders
-    from mess_core.extraction import extractor as extractors
+    from mess_core.extraction import encoder as encoders, extractor as extractors
 
     import_module("mess_core.extraction.pipeline")
 

@@ -27,11 +27,11 @@ from typing import Any
 
 from benchmarks.extraction import machine
 from benchmarks.markdown import table, write_section
-from mess_core.config import Settings
 from mess_core.files import write_json
 from mess_core.layout import ANSWERS, INDEX_KINDS, PAGES
-from mess_core.planning import Plan
 from mess_core.recordings import Recording, write_recordings
+from mess_core.workflow.config import Settings
+from mess_core.workflow.plan import Plan
 
 ROOT = Path(__file__).parents[1]
 _PLANS, _JOBS = ("new", "finished", "wildcards"), ("here", "cluster", "snakemake", "python")

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from mess_core.probing.folds import ProbeRows
     from mess_core.probing.moments import FoldDecompositions
-    from mess_core.probing.rows import ProbeRows
     from mess_core.probing.scores import ProbeResult
 
 Floats = npt.NDArray[np.floating]
@@ -51,7 +51,7 @@ class Rows:
     @cached_property
     def folds(self) -> npt.NDArray[np.int64]:
         """The fold of each row [shape=(n,)]."""
-        from mess_core.probing.rows import deal_folds
+        from mess_core.probing.folds import deal_folds
 
         return deal_folds(self.works, N_FOLDS)
 
@@ -148,8 +148,8 @@ def probe_one(
 
 def decompose_all(rows: Rows, layers: Sequence[Floats]) -> "list[FoldDecompositions]":
     """Decompose all layers, as the rule `decomposition` does once for all targets."""
+    from mess_core.probing.folds import plan_rows
     from mess_core.probing.moments import decompose_folds
-    from mess_core.probing.rows import plan_rows
 
     planned = plan_rows(rows.works, rows.folds, recordings=rows.recordings)
     return [decompose_folds(layer, planned) for layer in layers]

@@ -62,8 +62,9 @@ import sys, time
 began = float(sys.argv[2])
 import mess_core
 from pathlib import Path
-from mess_core.artifacts import load_artifact
-from mess_core.search import Query, search
+from mess_core.index import load_artifact
+from mess_core.search import Query
+from mess_core.search.search import search
 index = load_artifact(Path(sys.argv[1]))
 opened = time.monotonic() - began
 search(index, Query("recording-000007", 30.0, 35.0))

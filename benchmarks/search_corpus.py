@@ -13,8 +13,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from mess_core.artifacts.rows import FIELDS, ROW_TYPE, Rows
-from mess_core.search.projection import REACH, Projection
+from mess_core.index.projection import REACH, Projection
+from mess_core.index.rows import FIELDS, ROW_TYPE, Rows
 from mess_core.search.query import GENERAL, Query, clip_id
 
 Floats = npt.NDArray[np.float32]

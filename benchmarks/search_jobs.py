@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.search_corpus import Corpus, questions
-from mess_core.artifacts import Index, load_artifact, save_artifact
-from mess_core.artifacts.factory import Choice, choose_factory, search_parameters, train_index
-from mess_core.search import Query, search, searching
+from mess_core.index import Index, load_artifact, save_artifact
+from mess_core.index.factory import Choice, choose_factory, search_parameters, train_index
+from mess_core.search import Query, search as searching
 from mess_core.search.query import clip_id
 from mess_core.search.scoring import Question, ask
+from mess_core.search.search import search
 
 Facts = dict[str, Any]
 Floats = npt.NDArray[np.float32]

@@ -69,14 +69,14 @@ from benchmarks.search_quality_judges import (
 )
 from benchmarks.search_quality_metrics import Floats, hubness_by_chance
 from benchmarks.search_quality_report import report
-from mess_core import jobs
-from mess_core.artifacts.contents import read_projection
-from mess_core.artifacts.index import Index, Row, build_index
-from mess_core.config import Settings
 from mess_core.files import read_json, write_json
-from mess_core.planning import Plan
+from mess_core.index.contents import read_projection
+from mess_core.index.index import Index, Row, build_index
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.search.query import GENERAL
+from mess_core.workflow import jobs
+from mess_core.workflow.config import Settings
+from mess_core.workflow.plan import Plan
 
 Facts = dict[str, Any]
 

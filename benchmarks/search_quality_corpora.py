@@ -26,25 +26,26 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.validity_jobs import NEUTRAL, RATE, in_parallel
-from mess_core import jobs, stages
-from mess_core.artifacts.factory import EXACT_UP_TO, MEMORY_GB
-from mess_core.config import Settings
+from mess_core import stages
 from mess_core.datasets import TableDataset, scan_dataset
 from mess_core.datasets.demo import SCORES, perform, to_midi
 from mess_core.datasets.demo.interpretation import Interpretation
 from mess_core.datasets.demo.performance import beats_to_tsv
-from mess_core.datasets.rendering import render_midi_file
+from mess_core.datasets.render import render_midi_file
 from mess_core.extraction.specs import DEMO_ENCODER
 from mess_core.extraction.storage import load_features, segment_times
 from mess_core.files import fingerprint, read_json, write_bytes, write_json, write_text
+from mess_core.index.factory import EXACT_UP_TO, MEMORY_GB
 from mess_core.layout import ENCODER
-from mess_core.planning import Plan
 from mess_core.probing.aspects import ASPECT_REGISTRY
+from mess_core.probing.folds import deal_folds
 from mess_core.probing.ridge import ALPHAS
-from mess_core.probing.rows import deal_folds
 from mess_core.recordings import Recording, write_recordings
+from mess_core.targets.npz import load_target
 from mess_core.targets.registry import probed_targets
-from mess_core.targets.storage import load_target
+from mess_core.workflow import jobs
+from mess_core.workflow.config import Settings
+from mess_core.workflow.plan import Plan
 
 Floats = npt.NDArray[np.float64]
 

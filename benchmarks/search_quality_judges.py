@@ -27,9 +27,9 @@ from benchmarks.search_quality_metrics import (
     partial_correlation,
     share_larger,
 )
-from mess_core.artifacts.index import Index
+from mess_core.index.index import Index
 from mess_core.search.query import Query, clip_id
-from mess_core.search.searching import search
+from mess_core.search.search import search
 
 Search = Callable[[int], Floats]
 Figures = dict[str, Mean]

@@ -20,8 +20,8 @@ from threadpoolctl import threadpool_limits
 
 from mess_core.datasets.demo import Interpretation, perform, to_midi
 from mess_core.datasets.demo.performance import beats_to_tsv
-from mess_core.datasets.demo.scores import SCORES
-from mess_core.datasets.rendering import render_midi
+from mess_core.datasets.demo.pieces import SCORES
+from mess_core.datasets.render import render_midi
 from mess_core.progress import Progress
 from mess_core.targets import MidiExpressionTargets, MusicalAspectTargets
 from mess_core.targets.expression import rubato, rubato_ioi_ratio, tempo_variability

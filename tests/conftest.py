@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
+#: Artifacts and stores, for tests of the index, of publishing and of commands.
+pytest_plugins = ["tests.publishing.fixtures"]
+
 WriteTone = Callable[..., Path]
 
 #: Whole runs of the workflow, of minutes each.

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mess_core.artifacts.index import Index, Row, build_index
+from mess_core.index.fitting import fit_projection
+from mess_core.index.index import Index, Row, build_index
+from mess_core.index.projection import Projection
 from mess_core.probing.coordinates import AspectCoordinates
-from mess_core.search.fitting import fit_projection
-from mess_core.search.projection import Projection
 
 Floats = npt.NDArray[np.float64]
 

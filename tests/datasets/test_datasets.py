@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mess_core.datasets.base import BaseDataset, Source, resolve_midi_path, safe_id, unique_ids
-from mess_core.datasets.factory import DatasetFactory
 from mess_core.datasets.folder import FolderDataset
+from mess_core.datasets.lookup import DatasetFactory
 from mess_core.datasets.maestro import MAESTRODataset
 from mess_core.datasets.smd import SMDDataset
 from mess_core.errors import DatasetError

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
-from mess_core.datasets.rendering import GAIN, RING_S, render_midi, render_midi_file
+from mess_core.datasets.render import GAIN, RING_S, render_midi, render_midi_file
 from mess_core.errors import MidiError
 
 pytestmark = pytest.mark.unit

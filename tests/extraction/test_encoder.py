@@ -16,8 +16,7 @@ import torch
 
 from mess_core import stages
 from mess_core.errors import EncoderError
-from mess_core.extraction import encoder as encoder_module
-from mess_core.extraction import openvino_engine, torch_engine
+from mess_core.extraction import encoder as encoder_module, openvino_engine, torch_engine
 from mess_core.extraction.batching import Output
 from mess_core.extraction.bundled import make_demo_encoder
 from mess_core.extraction.checkpoint import find_checkpoint

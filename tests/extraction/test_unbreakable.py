@@ -25,6 +25,7 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
+from mess_core.cache import claim, find
 from mess_core.errors import AudioError, StorageError
 from mess_core.extraction.audio import load_audio, segment_audio
 from mess_core.extraction.batching import Output
@@ -37,7 +38,6 @@ from mess_core.extraction.summary import ExtractionSummary
 from mess_core.files import file_sha256, write_json
 from mess_core.layout import VIEWS, Layout
 from mess_core.recordings import Recording, write_recordings
-from mess_core.store import claim, find
 from tests.conftest import SmallDisk, make_read_only
 from tests.extraction import unbreakable_worker
 from tests.extraction.unbreakable_worker import BATCH_SIZE, WINDOW_S, Task, name_window

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mess_core.cache import Claim
 from mess_core.extraction import pipeline
 from mess_core.extraction.batching import Engine, Output
 from mess_core.extraction.encoder import MertEncoder, load_encoder
@@ -32,7 +33,6 @@ from mess_core.extraction.specs import DEMO_ENCODER
 from mess_core.files import ArrayWriter
 from mess_core.layout import Layout
 from mess_core.recordings import read_recordings
-from mess_core.store import Claim
 
 Floats = npt.NDArray[np.float32]
 

@@ -6,6 +6,7 @@ import pytest
 from scipy.stats import t as student
 from sklearn.metrics import r2_score
 
+from mess_core.probing.folds import ProbeRows, plan_rows
 from mess_core.probing.inference import (
     WorkSums,
     best_probability,
@@ -14,7 +15,6 @@ from mess_core.probing.inference import (
     resample_works,
     seed_of,
 )
-from mess_core.probing.rows import ProbeRows, plan_rows
 
 pytestmark = pytest.mark.unit
 

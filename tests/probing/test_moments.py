@@ -13,9 +13,9 @@ from sklearn.preprocessing import StandardScaler
 
 from mess_core.errors import ProbingError, StorageError
 from mess_core.probing import moments
+from mess_core.probing.folds import ProbeRows, deal_folds, plan_rows
 from mess_core.probing.moments import FoldDecompositions, decompose_folds, union_moment
 from mess_core.probing.ridge import RidgeDecomposition, decompose
-from mess_core.probing.rows import ProbeRows, deal_folds, plan_rows
 
 pytestmark = pytest.mark.unit
 

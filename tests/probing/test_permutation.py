@@ -9,6 +9,7 @@ from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from mess_core.probing.folds import ProbeRows, deal_folds, plan_rows
 from mess_core.probing.moments import decompose_folds
 from mess_core.probing.permutation import (
     PermutedTargets,
@@ -17,7 +18,6 @@ from mess_core.probing.permutation import (
     permuted_r2,
 )
 from mess_core.probing.probe import probe
-from mess_core.probing.rows import ProbeRows, deal_folds, plan_rows
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

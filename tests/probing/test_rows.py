@@ -8,7 +8,7 @@ import pytest
 from sklearn.model_selection import GroupKFold
 
 from mess_core.errors import ProbingError
-from mess_core.probing.rows import deal_folds, plan_rows
+from mess_core.probing.folds import deal_folds, plan_rows
 
 pytestmark = pytest.mark.unit
 

@@ -11,8 +11,8 @@ from sklearn.metrics import r2_score
 
 from mess_core.errors import ProbingError
 from mess_core.probing.erasure import fit_eraser
+from mess_core.probing.folds import ProbeRows, deal_folds, plan_rows
 from mess_core.probing.ridge import RidgeDecomposition, decompose
-from mess_core.probing.rows import ProbeRows, deal_folds, plan_rows
 from mess_core.probing.separability import (
     AspectProbe,
     principal_angles,

@@ -11,8 +11,8 @@ from mess_core.layout import DESCRIPTORS, ENCODER, UNTRAINED, Layout
 from mess_core.probing import LayerDiscoverySystem
 from mess_core.probing.spaces import make_space
 from mess_core.recordings import Recording
+from mess_core.targets.npz import save_targets
 from mess_core.targets.registry import CATEGORIES, TARGETS
-from mess_core.targets.storage import save_targets
 
 FACTS = {"name": "tiny", "weights_sha256": "ab" * 32, "trained": False}
 N, LAYERS, DIMS, LAYER = 30, 4, 5, 2

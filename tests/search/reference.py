@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mess_core.search.projection import Projection
+from mess_core.index.projection import Projection
 
 Floats = npt.NDArray[np.float64]
 

@@ -3,12 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mess_core.artifacts.artifact import save_artifact
 from mess_core.errors import DatasetError, SearchError
+from mess_core.index.artifact import save_artifact
+from mess_core.index.fitting import fit_projection
 from mess_core.recordings import Recording, write_recordings
 from mess_core.search.features import load_features
-from mess_core.search.fitting import fit_projection
-from mess_core.search.queries import find_similar
+from mess_core.search.shortcuts import find_similar
 
 pytestmark = pytest.mark.unit
 

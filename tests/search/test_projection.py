@@ -5,8 +5,8 @@ import numpy.typing as npt
 import pytest
 
 from mess_core.errors import ArtifactError, SearchError
-from mess_core.search.fitting import WHITENING_SHRINKAGE, _shrinkage, fit_projection
-from mess_core.search.projection import REACH
+from mess_core.index.fitting import WHITENING_SHRINKAGE, _shrinkage, fit_projection
+from mess_core.index.projection import REACH
 from tests.planted import ASPECTS, DIMS, DIRECTED, LAYERS, Corpus
 from tests.search.reference import Blocks, Floats
 
@@ -197,7 +197,7 @@ def test_whitening_is_shrunk_as_ledoit_and_wolf_do(n: int, p: int) -> None:
 
 
 def test_a_large_corpus_is_fitted_by_a_sample_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mess_core.search.fitting.SAMPLE", 100)
+    monkeypatch.setattr("mess_core.index.fitting.SAMPLE", 100)
     corpus = Corpus(N)
     vectors, _, _ = corpus.projection().project(corpus.features)
     assert np.isfinite(vectors).all()

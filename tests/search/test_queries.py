@@ -5,15 +5,15 @@ import math
 import pytest
 
 from mess_core.errors import SearchError
-from mess_core.search.queries import (
+from mess_core.search.query import Query
+from mess_core.search.search import Hit, search, search_features
+from mess_core.search.shortcuts import (
     find_similar,
     search_by_aspect,
     search_by_aspects,
     search_by_clip,
     search_by_vector,
 )
-from mess_core.search.query import Query
-from mess_core.search.searching import Hit, search, search_features
 from tests.planted import Corpus, clip_rows, recording_rows
 
 pytestmark = pytest.mark.unit

@@ -10,12 +10,13 @@ from threading import Event, Thread
 
 import pytest
 
-from mess_core.artifacts import publish, save_artifact
-from mess_core.artifacts.index import Index
 from mess_core.errors import ArtifactError
+from mess_core.index import save_artifact
+from mess_core.index.index import Index
+from mess_core.publishing.publish import publish
 from mess_core.search.query import Query
+from mess_core.search.search import search
 from mess_core.search.searcher import Searcher
-from mess_core.search.searching import search
 from tests.planted import Corpus, recording_rows
 
 pytestmark = pytest.mark.unit
@@ -43,7 +44,7 @@ def test_what_is_published_is_searched_and_refreshed(
     searcher = Searcher.of(published, "planted", "recordings", cache_dir=tmp_path / "cache")
     before = searcher.search(Query("r3"))
     assert searcher.index.version_id == first
-    monkeypatch.setattr("mess_core.artifacts.publishing.load_published", _not_again)
+    monkeypatch.setattr("mess_core.publishing.publish.load_published", _not_again)
     assert not searcher.refresh()
     monkeypatch.undo()
     second = renew(2)

@@ -8,13 +8,13 @@ import faiss
 import numpy as np
 import pytest
 
-from mess_core.artifacts.index import Index, Row, build_index
-from mess_core.artifacts.rows import Rows
 from mess_core.errors import SearchError
-from mess_core.search.fitting import fit_projection
+from mess_core.index.fitting import fit_projection
+from mess_core.index.index import Index, Row, build_index
+from mess_core.index.rows import Rows
 from mess_core.search.query import Query
 from mess_core.search.scoring import Passage, ask
-from mess_core.search.searching import Answer, Hit, search, search_features
+from mess_core.search.search import Answer, Hit, search, search_features
 from tests.planted import (
     ASPECT_MAP,
     ASPECTS,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from mess_core.artifacts import load_latest
 from mess_core.layout import INDEX_KINDS, Layout
+from mess_core.publishing import load_latest
 from mess_core.recordings import read_recordings
 from tests.slurm.cluster import Cluster
 from tests.workflow.conftest import Workspace

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from mess_core.layout import Layout
-from mess_core.planning import shard_of
+from mess_core.workflow.plan import shard_of
 from tests.extraction.checkpoints import write_checkpoint
 from tests.slurm.cluster import Cluster
 from tests.workflow.conftest import ROOT, Outcome, Workspace, finish

@@ -18,7 +18,9 @@ import pretty_midi
 from mess_core import stages
 from mess_core.targets import MusicalAspectTargets, measure
 from mess_core.targets.descriptors import descriptors
-from mess_core.targets.notes import read_performance
+from mess_core.targets.notes import Performance, read_performance
+from mess_core.targets.registry import Level
+from mess_core.targets.sound import Sound
 
 RATE = 24_000
 
@@ -59,10 +61,15 @@ def golden() -> dict[str, Any]:
     sound = MusicalAspectTargets().analyse(music(), RATE)
     with tempfile.TemporaryDirectory() as folder:
         played = read_performance(performance(Path(folder) / "a.mid"))
-    window = [series.cut(3.3, 8.3) for series in (sound, played)]
-    values = {
+    whole: tuple[Sound | Performance, ...] = (sound, played)
+    window: tuple[Sound | Performance, ...] = (sound.cut(3.3, 8.3), played.cut(3.3, 8.3))
+    levels: list[tuple[str, Level, tuple[Sound | Performance, ...]]] = [
+        ("", "recording", whole),
+        ("w/", "window", window),
+    ]
+    values: dict[str, npt.NDArray[np.floating]] = {
         f"{prefix}{category}/{name}": array
-        for prefix, level, parts in (("", "recording", [sound, played]), ("w/", "window", window))
+        for prefix, level, parts in levels
         for series in parts
         for category, fields in measure(series, level=level).items()
         for name, array in fields.items()

@@ -19,8 +19,8 @@ from mess_core.layout import Layout
 from mess_core.recordings import Recording
 from mess_core.targets import (
     MusicalAspectTargets,
+    create,
     create_target_dataset,
-    dataset,
     load_descriptors,
     load_targets,
     load_window_targets,
@@ -83,7 +83,7 @@ def test_the_second_time_computes_and_writes_nothing(
     rows = [recording(tmp_path, "a")]
     done = create_target_dataset(rows, layout=layout)
     before = layout.targets("a").stat()
-    monkeypatch.setattr(dataset, "load_audio", None)
+    monkeypatch.setattr(create, "load_audio", None)
     assert create_target_dataset(rows, layout=layout) == done
     assert layout.targets("a").stat() == before
 
@@ -96,7 +96,7 @@ def test_damaged_and_deleted_outputs_cost_a_copy(
     content = layout.targets("a").read_bytes()
     layout.targets("a").write_bytes(content[:-1] + b"?")
     layout.targets("b").unlink()
-    monkeypatch.setattr(dataset, "load_audio", None)
+    monkeypatch.setattr(create, "load_audio", None)
     create_target_dataset(rows, layout=layout)
     assert layout.targets("a").read_bytes() == content
     load_targets(layout.targets("b"))
@@ -109,7 +109,7 @@ def test_what_the_targets_depend_on_changes_the_fingerprint(
     settings: dict[str, Any] = {"sample_rate": 24_000, "window_s": 5.0, "overlap": 0.5}
 
     def key(row: Recording, **changed: Any) -> str:
-        return dataset.targets_fingerprint(row, **(settings | changed))
+        return create.targets_fingerprint(row, **(settings | changed))
 
     original = key(row)
     assert key(replace(row, title="new", work_id="x")) == original

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mess_core import targets
 from mess_core.errors import TargetError
 from mess_core.targets import measure, measure_windows, phrasing, registry, validate_window_targets
 from mess_core.targets.notes import Performance
@@ -148,12 +147,6 @@ def test_the_example_of_adding_a_target_works(monkeypatch: pytest.MonkeyPatch) -
     assert windows["phrasing"]["pause_share"].tolist() == [0.0, 1.0]
     assert validate_window_targets(windows) == 2
     assert "pause_share" in probed_targets("window")
-
-
-def test_exported_names_exist() -> None:
-    assert all(getattr(targets, name) is not None for name in targets.__all__)
-    with pytest.raises(AttributeError):
-        _ = targets.no_such_name
 
 
 def test_the_registry_imports_nothing_heavy() -> None:

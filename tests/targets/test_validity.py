@@ -32,8 +32,8 @@ from benchmarks.validity_report import (
     draw,
     percepiano_text,
 )
-from mess_core.reporting.ranks import interval, spearman, within
-from mess_core.reporting.validity import OWN_PARAMETER
+from mess_core.report.ranks import interval, spearman, within
+from mess_core.report.validity import OWN_PARAMETER
 from mess_core.targets.registry import TARGETS
 
 pytestmark = pytest.mark.unit

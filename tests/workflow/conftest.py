@@ -53,7 +53,7 @@ class Workspace:
 
     def mess(self, *arguments: str) -> Outcome:
         """Run the command line."""
-        return finish(self._start(["-m", "mess_core.cli", *arguments]))
+        return finish(self._start(["-m", "mess_core.cli.main", *arguments]))
 
     def run_midi(self, files: Sequence[Path], table: Sequence[str]) -> None:
         """Render MIDI to ``audio/``, scan a table of it as the configured dataset, run it all."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from mess_core.artifacts import load_latest
+from mess_core.publishing import load_latest
 from tests.extraction.checkpoints import write_checkpoint
 from tests.workflow.conftest import Workspace
 

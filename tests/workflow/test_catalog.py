@@ -9,7 +9,7 @@ from datetime import date
 import pytest
 import yaml
 
-from mess_core import software
+from mess_core.workflow import software
 from tests.workflow.conftest import ROOT
 
 pytestmark = pytest.mark.unit

@@ -18,16 +18,16 @@ import pytest
 import soundfile
 from packaging.utils import canonicalize_name
 
-from mess_core import software
-from mess_core.artifacts import load_latest
-from mess_core.cli_question import _SHOWN
+from mess_core.cli.question import _SHOWN
 from mess_core.files import file_sha256, read_json
 from mess_core.layout import ANSWERS, INDEX_KINDS, PAGES, QUESTIONS, Layout
 from mess_core.probing.aspects import ASPECT_REGISTRY
-from mess_core.provenance import content_of, find
+from mess_core.publishing import load_latest
 from mess_core.recordings import Recording, read_recordings
 from mess_core.targets import load_targets
 from mess_core.targets.registry import probed_targets
+from mess_core.workflow import software
+from mess_core.workflow.record import content_of, find
 from tests.workflow.conftest import ROOT, Workspace
 from tests.workflow.rules import rule_of, rules
 from tests.workflow.test_environments import environment_of, installed_by, pip_requirement
@@ -407,7 +407,7 @@ def test_a_result_is_made_again_by_the_recorded_commands(demo: Workspace, layout
     cd, *_, save, remove, again = said["again"]
     assert cd == f"cd {demo.folder}"
     # As installed they are on the PATH.
-    save = save.replace("mess ", f"{sys.executable} -m mess_core.cli ", 1)
+    save = save.replace("mess ", f"{sys.executable} -m mess_core.cli.main ", 1)
     again = again.replace("snakemake ", f"{sys.executable} -m snakemake ", 1)
     before = file_sha256(demo.folder / path)
     done = subprocess.run(

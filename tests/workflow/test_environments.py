@@ -18,7 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from mess_core import jobs, software
+from mess_core.workflow import jobs, software
 from tests.workflow.conftest import ROOT
 from tests.workflow.rules import rules
 
@@ -69,7 +69,7 @@ def test_no_profile_asks_for_conda() -> None:
 
 
 def function_of(text: str) -> str:
-    """Return the function of `mess_core.jobs` that a rule's script calls."""
+    """Return the function of `mess_core.workflow.jobs` that a rule's script calls."""
     script = re.search(r'"\.\./scripts/(\w+\.py)"', text)
     assert script
     called = re.search(r"jobs\.(\w+)\(", (ROOT / "workflow/scripts" / script[1]).read_text())
@@ -142,7 +142,7 @@ NOT_CALLED = {"search": {"filelock"}}
 @pytest.mark.parametrize(("name", "text"), [pytest.param(*rule, id=rule[0]) for rule in rules()])
 def test_an_environment_has_what_its_rules_import_sooner_or_later(name: str, text: str) -> None:
     environment = environment_of(text)
-    statements = imports_of(function_of(text)) | {"from mess_core.snakejob import job"}
+    statements = imports_of(function_of(text)) | {"from mess_core.workflow.script import job"}
     needed = third_parties(statements)
     assert "numpy" in needed, name
     given = installed_by(frozenset(pip_requirement(ROOT / f"envs/{environment}.yaml").extras))
@@ -203,7 +203,7 @@ class OnlyInstalled(PathFinder):
 
 left_out = set({left_out!r})
 sys.meta_path[sys.meta_path.index(PathFinder)] = OnlyInstalled
-import mess_core.snakejob, mess_core.jobs
+import mess_core.workflow.script, mess_core.workflow.jobs
 {imports}
 """
 
@@ -226,6 +226,6 @@ def test_records_look_for_all_that_the_project_depends_on() -> None:
     named = [text for name in extras if name != DEVELOPMENT for text in extras[name]]
     named += PROJECT["dependencies"]
     # What locks files and what submits jobs changes no result.
-    harmless = {"filelock", "snakemake-executor-plugin-slurm"}
+    harmless = {"filelock", "lazy-loader", "snakemake-executor-plugin-slurm"}
     wanted = {canonicalize_name(Requirement(text).name) for text in named} - harmless
     assert {canonicalize_name(name) for name in software.LIBRARIES.values()} == wanted

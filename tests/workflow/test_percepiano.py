@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mess_core.artifacts import load_latest
 from mess_core.extraction import FeatureExtractor
 from mess_core.files import read_json
 from mess_core.layout import QUESTIONS, Layout
+from mess_core.publishing import load_latest
 from mess_core.recordings import read_recordings
 from mess_core.search import search_by_vector
 from mess_core.targets.registry import probed_targets

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from benchmarks.planning import Cost, finish, job_costs, make_corpus, measure, report, snakemake
-from mess_core.planning import Plan, shard_of
+from mess_core.workflow.plan import Plan, shard_of
 from tests.extraction.checkpoints import write_checkpoint
 from tests.workflow.conftest import Workspace
 from tests.workflow.small import rules_that_ran, stored
@@ -62,7 +62,7 @@ def test_nothing_heavy_is_imported_and_no_folder_is_scanned(
     planned(thousand[0])
     events = audit.read_text().splitlines()
     imported = {line.split()[1] for line in events if line.startswith("import ")}
-    assert "mess_core.planning" in imported
+    assert "mess_core.workflow.plan" in imported
     assert not imported & set(HEAVY)
     # Snakemake itself looks into the folders of what it plans with; none has files of recordings.
     scanned = {Path(line.split(maxsplit=1)[1]) for line in events if "import " not in line}

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mess_core.artifacts import load_latest
 from mess_core.layout import Layout
+from mess_core.publishing import load_latest
 from tests.extraction.checkpoints import write_checkpoint
 from tests.workflow.conftest import Workspace
 from tests.workflow.small import (

@@ -14,8 +14,8 @@ import yaml
 from snakemake.cli import parse_args
 
 from mess_core import stages
-from mess_core.config import Settings, changed_settings, check_keys
-from mess_core.datasets.factory import DatasetFactory
+from mess_core.workflow.config import Settings, changed_settings, check_keys
+from mess_core.datasets.lookup import DatasetFactory
 from mess_core.errors import MessError, nearest
 from mess_core.files import file_sha256
 from mess_core.layout import (
@@ -27,7 +27,7 @@ from mess_core.layout import (
     QUESTIONS,
     UNTRAINED,
 )
-from mess_core.planning import Plan
+from mess_core.workflow.plan import Plan
 from mess_core.recordings import judge, problem_lines, read_recordings
 
 #: Next to this file, whichever Snakefile includes it.

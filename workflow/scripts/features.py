@@ -1,7 +1,7 @@
 """Extract the features of one shard."""
 
-from mess_core import jobs
-from mess_core.snakejob import job
+from mess_core.workflow import jobs
+from mess_core.workflow.script import job
 
 with job(snakemake) as settings:
     cfg = snakemake.params.cfg

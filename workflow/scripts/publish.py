@@ -1,7 +1,7 @@
 """Publish the current artifacts."""
 
-from mess_core import jobs
-from mess_core.snakejob import job
+from mess_core.workflow import jobs
+from mess_core.workflow.script import job
 
 with job(snakemake) as settings:
     jobs.publish_indices(settings)

@@ -1,7 +1,7 @@
 """Answer one research question."""
 
-from mess_core import jobs
-from mess_core.snakejob import job
+from mess_core.workflow import jobs
+from mess_core.workflow.script import job
 
 with job(snakemake) as settings:
     jobs.answer_question(settings, snakemake.wildcards.question)

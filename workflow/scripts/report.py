@@ -1,7 +1,7 @@
 """Write the report's pages."""
 
-from mess_core import jobs
-from mess_core.snakejob import job
+from mess_core.workflow import jobs
+from mess_core.workflow.script import job
 
 with job(snakemake) as settings:
     jobs.write_report(settings, snakemake.params.cfg["changed"])

@@ -1,18 +1,5 @@
 """Datasets: which recordings there are, and scanning them into the recording table."""
 
-from mess_core._lazy import attach
+import lazy_loader as lazy
 
-__all__, __getattr__, __dir__ = attach(
-    __name__,
-    {
-        "base": ["BaseDataset", "Source", "resolve_midi_path"],
-        "demo.corpus": ["make_demo_corpus"],
-        "demo.dataset": ["DemoDataset"],
-        "factory": ["DatasetFactory"],
-        "folder": ["FolderDataset", "TableDataset"],
-        "maestro": ["MAESTRODataset"],
-        "rendering": ["render_midi", "render_midi_file"],
-        "scan": ["ScanReport", "scan_dataset"],
-        "smd": ["SMDDataset"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

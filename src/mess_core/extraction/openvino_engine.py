@@ -29,12 +29,12 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
+from mess_core.cache import claim, find
 from mess_core.errors import EncoderError, StorageError
 from mess_core.extraction.batching import Output
 from mess_core.extraction.checkpoint import Checkpoint, find_checkpoint
 from mess_core.extraction.golden import MAX_ERROR, MIN_COSINE, check_windows, compare
 from mess_core.files import fingerprint, read_json, storage_errors
-from mess_core.store import claim, find
 
 Floats = npt.NDArray[np.float32]
 

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core import stages
+from mess_core.cache import Claim, claim, find, is_copy
 from mess_core.errors import DatasetError, EncoderError, MessError, StorageError
 from mess_core.extraction.decoding import End, decode_ahead
 from mess_core.extraction.extractor import FeatureExtractor, aggregate
@@ -34,7 +35,6 @@ from mess_core.files import (
 )
 from mess_core.layout import VIEWS, Layout
 from mess_core.recordings import Recording, check_unchanged
-from mess_core.store import Claim, claim, find, is_copy
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int, str], None]

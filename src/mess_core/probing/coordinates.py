@@ -37,9 +37,9 @@ from mess_core.files import read_json
 from mess_core.layout import ENCODER
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.probing.discovery import LayerDiscoverySystem
+from mess_core.probing.folds import plan_rows
 from mess_core.probing.results import read_results, score_r2
 from mess_core.probing.ridge import RidgeDecomposition, decompose
-from mess_core.probing.rows import plan_rows
 from mess_core.probing.spaces import Space
 from mess_core.progress import Report, counted
 

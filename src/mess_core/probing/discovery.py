@@ -19,16 +19,16 @@ from mess_core import stages
 from mess_core.errors import ProbingError, TargetError, nearest
 from mess_core.files import write_json
 from mess_core.layout import ENCODER, Layout
+from mess_core.probing.folds import deal_folds
 from mess_core.probing.probe import probe
 from mess_core.probing.results import ENCODER_FIELDS, confidence
 from mess_core.probing.ridge import ALPHAS
-from mess_core.probing.rows import deal_folds
 from mess_core.probing.scores import ProbeResult
 from mess_core.probing.spaces import Space
 from mess_core.progress import Report
 from mess_core.recordings import Recording, usable
+from mess_core.targets.npz import load_target
 from mess_core.targets.registry import TARGETS, Level, probed_targets
-from mess_core.targets.storage import load_target
 
 Floats = npt.NDArray[np.float64]
 

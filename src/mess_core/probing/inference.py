@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mess_core.probing.rows import ProbeRows
+from mess_core.probing.folds import ProbeRows
 
 Floats = npt.NDArray[np.float64]
 

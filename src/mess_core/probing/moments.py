@@ -36,8 +36,8 @@ from threadpoolctl import threadpool_limits
 
 from mess_core.errors import ProbingError, StorageError
 from mess_core.files import atomic_path
+from mess_core.probing.folds import ProbeRows
 from mess_core.probing.ridge import RidgeDecomposition, decompose, decompose_scatter
-from mess_core.probing.rows import ProbeRows
 from mess_core.progress import Report, counted
 
 Floats = npt.NDArray[np.float64]

@@ -35,8 +35,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mess_core.probing.folds import ProbeRows
 from mess_core.probing.moments import FoldDecompositions, union_moment
-from mess_core.probing.rows import ProbeRows
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -5,7 +5,7 @@ scalar) or several (a shape). Rows are windows or recordings. The rules:
 
 * *Folds never share a work.* Many recordings play the same work; a probe that has seen the work
   could name it instead of hearing how it is played. Whole works are dealt to folds
-  (`mess_core.probing.rows`).
+  (`mess_core.probing.folds`).
 * *Everything is learned on training rows*: mean, scale, coefficients, penalty, and for what is
   called nested also the layer or the mixture of layers.
 * *Nested choice.* To test fold ``i``, the penalty is the one with the smallest squared error over
@@ -55,6 +55,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from mess_core.errors import ProbingError
+from mess_core.probing.folds import ProbeRows, deal_folds, plan_rows
 from mess_core.probing.inference import resample_works, seed_of
 from mess_core.probing.moments import (
     FoldDecompositions,
@@ -64,7 +65,6 @@ from mess_core.probing.moments import (
 )
 from mess_core.probing.permutation import PermutedTargets, exchange_works, permuted_r2
 from mess_core.probing.ridge import ALPHAS
-from mess_core.probing.rows import ProbeRows, deal_folds, plan_rows
 from mess_core.probing.scores import LayerPredictions, ProbeResult, score_layers
 
 #: Fewer rows than this are not probed: an R2 of less than ten points is an anecdote.

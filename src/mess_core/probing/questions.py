@@ -20,10 +20,10 @@ from mess_core.layout import DESCRIPTORS, ENCODER, QUESTIONS, UNTRAINED
 from mess_core.probing.charts import plot_collapse, plot_separability, plot_stability
 from mess_core.probing.discovery import LayerDiscoverySystem
 from mess_core.probing.figures import plot_layer_map
+from mess_core.probing.folds import ProbeRows
 from mess_core.probing.geometry import layer_geometry
 from mess_core.probing.results import read_results
 from mess_core.probing.ridge import RidgeDecomposition
-from mess_core.probing.rows import ProbeRows
 from mess_core.probing.separability import AspectProbe, separate_aspects, train_folds
 from mess_core.probing.stability import stability_table
 from mess_core.probing.tables import layer_table, write_table

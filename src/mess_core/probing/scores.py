@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mess_core.probing.folds import ProbeRows
 from mess_core.probing.inference import WorkSums, best_probability, interval, likely_best
 from mess_core.probing.permutation import corrected_p
-from mess_core.probing.rows import ProbeRows
 
 Floats = npt.NDArray[np.float64]
 # A spread below this share of a value's size is rounding, not variation.

@@ -50,8 +50,8 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from mess_core.probing.erasure import unit_columns, whitened_projection
+from mess_core.probing.folds import ProbeRows, plan_rows
 from mess_core.probing.ridge import RidgeDecomposition, decompose, decompose_scatter
-from mess_core.probing.rows import ProbeRows, plan_rows
 from mess_core.progress import Report, counted
 
 Floats = npt.NDArray[np.float64]

@@ -24,10 +24,10 @@ from mess_core.errors import ProbingError, StorageError
 from mess_core.extraction.storage import load_features
 from mess_core.files import read_json, save_array, write_json
 from mess_core.layout import DESCRIPTORS, UNTRAINED, Layout
-from mess_core.probing.rows import ProbeRows, deal_folds, plan_rows
+from mess_core.probing.folds import ProbeRows, deal_folds, plan_rows
 from mess_core.progress import Report
 from mess_core.recordings import Recording
-from mess_core.targets.storage import load_descriptors
+from mess_core.targets.npz import load_descriptors
 
 if TYPE_CHECKING:
     from mess_core.probing.moments import FoldDecompositions

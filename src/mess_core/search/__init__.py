@@ -1,22 +1,5 @@
 """Search: which other recordings or passages sound like this one, and in what respect."""
 
-from mess_core._lazy import attach
+import lazy_loader as lazy
 
-__all__, __getattr__, __dir__ = attach(
-    __name__,
-    {
-        "features": ["load_features"],
-        "fitting": ["fit_projection"],
-        "projection": ["Projection"],
-        "query": ["Query"],
-        "searcher": ["Searcher"],
-        "searching": ["Answer", "Hit", "search", "search_features"],
-        "queries": [
-            "find_similar",
-            "search_by_aspect",
-            "search_by_aspects",
-            "search_by_clip",
-            "search_by_vector",
-        ],
-    },
-)
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mess_core.artifacts.artifact import load_artifact
-from mess_core.artifacts.index import Floats, Index, Row, build_index
 from mess_core.errors import SearchError, nearest
+from mess_core.index.artifact import load_artifact
+from mess_core.index.fitting import fit_projection
+from mess_core.index.index import Floats, Index, Row, build_index
 from mess_core.recordings import read_recordings
-from mess_core.search.fitting import fit_projection
 
 
 def load_features(

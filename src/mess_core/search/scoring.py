@@ -1,6 +1,6 @@
 """A question as one inner product with the stored vectors.
 
-With ``q`` and ``c`` the query's and a row's blocks (`mess_core.search.projection`), the score is ::
+With ``q`` and ``c`` the query's and a row's blocks (`mess_core.index.projection`), the score is ::
 
     score = w_g q_g . c_g + sum_a w_a (1 - |q_a - c_a|^2)
           = w_g q_g . c_g + sum_a 2 w_a q_a . c_a - sum_a w_a |c_a|^2 + sum_a w_a (1 - |q_a|^2)
@@ -34,7 +34,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mess_core.search.projection import Projection
+from mess_core.index.projection import Projection
 from mess_core.search.query import GENERAL, Query
 
 Floats = npt.NDArray[np.float64]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mess_core.artifacts.index import Index
+from mess_core.index.index import Index
 from mess_core.search.query import Query
-from mess_core.search.searching import Answer, search, search_features
+from mess_core.search.search import Answer, search, search_features
 
 
 class Searcher:
@@ -47,7 +47,7 @@ class Searcher:
         cls, location: str, dataset: str, kind: str, *, cache_dir: Path, client: Any = None
     ) -> "Searcher":
         """Open what is published; the parameters are those of `load_published`."""
-        from mess_core.artifacts.publishing import load_published, published_version
+        from mess_core.publishing.publish import load_published, published_version
 
         return cls(
             lambda: load_published(location, dataset, kind, cache_dir=cache_dir, client=client),

@@ -6,27 +6,6 @@ series; one module per musical family (`rhythm`, `harmony`, `timbre`, `articulat
 `dataset` keep them on disk.
 """
 
-from mess_core._lazy import attach
+import lazy_loader as lazy
 
-__all__, __getattr__, __dir__ = attach(
-    __name__,
-    {
-        "aspects": [
-            "MidiExpressionTargets",
-            "MusicalAspectTargets",
-            "measure",
-            "measure_windows",
-        ],
-        "dataset": ["create_target_dataset", "targets_fingerprint"],
-        "registry": ["CATEGORIES", "TARGETS", "TargetSpec", "probed_targets", "scalar_targets"],
-        "storage": [
-            "load_descriptors",
-            "load_target",
-            "load_targets",
-            "load_window_targets",
-            "save_targets",
-            "validate_target_structure",
-            "validate_window_targets",
-        ],
-    },
-)
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -1,15 +1,5 @@
 """The demo corpus: public-domain keyboard scores, performed in six known ways and rendered."""
 
-from mess_core._lazy import attach
+import lazy_loader as lazy
 
-__all__, __getattr__, __dir__ = attach(
-    __name__,
-    {
-        "catalogue": ["DemoRecording", "demo_recordings"],
-        "corpus": ["make_demo_corpus"],
-        "dataset": ["DemoDataset"],
-        "interpretation": ["INTERPRETATIONS", "Interpretation", "interpret"],
-        "performance": ["Performance", "beat_times", "perform", "to_midi"],
-        "scores": ["SCORES", "Score"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -5,7 +5,7 @@ __all__ = ["DemoRecording", "demo_recordings"]
 from dataclasses import dataclass
 
 from mess_core.datasets.demo.interpretation import INTERPRETATIONS, Interpretation, interpret
-from mess_core.datasets.demo.scores import SCORES, Score
+from mess_core.datasets.demo.pieces import SCORES, Score
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import soundfile
 from mess_core.datasets.demo.catalogue import DemoRecording, demo_recordings
 from mess_core.datasets.demo.interpretation import Interpretation
 from mess_core.datasets.demo.performance import beats_to_tsv, perform, to_midi
-from mess_core.datasets.rendering import render_midi_file
+from mess_core.datasets.render import render_midi_file
 from mess_core.files import write_bytes, write_text
 
 _PARAMETERS = tuple(field.name for field in fields(Interpretation))

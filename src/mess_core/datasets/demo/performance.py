@@ -35,7 +35,7 @@ from typing import NamedTuple
 import mido
 
 from mess_core.datasets.demo.interpretation import Interpretation
-from mess_core.datasets.demo.scores import Score, ScoreNote
+from mess_core.datasets.demo.pieces import Score, ScoreNote
 
 #: Silence before the first beat, in seconds: room for the melody to lead.
 LEAD_IN_S = 0.25

@@ -1,0 +1,212 @@
+"""``mess artifacts``: list, publish, fetch, roll back, prune and verify published indexes."""
+
+__all__ = ["add_parser"]
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mess_core.cli.search import DEFAULT_LOCATION
+from mess_core.errors import ArtifactError
+from mess_core.layout import INDEX_KINDS
+from mess_core.progress import Progress
+
+if TYPE_CHECKING:
+    from mess_core.publishing.transfer import Transfer
+    from mess_core.publishing.versions import Version
+
+#: Digits of a version id that are shown, and that suffice in almost any place.
+_SHOWN = 12
+
+
+class _Place(NamedTuple):
+    location: str
+    dataset: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.kind} at {self.location}"
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``artifacts`` and its commands to the command line.
+
+    Parameters
+    ----------
+    subparsers : argparse subparsers action
+        From ``ArgumentParser.add_subparsers``.
+    """
+    parser = subparsers.add_parser(
+        "artifacts",
+        help="list, publish, fetch, roll back, prune and verify published indexes",
+        description="Work on published indexes, in a folder or in S3 (docs/publishing.md).",
+    )
+    commands = parser.add_subparsers(dest="artifacts_command", required=True, metavar="COMMAND")
+    _add(commands, "list", _list, "list the published versions, the newest first", dry_run=False)
+    publish = _add(commands, "publish", _publish, "publish artifacts and make them the latest")
+    publish.add_argument("folder", nargs="+", type=Path, help="artifact folders")
+    fetch = _add(commands, "fetch", _fetch, "fetch the latest versions, or another, into a cache")
+    fetch.add_argument("--version", metavar="VERSION", help="instead of the latest")
+    fetch.add_argument("--cache", type=Path, metavar="FOLDER", help="default: the user's cache")
+    back = _add(commands, "rollback", _rollback, "make an older version the latest")
+    back.add_argument("version", metavar="VERSION", help="its id, or the first digits of it")
+    prune = _add(commands, "prune", _prune, "remove old versions, never the latest")
+    prune.add_argument(
+        "--keep", type=int, required=True, metavar="N", help="how many of the newest stay"
+    )
+    verify = _add(commands, "verify", _verify, "check every file in the store", dry_run=False)
+    verify.add_argument("version", nargs="?", metavar="VERSION", help="instead of the latest")
+
+
+def _add(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    text: str,
+    *,
+    dry_run: bool = True,
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument(
+        "--artifacts",
+        default=DEFAULT_LOCATION,
+        metavar="LOCATION",
+        help="where indexes are published: a folder or s3://bucket/prefix (default: %(default)s)",
+    )
+    if name != "publish":  # An artifact says itself what it is.
+        parser.add_argument("--dataset", help="needed where several are published")
+        parser.add_argument("--kind", choices=INDEX_KINDS, help="default: all")
+    if dry_run:
+        parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _places(args: argparse.Namespace, *, several: bool = False) -> list[_Place]:
+    """Return the kinds of the dataset that is meant, of all datasets with ``several``."""
+    from mess_core.publishing import published_datasets
+
+    datasets = [args.dataset] if args.dataset else published_datasets(args.artifacts)
+    if not datasets:
+        raise ArtifactError(f"nothing is published at {args.artifacts}; see --artifacts")
+    if len(datasets) > 1 and not several:
+        raise ArtifactError(
+            f"{args.artifacts} holds several datasets; choose with --dataset: {datasets}"
+        )
+    kinds = [args.kind] if args.kind else INDEX_KINDS
+    return [_Place(args.artifacts, dataset, kind) for dataset in datasets for kind in kinds]
+
+
+def _held(
+    args: argparse.Namespace, *, several: bool = False
+) -> Iterator[tuple[_Place, "list[Version]"]]:
+    """Give the places that hold versions, and these."""
+    from mess_core.publishing import published_versions
+
+    for place in _places(args, several=several):
+        if found := published_versions(*place):
+            yield place, found
+
+
+def _chosen(args: argparse.Namespace) -> "list[tuple[_Place, Version]]":
+    """Return the version that the first digits of its id name; the latest ones without any."""
+    held = [(place, version) for place, found in _held(args) for version in found]
+    if args.version is None:
+        return [(place, version) for place, version in held if version.latest]
+    named = [(place, v) for place, v in held if v.version_id.startswith(args.version)]
+    if len(named) != 1:
+        choices = ", ".join(f"{_short(v.version_id)} ({p.kind})" for p, v in named or held)
+        raise ArtifactError(
+            f"{args.version!r} names {'several versions' if named else 'no version'}; "
+            f"choose of: {choices or 'none'}"
+        )
+    return named
+
+
+def _list(args: argparse.Namespace) -> int:
+    for place, found in _held(args, several=True):
+        print(place)
+        for version in found:
+            note = "latest" if version.latest else "" if version.complete else "not complete"
+            size = f"{_megabytes(version.size):>12}"
+            print(f"  {_short(version.version_id)}  {version.created}  {size}  {note}".rstrip())
+    return 0
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.2f} MB"
+
+
+def _short(version_id: str) -> str:
+    return version_id[:_SHOWN]
+
+
+def _transfer() -> "Transfer":
+    from mess_core.publishing.transfer import Transfer
+
+    return Transfer(progress=Progress("MB"))
+
+
+def _publish(args: argparse.Namespace) -> int:
+    from mess_core.publishing.publish import publish
+
+    for folder in args.folder:
+        receipt = publish(folder, args.artifacts, transfer=_transfer(), dry_run=args.dry_run)
+        _say_moved(receipt, dry_run=args.dry_run)
+    return 0
+
+
+def _say_moved(receipt: dict[str, Any], *, dry_run: bool) -> None:
+    becomes = "would become" if dry_run else "is now"
+    said = f"{becomes} the latest" if receipt["pointer_moved"] else "is the latest already"
+    print(f"{_short(receipt['artifact_version_id'])} {said} at {receipt['location']}")
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    from mess_core.publishing.fetch import default_cache, is_whole
+    from mess_core.publishing.publish import fetch
+
+    cache = args.cache or default_cache()
+    for place, version in _chosen(args):
+        if args.dry_run:
+            there = is_whole(cache / version.version_id)
+            what = "is there" if there else f"would fetch {_megabytes(version.size)}"
+            print(f"{place}: {what}: {cache / version.version_id}")
+            continue
+        path = fetch(*place, cache, version_id=version.version_id, transfer=_transfer())
+        print(f"{place}: {path}")
+    return 0
+
+
+def _rollback(args: argparse.Namespace) -> int:
+    from mess_core.publishing import rollback
+
+    for place, version in _chosen(args):
+        receipt = rollback(*place, version.version_id, dry_run=args.dry_run)
+        _say_moved(receipt, dry_run=args.dry_run)
+    return 0
+
+
+def _prune(args: argparse.Namespace) -> int:
+    from mess_core.publishing import prune_versions
+
+    for place, found in _held(args):
+        gone = prune_versions(*place, keep=args.keep, dry_run=args.dry_run)
+        freed = _megabytes(sum(version.size for version in gone))
+        done = "would remove" if args.dry_run else "removed"
+        print(f"{place}: {done} {len(gone)} of {len(found)} versions, {freed}")
+        for version in gone:
+            print(f"  {_short(version.version_id)}  {version.created}")
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from mess_core.publishing import verify_published
+
+    for place, version in _chosen(args):
+        size = verify_published(*place, version.version_id)
+        print(
+            f"{place}: {_short(version.version_id)} is complete and undamaged, {_megabytes(size)}"
+        )
+    return 0

@@ -1,0 +1,226 @@
+"""``mess embed``: the features of a passage of an audio file, for a search that starts from it."""
+
+__all__ = ["add_parser", "embed_elsewhere", "is_of_passage", "read_embedded", "run"]
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+from mess_core.errors import SearchError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``embed`` to the command line.
+
+    Parameters
+    ----------
+    subparsers : argparse subparsers action
+        From ``ArgumentParser.add_subparsers``.
+    """
+    parser = subparsers.add_parser(
+        "embed",
+        help="compute the features of an audio file or of a passage of it",
+        description="Write the pooled features [windows, layers, dims] of an audio file, or of a "
+        "passage of it, with the facts about the encoder that made them, as .npz. `mess search "
+        "--features` takes them, also where there is no encoder.",
+    )
+    parser.add_argument("audio", type=Path, metavar="FILE", help="any audio that libsndfile reads")
+    parser.add_argument(
+        "--from", dest="start", type=float, metavar="SECONDS", help="start of a passage"
+    )
+    parser.add_argument(
+        "--to", dest="end", type=float, metavar="SECONDS", help="its end (default: a window later)"
+    )
+    parser.add_argument("--encoder", required=True, help="a known model's name, or a folder")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.npz")
+    for name, default, meaning in (
+        ("window", 5.0, "length of a window, s, as in the index"),
+        ("overlap", 0.5, "share of a window that the next has too, as in the index"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=float, default=default, help=f"{meaning} (default: %(default)s)"
+        )
+    parser.add_argument(
+        "--precision", default="auto", help="as in the index; auto: what this machine does best"
+    )
+    parser.add_argument(
+        "--models", type=Path, default=Path("data/models"), help="default: %(default)s"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write a passage's features.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        What `add_parser` defines.
+
+    Returns
+    -------
+    int
+        0.
+
+    Raises
+    ------
+    AudioError
+        If the file or the passage cannot be used.
+    EncoderError
+        If the encoder cannot be had.
+    """
+    import numpy as np
+
+    from mess_core.extraction import FeatureExtractor
+    from mess_core.extraction.passage import extract_passage
+    from mess_core.files import atomic_path
+    from mess_core.workflow.jobs import encoder_facts
+
+    extractor = FeatureExtractor(
+        args.encoder,
+        window_s=args.window,
+        overlap=args.overlap,
+        models=args.models,
+        precision=args.precision,
+    )
+    features = extract_passage(extractor, args.audio, args.start, args.end)
+    facts = {
+        "encoder": encoder_facts(extractor.encoder),
+        "window_s": args.window,
+        "passage": args.start is not None or args.end is not None,
+    }
+    with atomic_path(args.output) as path, path.open("wb") as file:
+        np.savez(file, features=features, facts=json.dumps(facts))
+    name, precision = facts["encoder"]["name"], facts["encoder"]["precision"]
+    print(f"{len(features)} windows by {name} in {precision}: {args.output}")
+    return 0
+
+
+def read_embedded(path: Path, index_facts: Mapping[str, Any]) -> "Floats":
+    """Read what `mess embed` has written, for an index that was made by the same encoder.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    index_facts : mapping
+        Of the index.
+
+    Returns
+    -------
+    ndarray of float32 [shape=(windows, layers, dims)]
+
+    Raises
+    ------
+    SearchError
+        If it is no such file, or of another encoder, precision or window.
+    """
+    features: Floats = _read(path, "features")
+    facts = _facts(path)
+    own, theirs = facts["encoder"], index_facts.get("encoder", {})
+    compared = [(key, own.get(key), theirs.get(key)) for key in ("fingerprint", "precision")]
+    compared.append(("window_s", facts.get("window_s"), index_facts.get("window_s")))
+    for key, mine, wanted in compared:
+        if mine != wanted:
+            raise SearchError(
+                f"{path} was made by {own.get('name')} with {key} {mine}, the index by "
+                f"{theirs.get('name')} with {wanted}: embed the audio again with the index's "
+                "encoder, --precision and --window"
+            )
+    return features
+
+
+def is_of_passage(path: Path) -> bool:
+    """Return whether `mess embed` wrote the features of a passage, rather than of a file."""
+    return bool(_facts(path).get("passage"))
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads(str(_read(path, "facts")))
+        facts["encoder"]["name"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise _not_embedded(path, error) from None
+    return facts
+
+
+def _read(path: Path, member: str) -> Any:
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file[member]
+    except (OSError, ValueError, EOFError, LookupError, TypeError, BadZipFile) as error:
+        raise _not_embedded(path, error) from None
+
+
+def _not_embedded(path: Path, error: Exception) -> SearchError:
+    return SearchError(
+        f"{path} holds no features as `mess embed` writes them ({type(error).__name__}); in "
+        "Python, search_features takes any array"
+    )
+
+
+def embed_elsewhere(
+    audio: Path,
+    start: float | None,
+    end: float | None,
+    facts: Mapping[str, Any],
+    *,
+    encoder: str | None = None,
+) -> "Floats":
+    """Compute a passage's features for an index, in a process of their own.
+
+    PyTorch and FAISS bring an OpenMP each, which do not get on in one process everywhere.
+
+    Parameters
+    ----------
+    audio : Path
+        The file.
+    start, end : float or None
+        The passage in seconds.
+    facts : mapping
+        Of the index.
+    encoder : str, optional
+        Where the index's encoder is; by default its name.
+
+    Returns
+    -------
+    ndarray of float32 [shape=(windows, layers, dims)]
+
+    Raises
+    ------
+    SearchError
+        If they cannot be computed, or not by the index's encoder.
+    """
+    theirs = facts.get("encoder", {})
+    with TemporaryDirectory() as folder:
+        output = Path(folder) / "features.npz"
+        options = {
+            "--encoder": encoder or theirs.get("name"),
+            "--output": output,
+            "--window": facts.get("window_s"),
+            "--overlap": facts.get("overlap"),
+            "--precision": theirs.get("precision"),
+            "--from": start,
+            "--to": end,
+        }
+        command = [sys.executable, "-m", "mess_core.cli.main", "embed", str(audio)]
+        for option, value in options.items():
+            command += [option, str(value)] if value is not None else []
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SearchError(f"{audio} cannot be searched with: {done.stderr.strip()}")
+        return read_embedded(output, facts)

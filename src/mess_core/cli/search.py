@@ -1,0 +1,432 @@
+"""``mess search``: ask a published index, and print the hits as a table or as JSON."""
+
+__all__ = ["DEFAULT_LOCATION", "add_parser", "open_index", "published_datasets", "run", "show"]
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mess_core.errors import SearchError
+from mess_core.search.query import EXCLUDES, FILTERS, GENERAL, Query
+
+if TYPE_CHECKING:
+    from mess_core.cli.embed import Floats
+    from mess_core.index.index import Index
+    from mess_core.search.search import Answer, Hit
+
+#: Characters of the column "work" of the table.
+_WORK_WIDTH = 48
+DEFAULT_LOCATION = "data/published"
+_UNTRAINED = "untrained: results show the mechanism, not musical knowledge"
+
+#: Options that a question in JSON leaves no room for.
+_WITHOUT_QUERY = (
+    *("like", "aspect", "aspects", "unlike", "more", "less", "ignore"),
+    *("k", "exclude", "where", "dedupe", "encoder"),
+)
+
+_EXAMPLES = """examples:
+  mess search --recording R --aspect dynamics
+  mess search --recording R --from 30 --to 35 --like phrasing=1 --like dynamics=0.5 \\
+      --ignore tempo --more legato --exclude work -k 10 --explain
+  mess search --audio take.wav --from 12 --to 17 --where composer="Erik Satie"
+  mess search --query question.json --json
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``search`` to the command line.
+
+    Parameters
+    ----------
+    subparsers : argparse subparsers action
+        From ``ArgumentParser.add_subparsers``.
+    """
+    parser = subparsers.add_parser(
+        "search",
+        help="find recordings or passages that sound like one",
+        description="Find recordings like a recording, or passages like a passage (--from).",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_start(parser.add_argument_group("where it starts from"))
+    _add_respects(parser.add_argument_group("in which respects"))
+    _add_hits(parser.add_argument_group("which hits"))
+    parser.add_argument("--json", action="store_true", help="print only a JSON list of hits")
+    parser.add_argument(
+        "--explain", action="store_true", help="print what each aspect adds to the scores"
+    )
+    parser.add_argument("--dataset", help="needed where several are published")
+    parser.add_argument(
+        "--artifacts",
+        default=DEFAULT_LOCATION,
+        metavar="LOCATION",
+        help=f"where indexes are published: a folder or s3://... (default: {DEFAULT_LOCATION})",
+    )
+    parser.set_defaults(run=run)
+
+
+def _add_start(group: Any) -> None:
+    start = group.add_mutually_exclusive_group(required=True)
+    start.add_argument("--recording", "--track", metavar="ID", help="a recording in the index")
+    start.add_argument("--clip", metavar="ID@START", help="a stored clip, as hits name it")
+    start.add_argument(
+        "--audio", type=Path, metavar="FILE", help="an audio file; needs the index's encoder here"
+    )
+    start.add_argument(
+        "--features", type=Path, metavar="FILE.npz", help="what `mess embed` has written"
+    )
+    start.add_argument(
+        "--query",
+        metavar="FILE.json",
+        help="the whole question as JSON (docs/search.md); - reads it",
+    )
+    group.add_argument(
+        "--from", "--start", dest="start", type=float, metavar="SECONDS", help="start of a passage"
+    )
+    group.add_argument(
+        "--to", "--end", dest="end", type=float, metavar="SECONDS", help="end of the passage"
+    )
+    group.add_argument("--encoder", metavar="FOLDER", help="where the encoder for --audio is")
+
+
+def _add_respects(group: Any) -> None:
+    liked = group.add_mutually_exclusive_group()
+    liked.add_argument(
+        "--like",
+        action="append",
+        default=[],
+        metavar="ASPECT[=WEIGHT]",
+        help=f"alike in this, or in {GENERAL!r} (the default); may be repeated",
+    )
+    liked.add_argument("--aspect", metavar="A", help="the same as --like A, for a single aspect")
+    liked.add_argument(
+        "--aspects", metavar="A=W,B=W", help='the same as several --like: "rubato=0.7,tempo=0.3"'
+    )
+    for name, number, meaning in (
+        ("unlike", "WEIGHT", "different in this"),
+        ("more", "ERRORS", "hits must have more of this, by 1 standard error of the probe"),
+        ("less", "ERRORS", "hits must have less of this"),
+    ):
+        group.add_argument(
+            f"--{name}", action="append", default=[], metavar=f"ASPECT[={number}]", help=meaning
+        )
+    group.add_argument(
+        "--ignore", action="append", default=[], metavar="ASPECT", help="this must not matter"
+    )
+
+
+def _add_hits(group: Any) -> None:
+    group.add_argument("-k", type=int, help="how many hits (default: 10)")
+    group.add_argument(
+        "--exclude",
+        choices=EXCLUDES,
+        help="leave out the query's recording or work (default: recording; for a passage none)",
+    )
+    group.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help=f"only hits with this value; columns: {', '.join(FILTERS)}. May be repeated: several "
+        "values of one column are alternatives",
+    )
+    group.add_argument(
+        "--dedupe",
+        type=float,
+        metavar="SECONDS",
+        help="leave out hits that start less than this from a better one of the same recording",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer one question and print the hits.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        What `add_parser` defines.
+
+    Returns
+    -------
+    int
+        0.
+
+    Raises
+    ------
+    SearchError
+        If the question cannot be asked of this index.
+    ArtifactError
+        If nothing usable is published at the location.
+    """
+    from mess_core.search.search import search, search_features
+
+    query = _read_query(args) if args.query else _query(args)
+    index = open_index(
+        args.artifacts, args.dataset, "clips" if _of_passage(args, query) else "recordings"
+    )
+    if args.audio or args.features:
+        answer = search_features(index, _features(args, index), query)
+    else:
+        answer = search(index, query)
+    heading = "\n".join([_question(args, query, index.kind), *_trust(index, query.aspects)])
+    show(index, answer, heading, as_json=args.json, explain=args.explain)
+    return 0
+
+
+def _of_passage(args: argparse.Namespace, query: Query) -> bool:
+    """Return whether passages are asked for, rather than recordings."""
+    if args.features:
+        from mess_core.cli.embed import is_of_passage
+
+        return is_of_passage(args.features)
+    return query.clip is not None or (query.start_s if args.query else args.start) is not None
+
+
+def _read_query(args: argparse.Namespace) -> Query:
+    others = [f"--{name}" for name in _WITHOUT_QUERY if getattr(args, name) not in (None, [])]
+    if args.start is not None or args.end is not None or others:
+        raise SearchError(
+            f"--query has the whole question: put {', '.join(others) or '--from and --to'} into it"
+        )
+    try:
+        text = sys.stdin.read() if args.query == "-" else Path(args.query).read_text()
+    except (OSError, ValueError) as error:
+        raise SearchError(f"{args.query} is no query that can be read: {error}") from None
+    return Query.from_json(text)
+
+
+def _query(args: argparse.Namespace) -> Query:
+    """Make the query that the options describe."""
+    like = _parse_weights(args.like, "--like")
+    if args.aspect is not None:
+        like = {args.aspect: 1.0}
+    if args.aspects is not None:
+        like = _parse_weights(args.aspects.split(","), "--aspects", needed=True)
+    of_file = args.audio or args.features
+    if args.features and args.start is not None:
+        raise SearchError("features are of one passage already: give --from and --to to mess embed")
+    if args.encoder and not args.audio:
+        raise SearchError("--encoder is for --audio: nothing else is computed here")
+    if args.end is not None and args.start is None:
+        raise SearchError("--to needs --from: a passage has a start and an end")
+    whole = not of_file and args.clip is None and args.start is None
+    query = Query(
+        recording_id=args.recording,
+        start_s=None if of_file else args.start,
+        end_s=None if of_file else args.end,
+        clip=args.clip,
+        like=like,
+        ignore=tuple(args.ignore),
+        unlike=_parse_weights(args.unlike, "--unlike"),
+        more=_parse_weights(args.more, "--more"),
+        less=_parse_weights(args.less, "--less"),
+        exclude=args.exclude or ("recording" if whole else "none"),
+        where=_parse_filters(args.where),
+    )
+    changes = {"k": args.k, "dedupe_s": args.dedupe}
+    return replace(query, **{name: given for name, given in changes.items() if given is not None})
+
+
+def _parse_weights(parts: Iterable[str], option: str, *, needed: bool = False) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for part in parts:
+        name, given, number = (piece.strip() for piece in part.partition("="))
+        try:
+            weight = float(number) if given or needed else 1.0
+        except ValueError:
+            raise SearchError(
+                f"{option} has {part!r}, expected NAME=WEIGHT as in rubato=0.7"
+            ) from None
+        if name in weights:
+            raise SearchError(f"{option} names {name!r} twice")
+        weights[name] = weight
+    return weights
+
+
+def _parse_filters(parts: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    filters: dict[str, tuple[str, ...]] = {}
+    for part in parts:
+        column, given, value = part.partition("=")
+        if not given:
+            raise SearchError(f'--where has {part!r}, expected COLUMN=VALUE as in composer="Satie"')
+        filters[column] = (*filters.get(column, ()), value)
+    return filters
+
+
+def _features(args: argparse.Namespace, index: "Index") -> "Floats":
+    """Return the features of the file that the question starts from."""
+    from mess_core.cli.embed import embed_elsewhere, read_embedded
+
+    if args.features:
+        return read_embedded(args.features, index.facts)
+    return embed_elsewhere(args.audio, args.start, args.end, index.facts, encoder=args.encoder)
+
+
+def open_index(location: str, dataset: str | None, kind: str) -> "Index":
+    """Load the latest index of one of `INDEX_KINDS` from a published location.
+
+    Parameters
+    ----------
+    location : str
+        A folder, or ``s3://bucket/prefix``.
+    dataset : str, optional
+        May be left out where one is published.
+    kind : str
+        ``recordings`` or ``clips``.
+
+    Raises
+    ------
+    SearchError
+        If no dataset is given and the location does not hold exactly one.
+    ArtifactError
+        If nothing usable is published there.
+    """
+    # FAISS and boto3 are imported when a search is run, not by `mess --help`.
+    from mess_core.publishing.fetch import default_cache
+    from mess_core.publishing.publish import load_published
+
+    name = dataset or _only_dataset(location)
+    return load_published(location, name, kind, cache_dir=default_cache())
+
+
+def published_datasets(location: str) -> list[str]:
+    """Return the names of the datasets that are published at a location, sorted."""
+    from mess_core.publishing import publish as publishing
+
+    return publishing.published_datasets(location)
+
+
+def _only_dataset(location: str) -> str:
+    names = published_datasets(location)
+    if not names:
+        raise SearchError(
+            f"nothing is published at {location}; run the workflow (`make demo`), or name another "
+            "place with --artifacts"
+        )
+    if len(names) > 1:
+        raise SearchError(f"{location} holds several datasets; choose with --dataset: {names}")
+    return names[0]
+
+
+def _question(args: argparse.Namespace, query: Query, kind: str) -> str:
+    start = query.recording_id or query.clip or str(args.audio or args.features)
+    from_s = args.start if query.start_s is None else query.start_s
+    to_s = args.end if query.end_s is None else query.end_s
+    passage = "" if from_s is None else f" from {_clock(from_s)}"
+    passage += "" if to_s is None else f" to {_clock(to_s)}"
+    what = "passages" if kind == "clips" else kind
+    return f"{what} like {start}{passage}, {_respects(query)}"
+
+
+def _respects(query: Query) -> str:
+    steered = {**query.more, **query.less}
+    parts = ["in general and in all other aspects" if steered else "in general"]
+    if query.like:
+        parts = [f"by {', '.join(_weighed(query.like))}"]
+    parts += [f"ignoring {', '.join(query.ignore)}"] if query.ignore else []
+    parts += [f"unlike in {', '.join(_weighed(query.unlike))}"] if query.unlike else []
+    for word, asked in (("more", query.more), ("less", query.less)):
+        parts += [
+            f"{word} {name} (by {n:g} standard error{'' if n == 1 else 's'})"
+            for name, n in asked.items()
+        ]
+    return ", ".join(parts)
+
+
+def _weighed(weights: Mapping[str, float]) -> list[str]:
+    only = len(weights) == 1
+    return [name if only else f"{name}={weight:g}" for name, weight in weights.items()]
+
+
+def _trust(index: "Index", aspects: Iterable[str]) -> list[str]:
+    """Return a line per aspect on how well its layer knows it."""
+    known = index.aspects.get("aspects", {})
+    return [
+        f"{name}: layer {known[name]['layer']}, R2 {known[name]['r2']:.2f} within works, "
+        f"{known[name]['finding']}"
+        for name in aspects
+        if name in known
+    ]
+
+
+def show(
+    index: "Index", answer: "Answer", question: str, *, as_json: bool, explain: bool = False
+) -> None:
+    """Print hits: a heading and a table, or JSON alone with the heading on standard error.
+
+    Parameters
+    ----------
+    index : Index
+        What was searched.
+    answer : Answer
+        What was found.
+    question : str
+        What was asked, for the heading.
+    as_json : bool
+        Print a list of objects with ``recording_id``, ``score``, ``contributions``, ``predicted``
+        and for clips the times and ``clip``.
+    explain : bool
+        Add a column per contribution.
+    """
+    notes = sys.stderr if as_json else sys.stdout
+    encoder = index.facts.get("encoder", {})
+    print(question, file=notes)
+    note = f" ({_UNTRAINED})" if encoder.get("trained") is False else ""
+    print(f"encoder: {encoder.get('name', 'unknown')}{note}", file=notes)
+    for line in answer.notes:
+        print(line, file=notes)
+    clips = index.kind == "clips"
+    if as_json:
+        print(json.dumps([_record(hit, clips=clips) for hit in answer.hits], indent=2))
+    elif answer.hits:
+        rows = [
+            _cells(n, hit, clips=clips) | (_contributions(hit) if explain else {})
+            for n, hit in enumerate(answer.hits, 1)
+        ]
+        print("\n".join(_table(rows)))
+        if explain:
+            print("score = the sum of the columns with a sign")
+
+
+def _record(hit: "Hit", *, clips: bool) -> dict[str, Any]:
+    record = asdict(hit)
+    if clips:
+        return record
+    return {k: v for k, v in record.items() if k not in ("start_s", "end_s", "clip")}
+
+
+def _contributions(hit: "Hit") -> dict[str, str]:
+    return {name: f"{part:>+7.3f}" for name, part in hit.contributions.items()}
+
+
+def _cells(rank: int, hit: "Hit", *, clips: bool) -> dict[str, str]:
+    surname = hit.composer.split()[-1:]
+    work = ": ".join([*surname, hit.title or hit.work_id])
+    if len(work) > _WORK_WIDTH:
+        work = work[: _WORK_WIDTH - 3] + "..."
+    cells = {
+        "rank": f"{rank:>4}",
+        "score": f"{hit.score:>6.3f}",
+        "recording": hit.recording_id,
+        "work": work,
+        "performer": hit.performer,
+    }
+    if clips:
+        cells["times"] = f"{_clock(hit.start_s)} - {_clock(hit.end_s)}"
+    return cells
+
+
+def _clock(seconds: float) -> str:
+    tenths = round(seconds * 10)
+    return f"{tenths // 600}:{tenths % 600 // 10:02d}.{tenths % 10}"
+
+
+def _table(rows: Sequence[dict[str, str]]) -> list[str]:
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    lines = [{name: name for name in widths}, {name: "-" * widths[name] for name in widths}, *rows]
+    return ["  ".join(line[n].ljust(widths[n]) for n in widths).rstrip() for line in lines]

@@ -1,0 +1,13 @@
+from .base import (
+    BaseDataset as BaseDataset,
+    Source as Source,
+    resolve_midi_path as resolve_midi_path,
+)
+from .demo.corpus import make_demo_corpus as make_demo_corpus
+from .demo.loader import DemoDataset as DemoDataset
+from .folder import FolderDataset as FolderDataset, TableDataset as TableDataset
+from .lookup import DatasetFactory as DatasetFactory
+from .maestro import MAESTRODataset as MAESTRODataset
+from .render import render_midi as render_midi, render_midi_file as render_midi_file
+from .scan import ScanReport as ScanReport, scan_dataset as scan_dataset
+from .smd import SMDDataset as SMDDataset

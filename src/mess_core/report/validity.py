@@ -1,0 +1,294 @@
+"""Whether targets measure what they say, as far as a run's own data can tell.
+
+For every target that is probed:
+
+* ``defined``: the share of the probed rows that have it.
+* ``within_works``: the share of its variance that is left when each work's mean is taken away. A
+  target that stays the same whoever plays has 0, and then nothing about playing can be learned.
+* For targets that are heard in the audio and have a partner in MIDI (`PARTNERS`): their Spearman
+  correlation over the rows of each work, mean of the works. Both are measures; MIDI is what was
+  played, audio what can be heard of it.
+* Where the interpretations' parameters are known, as in the demo: the Spearman correlation of each
+  target of the whole recording with each parameter over the recordings of each work, mean of the
+  works. Interpretations differ in all parameters at once, and few play a work: what is correlated
+  with one parameter may follow another (`parameter_rows` says how far they go together).
+"""
+
+__all__ = [
+    "OWN_PARAMETER",
+    "PARTNERS",
+    "mean_within",
+    "measure_validity",
+    "parameter_rows",
+    "read_parameters",
+    "read_values",
+]
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mess_core.report.ranks import interval, within
+from mess_core.targets.npz import load_targets, load_window_targets
+from mess_core.targets.registry import TARGETS, Level
+
+Floats = npt.NDArray[np.float64]
+
+#: The parameter of an interpretation that a target is meant to follow, and the sign. A target
+#: without an entry has none of its own: harmony and phrases, say, are the score's.
+OWN_PARAMETER = {
+    "tempo": ("tempo", 1),
+    "onset_density": ("tempo", 1),
+    "onset_rate_level": ("tempo", 1),
+    "local_tempo_level": ("tempo", 1),
+    "local_tempo_extent": ("rubato", 1),
+    "spectral_centroid": ("tilt", 1),
+    "spectral_rolloff": ("tilt", 1),
+    "spectral_bandwidth": ("tilt", 1),
+    "zero_crossing_rate": ("tilt", 1),
+    "brightness_level": ("tilt", 1),
+    "attack_slopes": ("articulation", -1),
+    "attack_sharpness": ("melody_lead_ms", -1),
+    "dynamic_range": ("dynamic_range", 1),
+    "dynamic_variance": ("dynamic_range", 1),
+    "crescendo_strength": ("dynamic_range", 1),
+    "diminuendo_strength": ("dynamic_range", 1),
+    "loudness_level": ("level", 1),
+    "loudness_extent": ("dynamic_range", 1),
+    "rubato": ("rubato", 1),
+    "rubato_ioi_ratio": ("rubato", 1),
+    "performed_tempo_level": ("tempo", 1),
+    "performed_tempo_extent": ("rubato", 1),
+    "velocity_mean": ("level", 1),
+    "velocity_std": ("dynamic_range", 1),
+    "velocity_range": ("dynamic_range", 1),
+    "articulation_ratio": ("articulation", 1),
+    "articulation_histogram": ("articulation", 1),
+    "tempo_variability": ("rubato", 1),
+    "onset_timing_std": ("chord_spread_ms", 1),
+}
+
+#: What is heard in the audio, and what MIDI says of the same.
+PARTNERS = {
+    "tempo": "performed_tempo_level",
+    "local_tempo_level": "performed_tempo_level",
+    "local_tempo_extent": "performed_tempo_extent",
+    "local_tempo_shape": "performed_tempo_shape",
+    "dynamic_range": "velocity_range",
+    "dynamic_variance": "velocity_std",
+    "loudness_level": "velocity_mean",
+    "loudness_extent": "velocity_std",
+}
+
+
+def measure_validity(
+    rows: Mapping[str, Floats],
+    works: Sequence[str],
+    *,
+    whole: Mapping[str, Floats] | None = None,
+    works_of_whole: Sequence[str] = (),
+    parameters: Mapping[str, Floats] | None = None,
+) -> list[dict[str, Any]]:
+    """Measure the validity of targets.
+
+    Parameters
+    ----------
+    rows : mapping of str to ndarray [shape=(n,) or (n, q)]
+        Every target's values of the rows that are probed; NaN where undefined.
+    works : sequence of str
+        The work of each of the n rows.
+    whole : mapping of str to ndarray [shape=(r,) or (r, q)], optional
+        Every target's values of whole recordings; needed with parameters.
+    works_of_whole : sequence of str
+        The work of each of the r recordings.
+    parameters : mapping of str to ndarray [shape=(r,)], optional
+        What is known of how each recording is played; NaN where it is not.
+
+    Returns
+    -------
+    list of dict
+        Per target ``target``, ``category``, ``source``, ``n_rows``, ``defined``, ``within_works``;
+        ``midi`` (its partner), ``midi_r``, ``midi_lo`` and ``midi_hi`` (95 % interval, bootstrap
+        over works) and ``midi_works``; ``own`` (its parameter) and per parameter ``of_{name}``.
+        None where it cannot be said.
+    """
+    return [
+        {
+            **{"target": name, "category": TARGETS[name].category, "source": TARGETS[name].source},
+            "n_rows": len(values),
+            "defined": float(_defined(values).mean()) if len(values) else None,
+            "within_works": _within_share(values, works),
+            **_agreement(name, rows, works),
+            "own": OWN_PARAMETER[name][0] if name in OWN_PARAMETER else None,
+            **{
+                f"of_{parameter}": mean_within(works_of_whole, truth, (whole or {})[name])["mean"]
+                for parameter, truth in (parameters or {}).items()
+            },
+        }
+        for name, values in rows.items()
+    ]
+
+
+def parameter_rows(
+    parameters: Mapping[str, Floats], works: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    """Return how far parameters go together within works, by two names."""
+    return {
+        one: {
+            other: mean_within(works, parameters[one], parameters[other])["mean"]
+            for other in parameters
+        }
+        for one in parameters
+    }
+
+
+def read_values(
+    paths: Iterable[Path], targets: Sequence[str], level: Level
+) -> tuple[dict[str, Floats], list[int]]:
+    """Read the values of targets of all recordings, each file once.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        The targets file of each recording.
+    targets : sequence of str
+        Scalars and shapes of that level.
+    level : {"recording", "window"}
+        Whose values.
+
+    Returns
+    -------
+    values : dict of str to ndarray [shape=(n,) or (n, q)]
+        NaN where a recording has no MIDI.
+    counts : list of int
+        Rows of each recording.
+
+    Raises
+    ------
+    TargetError
+        If a file is missing, damaged or malformed.
+    """
+    blocks: dict[str, list[Floats]] = {name: [] for name in targets}
+    counts = []
+    for path in paths:
+        found = load_window_targets(path) if level == "window" else load_targets(path)
+        fields = {name: value for category in found.values() for name, value in category.items()}
+        some = next(fields[name] for name in fields if TARGETS[name].kind == "scalar")
+        counts.append(np.size(some))
+        for name in targets:
+            shape = (counts[-1], *TARGETS[name].shape)
+            missing = np.full(shape, np.nan)
+            blocks[name].append(np.reshape(fields.get(name, missing), shape))
+    return {name: np.concatenate(block) for name, block in blocks.items()}, counts
+
+
+def read_parameters(path: Path, recordings: Sequence[str]) -> dict[str, Floats]:
+    """Read the parameters of the interpretations of recordings.
+
+    Parameters
+    ----------
+    path : Path
+        The demo corpus's table of interpretations.
+    recordings : sequence of str
+        Ids; those that the table does not have get NaN.
+
+    Returns
+    -------
+    dict of str to ndarray [shape=(len(recordings),)]
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = {row["recording_id"]: row for row in csv.DictReader(file, delimiter="\t")}
+    names = [name for name in next(iter(rows.values())) if name not in _NO_PARAMETER]
+    unknown = dict.fromkeys(names, "nan")
+    return {
+        name: np.array([float(rows.get(recording, unknown)[name]) for recording in recordings])
+        for name in names
+    }
+
+
+#: Columns of the table of interpretations that say which recording it is, or follow from the rest.
+_NO_PARAMETER = ("recording_id", "work_id", "interpretation", "duration_s")
+
+
+def mean_within(works: Sequence[str], truth: Floats, measured: Floats) -> dict[str, Any]:
+    """Return the mean over works of the rank correlation within them.
+
+    Parameters
+    ----------
+    works : sequence of str
+        The work of each of n rows.
+    truth, measured : ndarray [shape=(n,) or (n, q)]
+        Of a shape's numbers each is correlated by itself, and a work's correlation is their mean.
+        Number by number where both are shapes; with a ``truth`` of one number there is none.
+
+    Returns
+    -------
+    dict
+        ``mean``, its ``interval`` and the ``works`` that have enough defined rows; None, None and 0
+        without any.
+    """
+    nothing = {"mean": None, "interval": None, "works": 0}
+    if truth.shape != measured.shape:
+        return nothing
+    columns = zip(_columns(truth), _columns(measured), strict=True)
+    found = np.array([list(within(works, *pair).values()) for pair in columns])
+    of_works = found[:, np.isfinite(found).all(axis=0)].mean(axis=0)
+    if not len(of_works):
+        return nothing
+    return {
+        "mean": float(of_works.mean()),
+        "interval": interval(of_works),
+        "works": len(of_works),
+    }
+
+
+def _columns(values: Floats) -> list[Floats]:
+    return list(_matrix(values).T)
+
+
+def _matrix(values: Floats) -> Floats:
+    return values[:, np.newaxis] if values.ndim == 1 else values
+
+
+def _defined(values: Floats) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.isfinite(_matrix(values)).all(axis=1))
+
+
+def _within_share(values: Floats, works: Sequence[str]) -> float | None:
+    """Return the share of the variance within works; of a shape, of the sum over its numbers."""
+    present = _defined(values)
+    known = _matrix(values)[present]
+    if not len(known):
+        return None
+    total = float(((known - known.mean(axis=0)) ** 2).sum())
+    _, of_row, sizes = np.unique(
+        np.asarray(works)[present], return_inverse=True, return_counts=True
+    )
+    sums = np.zeros((len(sizes), known.shape[1]))
+    np.add.at(sums, of_row, known)
+    left = float(((known - (sums / sizes[:, np.newaxis])[of_row]) ** 2).sum())
+    # What rounding alone makes of a constant is no variance.
+    scale = float((known**2).sum())
+    return left / total if total > 1e-18 * scale and total > 0 else None
+
+
+def _agreement(name: str, rows: Mapping[str, Floats], works: Sequence[str]) -> dict[str, Any]:
+    partner = PARTNERS.get(name)
+    none = {"midi": None, "midi_r": None, "midi_lo": None, "midi_hi": None, "midi_works": None}
+    if partner is None or partner not in rows:
+        return none
+    found = mean_within(works, rows[partner], rows[name])
+    low, high = found["interval"] or (None, None)
+    if not found["works"]:
+        return none
+    return {
+        "midi": partner,
+        "midi_r": found["mean"],
+        "midi_lo": low,
+        "midi_hi": high,
+        "midi_works": found["works"],
+    }

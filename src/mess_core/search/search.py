@@ -1,0 +1,501 @@
+"""Asking an index: from a query to hits that say why they are hits.
+
+A passage's vector is made of the stored vectors of the windows that it covers: those that lie
+inside it; of a passage that holds no whole window the one that overlaps it most (all that overlap
+it equally). Their general blocks are averaged and scaled to unit length, their aspects' blocks and
+predicted values averaged. (A stored vector is all that a service has. Aspects' coordinates are
+linear in the features, so that their mean is that of the windows' features, but for
+`projection.REACH`.)
+
+Hits come best first; equal scores are ordered by recording and start. In an exact index the search
+is exact whatever is filtered.
+"""
+
+__all__ = ["Answer", "Hit", "directed", "search", "search_features"]
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mess_core.errors import SearchError, nearest
+from mess_core.index.factory import search_parameters
+from mess_core.index.index import Index
+from mess_core.search.query import GENERAL, Query, clip_id
+from mess_core.search.scoring import Condition, Passage, Question, ask
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+#: Times closer than this are the same: tables give times to the millisecond.
+_TIME_TOLERANCE_S = 1e-3
+
+#: Scores closer than this may change places when they are computed again in float64.
+_SCORE_TOLERANCE = 1e-5
+
+#: Rows that FAISS is asked for at first, and how many times more when they do not suffice: to look
+#: for a thousand costs it hardly more than to look for ten, to look again as much as before.
+_AT_FIRST = 1024
+_TIMES_MORE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One answer.
+
+    Attributes
+    ----------
+    recording_id, work_id, performer, composer, title : str
+        From the recording table; all but ``recording_id`` may be empty.
+    score : float
+        The sum of the contributions: 1 for what is equal in all that was liked, and 0 on average
+        for what has nothing to do with the query.
+    start_s, end_s : float
+        The passage in seconds; ``0`` and the duration for a recording.
+    clip : str
+        The id by which a `Query` can start from this hit.
+    contributions : mapping of str to float
+        What ``general`` and each aspect add to the score.
+    predicted : mapping of str to float
+        The values that probes predict of the aspects that have a direction, in standard deviations
+        from the corpus mean.
+    """
+
+    recording_id: str
+    work_id: str
+    performer: str
+    composer: str
+    title: str
+    score: float
+    start_s: float
+    end_s: float
+    clip: str
+    contributions: Mapping[str, float] = field(default_factory=dict)
+    predicted: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a question found.
+
+    Attributes
+    ----------
+    hits : tuple of Hit
+        Best first; fewer than ``k`` where there are no more.
+    notes : tuple of str
+        What has to be known about them: why there are none, for example.
+    predicted : mapping of str to float
+        The query's own predicted values, as in a hit.
+    """
+
+    hits: tuple[Hit, ...]
+    notes: tuple[str, ...]
+    predicted: Mapping[str, float]
+
+
+def search(index: Index, query: Query) -> Answer:
+    """Answer a question that starts from what is in the index.
+
+    Parameters
+    ----------
+    index : Index
+        From `load_artifact`, `load_latest`, `load_published` or `build_index`.
+    query : Query
+        With a recording, a passage of one, or a stored clip.
+
+    Returns
+    -------
+    Answer
+
+    Raises
+    ------
+    SearchError
+        If the recording, clip or an aspect is unknown, no probe found the aspect well enough, it
+        has no direction, or times lie outside of the recording.
+    """
+    _check_aspects(index, query)
+    positions = _start(index, query)
+    return _answer(index, query, _passage(index, positions), positions)
+
+
+def search_features(index: Index, features: npt.NDArray[np.floating[Any]], query: Query) -> Answer:
+    """Answer a question that starts from features made elsewhere, by the index's own encoder.
+
+    Parameters
+    ----------
+    index : Index
+        Of either kind.
+    features : ndarray [shape=(layers, dims) or (windows, layers, dims)]
+        Pooled features with all of the encoder's layers. Several windows are averaged as the
+        windows of a passage are.
+    query : Query
+        Without a recording or clip.
+
+    Returns
+    -------
+    Answer
+
+    Raises
+    ------
+    SearchError
+        As `search`, and if the features do not fit the index or have no direction.
+    """
+    if query.recording_id or query.clip:
+        raise SearchError(
+            "the query starts from features, so it cannot name a recording or clip too"
+        )
+    if query.exclude != "none":
+        raise SearchError(f"features are of no recording, so no {query.exclude} can be excluded")
+    _check_aspects(index, query)
+    windows = _fitting(index, features)
+    vectors, predicted, usable = index.projection.project(windows)
+    if not usable.all():
+        raise SearchError(
+            "the query's features are not finite or equal the corpus mean, so they have no "
+            "direction to search in; check that its audio is not silent"
+        )
+    passage = _average(index, vectors, predicted.astype(np.float64))
+    return _answer(index, query, passage, np.array([], np.int64))
+
+
+def _check_aspects(index: Index, query: Query) -> None:
+    """Refuse aspects that the index cannot be asked for.
+
+    Raises
+    ------
+    SearchError
+        If one is unknown or not resolved, or should be more or less and has no direction.
+    """
+    for name in query.aspects:
+        if name not in index.projection.aspects:
+            raise SearchError(_why_not(index, name))
+    for name in (*query.more, *query.less):
+        if np.isnan(index.projection.standard_errors[index.projection.aspects[name].number]):
+            raise SearchError(
+                f"there is no more or less of {name!r}: it is a shape, or rises for several "
+                "reasons; search for what is like or unlike in it, or for more or less of "
+                f"{', '.join(directed(index)) or 'nothing: no aspect has a direction'}"
+            )
+
+
+def directed(index: Index) -> list[str]:
+    """Return the aspects that `more` and `less` can be asked of."""
+    errors = index.projection.standard_errors
+    return [name for name, a in index.projection.aspects.items() if not np.isnan(errors[a.number])]
+
+
+def _why_not(index: Index, name: str) -> str:
+    known = index.aspects.get("aspects", {})
+    usable = ", ".join(sorted(index.projection.aspects))
+    if not known and not usable:
+        return (
+            f"the index has no aspect map, so it cannot be searched by {name!r}; probe the "
+            "targets, resolve the aspects and build the index again"
+        )
+    if name not in known:
+        return f"aspect {name!r} is unknown: {nearest(name, [*known, GENERAL])}"
+    entry = known[name]
+    reached = "no target of it was probed" if entry["r2"] is None else f"R2 {entry['r2']:.2f}"
+    return (
+        f"aspect {name!r} is not resolved: the best its probes reached is {reached}, the limit "
+        f"min_r2 is {index.aspects.get('min_r2')} ({entry.get('reason') or 'no reason given'}); "
+        f"search by a resolved aspect ({usable or 'there is none'}), probe more recordings, or "
+        "lower min_r2 and resolve the aspects again"
+    )
+
+
+def _start(index: Index, query: Query) -> Ints:
+    """Return the rows that a query starts from."""
+    if query.clip is not None:
+        return _stored_clip(index, query.clip)
+    if query.recording_id is None:
+        raise SearchError("the query says nothing to start from: give a recording or a clip")
+    rows = _rows_of(index, query.recording_id)
+    if query.start_s is None:
+        return rows
+    if index.kind != "clips":
+        raise SearchError(f"this is an index of {index.kind}; passages need an index of clips")
+    return _covering(index, rows, query.start_s, query.end_s)
+
+
+def _rows_of(index: Index, recording_id: str) -> Ints:
+    """Return the rows of a recording.
+
+    Raises
+    ------
+    SearchError
+        If the index does not hold it.
+    """
+    try:
+        return index.rows.positions(recording_id)
+    except KeyError:
+        raise SearchError(
+            f"recording {recording_id!r} is not in the index: "
+            f"{nearest(recording_id, index.rows.numbers)}"
+        ) from None
+
+
+def _stored_clip(index: Index, clip: str) -> Ints:
+    recording_id, _, start = clip.rpartition("@")
+    rows = _rows_of(index, recording_id) if recording_id else np.array([], np.int64)
+    try:
+        wanted = float(start)
+    except ValueError:
+        wanted = np.nan
+    found = rows[np.abs(index.rows.table["start_s"][rows] - wanted) <= _TIME_TOLERANCE_S]
+    if not len(found):
+        raise SearchError(
+            f"there is no clip {clip!r}; a clip is RECORDING@START as hits give it, for example "
+            f"{clip_id(index.rows[0].recording_id, index.rows[0].start_s)}"
+        )
+    return np.asarray(found[:1])
+
+
+def _covering(index: Index, rows: Ints, start: float, end: float | None) -> Ints:
+    starts, ends = index.rows.table["start_s"][rows], index.rows.table["end_s"][rows]
+    first, last = float(starts.min()), float(ends.max())
+    if end is None:
+        end = min(start + float(ends[0] - starts[0]), last)
+    if not first - _TIME_TOLERANCE_S <= start < end <= last + _TIME_TOLERANCE_S:
+        raise SearchError(
+            f"{start:g} to {end:g} s is no passage of recording "
+            f"{index.rows[int(rows[0])].recording_id}: its indexed windows cover {first:g} to "
+            f"{last:g} s, and the start must come before the end"
+        )
+    inside = (starts >= start - _TIME_TOLERANCE_S) & (ends <= end + _TIME_TOLERANCE_S)
+    if not inside.any():
+        overlaps = np.minimum(ends, end) - np.maximum(starts, start)
+        inside = overlaps >= overlaps.max() - _TIME_TOLERANCE_S
+    return np.asarray(rows[inside])
+
+
+def _fitting(
+    index: Index, features: npt.NDArray[np.floating[Any]]
+) -> npt.NDArray[np.floating[Any]]:
+    dims, highest = index.projection.dims, int(index.projection.layers.max())
+    if not np.issubdtype(features.dtype, np.floating):
+        raise SearchError(
+            f"features are {features.dtype}, expected floats as `mess embed` writes them"
+        )
+    if features.ndim == 2:
+        features = features[np.newaxis]
+    if features.ndim != 3 or 0 in features.shape or features.shape[2] != dims:
+        raise SearchError(f"features have shape {features.shape}, expected (..., layers, {dims})")
+    if features.shape[1] <= highest:
+        raise SearchError(
+            f"features have {features.shape[1]} layers, but the index uses layer {highest}; "
+            "give all layers of the encoder that made the index"
+        )
+    return features[:, index.projection.layers]
+
+
+def _passage(index: Index, positions: Ints) -> Passage:
+    return _average(index, index.stored(positions), index.predicted[:, positions].T)
+
+
+def _average(
+    index: Index,
+    vectors: npt.NDArray[np.float32],
+    predicted: npt.NDArray[np.floating[Any]],
+) -> Passage:
+    mean = vectors.mean(axis=0, dtype=np.float64)[np.newaxis]
+    borders = [index.projection.general, index.projection.general + len(index.projection.offset)]
+    components, blocks, _ = np.split(mean, borders, axis=1)
+    vector = index.projection.lay_out(components, blocks)[0]
+    return Passage(vector, predicted.mean(axis=0, dtype=np.float64))
+
+
+def _answer(index: Index, query: Query, passage: Passage, start: Ints) -> Answer:
+    question = ask(index.projection, query, passage)
+    allowed = _allowed(index, query, start)
+    kept = _fulfilling(index, question, allowed)
+    hits = _best(index, question, kept, query)
+    notes = [] if hits else [_why_nothing(index, query, question, allowed)]
+    return Answer(tuple(hits), tuple(notes), _values(index, passage.predicted))
+
+
+def _allowed(index: Index, query: Query, start: Ints) -> Bools | None:
+    """Return which rows may be hits, None where all may."""
+    allowed: Bools | None = None
+    for column, values in query.where.items():
+        if column == "dataset":
+            own = index.facts.get("dataset")
+            mine = np.full(len(index.rows), own in values)
+        else:
+            mine = index.rows.having(column, values)
+        allowed = mine if allowed is None else allowed & mine
+    if query.exclude == "none" or not len(start):
+        return allowed
+    row = index.rows[int(start[0])]
+    if query.exclude == "work" and not row.work_id:
+        raise SearchError(
+            f"the work of recording {row.recording_id} is not known, so it cannot be excluded; "
+            "fill work_id in the recording table, or exclude 'recording'"
+        )
+    if allowed is None:
+        allowed = np.ones(len(index.rows), np.bool_)
+    if query.exclude == "work":
+        return allowed & ~index.rows.having("work_id", [row.work_id])
+    allowed[index.rows.positions(row.recording_id)] = False
+    return allowed
+
+
+def _fulfilling(index: Index, question: Question, allowed: Bools | None) -> Bools | None:
+    for condition in question.conditions:
+        met = condition.met(index.predicted[condition.number])
+        allowed = met if allowed is None else allowed & met
+    return allowed
+
+
+def _best(index: Index, question: Question, allowed: Bools | None, query: Query) -> list[Hit]:
+    """Return the best k hits, none of which overlaps a better one by more than was asked for."""
+    left = len(index.rows) if allowed is None else int(allowed.sum())
+    wanted = min(max(_AT_FIRST, 4 * query.k), left)
+    while wanted:
+        scores, rows = _nearest(index, question, wanted, allowed)
+        ranked = _ranked(index, question, _worth(scores, rows, query))
+        kept = _distinct(index, ranked, query)
+        if (
+            wanted == left
+            or len(rows) < wanted
+            or (
+                len(kept) == query.k
+                and _is_settled(index, question, scores, ranked.scores[kept[-1]])
+            )
+        ):
+            return [_hit(index, question, ranked, place) for place in kept]
+        wanted = min(_TIMES_MORE * wanted, left)
+    return []
+
+
+def _is_settled(
+    index: Index, question: Question, scores: npt.NDArray[np.float32], last: float
+) -> bool:
+    """Return whether no row that FAISS has not returned belongs before the last hit.
+
+    They score no more than the last that it has; it breaks ties by position. An index that
+    compresses returns the best that it can find, so there are no ties to be looked for.
+    """
+    return not index.exact or last > float(scores[-1]) + question.constant + _SCORE_TOLERANCE
+
+
+def _nearest(
+    index: Index, question: Question, wanted: int, allowed: Bools | None
+) -> tuple[npt.NDArray[np.float32], Ints]:
+    parameters = search_parameters(index.vectors, wanted, allowed)
+    scores, rows = index.vectors.search(question.vector[np.newaxis], wanted, params=parameters)
+    found = rows[0] >= 0
+    return scores[0][found], rows[0][found]
+
+
+def _worth(scores: npt.NDArray[np.float32], rows: Ints, query: Query) -> Ints:
+    """Return the rows that can be among the hits by what FAISS says, the best first."""
+    if query.dedupe_s or len(rows) <= query.k:
+        return rows
+    return np.asarray(rows[scores >= scores[query.k - 1] - 2 * _SCORE_TOLERANCE])
+
+
+class _Ranked(NamedTuple):
+    """Rows, best first; equal scores are ordered by recording and start."""
+
+    positions: Ints
+    #: Of each block [rows, blocks], and their sums.
+    contributions: npt.NDArray[np.float64]
+    scores: npt.NDArray[np.float64]
+
+
+def _ranked(index: Index, question: Question, positions: Ints) -> _Ranked:
+    parts = question.contributions(index.stored(positions))
+    scores = parts.sum(axis=1)
+    ids = index.rows.recordings["recording_id"]
+    table = index.rows.table[positions]
+    keys = zip(
+        (-scores).tolist(),
+        [ids[number] for number in table["recording"].tolist()],
+        table["start_s"].tolist(),
+        range(len(scores)),
+        strict=True,
+    )
+    order = np.array([key[-1] for key in sorted(keys)], np.int64)
+    return _Ranked(positions[order], parts[order], scores[order])
+
+
+def _distinct(index: Index, ranked: _Ranked, query: Query) -> list[int]:
+    """Return the first k places of a ranking that overlap none before too much."""
+    if not query.dedupe_s:
+        return list(range(len(ranked.positions)))[: query.k]
+    apart_s = query.dedupe_s - _TIME_TOLERANCE_S
+    kept: list[int] = []
+    taken: dict[int, list[float]] = {}
+    rows = index.rows.table[ranked.positions].tolist()
+    for place, (recording, start_s, _) in enumerate(rows):
+        starts = taken.setdefault(recording, [])
+        if all(abs(start_s - start) >= apart_s for start in starts):
+            starts.append(start_s)
+            kept.append(place)
+            if len(kept) == query.k:
+                break
+    return kept
+
+
+def _hit(index: Index, question: Question, ranked: _Ranked, place: int) -> Hit:
+    position = int(ranked.positions[place])
+    row = index.rows[position]
+    parts = ranked.contributions[place].tolist()
+    return Hit(
+        recording_id=row.recording_id,
+        work_id=row.work_id,
+        performer=row.performer,
+        composer=row.composer,
+        title=row.title,
+        score=float(ranked.scores[place]),
+        start_s=row.start_s,
+        end_s=row.end_s,
+        clip=clip_id(row.recording_id, row.start_s),
+        contributions=dict(zip(question.weights, parts, strict=True)),
+        predicted=_values(index, index.predicted[:, position]),
+    )
+
+
+def _values(index: Index, predicted: npt.NDArray[np.floating[Any]]) -> dict[str, float]:
+    return {
+        str(name): value
+        for name, value in zip(index.projection.names, predicted.tolist(), strict=True)
+        if not math.isnan(value)
+    }
+
+
+def _why_nothing(index: Index, query: Query, question: Question, allowed: Bools | None) -> str:
+    if allowed is not None and not allowed.any():
+        asked = [f"{column}={'|'.join(values)}" for column, values in query.where.items()]
+        asked += [f"another {query.exclude} than the query"] if query.exclude != "none" else []
+        unknown = [_unknown_value(index, *entry) for entry in query.where.items()]
+        hints = "; ".join(["", *filter(None, unknown)])
+        return f"nothing is left to search: no row of the index has {' and '.join(asked)}{hints}"
+    left = np.ones(len(index.rows), np.bool_) if allowed is None else allowed
+    told = [_unmet(c, index.predicted[c.number][left]) for c in question.conditions]
+    together = " (at once)" if len(told) > 1 else ""
+    return (
+        f"no row satisfies{together}: {'; '.join(told)}. Ask for less, or exclude and filter less"
+    )
+
+
+def _unknown_value(index: Index, column: str, values: tuple[str, ...]) -> str | None:
+    """Return what there is instead of values that a column has not."""
+    own = [str(index.facts.get("dataset"))]
+    known = own if column == "dataset" else sorted(set(index.rows.recordings[column]))
+    missing = [value for value in values if value not in known]
+    return f"no {column} is {missing[0]!r}: {nearest(missing[0], known)}" if missing else None
+
+
+def _unmet(condition: Condition, values: npt.NDArray[np.floating[Any]]) -> str:
+    word, extreme = ("more", values.max()) if condition.sign > 0 else ("less", values.min())
+    furthest = "highest" if condition.sign > 0 else "lowest"
+    return (
+        f"{word} {condition.aspect} by {condition.asked:g} standard errors means a predicted value "
+        f"of {condition.limit:+.2f} (the query has {condition.start:+.2f}), and the {furthest} of "
+        f"{len(values)} rows is {extreme:+.2f}"
+    )

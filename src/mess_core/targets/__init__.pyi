@@ -1,0 +1,26 @@
+from .create import (
+    create_target_dataset as create_target_dataset,
+    targets_fingerprint as targets_fingerprint,
+)
+from .families import (
+    MidiExpressionTargets as MidiExpressionTargets,
+    MusicalAspectTargets as MusicalAspectTargets,
+    measure as measure,
+    measure_windows as measure_windows,
+)
+from .npz import (
+    load_descriptors as load_descriptors,
+    load_target as load_target,
+    load_targets as load_targets,
+    load_window_targets as load_window_targets,
+    save_targets as save_targets,
+    validate_target_structure as validate_target_structure,
+    validate_window_targets as validate_window_targets,
+)
+from .registry import (
+    CATEGORIES as CATEGORIES,
+    TARGETS as TARGETS,
+    TargetSpec as TargetSpec,
+    probed_targets as probed_targets,
+    scalar_targets as scalar_targets,
+)

@@ -1,0 +1,1 @@
+"""The workflow behind the Snakefile: configuration, plan, scripts and records."""

@@ -1,0 +1,497 @@
+"""What each rule of the workflow does: one function per rule, from settings to files.
+
+Every function may run again at any time and leaves the same files. Heavy libraries are imported
+inside, so that a job starts as fast as its own work allows, and so that torch and faiss never meet
+in one process.
+"""
+
+__all__ = [
+    "answer_question",
+    "build_indices",
+    "decompose_layer",
+    "encoder_facts",
+    "extract_shard",
+    "fit_projection",
+    "gather_features",
+    "gather_targets",
+    "make_demo",
+    "make_untrained_twin",
+    "map_aspects",
+    "measure_shard",
+    "measure_validity",
+    "probe_target",
+    "publish_indices",
+    "track",
+    "write_report",
+    "write_table",
+]
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mess_core import stages
+from mess_core.errors import EncoderError, StorageError
+from mess_core.files import file_sha256, fingerprint, read_json, write_json, write_text
+from mess_core.layout import ANSWERS, ENCODER, INDEX_KINDS, UNTRAINED
+from mess_core.progress import Progress, counted
+from mess_core.workflow.config import Settings
+from mess_core.workflow.plan import ANALYSIS_RATE, Plan
+
+if TYPE_CHECKING:
+    from mess_core.extraction.encoder import MertEncoder
+    from mess_core.probing import LayerDiscoverySystem
+
+
+def make_demo(settings: Settings) -> None:
+    """Perform and render the demo corpus, with the table of the interpretations' parameters."""
+    from mess_core.datasets.demo import make_demo_corpus
+
+    make_demo_corpus(
+        settings.layout.demo_audio,
+        settings.layout.demo_truth,
+        progress=Progress("recordings"),
+    )
+
+
+def write_table(settings: Settings) -> None:
+    """Scan the dataset and write its recording table."""
+    from mess_core.datasets import DatasetFactory, scan_dataset
+
+    dataset = DatasetFactory.get_dataset(settings.dataset, data=settings.data)
+    report = scan_dataset(
+        dataset,
+        settings.layout,
+        min_duration_s=settings.window_s,
+        progress=Progress("recordings"),
+    )
+    print(report.summary())
+
+
+def make_untrained_twin(settings: Settings) -> None:
+    """Write the encoder's untrained twin, whose features are a baseline of probing."""
+    from mess_core.extraction.checkpoint import find_checkpoint
+    from mess_core.extraction.untrained import make_untrained
+
+    checkpoint = find_checkpoint(settings.encoder, models=settings.layout.models)
+    make_untrained(checkpoint, Path(settings.untrained.encoder))
+
+
+def _extraction(settings: Settings, variant: str) -> Plan:
+    """Return the plan of the encoder's features, or of its twin's."""
+    plan = Plan.read(settings)
+    return plan.untrained if variant == UNTRAINED else plan
+
+
+def extract_shard(settings: Settings, shard: str, *, variant: str = "", threads: int) -> None:
+    """Extract the features of a shard's recordings, by the encoder or its untrained twin."""
+    from mess_core.extraction import ExtractionPipeline, FeatureExtractor
+    from mess_core.extraction.devices import take_device
+
+    plan = _extraction(settings, variant)
+    settings = plan.settings
+    with take_device(settings.device) as choice:
+        for note in choice.notes:
+            print(f"not taken: {note}")
+        extractor = FeatureExtractor(
+            settings.encoder,
+            window_s=settings.window_s,
+            overlap=settings.overlap,
+            batch_size=settings.batch_size or None,
+            models=settings.layout.models,
+            device=choice.device,
+            precision=settings.precision,
+            threads=threads,
+        )
+        encoder = extractor.encoder
+        print(encoder.describe(), flush=True)
+        facts = encoder_facts(encoder)
+        _refuse_mixture(plan, facts)
+        if not plan.has_features:
+            # It is of another plan, whose files are about to be replaced one by one.
+            settings.layout.features_manifest.unlink(missing_ok=True)
+        pipeline = ExtractionPipeline(
+            extractor,
+            settings.layout,
+            views=settings.views,
+            raw_dtype=settings.raw_dtype,
+            # A GPU needs several threads to be fed, a CPU has none to spare.
+            decoders=1 if encoder.engine.device == "cpu" else threads,
+        )
+        summary = pipeline.run(plan.shards[shard], progress=Progress("s of audio"))
+    print("\n".join(summary.lines()))
+    write_json(settings.layout.extraction_report(shard), summary.facts())
+    summary.check()
+    write_json(
+        settings.layout.receipt("features", shard),
+        {
+            "stage": stages.FEATURES,
+            "encoder": facts,
+            "engine": encoder.engine.name,
+            "window_s": settings.window_s,
+            "overlap": settings.overlap,
+            "recordings": dict(summary.stored),
+        },
+    )
+
+
+def encoder_facts(encoder: "MertEncoder") -> dict[str, Any]:
+    """Return what features are known by afterwards."""
+    spec = encoder.spec
+    return {
+        "name": spec.name,
+        "revision": spec.revision,
+        "weights_sha256": spec.weights_sha256,
+        "fingerprint": encoder.checkpoint.fingerprint,
+        "precision": encoder.engine.precision,
+        "trained": spec.trained,
+        "licence": spec.licence,
+    }
+
+
+def _refuse_mixture(plan: Plan, facts: dict[str, Any]) -> None:
+    """Refuse to repair features with another encoder, or in another precision, than they have."""
+    if not plan.has_features:
+        return
+    manifest = plan.settings.layout.features_manifest
+    theirs = read_json(manifest)["encoder"]
+    different = [key for key in facts if theirs.get(key) != facts[key]]
+    if different:
+        told = ", ".join(
+            f"{key} {theirs.get(key)!r} there, {facts[key]!r} here" for key in different
+        )
+        raise EncoderError(
+            f"{manifest}: these features were made otherwise ({told}); run where it is the same or "
+            "set `precision`, or delete the manifest and run snakemake again to make all anew"
+        )
+
+
+def gather_features(settings: Settings, *, variant: str = "") -> None:
+    """Write the manifest of all features: what plan they belong to, and the encoder."""
+    plan = _extraction(settings, variant)
+    layout = plan.settings.layout
+    _check_complete(plan.missing_features)
+    receipts = [read_json(layout.receipt("features", shard)) for shard in plan.shards]
+    encoder = receipts[0]["encoder"]
+    if any(receipt["encoder"] != encoder for receipt in receipts):
+        raise StorageError(
+            f"{layout.embeddings}: its shards were made by different encoders or in different "
+            f"precisions; set `precision`, delete {layout.receipt('features', '*')} and run "
+            "snakemake again"
+        )
+    write_json(
+        layout.features_manifest,
+        {
+            "digest": plan.features_digest,
+            "recordings": len(plan.recordings),
+            "encoder": encoder,
+        },
+    )
+
+
+def measure_shard(settings: Settings, shard: str) -> None:
+    """Measure the proxy targets of a shard's recordings."""
+    from mess_core.targets import create_target_dataset
+
+    plan = Plan.read(settings)
+    for manifest in plan.foreign_target_manifests():
+        # They are of another plan, whose files are about to be replaced one by one.
+        manifest.unlink(missing_ok=True)
+    done = create_target_dataset(
+        plan.shards[shard],
+        layout=settings.layout,
+        sample_rate=ANALYSIS_RATE,
+        window_s=settings.window_s,
+        overlap=settings.overlap,
+        progress=Progress("recordings"),
+    )
+    write_json(
+        settings.layout.receipt("targets", shard), {"stage": stages.TARGETS, "recordings": done}
+    )
+
+
+def gather_targets(settings: Settings) -> None:
+    """Write the manifests of the targets whose last ones are not those of this plan."""
+    plan = Plan.read(settings)
+    _check_complete(plan.missing_targets)
+    for name in plan.ungathered:
+        write_json(
+            settings.layout.target_manifest(name),
+            {"digest": plan.target_digest(name), "recordings": len(plan.recordings)},
+        )
+
+
+def _check_complete(missing: Mapping[str, Sequence[str]]) -> None:
+    """Refuse to vouch for files that are gone since their shard was finished."""
+    gone = [path for paths in missing.values() for path in paths]
+    if gone:
+        raise StorageError(f"{gone[0]} and {len(gone) - 1} more are gone; run snakemake again")
+
+
+def _encoder(settings: Settings) -> dict[str, Any]:
+    """Return the facts about the encoder that made the features."""
+    encoder: dict[str, Any] = read_json(settings.layout.features_manifest)["encoder"]
+    return encoder
+
+
+def decompose_layer(settings: Settings, source: str, layer: int) -> None:
+    """Stack the rows of one layer, and decompose them for all targets."""
+    from mess_core.probing.spaces import make_space
+
+    make_space(
+        settings.layout,
+        Plan.read(settings).recordings,
+        source=source,
+        layer=layer,
+        unit=settings.rows,
+        n_folds=settings.n_folds,
+        progress=Progress("decompositions"),
+    )
+
+
+def _discovery(plan: Plan) -> "LayerDiscoverySystem":
+    from mess_core.probing import LayerDiscoverySystem
+
+    settings = plan.settings
+    return LayerDiscoverySystem(
+        settings.layout,
+        plan.recordings,
+        layers={source: len(plan.layers(source)) for source in settings.sources},
+        unit=settings.rows,
+        n_folds=settings.n_folds,
+        alphas=settings.alphas,
+        encoder=_encoder(settings),
+    )
+
+
+def probe_target(settings: Settings, target: str) -> None:
+    """Probe every layer, and the baselines, for one target."""
+    _discovery(Plan.read(settings)).discover_and_save(target, progress=Progress("layers"))
+
+
+def map_aspects(settings: Settings) -> None:
+    """Resolve the aspects to layers."""
+    from mess_core.probing import resolve_aspects, save_aspects
+
+    aspects = resolve_aspects(settings.min_r2, settings.layout.probing, targets=settings.targets)
+    save_aspects(aspects, settings.layout.aspects)
+
+
+def fit_projection(settings: Settings, kind: str) -> None:
+    """Fit what makes stored vectors of features, for an index of one kind."""
+    from mess_core.index.contents import write_projection
+    from mess_core.index.fitting import fit_projection as fit
+    from mess_core.probing.coordinates import fit_coordinates, musical_layers
+    from mess_core.probing.results import read_results
+
+    plan = Plan.read(settings)
+    discovery = _discovery(plan)
+    spaces = discovery.spaces[ENCODER]
+    results = read_results(settings.layout.probing, plan.aspect_targets)
+    projection = fit(
+        lambda layer: spaces[layer].rows,
+        range(len(spaces)),
+        general_layers=musical_layers(results.values()) or None,
+        coordinates=fit_coordinates(
+            discovery, averaged=kind == "recordings", progress=Progress("aspects")
+        ),
+        recordings=discovery.names if kind == "recordings" else None,
+    )
+    write_projection(projection, settings.layout.projection(kind))
+
+
+def answer_question(settings: Settings, question: str) -> None:
+    """Write the table and the picture that answer one research question."""
+    from mess_core.probing.questions import answer
+
+    plan = Plan.read(settings)
+    progress = Progress("aspects" if question == "separability" else "layers")
+    answer(question, _discovery(plan), plan.question_targets(question), progress=progress)
+
+
+def track(settings: Settings) -> None:
+    """Log the probing results, with their tables and pictures, to MLflow."""
+    from mess_core.probing.results import read_results
+    from mess_core.probing.tracking import log_probing
+
+    layout = settings.layout
+    results = read_results(layout.probing, settings.targets)
+    answers = [layout.answer(name, suffix) for name in ANSWERS for suffix in (".tsv", ".png")]
+    run = log_probing(
+        results.values(),
+        [*(layout.probe(name) for name in results), layout.aspects, *answers],
+        uri=settings.tracking_uri,
+        experiment=settings.tracking_experiment,
+    )
+    write_json(layout.tracked, {"uri": settings.tracking_uri, "run": run})
+
+
+def build_indices(settings: Settings, kind: str) -> None:
+    """Build and save the index artifact of one kind."""
+    from mess_core.datasets.lookup import licence_of
+    from mess_core.index import build_index, save_artifact
+    from mess_core.index.contents import read_projection
+
+    plan = Plan.read(settings)
+    features, rows = _rows(plan, kind)
+    print(f"{len(rows):,} rows of {features.shape[1]} layers; building the index", flush=True)
+    index = build_index(
+        features,
+        rows,
+        kind=kind,
+        projection=read_projection(settings.layout.projection(kind)),
+        aspects=read_json(settings.layout.aspects),
+        facts={
+            "dataset": settings.dataset,
+            "licence": licence_of(settings.dataset),
+            "encoder": _encoder(settings) | {key: getattr(plan.spec, key) for key in _SPECIFIED},
+            "window_s": settings.window_s,
+            "overlap": settings.overlap,
+            "stages": {name.lower(): getattr(stages, name) for name in _BEHIND_INDEX},
+        },
+        exact_up_to=settings.exact_up_to,
+        memory_gb=settings.memory_gb,
+    )
+    folder = save_artifact(index, settings.layout.index(kind), build=_build(plan))
+    write_json(
+        settings.layout.index_receipt(kind),
+        {"artifact_version_id": folder.name, "kind": kind, "rows": len(rows)},
+    )
+
+
+def _build(plan: Plan) -> dict[str, Any]:
+    """Return what made an index, besides its facts; nothing of where it was made."""
+    settings = plan.settings
+    return {
+        "config": {key: getattr(settings, key) for key in _DECIDING},
+        "data": {
+            "recordings": len(plan.recordings),
+            "sha256": fingerprint({r.recording_id: r.audio_sha256 for r in plan.recordings}),
+            "table_sha256": file_sha256(settings.layout.table),
+        },
+    }
+
+
+#: The settings that an index's content depends on, besides the encoder.
+_DECIDING = (
+    "precision",
+    "window_s",
+    "overlap",
+    "targets",
+    "rows",
+    "n_folds",
+    "alphas",
+    "baselines",
+    "min_r2",
+    "exact_up_to",
+    "memory_gb",
+)
+
+#: What an index says of its encoder besides what its features are known by.
+_SPECIFIED = ("source", "sample_rate", "frame_rate", "layers", "dims")
+
+#: The stages whose versions an index's content depends on.
+_BEHIND_INDEX = (
+    "RECORDINGS",
+    "FEATURES",
+    "TARGETS",
+    "DECOMPOSITION",
+    "PROBING",
+    "ASPECTS",
+    "PROJECTION",
+    "INDEX",
+)
+
+
+def _rows(plan: Plan, kind: str) -> tuple[npt.NDArray[np.float32], list[Any]]:
+    """Return the features [n, L, D] of all rows of an index, and the rows."""
+    from mess_core.extraction.storage import load_features, segment_times
+    from mess_core.index import Row
+
+    features, rows = [], []
+    progress = Progress("recordings read")
+    for recording in counted(plan.recordings, progress, lambda recording: recording.recording_id):
+        if kind == "recordings":
+            vector = load_features(plan.settings.layout, recording.recording_id)
+            features.append(vector[np.newaxis])
+            rows.append(Row.of(recording))
+            continue
+        windows = load_features(plan.settings.layout, recording.recording_id, view="segments")
+        starts = segment_times(
+            len(windows),
+            duration_s=recording.duration_s,
+            window_s=plan.settings.window_s,
+            overlap=plan.settings.overlap,
+        )
+        features.append(windows)
+        rows += [
+            Row.of(recording, start_s=start, end_s=start + plan.settings.window_s)
+            for start in starts.tolist()
+        ]
+    return np.concatenate(features), rows
+
+
+def publish_indices(settings: Settings) -> None:
+    """Publish the current artifacts of all kinds."""
+    from mess_core.publishing.publish import publish
+    from mess_core.publishing.transfer import Transfer
+
+    transfer = Transfer(progress=Progress("MB"))
+    receipts = []
+    for kind in INDEX_KINDS:
+        version = read_json(settings.layout.index_receipt(kind))["artifact_version_id"]
+        artifact = settings.layout.index(kind) / version
+        receipts.append(publish(artifact, settings.destination, transfer=transfer))
+    write_json(
+        settings.layout.publish_receipt,
+        {
+            "stage": stages.PUBLISH,
+            "dataset": settings.dataset,
+            "destination": settings.destination,
+            "published": receipts,
+        },
+    )
+
+
+def measure_validity(settings: Settings) -> None:
+    """Write the table and the picture of whether the targets measure what they say."""
+    from mess_core.probing.tables import write_table
+    from mess_core.report import measure_validity as measure, plot_validity
+    from mess_core.report.validity import parameter_rows, read_parameters, read_values
+
+    layout = settings.layout
+    recordings = Plan.read(settings).recordings
+    works = [r.work_id for r in recordings]
+    paths = [layout.targets(r.recording_id) for r in recordings]
+    windows = settings.rows == "windows"
+    values, counts = read_values(paths, settings.targets, "window" if windows else "recording")
+    whole, parameters = values, {}
+    if settings.dataset == "demo":
+        parameters = read_parameters(layout.demo_truth, [r.recording_id for r in recordings])
+        whole = read_values(paths, settings.targets, "recording")[0]
+    rows = measure(
+        values,
+        np.repeat(works, counts).tolist(),
+        whole=whole,
+        works_of_whole=works,
+        parameters=parameters,
+    )
+    write_table(rows, layout.answer("validity", ".tsv"))
+    plot_validity(
+        rows,
+        layout.answer("validity", ".png"),
+        parameters=parameter_rows(parameters, works),
+        title=f"{settings.dataset}, {settings.rows}",
+    )
+
+
+def write_report(settings: Settings, changed: dict[str, Any]) -> None:
+    """Write the pages for people; ``changed`` are the settings that are not the default."""
+    from mess_core.report import render_pages
+    from mess_core.report.findings import gather_findings
+
+    for name, page in render_pages(gather_findings(settings, changed)).items():
+        write_text(settings.layout.page(name), page)

@@ -1,0 +1,33 @@
+"""`mess question`: the table on the terminal, and what to do when there is none."""
+
+from pathlib import Path
+
+import pytest
+
+from mess_core.cli.main import main
+from mess_core.layout import Layout
+from mess_core.probing.tables import write_table
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_question_without_an_answer_says_how_to_make_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["question", "layers", "--dataset", "mine", "--data", str(tmp_path)]) != 0
+    path = Layout(tmp_path, "mine").answer("layers", ".tsv")
+    assert f"make it with `snakemake {path} --config dataset=mine`" in capsys.readouterr().err
+
+
+def test_numbers_are_short_and_gaps_are_dashes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Layout(tmp_path, "demo").answer("layers", ".tsv")
+    row = {"target": "tempo", "best_layer": 7, "best_layers": [6, 7], "r2": 0.123456, "p": None}
+    write_table([row | {"unseen": "x"}], path)
+    assert main(["question", "layers", "--data", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == list(row)
+    assert lines[3].split() == ["tempo", "7", "6,7", "0.123", "-"]
+    assert main(["question", "layers", "--data", str(tmp_path), "--all"]) == 0
+    assert capsys.readouterr().out == path.read_text()

@@ -1,0 +1,250 @@
+"""How vectors are held: what is chosen, and that nothing about hits but their search changes."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pytest
+
+from benchmarks.search_corpus import KINDS, Corpus, questions
+from mess_core.errors import ArtifactError
+from mess_core.index import Index, load_artifact, save_artifact
+from mess_core.index.factory import (
+    EXACT_UP_TO,
+    FLAT,
+    MEMORY_GB,
+    Choice,
+    choose_factory,
+    search_parameters,
+    train_index,
+)
+from mess_core.search import Query
+from mess_core.search.search import search
+from tests.planted import Corpus as Planted, clip_rows
+
+pytestmark = pytest.mark.unit
+
+N, WIDTH = 5000, 94
+CORPUS = Corpus(N)
+VECTORS, PREDICTED = CORPUS.make()
+EXACT = choose_factory(N, WIDTH)
+#: What exact vectors in memory and on the disk are chosen for; of few rows they find everything.
+CODED = [
+    replace(choose_factory(N, WIDTH, gigabytes * 1e9, exact_up_to=1000), candidates=candidates)
+    for gigabytes, candidates in ((1.0, 1000), (0.001, 200))
+]
+
+
+def index_of(choice: Choice) -> Index:
+    held = train_index(VECTORS, choice)
+    rows, projection = CORPUS.rows, CORPUS.projection
+    return Index("clips", rows, projection, PREDICTED, {}, {}, held, choice.factory)
+
+
+@pytest.fixture(scope="module")
+def exact() -> Index:
+    return index_of(EXACT)
+
+
+@pytest.fixture(scope="module", params=CODED, ids=["in memory", "on disk"])
+def coded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """An index with codes, saved and opened."""
+    return load_artifact(save_artifact(index_of(request.param), tmp_path_factory.mktemp("coded")))
+
+
+# --- what is chosen
+
+
+def test_up_to_the_limit_search_is_exact_whatever_the_memory() -> None:
+    for n in (1, 1000, EXACT_UP_TO):
+        assert choose_factory(n, WIDTH, 1.0).factory == FLAT
+    assert choose_factory(EXACT_UP_TO + 1, WIDTH).factory == "IVF1024,PQ94x4fsr,RFlat"
+    # Less cannot be learned from, whatever is asked for.
+    assert choose_factory(1000, WIDTH, exact_up_to=10).factory == FLAT
+    assert choose_factory(1001, WIDTH, exact_up_to=10).factory == "IVF15,PQ94x4fsr,RFlat"
+
+
+@pytest.mark.parametrize(("width", "code"), [(94, 47), (87, 44)])
+def test_the_memory_decides_where_exact_vectors_are(width: int, code: int) -> None:
+    n = 2_000_000
+    codes, exact = n * (code + 8), n * width * 4
+    roomy, tight = choose_factory(n, width, codes + exact), choose_factory(n, width, codes)
+    assert (roomy.candidates, roomy.memory_bytes) == (10_000, codes + exact)
+    for memory in (codes, codes + exact - 1):
+        assert choose_factory(n, width, memory).candidates == 4000
+    assert (tight.memory_bytes, tight.disk_bytes) == (codes, codes + exact)
+    assert roomy.factory == tight.factory
+    assert "2000000 rows" in roomy.why
+    assert "from the disk" in tight.why
+    with pytest.raises(ArtifactError, match=r"codes of 2000000 rows .* raise index\.memory_gb"):
+        choose_factory(n, width, codes - 1)
+
+
+def test_the_file_is_as_large_as_was_said(tmp_path: Path) -> None:
+    for choice in (EXACT, *CODED):
+        path = tmp_path / "index.faiss"
+        faiss.write_index(train_index(VECTORS, choice), str(path))
+        # Codes are padded to 32 rows per cell; centres and code books take some, too.
+        assert choice.disk_bytes < path.stat().st_size < 1.15 * choice.disk_bytes
+
+
+def test_the_defaults_are_those_of_the_configuration() -> None:
+    import yaml
+
+    root = Path(__file__).parents[2]
+    schema = yaml.safe_load((root / "workflow" / "schemas" / "config.schema.yaml").read_text())
+    keys = schema["properties"]["index"]["properties"]
+    assert (keys["exact_up_to"]["default"], keys["memory_gb"]["default"]) == (
+        EXACT_UP_TO,
+        MEMORY_GB,
+    )
+
+
+# --- what is found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hits_are_those_of_the_exact_index(kind: str, exact: Index, coded: Index) -> None:
+    found, loss = [], []
+    for query in questions(CORPUS.rows, kind, 20):
+        expected, hits = search(exact, query).hits, search(coded, query).hits
+        best = {hit.clip for hit in expected}
+        found.append(len(best & {hit.clip for hit in hits}) / len(best))
+        loss.append(np.mean([h.score for h in expected]) - np.mean([h.score for h in hits]))
+    assert np.mean(found) >= 0.95
+    assert np.mean(loss) <= 1e-3
+
+
+def test_with_as_many_candidates_as_rows_all_hits_are_exact(exact: Index) -> None:
+    index = index_of(replace(CODED[0], candidates=N * 10))
+    for kind in KINDS:
+        for query in questions(CORPUS.rows, kind, 5):
+            assert search(index, query).hits == search(exact, query).hits
+
+
+def test_contributions_are_exact_and_sum_to_the_score(exact: Index, coded: Index) -> None:
+    np.testing.assert_array_equal(coded.stored([0, 4999, 17]), exact.stored([0, 4999, 17]))
+    for kind in KINDS:
+        for query in questions(CORPUS.rows, kind, 3, k=50):
+            known = {hit.clip: hit for hit in search(exact, replace(query, k=N)).hits}
+            for hit in search(coded, query).hits:
+                assert hit == known[hit.clip]
+                assert sum(hit.contributions.values()) == pytest.approx(hit.score, abs=1e-5)
+
+
+def test_no_hit_is_one_that_was_left_out(exact: Index, coded: Index) -> None:
+    for query in questions(CORPUS.rows, "more", 10):
+        row = next(iter(search(exact, replace(query, more={})).hits))
+        asked = replace(
+            query, exclude="work", where={"composer": ("composer-1", "composer-2")}, k=20
+        )
+        hits, expected = search(coded, asked).hits, search(exact, asked).hits
+        assert len(hits) == len(expected)
+        assert {hit.composer for hit in hits} <= {"composer-1", "composer-2"}
+        assert row.work_id not in {hit.work_id for hit in hits}
+        (name,) = query.more
+        least = search(exact, query).predicted[name] + 0.5
+        assert all(hit.predicted[name] >= least - 1e-6 for hit in hits)
+
+
+def test_a_selector_is_exact_however_little_it_leaves(exact: Index, coded: Index) -> None:
+    allowed = np.zeros(N, np.bool_)
+    allowed[[3, 1000, 4999]] = True
+    for index in (exact, coded):
+        parameters = search_parameters(index.vectors, 10, allowed)
+        _, rows = index.vectors.search(VECTORS[:1], 10, params=parameters)
+        assert sorted(rows[0].tolist()) == [-1] * 7 + [3, 1000, 4999]
+
+
+def test_hits_without_overlaps_are_found_in_codes_too(exact: Index, coded: Index) -> None:
+    for query in questions(CORPUS.rows, "general", 5):
+        asked = replace(query, dedupe_s=1000.0, k=25)
+        hits = search(coded, asked).hits
+        # 5000 clips are of 25 recordings.
+        assert len({hit.recording_id for hit in hits}) == len(hits) == 25
+        assert hits == search(exact, asked).hits
+
+
+# --- how it is built and opened
+
+
+def test_the_same_vectors_give_the_same_index() -> None:
+    first, again = (faiss.serialize_index(train_index(VECTORS, CODED[0])) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+
+
+def test_all_cells_are_looked_into_and_the_settings_are_saved(coded: Index) -> None:
+    cells: Any = faiss.extract_index_ivf(coded.vectors)
+    assert cells.nprobe == cells.nlist == N // 64
+    assert coded.vectors.k_factor * 10 in {1000, 200}
+    parameters: Any = search_parameters(coded.vectors, 20)
+    assert parameters.k_factor == coded.vectors.k_factor / 2
+    # Never fewer candidates than hits.
+    assert search_parameters(coded.vectors, N).k_factor == 1
+    assert not coded.exact
+
+
+def test_parameters_of_an_exact_index(exact: Index) -> None:
+    assert search_parameters(exact.vectors, 10) is None
+    assert exact.exact
+
+
+def test_an_index_over_the_limit_is_built_with_codes(tmp_path: Path) -> None:
+    from mess_core.index import build_index
+
+    corpus, rows = Planted(1200), clip_rows(60, 20)
+    common: dict[str, Any] = {
+        "kind": "clips",
+        "projection": corpus.projection(),
+        "aspects": {},
+        "facts": {"dataset": "planted"},
+    }
+    coded = build_index(corpus.features, rows, **common, exact_up_to=1000)
+    exact = build_index(corpus.features, rows, **common, exact_up_to=1200)
+    assert (coded.exact, exact.exact) == (False, True)
+    loaded = load_artifact(save_artifact(coded, tmp_path))
+    query = Query("r3", 0.0, 10.0, like={"dynamics": 1.0, "general": 1.0}, exclude="recording")
+    assert search(loaded, query).hits == search(exact, query).hits
+    with pytest.raises(ArtifactError, match=r"index\.memory_gb"):
+        build_index(corpus.features, rows, **common, exact_up_to=1000, memory_gb=1e-6)
+
+
+# --- what it costs a service
+
+_SERVICE = """
+import json, sys
+from pathlib import Path
+import mess_core
+from mess_core.index import load_artifact
+from mess_core.search import Query
+from mess_core.search.search import search
+index = load_artifact(Path(sys.argv[1]))
+query = Query("recording-000123", 30.0, 35.0, like={"general": 1.0, "rubato": 0.5},
+              more={"legato": 1.0}, exclude="work")
+answer = search(index, query)
+assert len(index.rows) == 100_000 and len(answer.hits) == 10, answer
+print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
+"""
+HEAVY = {
+    "torch", "transformers", "librosa", "sklearn", "pandas", "snakemake", "scipy", "boto3",
+    "botocore", "soundfile", "matplotlib", "mlflow",
+}  # fmt: skip
+
+
+def test_a_service_of_100_000_clips_imports_nothing_heavy(tmp_path: Path) -> None:
+    corpus = Corpus(100_000)
+    vectors, predicted = corpus.make()
+    held = train_index(vectors, choose_factory(corpus.n, WIDTH))
+    index = Index("clips", corpus.rows, corpus.projection, predicted, {}, {"dataset": "x"}, held)
+    folder = save_artifact(index, tmp_path)
+    command = [sys.executable, "-W", "error", "-c", _SERVICE, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    imported = set(json.loads(done.stdout))
+    assert {"numpy", "faiss"} <= imported
+    assert not HEAVY & imported

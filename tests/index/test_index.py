@@ -1,0 +1,224 @@
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from mess_core.errors import ArtifactError
+from mess_core.index.fitting import fit_projection
+from mess_core.index.index import Index, Row, build_index
+from mess_core.index.projection import Projection
+from tests.planted import ASPECT_MAP, ASPECTS, DIMS, DIRECTED, FACTS, LAYERS, Corpus, recording_rows
+
+pytestmark = pytest.mark.unit
+
+N = 40
+Floats = npt.NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return Corpus(N)
+
+
+def _build(
+    corpus: Corpus,
+    *,
+    features: Floats | None = None,
+    rows: Iterable[Row] | None = None,
+    kind: str = "recordings",
+    projection: Projection | None = None,
+    aspects: Mapping[str, Any] = ASPECT_MAP,
+    facts: Mapping[str, Any] = FACTS,
+) -> Index:
+    return build_index(
+        corpus.features if features is None else features,
+        recording_rows(N) if rows is None else rows,
+        kind=kind,
+        projection=projection or corpus.projection(),
+        aspects=aspects,
+        facts=facts,
+    )
+
+
+def _bare(features: Floats, layers: Sequence[int]) -> Projection:
+    return fit_projection(lambda layer: features[:, layer], layers)
+
+
+def test_an_index_holds_what_the_projection_makes_of_each_row(corpus: Corpus) -> None:
+    index = _build(corpus)
+    vectors, predicted, _ = index.projection.project(corpus.features)
+    assert (index.kind, index.factory, index.version_id) == ("recordings", "Flat", "")
+    assert (index.vectors.d, index.vectors.ntotal) == (index.projection.width, N)
+    np.testing.assert_array_equal(index.stored(np.arange(N)), vectors)
+    np.testing.assert_array_equal(index.predicted, predicted.T)
+    assert index.predicted.flags.c_contiguous
+    assert list(index.rows) == recording_rows(N)
+    assert (index.aspects, index.facts) == (ASPECT_MAP, FACTS)
+
+
+def test_general_blocks_have_length_1_and_aspects_say_their_squared_length(corpus: Corpus) -> None:
+    index = _build(corpus)
+    stored = index.stored(np.arange(N)).astype(np.float64)
+    general = stored[:, : index.projection.general]
+    np.testing.assert_allclose(np.linalg.norm(general, axis=1), 1.0, atol=1e-6)
+    for aspect in index.projection.aspects.values():
+        squares = np.square(stored[:, aspect.stored]).sum(axis=1)
+        np.testing.assert_allclose(stored[:, aspect.norm], squares, atol=1e-6)
+
+
+def test_inner_products_of_general_blocks_are_cosines_of_whitened_features(corpus: Corpus) -> None:
+    projection = _bare(corpus.features, [2, 0])
+    index = _build(corpus, projection=projection, aspects={})
+    scores, found = index.vectors.search(index.stored([3]), N)
+    centred = corpus.features[:, [2, 0]].astype(np.float64)
+    centred -= corpus.features[:, [2, 0]].mean(axis=0, dtype=np.float64)
+    unit = centred / np.linalg.norm(centred, axis=2, keepdims=True) / np.sqrt(2)
+    white = unit.reshape(N, -1) @ projection.basis
+    white -= white.mean(axis=0)
+    white /= np.linalg.norm(white, axis=1, keepdims=True)
+    np.testing.assert_allclose(scores[0][np.argsort(found[0])], white @ white[3], atol=1e-4)
+
+
+def test_predicted_values_are_those_of_aspects_with_a_direction(corpus: Corpus) -> None:
+    index = _build(corpus)
+    for name, values in zip(index.projection.names.tolist(), index.predicted, strict=True):
+        if name in DIRECTED:
+            expected = corpus.values[name].sum(axis=1)
+            assert np.corrcoef(values, expected)[0, 1] > 0.95
+        else:
+            assert np.isnan(values).all()
+    assert set(index.projection.names.tolist()) == set(ASPECTS)
+
+
+def test_some_rows_are_given_in_the_order_asked_for(corpus: Corpus) -> None:
+    index = _build(corpus)
+    everything = index.stored(range(N))
+    np.testing.assert_array_equal(index.stored([7, 2, 7]), everything[[7, 2, 7]])
+    np.testing.assert_array_equal(index.stored(np.int64(5)), everything[[5]])
+    assert index.stored([]).shape == (0, index.projection.width)
+
+
+def test_the_callers_features_are_untouched(corpus: Corpus) -> None:
+    features = corpus.features.copy()
+    features.flags.writeable = False
+    _build(corpus, features=features)
+    np.testing.assert_array_equal(features, corpus.features)
+
+
+def test_layers_that_are_not_used_may_hold_anything(corpus: Corpus) -> None:
+    features = corpus.features.copy()
+    features[:, 1] = np.nan
+    index = _build(corpus, features=features, projection=_bare(features, [0, 2]), aspects={})
+    assert np.isfinite(index.stored(range(N))).all()
+
+
+def test_values_whose_squares_overflow_float32_are_no_trouble(corpus: Corpus) -> None:
+    features = corpus.features * np.float32(1e30)
+    index = _build(corpus, features=features, projection=_bare(features, [0]), aspects={})
+    length = np.linalg.norm(index.stored(range(N))[:, : index.projection.general], axis=1)
+    np.testing.assert_allclose(length, 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_features_that_are_not_finite_are_refused_by_name(value: float, corpus: Corpus) -> None:
+    features = corpus.features.copy()
+    features[5, 2, 1] = value
+    with pytest.raises(ArtifactError, match=r"recording r5 \(0.0 to 15.0 s\).*layer 2.*not finite"):
+        _build(corpus, features=features)
+
+
+def test_a_row_that_equals_the_mean_is_refused_by_name(corpus: Corpus) -> None:
+    projection, features = corpus.projection(), corpus.features.copy()
+    features[6, 1] = projection.means[1]
+    with pytest.raises(ArtifactError, match=r"recording r6 .*layer 1.*equal the corpus mean"):
+        _build(corpus, features=features, projection=projection)
+
+
+def test_features_must_fit_the_rows_and_the_projection(corpus: Corpus) -> None:
+    expected = rf"\({N - 1}, layers, {DIMS}\): one row each"
+    with pytest.raises(
+        ArtifactError, match=rf"shape \({N}, {LAYERS}, {DIMS}\), expected {expected}"
+    ):
+        _build(corpus, rows=recording_rows(N - 1))
+    with pytest.raises(ArtifactError, match=rf"expected \({N}, layers, {DIMS}\)"):
+        _build(corpus, features=corpus.features[:, :, :-1])
+    with pytest.raises(ArtifactError, match=rf"expected \({N}, layers, {DIMS}\)"):
+        _build(corpus, features=corpus.features[:, 0])
+    with pytest.raises(ArtifactError, match="layer 2 does not exist; the features have 0-1"):
+        _build(corpus, features=corpus.features[:, :2])
+
+
+def test_impossible_rows_are_refused(corpus: Corpus) -> None:
+    rows = recording_rows(N)
+    with pytest.raises(ArtifactError, match="r0 occurs twice"):
+        _build(corpus, rows=[rows[0], *rows[: N - 1]])
+    with pytest.raises(ArtifactError, match="'songs' is none of recordings, clips"):
+        _build(corpus, kind="songs")
+    with pytest.raises(ArtifactError, match="at least one row"):
+        _build(corpus, rows=[])
+    with pytest.raises(ArtifactError, match="empty or repeated"):
+        _build(corpus, rows=[*rows[: N - 1], Row("", "w", "", "", "", "", 0.0, 1.0)])
+    for start, end in [(3.0, 2.0), (-1.0, 2.0), (0.0, np.nan), (0.0, np.inf)]:
+        wrong = Row("odd", "w", "", "", "", "", start, end)
+        with pytest.raises(ArtifactError, match="recording odd"):
+            _build(corpus, rows=[*rows[: N - 1], wrong])
+
+
+def _resolved(layers: Mapping[str, Any]) -> dict[str, Any]:
+    entries = {name: {"resolved": True, "layer": n, "r2": 0.5} for name, n in layers.items()}
+    return {"min_r2": 0.3, "aspects": entries}
+
+
+LAYER_OF = {name: layer for name, (layer, _) in ASPECTS.items()}
+
+
+@pytest.mark.parametrize(
+    "aspects",
+    [
+        _resolved({**LAYER_OF, "tempo": 2}),
+        _resolved({**LAYER_OF, "rubato": 1}),
+        _resolved({name: layer for name, layer in LAYER_OF.items() if name != "tempo"}),
+        {"min_r2": 0.3},
+    ],
+    ids=["other layer", "one more", "one less", "none"],
+)
+def test_an_aspect_map_of_other_aspects_than_the_projection_is_refused(
+    aspects: dict[str, Any], corpus: Corpus
+) -> None:
+    with pytest.raises(ArtifactError, match=r"the aspect map has resolved .*projection has"):
+        _build(corpus, aspects=aspects)
+    _build(corpus, aspects=_resolved(LAYER_OF))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        {"tempo": []},
+        {"tempo": {}},
+        {"tempo": {"resolved": True, "layer": 0}},
+        {"tempo": {"resolved": 1, "layer": 0, "r2": 0.5}},
+        {"tempo": {"resolved": True, "layer": "0", "r2": 0.5}},
+        {"tempo": {"resolved": True, "layer": 0, "r2": True}},
+    ],
+)
+def test_a_malformed_aspect_map_is_refused(wrong: Any, corpus: Corpus) -> None:
+    with pytest.raises(ArtifactError, match="the aspect map is malformed"):
+        _build(corpus, aspects={"aspects": wrong})
+
+
+@pytest.mark.parametrize("wrong", [np.float32(1), float("nan"), object()])
+def test_facts_and_aspects_must_be_builtins(wrong: object, corpus: Corpus) -> None:
+    with pytest.raises(ArtifactError, match="facts must be finite builtins"):
+        _build(corpus, facts={"x": wrong})
+    with pytest.raises(ArtifactError, match="aspects must be finite builtins"):
+        _build(corpus, aspects={**ASPECT_MAP, "x": wrong})
+
+
+def test_facts_are_a_copy(corpus: Corpus) -> None:
+    facts: dict[str, Any] = {"encoder": {"name": "small"}}
+    index = _build(corpus, facts=facts)
+    facts["encoder"]["name"] = "other"
+    assert index.facts == {"encoder": {"name": "small"}}

@@ -1,0 +1,370 @@
+"""The report's pages: what is planted appears, escaped, and nothing comes from elsewhere."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+
+from mess_core.index.fitting import fit_projection
+from mess_core.index.index import Index, build_index
+from mess_core.layout import ANSWERS, PAGES
+from mess_core.probing.figures import save_figure
+from mess_core.recordings import Recording
+from mess_core.report.examples import HITS, ask_examples, choose_examples, command
+from mess_core.report.excerpts import Excerpt
+from mess_core.report.findings import Findings, rule_costs
+from mess_core.report.markup import Html, tag
+from mess_core.report.page import render_pages
+from tests.planted import ASPECT_MAP, HOP_S, WINDOW_S, Corpus, clip_rows, recording_rows
+
+pytestmark = pytest.mark.unit
+
+EVIL = "<script>alert('x')</script> & \"<img src=x onerror=y>\""
+SOUND = "data:audio/mpeg;base64,SUQz"
+RECORDINGS, WINDOWS = 9, 21
+
+ASPECT = {
+    "resolved": True, "layer": 3, "r2": 0.4321, "confidence": "low", "interval": [0.31, 0.55],
+    "baseline": 0.12, "validated": True, "finding": "validated: above", "missing": [],
+    "targets": {"tempo": {"layer": 3, "r2": 0.44, "confidence": "low"}}, "reason": None,
+}  # fmt: skip
+UNKNOWN = {
+    **ASPECT, "resolved": False, "layer": None, "r2": None, "interval": None, "baseline": None,
+    "validated": False, "targets": {}, "missing": ["rubato"], "reason": "no result for rubato",
+}  # fmt: skip
+LAYER = {
+    "target": "tempo", "category": "rhythm", "best_layer": "3", "best_layers": "3,4",
+    "measure": "r2_within", "r2": "0.7", "r2_within": "0.8123", "r2_lo": "0.7", "r2_hi": "0.9",
+    "p": "0.005", "untrained": "0.1", "descriptors": "", "caution": "", "reason": "",
+}  # fmt: skip
+NOT_PROBED = {**dict.fromkeys(LAYER, ""), "target": "rubato", "reason": "too few rows"}
+VALIDITY = {
+    "target": "tempo", "category": "rhythm", "source": "audio", "n_rows": "45", "defined": "0.97",
+    "within_works": "0.61", "midi": "performed_tempo_level", "midi_r": "0.7654", "midi_lo": "0.5",
+    "midi_hi": "0.9", "midi_works": "3", "own": "tempo", "of_tempo": "0.876",
+}  # fmt: skip
+
+
+class Reader(HTMLParser):
+    """Collects elements, and fails where one is not closed in its turn."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len({name for name, _ in attrs}) == len(attrs)
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def of(self, name: str) -> Iterator[dict[str, str | None]]:
+        return (attributes for element, attributes in self.elements if element == name)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+@pytest.fixture(scope="module")
+def indices() -> tuple[Index, Index]:
+    recordings = Corpus(RECORDINGS).index(recording_rows(RECORDINGS), "recordings")
+    return recordings, Corpus(RECORDINGS * WINDOWS).index(clip_rows(RECORDINGS, WINDOWS))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    path = tmp_path_factory.mktemp("pictures") / "a.png"
+    save_figure(Figure(figsize=(3, 2)), path)
+    return dict.fromkeys(ANSWERS, path)
+
+
+@pytest.fixture
+def findings(indices: tuple[Index, Index], pictures: dict[str, Path]) -> Findings:
+    examples = ask_examples(*indices)
+    heard: list[Any] = [p for e in examples if e.answer for p in (e.row, *e.answer.hits)]
+    places = {(p.recording_id, p.start_s, p.end_s) for p in heard}
+    return Findings(
+        dataset="toy",
+        licence="CC0-1.0",
+        made="2026-01-02 03:04 UTC",
+        encoder={"name": "small", "trained": True, "weights_sha256": "f00d", "licence": "MIT"},
+        aspects={"min_r2": 0.1, "aspects": {"tempo": ASPECT, "rubato": UNKNOWN}},
+        layers=[LAYER, NOT_PROBED],
+        validity=[VALIDITY],
+        pictures=pictures,
+        examples=examples,
+        excerpts={place: Excerpt(place[1], place[2], uri=SOUND) for place in places},
+        corpus={"recordings": 1234, "works": 3, "windows": 45, "hours": 1.5},
+        problems=(),
+        indices=[
+            {"kind": "clips", "rows": 45, "factory": "Flat", "exact": True, "width": 70,
+             "bytes": 2_500_000, "version": "abcdef0123456789ffff"}
+        ],
+        changed={},
+        stages={"report": 1},
+        versions={"numpy": "9.9.9"},
+        costs=[{"rule": "probing", "jobs": 43, "seconds": 90.0, "memory_mb": 512.0}],
+    )  # fmt: skip
+
+
+def test_every_page_is_well_formed_and_takes_nothing_from_elsewhere(findings: Findings) -> None:
+    pages = render_pages(findings)
+    assert tuple(pages) == PAGES
+    for page in pages.values():
+        reader = Reader(page)
+        for name, attributes in reader.elements:
+            assert name not in ("script", "link", "iframe", "object", "embed", "base", "form")
+            for key, value in attributes.items():
+                assert not key.startswith("on")
+                if key in ("src", "href", "srcset", "poster", "action", "data"):
+                    assert str(value).startswith(("data:image/png;", "data:audio/mpeg;", "#"))
+        assert "url(" not in page
+        assert "@import" not in page
+        (policy,) = [m for m in reader.of("meta") if "http-equiv" in m]
+        assert str(policy["content"]).startswith("default-src 'none'")
+        assert next(reader.of("html"))["lang"] == "en"
+
+
+def test_every_picture_player_and_scrolled_part_has_a_name(findings: Findings) -> None:
+    reader = Reader(render_pages(findings)["report"])
+    images = list(reader.of("img"))
+    assert len(images) == len(ANSWERS)
+    for image in images:
+        assert len(str(image["alt"])) > 30
+        # 3 by 2 inches.
+        assert (image["width"], image["height"]) == ("288", "192")
+    assert all(drawing["aria-label"] for drawing in reader.of("svg"))
+    assert all(player["aria-label"] for player in reader.of("audio"))
+    assert all(part["aria-label"] for part in reader.of("div") if part.get("role") == "region")
+
+
+def test_the_table_of_contents_names_every_section(findings: Findings) -> None:
+    reader = Reader(render_pages(findings)["report"])
+    sections = [str(section["id"]) for section in reader.of("section")]
+    assert [str(link["href"]) for link in reader.of("a")] == [f"#{name}" for name in sections]
+    ids = [a["id"] for _, a in reader.elements if "id" in a]
+    assert len(set(ids)) == len(ids)
+
+
+def test_what_is_planted_appears(findings: Findings) -> None:
+    pages = {name: Reader(page).text for name, page in render_pages(findings).items()}
+    assert "1 of 2 aspects reach an R² of 0.1" in pages["report"]
+    assert "1,234" in pages["report"]
+    assert "high" in pages["report"], "the confidence of 0.81"
+    assert "0.70 to 0.90" in pages["report"]
+    assert "too few rows" in pages["report"]
+    assert "0.77 0.50 to 0.90 0.88" in pages["report"], "validity: MIDI, interval, parameter"
+    for name in ("report", "aspects"):
+        assert "0.43 [0.31, 0.55]" in pages[name]
+        assert "no result for rubato" in pages[name]
+    for name in ("report", "facts"):
+        assert all(t in pages[name] for t in ("f00d", "abcdef0123456789", "2.5 MB", "9.9.9"))
+        assert "probing 43 90.0 s 512 MB" in pages[name]
+    assert "0.43 [" not in pages["examples"]
+    assert "licence of the audio: CC0-1.0" in pages["examples"], "who passes the page on must know"
+
+
+def test_hits_are_shown_with_scores_contributions_and_sound(findings: Findings) -> None:
+    page = render_pages(findings)["examples"]
+    reader = Reader(page)
+    hits = [hit for e in findings.examples if e.answer for hit in e.answer.hits]
+    assert len(hits) == HITS * len(findings.examples)
+    assert len(list(reader.of("audio"))) == len(hits) + len(findings.examples)
+    for hit in hits:
+        assert f"{hit.recording_id} {hit.score:.3f}" in reader.text
+    more = findings.examples[-1]
+    assert more.answer
+    for name, part in more.answer.hits[0].contributions.items():
+        assert f"{name} {part:+.3f}" in reader.text
+
+
+def test_everything_is_escaped(findings: Findings) -> None:
+    example = findings.examples[1]
+    assert example.answer
+    hit = replace(example.answer.hits[0], title=EVIL, composer=EVIL, performer=EVIL, work_id=EVIL)
+    answer = replace(example.answer, hits=(hit,), notes=(EVIL,))
+    broken = Recording(
+        "b", EVIL, EVIL, "", "", "", EVIL, "", "", "", "", "", 0.0, "unreadable", EVIL
+    )
+    evil = replace(
+        findings,
+        dataset=EVIL,
+        licence=EVIL,
+        encoder={"name": EVIL, "trained": False, "weights_sha256": EVIL, "revision": EVIL},
+        examples=[replace(example, answer=answer, row=replace(example.row, title=EVIL))],
+        layers=[{**LAYER, "caution": EVIL, "target": EVIL}],
+        validity=[{**VALIDITY, "target": EVIL}],
+        aspects={"min_r2": 0.1, "aspects": {EVIL: {**ASPECT, "finding": EVIL}}},
+        problems=(broken,),
+        changed={EVIL: EVIL},
+        versions={EVIL: EVIL},
+        excerpts={key: Excerpt(0, 1, reason=EVIL) for key in findings.excerpts},
+    )
+    for page in render_pages(evil).values():
+        reader = Reader(page)
+        assert "script" not in {name for name, _ in reader.elements}
+        assert not [a for a in reader.of("img") if a.get("src") == "x"]
+        assert EVIL.split()[0] in reader.text
+
+
+def test_an_untrained_encoder_is_said_loudly_on_every_page(findings: Findings) -> None:
+    untrained = replace(findings, encoder={"name": "small", "trained": False})
+    for page in render_pages(untrained).values():
+        assert "This encoder is untrained." in Reader(page).text
+    for page in render_pages(findings).values():
+        assert "untrained." not in Reader(page).text.replace("an untrained encoder", "")
+
+
+def test_audio_that_is_gone_is_said_and_the_rest_stays(findings: Findings) -> None:
+    gone = dict(findings.excerpts)
+    place = next(iter(gone))
+    gone[place] = Excerpt(place[1], place[2], reason="the audio file is no longer there")
+    reader = Reader(render_pages(replace(findings, excerpts=gone))["report"])
+    assert "Not to be heard here: the audio file is no longer there." in reader.text
+    assert len(list(reader.of("audio"))) >= 1
+
+
+def test_problems_are_listed_up_to_a_limit(findings: Findings) -> None:
+    rows = tuple(
+        Recording(f"r{n}", "", "", "", "", "", "", "", "", "", "", "", 0.0, "silent", "no sound")
+        for n in range(500)
+    )
+    text = Reader(render_pages(replace(findings, problems=rows))["facts"]).text
+    assert "500 recordings had problems; 480 more" in text
+    assert text.count("no sound") == 20
+
+
+def test_nothing_probed_and_nothing_asked_is_a_page_too(findings: Findings) -> None:
+    empty = replace(
+        findings,
+        aspects={"min_r2": 0.5, "aspects": {"rubato": UNKNOWN}},
+        layers=[NOT_PROBED],
+        validity=[
+            {**VALIDITY, **dict.fromkeys(("midi", "midi_r", "midi_lo", "midi_hi", "own"), "")}
+        ],
+        examples=[],
+        costs=[],
+    )
+    reader = Reader(render_pages(empty)["report"])
+    text = reader.text
+    assert (
+        "0 of 1 aspects reach an R² of 0.5 within works (of what differs between passages of one "
+        "work, the share that a layer predicts without having heard the work) and can be searched "
+        "by." in text
+    )
+    assert "none could be probed" in str(
+        [i["alt"] for i in Reader(render_pages(empty)["report"]).of("img")]
+    )
+    assert "No recording has the MIDI to compare with." in text
+    assert "No question could be asked." in text
+    assert "time and memory are not known" in text
+
+
+def test_examples_are_chosen_by_the_rule(indices: tuple[Index, Index]) -> None:
+    examples = choose_examples(*indices)
+    assert [example.kind for example in examples] == ["recordings"] + ["clips"] * 4
+    # Steps of a fifth of nine recordings, from the middle of the first step.
+    assert [e.query.recording_id for e in examples] == ["r0", "r2", "r4", "r6", "r8"]
+    middle = HOP_S * (WINDOWS // 2)
+    assert {(e.row.start_s, e.row.end_s) for e in examples[1:]} == {(middle, middle + WINDOW_S)}
+    best = sorted(ASPECT_MAP["aspects"], key=lambda a: -(ASPECT_MAP["aspects"][a]["r2"] or 0))
+    assert [dict(e.query.like) for e in examples] == [
+        {}, {}, {best[0]: 1.0}, {best[1]: 1.0}, {},
+    ]  # fmt: skip
+    assert dict(examples[4].query.more) == {best[0]: 1.0}
+    for example in ask_examples(*indices)[1:]:
+        assert example.answer
+        assert example.row.work_id not in {hit.work_id for hit in example.answer.hits}
+
+
+def test_without_a_resolved_aspect_questions_are_general(findings: Findings) -> None:
+    corpus = Corpus(12)
+    bare = build_index(
+        corpus.features,
+        [replace(row, work_id="") for row in clip_rows(4, 3)],
+        kind="clips",
+        projection=fit_projection(lambda layer: corpus.features[:, layer], [0, 1]),
+        aspects={},
+        facts={},
+    )
+    examples = choose_examples(bare, bare)
+    assert [example.title for example in examples] == [
+        "Recordings alike in general", "Passages alike in general",
+    ]  # fmt: skip
+    # Without a work there is none to leave out.
+    assert examples[1].query.exclude == "recording"
+    page = Reader(render_pages(replace(findings, examples=findings.examples[:2]))["examples"])
+    assert "No aspect is known well enough to be searched by" in page.text
+
+
+def test_one_work_only_gives_a_note_instead_of_hits(
+    findings: Findings, indices: tuple[Index, Index]
+) -> None:
+    rows = [replace(row, work_id="w") for row in clip_rows(RECORDINGS, WINDOWS)]
+    clips = Corpus(RECORDINGS * WINDOWS).index(rows)
+    examples = ask_examples(indices[0], clips)
+    row = examples[1].row
+    place = (row.recording_id, row.start_s, row.end_s)
+    excerpts = {**findings.excerpts, place: Excerpt(row.start_s, row.end_s, uri=SOUND)}
+    page = render_pages(replace(findings, examples=examples[1:2], excerpts=excerpts))["examples"]
+    assert "nothing is left to search" in Reader(page).text
+
+
+def test_the_command_line_asks_the_same(indices: tuple[Index, Index]) -> None:
+    import argparse
+    import shlex
+
+    from mess_core.cli import search as cli_search
+
+    parser = argparse.ArgumentParser()
+    cli_search.add_parser(parser.add_subparsers())
+    for example in choose_examples(*indices):
+        words = shlex.split(command(example, "toy"))
+        assert words[:2] == ["mess", "search"]
+        args = parser.parse_args(words[1:])
+        assert cli_search._query(args) == example.query
+        assert args.dataset == "toy"
+
+
+def test_costs_are_added_up_by_rule(tmp_path: Path) -> None:
+    heading = "s\th:m:s\tmax_rss\n"
+    (tmp_path / "probing").mkdir()
+    (tmp_path / "probing" / "a.tsv").write_text(heading + "1.5\t0:00:01\t100\n")
+    (tmp_path / "probing" / "b.tsv").write_text(heading + "2.5\t0:00:02\t300\n")
+    (tmp_path / "index.tsv").write_text(heading + "9\t0:00:09\t50\n")
+    (tmp_path / "odd.tsv").write_text(heading + "NA\tNA\tNA\n")
+    (tmp_path / "empty.tsv").write_text("")
+    assert rule_costs(tmp_path) == [
+        {"rule": "index", "jobs": 1, "seconds": 9.0, "memory_mb": 50.0},
+        {"rule": "probing", "jobs": 2, "seconds": 4.0, "memory_mb": 300.0},
+    ]
+    assert rule_costs(tmp_path / "nowhere") == []
+
+
+def test_what_is_no_html_is_escaped() -> None:
+    made = tag("p", "a < b", Html("<i>c</i>"), title='"x"', class_="y", hidden=True, lang=None)
+    assert made == '<p title="&quot;x&quot;" class="y" hidden>a &lt; b<i>c</i></p>'
+    assert tag("img", alt="&") == '<img alt="&amp;">'
+
+
+def test_page_text_has_no_forgotten_values(findings: Findings) -> None:
+    text = Reader(render_pages(findings)["report"]).text
+    assert not re.search(r"\bNone\b|\bnan\b|Row\(|\{\}", text)
+    assert "-0.00" not in [word.strip(",;[]") for word in text.split()]

@@ -1,0 +1,338 @@
+"""Shards are stable, and exactly what matters to a stage changes its params."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mess_core import stages
+from mess_core.errors import DatasetError
+from mess_core.files import write_json
+from mess_core.layout import QUESTIONS
+from mess_core.recordings import Recording, write_recordings
+from mess_core.targets import registry
+from mess_core.workflow.config import Settings
+from mess_core.workflow.plan import Plan, shard_of
+
+pytestmark = pytest.mark.unit
+
+SETTINGS = Settings(
+    dataset="x",
+    data=Path("data"),
+    encoder="mess-demo-untrained",
+    device="cpu",
+    batch_size=0,
+    window_s=5.0,
+    overlap=0.5,
+    precision="float32",
+    save_raw=False,
+    raw_dtype="float32",
+    shards=3,
+    targets=("tempo", "rubato"),
+    rows="windows",
+    n_folds=5,
+    alphas=(1.0, 10.0),
+    baselines=("untrained", "descriptors"),
+    min_r2=0.5,
+    exact_up_to=1_000_000,
+    memory_gb=4.0,
+    destination="out",
+    tracking_uri="",
+    tracking_experiment="mess",
+)
+
+
+def recording(name: str, **changes: Any) -> Recording:
+    facts = Recording(
+        recording_id=name,
+        work_id=f"w{name}",
+        performer="p",
+        composer="c",
+        title="t",
+        split="",
+        audio=f"{name}.wav",
+        midi=f"{name}.mid",
+        beats="",
+        audio_sha256=f"a{name}",
+        midi_sha256=f"m{name}",
+        beats_sha256="",
+        duration_s=20.0,
+        status="ok",
+        reason="",
+    )
+    return replace(facts, **changes)
+
+
+#: Params of features and of targets, of single shards and of all.
+FEATURES = {"features", "all-features", "twins", "all-twins"}
+TARGETS = {"targets", "all-targets"}
+RECORDINGS = tuple(recording(str(n)) for n in range(20))
+
+
+def params(settings: Settings, recordings: tuple[Recording, ...]) -> dict[str, Any]:
+    """All params of all rules, by rule."""
+    plan = Plan(settings, recordings)
+    found: dict[str, Any] = {
+        "aspects": plan.aspects_params(),
+        "index": plan.index_params("clips"),
+        "publish": plan.publish_params(),
+        "probing": plan.probing_params("tempo"),
+        "decomposition": plan.decomposition_params("encoder", 3),
+        "question": plan.question_params("layers"),
+        "validity": plan.validity_params(),
+        "report": plan.report_params({}),
+        "untrained": plan.untrained_params(),
+        "all-features": plan.gather_features_params(),
+        "all-twins": plan.untrained.gather_features_params(),
+        "all-targets": plan.gather_targets_params(),
+    }
+    for shard in plan.shards:
+        found[f"features {shard}"] = plan.features_params(shard)
+        found[f"twins {shard}"] = plan.untrained.features_params(shard)
+        found[f"targets {shard}"] = plan.targets_params(shard)
+    return found
+
+
+def changed(settings: Settings, recordings: tuple[Recording, ...]) -> set[str]:
+    """The stages whose params differ from those of the unchanged plan."""
+    before, after = params(SETTINGS, RECORDINGS), params(settings, recordings)
+    return {name.split()[0] for name in after if before.get(name) != after[name]}
+
+
+def test_a_recordings_shard_does_not_depend_on_the_others() -> None:
+    whole = Plan(SETTINGS, RECORDINGS).shards
+    assert set(whole) == {"0", "1", "2"}
+    assert sorted(r.recording_id for members in whole.values() for r in members) == sorted(
+        r.recording_id for r in RECORDINGS
+    )
+    fewer = Plan(SETTINGS, RECORDINGS[5:]).shards
+    for name, members in fewer.items():
+        assert set(members) <= set(whole[name])
+    # Pinned: another hash would rename every shard of every corpus.
+    assert [shard_of(name, 16) for name in ("a", "b", "c")] == ["10", "10", "02"]
+
+
+def test_params_are_builtins_only() -> None:
+    def check(value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                assert type(key) is str
+                check(item)
+        elif isinstance(value, list):
+            for item in value:
+                check(item)
+        else:
+            assert type(value) in (str, int, float, bool, type(None)), value
+
+    check(params(SETTINGS, RECORDINGS))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"window_s": 4.0}, FEATURES | TARGETS),
+        ({"overlap": 0.25}, FEATURES | TARGETS),
+        ({"encoder": "MERT-v1-95M"}, FEATURES | {"untrained"}),
+        ({"n_folds": 4}, {"decomposition", "probing"}),
+        ({"rows": "recordings"}, {"decomposition", "probing", "validity"}),
+        ({"alphas": (10.0, 1.0)}, {"probing"}),
+        ({"baselines": ("untrained",)}, {"probing", "question", "all-targets"}),
+        ({"min_r2": 0.4}, {"aspects"}),
+        ({"exact_up_to": 2_000_000}, {"index"}),
+        ({"memory_gb": 8.0}, {"index"}),
+        ({"destination": "s3://b/p"}, {"publish"}),
+        ({"device": "cuda"}, set()),
+        ({"batch_size": 8}, set()),
+        ({"precision": "bfloat16"}, FEATURES),
+        ({"save_raw": True}, {"features"}),
+        ({"raw_dtype": "float16"}, set()),
+        ({"save_raw": True, "raw_dtype": "float16"}, {"features"}),
+        ({"targets": ("tempo",)}, {"aspects", "question", "validity", "all-targets"}),
+        ({"tracking_uri": "sqlite:///x.db"}, set()),
+    ],
+)
+def test_a_setting_makes_stale_what_it_matters_to(
+    change: dict[str, Any], expected: set[str]
+) -> None:
+    assert changed(replace(SETTINGS, **change), RECORDINGS) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"audio_sha256": "new"}, FEATURES | TARGETS),
+        ({"midi_sha256": "new"}, TARGETS),
+        ({"beats_sha256": "new"}, TARGETS),
+        ({"work_id": "new"}, {"decomposition", "probing", "validity", "index"}),
+        ({"performer": "new"}, {"index"}),
+        ({"audio": "elsewhere.wav", "midi": "elsewhere.mid"}, set()),
+    ],
+)
+def test_a_recordings_change_makes_stale_what_it_matters_to(
+    change: dict[str, Any], expected: set[str]
+) -> None:
+    recordings = (replace(RECORDINGS[0], **change), *RECORDINGS[1:])
+    assert changed(SETTINGS, recordings) == expected
+
+
+def test_the_report_lists_problems_and_settings_and_is_stale_with_them() -> None:
+    plan = Plan(SETTINGS, RECORDINGS)
+    broken = recording("b", status="silent", reason="nothing to hear")
+    before = plan.report_params({})
+    assert replace(plan, problems=(broken,)).report_params({}) != before
+    assert plan.report_params({"probing.n_folds": 3}) != before
+
+
+def test_the_problems_of_a_plan_are_the_rows_with_a_reason(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, data=tmp_path)
+    odd = recording("odd", reason="its MIDI cannot be read")
+    broken = recording("broken", status="silent", reason="nothing to hear")
+    write_recordings(settings.layout.table, [recording("good"), odd, broken])
+    plan = Plan.read(settings)
+    assert [r.recording_id for r in plan.recordings] == ["good", "odd"]
+    assert [r.recording_id for r in plan.problems] == ["broken", "odd"]
+
+
+def test_the_demos_interpretations_make_its_validity_stale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plans = [Plan(replace(SETTINGS, dataset=name), RECORDINGS) for name in ("x", "demo")]
+    before = [plan.validity_params() for plan in plans]
+    monkeypatch.setattr(stages, "DEMO", stages.DEMO + 1)
+    after = [plan.validity_params() for plan in plans]
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+
+
+def test_one_more_recording_concerns_its_own_shard_only() -> None:
+    before = params(SETTINGS, RECORDINGS)
+    after = params(SETTINGS, (*RECORDINGS, recording("new")))
+    own = shard_of("new", SETTINGS.shards)
+    shards = {name for name in after if " " in name and before[name] != after[name]}
+    assert shards == {f"{kind} {own}" for kind in ("features", "twins", "targets")}
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        ("FEATURES", FEATURES),
+        ("UNTRAINED", {"untrained", "twins", "all-twins"}),
+        ("TARGETS", {"targets", "all-targets"}),
+        ("DECOMPOSITION", {"decomposition"}),
+        ("PROBING", {"probing"}),
+        ("QUESTIONS", {"question"}),
+        ("VALIDITY", {"validity"}),
+        ("REPORT", {"report"}),
+        ("ASPECTS", {"aspects"}),
+        ("INDEX", {"index"}),
+        ("PUBLISH", {"publish"}),
+    ],
+)
+def test_a_stages_version_makes_stale_what_it_matters_to(
+    monkeypatch: pytest.MonkeyPatch, stage: str, expected: set[str]
+) -> None:
+    before = params(SETTINGS, RECORDINGS)
+    monkeypatch.setattr(stages, stage, 99)
+    after = params(SETTINGS, RECORDINGS)
+    assert {name.split()[0] for name in after if before[name] != after[name]} == expected
+
+
+def test_a_target_of_no_aspect_concerns_no_answer_about_aspects_or_rows() -> None:
+    more = replace(SETTINGS, targets=(*SETTINGS.targets, "tempo_octave_ambiguity"))
+    before, after = Plan(SETTINGS, RECORDINGS), Plan(more, RECORDINGS)
+    asked = {q for q in QUESTIONS if before.question_params(q) != after.question_params(q)}
+    assert asked == {"layers", "stability"}
+
+
+def test_what_is_gathered_is_judged_by_content(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, data=tmp_path)
+
+    def plan(recordings: tuple[Recording, ...] = RECORDINGS) -> Plan:
+        return Plan(settings, recordings)
+
+    assert not plan().has_features
+    write_json(settings.layout.features_manifest, {"digest": plan().features_digest})
+    assert plan().has_features
+    assert not plan(RECORDINGS[1:]).has_features
+    assert not plan().untrained.has_features
+    settings.layout.features_manifest.write_text("[]")
+    assert not plan().has_features
+
+
+def test_each_target_is_gathered_for_itself(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, data=tmp_path)
+    plan = Plan(settings, RECORDINGS)
+    assert plan.ungathered == plan.measured == ("tempo", "rubato", "descriptors")
+    for name in ("tempo", "rubato"):
+        write_json(settings.layout.target_manifest(name), {"digest": plan.target_digest(name)})
+    assert Plan(settings, RECORDINGS).ungathered == ("descriptors",)
+    assert Plan(settings, RECORDINGS[1:]).ungathered == plan.measured
+    # What another plan has left is withdrawn before its files are replaced, also what no longer is.
+    write_json(settings.layout.target_manifest("velocity_mean"), {"digest": "another plan's"})
+    write_json(settings.layout.target_manifest("no_such_target"), {"digest": "an old one's"})
+    foreign = {path.stem for path in Plan(settings, RECORDINGS).foreign_target_manifests()}
+    assert foreign == {"velocity_mean", "no_such_target"}
+
+
+def test_a_changed_definition_makes_its_own_target_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(SETTINGS, data=tmp_path)
+    before = {name: Plan(settings, RECORDINGS).target_digest(name) for name in SETTINGS.targets}
+    shard = Plan(settings, RECORDINGS).targets_params("0")
+    changed = replace(registry.TARGETS["tempo"], version=9)
+    monkeypatch.setitem(registry.TARGETS, "tempo", changed)
+    after = {name: Plan(settings, RECORDINGS).target_digest(name) for name in SETTINGS.targets}
+    assert {name for name in after if after[name] != before[name]} == {"tempo"}
+    assert Plan(settings, RECORDINGS).targets_params("0") != shard
+
+
+def test_an_untrained_twin_has_files_of_its_own() -> None:
+    plan = Plan(SETTINGS, RECORDINGS)
+    assert [p.settings.variant for p in plan.extractions] == ["", "untrained"]
+    twin = plan.untrained
+    assert twin.settings.layout.embeddings == Path("data/embeddings/x-untrained-emb")
+    assert twin.settings.encoder == "data/models/mess-demo-untrained-untrained"
+    assert not set(twin.feature_files("0")) & set(plan.feature_files("0"))
+    assert twin.target_files("0") == plan.target_files("0")
+    assert len(Plan(replace(SETTINGS, baselines=()), RECORDINGS).extractions) == 1
+
+
+def test_shards_may_change_without_changing_what_is_gathered() -> None:
+    other = Plan(replace(SETTINGS, shards=7), RECORDINGS)
+    assert other.features_digest == Plan(SETTINGS, RECORDINGS).features_digest
+
+
+def test_only_usable_recordings_of_a_windows_length_are_planned(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, data=tmp_path)
+    with pytest.raises(DatasetError, match="does not exist"):
+        Plan.read(settings)
+    rows = [
+        recording("good"),
+        recording("short", duration_s=4.9),
+        recording("bad", status="silent", reason="r"),
+        recording("long-enough", status="too_short", reason="by another window"),
+    ]
+    write_recordings(settings.layout.table, rows)
+    names = [r.recording_id for r in Plan.read(settings).recordings]
+    assert names == ["good", "long-enough"]
+
+
+def test_a_local_model_is_known_by_its_content(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    config = '{"conv_stride": [5, 2], "num_hidden_layers": 2, "hidden_size": 4}'
+    (folder / "config.json").write_text(config)
+    (folder / "preprocessor_config.json").write_text('{"sampling_rate": 24000}')
+    (folder / "model.safetensors").write_bytes(b"one")
+    settings = replace(SETTINGS, data=tmp_path, encoder=str(folder))
+
+    def digest() -> Any:
+        return Plan(settings, RECORDINGS).features_params("0")["digest"]
+
+    first = digest()
+    (folder / "model.safetensors").touch()
+    assert digest() == first
+    (folder / "model.safetensors").write_bytes(b"other")
+    assert digest() != first
