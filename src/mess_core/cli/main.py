@@ -80,7 +80,8 @@ def _add_recordings(commands: "argparse._SubParsersAction[argparse.ArgumentParse
         "recordings",
         help="scan a dataset and write its recording table",
         description="Scan a dataset and write its recording table (data/metadata/NAME.tsv), which "
-        "the workflow goes by. Only files that changed are read again.",
+        "the workflow goes by. Only files that changed are read again. The demo's audio is made "
+        "first, where it is missing.",
     )
     parser.add_argument("dataset", nargs="?", help="a registered dataset: demo, maestro, smd")
     source = parser.add_mutually_exclusive_group()
@@ -101,7 +102,7 @@ def _add_recordings(commands: "argparse._SubParsersAction[argparse.ArgumentParse
 
 
 def _recordings(args: argparse.Namespace) -> int:
-    from mess_core.datasets import DatasetFactory, scan_dataset
+    from mess_core.datasets import DatasetFactory, make_demo_corpus, scan_dataset
 
     own = args.folder or args.table
     if bool(args.dataset) == bool(own) or bool(own) != bool(args.name):
@@ -115,6 +116,10 @@ def _recordings(args: argparse.Namespace) -> int:
     else:
         dataset = DatasetFactory.get_dataset(args.dataset, data=args.data)
     layout, started = Layout(args.data, dataset.name), software.now()
+    if dataset.name == "demo":
+        make_demo_corpus(
+            layout.demo_audio, layout.demo_truth, progress=Progress("recordings performed")
+        )
     report = scan_dataset(
         dataset, layout, min_duration_s=args.window, progress=Progress("recordings")
     )

@@ -51,19 +51,35 @@ def test_midi_is_the_golden_one() -> None:
 def test_two_runs_are_equal_to_the_byte(few: list[str], tmp_path: Path) -> None:
     one, two = made(tmp_path / "one"), made(tmp_path / "two")
     names = {f"{name}{suffix}" for name in few for suffix in (".mid", ".wav", ".beats.tsv")}
-    assert hashes(one / "audio").keys() == names
+    assert hashes(one / "audio").keys() == {*names, "made.json"}
     assert hashes(one / "audio") == hashes(two / "audio")
     assert (one / "truth.tsv").read_bytes() == (two / "truth.tsv").read_bytes()
 
 
 @pytest.mark.unit
-def test_progress_counts_to_the_end(few: list[str], tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    recordings = make_demo_corpus(
-        tmp_path, tmp_path / "truth.tsv", progress=lambda done, total: seen.append((done, total))
-    )
-    assert seen == [(done, len(few)) for done in range(1, len(few) + 1)]
-    assert [recording.recording_id for recording in recordings] == few
+def test_it_is_made_when_missing_damaged_or_of_another_stage(
+    few: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth, seen = tmp_path / "truth.tsv", list[tuple[int, int]]()
+
+    def made_again() -> bool:
+        seen.clear()
+        recordings = make_demo_corpus(tmp_path, truth, progress=lambda *step: seen.append(step))
+        assert [recording.recording_id for recording in recordings] == few
+        return seen == [(done, len(few)) for done in range(1, len(few) + 1)]
+
+    assert made_again()
+    assert not made_again()
+    wav = tmp_path / f"{few[0]}.wav"
+    content = bytearray(wav.read_bytes())
+    content[5000] ^= 1
+    wav.write_bytes(content)
+    assert made_again()
+    truth.unlink()
+    assert made_again()
+    monkeypatch.setattr("mess_core.stages.DEMO", stages.DEMO + 1)
+    assert made_again()
+    assert not made_again()
 
 
 @pytest.mark.unit

@@ -17,7 +17,7 @@ class DemoDataset(BaseDataset):
         "MIT (scores and performances written for this project; the music is in the public domain)"
     )
     citation = "The demo corpus of MESS"
-    layout = "{recording_id}.wav, .mid and .beats.tsv, made by `snakemake demo_corpus`"
+    layout = "{recording_id}.wav, .mid and .beats.tsv, made by `mess recordings demo`"
 
     def sources(self) -> Sequence[Source]:
         """Return one source per work and interpretation."""
