@@ -53,7 +53,7 @@ bench-targets: $(READY)  ## measure how fast targets are and whether they measur
 	python -m benchmarks.validity --write docs/targets.md --json data/benchmarks/validity.json
 
 bench-probing: $(READY)  ## measure probing against scikit-learn's loops
-	python -m benchmarks.probing --json data/benchmarks/probing.json
+	python -m benchmarks.probing
 
 bench-search-quality: $(READY)  ## measure how good answers are where the right ones are known
 	python -m benchmarks.search_quality --write docs/search.md --json data/benchmarks/search_quality.json

@@ -342,14 +342,13 @@ def fit_all(settings: Settings) -> None:
     )
     receipt = layout.probing / "search_quality.json"
     if not receipt.exists() or read_json(receipt)["done"] != done:
-        _probe(settings, plan)
+        _probe(settings)
         write_json(receipt, {"done": done})
     jobs.fit_projection(settings, "clips")
 
 
-def _probe(settings: Settings, plan: Plan) -> None:
-    for layer in plan.layers(ENCODER):
-        jobs.decompose_layer(settings, ENCODER, layer)
+def _probe(settings: Settings) -> None:
+    jobs.decompose(settings, ENCODER)
     for target in settings.targets:
         jobs.probe_target(settings, target)
     jobs.map_aspects(settings)

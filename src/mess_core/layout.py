@@ -153,6 +153,10 @@ class Layout:
         """The rows of one layer of one of `SOURCES`, and what ridge regression needs of them."""
         return self.probing / "decompositions" / source / str(layer)
 
+    def decomposition_receipt(self, source: str) -> Path:
+        """Says that all layers of one of `SOURCES` are decomposed, and of which rows."""
+        return self.probing / "decompositions" / source / "receipt.json"
+
     @property
     def reports(self) -> Path:
         """The folder of tables and pictures for people."""

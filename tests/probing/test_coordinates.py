@@ -44,7 +44,7 @@ def fitted(system: LayerDiscoverySystem) -> Mapping[str, AspectCoordinates]:
 
 
 def _rows(system: LayerDiscoverySystem, layer: int) -> Floats:
-    return system.spaces[ENCODER][layer].rows.astype(np.float64)
+    return system.features[ENCODER][layer].rows.astype(np.float64)
 
 
 def _alpha(system: LayerDiscoverySystem, target: str, layer: int) -> float:

@@ -13,8 +13,8 @@ from mess_core import stages
 from mess_core.errors import ProbingError, StorageError, TargetError
 from mess_core.files import read_json, save_array
 from mess_core.layout import DESCRIPTORS, ENCODER, UNTRAINED, Layout
-from mess_core.probing import LayerDiscoverySystem, moments, read_result
-from mess_core.probing.spaces import Space, make_space
+from mess_core.probing import LayerDiscoverySystem, decompositions, read_result
+from mess_core.probing.decompositions import decompose_source
 from mess_core.targets.registry import probed_targets
 from tests.probing.toy import (
     DIMS,
@@ -24,8 +24,8 @@ from tests.probing.toy import (
     RECORDINGS,
     SOURCES,
     N,
+    decompose_all,
     make_dataset,
-    make_spaces,
     random_features,
     recording,
     save,
@@ -62,23 +62,23 @@ def test_rows_are_the_windows_of_the_usable_recordings_in_their_order(
     system: LayerDiscoverySystem, features: list[npt.NDArray[np.float32]]
 ) -> None:
     expected = np.concatenate(features)
-    for layer, space in enumerate(system.spaces[ENCODER]):
-        np.testing.assert_array_equal(space.rows, expected[:, layer])
+    for layer, found in enumerate(system.features[ENCODER]):
+        np.testing.assert_array_equal(found.rows, expected[:, layer])
     np.testing.assert_array_equal(
-        system.spaces[UNTRAINED][0].rows, expected[:, -1] * np.float32(0.1)
+        system.features[UNTRAINED][0].rows, expected[:, -1] * np.float32(0.1)
     )
-    assert system.spaces[DESCRIPTORS][0].rows.shape == (len(expected), 2 * DIMS)
+    assert system.features[DESCRIPTORS][0].rows.shape == (len(expected), 2 * DIMS)
     assert system.names[:5] == ["r00", "r00", "r01", "r01", "r01"]
     assert system.works[:5] == ["w0", "w0", "w1", "w1", "w1"]
 
 
 def test_rows_may_be_recordings(layout: Layout, features: list[npt.NDArray[np.float32]]) -> None:
-    make_spaces(layout, "recordings")
+    decompose_all(layout, "recordings")
     system = system_of(layout, unit="recordings")
     means = np.stack([segments.mean(axis=0) for segments in features])
-    np.testing.assert_allclose(system.spaces[ENCODER][1].rows, means[:, 1])
+    np.testing.assert_allclose(system.features[ENCODER][1].rows, means[:, 1])
     np.testing.assert_allclose(
-        system.spaces[DESCRIPTORS][0].rows, means[:, 0].repeat(2, axis=1), rtol=1e-5, atol=1e-6
+        system.features[DESCRIPTORS][0].rows, means[:, 0].repeat(2, axis=1), rtol=1e-5, atol=1e-6
     )
     assert system.load_targets("tempo").shape == (N,)
     result = system.discover(["tempo"])["tempo"]
@@ -131,13 +131,13 @@ def test_a_target_without_gaps_decomposes_nothing_again(
     system: LayerDiscoverySystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Any] = []
-    real = moments.decompose_folds
+    real = decompositions.decompose_folds
 
     def counted(*args: Any) -> Any:
         calls.append(args)
         return real(*args)
 
-    monkeypatch.setattr(moments, "decompose_folds", counted)
+    monkeypatch.setattr(decompositions, "decompose_folds", counted)
     system.discover(["tempo", "loudness_shape"])
     assert not calls
     system.discover(["rubato"])
@@ -145,7 +145,7 @@ def test_a_target_without_gaps_decomposes_nothing_again(
 
 
 def test_discover_covers_the_registry_when_nothing_is_named(layout: Layout) -> None:
-    make_space(layout, RECORDINGS, source=ENCODER, layer=0)
+    decompose_source(layout, RECORDINGS, source=ENCODER, n_layers=1)
     results = system_of(layout, layers={ENCODER: 1}).discover()
     assert tuple(results) == probed_targets("window")
     assert results["velocity_mean"]["reason"] == "0 rows have this target, at least 10 are needed"
@@ -194,13 +194,13 @@ def test_a_hopeless_target_is_saved_with_its_reason(system: LayerDiscoverySystem
     assert result["baselines"] == {UNTRAINED: None, DESCRIPTORS: None, "layer_0": None}
 
 
-def test_spaces_of_other_recordings_or_windows_are_refused(
+def test_features_of_other_recordings_or_windows_are_refused(
     system: LayerDiscoverySystem, layout: Layout
 ) -> None:
     fewer = LayerDiscoverySystem(layout, RECORDINGS[1:], layers=SOURCES, encoder=FACTS)
     with pytest.raises(ProbingError, match="rows of other recordings than the table"):
         fewer.discover(["tempo"])
-    path = layout.decomposition(UNTRAINED, 1) / "space.json"
+    path = layout.decomposition_receipt(UNTRAINED)
     facts = read_json(path)
     facts["counts"]["r03"] += 1
     path.write_text(json.dumps(facts))
@@ -216,9 +216,9 @@ def test_targets_of_other_windows_are_refused(
         system.load_targets("tempo")
 
 
-@pytest.mark.parametrize("name", ["rows.npy", "folds.npz", "space.json"])
-def test_a_missing_or_damaged_space_is_named(layout: Layout, name: str) -> None:
-    path = layout.decomposition(ENCODER, 1) / name
+@pytest.mark.parametrize("name", ["1/rows.npy", "1/folds.npz", "receipt.json"])
+def test_a_missing_or_damaged_file_is_named(layout: Layout, name: str) -> None:
+    path = layout.decomposition(ENCODER, 1).parent / name
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(StorageError, match=name.replace(".", r"\.")):
         system_of(layout).discover(["tempo"])
@@ -230,7 +230,7 @@ def test_a_missing_or_damaged_space_is_named(layout: Layout, name: str) -> None:
 def test_features_of_different_widths_are_refused(layout: Layout) -> None:
     save_array(layout.features("segments", "r03"), np.zeros((2, LAYERS, 9), np.float32))
     with pytest.raises(ProbingError, match="encoder features of different widths"):
-        make_space(layout, RECORDINGS, source=ENCODER, layer=0)
+        decompose_source(layout, RECORDINGS, source=ENCODER, n_layers=1)
 
 
 def test_a_missing_file_is_named(system: LayerDiscoverySystem, layout: Layout) -> None:
@@ -239,7 +239,7 @@ def test_a_missing_file_is_named(system: LayerDiscoverySystem, layout: Layout) -
         system.load_targets("tempo")
     layout.features("segments", "r04").unlink()
     with pytest.raises(StorageError, match=r"r04\.npy does not exist"):
-        make_space(layout, RECORDINGS, source=ENCODER, layer=0)
+        decompose_source(layout, RECORDINGS, source=ENCODER, n_layers=1)
 
 
 @pytest.mark.parametrize("name", ["tempi", "loudness_curve"])
@@ -258,10 +258,3 @@ def test_the_encoder_must_be_described_and_among_the_layers(layout: Layout) -> N
 def test_without_usable_recordings_it_says_where_to_look(layout: Layout) -> None:
     with pytest.raises(ProbingError, match=r"toy\.problems\.tsv"):
         LayerDiscoverySystem(layout, [recording(0, "silent")], layers=SOURCES, encoder=FACTS)
-
-
-def test_a_spaces_decompositions_are_of_all_its_rows(layout: Layout) -> None:
-    space = make_space(layout, RECORDINGS, source=ENCODER, layer=0)
-    again = Space(space.folder)
-    assert again.decompositions.digest == space.decompositions.digest
-    assert sum(again.counts.values()) == len(again.rows)

@@ -9,8 +9,8 @@ from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from mess_core.probing.decompositions import decompose_folds
 from mess_core.probing.folds import ProbeRows, deal_folds, plan_rows
-from mess_core.probing.moments import decompose_folds
 from mess_core.probing.permutation import (
     PermutedTargets,
     corrected_p,

@@ -14,8 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mess_core.errors import ProbingError
+from mess_core.probing.decompositions import FoldDecompositions, decompose_folds
 from mess_core.probing.folds import ProbeRows, deal_folds, plan_rows
-from mess_core.probing.moments import FoldDecompositions, decompose_folds
 from mess_core.probing.probe import MIN_ROWS, probe, probe_layers
 from mess_core.probing.scores import ProbeResult
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from mess_core.files import save_array
 from mess_core.layout import DESCRIPTORS, ENCODER, UNTRAINED, Layout
 from mess_core.probing import LayerDiscoverySystem
-from mess_core.probing.spaces import make_space
+from mess_core.probing.decompositions import decompose_source
 from mess_core.recordings import Recording
 from mess_core.targets.npz import save_targets
 from mess_core.targets.registry import CATEGORIES, TARGETS
@@ -89,14 +89,13 @@ def make_dataset(data: Path) -> Layout:
     layout = Layout(data, "toy")
     for number, segments in enumerate(random_features()):
         save(layout, number, segments, midi=number % 5 > 0)
-    make_spaces(layout)
+    decompose_all(layout)
     return layout
 
 
-def make_spaces(layout: Layout, unit: str = "windows") -> None:
+def decompose_all(layout: Layout, unit: str = "windows") -> None:
     for source, count in SOURCES.items():
-        for layer in range(count):
-            make_space(layout, RECORDINGS, source=source, layer=layer, unit=unit)
+        decompose_source(layout, RECORDINGS, source=source, n_layers=count, unit=unit)
 
 
 def system_of(layout: Layout, **changes: Any) -> LayerDiscoverySystem:

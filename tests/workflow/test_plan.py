@@ -78,7 +78,7 @@ def params(settings: Settings, recordings: tuple[Recording, ...]) -> dict[str, A
         "index": plan.index_params("clips"),
         "publish": plan.publish_params(),
         "probing": plan.probing_params("tempo"),
-        "decomposition": plan.decomposition_params("encoder", 3),
+        "decomposition": plan.decomposition_params("encoder"),
         "question": plan.question_params("layers"),
         "validity": plan.validity_params(),
         "report": plan.report_params({}),

@@ -156,7 +156,7 @@ def test_deleted_results_come_back(workspace: Workspace) -> None:
     layout.page("facts").unlink()
     assert run(workspace) == ({"report"}, [])
     # Only probing needs decompositions: to delete them frees space and costs nothing until then.
-    shutil.rmtree(layout.decomposition("encoder", 1))
+    shutil.rmtree(layout.decomposition("encoder", 1).parent)
     assert run(workspace) == (set(), [])
     layout.probe("onset_density").unlink()
     assert run(workspace) == (DOWNSTREAM, [])

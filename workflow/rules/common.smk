@@ -238,12 +238,11 @@ def repairs(plans, kind):
     return list(chain(*missing))
 
 
-def all_decompositions(*sources):
-    """Return the decompositions of all layers of some sources, by default of all."""
+def decompositions(*sources):
+    """Return the receipts of the decompositions of some sources, by default of all."""
     return strings(
-        SETTINGS.layout.decomposition(source, layer)
+        SETTINGS.layout.decomposition_receipt(source)
         for source in sources or SETTINGS.sources
-        for layer in PLAN.layers(source)
     )
 
 
@@ -298,7 +297,7 @@ def decomposition_manifest(wildcards):
 
 
 def decomposition_params(wildcards):
-    return PLAN.decomposition_params(wildcards.source, int(wildcards.layer))
+    return PLAN.decomposition_params(wildcards.source)
 
 
 def probing_params(wildcards):
@@ -311,7 +310,7 @@ def question_files(wildcards):
     files = probes(PLAN.question_targets(question))
     if question == "separability":
         files.append(str(SETTINGS.layout.aspects))
-    return files + (all_decompositions() if question in ON_ROWS else [])
+    return files + (decompositions() if question in ON_ROWS else [])
 
 
 def question_params(wildcards):

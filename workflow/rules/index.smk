@@ -3,7 +3,7 @@ rule projection:
     input:
         aspects=SETTINGS.layout.aspects,
         probes=probes(PLAN.aspect_targets),
-        layers=all_decompositions(ENCODER),
+        layers=decompositions(ENCODER),
     output:
         SETTINGS.layout.projection("{kind}"),
     log:

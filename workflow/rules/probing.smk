@@ -3,14 +3,13 @@ rule decomposition:
     input:
         decomposition_manifest,
     output:
-        directory(SETTINGS.layout.decomposition("{source}", "{layer}")),
+        SETTINGS.layout.decomposition_receipt("{source}"),
     log:
-        log_file("decomposition", "{source}", "{layer}"),
+        log_file("decomposition", "{source}"),
     benchmark:
-        benchmark_file("decomposition", "{source}", "{layer}")
+        benchmark_file("decomposition", "{source}")
     wildcard_constraints:
         source="|".join(SETTINGS.sources),
-        layer=r"\d+",
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -20,7 +19,7 @@ rule decomposition:
     params:
         cfg=decomposition_params,
     message:
-        f"Decomposing layer {{wildcards.layer}} of {{wildcards.source}}: {amount_of_rows()}"
+        f"Decomposing all layers of {{wildcards.source}}: {amount_of_rows()}"
     script:
         "../scripts/decomposition.py"
 
@@ -28,7 +27,7 @@ rule decomposition:
 rule probing:
     input:
         target=SETTINGS.layout.target_manifest("{target}"),
-        layers=all_decompositions(),
+        layers=decompositions(),
     output:
         SETTINGS.layout.probe("{target}"),
     log:
@@ -46,7 +45,7 @@ rule probing:
     params:
         cfg=probing_params,
     message:
-        f"Probing {len(all_decompositions())} layers for {{wildcards.target}}: {amount_of_rows()}"
+        f"Probing the layers of {', '.join(SETTINGS.sources)} for {{wildcards.target}}: {amount_of_rows()}"
     script:
         "../scripts/probing.py"
 

@@ -1,7 +1,7 @@
-"""Decompose the rows of one layer."""
+"""Decompose the rows of every layer of a source."""
 
 from mess_core.workflow import jobs
 from mess_core.workflow.script import job
 
 with job(snakemake) as settings:
-    jobs.decompose_layer(settings, snakemake.wildcards.source, int(snakemake.wildcards.layer))
+    jobs.decompose(settings, snakemake.wildcards.source)

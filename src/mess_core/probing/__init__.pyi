@@ -9,6 +9,10 @@ from .charts import (
     plot_separability as plot_separability,
     plot_stability as plot_stability,
 )
+from .decompositions import (
+    FoldDecompositions as FoldDecompositions,
+    decompose_folds as decompose_folds,
+)
 from .discovery import LayerDiscoverySystem as LayerDiscoverySystem
 from .erasure import Eraser as Eraser, fit_eraser as fit_eraser
 from .figures import plot_layer_map as plot_layer_map
@@ -20,7 +24,6 @@ from .geometry import (
     within_work_share as within_work_share,
 )
 from .inspection import inspect_model as inspect_model, trace_activations as trace_activations
-from .moments import FoldDecompositions as FoldDecompositions, decompose_folds as decompose_folds
 from .probe import probe_layers as probe_layers
 from .results import (
     confidence as confidence,

@@ -36,11 +36,11 @@ from threadpoolctl import threadpool_limits
 from mess_core.files import read_json
 from mess_core.layout import ENCODER
 from mess_core.probing.aspects import ASPECT_REGISTRY
+from mess_core.probing.decompositions import LayerFeatures
 from mess_core.probing.discovery import LayerDiscoverySystem
 from mess_core.probing.folds import plan_rows
 from mess_core.probing.results import read_results, score_r2
 from mess_core.probing.ridge import RidgeDecomposition, decompose
-from mess_core.probing.spaces import Space
 from mess_core.progress import Report, counted
 
 Floats = npt.NDArray[np.float64]
@@ -119,7 +119,7 @@ def fit_coordinates(
     Parameters
     ----------
     discovery : LayerDiscoverySystem
-        The dataset, with its spaces, targets, probing results and aspect map on disk.
+        The dataset, with its features, targets, probing results and aspect map on disk.
     averaged : bool
         Whether standard errors are of recordings' means over their rows.
     progress : callable, optional
@@ -133,7 +133,7 @@ def fit_coordinates(
     Raises
     ------
     ProbingError, StorageError, TargetError
-        If results, spaces or targets are missing or damaged.
+        If results, features or targets are missing or damaged.
     """
     layout = discovery.layout
     aspects = read_json(layout.aspects)["aspects"]
@@ -155,19 +155,19 @@ def _fit(
     averaged: bool,
 ) -> AspectCoordinates:
     layer = int(entry["layer"])
-    space = discovery.spaces[ENCODER][layer]
+    features = discovery.features[ENCODER][layer]
     targets = [
         _Target.load(discovery, target, float(results[target]["layers"][layer]["alpha"]))
         for target in entry["targets"]
     ]
-    X = space.rows.astype(np.float64)
+    X = features.rows.astype(np.float64)
     mean = X.mean(axis=0)
     slopes = np.column_stack([target.slopes(X) for target in targets])
     readout, basis = _reduce(X - mean, slopes)
     sign = ASPECT_REGISTRY[name].more if name in ASPECT_REGISTRY else 0
     if not sign or any(target.columns.shape[1] > 1 for target in targets):
         return AspectCoordinates(name, layer, readout, mean, None, None)
-    value, error = _judge(discovery, space, targets, basis, averaged)
+    value, error = _judge(discovery, features, targets, basis, averaged)
     return AspectCoordinates(name, layer, readout, mean, sign * value, error)
 
 
@@ -233,7 +233,7 @@ def _reduce(centred: Floats, slopes: Floats) -> tuple[Floats, Floats]:
 
 def _judge(
     discovery: LayerDiscoverySystem,
-    space: Space,
+    features: LayerFeatures,
     targets: Sequence[_Target],
     basis: Floats,
     averaged: bool,
@@ -242,8 +242,8 @@ def _judge(
     present = np.logical_and.reduce([target.present for target in targets])
     rows = plan_rows(discovery.works, discovery.folds, present, discovery.names)
     Y = np.column_stack([target.columns for target in targets])[rows.indices]
-    X = np.asarray(space.rows[rows.indices], float)
-    decompositions = space.decompose(rows)
+    X = np.asarray(features.rows[rows.indices], float)
+    decompositions = features.decompose(rows)
     # What the kept directions say of the mean of all targets, before its scale.
     read = basis @ np.linalg.pinv(basis) @ np.full(Y.shape[1], 1 / Y.shape[1])
     truth, predicted = Y.mean(axis=1), np.empty(len(Y))

@@ -1,4 +1,4 @@
-"""From a dataset's spaces and targets on disk to probing results: which layer knows what.
+"""From a dataset's features and targets on disk to probing results: which layer knows what.
 
 One row is one window, or one recording. A row whose target is absent (expression without MIDI) or
 NaN drops out of that target alone.
@@ -17,20 +17,18 @@ import numpy.typing as npt
 
 from mess_core import stages
 from mess_core.errors import ProbingError, TargetError, nearest
-from mess_core.files import write_json
+from mess_core.files import read_json, write_json
 from mess_core.layout import ENCODER, Layout
-from mess_core.probing.folds import deal_folds
+from mess_core.probing.decompositions import LayerFeatures
+from mess_core.probing.folds import Floats, deal_folds
 from mess_core.probing.probe import probe
 from mess_core.probing.results import ENCODER_FIELDS, confidence
 from mess_core.probing.ridge import ALPHAS
 from mess_core.probing.scores import ProbeResult
-from mess_core.probing.spaces import Space
 from mess_core.progress import Report
 from mess_core.recordings import Recording, usable
 from mess_core.targets.npz import load_target
 from mess_core.targets.registry import TARGETS, Level, probed_targets
-
-Floats = npt.NDArray[np.float64]
 
 # What a baseline's result says of the layer that is best for the target.
 _BASELINE_FIELDS = ("layer", "r2", "r2_within", "interval", "interval_within")
@@ -42,7 +40,7 @@ class LayerDiscoverySystem:
     Parameters
     ----------
     layout : Layout
-        Where the dataset's spaces (`mess_core.probing.spaces`), targets and results lie.
+        Where the dataset's features (`mess_core.probing.decompositions`), targets and results lie.
     recordings : sequence of Recording
         The recording table; rows whose status is not ``ok`` are left out.
     layers : mapping of str to int
@@ -90,30 +88,33 @@ class LayerDiscoverySystem:
         self.encoder = {field: encoder[field] for field in ENCODER_FIELDS}
 
     @cached_property
-    def spaces(self) -> dict[str, list[Space]]:
+    def features(self) -> dict[str, list[LayerFeatures]]:
         """The layers' rows, by source."""
         return {
-            source: [Space(self.layout.decomposition(source, i)) for i in range(count)]
+            source: [LayerFeatures(self.layout.decomposition(source, i)) for i in range(count)]
             for source, count in self.layers.items()
         }
 
     @cached_property
     def _counts(self) -> list[int]:
-        """Rows of each recording, the same in all spaces."""
-        expected = {r.recording_id: 0 for r in self.recordings}
-        for source, spaces in self.spaces.items():
-            for space in spaces:
-                if list(space.counts) != list(expected) or not all(space.counts.values()):
-                    raise ProbingError(
-                        f"{space.folder} has rows of other recordings than the table; delete it "
-                        "and run snakemake again"
-                    )
-                if space.counts != self.spaces[ENCODER][0].counts:
-                    raise ProbingError(
-                        f"{self.layout.dataset}: {source} has other windows than the encoder; "
-                        f"delete {space.folder} and run snakemake again"
-                    )
-        return list(self.spaces[ENCODER][0].counts.values())
+        """Rows of each recording, the same in all sources."""
+        names = [r.recording_id for r in self.recordings]
+        counts: dict[str, int] = {}
+        for source in self.layers:
+            receipt = self.layout.decomposition_receipt(source)
+            found: dict[str, int] = read_json(receipt)["counts"]
+            if list(found) != names:
+                raise ProbingError(
+                    f"{receipt}: rows are of other recordings than the table; delete it and run "
+                    "snakemake again"
+                )
+            if counts and found != counts:
+                raise ProbingError(
+                    f"{receipt}: {source} has other windows than {next(iter(self.layers))}; delete "
+                    "it and run snakemake again"
+                )
+            counts = found
+        return list(counts.values())
 
     @cached_property
     def works(self) -> list[str]:
@@ -245,15 +246,15 @@ class LayerDiscoverySystem:
     def _probe(
         self, target: str, values: Floats, source: str, opened: Callable[[int, str], None]
     ) -> ProbeResult:
-        spaces = self.spaces[source]
+        layers = self.features[source]
         return probe(
-            _LazyRows(spaces, lambda layer: opened(layer, source)),
+            _LazyRows(layers, lambda layer: opened(layer, source)),
             values,
             self.works,
             self.folds,
             name=target,
             recordings=self.names,
-            decompositions=lambda layer, rows: spaces[layer].decompose(rows),
+            decompositions=lambda layer, rows: layers[layer].decompose(rows),
             alphas=self.alphas,
         )
 
@@ -271,16 +272,16 @@ def _later(progress: Report | None, before: int, total: int) -> Callable[[int, s
 class _LazyRows(Sequence[npt.NDArray[np.float32]]):
     """The rows of each layer, opened when they are used."""
 
-    def __init__(self, spaces: Sequence[Space], begun: Callable[[int], None]) -> None:
-        self._spaces = spaces
+    def __init__(self, layers: Sequence[LayerFeatures], begun: Callable[[int], None]) -> None:
+        self._layers = layers
         self._begun = begun
 
     def __len__(self) -> int:
-        return len(self._spaces)
+        return len(self._layers)
 
     def __getitem__(self, layer: Any) -> Any:
         self._begun(layer)
-        return self._spaces[layer].rows
+        return self._layers[layer].rows
 
 
 def _primary_r2(result: ProbeResult) -> float | None:

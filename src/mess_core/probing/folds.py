@@ -21,6 +21,8 @@ from mess_core.errors import ProbingError
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Features = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)

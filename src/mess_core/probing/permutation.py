@@ -35,8 +35,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mess_core.probing.decompositions import FoldDecompositions, union_moment
 from mess_core.probing.folds import ProbeRows
-from mess_core.probing.moments import FoldDecompositions, union_moment
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -143,7 +143,7 @@ def permuted_r2(
     targets : PermutedTargets
         C columns.
     cross : ndarray of float32 [shape=(k, D, C)]
-        As `mess_core.probing.moments.union_moment` takes it.
+        As `mess_core.probing.decompositions.union_moment` takes it.
     rows : ProbeRows
         The rows of these targets.
     decompositions : FoldDecompositions

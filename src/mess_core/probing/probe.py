@@ -11,8 +11,8 @@ scalar) or several (a shape). Rows are windows or recordings. The rules:
 * *Nested choice.* To test fold ``i``, the penalty is the one with the smallest squared error over
   all folds ``j != i`` predicted from the rows in neither ``i`` nor ``j``. Inner folds are outer
   folds, so they never share a work either, and k folds need k(k + 1)/2 decompositions per layer
-  (`mess_core.probing.moments`), which serve all targets that have the same rows. This takes three
-  works: one to test, one to choose by, one to learn from.
+  (`mess_core.probing.decompositions`), which serve all targets that have the same rows. This
+  takes three works: one to test, one to choose by, one to learn from.
 * *R2* is that of the out-of-fold predictions of all rows together, against the mean of all rows:
   1 is perfect, 0 is no better than the mean, negative is worse. ``r2_folds`` is the same within
   each fold, against the fold's own mean.
@@ -55,14 +55,14 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from mess_core.errors import ProbingError
-from mess_core.probing.folds import ProbeRows, deal_folds, plan_rows
-from mess_core.probing.inference import resample_works, seed_of
-from mess_core.probing.moments import (
+from mess_core.probing.decompositions import (
     FoldDecompositions,
     decompose_folds,
     row_blocks,
     union_moment,
 )
+from mess_core.probing.folds import ProbeRows, deal_folds, plan_rows
+from mess_core.probing.inference import resample_works, seed_of
 from mess_core.probing.permutation import PermutedTargets, exchange_works, permuted_r2
 from mess_core.probing.ridge import ALPHAS
 from mess_core.probing.scores import LayerPredictions, ProbeResult, score_layers

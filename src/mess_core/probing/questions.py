@@ -46,7 +46,7 @@ def answer(
     question : str
         One of `mess_core.layout.QUESTIONS`.
     discovery : LayerDiscoverySystem
-        The dataset, its spaces and targets.
+        The dataset, its features and targets.
     targets : sequence of str
         Whose probing results count; for separability those of the aspects, for collapse none.
     progress : callable, optional
@@ -56,7 +56,7 @@ def answer(
     Raises
     ------
     ProbingError, StorageError
-        If results or spaces are missing or damaged.
+        If results or features are missing or damaged.
     """
     _ANSWERS[question](discovery, targets, progress)
 
@@ -80,16 +80,16 @@ def _separability(
 ) -> None:
     layout = discovery.layout
     results = read_results(layout.probing, targets)
-    spaces = discovery.spaces[ENCODER]
+    features = discovery.features[ENCODER]
 
     def decompositions(layer: int, rows: ProbeRows) -> Sequence[RidgeDecomposition]:
-        kept = spaces[layer].decompositions
+        kept = features[layer].decompositions
         if rows.digest == kept.digest:
             return [kept.training(fold) for fold in range(rows.n_folds)]
-        return train_folds(spaces[layer].rows, rows)
+        return train_folds(features[layer].rows, rows)
 
     pairs = separate_aspects(
-        lambda layer: spaces[layer].rows,
+        lambda layer: features[layer].rows,
         aspect_probes(discovery, results),
         discovery.works,
         discovery.folds,
@@ -123,12 +123,12 @@ def _penalties(results: Sequence[Mapping[str, Any]]) -> list[float]:
 
 def _collapse(discovery: LayerDiscoverySystem, _: Sequence[str], progress: Report | None) -> None:
     layout = discovery.layout
-    spaces = {name: found for name, found in discovery.spaces.items() if name != DESCRIPTORS}
-    every = [(source, layer) for source in spaces for layer in range(len(spaces[source]))]
-    measured: dict[str, list[dict[str, Any]]] = {source: [] for source in spaces}
+    features = {name: found for name, found in discovery.features.items() if name != DESCRIPTORS}
+    every = [(source, layer) for source in features for layer in range(len(features[source]))]
+    measured: dict[str, list[dict[str, Any]]] = {source: [] for source in features}
     for source, layer in counted(every, progress, lambda item: f"{item[0]} {item[1]}"):
         references = _references(discovery, source, layer)
-        rows_of_layer = spaces[source][layer].rows
+        rows_of_layer = features[source][layer].rows
         measured[source].append(layer_geometry(rows_of_layer, discovery.works, references))
     rows = [
         {"source": source, "layer": layer, **figures}
@@ -146,8 +146,8 @@ def _collapse(discovery: LayerDiscoverySystem, _: Sequence[str], progress: Repor
 def _references(discovery: LayerDiscoverySystem, source: str, layer: int) -> dict[str, Any]:
     """Return what a layer is compared with: the twin's same layer, and the descriptors."""
     return {
-        name: spaces[min(layer, len(spaces) - 1)].rows
-        for name, spaces in discovery.spaces.items()
+        name: layers[min(layer, len(layers) - 1)].rows
+        for name, layers in discovery.features.items()
         if name == DESCRIPTORS or (name == UNTRAINED and source == ENCODER)
     }
 

@@ -8,7 +8,7 @@ in one process.
 __all__ = [
     "answer_question",
     "build_indices",
-    "decompose_layer",
+    "decompose",
     "encoder_facts",
     "extract_shard",
     "fit_projection",
@@ -237,18 +237,19 @@ def _encoder(settings: Settings) -> dict[str, Any]:
     return encoder
 
 
-def decompose_layer(settings: Settings, source: str, layer: int) -> None:
-    """Stack the rows of one layer, and decompose them for all targets."""
-    from mess_core.probing.spaces import make_space
+def decompose(settings: Settings, source: str) -> None:
+    """Stack the rows of every layer of a source, and decompose them for all targets."""
+    from mess_core.probing.decompositions import decompose_source
 
-    make_space(
+    plan = Plan.read(settings)
+    decompose_source(
         settings.layout,
-        Plan.read(settings).recordings,
+        plan.recordings,
         source=source,
-        layer=layer,
+        n_layers=len(plan.layers(source)),
         unit=settings.rows,
         n_folds=settings.n_folds,
-        progress=Progress("decompositions"),
+        progress=Progress("layers"),
     )
 
 
@@ -289,11 +290,11 @@ def fit_projection(settings: Settings, kind: str) -> None:
 
     plan = Plan.read(settings)
     discovery = _discovery(plan)
-    spaces = discovery.spaces[ENCODER]
+    layers = discovery.features[ENCODER]
     results = read_results(settings.layout.probing, plan.aspect_targets)
     projection = fit(
-        lambda layer: spaces[layer].rows,
-        range(len(spaces)),
+        lambda layer: layers[layer].rows,
+        range(len(layers)),
         general_layers=musical_layers(results.values()) or None,
         coordinates=fit_coordinates(
             discovery, averaged=kind == "recordings", progress=Progress("aspects")

@@ -289,14 +289,9 @@ class Plan:
             "n_folds": self.settings.n_folds,
         }
 
-    def decomposition_params(self, source: str, layer: int) -> Params:
-        """Return what makes a layer's decompositions stale, besides the manifest."""
-        return {
-            "stage": stages.DECOMPOSITION,
-            "source": source,
-            "layer": layer,
-            **self._folds,
-        }
+    def decomposition_params(self, source: str) -> Params:
+        """Return what makes a source's decompositions stale, besides the manifest."""
+        return {"stage": stages.DECOMPOSITION, "source": source, **self._folds}
 
     def probing_params(self, target: str) -> Params:
         """Return what makes a probing result stale, besides the manifest and decompositions."""

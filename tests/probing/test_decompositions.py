@@ -12,9 +12,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mess_core.errors import ProbingError, StorageError
-from mess_core.probing import moments
+from mess_core.probing import decompositions as module
+from mess_core.probing.decompositions import FoldDecompositions, decompose_folds, union_moment
 from mess_core.probing.folds import ProbeRows, deal_folds, plan_rows
-from mess_core.probing.moments import FoldDecompositions, decompose_folds, union_moment
 from mess_core.probing.ridge import RidgeDecomposition, decompose
 
 pytestmark = pytest.mark.unit
@@ -68,14 +68,6 @@ def test_predictions_of_all_unions_equal_scikit_learn(n: int, dims: int, missing
             np.testing.assert_allclose(predicted, pipeline.predict(held_out), atol=1e-6)
 
 
-def test_progress_counts_unions() -> None:
-    X, rows = made(60, 5)
-    seen: list[tuple[int, int, str]] = []
-    decompose_folds(X, rows, progress=lambda *report: seen.append(report))
-    total = len(unions(rows))
-    assert [(done, of) for done, of, _ in seen] == [(n + 1, total) for n in range(total)]
-
-
 def test_both_forms_are_used_where_folds_are_unequal(monkeypatch: pytest.MonkeyPatch) -> None:
     X, rows = made(120, 60)
     read: list[int] = []
@@ -84,7 +76,7 @@ def test_both_forms_are_used_where_folds_are_unequal(monkeypatch: pytest.MonkeyP
         read.append(len(values))
         return decompose(values)
 
-    monkeypatch.setattr(moments, "decompose", counting)
+    monkeypatch.setattr(module, "decompose", counting)
     decompose_folds(X, rows)
     assert 0 < len(read) < len(unions(rows))
     assert max(read) < 60
@@ -95,7 +87,7 @@ def test_blocks_and_float32_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_
     X = X.astype(np.float32).astype(np.float64)
     expected = decompose_folds(X, rows)
     np.save(tmp_path / "X.npy", X.astype(np.float32))
-    monkeypatch.setattr(moments, "_BLOCK", 7)
+    monkeypatch.setattr(module, "_BLOCK", 7)
     found = decompose_folds(np.load(tmp_path / "X.npy", mmap_mode="r"), rows)
     for out in unions(rows):
         np.testing.assert_allclose(found.training(*out).values, expected.training(*out).values)
@@ -156,7 +148,7 @@ def test_a_file_gives_back_what_was_saved(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     path = tmp_path / "layer.npz"
-    with pytest.raises(StorageError, match=r"layer\.npz does not exist"):
+    with pytest.raises(StorageError, match=r"layer\.npz cannot be read"):
         FoldDecompositions.load(path)
     X, rows = made(200, 12)
     decompose_folds(X, rows).save(path)
@@ -167,7 +159,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     np.save(array, np.ones(3))
     for content in (whole[:-100], b"", b"not an archive", other.read_bytes(), array.read_bytes()):
         path.write_bytes(content)
-        with pytest.raises(StorageError, match=r"layer\.npz holds no decompositions"):
+        with pytest.raises(StorageError, match=r"layer\.npz cannot be read"):
             FoldDecompositions.load(path)
 
 
@@ -182,7 +174,7 @@ def test_damage_inside_is_noticed_when_it_is_read(tmp_path: Path) -> None:
     path.write_bytes(content)
     loaded = FoldDecompositions.load(path)
     loaded.training(1, 3)
-    with pytest.raises(StorageError, match=r"layer\.npz holds no decompositions"):
+    with pytest.raises(StorageError, match=r"layer\.npz cannot be read"):
         loaded.training(1, 2)
 
 

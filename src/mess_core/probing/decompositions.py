@@ -1,29 +1,42 @@
-"""Everything that probing needs to know about one layer's features, whatever the target.
+"""What probing needs of the features alone, computed once per layer for all targets.
 
-With k folds the nested scheme trains on all folds minus one (to test) and on all folds minus two
-(to choose by): k(k + 1)/2 *training unions*. Each has its `RidgeDecomposition`, of which a target
-needs nothing but ``Z'y``. They are made once per layer and kept (`FoldDecompositions.save`).
+The rows of a *layer* of one *source* (the encoder, its untrained copy, or the plain descriptors,
+which have one layer) are windows or recordings; a recording's descriptors are the mean of its
+windows'. `decompose_source` writes
+
+* ``{source}/{layer}/rows.npy``: float32 ``[n, D]``, recordings in the order of the table;
+* ``{source}/{layer}/folds.npz``: a `FoldDecompositions`;
+* ``{source}/receipt.json``: how many rows each recording has; written last.
+
+With k folds, nested cross-validation trains on all folds but one (to test) and on all folds but two
+(to choose): k(k + 1)/2 *training unions*. Each has its `RidgeDecomposition`, of which a target
+needs nothing but ``Z'y``.
 
 *More rows than columns.* Rows are read twice, in blocks: once for the mean of each work, once for
-the scatter of each fold around its works' means. Everything else is sums of these: a fold's
-scatter is that within its works plus that of the works' means; a union's is that of its folds plus
-that of the folds' means. (Adding up what is in a union says the same as subtracting from the total
-what is not, costs as little, and cancels no digits.) *More columns than rows:* the union's rows are
-read, and the eigenvectors are those of ``ZZ'``.
+the scatter of each fold around its works' means. Everything else is sums of these. (Adding up what
+is in a union costs as little as subtracting from the total what is not, and cancels no digits.)
+*More columns than rows:* the union's rows are read, and the eigenvectors are those of ``ZZ'``.
 
-For permutation tests, which need squared errors of hundreds of targets but no predictions, the
-scatter within works of each held-out fold is kept too, in the basis of the union that does not hold
-it: the squared error of coefficients in that basis is a quadratic form in them. It is float32,
-good for comparing errors with each other.
+Permutation tests need squared errors of hundreds of targets but no predictions. For them the
+scatter within works of each held-out fold is kept, too, in the basis of the union without it:
+the squared error of coefficients in that basis is a quadratic form in them. It is float32, which
+is enough to compare errors with each other.
 
-At 20,000 rows of 768 numbers in 5 folds a layer's file has 83 MB.
+At 20,000 rows of 768 numbers in 5 folds a layer's ``folds.npz`` has 83 MB.
 """
 
-__all__ = ["FoldDecompositions", "decompose_folds", "row_blocks", "union_moment"]
+__all__ = [
+    "FoldDecompositions",
+    "LayerFeatures",
+    "decompose_folds",
+    "decompose_source",
+    "row_blocks",
+    "union_moment",
+]
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -31,18 +44,18 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.npyio import NpzFile
 from threadpoolctl import threadpool_limits
 
+from mess_core import stages
 from mess_core.errors import ProbingError, StorageError
-from mess_core.files import atomic_path
-from mess_core.probing.folds import ProbeRows
+from mess_core.extraction.storage import load_features
+from mess_core.files import atomic_path, save_array, write_json
+from mess_core.layout import DESCRIPTORS, UNTRAINED, Layout
+from mess_core.probing.folds import Features, Floats, Ints, ProbeRows, deal_folds, plan_rows
 from mess_core.probing.ridge import RidgeDecomposition, decompose, decompose_scatter
 from mess_core.progress import Report, counted
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Features = npt.NDArray[np.floating]
+from mess_core.recordings import Recording
+from mess_core.targets.npz import load_descriptors
 
 # Rows that are converted to float64 at a time: 25 MB of 768 columns.
 _BLOCK = 4096
@@ -59,7 +72,9 @@ class FoldDecompositions:
     Parameters
     ----------
     arrays : mapping of str to ndarray
-        As `decompose_folds` makes them and `load` finds them, each asked for when it is used.
+        As `decompose_folds` makes them.
+    path : Path, optional
+        The file that the arrays are read from, for messages.
 
     Attributes
     ----------
@@ -69,14 +84,14 @@ class FoldDecompositions:
         Mean features of each work.
     """
 
-    def __init__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        self._arrays = arrays
-        self.digest = str(arrays["digest"])
-        self.work_means: Floats = arrays["work_means"]
+    def __init__(self, arrays: Mapping[str, npt.NDArray[Any]], path: Path | None = None) -> None:
+        self._arrays, self._path = arrays, path
+        self.digest = str(self._read("digest"))
+        self.work_means: Floats = self._read("work_means")
 
     def training(self, *out: int) -> RidgeDecomposition:
         """Return the decomposition of all rows but those of one or two folds, in rising order."""
-        return RidgeDecomposition(*(self._arrays[f"{part}/{_name(out)}"] for part in _PARTS))
+        return RidgeDecomposition(*(self._read(f"{part}/{_name(out)}") for part in _PARTS))
 
     def within_scatter(self, fold: int) -> npt.NDArray[np.float32]:
         """Return a fold's scatter around its works' means, seen by the union of all other folds.
@@ -87,16 +102,10 @@ class FoldDecompositions:
             ``(D V)'(D V)``, with ``V`` the union's basis and ``D`` the deviations of the fold's
             rows from the means of their works, divided by the union's scale.
         """
-        return self._arrays[f"within/{fold}"]
+        return self._read(f"within/{fold}")
 
     def save(self, path: Path) -> None:
-        """Write everything to an ``.npz`` file without pickle, whole or not at all.
-
-        Raises
-        ------
-        StorageError
-            If it cannot be written.
-        """
+        """Write everything to an ``.npz`` file, whole or not at all."""
         with atomic_path(path) as temporary:
             np.savez(temporary, **dict[str, Any](self._arrays))
 
@@ -109,43 +118,125 @@ class FoldDecompositions:
         StorageError
             If the file is missing or damaged, now or when an array is used.
         """
-        return cls(_Archive(path))
-
-
-class _Archive(Mapping[str, npt.NDArray[Any]]):
-    """An ``.npz`` file, opened anew for each array: it may be one of thousands."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __getitem__(self, key: str) -> npt.NDArray[Any]:
-        with self._open() as archive:
-            return np.asarray(archive[key])
-
-    def __iter__(self) -> Iterator[str]:
-        with self._open() as archive:
-            yield from archive.files
-
-    def __len__(self) -> int:
-        with self._open() as archive:
-            return len(archive.files)
-
-    @contextmanager
-    def _open(self) -> Iterator[NpzFile]:
         try:
-            with self._path.open("rb") as file, NpzFile(file, allow_pickle=False) as archive:
-                yield archive
-        except FileNotFoundError:
-            raise StorageError(f"{self._path} does not exist; decompose its layer first") from None
+            return cls(np.load(path, allow_pickle=False), path)
         except _DAMAGE as error:
-            raise StorageError(
-                f"{self._path} holds no decompositions ({error}); delete it and decompose again"
-            ) from None
+            raise _unreadable(path, error) from None
+
+    def _read(self, name: str) -> npt.NDArray[Any]:
+        try:
+            return self._arrays[name]
+        except _DAMAGE as error:
+            if self._path is None:
+                raise
+            raise _unreadable(self._path, error) from None
 
 
-def decompose_folds(
-    X: Features, rows: ProbeRows, *, progress: Report | None = None
-) -> FoldDecompositions:
+def _unreadable(path: Path, error: Exception) -> StorageError:
+    return StorageError(
+        f"{path} cannot be read ({error}); delete {path.parents[1]} and run snakemake again"
+    )
+
+
+@dataclass(frozen=True)
+class LayerFeatures:
+    """A layer's rows and decompositions, in a folder that `decompose_source` wrote."""
+
+    folder: Path
+
+    @cached_property
+    def rows(self) -> npt.NDArray[np.float32]:
+        """All rows, float32 [shape=(n, D)], memory-mapped."""
+        path = self.folder / "rows.npy"
+        try:
+            rows: npt.NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise _unreadable(path, error) from None
+        return rows
+
+    @cached_property
+    def decompositions(self) -> FoldDecompositions:
+        """Of all rows."""
+        return FoldDecompositions.load(self.folder / "folds.npz")
+
+    def decompose(self, rows: ProbeRows) -> FoldDecompositions:
+        """Return the decompositions of some rows: those on disk where these are all rows."""
+        if rows.digest == self.decompositions.digest:
+            return self.decompositions
+        return decompose_folds(self.rows, rows)
+
+
+def decompose_source(
+    layout: Layout,
+    recordings: Sequence[Recording],
+    *,
+    source: str,
+    n_layers: int,
+    unit: str = "windows",
+    n_folds: int = 5,
+    progress: Report | None = None,
+) -> None:
+    """Stack the rows of every layer of a source and decompose them; one layer is in memory.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where features and targets lie.
+    recordings : sequence of Recording
+        Whose rows; folds never share a work.
+    source : str
+        One of `mess_core.layout.SOURCES`.
+    n_layers : int
+        Layers of the source; 1 for descriptors.
+    unit : {'windows', 'recordings'}
+        What a row is.
+    n_folds : int
+        Folds of the cross-validation.
+    progress : callable, optional
+        Called with the layers done, those in all, and the last one.
+
+    Raises
+    ------
+    StorageError, TargetError
+        If features or descriptors are missing or damaged.
+    ProbingError
+        If recordings have features of different widths.
+    """
+    for layer in counted(range(n_layers), progress):
+        blocks = [_rows_of(layout, r.recording_id, source, layer, unit) for r in recordings]
+        if len({block.shape[1] for block in blocks}) > 1:
+            raise ProbingError(
+                f"{layout.dataset}: recordings have {source} features of different widths; they "
+                "are of different encoders: run the features rule again"
+            )
+        counts = [len(block) for block in blocks]
+        works, names = (
+            np.repeat([getattr(r, name) for r in recordings], counts).tolist()
+            for name in ("work_id", "recording_id")
+        )
+        rows = plan_rows(works, deal_folds(works, n_folds), recordings=names)
+        folder, X = layout.decomposition(source, layer), np.concatenate(blocks)
+        save_array(folder / "rows.npy", X)
+        decompose_folds(X, rows).save(folder / "folds.npz")
+    facts = {"stage": stages.DECOMPOSITION, "source": source, "unit": unit, "layers": n_layers}
+    by_recording = {r.recording_id: count for r, count in zip(recordings, counts, strict=True)}
+    write_json(layout.decomposition_receipt(source), facts | {"counts": by_recording})
+
+
+def _rows_of(
+    layout: Layout, name: str, source: str, layer: int, unit: str
+) -> npt.NDArray[np.float32]:
+    if source == DESCRIPTORS:
+        windows = load_descriptors(layout.targets(name))
+        return windows if unit == "windows" else windows.mean(axis=0, keepdims=True)
+    if source == UNTRAINED:
+        layout = Layout(layout.data, layout.dataset, UNTRAINED)
+    if unit == "windows":
+        return load_features(layout, name, view="segments")[:, layer]
+    return load_features(layout, name, view="aggregated")[np.newaxis, layer]
+
+
+def decompose_folds(X: Features, rows: ProbeRows) -> FoldDecompositions:
     """Decompose all training unions of one layer.
 
     Parameters
@@ -154,8 +245,6 @@ def decompose_folds(
         Features of all rows, present or not; may be memory-mapped, is read in blocks.
     rows : ProbeRows
         Which rows are present, and their works and folds.
-    progress : callable, optional
-        Called with the decompositions done, those in all, and the folds left out of the last.
 
     Returns
     -------
@@ -170,10 +259,9 @@ def decompose_folds(
         raise ProbingError(
             f"features have the shape {X.shape}, expected [{len(rows.present)}, dims]"
         )
-    # These matrices are small: threads of BLAS wait for each other longer than they compute, and
-    # jobs of other layers run beside this one.
+    # These matrices are small: threads of BLAS wait for each other longer than they compute.
     with threadpool_limits(limits=1, user_api="blas"):
-        return FoldDecompositions(dict(_decomposed(X, rows, progress)))
+        return FoldDecompositions(dict(_decomposed(X, rows)))
 
 
 def row_blocks(X: Features, rows: ProbeRows) -> Iterator[tuple[int, Ints, Floats]]:
@@ -235,9 +323,7 @@ def union_moment(
     return moment / training.scale[:, np.newaxis], mean
 
 
-def _decomposed(
-    X: Features, rows: ProbeRows, progress: Report | None
-) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+def _decomposed(X: Features, rows: ProbeRows) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     means = _work_means(X, rows)
     yield "digest", np.array(rows.digest)
     yield "work_means", means
@@ -245,7 +331,7 @@ def _decomposed(
     unions = [*((i,) for i in range(len(sizes))), *combinations(range(len(sizes)), 2)]
     wide = {out for out in unions if rows.n_rows - sizes[list(out)].sum() < X.shape[1]}
     sums = _FoldSums.of(X, rows, means) if len(wide) < len(unions) else None
-    for out in counted(unions, progress, _name):
+    for out in unions:
         if sums is None or out in wide:
             training = decompose(X[rows.indices[~np.isin(rows.folds, out)]].astype(np.float64))
         else:
