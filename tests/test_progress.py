@@ -94,10 +94,17 @@ def test_a_terminal_is_not_written_to_more_often_than_one_sees(
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.2, "0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (9000, "2 h 30 min")],
+    [
+        (0.2, "0.2 s"),
+        (9.97, "10 s"),
+        (59.4, "59 s"),
+        (60, "1 min 0 s"),
+        (3599, "59 min 59 s"),
+        (9000, "2 h 30 min"),
+    ],
 )
 def test_durations_have_the_units_that_matter(seconds: float, text: str) -> None:
-    assert progress._duration(seconds) == text
+    assert progress.duration(seconds) == text
 
 
 def test_items_are_counted_when_they_are_done() -> None:

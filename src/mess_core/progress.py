@@ -1,6 +1,6 @@
 """Progress of long work: a bar in a terminal, plain lines with rates in a log."""
 
-__all__ = ["Progress", "Report", "counted"]
+__all__ = ["Progress", "Report", "counted", "duration"]
 
 import os
 import sys
@@ -67,7 +67,7 @@ class Progress:
             return
         self._last = now
         rate = done / now if now > 0 else 0.0
-        left = f", {_duration((total - done) / rate)} left" if rate and done < total else ""
+        left = f", {duration((total - done) / rate)} left" if rate and done < total else ""
         line = f"{done}/{total} {self._what}, {rate:.1f}/s{left}{name and f': {name}'}"
         if terminal:
             # The last column stays free: in it, many terminals begin a new line.
@@ -91,8 +91,10 @@ def _width(stream: TextIO) -> int:
         return _WIDTH
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return a duration in the two units that matter: seconds, minutes, hours."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

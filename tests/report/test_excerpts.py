@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from mess_core.files import file_sha256
-from mess_core.report.excerpts import LONGEST_S, Excerpt, cut_excerpt
+from mess_core.report.examples import LONGEST_S, Excerpt, cut_excerpt
 
 pytestmark = pytest.mark.unit
 

@@ -1,29 +1,64 @@
-"""Examples of retrieval, chosen by a rule and not by how well they look.
+"""Examples of retrieval, chosen by a rule and not by how well they look, with excerpts to hear.
 
 The rule: up to five questions, each of another kind (see `choose_examples`). Question *i* of *n*
 starts from the recording that is *(i - 1/2) / n* down the recording table, and where it asks for
 passages, from that recording's middle window. Aspects are those that probing knows best: the first
-two of the resolved ones by R2, and for "more" the first that has a direction. Hits of the query's
-own work are left out of the passages where works are known.
+two of the resolved ones by R2, and for "more" the first that has a direction. Passages of the
+query's own work are left out where works are known.
+
+Excerpts are mono MP3, which every browser plays (Ogg Vorbis is newer in some). Their level is not
+changed, so that soft and loud can be compared.
 """
 
-__all__ = ["HITS", "Example", "ask_examples", "choose_examples", "command"]
+__all__ = [
+    "HITS",
+    "LONGEST_S",
+    "Example",
+    "Excerpt",
+    "ask_examples",
+    "choose_examples",
+    "command",
+    "cut_excerpt",
+    "cut_excerpts",
+]
 
+import base64
+import io
 import shlex
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
+from mess_core.files import file_sha256
 from mess_core.layout import INDEX_KINDS
+from mess_core.recordings import Recording
 from mess_core.search.query import Query
 
 if TYPE_CHECKING:
     from mess_core.index.index import Index, Row
-    from mess_core.search.search import Answer
+    from mess_core.search.search import Answer, Hit
 
 #: Hits of each example.
 HITS = 4
+#: Seconds that an excerpt has at most, so that a page stays small.
+LONGEST_S = 8.0
 
 _RECORDINGS, _CLIPS = INDEX_KINDS
+
+#: Sample rates of MPEG-1 and MPEG-2 layer III; others are resampled to the last.
+_RATES = (16_000, 22_050, 24_000, 32_000, 48_000, 44_100)
+#: Of soundfile, from 0 (best) to 1: about 48 kbit/s for mono at 44.1 kHz.
+_COMPRESSION = 0.6
+#: A cut through a sound clicks; seconds of fading in and out.
+_FADE_S = 0.01
+
+#: A passage: its recording, start and end in seconds.
+Place = tuple[str, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +86,26 @@ class Example:
     answer: "Answer | None" = None
 
 
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """A piece of audio, or why there is none.
+
+    Attributes
+    ----------
+    start_s, end_s : float
+        Where it lies in the recording.
+    uri : str
+        ``data:audio/mpeg;base64,...``; empty when there is none.
+    reason : str
+        Why there is none; else empty.
+    """
+
+    start_s: float
+    end_s: float
+    uri: str = ""
+    reason: str = ""
+
+
 def choose_examples(recordings: "Index", clips: "Index") -> list[Example]:
     """Choose the questions by the rule of this module.
 
@@ -68,53 +123,23 @@ def choose_examples(recordings: "Index", clips: "Index") -> list[Example]:
     """
     from mess_core.search.search import directed
 
-    best = _best_known(clips)
-    kinds: list[tuple[str, str, dict[str, Any]]] = [
-        ("Recordings alike in general", _RECORDINGS, {}),
-        ("Passages alike in general", _CLIPS, {}),
-        *((f"Passages alike in {name}", _CLIPS, {"like": {name: 1.0}}) for name in best[:2]),
+    known = clips.aspects.get("aspects", {})
+    best = sorted(clips.projection.aspects, key=lambda name: -known[name]["r2"])
+    more = [name for name in best if name in directed(clips)]
+    kinds: list[tuple[str, Index, dict[str, Any]]] = [
+        ("Recordings alike in general", recordings, {}),
+        ("Passages alike in general", clips, {}),
+        *((f"Passages alike in {name}", clips, {"like": {name: 1.0}}) for name in best[:2]),
         *(
-            (f"Close in everything else, with more {name}", _CLIPS, {"more": {name: 1.0}})
-            for name in [name for name in best if name in directed(clips)][:1]
+            (f"Close in everything else, with more {name}", clips, {"more": {name: 1.0}})
+            for name in more[:1]
         ),
     ]
     names = list(clips.rows.numbers)
     return [
-        _example(
-            title,
-            recordings if kind == _RECORDINGS else clips,
-            names[(2 * number + 1) * len(names) // (2 * len(kinds))],
-            respects,
-        )
-        for number, (title, kind, respects) in enumerate(kinds)
+        _example(title, index, names[(2 * number + 1) * len(names) // (2 * len(kinds))], respects)
+        for number, (title, index, respects) in enumerate(kinds)
     ]
-
-
-def ask_examples(recordings: "Index", clips: "Index") -> list[Example]:
-    """Choose the questions, and ask them.
-
-    Parameters
-    ----------
-    recordings, clips : Index
-        The indices of one dataset.
-
-    Returns
-    -------
-    list of Example
-        With their answers.
-    """
-    from mess_core.search.search import search
-
-    indices = {_RECORDINGS: recordings, _CLIPS: clips}
-    return [
-        replace(example, answer=search(indices[example.kind], example.query))
-        for example in choose_examples(recordings, clips)
-    ]
-
-
-def _best_known(index: "Index") -> list[str]:
-    known = index.aspects.get("aspects", {})
-    return sorted(index.projection.aspects, key=lambda name: -known[name]["r2"])
 
 
 def _example(title: str, index: "Index", recording_id: str, respects: dict[str, Any]) -> Example:
@@ -136,8 +161,19 @@ def _example(title: str, index: "Index", recording_id: str, respects: dict[str, 
     return Example(title, index.kind, query, row)
 
 
+def ask_examples(recordings: "Index", clips: "Index") -> list[Example]:
+    """Choose the questions with `choose_examples`, and ask them."""
+    from mess_core.search.search import search
+
+    indices = {_RECORDINGS: recordings, _CLIPS: clips}
+    return [
+        replace(example, answer=search(indices[example.kind], example.query))
+        for example in choose_examples(recordings, clips)
+    ]
+
+
 def command(example: Example, dataset: str) -> str:
-    """Return the question as a command line that asks the published index the same."""
+    """Return the command line that asks the published index the same."""
     query = example.query
     parts = ["mess", "search", "--dataset", dataset, "--recording", str(query.recording_id)]
     if query.start_s is not None:
@@ -149,3 +185,79 @@ def command(example: Example, dataset: str) -> str:
     if query.dedupe_s:
         parts += ["--dedupe", f"{query.dedupe_s:g}"]
     return shlex.join(parts)
+
+
+def cut_excerpts(
+    examples: Iterable[Example], recordings: Sequence[Recording]
+) -> dict[Place, Excerpt]:
+    """Cut what the examples start from and find, each passage once."""
+    files = {r.recording_id: r for r in recordings}
+    excerpts: dict[Place, Excerpt] = {}
+    for example in examples:
+        heard: list[Row | Hit] = [example.row, *(example.answer.hits if example.answer else ())]
+        for passage in heard:
+            place = passage.recording_id, passage.start_s, passage.end_s
+            if place not in excerpts:
+                file = files[place[0]]
+                sha256 = file.audio_sha256
+                excerpts[place] = cut_excerpt(Path(file.audio), *place[1:], sha256=sha256)
+    return excerpts
+
+
+def cut_excerpt(path: Path, start_s: float, end_s: float, *, sha256: str = "") -> Excerpt:
+    """Cut a passage out of an audio file.
+
+    Parameters
+    ----------
+    path : Path
+        The audio file.
+    start_s, end_s : float
+        The passage in seconds; what lies more than `LONGEST_S` after the start is left out.
+    sha256 : str, optional
+        Of the file that was indexed. Another file is not played, because it may sound otherwise.
+
+    Returns
+    -------
+    Excerpt
+        With a reason instead of audio where the file is gone, has changed or cannot be read.
+    """
+    end_s = min(end_s, start_s + LONGEST_S)
+    try:
+        if sha256 and file_sha256(path) != sha256:
+            return Excerpt(start_s, end_s, reason="the audio file is not the one that was indexed")
+        samples, rate = _read(path, start_s, end_s)
+        return Excerpt(start_s, end_s, uri=_encode(samples, rate))
+    except FileNotFoundError:
+        return Excerpt(start_s, end_s, reason="the audio file is no longer there")
+    # soundfile's errors are RuntimeErrors.
+    except (OSError, RuntimeError, ValueError) as error:
+        return Excerpt(start_s, end_s, reason=f"the audio file cannot be read: {error}")
+
+
+def _read(path: Path, start_s: float, end_s: float) -> tuple[npt.NDArray[np.float32], int]:
+    import soundfile
+
+    with soundfile.SoundFile(path) as file:
+        rate = int(file.samplerate)
+        first = round(start_s * rate)
+        if not 0 <= first < file.frames:
+            raise ValueError(f"it has no sound at {start_s:g} s")
+        file.seek(first)
+        samples = file.read(round(end_s * rate) - first, dtype="float32", always_2d=True)
+    return samples.mean(axis=1), rate
+
+
+def _encode(samples: npt.NDArray[np.float32], rate: int) -> str:
+    import soundfile
+    from scipy.signal import resample_poly
+
+    if rate not in _RATES:
+        ratio = Fraction(_RATES[-1], rate)
+        samples = resample_poly(samples, ratio.numerator, ratio.denominator)
+        rate = _RATES[-1]
+    fade = np.minimum(1.0, np.arange(1, len(samples) + 1) / (_FADE_S * rate))
+    faded = np.clip(samples * fade * fade[::-1], -1, 1).astype(np.float32)
+    buffer = io.BytesIO()
+    mp3 = {"format": "MP3", "bitrate_mode": "VARIABLE", "compression_level": _COMPRESSION}
+    soundfile.write(buffer, faded, rate, **mp3)
+    return "data:audio/mpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -8,22 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mess_core import stages
 from mess_core.files import read_json
-from mess_core.layout import ANSWERS, INDEX_KINDS
-from mess_core.recordings import Recording
-from mess_core.report.examples import Example, ask_examples
-from mess_core.report.excerpts import Excerpt, cut_excerpt
-from mess_core.workflow import software
-from mess_core.workflow.config import Settings
-from mess_core.workflow.plan import Plan
-from mess_core.workflow.record import stage_numbers
+from mess_core.layout import ANSWERS, INDEX_KINDS, Layout
+from mess_core.recordings import Recording, judge, read_recordings, usable
+from mess_core.report.examples import Example, Excerpt, Place, ask_examples, cut_excerpts
 
-if TYPE_CHECKING:
-    from mess_core.index.index import Index
-
-Place = tuple[str, float, float]
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,13 +38,13 @@ class Findings:
     examples : sequence of Example
         Questions with their answers.
     excerpts : mapping of tuple to Excerpt
-        What can be heard, by recording, start and end.
+        The audio of passages, by recording, start and end.
     corpus : mapping of str to int or float
         ``recordings``, ``works``, ``windows``, ``hours``.
     problems : sequence of Recording
         Those with a reason.
     indices : sequence of mapping
-        ``kind``, ``rows``, ``factory``, ``width``, ``bytes`` and ``version`` of each.
+        ``kind``, ``rows``, ``factory``, ``exact``, ``width``, ``bytes`` and ``version`` of each.
     changed : mapping
         Settings that results depend on and that are not the default.
     stages, versions : mapping
@@ -63,31 +56,35 @@ class Findings:
     dataset: str
     licence: str
     made: str
-    encoder: Mapping[str, Any]
-    aspects: Mapping[str, Any]
-    layers: Sequence[Mapping[str, str]]
-    validity: Sequence[Mapping[str, str]]
+    encoder: Row
+    aspects: Row
+    layers: Sequence[Row]
+    validity: Sequence[Row]
     pictures: Mapping[str, Path]
     examples: Sequence[Example]
     excerpts: Mapping[Place, Excerpt]
     corpus: Mapping[str, float]
     problems: Sequence[Recording]
-    indices: Sequence[Mapping[str, Any]]
-    changed: Mapping[str, Any]
+    indices: Sequence[Row]
+    changed: Row
     stages: Mapping[str, int]
     versions: Mapping[str, str]
-    costs: Sequence[Mapping[str, Any]]
+    costs: Sequence[Row]
 
 
-def gather_findings(settings: Settings, changed: Mapping[str, Any]) -> Findings:
+def gather_findings(
+    layout: Layout, *, window_s: float, changed: Row, versions: Mapping[str, str]
+) -> Findings:
     """Read what a finished run left, ask the examples and cut their audio.
 
     Parameters
     ----------
-    settings : Settings
+    layout : Layout
         Whose results.
-    changed : mapping
-        Settings that are not the default, for the page.
+    window_s : float
+        Length of a window in seconds.
+    changed, versions : mapping
+        As in `Findings`.
 
     Raises
     ------
@@ -95,15 +92,20 @@ def gather_findings(settings: Settings, changed: Mapping[str, Any]) -> Findings:
         If a result is missing or damaged.
     """
     from mess_core.datasets.lookup import licence_of
+    from mess_core.index import load_artifact
 
-    layout = settings.layout
-    plan = Plan.read(settings)
-    indices = {kind: _open(settings, kind) for kind in INDEX_KINDS}
-    recordings, clips = (indices[kind] for kind in INDEX_KINDS)
-    examples = ask_examples(recordings, clips)
+    rows = judge(read_recordings(layout.table), window_s)
+    recordings = usable(rows)
+    folders = {
+        kind: layout.index(kind) / read_json(layout.index_receipt(kind))["artifact_version_id"]
+        for kind in INDEX_KINDS
+    }
+    indices = {kind: load_artifact(folder) for kind, folder in folders.items()}
+    clips = indices["clips"]
+    examples = ask_examples(indices["recordings"], clips)
     return Findings(
-        dataset=settings.dataset,
-        licence=licence_of(settings.dataset),
+        dataset=layout.dataset,
+        licence=licence_of(layout.dataset),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         encoder=clips.facts["encoder"],
         aspects=read_json(layout.aspects),
@@ -111,23 +113,30 @@ def gather_findings(settings: Settings, changed: Mapping[str, Any]) -> Findings:
         validity=_read_table(layout.answer("validity", ".tsv")),
         pictures={name: layout.answer(name, ".png") for name in ANSWERS},
         examples=examples,
-        excerpts=_excerpts(examples, {r.recording_id: r for r in plan.recordings}),
+        excerpts=cut_excerpts(examples, recordings),
         corpus={
-            "recordings": len(plan.recordings),
-            "works": len({r.work_id or r.recording_id for r in plan.recordings}),
+            "recordings": len(recordings),
+            "works": len({r.work_id or r.recording_id for r in recordings}),
             "windows": len(clips.rows),
-            "hours": sum(r.duration_s for r in plan.recordings) / 3600,
+            "hours": sum(r.duration_s for r in recordings) / 3600,
         },
-        problems=plan.problems,
-        indices=[_index_facts(settings, index) for index in indices.values()],
+        problems=[row for row in rows if row.reason],
+        indices=[
+            {
+                "kind": kind,
+                "rows": len(index.rows),
+                "factory": index.factory,
+                "exact": index.exact,
+                "width": index.projection.width,
+                "bytes": sum(path.stat().st_size for path in folders[kind].iterdir()),
+                "version": folders[kind].name,
+            }
+            for kind, index in indices.items()
+        ],
         changed=changed,
-        stages=stage_numbers(),
-        versions={
-            "python": software.machine()["python"],
-            "mess-core": software.code()["version"],
-            **software.installed(),
-        },
-        costs=rule_costs(settings.data / "benchmarks" / settings.dataset),
+        stages={name.lower(): getattr(stages, name) for name in stages.__all__},
+        versions=versions,
+        costs=rule_costs(layout.data / "benchmarks" / layout.dataset),
     )
 
 
@@ -169,48 +178,3 @@ def rule_costs(folder: Path) -> list[dict[str, Any]]:
 def _read_table(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-
-
-def _folder(settings: Settings, kind: str) -> Path:
-    receipt = read_json(settings.layout.index_receipt(kind))
-    return settings.layout.index(kind) / str(receipt["artifact_version_id"])
-
-
-def _open(settings: Settings, kind: str) -> "Index":
-    from mess_core.index import load_artifact
-
-    index: Index = load_artifact(_folder(settings, kind))
-    return index
-
-
-def _index_facts(settings: Settings, index: "Index") -> dict[str, Any]:
-    folder = _folder(settings, index.kind)
-    return {
-        "kind": index.kind,
-        "rows": len(index.rows),
-        "factory": index.factory,
-        "exact": index.exact,
-        "width": index.projection.width,
-        "bytes": sum(path.stat().st_size for path in folder.iterdir()),
-        "version": folder.name,
-    }
-
-
-def _excerpts(
-    examples: Sequence[Example], recordings: Mapping[str, Recording]
-) -> dict[Place, Excerpt]:
-    """Cut what the examples start from and find, each passage once."""
-    heard: list[Any] = [
-        passage
-        for example in examples
-        for passage in (example.row, *(example.answer.hits if example.answer else ()))
-    ]
-    places = dict.fromkeys((p.recording_id, p.start_s, p.end_s) for p in heard)
-    return {
-        place: cut_excerpt(
-            Path(recordings[place[0]].audio),
-            *place[1:],
-            sha256=recordings[place[0]].audio_sha256,
-        )
-        for place in places
-    }

@@ -2,95 +2,105 @@
 
 __all__ = ["render_pages"]
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
 
 from mess_core.layout import PAGES
-from mess_core.report.aspect_table import aspects_section
+from mess_core.probing.aspects import ASPECT_REGISTRY
+from mess_core.probing.results import confidence
+from mess_core.progress import duration
+from mess_core.report.examples import command
 from mess_core.report.findings import Findings
-from mess_core.report.listening import examples_section
-from mess_core.report.markup import Html, join, tag
-from mess_core.report.run_facts import facts_section
-from mess_core.report.sections import (
-    figure_section,
-    layers_section,
-    summary_section,
-    untrained_warning,
-    validity_section,
-)
-from mess_core.report.wording import Section
 
-# The browser is told to load nothing from anywhere and to run nothing.
-_POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
+Row = Mapping[str, Any]
+
+#: CSS pixels per inch.
+_CSS_DPI = 96
+#: A picture scrolls rather than being shown smaller than this share of the size it was drawn in.
+_SMALLEST = 0.8
 
 
 def render_pages(findings: Findings) -> dict[str, str]:
     """Write the report.
-
-    Parameters
-    ----------
-    findings : Findings
-        From `mess_core.report.findings.gather_findings`.
 
     Returns
     -------
     dict of str to str
         HTML of `mess_core.layout.PAGES`: ``report`` has all sections, the others one each.
     """
-    aspects, examples = aspects_section(findings), examples_section(findings)
-    facts = facts_section(findings)
-    everything = [
-        summary_section(findings),
-        aspects,
-        layers_section(findings),
-        examples,
-        validity_section(findings),
-        *(figure_section(findings, name) for name in ("stability", "separability", "collapse")),
-        facts,
-    ]
-    contents: Sequence[Sequence[Section]] = (everything, [aspects], [examples], [facts])
-    return {name: _page(findings, sections) for name, sections in zip(PAGES, contents, strict=True)}
+    template = _template()
+    return {page: template.render(findings=findings, page=page) for page in PAGES}
 
 
-def _page(findings: Findings, sections: Sequence[Section]) -> str:
-    title = f"{findings.dataset}: {sections[0].title}"
-    if len(sections) > 1:
-        title = f"Music similarity in {findings.dataset}"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("title", title),
-        tag("style", Html(Path(__file__).with_name("page.css").read_text(encoding="utf-8"))),
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    body = tag(
-        "body",
-        tag("header", tag("h1", title), tag("p", _made(findings), class_="made")),
-        untrained_warning(findings.encoder),
-        _contents(sections) if len(sections) > 1 else "",
-        tag("main", *(_section(section) for section in sections)),
-        tag("footer", tag("p", "Made by MESS. This page needs no network and no other file.")),
-    )
-    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+    environment.filters |= {
+        "about": lambda name: ASPECT_REGISTRY[name].description if name in ASPECT_REGISTRY else "",
+        "best_first": _best_first,
+        "clock": _clock,
+        "code": lambda value: Markup("<code>{}</code>").format(value or "-"),
+        "command": command,
+        "confidence": lambda r2: confidence(float(r2)),
+        "duration": duration,
+        "highest": _highest,
+        "image": _image,
+        "own_parameter": _own_parameter,
+        "to": lambda low, high: f"{_two(low)} to {_two(high)}" if low else "-",
+        "two": _two,
+    }
+    return environment.get_template("page.html.jinja")
 
 
-def _made(findings: Findings) -> str:
-    state = "" if findings.encoder["trained"] else " (untrained)"
-    encoder = f"{findings.encoder['name']}{state}"
-    return f"Dataset {findings.dataset}, encoder {encoder}. Made {findings.made}."
+def _image(path: Path) -> dict[str, Any]:
+    """Return a picture as a data URI, with its size as drawn, in CSS pixels."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        dpi = image.info.get("dpi", (_CSS_DPI, _CSS_DPI))
+        width, height = (
+            round(_CSS_DPI * n / density) for n, density in zip(image.size, dpi, strict=True)
+        )
+    uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+    return {"uri": uri, "width": width, "height": height, "smallest": round(_SMALLEST * width)}
 
 
-def _contents(sections: Sequence[Section]) -> Html:
-    entries = (tag("li", tag("a", s.title, href=f"#{s.id}")) for s in sections)
-    return tag("nav", tag("ol", *entries), aria_label="Contents")
+def _best_first(aspects: Mapping[str, Row]) -> list[tuple[str, Row]]:
+    return sorted(aspects.items(), key=lambda a: (not a[1]["resolved"], -(a[1]["r2"] or 0)))
 
 
-def _section(section: Section) -> Html:
-    heading = tag("h2", section.title, id=f"{section.id}-title")
-    return tag(
-        "section",
-        join([heading, section.body]),
-        id=section.id,
-        aria_labelledby=f"{section.id}-title",
-    )
+def _highest(layers: Iterable[Row]) -> list[Row]:
+    """Return the three targets that are known best."""
+    probed = (row for row in layers if row["measure"])
+    return sorted(probed, key=lambda row: -float(row[row["measure"]]))[:3]
+
+
+def _own_parameter(row: Row) -> Row:
+    """Add the correlation of a target with its own parameter, where that is known."""
+    own = row["own"] if f"of_{row['own']}" in row else ""
+    parameters = any(name.startswith("of_") for name in row)
+    return {**row, "own": own, "own_r": row.get(f"of_{own}", ""), "parameters": parameters}
+
+
+def _two(value: str | float | None) -> str:
+    """Return a number with two decimals; a dash where there is none."""
+    # -0.0 + 0.0 is 0.0.
+    return "-" if value in ("", None) else f"{round(float(value), 2) + 0.0:.2f}"
+
+
+def _clock(seconds: float) -> str:
+    """Return a time as minutes and seconds."""
+    minutes, rest = divmod(round(seconds, 1), 60)
+    return f"{int(minutes)}:{rest:04.1f}"

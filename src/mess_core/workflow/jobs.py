@@ -38,6 +38,7 @@ from mess_core.errors import EncoderError, StorageError
 from mess_core.files import file_sha256, fingerprint, read_json, write_json, write_text
 from mess_core.layout import ANSWERS, ENCODER, INDEX_KINDS, UNTRAINED
 from mess_core.progress import Progress, counted
+from mess_core.workflow import software
 from mess_core.workflow.config import Settings
 from mess_core.workflow.plan import ANALYSIS_RATE, Plan
 
@@ -494,5 +495,13 @@ def write_report(settings: Settings, changed: dict[str, Any]) -> None:
     from mess_core.report import render_pages
     from mess_core.report.findings import gather_findings
 
-    for name, page in render_pages(gather_findings(settings, changed)).items():
+    versions = {
+        "python": software.machine()["python"],
+        "mess-core": software.code()["version"],
+        **software.installed(),
+    }
+    findings = gather_findings(
+        settings.layout, window_s=settings.window_s, changed=changed, versions=versions
+    )
+    for name, page in render_pages(findings).items():
         write_text(settings.layout.page(name), page)
