@@ -1,6 +1,6 @@
 """MESS: recordings in, a published and searchable index out. One file per stage in workflow/rules."""
 
-from snakemake.utils import min_version, validate
+from snakemake.utils import min_version
 
 min_version("9.25")
 
@@ -18,7 +18,7 @@ SETTINGS = read_settings()
 ASKED = asked_for()
 PLAN = read_plan()
 STAMP = table_stamp()
-CHANGED = changed_settings(config, read_schema())
+CHANGED = SETTINGS.changed
 
 
 include: "workflow/rules/recordings.smk"

@@ -163,11 +163,7 @@ def _hash(text: str) -> str:
 
 
 def _settings(folder: Path, config: dict[str, Any]) -> Settings:
-    from snakemake.utils import validate
-
-    validate(config, str(ROOT / "workflow" / "schemas" / "config.schema.yaml"))
-    config["data"] = str(folder / "data")
-    return Settings.from_config(config)
+    return Settings.from_config(config | {"data": str(folder / "data")})
 
 
 def finish(folder: Path, plan: Plan) -> None:

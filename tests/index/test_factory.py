@@ -25,6 +25,7 @@ from mess_core.index.factory import (
 )
 from mess_core.search import Query
 from mess_core.search.search import search
+from mess_core.workflow.config import Settings
 from tests.planted import Corpus as Planted, clip_rows
 
 pytestmark = pytest.mark.unit
@@ -94,15 +95,8 @@ def test_the_file_is_as_large_as_was_said(tmp_path: Path) -> None:
 
 
 def test_the_defaults_are_those_of_the_configuration() -> None:
-    import yaml
-
-    root = Path(__file__).parents[2]
-    schema = yaml.safe_load((root / "workflow" / "schemas" / "config.schema.yaml").read_text())
-    keys = schema["properties"]["index"]["properties"]
-    assert (keys["exact_up_to"]["default"], keys["memory_gb"]["default"]) == (
-        EXACT_UP_TO,
-        MEMORY_GB,
-    )
+    settings = Settings()
+    assert (settings.exact_up_to, settings.memory_gb) == (EXACT_UP_TO, MEMORY_GB)
 
 
 # --- what is found

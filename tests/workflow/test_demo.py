@@ -454,6 +454,6 @@ def test_unknown_configuration_is_refused_before_anything_runs(demo: Workspace) 
 def test_a_wrong_value_is_named_in_one_line_with_what_it_means(demo: Workspace) -> None:
     outcome = demo.snakemake("--dry-run", "--config", "window_s=-1")
     assert outcome.status != 0
-    said = "config: window_s: -1 is less than or equal to the minimum of 0; Length of a window"
+    said = "config: window_s: Input should be greater than 0, not -1; Length of a window"
     assert said in outcome.output
     assert "Failed validating" not in outcome.output

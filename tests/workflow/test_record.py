@@ -18,15 +18,15 @@ from mess_core.files import file_sha256, write_json
 from mess_core.layout import Layout
 from mess_core.recordings import write_recordings
 from mess_core.workflow import software
+from mess_core.workflow.config import Settings
 from mess_core.workflow.record import content_of, find, read_record, record_path, write_record
 from mess_core.workflow.script import job
-from tests.workflow.test_config import complete
 from tests.workflow.test_plan import RECORDINGS
 
 pytestmark = pytest.mark.unit
 
 
-CONFIG = complete({"dataset": "demo"})
+CONFIG = {"dataset": "demo"}
 
 
 @dataclass
@@ -87,7 +87,7 @@ def test_a_job_leaves_a_record_of_what_it_was(layout: Layout) -> None:
     assert record["rule"] == "probing"
     assert record["wildcards"] == {"target": "rubato"}
     assert record["params"] == {"stage": 2}
-    assert record["config"] == CONFIG
+    assert record["config"] == Settings.from_config(CONFIG).by_key
     assert record["threads"] == 2
     assert record["outputs"] == {"probing/demo/rubato.json": {"sha256": file_sha256(path)}}
     manifest = layout.target_manifest("rubato")
@@ -258,7 +258,7 @@ def test_the_page_says_then_and_now_and_how_to_make_it_again(
     *_, last = [line for line in page.splitlines() if line.startswith("  snakemake")]
     assert last.endswith(f"--configfile again.json -- {path}")
     assert main(["provenance", str(path), "--config"]) == 0
-    assert json.loads(capsys.readouterr().out) == CONFIG
+    assert json.loads(capsys.readouterr().out) == Settings.from_config(CONFIG).by_key
     # Another configuration, code, stage and input than then.
     other = {**CONFIG, "overlap": 0.25}
     Path("other.yaml").write_text(json.dumps(other))

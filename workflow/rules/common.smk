@@ -10,11 +10,10 @@ from contextlib import redirect_stderr
 from itertools import chain, takewhile
 from pathlib import Path
 
-import yaml
 from snakemake.cli import parse_args
 
 from mess_core import stages
-from mess_core.workflow.config import Settings, changed_settings, check_keys
+from mess_core.workflow.config import Settings
 from mess_core.datasets.lookup import DatasetFactory
 from mess_core.errors import MessError, nearest
 from mess_core.files import file_sha256
@@ -30,11 +29,6 @@ from mess_core.layout import (
 from mess_core.workflow.plan import Plan
 from mess_core.recordings import judge, problem_lines, read_recordings
 
-#: Next to this file, whichever Snakefile includes it.
-SCHEMA = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).joinpath(
-    "..", "schemas", "config.schema.yaml"
-)
-
 #: Of <sys/prctl.h>.
 PR_SET_PDEATHSIG = 1
 
@@ -45,28 +39,12 @@ SHOWN = 20
 ON_ROWS = ("separability", "collapse")
 
 
-def read_schema():
-    """Return the configuration's schema."""
-    return yaml.safe_load(SCHEMA.read_text())
-
-
 def read_settings():
-    """Validate the configuration, fill in defaults, and return it typed."""
+    """Check the configuration, and return it complete and typed."""
     try:
-        check_keys(config, read_schema())
-        validate(config, str(SCHEMA))
         return Settings.from_config(config)
     except MessError as error:
         raise WorkflowError(str(error))
-    except WorkflowError as error:
-        raise WorkflowError(wrong_value(error.__context__))
-
-
-def wrong_value(error):
-    """Return in a line what jsonschema tells in ten."""
-    setting = ".".join(map(str, error.absolute_path)) or "it"
-    meaning = error.schema.get("description", "see config/README.md")
-    return f"config: {setting}: {error.message}; {meaning}"
 
 
 def read_plan():

@@ -402,9 +402,9 @@ def estimate(args: argparse.Namespace) -> int:
     """
     from mess_core.extraction import FeatureExtractor, estimate_extraction_time
     from mess_core.recordings import judge, read_recordings, usable
-    from mess_core.workflow.config import defaults
+    from mess_core.workflow.config import Settings
 
-    layout, default = Layout(args.data, args.dataset), defaults(args.dataset)
+    layout, default = Layout(args.data, args.dataset), Settings(dataset=args.dataset)
     recordings = usable(judge(read_recordings(layout.table), args.window))
     extractor = FeatureExtractor(
         args.encoder or default.encoder,

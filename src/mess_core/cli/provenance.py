@@ -11,6 +11,7 @@ from typing import Any
 
 from mess_core.errors import ArtifactError, ConfigError, StorageError
 from mess_core.workflow import software
+from mess_core.workflow.config import Settings
 from mess_core.workflow.record import (
     Found,
     content_of,
@@ -123,26 +124,6 @@ def _status(path: Path, recorded: str) -> str:
 # Configuration.
 
 
-def _schema() -> dict[str, Any] | None:
-    """Return the configuration's schema, where a checkout and PyYAML are there."""
-    root = software.checkout() or Path()
-    try:
-        import yaml
-
-        text = (root / "workflow" / "schemas" / "config.schema.yaml").read_text()
-    except (ModuleNotFoundError, OSError):
-        return None
-    schema: dict[str, Any] = yaml.safe_load(text)
-    return schema
-
-
-def _defaults(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _defaults(entry) if "properties" in entry else entry.get("default")
-        for key, entry in schema["properties"].items()
-    }
-
-
 def _flat(config: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
@@ -152,22 +133,16 @@ def _flat(config: Mapping[str, Any], where: str = "") -> dict[str, Any]:
 
 
 def _not_default(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the keys whose values are not the defaults; None where defaults are not known."""
-    schema = _schema()
-    if config is None or schema is None:
+    """Return the keys whose values are not the defaults; None where nothing was recorded."""
+    if config is None:
         return None
-    defaults = _flat(_defaults(schema))
-    return {
-        key: value
-        for key, value in _flat(config).items()
-        if key not in defaults or value != defaults[key]
-    }
+    default = Settings().by_key
+    return {key: value for key, value in _flat(config).items() if value != default.get(key)}
 
 
 def _present_config(configfile: Path | None) -> dict[str, Any] | None:
     path = configfile or Path("config", "config.yaml")
-    schema = _schema()
-    if schema is None or (configfile is None and not path.is_file()):
+    if configfile is None and not path.is_file():
         return None
     import yaml
 
@@ -175,7 +150,7 @@ def _present_config(configfile: Path | None) -> dict[str, Any] | None:
         config = yaml.safe_load(path.read_text()) or {}
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
-    return _flat(_defaults(schema)) | _flat(config)
+    return Settings.from_config(config).by_key
 
 
 # Then and now.

@@ -1,16 +1,15 @@
-"""The configuration as the code sees it: validated, with defaults, and typed.
+"""The settings: every key with its type, limits, default and meaning, in this one place.
 
-``workflow/schemas/config.schema.yaml`` holds every key's description, limits and default; Snakemake
-validates against it. Here unknown keys are reported with the nearest known one, which JSON schema
-cannot do.
+The table in ``config/README.md`` is `table`'s; a test says when it is not.
 """
 
-__all__ = ["Defaults", "Settings", "changed_settings", "check_keys", "defaults"]
+__all__ = ["Settings", "table"]
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal
 
 from mess_core.errors import ConfigError, nearest
 from mess_core.extraction.specs import DEMO_ENCODER, resolve_spec
@@ -18,166 +17,203 @@ from mess_core.layout import ENCODER, UNTRAINED, Layout
 from mess_core.targets.registry import probed_targets
 
 
-def check_keys(config: Mapping[str, Any], schema: Mapping[str, Any], *, where: str = "") -> None:
-    """Refuse keys that the schema does not know.
-
-    Parameters
-    ----------
-    config : mapping
-        The configuration, or a part of it.
-    schema : mapping
-        The JSON schema of that part.
-    where : str
-        The part's name with a dot behind it, for the message.
-
-    Raises
-    ------
-    ConfigError
-        Naming the key and the nearest known one.
-    """
-    known: Mapping[str, Any] = schema["properties"]
-    for key, value in config.items():
-        if key not in known:
-            raise ConfigError(f"config: unknown key {where + key!r}; {nearest(key, known)}")
-        if "properties" in known[key] and isinstance(value, Mapping):
-            check_keys(value, known[key], where=f"{where}{key}.")
+def _setting(
+    key: str, default: object, meaning: str, *, demo: object = None, **limits: object
+) -> Any:
+    """Declare a setting. `demo` is what the demo takes instead; pydantic checks the limits."""
+    metadata = {"key": key, "usual": default, "demo": demo, "description": meaning, **limits}
+    return field(default=default if demo is None else None, metadata=metadata)
 
 
-#: Settings by which a run differs and its results do not.
-_BESIDE_RESULTS = (
+_DATA = Path("data")
+
+#: Keys that do not affect results.
+_NO_EFFECT = (
     *("data", "device", "batch_size", "save_raw", "raw_dtype", "shards"),
-    *("publish", "tracking"),
+    *("publish.destination", "tracking.uri", "tracking.experiment"),
 )
 
 
-def changed_settings(
-    config: Mapping[str, Any], schema: Mapping[str, Any], *, where: str = ""
-) -> dict[str, Any]:
-    """Return the settings that results depend on and that are not the schema's default.
-
-    Parameters
-    ----------
-    config : mapping
-        The configuration, or a part of it; keys that are not given count as the default.
-    schema : mapping
-        The JSON schema of that part.
-    where : str
-        The part's name with a dot behind it.
-
-    Returns
-    -------
-    dict of str to object
-        Values by their names, as in ``probing.n_folds``.
-    """
-    changed: dict[str, Any] = {}
-    for key, part in schema["properties"].items():
-        if key not in config or key in _BESIDE_RESULTS:
-            continue
-        if "properties" in part:
-            changed |= changed_settings(config[key], part, where=f"{where}{key}.")
-        elif config[key] != part.get("default"):
-            changed[where + key] = config[key]
-    return changed
-
-
-class Defaults(NamedTuple):
-    """Defaults that depend on the dataset; attributes are named as the configuration's keys."""
-
-    encoder: str
-    precision: str
-    shards: int
-    min_r2: float
-
-
-# The demo is small, its numbers are the same everywhere, and its encoder is untrained: no aspect
-# but brightness reaches an R2 of 0.5.
-_DEMO = Defaults(DEMO_ENCODER, precision="float32", shards=2, min_r2=0.1)
-_REAL = Defaults("MERT-v1-95M", precision="auto", shards=16, min_r2=0.5)
-
-
-def defaults(dataset: str) -> Defaults:
-    """Return what the configuration leaves open for a dataset."""
-    return _DEMO if dataset == "demo" else _REAL
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A validated configuration; the schema describes every value.
+    """A complete configuration; ``config/README.md`` describes every key."""
 
-    Attributes are named as the configuration's keys; what the schema leaves open (``auto``, 0,
-    null, an empty list) is decided.
-    """
+    __pydantic_config__: ClassVar[Any] = {"allow_inf_nan": False}
 
-    dataset: str
-    data: Path
-    encoder: str
-    device: str
-    batch_size: int
-    precision: str
-    window_s: float
-    overlap: float
-    save_raw: bool
-    raw_dtype: str
-    shards: int
-    targets: tuple[str, ...]
-    rows: str
-    n_folds: int
-    alphas: tuple[float, ...]
-    baselines: tuple[str, ...]
-    min_r2: float
-    exact_up_to: int
-    memory_gb: float
-    destination: str
-    tracking_uri: str
-    tracking_experiment: str
+    dataset: str = _setting(
+        "dataset",
+        "demo",
+        "A dataset whose recording table `mess recordings` has written.",
+        pattern=r"^[A-Za-z0-9_-]+$",
+    )
+    data: Path = _setting("data", _DATA, "Folder of all inputs and results.")  # noqa: RUF009
+    encoder: str = _setting(
+        "encoder",
+        "MERT-v1-95M",
+        "A model of `mess model list`, or the path of a local model folder.",
+        demo=DEMO_ENCODER,
+        min_length=1,
+    )
+    device: Literal["auto", "cuda", "mps", "cpu"] = _setting(
+        "device",
+        "auto",
+        "Where the encoder runs: `cuda`, `mps` or `cpu` (asks a cluster for no GPU); `auto` takes "
+        "the first that is there.",
+    )
+    batch_size: int = _setting(
+        "batch_size",
+        0,
+        "Windows per run of the model, halved when memory runs out; 0 takes 16 on CUDA, 8 on MPS "
+        "and 4 on a CPU.",
+        ge=0,
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = _setting(
+        "precision",
+        "auto",
+        "Of matrix products: `float32`, `bfloat16` or `float16` (GPU only); `auto` takes the "
+        "fastest for which every layer agrees with float32 (cosine of at least 0.999).",
+        demo="float32",
+    )
+    window_s: float = _setting("window_s", 5.0, "Length of a window in seconds.", gt=0)
+    overlap: float = _setting(
+        "overlap", 0.5, "Share of a window that the next one repeats.", ge=0, lt=1
+    )
+    save_raw: bool = _setting(
+        "save_raw", False, "Also keep every frame (about 15 MB per window for MERT-v1-95M)."
+    )
+    raw_dtype: Literal["float32", "float16"] = _setting(
+        "raw_dtype", "float32", "How `save_raw` stores frames: `float32` or `float16`."
+    )
+    shards: int = _setting(
+        "shards", 16, "Jobs that extraction and targets are divided into.", demo=2, ge=1, le=10_000
+    )
+    targets: tuple[str, ...] = _setting(
+        "targets", (), "Targets to probe; an empty list takes all that `probing.rows` allows."
+    )
+    rows: Literal["windows", "recordings"] = _setting(
+        "probing.rows", "windows", "What one row of a probe is: `windows` or `recordings`."
+    )
+    n_folds: int = _setting(
+        "probing.n_folds", 5, "Folds of the cross-validation; they never share a work.", ge=3
+    )
+    alphas: tuple[float, ...] = _setting(
+        "probing.alphas",
+        (0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6),
+        "Ridge penalties, all above 0, to choose from inside the training folds.",
+        min_length=1,
+    )
+    baselines: tuple[Literal["untrained", "descriptors"], ...] = _setting(
+        "probing.baselines",
+        ("untrained", "descriptors"),
+        "What layers are compared with: an encoder of the same shape with random weights (costs a "
+        "second extraction), and plain descriptors of the same windows.",
+    )
+    min_r2: float = _setting(
+        "aspects.min_r2",
+        0.5,
+        "R2 within works that an aspect's best layer needs for the aspect to be searchable.",
+        demo=0.1,
+        le=1,
+    )
+    exact_up_to: int = _setting(
+        "index.exact_up_to",
+        1_000_000,
+        "Rows up to which a search compares every vector. Above, FAISS finds candidates by codes "
+        "of 4 bits per number (a seventh of the memory, half the time), and exact scores decide.",
+        ge=1000,
+    )
+    memory_gb: float = _setting(
+        "index.memory_gb",
+        4.0,
+        "Gigabytes for the vectors of a larger index where it is served: exact vectors stay in "
+        "memory if they fit (4.6 bytes per number and row with the codes), else on disk (0.6).",
+        gt=0,
+    )
+    destination: str = _setting(
+        "publish.destination",
+        "",
+        "Where indices are published: a folder, or `s3://bucket/prefix` (credentials and endpoint "
+        "as boto3 finds them). Empty: the folder `published` in `data`.",
+    )
+    tracking_uri: str = _setting(
+        "tracking.uri",
+        "",
+        "Where MLflow keeps runs (extra `tracking`), such as `sqlite:///data/mlflow.db`. Empty: "
+        "nothing is logged.",
+    )
+    tracking_experiment: str = _setting(
+        "tracking.experiment", "mess", "The experiment's name in MLflow.", min_length=1
+    )
     variant: str = ""
+
+    def __post_init__(self) -> None:
+        """Decide what depends on other settings."""
+        for item in _declared():
+            if getattr(self, item.name) is None:
+                default = item.metadata["demo" if self.dataset == "demo" else "usual"]
+                object.__setattr__(self, item.name, default)
+        targets = self.targets or probed_targets(self.rows.removesuffix("s"))
+        object.__setattr__(self, "targets", tuple(dict.fromkeys(targets)))
+        object.__setattr__(self, "baselines", tuple(dict.fromkeys(self.baselines)))
+        object.__setattr__(self, "destination", self.destination or str(self.data / "published"))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Settings":
-        """Make settings of a configuration that the schema has validated and completed.
+        """Check a configuration and complete it; ``null`` and ``auto`` take the default.
 
         Raises
         ------
         ConfigError
-            If a target does not exist.
+            If a key or a target does not exist, or a value is outside of its limits.
         """
-        known = probed_targets(config["probing"]["rows"].removesuffix("s"))
-        for name in config["targets"]:
-            if name not in known:
-                raise ConfigError(
-                    f"config: there is no target {name!r} of {config['probing']['rows']}; "
-                    f"{nearest(name, known)}"
-                )
-        default = defaults(config["dataset"])
-        min_r2 = config["aspects"]["min_r2"]
-        return cls(
-            dataset=config["dataset"],
-            data=Path(config["data"]),
-            encoder=default.encoder if config["encoder"] == "auto" else config["encoder"],
-            device=config["device"],
-            batch_size=config["batch_size"],
-            precision=default.precision if config["precision"] == "auto" else config["precision"],
-            window_s=float(config["window_s"]),
-            overlap=float(config["overlap"]),
-            save_raw=config["save_raw"],
-            raw_dtype=config["raw_dtype"],
-            shards=config["shards"] or default.shards,
-            targets=tuple(config["targets"] or known),
-            rows=config["probing"]["rows"],
-            n_folds=config["probing"]["n_folds"],
-            alphas=tuple(float(alpha) for alpha in config["probing"]["alphas"]),
-            baselines=tuple(config["probing"]["baselines"]),
-            min_r2=default.min_r2 if min_r2 is None else float(min_r2),
-            exact_up_to=config["index"]["exact_up_to"],
-            memory_gb=float(config["index"]["memory_gb"]),
-            destination=config["publish"]["destination"] or str(Path(config["data"], "published")),
-            tracking_uri=config["tracking"]["uri"] or "",
-            tracking_experiment=config["tracking"]["experiment"],
-        )
+        from pydantic import TypeAdapter, ValidationError
+
+        known, given = {_key(item): item for item in _declared()}, _flat(config)
+        for key in given:
+            if key not in known:
+                raise ConfigError(f"config: unknown key {key!r}; {nearest(key, known)}")
+        values = {known[k].name: v for k, v in given.items() if v is not None and v != "auto"}
+        try:
+            settings = TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            item = next(item for item in _declared() if item.name == first["loc"][0])
+            raise ConfigError(
+                f"config: {_key(item)}: {first['msg']}, not {first['input']!r}; "
+                f"{item.metadata['description']}"
+            ) from None
+        if min(settings.alphas) <= 0:
+            raise ConfigError(f"config: probing.alphas: {min(settings.alphas)} is not above 0")
+        targets = probed_targets(settings.rows.removesuffix("s"))
+        for name in settings.targets:
+            if name not in targets:
+                message = f"config: there is no target {name!r} of {settings.rows}"
+                raise ConfigError(f"{message}; {nearest(name, targets)}")
+        return settings
+
+    @property
+    def by_key(self) -> dict[str, Any]:
+        """All settings by their keys, as JSON can hold them."""
+        values = {_key(item): getattr(self, item.name) for item in _declared()}
+        return values | {
+            "data": str(self.data),
+            **{key: list(value) for key, value in values.items() if isinstance(value, tuple)},
+        }
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The settings that affect results and are not the dataset's default, by key."""
+        # Which targets there are depends on the rows.
+        default = replace(Settings(dataset=self.dataset, rows=self.rows), rows="windows").by_key
+        return {
+            key: value
+            for key, value in self.by_key.items()
+            if value != default[key] and key not in _NO_EFFECT
+        }
 
     @property
     def untrained(self) -> "Settings":
-        """The same for the encoder's untrained twin, whose features are a baseline of probing."""
+        """The same for the untrained encoder, whose features are a baseline of probing."""
         name = f"{resolve_spec(self.encoder).name}-{UNTRAINED}"
         return replace(
             self, variant=UNTRAINED, encoder=str(self.layout.models / name), save_raw=False
@@ -195,5 +231,32 @@ class Settings:
 
     @property
     def views(self) -> tuple[str, ...]:
-        """The views of features to write, largest first."""
+        """The forms of features to write, largest first."""
         return ("raw", "segments", "aggregated") if self.save_raw else ("segments", "aggregated")
+
+
+def _declared() -> list[Field[Any]]:
+    return [item for item in fields(Settings) if item.metadata]
+
+
+def _key(item: Field[Any]) -> str:
+    return str(item.metadata["key"])
+
+
+def _flat(config: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Join the names of nested keys by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{where}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def table() -> str:
+    """Return the table of all settings in Markdown."""
+    rows = ["| key | default | meaning |", "|---|---|---|"]
+    for item in _declared():
+        default, demo = (json.dumps(item.metadata[k], default=str) for k in ("usual", "demo"))
+        shown = f"`{default}`" + (f" (demo: `{demo}`)" if demo != "null" else "")
+        rows.append(f"| `{_key(item)}` | {shown} | {item.metadata['description']} |")
+    return "\n".join(rows).replace('`"', "`").replace('"`', "`").replace("``", '`""`')

@@ -70,7 +70,7 @@ def _record(snakemake: Any, settings: Settings, started: str) -> None:
         rule=snakemake.rule,
         wildcards=dict(snakemake.wildcards.items()),
         params=snakemake.params.cfg,
-        config=snakemake.config,
+        config=settings.by_key,
         threads=snakemake.threads,
         again={
             "folder": str(Path.cwd()),
