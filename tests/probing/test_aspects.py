@@ -191,6 +191,16 @@ def test_an_aspects_interval_and_baseline_are_means_over_its_targets(tmp_path: P
     assert brightness["validated"] is True
 
 
+def test_an_aspects_r2_lies_in_its_interval_where_a_target_is_not_known_at_all(
+    tmp_path: Path,
+) -> None:
+    write_result(tmp_path, "spectral_centroid", [0.3])
+    write_result(tmp_path, "spectral_rolloff", [-0.5])
+    brightness = resolve(tmp_path, "brightness")
+    assert brightness["r2"] == pytest.approx(0.15)
+    assert brightness["interval"] == [pytest.approx(0.1), pytest.approx(0.2)]
+
+
 def test_where_no_work_varies_the_pooled_r2_counts(tmp_path: Path) -> None:
     single = {**score(0.0), "r2_within": None, "interval_within": None, "interval": [0.7, 0.9]}
     write_result(tmp_path, "tempo", [0.0], layers=[{"layer": 0, **single, "r2": 0.8}])

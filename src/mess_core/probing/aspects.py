@@ -11,8 +11,8 @@ An aspect is *resolved*, which means that it can be searched, when its R2 reache
 it does not, it says why.
 
 An aspect is *validated* when its interval lies above its baseline. The interval is the mean of its
-targets' 95 % intervals (bootstrap over works), as wide as if the targets' errors all went together.
-The baseline is the mean of what an untrained encoder of the
+targets' 95 % intervals (bootstrap over works), as wide as if the targets' errors all went together;
+bounds below 0 count as 0, as R2 does. The baseline is the mean of what an untrained encoder of the
 same shape reaches, at its best layer per target and at least 0; where none was probed it is 0. An
 aspect that is not validated may be searched, and says so.
 
@@ -221,8 +221,10 @@ def _validate(found: Results, layer: int | None) -> dict[str, Any]:
     twins = [result.get("baselines", {}).get(UNTRAINED) for result in found.values()]
     baseline = fmean(max(0.0, score_r2(twin)) if twin else 0.0 for twin in twins)
     against = "an untrained encoder of the same shape" if any(twins) else "0"
-    bounds = [interval for interval in intervals if interval is not None]
-    interval = [fmean(bound) for bound in zip(*bounds, strict=True)] or None
+    interval = None
+    if all(intervals):
+        # Negative ones count as 0, as in the R2 itself, which could lie outside otherwise.
+        interval = [fmean(max(0.0, b) for b in bounds) for bounds in zip(*intervals, strict=True)]
     validated = interval is not None and interval[0] > baseline
     told = (
         "no interval"
