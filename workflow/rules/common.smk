@@ -42,9 +42,12 @@ ON_ROWS = ("separability", "collapse")
 def read_settings():
     """Check the configuration, and return it complete and typed."""
     try:
-        return Settings.from_config(config)
+        settings = Settings.from_config(config)
     except MessError as error:
         raise WorkflowError(str(error))
+    # Jobs and their records get it complete: `config["device"]`, `config["probing.n_folds"]`.
+    config.update(settings.by_key)
+    return settings
 
 
 def read_plan():
