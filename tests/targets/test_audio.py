@@ -1,5 +1,6 @@
 """Audio targets on signals of which the truth is known."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,14 @@ import pytest
 from mess_core.errors import AudioError
 from mess_core.targets import MusicalAspectTargets, validate_target_structure
 from mess_core.targets.registry import AUDIO_CATEGORIES, TARGETS
-from mess_core.targets.sound import analyse
+from mess_core.targets.sound import _without_offset, analyse
 from tests.targets.signals import (
     RATE,
     Samples,
     bursts,
     clicks,
     hertz,
+    melody,
     noise,
     seconds,
     slowing_clicks,
@@ -226,6 +228,34 @@ def test_ranges_do_not_follow_the_recordings_own_peak() -> None:
         assert soft[name] == pytest.approx(loud[name], rel=0.02, abs=0.02), name
     assert soft["loudness_level"] == pytest.approx(loud["loudness_level"] - 20, abs=0.1)
     assert abs(naive_range(music + hiss) - naive_range(music * np.float32(0.1) + hiss)) > 6
+
+
+#: Offsets of a few per cent of full scale, by time in shares of the recording.
+OFFSETS: dict[str, Callable[[npt.NDArray[np.float64]], npt.ArrayLike]] = {
+    "small": lambda _: 0.01,
+    "large and negative": lambda _: -0.2,
+    "drifting": lambda share: 0.02 - 0.05 * share,
+    "wandering": lambda share: 0.01 + 0.01 * np.sin(2 * np.pi * share),
+}
+
+
+@pytest.mark.parametrize("offset", OFFSETS.values(), ids=OFFSETS)
+def test_an_offset_from_zero_changes_nothing(
+    offset: Callable[[npt.NDArray[np.float64]], npt.ArrayLike],
+) -> None:
+    music = melody(20.0, growth=1.003)
+    shifted = music + np.asarray(offset(np.linspace(0, 1, len(music))), np.float32)
+    plain, found = values(music), values(shifted)
+    for name, spec in TARGETS.items():
+        if spec.kind == "scalar" and spec.source == "audio":
+            assert found[name] == pytest.approx(plain[name], rel=0.02), name
+
+
+def test_removing_the_offset_leaves_the_lowest_key_alone() -> None:
+    lowest, inner = tone(27.5, 5.0), slice(2 * RATE, 3 * RATE)
+    left = _without_offset(lowest, RATE)
+    np.testing.assert_allclose(left[inner], lowest[inner], atol=3e-4)
+    np.testing.assert_allclose(left, lowest, atol=5e-3)  # half a wave at the edge is an offset
 
 
 def test_more_pitch_classes_are_more_complex() -> None:

@@ -178,15 +178,25 @@ def test_beats_bring_exact_tempo(tmp_path: Path, layout: Layout) -> None:
     assert expression["performed_tempo_level"] == pytest.approx(60, rel=0.01)
 
 
-def test_bad_recordings_do_not_stop_the_others(tmp_path: Path, layout: Layout) -> None:
-    good, gone, bad = (recording(tmp_path, name) for name in ("good", "gone", "bad"))
+def test_whatever_a_recording_raises_does_not_stop_the_others(
+    tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd, good, gone, bad = (recording(tmp_path, name) for name in ("odd", "good", "gone", "bad"))
+
+    def load(path: Path, **given: Any) -> Any:
+        if path.stem == "odd":
+            raise ZeroDivisionError("what nobody thought of")
+        return load_audio(path, **given)
+
+    monkeypatch.setattr(create, "load_audio", load)
     Path(gone.audio).unlink()
     bad = with_midi(bad)
     Path(bad.midi).write_bytes(b"no MIDI")
     with pytest.raises(TargetError) as caught:
-        create_target_dataset([bad, gone, good], layout=layout)
+        create_target_dataset([odd, bad, gone, good], layout=layout)
     message = str(caught.value)
-    assert "2 of 3 recordings" in message
+    assert "3 of 4 recordings" in message
+    assert "odd: ZeroDivisionError: what nobody thought of" in message
     assert "gone: " in message
     assert "bad.mid" in message
     load_targets(layout.targets("good"))

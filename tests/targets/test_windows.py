@@ -32,8 +32,9 @@ class Tolerance(NamedTuple):
     absolute: float
 
 
-#: Where frames are the same, what does not know its surroundings is the same.
-SAME = Tolerance(1e-5, 1e-6)
+#: Where frames are the same, what does not know its surroundings is the same, but for the offset
+#: from zero, which is a mean over some seconds.
+SAME = Tolerance(2e-3, 1e-3)
 #: The local tempo hears six seconds around every moment; alone, half of them at the ends.
 ON_GRID_TOLERANCE = {
     "tempo": Tolerance(0.01, 0.0),

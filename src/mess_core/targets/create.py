@@ -2,6 +2,7 @@
 
 __all__ = ["create_target_dataset", "targets_fingerprint"]
 
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -69,6 +70,9 @@ def create_target_dataset(
             done[name] = create(recording)
         except MessError as error:
             failures.append(f"{name}: {error}")
+        except Exception as error:
+            traceback.print_exc()
+            failures.append(f"{name}: {type(error).__name__}: {error}; this is a bug, report it")
         if progress:
             progress(count, len(recordings), name)
     if failures:

@@ -14,14 +14,16 @@ level is not known: it is taken to be the one with a median tempo of 70 to 140 B
 
 __all__ = ["Performance", "read_performance"]
 
-import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 
+import mido
 import numpy as np
 import numpy.typing as npt
-import pretty_midi
 
 from mess_core.errors import MidiError
 from mess_core.targets.pulse import MIN_ONSETS, Pulse, tempo_curve, track_pulse
@@ -69,6 +71,13 @@ VOICE_SEMITONES = 7
 
 #: What is further away in time is a new beginning, s.
 MAX_INTERVAL_S = 3.0
+
+#: By the MIDI standard: microseconds per beat where nothing is said, and the channel of drums.
+DEFAULT_TEMPO = 500_000
+DRUMS = 9
+
+#: Later notes are a mistake in the file, s.
+LONGEST_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -248,6 +257,8 @@ def _standardised(series: Float) -> Float:
 
 
 def _local_mean(series: Float) -> Float:
+    if not len(series):
+        return series
     width = min(SALIENCE_CHORDS, len(series))
     window = np.ones(width)
     inside = np.convolve(np.ones(len(series)), window, mode="same")
@@ -328,24 +339,93 @@ def _read_beats(path: Path) -> Float:
 
 def _read_notes(path: Path) -> Float:
     """Return onsets, releases, pitches and velocities [shape=(4, n)]."""
+    midi = _parse(path)
+    seconds = _clock(midi, path)
+    end = max(sum(message.time for message in track) for track in midi.tracks)
+    found = [note for track in midi.tracks for note in _track_notes(track, end)]
+    if not found:
+        raise MidiError(f"{path} holds no notes but drums (channel 10), so nothing can be measured")
+    onsets, releases, pitches, velocities = np.array(found, np.float64).T
+    if seconds(releases.max()) > LONGEST_S:
+        raise MidiError(
+            f"{path} has notes until {seconds(releases.max()) / 3600:.0f} hours after its start; "
+            "a wrong time in it? Performances may last a day"
+        )
+    notes = np.stack([seconds(onsets), seconds(releases), pitches, velocities])
+    return notes[:, np.lexsort((velocities, notes[1], pitches, notes[0]))]
+
+
+def _parse(path: Path) -> mido.MidiFile:
     if not path.is_file():
         raise MidiError(f"{path} is no file; correct the recording table or leave 'midi' empty")
     try:
-        with warnings.catch_warnings():
-            # Tempo changes outside the first track are common and are read all the same.
-            warnings.simplefilter("ignore")
-            midi = pretty_midi.PrettyMIDI(str(path))
-    # The parser raises whatever its own steps run into: OSError, EOFError, ValueError, KeyError...
+        midi = mido.MidiFile(path)
+    # mido raises whatever its own steps run into: OSError, EOFError, ValueError, KeyError...
     except Exception as error:
         detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise MidiError(
             f"{path} ({path.stat().st_size} bytes) is no readable MIDI file ({detail}); "
             "replace it or leave 'midi' empty in the recording table"
         ) from None
-    notes = sorted(
-        (note.start, note.pitch, note.end, note.velocity)
-        for instrument in midi.instruments
-        if not instrument.is_drum
-        for note in instrument.notes
-    )
-    return np.array(notes, np.float64).reshape(-1, 4).T[[0, 2, 1, 3]]
+    if midi.type == 2:
+        raise MidiError(f"{path} is of MIDI type 2, a collection of pieces; export it as type 1")
+    if midi.ticks_per_beat <= 0:
+        raise MidiError(f"{path} counts SMPTE frames; export it with ticks per beat")
+    if not midi.tracks:
+        raise MidiError(f"{path} has no tracks; replace it")
+    return midi
+
+
+def _clock(midi: mido.MidiFile, path: Path) -> Callable[[npt.ArrayLike], Float]:
+    """Return what turns ticks into seconds: tempos of all tracks count, by tick."""
+    changes = [(0, DEFAULT_TEMPO)]
+    for track in midi.tracks:
+        tick = 0
+        for message in track:
+            tick += message.time
+            if message.type == "set_tempo":
+                changes.append((tick, message.tempo))
+    # Of several at one tick the last one counts.
+    changes.sort(key=itemgetter(0))
+    ticks, tempos = np.array(changes).T
+    if not tempos.all():
+        raise MidiError(f"{path} has a tempo of 0 microseconds per beat; export it again")
+    rates = tempos * 1e-6 / midi.ticks_per_beat
+    times = np.concatenate([[0.0], np.cumsum(np.diff(ticks) * rates[:-1])])
+
+    def seconds(tick: npt.ArrayLike) -> Float:
+        i = np.searchsorted(ticks, tick, side="right") - 1
+        return np.asarray(times[i] + (tick - ticks[i]) * rates[i])
+
+    return seconds
+
+
+def _track_notes(track: mido.MidiTrack, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Give onset and release in ticks, pitch and velocity of each note."""
+    strokes: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+    releases: dict[tuple[int, int], list[int]] = defaultdict(list)
+    tick = 0
+    for message in track:
+        tick += message.time
+        if message.type in ("note_on", "note_off") and message.channel != DRUMS:
+            key = (message.channel, message.note)
+            if message.type == "note_on" and message.velocity > 0:
+                strokes[key].append((tick, message.velocity))
+            else:
+                releases[key].append(tick)
+    for key, struck in strokes.items():
+        ends = _ends([onset for onset, _ in struck], releases[key], end)
+        for (onset, velocity), release in zip(struck, ends, strict=True):
+            yield onset, release, key[1], velocity
+
+
+def _ends(onsets: list[int], releases: list[int], end: int) -> Iterable[int]:
+    """Return when the strokes of one key end: each in turn with a release.
+
+    Where strokes and releases do not match, each ends with the next release or stroke, or with the
+    file.
+    """
+    if len(onsets) == len(releases) and all(a <= b for a, b in zip(onsets, releases, strict=True)):
+        return releases
+    following = np.array([*releases, end])[np.searchsorted(releases, onsets, side="right")]
+    return map(int, np.minimum(following, [*onsets[1:], end]))

@@ -4,9 +4,10 @@
 the part of them that lies in a window, so that one function gives a target of the recording and of
 each of its windows.
 
-Times are seconds. Levels are dBFS: ``10 log10`` of the mean square of samples in [-1, 1], so a
-full-scale sine has -3.01 dBFS. They are absolute: nothing is ever relative to the recording's own
-peak. What is softer than `FLOOR_DBFS` is inaudible: NaN in every series that describes a sound.
+Times are seconds. An offset from zero, steady or drifting, is removed first. Levels are dBFS:
+``10 log10`` of the mean square of samples in [-1, 1], so a full-scale sine has -3.01 dBFS. They
+are absolute: nothing is ever relative to the recording's own peak. What is softer than
+`FLOOR_DBFS` is inaudible: NaN in every series that describes a sound.
 
 Analysis frames are 85 ms long every 21 ms (2048 and 512 samples at 24 kHz) and lie wholly inside
 the recording. What a series has in a window is what it has there in the recording: the frames that
@@ -23,6 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
+import scipy.signal
+from scipy.ndimage import uniform_filter1d
 
 from mess_core.targets import spectrum
 from mess_core.targets.onsets import (
@@ -49,6 +52,9 @@ HOPS_PER_FRAME = 4
 #: Momentary loudness: 400 ms (EBU Tech 3341), 10 values per second.
 LOUDNESS_RATE = 10
 LOUDNESS_WINDOW_S = 0.4
+
+#: The offset from zero is the mean of this time, taken twice, s: what is slower than about 0.5 Hz.
+OFFSET_S = 1.0
 
 #: Mel bands (SuperFlux and librosa use 128 or more for onsets; 40 do for piano).
 MEL_BANDS = 40
@@ -175,6 +181,7 @@ def analyse(samples: npt.NDArray[np.float32], sample_rate: int) -> Sound:
         With empty series where the recording is shorter than what they describe.
     """
     duration = len(samples) / sample_rate
+    samples = _without_offset(samples, sample_rate)
     hop = max(1, round(sample_rate / FRAME_RATE))
     frame_rate = sample_rate / hop
     power = _fine_power(samples, sample_rate)
@@ -195,14 +202,45 @@ def analyse(samples: npt.NDArray[np.float32], sample_rate: int) -> Sound:
     )
 
 
+def _without_offset(samples: Float32, sample_rate: int) -> Float32:
+    """Return the samples less their offset from zero, which may drift.
+
+    The offset is the linear trend and a moving mean of the rest, taken twice, so that no phase
+    changes (Yates & Lyons 2008, *DC blocker algorithms*). Of the lowest key of a piano (27.5 Hz)
+    it takes less than 0.01 %.
+    """
+    length = max(1, round(sample_rate / ENVELOPE_RATE))
+    whole = len(samples) // length * length
+    if not whole:
+        return samples
+    bins = samples[:whole].reshape(-1, length)
+    means = bins.mean(axis=1, dtype=np.float64)
+    offset = scipy.signal.detrend(means)
+    trend = means - offset
+    for _ in range(2):
+        offset = uniform_filter1d(offset, round(OFFSET_S * ENVELOPE_RATE) | 1)
+    offset = (trend + offset).astype(np.float32)
+    centred = np.empty_like(samples)
+    np.subtract(
+        samples[:whole].reshape(-1, length), offset[:, None], centred[:whole].reshape(-1, length)
+    )
+    centred[whole:] = samples[whole:] - offset[-1]
+    return centred
+
+
 def _fine_power(samples: Float32, sample_rate: int) -> Float:
-    """Return the mean square of consecutive bins, `ENVELOPE_RATE` per second."""
-    edges = np.arange(0, int(len(samples) * ENVELOPE_RATE / sample_rate) + 1) / ENVELOPE_RATE
-    starts = np.round(edges * sample_rate).astype(np.int64)
+    """Return the mean square of consecutive bins."""
+    starts = _bins(len(samples), sample_rate)
     if len(starts) < 2:
         return np.empty(0)
     sums = np.add.reduceat(np.square(samples[: starts[-1]]), starts[:-1])
     return sums.astype(np.float64) / np.diff(starts)
+
+
+def _bins(samples: int, sample_rate: int) -> npt.NDArray[np.int64]:
+    """Return the borders of bins of samples, `ENVELOPE_RATE` per second."""
+    edges = np.arange(int(samples * ENVELOPE_RATE / sample_rate) + 1) / ENVELOPE_RATE
+    return np.round(edges * sample_rate).astype(np.int64)
 
 
 def _envelope(power: Float) -> Float:

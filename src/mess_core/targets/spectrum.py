@@ -100,8 +100,7 @@ def rolloff(magnitude: Float32, frequencies: Float) -> Float:
         Hz.
     """
     cumulative = np.cumsum(magnitude, axis=1)
-    below = cumulative < ROLLOFF_SHARE * cumulative[:, -1:]
-    index = np.minimum(below.sum(axis=1), len(frequencies) - 1)
+    index = np.argmax(cumulative >= ROLLOFF_SHARE * cumulative[:, -1:], axis=1)
     return np.asarray(frequencies[index])
 
 

@@ -1,0 +1,151 @@
+"""MIDI files as players, editors and crashed recorders leave them."""
+
+from pathlib import Path
+
+import mido
+import numpy as np
+import pytest
+
+from mess_core.errors import MidiError
+from mess_core.targets import measure, measure_windows
+from mess_core.targets.notes import read_performance
+
+pytestmark = pytest.mark.unit
+
+Event = tuple[int, mido.Message | mido.MetaMessage]
+
+ON, OFF = "note_on", "note_off"
+
+
+def key(tick: int, kind: str, note: int = 60, velocity: int = 64, channel: int = 0) -> Event:
+    return tick, mido.Message(kind, note=note, velocity=velocity, channel=channel)
+
+
+def tempo(tick: int, bpm: float) -> Event:
+    return tick, mido.MetaMessage("set_tempo", tempo=round(6e7 / bpm))
+
+
+def write(path: Path, *tracks: list[Event], kind: int = 1, division: int = 480) -> Path:
+    """Write tracks of events at ticks; a beat has 480, half a second where no tempo is set."""
+    midi = mido.MidiFile(type=kind, ticks_per_beat=division)
+    for events in tracks:
+        track, now = mido.MidiTrack(), 0
+        for tick, message in events:
+            track.append(message.copy(time=tick - now))
+            now = tick
+        midi.tracks.append(track)
+    midi.save(path)
+    return path
+
+
+def played(path: Path) -> list[tuple[float, float, int]]:
+    """Return onset, release and velocity of each note."""
+    performance = read_performance(path)
+    columns = (performance.onsets, performance.releases, performance.velocities)
+    return [(float(a), float(b), int(v)) for a, b, v in zip(*columns, strict=True)]
+
+
+SCALE = [key(480 * i // 2, (ON, OFF)[i % 2], 60 + i // 2) for i in range(8)]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_tempo_counts_in_whatever_track_it_stands(tmp_path: Path, place: int) -> None:
+    """Two beats at 40 BPM, then 120: notes begin on every half beat."""
+    tracks: list[list[Event]] = [[], SCALE, []]
+    tracks[place] = sorted([tempo(0, 40), tempo(960, 120), *tracks[place]], key=lambda e: e[0])
+    path = write(tmp_path / "a.mid", *tracks)
+    found = read_performance(path).onsets
+    np.testing.assert_allclose(found, [0.0, 1.5, 3.0, 3.5])
+    merged, now = [], 0.0
+    for message in mido.MidiFile(path):  # mido's own merge is the reference
+        now += message.time
+        if message.type == ON:
+            merged.append(now)
+    np.testing.assert_allclose(found, merged)
+
+
+@pytest.mark.parametrize(
+    ("events", "notes"),
+    [
+        ([key(0, ON), key(480, OFF)], [(0, 0.5, 64)]),
+        ([key(0, ON), key(480, ON, velocity=0)], [(0, 0.5, 64)]),
+        ([key(0, ON), key(480, ON), (960, mido.MetaMessage("end_of_track"))],
+         [(0, 0.5, 64), (0.5, 1, 64)]),
+        ([key(0, ON), key(480, ON, velocity=9), key(960, OFF)], [(0, 0.5, 64), (0.5, 1, 9)]),
+        ([key(0, ON), key(480, ON, velocity=9), key(480, OFF), key(960, OFF)],
+         [(0, 0.5, 64), (0.5, 1, 9)]),
+        ([key(0, ON), key(480, OFF), key(480, ON, velocity=9), key(960, OFF)],
+         [(0, 0.5, 64), (0.5, 1, 9)]),
+        ([key(0, ON), key(0, ON, velocity=99), key(480, OFF), key(480, OFF)],
+         [(0, 0.5, 64), (0, 0.5, 99)]),
+        ([key(0, ON), key(480, ON, velocity=9), key(720, OFF), key(960, OFF)],
+         [(0, 0.75, 64), (0.5, 1, 9)]),
+        ([key(0, ON), key(0, OFF), key(480, ON), key(960, OFF)], [(0, 0, 64), (0.5, 1, 64)]),
+        ([key(0, OFF), key(480, ON), key(960, OFF), key(1440, OFF)], [(0.5, 1, 64)]),
+        ([key(0, ON), key(480, ON, channel=1), key(960, OFF, channel=1), key(1440, OFF)],
+         [(0, 1.5, 64), (0.5, 1, 64)]),
+    ],
+    ids=["plain", "velocity 0", "never released", "struck again", "released after", "and before",
+         "struck twice at once", "in two voices",
+         "no length", "stray releases", "two channels"],
+)  # fmt: skip
+def test_keys_are_held_as_a_player_would(
+    tmp_path: Path, events: list[Event], notes: list[tuple[float, float, int]]
+) -> None:
+    assert played(write(tmp_path / "a.mid", events)) == notes
+
+
+def test_two_hands_on_one_channel_hold_their_own_keys(tmp_path: Path) -> None:
+    left, right = [key(0, ON), key(1920, OFF)], [key(480, ON), key(960, OFF)]
+    assert played(write(tmp_path / "a.mid", left, right)) == [(0, 2, 64), (0.5, 1, 64)]
+
+
+def test_drums_do_not_count(tmp_path: Path) -> None:
+    drums = [key(tick, kind, channel=9) for tick, kind in [(0, ON), (60, OFF)]]
+    path = write(tmp_path / "a.mid", [*drums, key(480, ON), key(960, OFF)])
+    assert played(path) == [(0.5, 1, 64)]
+
+
+@pytest.mark.parametrize(
+    ("tracks", "options", "message"),
+    [
+        ([[key(0, ON, channel=9), key(9, OFF, channel=9)]], {}, "holds no notes but drums"),
+        ([[tempo(0, 90)]], {}, "holds no notes"),
+        ([SCALE, SCALE], {"kind": 2}, "is of MIDI type 2"),
+        ([SCALE], {"division": -6360}, "counts SMPTE frames"),
+        ([], {}, "has no tracks"),
+        ([[(0, mido.MetaMessage("set_tempo", tempo=0)), *SCALE]], {}, "has a tempo of 0"),
+        ([[key(0, ON), key(269_000_000, OFF)]], {}, "has notes until 78 hours"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_by_name(
+    tmp_path: Path, tracks: list[list[Event]], options: dict[str, int], message: str
+) -> None:
+    path = write(tmp_path / "odd.mid", *tracks, **options)
+    with pytest.raises(MidiError, match=rf"odd\.mid {message}"):
+        read_performance(path)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_handful_of_notes_gives_nan(tmp_path: Path, count: int) -> None:
+    performance = read_performance(write(tmp_path / "a.mid", SCALE[: 2 * count]))
+    assert all(np.isnan(v).all() for v in measure(performance)["expression"].values())
+    windows = measure_windows(performance, [0.0, 2.5], window_s=5.0)["expression"]
+    assert all(np.isnan(v).all() for v in windows.values())
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF and no MIDI", b"MThd\0\0\0\6\0\1\0\1"])
+def test_unreadable_midi_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.mid"
+    path.write_bytes(content)
+    with pytest.raises(MidiError, match=r"bad\.mid .*no readable MIDI file"):
+        read_performance(path)
+
+
+def test_truncated_and_missing_midi_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "cut.mid", SCALE)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(MidiError, match=r"cut\.mid"):
+        read_performance(path)
+    with pytest.raises(MidiError, match=r"none\.mid is no file"):
+        read_performance(tmp_path / "none.mid")
