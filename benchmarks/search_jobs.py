@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from benchmarks.search_corpus import Corpus, questions
 from mess_core.index import Index, load_artifact, save_artifact
-from mess_core.index.factory import Choice, choose_factory, search_parameters, train_index
+from mess_core.index.factory import Choice, choose_factory, flat_index, hold, search_parameters
 from mess_core.search import Query, search as searching
 from mess_core.search.query import clip_id
 from mess_core.search.scoring import Question, ask
@@ -41,6 +41,13 @@ CONDITIONS: tuple[tuple[str, str, Facts], ...] = (
 )
 
 OURS, FAISS, NUMPY = "mess", "faiss", "numpy"
+
+
+def train_index(vectors: npt.NDArray[np.float32], choice: Choice) -> Any:
+    """Hold vectors as chosen."""
+    exact = flat_index(vectors.shape[1])
+    exact.add(vectors)
+    return hold(exact, choice)
 
 
 def made_index(corpus: Corpus, choice: Choice) -> tuple[Index, float]:

@@ -23,7 +23,7 @@ from mess_core.errors import ArtifactError
 from mess_core.index import contents as module
 from mess_core.index.artifact import load_artifact, save_artifact, verify_artifact
 from mess_core.index.contents import read_projection, write_projection
-from mess_core.index.factory import Choice, train_index
+from mess_core.index.factory import Choice, flat_index, hold
 from mess_core.index.index import Index
 from mess_core.index.projection import Projection
 from mess_core.index.rows import FIELDS, ROW_TYPE
@@ -151,7 +151,9 @@ def _compressed(tmp_path: Path, change: Callable[[Any], None] = lambda _: None) 
     """Save an index of 80 rows in 4 lists."""
     index = Corpus(80).index(recording_rows(80), "recordings")
     factory = f"IVF4,PQ{index.projection.width}x4fsr,RFlat"
-    vectors = train_index(index.stored(range(80)), Choice(factory, 80, 0, 0, ""))
+    exact = flat_index(index.projection.width)
+    exact.add(index.stored(range(80)))
+    vectors = hold(exact, Choice(factory, 80, 0, 0, ""))
     change(vectors)
     return save_artifact(replace(index, vectors=vectors, factory=factory), tmp_path / "ivf")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from benchmarks.search_corpus import KINDS, Corpus, questions
@@ -20,8 +21,9 @@ from mess_core.index.factory import (
     MEMORY_GB,
     Choice,
     choose_factory,
+    flat_index,
+    hold,
     search_parameters,
-    train_index,
 )
 from mess_core.search import Query
 from mess_core.search.search import search
@@ -41,10 +43,16 @@ CODED = [
 ]
 
 
+def held(vectors: npt.NDArray[np.float32], choice: Choice) -> Any:
+    exact = flat_index(WIDTH)
+    exact.add(vectors)
+    return hold(exact, choice)
+
+
 def index_of(choice: Choice) -> Index:
-    held = train_index(VECTORS, choice)
     rows, projection = CORPUS.rows, CORPUS.projection
-    return Index("clips", rows, projection, PREDICTED, {}, {}, held, choice.factory)
+    vectors = held(VECTORS, choice)
+    return Index("clips", rows, projection, PREDICTED, {}, {}, vectors, choice.factory)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +97,7 @@ def test_the_memory_decides_where_exact_vectors_are(width: int, code: int) -> No
 def test_the_file_is_as_large_as_was_said(tmp_path: Path) -> None:
     for choice in (EXACT, *CODED):
         path = tmp_path / "index.faiss"
-        faiss.write_index(train_index(VECTORS, choice), str(path))
+        faiss.write_index(held(VECTORS, choice), str(path))
         # Codes are padded to 32 rows per cell; centres and code books take some, too.
         assert choice.disk_bytes < path.stat().st_size < 1.15 * choice.disk_bytes
 
@@ -168,7 +176,7 @@ def test_hits_without_overlaps_are_found_in_codes_too(exact: Index, coded: Index
 
 
 def test_the_same_vectors_give_the_same_index() -> None:
-    first, again = (faiss.serialize_index(train_index(VECTORS, CODED[0])) for _ in range(2))
+    first, again = (faiss.serialize_index(held(VECTORS, CODED[0])) for _ in range(2))
     np.testing.assert_array_equal(first, again)
 
 
@@ -233,8 +241,10 @@ HEAVY = {
 def test_a_service_of_100_000_clips_imports_nothing_heavy(tmp_path: Path) -> None:
     corpus = Corpus(100_000)
     vectors, predicted = corpus.make()
-    held = train_index(vectors, choose_factory(corpus.n, WIDTH))
-    index = Index("clips", corpus.rows, corpus.projection, predicted, {}, {"dataset": "x"}, held)
+    index = Index(
+        "clips", corpus.rows, corpus.projection, predicted, {}, {"dataset": "x"},
+        held(vectors, choose_factory(corpus.n, WIDTH)),
+    )  # fmt: skip
     folder = save_artifact(index, tmp_path)
     command = [sys.executable, "-W", "error", "-c", _SERVICE, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

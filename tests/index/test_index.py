@@ -7,8 +7,9 @@ import pytest
 
 from mess_core.errors import ArtifactError
 from mess_core.index.fitting import fit_projection
-from mess_core.index.index import Index, Row, build_index
+from mess_core.index.index import Index, Row, build_index, index_recordings
 from mess_core.index.projection import Projection
+from mess_core.recordings import Recording
 from tests.planted import ASPECT_MAP, ASPECTS, DIMS, DIRECTED, FACTS, LAYERS, Corpus, recording_rows
 
 pytestmark = pytest.mark.unit
@@ -92,6 +93,46 @@ def test_predicted_values_are_those_of_aspects_with_a_direction(corpus: Corpus) 
     assert set(index.projection.names.tolist()) == set(ASPECTS)
 
 
+@pytest.mark.parametrize("kind", ["recordings", "clips"])
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+def test_an_index_read_recording_by_recording_is_the_same(
+    kind: str, at_once: int, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = kind == "clips"
+    per = 4 if clips else 1
+    table = [
+        Recording(f"r{i}", "w", "", "", "", "", "", "", "", "", "", "", 12.0, "ok", "")
+        for i in range(N // per)
+    ]
+
+    def read(recording: Recording) -> Floats:
+        place = table.index(recording)
+        windows: Floats = corpus.features[place * per : (place + 1) * per]
+        return windows if clips else np.asarray(windows[0])
+
+    projection = corpus.projection()
+    starts = [0.0, 2.5, 5.0, 7.0] if clips else [0.0]
+    rows = [Row.of(r, start_s=s, end_s=s + 5.0 if clips else None) for r in table for s in starts]
+    expected = _build(corpus, rows=rows, kind=kind, projection=projection)
+    monkeypatch.setattr("mess_core.index.index._AT_ONCE", at_once)
+    done: list[tuple[int, int, str]] = []
+    index = index_recordings(
+        table,
+        read,
+        kind=kind,
+        window_s=5.0,
+        overlap=0.5,
+        projection=projection,
+        aspects=ASPECT_MAP,
+        facts=FACTS,
+        progress=lambda *args: done.append(args),
+    )
+    assert list(index.rows) == list(expected.rows)
+    np.testing.assert_allclose(index.stored(range(N)), expected.stored(range(N)), atol=1e-6)
+    np.testing.assert_allclose(index.predicted, expected.predicted, atol=1e-6)
+    assert done[-1] == (len(table), len(table), table[-1].recording_id)
+
+
 def test_some_rows_are_given_in_the_order_asked_for(corpus: Corpus) -> None:
     index = _build(corpus)
     everything = index.stored(range(N))
@@ -157,7 +198,7 @@ def test_impossible_rows_are_refused(corpus: Corpus) -> None:
     with pytest.raises(ArtifactError, match="'songs' is none of recordings, clips"):
         _build(corpus, kind="songs")
     with pytest.raises(ArtifactError, match="at least one row"):
-        _build(corpus, rows=[])
+        _build(corpus, rows=[], features=corpus.features[:0])
     with pytest.raises(ArtifactError, match="empty or repeated"):
         _build(corpus, rows=[*rows[: N - 1], Row("", "w", "", "", "", "", 0.0, 1.0)])
     for start, end in [(3.0, 2.0), (-1.0, 2.0), (0.0, np.nan), (0.0, np.inf)]:

@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks.search import BEGIN, END, PARTS, write_section
 from benchmarks.search_corpus import ASPECTS, CLIPS_PER_RECORDING, KINDS, Corpus, questions
-from benchmarks.search_jobs import CONDITIONS
-from mess_core.index.factory import choose_factory, train_index
+from benchmarks.search_jobs import CONDITIONS, train_index
+from mess_core.index.factory import choose_factory
 from mess_core.index.index import Index
 from mess_core.search.search import search
 

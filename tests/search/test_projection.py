@@ -82,7 +82,7 @@ def test_an_index_of_recordings_has_the_scale_of_recordings(corpus: Corpus) -> N
 
 def test_aspects_are_decorrelated_and_stay_what_they_were(corpus: Corpus) -> None:
     projection = corpus.projection()
-    coordinates = projection.coordinates(corpus.features)
+    coordinates = projection.read(corpus.features).coordinates
     np.testing.assert_allclose(coordinates.mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(coordinates.std(axis=0), 1, atol=1e-3)
     tempo, legato = (projection.aspects[name].coordinates.start for name in ("tempo", "legato"))
@@ -112,7 +112,7 @@ def test_what_is_far_out_is_taken_for_three_standard_deviations() -> None:
 
 def test_the_general_block_without_an_aspect_does_not_tell_of_it(corpus: Corpus) -> None:
     projection = corpus.projection()
-    components, _ = projection.components(corpus.features)
+    components = projection.read(corpus.features).components
     values = corpus.values["tempo"][:, 0]
 
     def told(features: Floats) -> float:

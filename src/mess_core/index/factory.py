@@ -1,50 +1,27 @@
 """How FAISS holds the vectors: exactly up to a number of rows, in less memory above it.
 
-Questions weigh blocks at will, and that decides what can be used. Measured with a million made-up
-clips of 94 numbers, 40 questions of each kind and 10 hits (`make bench-search`; docs/search.md has
-more). *Recall* is the share of the exact ten that is found; in brackets how much lower the ten
-score that are found, where it is 0.0005 at least (unrelated clips score 0, equal ones 1). Times are
-those of one thread:
+Questions weigh blocks at will, and that decides what can be used (docs/search.md has figures):
 
-================================= ===== ==== ========== ========== ========== ==========
-FAISS factory, candidates         bytes ms   general    random     two        one
-                                                        weights    aspects    aspect
-================================= ===== ==== ========== ========== ========== ==========
-``Flat``                          376   12   1          1          1          1
-``SQ8``                           94    73   .99        .92        .29 (.002) .06 (.001)
-``Pad96,SQ8,RFlat``, 400          472   7    1          1          .83        .33
-``PQ47x4fs,RFlat``, 1000          400   1    1          .61 (.012) .04 (.017) .01 (.021)
-``PQ94x4fs,RFlat``, 1000          423   2    1          .96 (.001) .41 (.005) .11 (.004)
-``IVF1024,SQ8``, 64 cells         104   5    .06 (.116) .80 (.005) .11 (.005) .03 (.002)
-``IVF1024,SQ8``, 256 cells        104   19   .28 (.064) .91        .22 (.003) .03 (.001)
-``IVF1024,PQ94x4fsr,RFlat``, all
-cells, 1000                       433   4    1          .99        .44 (.002) .10 (.001)
-cells, 10,000                     433   6    1          1          .82        .43
-================================= ===== ==== ========== ========== ========== ==========
-
-* No cell can be left out. The general block is whitened, so that all its directions are worth the
-  same, and the cells of k-means follow the aspects: who looks into a quarter of them misses three
-  quarters of the hits that are alike in general.
-* But the centre of its cell is a good first guess of a clip. What is left is coded in 4 bits per
-  number (``x4fsr``), which FAISS scans several times faster than it reads exact vectors.
+* All cells are scanned. The general block is whitened, so cells of k-means follow the aspects, and
+  a search of a quarter of them misses three quarters of the hits that are alike in general. But the
+  centre of its cell is a good first guess of a clip, and what is left is coded in 4 bits per number
+  (``x4fsr``), which FAISS scans several times faster than it reads exact vectors.
 * Codes cannot tell the best of a million clips from the second best when one or two numbers decide.
-  There the tenth best is 0.000001 better than the eleventh (median), and what is found instead
-  scores the same to three digits, if enough candidates are compared exactly. Most of them are
-  needed for *unlike*, whose hits lie far out, where codes are coarse: of a million clips drawn
-  around the demo's real vectors, 1000 candidates hold .64 (.097) of such hits, 4000 .93 (.011),
-  10,000 .997. For that, and for exact contributions, exact vectors are kept behind the codes
-  (``RFlat``).
-* FAISS's scalar codes are fast for widths that are multiples of 16 only (``Pad96``), and then still
-  take twice the memory.
-
-So: ``Flat`` up to `EXACT_UP_TO` rows, and above ``IVF..,PQ..x4fsr,RFlat``,
-
-* with 10,000 candidates where codes and exact vectors fit in the memory (4.6 bytes per number);
-* with 4000 where only codes do (0.6 bytes per number): exact vectors stay on the disk, and a
-  question reads a page for each candidate, unless the system still has it.
+  So exact vectors are kept behind the codes (``RFlat``), and many candidates are compared exactly:
+  10,000 where codes and vectors fit in the memory (4.6 bytes per number), 4000 where only codes do
+  (0.6 bytes per number) and each candidate is a page of the disk.
 """
 
-__all__ = ["EXACT_UP_TO", "FLAT", "MEMORY_GB", "Choice", "choose_factory", "search_parameters"]
+__all__ = [
+    "EXACT_UP_TO",
+    "FLAT",
+    "MEMORY_GB",
+    "Choice",
+    "choose_factory",
+    "flat_index",
+    "hold",
+    "search_parameters",
+]
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,6 +54,7 @@ _FEWEST = 1000
 _IN_MEMORY, _ON_DISK = 10_000, 4000
 #: FAISS's factor is candidates per hit; what an index is saved with is meant for so many hits.
 _HITS = 10
+_REFINED = ",RFlat"
 _ID_BYTES, _FLOAT_BYTES = 8, 4
 _AT_ONCE = 65536
 
@@ -139,7 +117,7 @@ def choose_factory(
         return Choice(FLAT, 0, exact, exact, why)
     # Two numbers share a byte; each row has its number.
     codes = n * (-(-width // 2) + _ID_BYTES)
-    factory = f"IVF{min(_CELLS, n // _PER_CELL)},PQ{width}x4fsr,RFlat"
+    factory = f"IVF{min(_CELLS, n // _PER_CELL)},PQ{width}x4fsr{_REFINED}"
     given = f"the {memory_bytes / 1e9:g} GB of memory"
     above = f"{n} rows are more than {exact_up_to}"
     if codes + exact <= memory_bytes:
@@ -154,15 +132,25 @@ def choose_factory(
     )
 
 
-def train_index(vectors: Floats, choice: Choice) -> Any:
-    """Make FAISS's index of the inner product.
+def flat_index(width: int, expected: int = 0) -> Any:
+    """Return FAISS's empty exact index of the inner product, with room for the expected rows."""
+    index: Any = faiss.index_factory(width, FLAT, faiss.METRIC_INNER_PRODUCT)
+    # Without room a growing index is copied again and again, and lies twice in memory then.
+    index.codes.resize(expected * width * _FLOAT_BYTES)
+    index.codes.resize(0)
+    return index
+
+
+def hold(exact: Any, choice: Choice) -> Any:
+    """Put codes in front of exact vectors, where they were chosen.
 
     Cells and codes are learned from at most 200,000 rows that are spread evenly; FAISS's own seeds
     are fixed, and so is the order of its sums.
 
     Parameters
     ----------
-    vectors : ndarray of float32 [shape=(n, width)]
+    exact : faiss.IndexFlat
+        From `flat_index`, with all vectors. It becomes part of what is returned.
     choice : Choice
         From `choose_factory`.
 
@@ -170,17 +158,20 @@ def train_index(vectors: Floats, choice: Choice) -> Any:
     -------
     faiss.Index
     """
-    n, width = vectors.shape
-    index: Any = faiss.index_factory(width, choice.factory, faiss.METRIC_INNER_PRODUCT)
+    if choice.factory == FLAT:
+        return exact
+    n = exact.ntotal
+    coded: Any = faiss.index_factory(
+        exact.d, choice.factory.removesuffix(_REFINED), faiss.METRIC_INNER_PRODUCT
+    )
     with _one_thread():
-        if choice.factory != FLAT:
-            chosen = np.unique(np.linspace(0, n - 1, min(n, _LEARNED_FROM)).astype(np.int64))
-            index.train(vectors[chosen])
-            index.k_factor = choice.candidates / _HITS
-            cells = faiss.extract_index_ivf(index)
-            cells.nprobe = cells.nlist
+        learned_from = np.linspace(0, n - 1, min(n, _LEARNED_FROM)).astype(np.int64)
+        coded.train(exact.reconstruct_batch(np.unique(learned_from)))
+        coded.nprobe = coded.nlist
         for start in range(0, n, _AT_ONCE):
-            index.add(vectors[start : start + _AT_ONCE])
+            coded.add(exact.reconstruct_n(start, min(_AT_ONCE, n - start)))
+    index = _FAISS.IndexRefine(coded, exact)
+    index.k_factor = choice.candidates / _HITS
     return index
 
 
@@ -205,7 +196,7 @@ def search_parameters(index: Any, wanted: int, allowed: npt.NDArray[np.bool_] | 
     Parameters
     ----------
     index : faiss.Index
-        From `train_index`, or read from its file.
+        From `hold`, or read from its file.
     wanted : int
         Hits that are asked for. The more, the fewer candidates each has: their number stays.
     allowed : ndarray of bool [shape=(n,)], optional

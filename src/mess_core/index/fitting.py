@@ -7,24 +7,25 @@ side. Everything else is of all rows.
 
 __all__ = ["GENERAL_DIMS", "SAMPLE", "fit_projection"]
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import ArtifactError, SearchError
-from mess_core.index.projection import REACH, Projection, unit_layers
+from mess_core.index.projection import REACH, Projection, unit_rows
 
 if TYPE_CHECKING:
     from mess_core.probing.coordinates import AspectCoordinates
 
 Floats = npt.NDArray[np.float64]
+Features = npt.NDArray[np.float32]
 
 #: Width of the general block at most; less where rows vary along fewer directions.
 GENERAL_DIMS = 128
-#: Rows whose principal components are computed.
+#: Features whose principal components are computed.
 SAMPLE = 2048
 #: How far the components' variances are at least shrunk towards their mean in whitening.
 WHITENING_SHRINKAGE = 0.1
@@ -33,7 +34,8 @@ DECORRELATION_SHRINKAGE = 0.1
 
 #: A component with less than this share of the largest variance is rounding.
 _ROUNDING = 1e-9
-_AT_ONCE = 4096
+#: Features that are read at a time: 40 MB of 13 layers with 768 numbers.
+_AT_ONCE = 1024
 
 
 def fit_projection(
@@ -73,75 +75,82 @@ def fit_projection(
         If rows do not vary.
     """
     rows = [layer_rows(layer) for layer in layers]
-    means = np.array([layer.mean(axis=0, dtype=np.float64) for layer in rows], np.float32)
-    _check(rows, layers, means)
+    _check_layers(rows, layers, coordinates)
     chosen = set(layers if general_layers is None else general_layers)
     if not chosen or not chosen <= set(layers):
         raise ArtifactError(
             f"general similarity is to be made of layers {sorted(chosen)}; expected at least one "
             f"of {list(layers)}"
         )
-    kept = np.array([layer in chosen for layer in layers])
-    basis, centre = _principal(rows, means, kept)
-    bare = Projection(
-        layers=np.array(layers, np.int64),
-        means=means,
-        basis=basis,
-        centre=centre,
-        **_no_aspects(means.shape[1], basis.shape[1]),
-    )
-    if not coordinates:
-        bare.check()
-        return bare
-    return _with_aspects(bare, rows, coordinates, recordings)
-
-
-def _check(
-    rows: Sequence[npt.NDArray[np.float32]], layers: Sequence[int], means: npt.NDArray[np.float32]
-) -> None:
-    if not layers or len(set(layers)) < len(layers):
-        raise ArtifactError(f"layers {list(layers)} must name at least one layer, each once")
+    means = np.array([_mean(layer) for layer in rows], np.float32)
     for layer, mean in zip(layers, means, strict=True):
         if not np.isfinite(mean).all():
             raise ArtifactError(f"features of layer {layer} are not finite; extract them again")
+    basis = _principal(rows, means, [layer in chosen for layer in layers])
+    reading = _bare(np.array(layers, np.int64), means, basis, coordinates)
+    moments = _moments(reading, rows, recordings)
+    projection = _decorrelated(replace(reading, centre=moments.centre.astype(np.float32)), moments)
+    projection.check()
+    return projection
+
+
+def _check_layers(
+    rows: Sequence[Features], layers: Sequence[int], coordinates: "Sequence[AspectCoordinates]"
+) -> None:
+    if not layers or len(set(layers)) < len(layers):
+        raise ArtifactError(f"layers {list(layers)} must name at least one layer, each once")
+    for aspect in coordinates:
+        if aspect.layer not in layers:
+            raise ArtifactError(
+                f"aspect {aspect.name!r} needs layer {aspect.layer}, but only {list(layers)} are "
+                "kept; add that layer"
+            )
     if len(rows[0]) < 2:
         raise SearchError(f"{len(rows[0])} row has nothing to be compared with; give at least two")
 
 
-def _principal(
-    rows: Sequence[npt.NDArray[np.float32]],
-    means: npt.NDArray[np.float32],
-    kept_layers: npt.NDArray[np.bool_],
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return the whitening basis [B * D, G], 0 for layers left out, and the components' mean."""
+def _mean(rows: Features) -> Floats:
+    total = np.zeros(rows.shape[1])
+    for start in range(0, len(rows), _AT_ONCE):
+        total += rows[start : start + _AT_ONCE].sum(axis=0, dtype=np.float64)
+    return total / len(rows)
+
+
+def _principal(rows: Sequence[Features], means: Features, kept_layers: Sequence[bool]) -> Features:
+    """Return the whitening basis [B * D, G], 0 for layers left out."""
     n = len(rows[0])
     chosen = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.int64))
-    features = np.stack([layer[chosen] for layer in rows], axis=1)
-    blocks, _ = unit_layers(features, means)
-    flat = blocks[:, kept_layers].reshape(len(blocks), -1).astype(np.float64)
+    flat = np.concatenate(
+        [
+            unit_rows(np.subtract(layer[chosen], mean, dtype=np.float64), mean)[0]
+            for layer, mean, kept in zip(rows, means, kept_layers, strict=True)
+            if kept
+        ],
+        axis=1,
+    ) / np.sqrt(len(rows))
     flat -= flat.mean(axis=0)
     variances, directions = _eigen(flat)
+    shrinkage = max(WHITENING_SHRINKAGE, _shrinkage(flat, variances))
+    variances = variances[:GENERAL_DIMS]
     kept = variances > _ROUNDING * max(variances.max(initial=0.0), np.finfo(float).tiny)
     if not kept.any():
         raise SearchError("all rows have the same features, so none is more alike than another")
-    shrinkage = max(WHITENING_SHRINKAGE, _shrinkage(flat, variances))
-    variances, directions = variances[kept][:GENERAL_DIMS], directions[:, kept][:, :GENERAL_DIMS]
+    variances, directions = variances[kept], directions[:, kept]
     scale = 1.0 / np.sqrt((1 - shrinkage) * variances + shrinkage * variances.mean())
-    spread = np.zeros((*means.shape, len(scale)), np.float32)
-    spread[kept_layers] = (directions * scale).reshape(-1, means.shape[1], len(scale))
-    basis = spread.reshape(means.size, -1)
-    return basis, _mean_component(rows, means, basis)
+    basis = np.zeros((*means.shape, len(scale)), np.float32)
+    basis[np.array(kept_layers)] = (directions * scale).reshape(-1, means.shape[1], len(scale))
+    return basis.reshape(means.size, -1)
 
 
 def _eigen(flat: Floats) -> tuple[Floats, Floats]:
-    """Return variances, the largest first, and directions [P, r] of centred rows [n, P]."""
-    if len(flat) > flat.shape[1]:
-        values, vectors = np.linalg.eigh(flat.T @ flat)
-        return values[::-1] / len(flat), vectors[:, ::-1]
-    values, vectors = np.linalg.eigh(flat @ flat.T)
-    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
-    length = np.sqrt(np.where(values > 0, values, 1.0))
-    return values / len(flat), (flat.T @ vectors) / length
+    """Return the variances of centred rows [n, P], the largest first, and the first directions."""
+    gram = len(flat) <= flat.shape[1]
+    values, vectors = np.linalg.eigh(flat @ flat.T if gram else flat.T @ flat)
+    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, : -GENERAL_DIMS - 1 : -1]
+    if gram:
+        first = values[:GENERAL_DIMS]
+        vectors = (flat.T @ vectors) / np.sqrt(np.where(first > 0, first, 1.0))
+    return values / len(flat), vectors
 
 
 def _shrinkage(centred: Floats, variances: Floats) -> float:
@@ -157,139 +166,93 @@ def _shrinkage(centred: Floats, variances: Floats) -> float:
     return min(1.0, noise / spread) if spread > 0 else 1.0
 
 
-def _mean_component(
-    rows: Sequence[npt.NDArray[np.float32]],
-    means: npt.NDArray[np.float32],
-    basis: npt.NDArray[np.float32],
-) -> npt.NDArray[np.float32]:
-    n, total = len(rows[0]), np.zeros(basis.shape[1])
-    for start in range(0, n, _AT_ONCE):
-        features = np.stack([layer[start : start + _AT_ONCE] for layer in rows], axis=1)
-        blocks, _ = unit_layers(features, means)
-        total += (blocks.reshape(len(blocks), -1) @ basis).sum(axis=0, dtype=np.float64)
-    return (total / n).astype(np.float32)
-
-
-def _no_aspects(dims: int, general: int) -> dict[str, Any]:
-    return _aspect_arrays(
-        names=np.array([], "U1"),
-        aspect_layers=np.array([], np.int64),
-        sizes=np.array([], np.int64),
-        readout=np.zeros((dims, 0)),
-        offset=np.zeros(0),
-        decorrelate=np.zeros((0, 0)),
-        bounds=np.zeros(0),
-        value=np.zeros((0, 0)),
-        steer=np.zeros(0),
-        standard_errors=np.zeros(0),
-        erase=np.zeros((general, 0)),
-    )
-
-
-def _aspect_arrays(**arrays: npt.NDArray[Any]) -> dict[str, Any]:
-    """Return arrays with their floats in the precision that is stored."""
-    return {
-        name: array.astype(np.float32) if array.dtype == np.float64 else array
-        for name, array in arrays.items()
-    }
-
-
-def _with_aspects(
-    bare: Projection,
-    rows: Sequence[npt.NDArray[np.float32]],
+def _bare(
+    layers: npt.NDArray[np.int64],
+    means: Features,
+    basis: Features,
     coordinates: "Sequence[AspectCoordinates]",
-    recordings: Sequence[str] | None,
 ) -> Projection:
+    """Return a projection that reads components and coordinates as they are."""
     sizes = np.array([aspect.readout.shape[1] for aspect in coordinates], np.int64)
-    ends = np.cumsum(sizes)
-    spans = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    total, general = int(sizes.sum()), basis.shape[1]
     errors = [np.nan if a.standard_error is None else a.standard_error for a in coordinates]
-    total = int(ends[-1])
     value = np.zeros((total, len(sizes)))
-    for number, (aspect, span) in enumerate(zip(coordinates, spans, strict=True)):
+    for number, (aspect, end) in enumerate(zip(coordinates, np.cumsum(sizes), strict=True)):
         if aspect.value is not None:
-            value[span, number] = aspect.value
-    reading = _replace(
-        bare,
-        names=np.array([aspect.name for aspect in coordinates]),
+            value[end - sizes[number] : end, number] = aspect.value
+    arrays = {
+        "centre": np.zeros(general),
+        "readout": np.column_stack(
+            [np.zeros((means.shape[1], 0)), *(aspect.readout for aspect in coordinates)]
+        ),
+        "offset": np.zeros(total),
+        "decorrelate": np.eye(total),
+        "bounds": np.full(total, np.inf),
+        "value": value,
+        "steer": np.zeros(total),
+        "standard_errors": np.array(errors),
+        "erase": np.zeros((general, total)),
+    }
+    return Projection(
+        layers=layers,
+        means=means,
+        basis=basis,
+        names=np.array([aspect.name for aspect in coordinates], np.str_),
         aspect_layers=np.array([aspect.layer for aspect in coordinates], np.int64),
         sizes=sizes,
-        standard_errors=np.array(errors),
-        readout=np.column_stack([aspect.readout for aspect in coordinates]),
-        offset=np.zeros(total),
-        decorrelate=np.eye(total),
-        bounds=np.full(total, np.inf),
-        value=value,
-        steer=np.zeros(total),
-        erase=np.zeros((bare.general, total)),
+        **{name: array.astype(np.float32) for name, array in arrays.items()},
     )
-    order = {int(layer): place for place, layer in enumerate(bare.layers)}
-    for aspect in coordinates:
-        if aspect.layer not in order:
-            raise ArtifactError(
-                f"aspect {aspect.name!r} needs layer {aspect.layer}, but only {list(order)} are "
-                "kept; add that layer"
-            )
-    moments = _Moments.of(reading, rows, recordings)
-    projection = _decorrelated(reading, moments, spans)
-    projection.check()
-    return projection
 
 
-class _Moments:
-    """Means, covariances and correlations of coordinates [E] and whitened components [G]."""
+class _Moments(NamedTuple):
+    """Of coordinates [E] and components [G]."""
 
-    def __init__(self, n: int, sums: Floats, products: Floats, size: int) -> None:
-        mean = sums / n
-        covariance = products / n - np.outer(mean, mean)
-        self.mean = mean[:size]
-        self.spread = np.sqrt(np.maximum(np.diagonal(covariance)[:size], np.finfo(float).tiny))
-        self.correlation = covariance[:size, :size] / np.outer(self.spread, self.spread)
-        np.fill_diagonal(self.correlation, 1.0)
-        self.cross = covariance[size:, :size] / self.spread
+    #: The components' mean over rows.
+    centre: Floats
+    #: The coordinates' means, standard deviations and correlations.
+    mean: Floats
+    spread: Floats
+    correlation: Floats
+    #: Covariances [G, E] of components and coordinates of variance 1.
+    cross: Floats
 
-    @classmethod
-    def of(
-        cls,
-        projection: Projection,
-        rows: Sequence[npt.NDArray[np.float32]],
-        recordings: Sequence[str] | None,
-    ) -> "_Moments":
-        size = len(projection.offset)
-        sums = np.zeros(size + projection.general)
-        products = np.zeros((len(sums), len(sums)))
-        readings: Iterable[Floats] = _readings(projection, rows)
-        if recordings is not None:
-            readings = [_means_of(readings, recordings)]
-        n = 0
-        for both in readings:
-            n += len(both)
+
+def _moments(
+    projection: Projection, rows: Sequence[Features], recordings: Sequence[str] | None
+) -> _Moments:
+    """Read all rows, some at a time; with ``recordings``, of each recording's mean."""
+    n, size = len(rows[0]), len(projection.offset)
+    width = size + projection.general
+    names = np.zeros(1) if recordings is None else np.asarray(recordings)
+    _, numbers, counts = np.unique(names, return_inverse=True, return_counts=True)
+    sums, products = np.zeros((len(counts), width)), np.zeros((width, width))
+    for start in range(0, n, _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        read = projection.read(np.stack([layer[part] for layer in rows], axis=1))
+        both = np.column_stack([read.coordinates, read.components])
+        if recordings is None:
             sums += both.sum(axis=0)
             products += both.T @ both
-        return cls(n, sums, products, size)
+        else:
+            np.add.at(sums, numbers[part], both)
+    centre = sums.sum(axis=0)[size:] / n
+    if recordings is not None:
+        sums /= counts[:, np.newaxis]
+        products, n = sums.T @ sums, len(sums)
+    mean = sums.sum(axis=0) / n
+    covariance = products / n - np.outer(mean, mean)
+    spread = np.sqrt(np.maximum(np.diagonal(covariance)[:size], np.finfo(float).tiny))
+    correlation = covariance[:size, :size] / np.outer(spread, spread)
+    np.fill_diagonal(correlation, 1.0)
+    return _Moments(centre, mean[:size], spread, correlation, covariance[size:, :size] / spread)
 
 
-def _readings(projection: Projection, rows: Sequence[npt.NDArray[np.float32]]) -> Iterator[Floats]:
-    """Give coordinates and components [m, E + G] of some rows at a time."""
-    for start in range(0, len(rows[0]), _AT_ONCE):
-        features = np.stack([layer[start : start + _AT_ONCE] for layer in rows], axis=1)
-        yield np.column_stack(
-            [projection.coordinates(features), projection.components(features)[0]]
-        )
-
-
-def _means_of(readings: Iterable[Floats], recordings: Sequence[str]) -> Floats:
-    """Return the mean of each recording's rows."""
-    _, numbers, counts = np.unique(np.asarray(recordings), return_inverse=True, return_counts=True)
-    every = np.concatenate(list(readings))
-    sums = np.zeros((len(counts), every.shape[1]))
-    np.add.at(sums, numbers, every)
-    return np.asarray(sums / counts[:, np.newaxis])
-
-
-def _decorrelated(reading: Projection, moments: _Moments, spans: Sequence[slice]) -> Projection:
+def _decorrelated(reading: Projection, moments: _Moments) -> Projection:
     """Give coordinates variance 1, decorrelate them, and find out what moves and erases them."""
     size = len(moments.mean)
+    if not size:
+        return reading
+    spans = [aspect.coordinates for aspect in reading.aspects.values()]
     shrunk = (1 - DECORRELATION_SHRINKAGE) * moments.correlation
     shrunk += DECORRELATION_SHRINKAGE * np.eye(size)
     values, vectors = np.linalg.eigh(shrunk)
@@ -308,17 +271,14 @@ def _decorrelated(reading: Projection, moments: _Moments, spans: Sequence[slice]
         directions, strength, _ = np.linalg.svd(moments.cross[:, span], full_matrices=False)
         told = strength > _ROUNDING * max(strength.max(initial=0.0), np.finfo(float).tiny)
         erase[:, span.start : span.start + told.sum()] = directions[:, told]
-    return _replace(
-        reading,
-        readout=reading.readout / moments.spread,
-        offset=moments.mean / moments.spread,
-        decorrelate=zca * scales,
-        bounds=REACH * np.sqrt(variances) * scales,
-        value=value,
-        steer=steer,
-        erase=erase,
-    )
-
-
-def _replace(projection: Projection, **arrays: npt.NDArray[Any]) -> Projection:
-    return replace(projection, **_aspect_arrays(**arrays))
+    arrays = {
+        "readout": reading.readout / moments.spread,
+        "offset": moments.mean / moments.spread,
+        "decorrelate": zca * scales,
+        "bounds": REACH * np.sqrt(variances) * scales,
+        "value": value,
+        "steer": steer,
+        "erase": erase,
+    }
+    stored: dict[str, Any] = {name: array.astype(np.float32) for name, array in arrays.items()}
+    return replace(reading, **stored)

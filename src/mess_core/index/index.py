@@ -5,10 +5,10 @@ is. FAISS holds the vectors; beside them lie the rows (what each vector is) and 
 predicted values of the aspects.
 """
 
-__all__ = ["Index", "Row", "Rows", "build_index"]
+__all__ = ["Index", "Row", "Rows", "build_index", "index_recordings"]
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,18 +16,26 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import ArtifactError
+from mess_core.extraction.storage import segment_times
 from mess_core.index.contents import check_aspects
 from mess_core.index.factory import (
     EXACT_UP_TO,
     FLAT,
     MEMORY_GB,
     choose_factory,
-    train_index,
+    flat_index,
+    hold,
 )
 from mess_core.index.projection import SMALLEST_SHARE, Projection
 from mess_core.index.rows import Row, Rows
+from mess_core.progress import Report, counted
+from mess_core.recordings import Recording
 
 Floats = npt.NDArray[np.float32]
+Features = npt.NDArray[np.floating[Any]]
+
+#: Rows that are projected at a time: 40 MB of 13 layers with 768 numbers.
+_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +88,7 @@ class Index:
 
 
 def build_index(
-    features: npt.NDArray[np.floating[Any]],
+    features: Features,
     rows: Iterable[Row],
     *,
     kind: str,
@@ -90,7 +98,7 @@ def build_index(
     exact_up_to: int = EXACT_UP_TO,
     memory_gb: float = MEMORY_GB,
 ) -> Index:
-    """Build the index of recordings or clips.
+    """Build the index of features in memory.
 
     Parameters
     ----------
@@ -101,7 +109,7 @@ def build_index(
     kind : str
         ``recordings`` (one row per recording) or ``clips``.
     projection : Projection
-        Of this corpus (`mess_core.search.fit_projection`).
+        Of this corpus (`mess_core.index.fit_projection`).
     aspects : mapping
         The content of ``aspects.json``; empty when aspects were not probed.
     facts : mapping
@@ -123,31 +131,135 @@ def build_index(
         not finite, a row equals the corpus mean in some layer, the aspect map is of other aspects
         than the projection, or the memory does not suffice.
     """
-    table = Rows.of(rows)
-    table.check(kind)
+    given = list(rows)
+    return _build(
+        [(features, given)], len(given), kind, projection, aspects, facts, exact_up_to, memory_gb
+    )
+
+
+def index_recordings(
+    recordings: Sequence[Recording],
+    read: Callable[[Recording], Features],
+    *,
+    kind: str,
+    window_s: float,
+    overlap: float,
+    projection: Projection,
+    aspects: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    exact_up_to: int = EXACT_UP_TO,
+    memory_gb: float = MEMORY_GB,
+    progress: Report | None = None,
+) -> Index:
+    """Build the index of recordings, or of their windows, reading one recording at a time.
+
+    Beside the index, about 0.3 GB of features are in memory, however many recordings there are.
+
+    Parameters
+    ----------
+    recordings : sequence of Recording
+        From the recording table.
+    read : callable
+        Gives a recording's features ``[L, dims]``, for clips those of its windows ``[W, L, dims]``.
+    window_s, overlap : float
+        How windows were cut, for the times of clips.
+    kind, projection, aspects, facts, exact_up_to, memory_gb
+        As for `build_index`.
+    progress : callable, optional
+        Called with the recordings done, those in all, and the id of the last.
+
+    Returns
+    -------
+    Index
+
+    Raises
+    ------
+    ArtifactError
+        As `build_index`.
+    """
+    parts = (
+        _part(recording, read(recording), kind, window_s, overlap)
+        for recording in counted(recordings, progress, lambda recording: recording.recording_id)
+    )
+    expected = len(recordings)
+    if kind == "clips":
+        hop_s = window_s * (1 - overlap)
+        expected += int(sum(recording.duration_s for recording in recordings) / hop_s)
+    return _build(parts, expected, kind, projection, aspects, facts, exact_up_to, memory_gb)
+
+
+def _part(
+    recording: Recording, features: Features, kind: str, window_s: float, overlap: float
+) -> tuple[Features, list[Row]]:
+    if kind != "clips":
+        return features[np.newaxis], [Row.of(recording)]
+    starts = segment_times(
+        len(features), duration_s=recording.duration_s, window_s=window_s, overlap=overlap
+    )
+    rows = [Row.of(recording, start_s=s, end_s=s + window_s) for s in starts.tolist()]
+    return features, rows
+
+
+def _build(
+    parts: Iterable[tuple[Features, list[Row]]],
+    expected: int,
+    kind: str,
+    projection: Projection,
+    aspects: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    exact_up_to: int,
+    memory_gb: float,
+) -> Index:
     check_aspects(projection, aspects)
-    _check_shape(features, table, projection)
-    vectors, predicted, usable = projection.project(features[:, projection.layers])
-    _check_usable(usable, table, projection)
+    vectors = flat_index(projection.width, expected)
+    predicted: list[Floats] = [np.empty((0, len(projection.names)), np.float32)]
+
+    def added() -> Iterator[Row]:
+        for features, rows in _blocks(parts, projection):
+            block, values, usable = projection.project(features)
+            _check_usable(usable, rows, projection)
+            vectors.add(block)
+            predicted.append(values)
+            yield from rows
+
+    table = Rows.of(added())
+    table.check(kind)
     choice = choose_factory(len(table), projection.width, memory_gb * 1e9, exact_up_to=exact_up_to)
     return Index(
         kind=kind,
         rows=table,
         projection=projection,
-        predicted=np.ascontiguousarray(predicted.T),
+        predicted=np.ascontiguousarray(np.concatenate(predicted).T),
         aspects=_builtins("aspects", aspects),
         facts=_builtins("facts", facts),
-        vectors=train_index(vectors, choice),
+        vectors=hold(vectors, choice),
         factory=choice.factory,
     )
 
 
-def _check_shape(
-    features: npt.NDArray[np.floating[Any]], rows: Rows, projection: Projection
-) -> None:
+def _blocks(
+    parts: Iterable[tuple[Features, list[Row]]], projection: Projection
+) -> Iterator[tuple[Features, list[Row]]]:
+    """Cut and join parts to blocks of `_AT_ONCE` rows or some more, of the layers in use."""
+    kept: list[Features] = []
+    rows: list[Row] = []
+    for features, of in parts:
+        _check_shape(features, of, projection)
+        for start in range(0, len(of), _AT_ONCE):
+            kept.append(features[start : start + _AT_ONCE, projection.layers])
+            rows += of[start : start + _AT_ONCE]
+            if len(rows) >= _AT_ONCE:
+                yield np.concatenate(kept), rows
+                kept, rows = [], []
+    if rows:
+        yield np.concatenate(kept), rows
+
+
+def _check_shape(features: Features, rows: Sequence[Row], projection: Projection) -> None:
     if features.ndim != 3 or len(features) != len(rows) or features.shape[2] != projection.dims:
+        of = f" of recording {rows[0].recording_id}" if rows else ""
         raise ArtifactError(
-            f"features have shape {features.shape}, expected ({len(rows)}, layers, "
+            f"features{of} have shape {features.shape}, expected ({len(rows)}, layers, "
             f"{projection.dims}): one row each"
         )
     highest = int(projection.layers.max())
@@ -157,7 +269,9 @@ def _check_shape(
         )
 
 
-def _check_usable(usable: npt.NDArray[np.bool_], rows: Rows, projection: Projection) -> None:
+def _check_usable(
+    usable: npt.NDArray[np.bool_], rows: Sequence[Row], projection: Projection
+) -> None:
     if usable.all():
         return
     position, place = (int(number) for number in np.argwhere(~usable)[0])

@@ -22,12 +22,12 @@ All similarities are 1 for equal rows and 0 on average for unrelated ones, and a
 stored vector. `mess_core.search.scoring` makes the query.
 """
 
-__all__ = ["REACH", "AspectBlock", "Projection"]
+__all__ = ["REACH", "AspectBlock", "Projection", "Reading", "unit_rows"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,7 @@ import numpy.typing as npt
 from mess_core.errors import ArtifactError
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 #: Standard deviations beyond which a coordinate is taken for this far out.
@@ -43,9 +44,6 @@ REACH = 3.0
 #: A centred layer shorter than this share of its mean is rounding noise: ten times what float32
 #: arithmetic leaves over (6e-8) with some room.
 SMALLEST_SHARE = 1e-6
-
-#: Rows that are projected at a time: 160 MB for 13 layers of 768 numbers.
-_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +69,24 @@ class AspectBlock:
     coordinates: slice
     stored: slice
     norm: int
+
+
+class Reading(NamedTuple):
+    """What a projection reads from n rows of features.
+
+    Attributes
+    ----------
+    components : ndarray of float64 [shape=(n, G)]
+        The general block, whitened, not yet of unit length.
+    coordinates : ndarray of float64 [shape=(n, E)]
+        Of the aspects, of variance 1 over the corpus.
+    usable : ndarray of bool [shape=(n, B)]
+        False where a layer is not finite, or is one of general similarity and equals the mean.
+    """
+
+    components: Doubles
+    coordinates: Doubles
+    usable: Bools
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,44 +202,31 @@ class Projection:
             np.int64
         )
 
-    def coordinates(self, features: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-        """Read the aspects' coordinates, of variance 1 over the corpus.
+    def read(self, features: npt.NDArray[np.floating[Any]]) -> Reading:
+        """Read components and coordinates from the features [n, B, D] of the layers that are used.
 
-        Parameters
-        ----------
-        features : ndarray [shape=(n, B, D)]
-            Of the layers that are used.
-
-        Returns
-        -------
-        ndarray of float64 [shape=(n, E)]
+        `Reading` says what they are. All rows are read at once: give a few thousand.
         """
-        found = np.empty((len(features), len(self.offset)))
-        for place in np.unique(self._places):
-            mine = self._places == place
-            centred = features[:, place] - self.means[place]
-            found[:, mine] = centred @ self.readout[:, mine].astype(np.float64)
-        return found - self.offset
-
-    def components(
-        self, features: npt.NDArray[np.floating[Any]]
-    ) -> tuple[npt.NDArray[np.float64], Bools]:
-        """Whiten the features.
-
-        Parameters
-        ----------
-        features : ndarray [shape=(n, B, D)]
-
-        Returns
-        -------
-        components : ndarray of float64 [shape=(n, G)]
-            Not yet of unit length.
-        usable : ndarray of bool [shape=(n, B)]
-            False where a layer is not finite, or nothing but rounding is left of it.
-        """
-        blocks, usable = unit_layers(features, self.means)
-        flat = blocks.reshape(len(blocks), -1)
-        return (flat @ self.basis).astype(np.float64) - self.centre, usable
+        rows = len(features)
+        components = np.tile(-self.centre.astype(np.float64), (rows, 1))
+        coordinates = np.tile(-self.offset.astype(np.float64), (rows, 1))
+        usable = np.ones((rows, len(self.layers)), np.bool_)
+        bases = self.basis.reshape(len(self.layers), self.dims, self.general)
+        root = np.sqrt(len(self.layers))
+        # What is not finite is not usable, and said to be so by the caller.
+        with np.errstate(invalid="ignore", over="ignore"):
+            for place, layer in enumerate(self.layers):
+                mine, general = self._places == place, int(layer) in self.general_layers
+                if not general and not mine.any():
+                    continue
+                centred = np.subtract(features[:, place], self.means[place], dtype=np.float64)
+                coordinates[:, mine] += centred @ self.readout[:, mine].astype(np.float64)
+                if general:
+                    unit, usable[:, place] = unit_rows(centred, self.means[place])
+                    components += (unit / root).astype(np.float32) @ bases[place]
+                else:
+                    usable[:, place] = np.isfinite(coordinates[:, mine]).all(axis=1)
+        return Reading(components, coordinates, usable)
 
     def project(self, features: npt.NDArray[np.floating[Any]]) -> tuple[Floats, Floats, Bools]:
         """Make stored vectors.
@@ -239,20 +242,13 @@ class Projection:
         predicted : ndarray of float32 [shape=(n, A)]
             Values of the aspects; NaN for those without a direction.
         usable : ndarray of bool [shape=(n, B)]
-            False where a layer has no direction, see `components`.
+            As in `Reading`.
         """
-        vectors = np.empty((len(features), self.width), np.float32)
-        predicted = np.empty((len(features), len(self.names)), np.float32)
-        usable = np.empty((len(features), len(self.layers)), np.bool_)
-        for start in range(0, len(features), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            # What is not finite is not usable, and said to be so by the caller.
-            with np.errstate(invalid="ignore", over="ignore"):
-                components, usable[part] = self.components(features[part])
-                coordinates = self.coordinates(features[part])
-                blocks = np.clip(coordinates @ self.decorrelate, -self.bounds, self.bounds)
-                vectors[part] = self.lay_out(components, blocks)
-                predicted[part] = coordinates @ self.value
+        components, coordinates, usable = self.read(features)
+        with np.errstate(invalid="ignore", over="ignore"):
+            blocks = np.clip(coordinates @ self.decorrelate, -self.bounds, self.bounds)
+            vectors = self.lay_out(components, blocks)
+            predicted = (coordinates @ self.value).astype(np.float32)
         predicted[:, np.isnan(self.standard_errors)] = np.nan
         return vectors, predicted, usable
 
@@ -352,32 +348,11 @@ class Projection:
 _KINDS = {"layers": "i8", "aspect_layers": "i8", "sizes": "i8", "names": "U"}
 
 
-def unit_layers(features: npt.NDArray[np.floating[Any]], means: Floats) -> tuple[Floats, Bools]:
-    """Take the mean away and scale each layer to unit length, divided by the root of their number.
+def unit_rows(centred: Doubles, mean: Floats) -> tuple[Doubles, Bools]:
+    """Scale a layer's centred rows [n, D] to unit length, and say which of them are usable.
 
-    Parameters
-    ----------
-    features : ndarray [shape=(n, B, D)]
-    means : ndarray [shape=(B, D)]
-
-    Returns
-    -------
-    blocks : ndarray of float32 [shape=(n, B, D)]
-        Freshly made; the caller's array is not changed. A layer that is not usable is 0.
-    usable : ndarray of bool [shape=(n, B)]
-        False where a layer is not finite, or nothing but rounding is left of it.
+    A row is not usable, and becomes 0, where nothing but the rounding of ``mean`` is left of it.
     """
-    centred = features.astype(np.float32) - means
-    lengths = _lengths(centred)
-    usable = np.isfinite(lengths) & (lengths > SMALLEST_SHARE * _lengths(means))
-    divisor = np.where(usable, lengths, 1.0) * np.sqrt(len(means))
-    scaled = centred / divisor[..., np.newaxis].astype(np.float32)
-    scaled[~usable] = 0.0
-    return scaled, usable
-
-
-def _lengths(vectors: Floats) -> npt.NDArray[np.float64]:
-    lengths: npt.NDArray[np.float64] = np.sqrt(
-        np.einsum("...d,...d->...", vectors, vectors, dtype=np.float64)
-    )
-    return lengths
+    lengths = np.sqrt(np.einsum("nd,nd->n", centred, centred))
+    usable = np.isfinite(lengths) & (lengths > SMALLEST_SHARE * np.linalg.norm(mean.astype(float)))
+    return centred / np.where(usable, lengths, np.inf)[:, np.newaxis], usable

@@ -4,8 +4,10 @@ __all__ = ["load_features"]
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mess_core.errors import SearchError, nearest
 from mess_core.index.artifact import load_artifact
@@ -66,19 +68,22 @@ def load_features(
 
 
 def _stack(paths: Sequence[Path]) -> Floats:
-    arrays = [_read(path) for path in paths]
-    for path, array in zip(paths, arrays, strict=True):
-        if array.shape != arrays[0].shape:
+    first = _read(paths[0])
+    features = np.empty((len(paths), *first.shape), np.float32)
+    for place, path in enumerate(paths):
+        array = _read(path)
+        if array.shape != first.shape:
             raise SearchError(
-                f"{path} has shape {array.shape}, but {paths[0].name} has {arrays[0].shape}; "
+                f"{path} has shape {array.shape}, but {paths[0].name} has {first.shape}; "
                 "extract both with the same encoder"
             )
-    return np.stack(arrays)
+        features[place] = array
+    return features
 
 
-def _read(path: Path) -> Floats:
+def _read(path: Path) -> npt.NDArray[np.floating[Any]]:
     try:
-        array: Floats = np.load(path, allow_pickle=False)
+        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise SearchError(f"{path} is no array file ({error}); extract it again") from None
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):

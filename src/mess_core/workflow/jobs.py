@@ -31,13 +31,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mess_core import stages
 from mess_core.errors import EncoderError, StorageError
 from mess_core.files import file_sha256, fingerprint, read_json, write_json, write_text
 from mess_core.layout import ANSWERS, ENCODER, INDEX_KINDS, UNTRAINED
-from mess_core.progress import Progress, counted
+from mess_core.progress import Progress
 from mess_core.workflow import software
 from mess_core.workflow.config import Settings
 from mess_core.workflow.plan import ANALYSIS_RATE, Plan
@@ -334,16 +333,18 @@ def track(settings: Settings) -> None:
 def build_indices(settings: Settings, kind: str) -> None:
     """Build and save the index artifact of one kind."""
     from mess_core.datasets.lookup import licence_of
-    from mess_core.index import build_index, save_artifact
+    from mess_core.extraction.storage import load_features
+    from mess_core.index import index_recordings, save_artifact
     from mess_core.index.contents import read_projection
 
     plan = Plan.read(settings)
-    features, rows = _rows(plan, kind)
-    print(f"{len(rows):,} rows of {features.shape[1]} layers; building the index", flush=True)
-    index = build_index(
-        features,
-        rows,
+    view = "segments" if kind == "clips" else "aggregated"
+    index = index_recordings(
+        plan.recordings,
+        lambda recording: load_features(settings.layout, recording.recording_id, view=view),
         kind=kind,
+        window_s=settings.window_s,
+        overlap=settings.overlap,
         projection=read_projection(settings.layout.projection(kind)),
         aspects=read_json(settings.layout.aspects),
         facts={
@@ -356,11 +357,12 @@ def build_indices(settings: Settings, kind: str) -> None:
         },
         exact_up_to=settings.exact_up_to,
         memory_gb=settings.memory_gb,
+        progress=Progress("recordings"),
     )
     folder = save_artifact(index, settings.layout.index(kind), build=_build(plan))
     write_json(
         settings.layout.index_receipt(kind),
-        {"artifact_version_id": folder.name, "kind": kind, "rows": len(rows)},
+        {"artifact_version_id": folder.name, "kind": kind, "rows": len(index.rows)},
     )
 
 
@@ -406,34 +408,6 @@ _BEHIND_INDEX = (
     "PROJECTION",
     "INDEX",
 )
-
-
-def _rows(plan: Plan, kind: str) -> tuple[npt.NDArray[np.float32], list[Any]]:
-    """Return the features [n, L, D] of all rows of an index, and the rows."""
-    from mess_core.extraction.storage import load_features, segment_times
-    from mess_core.index import Row
-
-    features, rows = [], []
-    progress = Progress("recordings read")
-    for recording in counted(plan.recordings, progress, lambda recording: recording.recording_id):
-        if kind == "recordings":
-            vector = load_features(plan.settings.layout, recording.recording_id)
-            features.append(vector[np.newaxis])
-            rows.append(Row.of(recording))
-            continue
-        windows = load_features(plan.settings.layout, recording.recording_id, view="segments")
-        starts = segment_times(
-            len(windows),
-            duration_s=recording.duration_s,
-            window_s=plan.settings.window_s,
-            overlap=plan.settings.overlap,
-        )
-        features.append(windows)
-        rows += [
-            Row.of(recording, start_s=start, end_s=start + plan.settings.window_s)
-            for start in starts.tolist()
-        ]
-    return np.concatenate(features), rows
 
 
 def publish_indices(settings: Settings) -> None:
