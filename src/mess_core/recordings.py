@@ -41,6 +41,7 @@ STATUSES = (
     "too_short",
     "silent",
     "not_finite",
+    "too_large",
 )
 
 #: What would break a row into several.

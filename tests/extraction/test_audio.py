@@ -1,5 +1,6 @@
 """Decoding, resampling, validation and windows."""
 
+import errno
 import itertools
 import struct
 import subprocess
@@ -8,6 +9,7 @@ import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -108,12 +110,9 @@ def test_the_resampler_is_made_once_for_all_threads() -> None:
 
 
 # The lengths are no multiples of anything; in float32 torchaudio rounds them right.
-@pytest.mark.parametrize("n_samples", [1, 6, 1_009, 60_013])
+@pytest.mark.parametrize("n_samples", [1, 1_009, 60_013])
 @pytest.mark.parametrize("target", [24_000, 44_100])
-@pytest.mark.parametrize(
-    "rate",
-    [8_000, 11_025, 16_000, 22_050, 24_001, 32_000, 44_100, 44_101, 48_000, 96_000, 192_000],
-)
+@pytest.mark.parametrize("rate", [8_000, 16_000, 24_001, 44_100, 48_000, 192_000])
 def test_a_stream_is_the_whole_signal_resampled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int, target: int, n_samples: int
 ) -> None:
@@ -175,18 +174,25 @@ def test_torch_is_imported_for_another_rate_only(write_tone: WriteTone) -> None:
     assert done.stdout.split() == ["False", "True"]
 
 
-def test_a_stream_says_where_a_sample_is_not_finite(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("value", "status", "message"),
+    [
+        (-np.inf, "not_finite", r"not finite \(NaN or infinity\) at 2\.001 s"),
+        (-1e30, "too_large", r"a sample of 1e\+30 at 2\.001 s, .* 1000 the limit"),
+    ],
+)
+def test_a_stream_says_where_a_sample_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, status: str, message: str
 ) -> None:
     samples = np.full((3 * RATE, 2), 0.1, np.float32)
-    samples[2 * RATE + 12, 1] = -np.inf
+    samples[2 * RATE + 12, 1] = value
     soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
     monkeypatch.setattr(audio, "_BLOCK_FRAMES", 10_000)
     stream = stream_audio(tmp_path / "a.wav")
     assert [len(next(stream)) for _ in range(4)] == [10_000] * 4
-    with pytest.raises(AudioError, match=r"not finite \(NaN or infinity\) at 2\.001 s") as caught:
+    with pytest.raises(AudioError, match=message) as caught:
         next(stream)
-    assert caught.value.status == "not_finite"
+    assert caught.value.status == status
 
 
 def test_a_file_that_vanished_or_shrank_since_the_scan_is_named(write_tone: WriteTone) -> None:
@@ -294,12 +300,130 @@ def test_a_file_that_is_missing_silent_short_or_not_finite_is_named(
         assert caught.value.status == status
 
 
-def test_a_stream_of_unknown_length_is_no_truncated_file(write_tone: WriteTone) -> None:
+def patched(path: Path, place: int, content: bytes) -> Path:
+    """Write bytes over those that are at a place of a file."""
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(content)
+    return path
+
+
+#: Sizes in the header of a WAV file, of everything and of the samples (None: as they are).
+SIZES = [
+    (0x7FFFF024, 0x7FFFF000),  # sox to a pipe
+    (0x80000023, 0x7FFFFFFF),
+    (0xFFFFFFFF, 0xFFFFFFFF),  # ffmpeg to a pipe
+    (0, 0),  # a recorder that crashed
+    (36, 0),
+    (288_037, None),  # a padding byte that is not there
+    (0, None),
+]
+
+
+@pytest.mark.parametrize(("whole", "samples"), SIZES)
+def test_a_wav_file_with_wrong_sizes_is_read_to_its_end(
+    write_tone: WriteTone, whole: int, samples: int | None
+) -> None:
     path = write_tone("a.wav")
-    content = bytearray(path.read_bytes())
-    content[4:8] = struct.pack("<I", 0xFFFFFFFF)
-    path.write_bytes(content)
-    assert validate_audio_file(path).duration_s == pytest.approx(6)
+    expected = load_audio(path)
+    patched(path, 4, struct.pack("<I", whole))
+    if samples is not None:
+        patched(path, 40, struct.pack("<I", samples))
+    assert validate_audio_file(path).duration_s == 6
+    np.testing.assert_array_equal(load_audio(path), expected)
+    # The size of everything says nothing, that of the samples does.
+    path.write_bytes(path.read_bytes()[:100_000])
+    if samples is None:
+        with pytest.raises(AudioError, match="100000 of the 288044 bytes"):
+            validate_audio_file(path)
+    else:
+        assert validate_audio_file(path).duration_s == pytest.approx((100_000 - 44) / 48_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "marker", "behind", "content"),
+    [
+        ("a.aiff", b"SSND", 4, struct.pack(">I", 8)),
+        ("a.rf64", b"ds64", 16, bytes(8)),
+        ("a.au", b".snd", 8, b"\xff" * 4),
+        # The count of samples in STREAMINFO, of which 4 bits share a byte with the sample format.
+        ("a.flac", b"fLaC", 22, bytes(4)),
+    ],
+)
+def test_other_files_without_a_length_are_read_to_their_end(
+    write_tone: WriteTone, name: str, marker: bytes, behind: int, content: bytes
+) -> None:
+    path = write_tone(name)
+    expected = load_audio(path)
+    patched(path, path.read_bytes().index(marker) + behind, content)
+    assert validate_audio_file(path).duration_s == 6
+    np.testing.assert_array_equal(load_audio(path), expected)
+    # soundfile itself finds another length.
+    assert soundfile.info(path).frames != 6 * RATE or name == "a.au"
+
+
+def write_mp3(path: Path, mode: str) -> None:
+    """Write 12 s of a tone that gets complicated, so that its bit rate does not stay."""
+    times = np.arange(12 * 44_100) / 44_100
+    noise = 0.02 * np.random.default_rng(0).normal(size=len(times)) * (times > 6)
+    samples = 0.3 * np.sin(2 * np.pi * 440 * times) + noise
+    soundfile.write(path, samples, 44_100, bitrate_mode=mode, compression_level=0.5)
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "AVERAGE", "VARIABLE"])
+@pytest.mark.parametrize("tag", [b"", b"ID3\x03\0\0\0\x10\0\0" + bytes(1 << 18)])
+def test_an_mp3_file_without_a_count_of_frames_is_read_to_its_end(
+    tmp_path: Path, mode: str, tag: bytes
+) -> None:
+    path = tmp_path / "a.mp3"
+    write_mp3(path, mode)
+    assert validate_audio_file(path).duration_s == 12
+    content = path.read_bytes()
+    (counted,) = (i for i in (content.find(b"Xing"), content.find(b"Info")) if i >= 0)
+    # The first frame, which holds the count and no music, ends where the next begins.
+    path.write_bytes(tag + content[content.index(content[:2], counted) :])
+    # The decoder's delay and the padding of the last frame, which nothing says any more.
+    assert validate_audio_file(path).duration_s == pytest.approx(12.04, abs=0.01)
+    assert peak_frequency(load_audio(path)) == pytest.approx(440, abs=1)
+
+
+def test_an_mp3_of_variable_bit_rate_is_the_same_in_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.mp3"
+    write_mp3(path, "VARIABLE")
+    whole, _ = soundfile.read(path, dtype="float32")
+    monkeypatch.setattr(audio, "_BLOCK_FRAMES", 5_003)
+    np.testing.assert_array_equal(load_audio(path, sample_rate=44_100), whole)
+
+
+def test_a_pipe_that_cannot_be_filled_is_no_shorter_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.mp3"
+    write_mp3(path, "VARIABLE")
+    path.write_bytes(path.read_bytes().replace(b"Xing", b"....", 1))
+
+    def fail(source: BinaryIO, target: BinaryIO) -> None:
+        target.write(source.read(20_000))
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("shutil.copyfileobj", fail)
+    with pytest.raises(AudioError, match=r"cannot be (read|decoded)"):
+        load_audio(path)
+
+
+def test_channels_that_cancel_and_samples_around_another_level_are_silent(tmp_path: Path) -> None:
+    tone = 0.3 * np.sin(np.arange(6 * RATE) / 10)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.stack([tone, -tone], axis=1), RATE, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"2 channels' mean is digital zero.*do not cancel"):
+        validate_audio_file(path)
+    soundfile.write(path, np.full(6 * RATE, 0.25), RATE)
+    with pytest.raises(AudioError, match="its peak is digital zero"):
+        validate_audio_file(path)
+    soundfile.write(path, tone + 0.25, RATE, subtype="FLOAT")
+    assert validate_audio_file(path).peak == pytest.approx(0.3, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -350,8 +474,8 @@ def in_blocks(samples: np.ndarray, sizes: list[int]) -> Iterator[np.ndarray]:
 
 # In samples: a window of 40 with hops of 40, 20, 10 and 13.
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.75, 0.67])
-@pytest.mark.parametrize("n_samples", [40, 41, 59, 60, 79, 80, 81, 100, 119, 120, 997, 1_000])
-@pytest.mark.parametrize("sizes", [[1], [3, 7], [39, 1], [40], [41], [333], [5_000]])
+@pytest.mark.parametrize("n_samples", [40, 41, 60, 79, 81, 120, 997])
+@pytest.mark.parametrize("sizes", [[1], [3, 7], [39, 1], [41], [5_000]])
 def test_a_stream_has_the_windows_of_the_whole(
     n_samples: int, overlap: float, sizes: list[int]
 ) -> None:

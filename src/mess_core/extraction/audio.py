@@ -20,7 +20,8 @@ Windows have equal length, because padding would change MERT's features (group n
 * a recording shorter than one window has no features: it is refused as ``too_short``.
 
 A file that is cut off is noticed where its format says how long it should be (WAV, RF64, W64, AIFF,
-CAF, FLAC, most MP3); an Ogg file that ends at a page's end looks like a shorter one.
+AU, FLAC, most MP3). Files that do not say it (a WAV from a pipe or of a recorder that crashed, an
+MP3 without a Xing header, a FLAC stream) are read to their end.
 """
 
 __all__ = [
@@ -36,13 +37,17 @@ __all__ = [
 ]
 
 import os
+import re
+import shutil
 import stat
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +60,8 @@ from mess_core.recordings import too_short
 #: between the noise of 16-bit dither (about -90) and the softest concert recordings (about -30).
 SILENCE_DBFS = -60.0
 
+#: The largest sample that is believed, 60 dB over full scale: the squares of larger ones overflow.
+_LARGEST = 1000.0
 # Largest number of samples after which a resampler's phases repeat.
 _MAX_PHASES = 4000
 _ENCODER_RATE = 24_000
@@ -62,6 +69,17 @@ _ENCODER_RATE = 24_000
 _BLOCK_FRAMES = 1 << 18
 # Sample rates outside these (Hz) come from damaged headers.
 _RATES = range(1_000, 1_000_001)
+# So many bytes at the end of a file may be missing: padding that some programs leave out.
+_PADDING = 8
+# Formats that consist of chunks, and the order of bytes in their sizes.
+_CHUNKED: dict[bytes, Literal["little", "big"]] = {
+    b"RIFF": "little",
+    b"RF64": "little",
+    b"RIFX": "big",
+    b"FORM": "big",
+}
+# Samples per channel that libsndfile gives a stream whose length it does not know.
+_ENDLESS = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +95,8 @@ class AudioInfo:
     channels : int
         Number of channels.
     peak : float
-        Highest absolute sample of all channels, 1 is full scale.
+        Half the distance from the lowest to the highest sample of the channels' mean: the peak
+        without the DC offset, 1 is full scale.
     """
 
     duration_s: float
@@ -104,17 +123,18 @@ def validate_audio_file(path: Path, *, min_duration_s: float = 0.0) -> AudioInfo
     ------
     AudioError
         With `AudioError.status` ``missing``, ``empty``, ``unreadable``, ``truncated``,
-        ``not_finite``, ``silent`` or ``too_short``.
+        ``not_finite``, ``too_large``, ``silent`` or ``too_short``.
     """
-    frames, peak = 0, 0.0
+    frames, low, high = 0, np.inf, -np.inf
     with _opened(path) as file:
         for block in _blocks(path, file):
-            frames += len(block)
-            peak = max(peak, float(np.abs(block).max()))
+            mono = _mono(block)
+            frames += len(mono)
+            low, high = min(low, float(mono.min())), max(high, float(mono.max()))
         # As long as it will be at the encoders' rate: an odd rate is taken for a near one.
         source, target = _ratio(file.samplerate, _ENCODER_RATE)
         duration_s = frames * target / (source * _ENCODER_RATE)
-        info = AudioInfo(duration_s, file.samplerate, file.channels, peak)
+        info = AudioInfo(duration_s, file.samplerate, file.channels, (high - low) / 2)
     _check_content(path, info, min_duration_s)
     return info
 
@@ -124,25 +144,38 @@ def _check_content(path: Path, info: AudioInfo, min_duration_s: float) -> None:
         raise AudioError(too_short(path, info.duration_s, min_duration_s), status="too_short")
     if info.peak < 10 ** (SILENCE_DBFS / 20):
         level = f"{20 * np.log10(info.peak):.0f} dBFS" if info.peak else "digital zero"
+        what, advice = "its peak", "check the export"
+        if info.channels > 1:
+            what = f"the peak of its {info.channels} channels' mean"
+            advice += ", and that the channels do not cancel each other"
         raise AudioError(
-            f"{path}: is silent (its peak is {level}, the limit is {SILENCE_DBFS:.0f} dBFS); "
-            "check the export",
+            f"{path}: is silent ({what} is {level}, the limit is {SILENCE_DBFS:.0f} dBFS); "
+            f"{advice}",
             status="silent",
         )
 
 
-def _opened(path: Path) -> Any:
-    """Open a file that is there, whole as far as its size tells, and audio."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a file that is there, whole as far as it says how long it is, and audio."""
     try:
         _check_file(path)
+        with ExitStack() as stack:
+            file = stack.enter_context(_open(path, os.fsencode(path)))
+            if stream := _stream_of(path, file):
+                file = stack.enter_context(_open(path, stack.enter_context(_piped(path, *stream))))
+            yield file
     except OSError as error:
         raise _no_access(path, error) from None
+
+
+def _open(path: Path, source: bytes | int) -> Any:
     try:
-        file = soundfile.SoundFile(os.fsencode(path))
+        file = soundfile.SoundFile(source, closefd=False)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         raise AudioError(
-            f"{path}: is not audio that libsndfile can read ({_cause(error)}); "
-            "use WAV, FLAC, Ogg, MP3 or AIFF"
+            f"{path}: is not audio that libsndfile can read ({_cause(error)}); use WAV, FLAC, Ogg, "
+            f"MP3 or AIFF, for example by `ffmpeg -i {path.name} {path.stem}.flac`"
         ) from None
     if file.samplerate not in _RATES:
         file.close()
@@ -150,6 +183,9 @@ def _opened(path: Path) -> Any:
             f"{path}: has {file.samplerate} samples per second by its header, which should be "
             f"{_RATES[0]} to {_RATES[-1]}; copy it again or correct its header"
         )
+    # Else soundfile seeks after each block, which in an MP3 of variable bit rate leads to another
+    # place, and in a FLAC stream that does not know its length is an error.
+    file.seekable = lambda: False
     return file
 
 
@@ -161,29 +197,87 @@ def _check_file(path: Path) -> None:
     if facts.st_size == 0:
         raise AudioError(f"{path}: is empty (0 bytes); copy it again", status="empty")
     with path.open("rb") as file:
-        declared = _declared_size(file.read(28))
-    # libsndfile silently shortens such a file when its data are cut off.
-    if declared > facts.st_size:
+        start, size = _samples_chunk(file)
+    # libsndfile silently shortens such a file when its data are cut off. What a program writes that
+    # does not know the length yet is all ones, or within some bytes of 2 or 4 GiB.
+    unknown = size > 2**30 and (size + 2**16) % 2**31 < 2**17
+    if start + size > facts.st_size + _PADDING and not unknown:
         raise AudioError(
-            f"{path}: has {facts.st_size} of the {declared} bytes that its header promises; "
+            f"{path}: has {facts.st_size} of the {start + size} bytes that its header promises; "
             "copy it again",
             status="truncated",
         )
 
 
-def _declared_size(head: bytes) -> int:
-    """Return how many bytes a WAV, AIFF, RF64 or W64 file should have, 0 where it does not say."""
-    fields = {
-        b"RIFF": head[4:8],
-        b"FORM": head[7:3:-1],
-        b"RF64": head[20:28],
-        b"riff": head[16:24],
-    }
+def _samples_chunk(file: BinaryIO) -> tuple[int, int]:
+    """Return where the samples of a WAV, RF64, AIFF or AU file begin, and their promised bytes.
+
+    Of W64 it is the whole file; where a format does not say it, zeros.
+    """
+    head = file.read(40)
     kind = head[:4]
-    size = fields.get(kind, b"")
-    if not size.strip(b"\xff"):  # all ones: a stream whose end was not known
-        return 0
-    return int.from_bytes(size, "little") + (0 if kind == b"riff" else 8)
+    if kind == b"riff":
+        return 0, int.from_bytes(head[16:24], "little")
+    if kind == b".snd":
+        return int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big")
+    if kind in _CHUNKED:
+        file.seek(12)
+        while len(chunk := file.read(8)) == 8:
+            size = int.from_bytes(chunk[4:], _CHUNKED[kind])
+            if chunk[:4] in (b"data", b"SSND"):
+                if kind == b"RF64" and size == 0xFFFFFFFF:
+                    size = int.from_bytes(head[28:36], "little")
+                return file.tell(), size
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return 0, 0
+
+
+def _stream_of(path: Path, file: Any) -> tuple[bytes, int] | None:
+    """Return how to read all of a file whose header misleads libsndfile about its length.
+
+    That is bytes to begin with, and where the rest begins in the file; None if it does not mislead.
+    """
+    with path.open("rb") as content:
+        if file.format == "MP3":
+            # Without a count of frames, libsndfile stops where it guesses the end.
+            start = 0
+            while (head := content.read(300))[:3] == b"ID3":
+                start += 10 + sum(
+                    b << bits for b, bits in zip(head[6:10], (21, 14, 7, 0), strict=True)
+                )
+                content.seek(start)
+            counted = re.search(rb"(?:Xing|Info)...(.)", head, re.DOTALL)
+            return None if counted and counted[1][0] & 1 else (b"", start)
+        if file.frames == 0:
+            # A recorder that crashed leaves a size of 0; in AIFF it counts 8 bytes more.
+            start, size = _samples_chunk(content)
+            left = path.stat().st_size - start
+            content.seek(0)
+            head = content.read(start)
+            if head[:4] in _CHUNKED and size <= 8 and 0 < left < 2**32:
+                kind = b"RIFF" if head[:4] == b"RF64" else head[:4]
+                return kind + head[4:-4] + left.to_bytes(4, _CHUNKED[head[:4]]), start
+    return None
+
+
+@contextmanager
+def _piped(path: Path, head: bytes, start: int) -> Iterator[int]:
+    """Give a pipe out of which come ``head`` and what the file holds from ``start`` on."""
+    out, into = os.pipe()
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), os.fdopen(into, "wb") as pipe, path.open("rb") as file:
+            pipe.write(head)
+            file.seek(start)
+            shutil.copyfileobj(file, pipe)
+
+    with ThreadPoolExecutor(1) as pool:
+        fed = pool.submit(feed)
+        try:
+            yield out
+        finally:
+            os.close(out)
+    fed.result()
 
 
 def _no_access(path: Path, error: OSError) -> AudioError:
@@ -210,18 +304,12 @@ def _cause(error: Exception) -> str:
 def _blocks(path: Path, file: Any) -> Iterator[npt.NDArray[np.float32]]:
     """Yield all samples of an open file as ``[frames, channels]`` blocks of finite numbers."""
     frames = 0
-    while len(block := _read_block(path, file)):
-        finite = np.isfinite(block)
-        if not finite.all():
-            first = frames + int(np.argmin(finite.all(axis=1)))
-            raise AudioError(
-                f"{path}: is not finite (NaN or infinity) at {first / file.samplerate:.3f} s; "
-                "export it again",
-                status="not_finite",
-            )
+    while len(block := _read_block(path, file, frames)):
+        if not (block.max() <= _LARGEST and block.min() >= -_LARGEST):  # NaN is neither
+            raise _unusable(path, block, frames, file.samplerate)
         frames += len(block)
         yield block
-    if frames < file.frames:
+    if frames < file.frames < _ENDLESS:
         raise AudioError(
             f"{path}: ends after {frames / file.samplerate:.2f} s of the "
             f"{file.frames / file.samplerate:.2f} s that its header promises; copy it again",
@@ -231,16 +319,41 @@ def _blocks(path: Path, file: Any) -> Iterator[npt.NDArray[np.float32]]:
         raise AudioError(f"{path}: holds no samples; remove it or export it again", status="empty")
 
 
-def _read_block(path: Path, file: Any) -> npt.NDArray[np.float32]:
+def _unusable(path: Path, block: npt.NDArray[Any], frames: int, rate: int) -> AudioError:
+    """Return what is wrong with a block that is not finite, or too large, and where."""
+    sizes = np.abs(block).max(axis=1)
+    first = int(np.argmin(sizes <= _LARGEST))
+    place = f"at {(frames + first) / rate:.3f} s"
+    if not np.isfinite(sizes[first]):
+        return AudioError(
+            f"{path}: is not finite (NaN or infinity) {place}; export it again", status="not_finite"
+        )
+    return AudioError(
+        f"{path}: has a sample of {sizes[first]:.6g} {place}, where 1 is full scale and "
+        f"{_LARGEST:g} the limit; export it again with full scale at 1",
+        status="too_large",
+    )
+
+
+def _read_block(path: Path, file: Any, frames: int) -> npt.NDArray[np.float32]:
     try:
         block: npt.NDArray[np.float32] = file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise AudioError(
-            f"{path}: cannot be decoded after {file.tell() / file.samplerate:.1f} s "
-            f"({_cause(error)}); it may be cut off or damaged",
+            f"{path}: cannot be decoded after {frames / file.samplerate:.1f} s "
+            f"({_cause(error)}); it may be cut off or damaged; copy it again",
             status="truncated",
         ) from None
     return block
+
+
+def _mono(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the mean of all channels, a hundred times as fast as numpy's along a short axis."""
+    mono = block[:, 0].copy()
+    for channel in block.T[1:]:
+        mono += channel
+    mono /= block.shape[1]
+    return mono
 
 
 def stream_audio(path: Path, *, sample_rate: int = 24_000) -> Iterator[npt.NDArray[np.float32]]:
@@ -270,7 +383,7 @@ def stream_audio(path: Path, *, sample_rate: int = 24_000) -> Iterator[npt.NDArr
     stream_windows : cuts the blocks into windows
     """
     with _opened(path) as file:
-        mono = (block.mean(axis=1) for block in _blocks(path, file))
+        mono = map(_mono, _blocks(path, file))
         if _ratio(file.samplerate, sample_rate) == (1, 1):
             yield from mono
         else:
