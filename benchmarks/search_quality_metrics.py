@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from mess_core.report.ranks import interval
+from mess_core.report.validity import interval
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -52,7 +52,7 @@ from benchmarks.validity_report import (
     percepiano_text,
 )
 from mess_core.files import write_json
-from mess_core.report.ranks import within
+from mess_core.report.validity import within
 
 Facts = dict[str, Any]
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mess_core.report.ranks import interval
-from mess_core.report.validity import OWN_PARAMETER
+from mess_core.report.validity import OWN_PARAMETER, interval
 from mess_core.targets.registry import TARGETS
 
 Floats = npt.NDArray[np.float64]

@@ -5,16 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from scipy.stats import spearmanr
 
-from mess_core.report.ranks import interval
 from mess_core.report.validity import (
     OWN_PARAMETER,
     PARTNERS,
+    interval,
     mean_within,
     measure_validity,
     parameter_rows,
     read_parameters,
     read_values,
+    spearman,
+    within,
 )
 from mess_core.report.validity_picture import plot_validity
 from mess_core.targets import save_targets
@@ -104,11 +107,57 @@ def test_a_shapes_correlation_is_the_mean_over_its_numbers() -> None:
     assert (found["mean"], found["works"]) == (0.0, 2)
 
 
-def test_the_interval_of_many_works_is_bounded_work() -> None:
-    low, high = interval(np.random.default_rng(1).normal(size=200_000))
-    assert low < 0.01
-    assert high > -0.01
-    assert high - low < 0.02
+def test_the_rank_correlation_is_scipys() -> None:
+    rng = np.random.default_rng(1)
+    truth, measured = rng.integers(0, 6, (2, 40)).astype(float)
+    assert spearman(truth, measured) == pytest.approx(spearmanr(truth, measured).statistic)
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [
+        ([1, 10, 11, 1000, 1001], 1.0),
+        ([5, 4, 3, 2, -1], -1.0),
+        ([1, np.nan, 3, 4, 5], 1.0),
+        ([7, 7, 7, 7, 7], 0.0),
+        ([0, 0, 0, 0, 0], 0.0),
+        ([1 + 1e-15, 1, 1 - 1e-15, 1, 1 + 1e-15], 0.0),
+        ([1e-6, 2e-6, 3e-6, 4e-6, 5e-6], 1.0),
+        ([1, np.nan, np.nan, 4, 5], np.nan),
+    ],
+)
+def test_what_follows_and_what_does_not(measured: list[float], expected: float) -> None:
+    assert spearman([1, 2, 3, 4, 5], measured) == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_truth_that_does_not_move_orders_nothing() -> None:
+    assert np.isnan(spearman([3, 3, 3, 3], [1, 2, 3, 4]))
+
+
+def test_only_differences_within_groups_count() -> None:
+    """The group with the higher truth has the higher values, but within each it is the reverse."""
+    groups = ["a"] * 4 + ["b"] * 4
+    truth = [1.0, 2, 3, 4, 11, 12, 13, 14]
+    measured = [4.0, 3, 2, 1, 104, 103, 102, 101]
+    assert spearman(truth, measured) > 0.5
+    assert within(groups, truth, measured) == {"a": -1.0, "b": -1.0}
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    # 4.303 standard errors with two degrees of freedom.
+    reach = 4.303 * 0.2 / np.sqrt(3)
+    assert interval(np.array([0.2, 0.4, 0.6])) == pytest.approx(
+        (0.4 - reach, 0.4 + reach), abs=1e-4
+    )
+    assert np.isnan(interval(np.array([0.5]))).all()
+
+
+def test_a_correlation_has_no_interval_beyond_1_nor_of_a_single_work() -> None:
+    mixed = STEPS.copy()
+    mixed[[1, 2]] = mixed[[2, 1]]
+    found = mean_within(WORKS, STEPS, mixed)
+    assert found["interval"][0] < found["mean"] < found["interval"][1] == 1.0
+    assert mean_within(WORKS[:6], STEPS[:6], mixed[:6])["interval"] is None
 
 
 def test_partners_and_own_parameters_exist() -> None:
@@ -153,7 +202,7 @@ def test_parameters_are_read_by_recording(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("known", [False, True])
 def test_the_picture_is_the_same_twice_and_not_blank(tmp_path: Path, *, known: bool) -> None:
-    names = probed_targets("window")
+    names = ["tempo", "performed_tempo_level", "loudness_shape", "rubato"]
     rng = np.random.default_rng(3)
     values = {name: rng.normal(size=(12, *TARGETS[name].shape)) for name in names}
     values["rubato"][:] = np.nan

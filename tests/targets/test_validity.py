@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from scipy.stats import spearmanr
 
 from benchmarks.markdown import write_section
 from benchmarks.validity import judge_dose, main
@@ -32,58 +31,12 @@ from benchmarks.validity_report import (
     draw,
     percepiano_text,
 )
-from mess_core.report.ranks import interval, spearman, within
 from mess_core.report.validity import OWN_PARAMETER
 from mess_core.targets.registry import TARGETS
 
 pytestmark = pytest.mark.unit
 
 WORKS = ["a", "b", "c"]
-
-
-def test_the_rank_correlation_is_scipys() -> None:
-    rng = np.random.default_rng(1)
-    truth, measured = rng.integers(0, 6, (2, 40)).astype(float)
-    assert spearman(truth, measured) == pytest.approx(spearmanr(truth, measured).statistic)
-
-
-@pytest.mark.parametrize(
-    ("measured", "expected"),
-    [
-        ([1, 10, 11, 1000, 1001], 1.0),
-        ([5, 4, 3, 2, -1], -1.0),
-        ([1, np.nan, 3, 4, 5], 1.0),
-        ([7, 7, 7, 7, 7], 0.0),
-        ([0, 0, 0, 0, 0], 0.0),
-        ([1 + 1e-15, 1, 1 - 1e-15, 1, 1 + 1e-15], 0.0),
-        ([1e-6, 2e-6, 3e-6, 4e-6, 5e-6], 1.0),
-        ([1, np.nan, np.nan, 4, 5], np.nan),
-    ],
-)
-def test_what_follows_and_what_does_not(measured: list[float], expected: float) -> None:
-    assert spearman([1, 2, 3, 4, 5], measured) == pytest.approx(expected, nan_ok=True)
-
-
-def test_a_truth_that_does_not_move_orders_nothing() -> None:
-    assert np.isnan(spearman([3, 3, 3, 3], [1, 2, 3, 4]))
-
-
-def test_only_differences_within_groups_count() -> None:
-    """The group with the higher truth has the higher values, but within each it is the reverse."""
-    groups = ["a"] * 4 + ["b"] * 4
-    truth = [1.0, 2, 3, 4, 11, 12, 13, 14]
-    measured = [4.0, 3, 2, 1, 104, 103, 102, 101]
-    assert spearman(truth, measured) > 0.5
-    assert within(groups, truth, measured) == {"a": -1.0, "b": -1.0}
-
-
-def test_the_interval_is_that_of_the_mean() -> None:
-    values = np.random.default_rng(2).normal(0.3, 0.2, 100)
-    low, high = interval(values)
-    expected = 1.96 * values.std() / np.sqrt(len(values))
-    assert (high - low) / 2 == pytest.approx(expected, rel=0.05)
-    assert (low + high) / 2 == pytest.approx(values.mean(), abs=0.005)
-    assert interval(np.full(5, 0.25)) == (0.25, 0.25)
 
 
 def planted(target: str, own: str, correlations: Sequence[float]) -> dict[str, Any]:

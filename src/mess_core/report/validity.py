@@ -17,26 +17,37 @@ For every target that is probed:
 __all__ = [
     "OWN_PARAMETER",
     "PARTNERS",
+    "interval",
     "mean_within",
     "measure_validity",
     "parameter_rows",
     "read_parameters",
     "read_values",
+    "spearman",
+    "within",
 ]
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
+from scipy.stats import rankdata
 
-from mess_core.report.ranks import interval, within
+from mess_core.probing.inference import COVERAGE
 from mess_core.targets.npz import load_targets, load_window_targets
 from mess_core.targets.registry import TARGETS, Level
 
 Floats = npt.NDArray[np.float64]
+
+#: Fewer pairs show no order, and a group that has fewer of them counts as undefined.
+MIN_PAIRS = 4
+#: What differs by less than this share of the greatest value is equal: rounding has no rank.
+RESOLUTION = 1e-9
 
 #: The parameter of an interpretation that a target is meant to follow, and the sign. A target
 #: without an entry has none of its own: harmony and phrases, say, are the score's.
@@ -112,13 +123,15 @@ def measure_validity(
     -------
     list of dict
         Per target ``target``, ``category``, ``source``, ``n_rows``, ``defined``, ``within_works``;
-        ``midi`` (its partner), ``midi_r``, ``midi_lo`` and ``midi_hi`` (95 % interval, bootstrap
-        over works) and ``midi_works``; ``own`` (its parameter) and per parameter ``of_{name}``.
-        None where it cannot be said.
+        ``midi`` (its partner), ``midi_r``, ``midi_lo`` and ``midi_hi`` (95 % interval over works)
+        and ``midi_works``; ``own`` (its parameter) and per parameter ``of_{name}``. None where it
+        cannot be said.
     """
     return [
         {
-            **{"target": name, "category": TARGETS[name].category, "source": TARGETS[name].source},
+            "target": name,
+            "category": TARGETS[name].category,
+            "source": TARGETS[name].source,
             "n_rows": len(values),
             "defined": float(_defined(values).mean()) if len(values) else None,
             "within_works": _within_share(values, works),
@@ -187,31 +200,23 @@ def read_values(
 
 
 def read_parameters(path: Path, recordings: Sequence[str]) -> dict[str, Floats]:
-    """Read the parameters of the interpretations of recordings.
-
-    Parameters
-    ----------
-    path : Path
-        The demo corpus's table of interpretations.
-    recordings : sequence of str
-        Ids; those that the table does not have get NaN.
+    """Read the parameters of recordings' interpretations from the demo corpus's table.
 
     Returns
     -------
     dict of str to ndarray [shape=(len(recordings),)]
+        NaN for recordings that the table does not have.
     """
     with path.open(encoding="utf-8", newline="") as file:
         rows = {row["recording_id"]: row for row in csv.DictReader(file, delimiter="\t")}
-    names = [name for name in next(iter(rows.values())) if name not in _NO_PARAMETER]
+    # The others say which recording it is, or follow from the rest.
+    others = ("recording_id", "work_id", "interpretation", "duration_s")
+    names = [name for name in next(iter(rows.values())) if name not in others]
     unknown = dict.fromkeys(names, "nan")
     return {
         name: np.array([float(rows.get(recording, unknown)[name]) for recording in recordings])
         for name in names
     }
-
-
-#: Columns of the table of interpretations that say which recording it is, or follow from the rest.
-_NO_PARAMETER = ("recording_id", "work_id", "interpretation", "duration_s")
 
 
 def mean_within(works: Sequence[str], truth: Floats, measured: Floats) -> dict[str, Any]:
@@ -223,31 +228,63 @@ def mean_within(works: Sequence[str], truth: Floats, measured: Floats) -> dict[s
         The work of each of n rows.
     truth, measured : ndarray [shape=(n,) or (n, q)]
         Of a shape's numbers each is correlated by itself, and a work's correlation is their mean.
-        Number by number where both are shapes; with a ``truth`` of one number there is none.
 
     Returns
     -------
     dict
-        ``mean``, its ``interval`` and the ``works`` that have enough defined rows; None, None and 0
-        without any.
+        ``mean``, its ``interval`` (None of a single work) and the ``works`` that have enough
+        defined rows; None, None and 0 without any, or where only one of the two is a shape.
     """
-    nothing = {"mean": None, "interval": None, "works": 0}
-    if truth.shape != measured.shape:
-        return nothing
-    columns = zip(_columns(truth), _columns(measured), strict=True)
-    found = np.array([list(within(works, *pair).values()) for pair in columns])
-    of_works = found[:, np.isfinite(found).all(axis=0)].mean(axis=0)
-    if not len(of_works):
-        return nothing
+    of_works = np.array([])
+    if truth.shape == measured.shape:
+        columns = zip(_matrix(truth).T, _matrix(measured).T, strict=True)
+        found = np.array([list(within(works, *pair).values()) for pair in columns])
+        of_works = found[:, np.isfinite(found).all(axis=0)].mean(axis=0)
+    n = len(of_works)
     return {
-        "mean": float(of_works.mean()),
-        "interval": interval(of_works),
-        "works": len(of_works),
+        "mean": float(of_works.mean()) if n else None,
+        # No correlation lies beyond.
+        "interval": tuple(np.clip(interval(of_works), -1, 1).tolist()) if n > 1 else None,
+        "works": n,
     }
 
 
-def _columns(values: Floats) -> list[Floats]:
-    return list(_matrix(values).T)
+def within(
+    groups: Iterable[Hashable], truth: Iterable[float], measured: Iterable[float]
+) -> dict[Hashable, float]:
+    """Return the rank correlation in each group, groups in their order."""
+    members: dict[Hashable, list[tuple[float, float]]] = defaultdict(list)
+    for group, *pair in zip(groups, truth, measured, strict=True):
+        members[group].append((pair[0], pair[1]))
+    return {group: spearman(*zip(*pairs, strict=True)) for group, pairs in members.items()}
+
+
+def spearman(truth: Iterable[float], measured: Iterable[float]) -> float:
+    """Return the rank correlation of the pairs that are both defined.
+
+    A measure that does not move while the truth does has a correlation of 0. NaN with fewer than
+    `MIN_PAIRS` pairs and where the truth does not move.
+    """
+    pairs = np.array([list(truth), list(measured)], float)
+    pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
+    if pairs.shape[1] < MIN_PAIRS:
+        return np.nan
+    steps = RESOLUTION * np.maximum(np.abs(pairs).max(axis=1, keepdims=True), RESOLUTION)
+    ranks = rankdata(np.round(pairs / steps), axis=1)
+    moved = np.ptp(ranks, axis=1) > 0
+    if not moved.all():
+        return 0.0 if moved[0] else np.nan
+    return float(np.round(np.corrcoef(ranks)[0, 1], 12))
+
+
+def interval(values: Floats) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of independent values (Student's t); NaN for one."""
+    n = len(values)
+    if n < 2:
+        return np.nan, np.nan
+    mean = float(values.mean())
+    reach = float(stdtrit(n - 1, (1 + COVERAGE) / 2) * values.std(ddof=1) / np.sqrt(n))
+    return mean - reach, mean + reach
 
 
 def _matrix(values: Floats) -> Floats:
@@ -278,17 +315,11 @@ def _within_share(values: Floats, works: Sequence[str]) -> float | None:
 
 def _agreement(name: str, rows: Mapping[str, Floats], works: Sequence[str]) -> dict[str, Any]:
     partner = PARTNERS.get(name)
-    none = {"midi": None, "midi_r": None, "midi_lo": None, "midi_hi": None, "midi_works": None}
+    facts = dict.fromkeys(("midi", "midi_r", "midi_lo", "midi_hi", "midi_works"))
     if partner is None or partner not in rows:
-        return none
+        return facts
     found = mean_within(works, rows[partner], rows[name])
-    low, high = found["interval"] or (None, None)
     if not found["works"]:
-        return none
-    return {
-        "midi": partner,
-        "midi_r": found["mean"],
-        "midi_lo": low,
-        "midi_hi": high,
-        "midi_works": found["works"],
-    }
+        return facts
+    low, high = found["interval"] or (None, None)
+    return dict(zip(facts, (partner, found["mean"], low, high, found["works"]), strict=True))

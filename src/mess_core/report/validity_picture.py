@@ -11,7 +11,7 @@ __all__ = ["plot_validity"]
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,18 +22,29 @@ from matplotlib.patches import Rectangle
 from mess_core.probing.figures import by_category, save_figure, short_number
 
 # Inches.
-_ROW, _CELL, _NAMES, _PANEL, _MARGINS = 0.24, 0.5, 3.0, 1.6, 2.2
+_ROW, _CELL, _NAMES, _PANEL, _MARGINS = 0.24, 0.5, 2.4, 1.6, 2.6
 _SMALL = 7.0
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "0.55"
 # PuOr is dark at both ends: from this correlation on cells take white text.
 _DARK = 0.6
 
 Row = Mapping[str, Any]
-Together = Mapping[str, Mapping[str, float | None]]
+
+
+class _Line(NamedTuple):
+    """A line of the picture: a heading (without cells), a parameter (without row) or a target."""
+
+    label: str
+    row: Row | None = None
+    cells: Sequence[float | None] = ()
 
 
 def plot_validity(
-    rows: Sequence[Row], output: Path, *, parameters: Together | None = None, title: str = ""
+    rows: Sequence[Row],
+    output: Path,
+    *,
+    parameters: Mapping[str, Mapping[str, float | None]] | None = None,
+    title: str = "",
 ) -> None:
     """Draw how valid targets are.
 
@@ -55,153 +66,92 @@ def plot_validity(
     StorageError
         If the file cannot be written.
     """
-    groups = by_category(rows)
     names = list(parameters or {})
-    blocks = ([names] if names else []) + list(groups.values())
-    sizes = [len(block) for block in blocks]
-    widths = [_PANEL] * 3 + ([_CELL * len(names)] if names else [])
+    lines: list[_Line] = []
+    if parameters:
+        lines += [_Line("parameters"), *(_Line(n, None, [*parameters[n].values()]) for n in names)]
+    for category, members in by_category(rows).items():
+        lines += [_Line(category)]
+        lines += [_Line(row["target"], row, [row[f"of_{n}"] for n in names]) for row in members]
+    widths = [_PANEL] * 3 + [_CELL * len(names)] * bool(names)
     figure = Figure(
-        figsize=(_NAMES + sum(widths) + 0.4, _MARGINS + _ROW * (sum(sizes) + len(sizes))),
-        layout="constrained",
+        figsize=(_NAMES + sum(widths) + 0.4, _MARGINS + _ROW * len(lines)), layout="constrained"
     )
-    grid = figure.subplots(
-        len(blocks),
-        len(widths),
-        squeeze=False,
-        sharex="col",
-        height_ratios=sizes,
-        width_ratios=widths,
-    )
+    axes = figure.subplots(1, len(widths), sharey=True, width_ratios=widths)
+    _draw_bars(axes[0], lines, "defined", _BLUE, "share of rows\nthat have it")
+    _draw_bars(axes[1], lines, "within_works", _ORANGE, "share of variance\nwithin works")
+    _draw_agreement(axes[2], lines)
     if names:
-        _draw_parameters(grid[0], names, parameters or {})
-    for axes, (category, members) in zip(grid[bool(names) :], groups.items(), strict=True):
-        _draw_category(axes, category, members, names)
-    _label(figure, grid, names)
+        image = _draw_cells(axes[3], lines, names)
+        bar = figure.colorbar(image, ax=axes[3], location="bottom", aspect=40, pad=0.01)
+        bar.set_label("Spearman correlation within works;\noutlined: the target's own", size=8)
+    _name_lines(axes[0], lines)
     figure.suptitle(f"Do targets measure what they say{f': {title}' if title else ''}")
     save_figure(figure, output)
 
 
-def _draw_category(
-    axes: Sequence[Axes], category: str, members: Sequence[Row], names: Sequence[str]
-) -> None:
-    _draw_bars(axes[0], [row["defined"] for row in members], _BLUE)
-    _draw_bars(axes[1], [row["within_works"] for row in members], _ORANGE)
-    _draw_agreement(axes[2], members)
-    for ax in axes:
-        _list_rows(ax, [""] * len(members))
-    axes[0].set_yticks(range(len(members)), [row["target"] for row in members], size=8)
-    _head(axes[0], category)
-    if names:
-        _draw_cells(axes[3], [[row[f"of_{name}"] for name in names] for row in members])
-        for number, row in enumerate(members):
-            if row["own"] in names:
-                _outline(axes[3], names.index(row["own"]), number)
+def _name_lines(ax: Axes, lines: Sequence[_Line]) -> None:
+    ax.set_ylim(len(lines) - 0.5, -0.5)
+    ax.set_yticks(range(len(lines)), [line.label for line in lines], size=8)
+    for label, line in zip(ax.get_yticklabels(), lines, strict=True):
+        if not line.row and not line.cells:
+            label.set_fontweight("bold")
 
 
-def _draw_parameters(axes: Sequence[Axes], names: Sequence[str], together: Together) -> None:
-    """Draw how far parameters go together, beside their names and nothing else."""
-    for ax in axes[:3]:
-        ax.set_frame_on(False)
-        ax.tick_params(bottom=False, labelbottom=False)
-        _list_rows(ax, [""] * len(names))
-        ax.grid(visible=False)
-    axes[0].text(
-        0,
-        (len(names) - 1) / 2,
-        "how far the parameters themselves go together  ▸",
-        size=8,
-        va="center",
-        style="italic",
-        # It may reach over its panel, which must not be made wider for it.
-        in_layout=False,
-    )
-    axes[0].set_yticks(range(len(names)), names, size=8)
-    _head(axes[0], "parameters")
-    _draw_cells(axes[3], [[together[one][other] for other in names] for one in names])
-    _list_rows(axes[3], [""] * len(names))
+def _draw_bars(ax: Axes, lines: Sequence[_Line], key: str, colour: str, label: str) -> None:
+    for number, line in enumerate(lines):
+        if line.row:
+            value = line.row[key]
+            ax.barh(number, value or 0, height=0.6, color=colour)
+            told = "-" if value is None else f"{value:.2f}"
+            ax.text(1.06, number, told, size=_SMALL, va="center")
+    _finish_panel(ax, label, (0, 1.35), [0, 0.5, 1])
 
 
-def _head(ax: Axes, text: str) -> None:
-    ax.set_ylabel(text, rotation=0, ha="right", va="center", weight="bold", labelpad=8)
-
-
-def _draw_bars(ax: Axes, values: Sequence[float | None], colour: str) -> None:
-    for number, value in enumerate(values):
-        ax.text(1.06, number, "-" if value is None else f"{value:.2f}", size=_SMALL, va="center")
-        if value is not None:
-            ax.barh(number, value, height=0.6, color=colour)
-    ax.set_xlim(0, 1.35)
-    ax.set_xticks([0, 0.5, 1])
-
-
-def _draw_agreement(ax: Axes, members: Sequence[Row]) -> None:
+def _draw_agreement(ax: Axes, lines: Sequence[_Line]) -> None:
     ax.axvline(0, color="0.8", lw=0.8, zorder=0)
-    for number, row in enumerate(members):
-        if row["midi_r"] is None:
+    for number, line in enumerate(lines):
+        if not line.row or line.row["midi_r"] is None:
             continue
-        ax.plot([row["midi_lo"], row["midi_hi"]], [number] * 2, color=_GREY, lw=1.5, zorder=1)
-        ax.plot(row["midi_r"], number, "o", color=_BLUE, ms=5, zorder=2)
-        ax.text(1.1, number, short_number(row["midi_r"]), size=_SMALL, va="center")
-    ax.set_xlim(-1.05, 1.6)
-    ax.set_xticks([-1, 0, 1])
+        value, low, high = (line.row[key] for key in ("midi_r", "midi_lo", "midi_hi"))
+        if low is not None:
+            ax.plot([low, high], [number] * 2, color=_GREY, lw=1.5, zorder=1)
+        ax.plot(value, number, "o", color=_BLUE, ms=5, zorder=2)
+        ax.text(1.1, number, short_number(value), size=_SMALL, va="center")
+    label = "audio with MIDI, within\nworks: mean and 95 %"
+    _finish_panel(ax, label, (-1.05, 1.6), [-1, 0, 1])
 
 
-def _draw_cells(ax: Axes, cells: Sequence[Sequence[float | None]]) -> AxesImage:
-    values = np.array(cells, float)
+def _finish_panel(
+    ax: Axes, label: str, limits: tuple[float, float], ticks: Sequence[float]
+) -> None:
+    ax.set_xlim(*limits)
+    ax.set_xticks(ticks)
+    # Above and below: there may be many lines between.
+    ax.set_xlabel(label, size=8)
+    ax.set_title(label, size=8)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x", alpha=0.3)
+    ax.set_axisbelow(True)
+
+
+def _draw_cells(ax: Axes, lines: Sequence[_Line], names: Sequence[str]) -> AxesImage:
+    values = np.array([line.cells or [None] * len(names) for line in lines], float)
     image = ax.imshow(values, cmap="PuOr", vmin=-1, vmax=1, aspect="auto")
-    for row, column in np.ndindex(values.shape):
-        value = float(values[row, column])
-        ax.text(
-            column,
-            row,
-            short_number(value) if np.isfinite(value) else "-",
-            size=_SMALL,
-            color="white" if abs(value) > _DARK else "black",
-            ha="center",
-            va="center",
-        )
-    ax.set_facecolor("0.9")
+    for number, line in enumerate(lines):
+        for column, value in enumerate(line.cells):
+            told = "-" if value is None else short_number(value)
+            colour = "white" if abs(value or 0) > _DARK else "black"
+            ax.text(column, number, told, size=_SMALL, color=colour, ha="center", va="center")
+        if line.row and line.row["own"] in names:
+            _outline(ax, names.index(line.row["own"]), number)
+    ax.set_xticks(range(len(names)), names, size=8)
+    ax.tick_params(axis="x", labeltop=True, labelrotation=90, length=0)
+    ax.tick_params(axis="y", length=0)
     return image
 
 
 def _outline(ax: Axes, column: int, row: int) -> None:
     for width, colour in ((3.4, "white"), (1.8, "black")):
-        ax.add_patch(
-            Rectangle(
-                (column - 0.5, row - 0.5), 1, 1, fill=False, lw=width, ec=colour, clip_on=False
-            )
-        )
-
-
-def _list_rows(ax: Axes, labels: Sequence[str]) -> None:
-    ax.set_ylim(len(labels) - 0.5, -0.5)
-    ax.set_yticks(range(len(labels)), labels)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x", alpha=0.3)
-
-
-def _label(figure: Figure, grid: Any, names: Sequence[str]) -> None:
-    """Name the columns above the first targets and below the last: there may be many between."""
-    labels = [
-        "share of rows\nthat have it",
-        "share of variance\nwithin works",
-        "audio with MIDI, within\nworks: mean and 95 %",
-    ]
-    first = grid[1 if names else 0]
-    for ax, top, label in zip(grid[-1], first, labels, strict=False):
-        ax.set_xlabel(label, size=8)
-        top.set_title(label, size=8)
-    if names:
-        above = grid[0, 3].secondary_xaxis("top")
-        above.set_xticks(range(len(names)), names, rotation=40, ha="left", size=8)
-        above.tick_params(length=0)
-        last = grid[-1, 3]
-        last.set_xticks(range(len(names)), names, rotation=40, ha="right", size=8)
-        for ax in grid[:, 3]:
-            ax.grid(visible=False)
-            ax.tick_params(length=0)
-        bar = figure.colorbar(
-            last.images[0], ax=grid[:, 3].tolist(), location="bottom", aspect=40, pad=0.01
-        )
-        bar.set_label("Spearman correlation within works;\noutlined: the target's own", size=8)
-    figure.align_ylabels(grid[:, 0])
+        place = (column - 0.5, row - 0.5)
+        ax.add_patch(Rectangle(place, 1, 1, fill=False, lw=width, ec=colour, clip_on=False))
