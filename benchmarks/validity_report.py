@@ -16,7 +16,7 @@ from PIL import Image
 from benchmarks.markdown import table, two
 from benchmarks.validity_analysis import OWN_SCALE, SCALES
 from mess_core.files import atomic_path
-from mess_core.probing.figures import save_figure
+from mess_core.probing.questions.pictures import save_figure
 from mess_core.report.validity import OWN_PARAMETER
 from mess_core.targets.registry import TARGETS
 

@@ -148,7 +148,7 @@ def test_discover_covers_the_registry_when_nothing_is_named(layout: Layout) -> N
     decompose_source(layout, RECORDINGS, source=ENCODER, n_layers=1)
     results = system_of(layout, layers={ENCODER: 1}).discover()
     assert tuple(results) == probed_targets("window")
-    assert results["velocity_mean"]["reason"] == "0 rows have this target, at least 10 are needed"
+    assert results["velocity_mean"]["reason"] == "needs at least 10 rows with this target, has 0"
     assert results["dynamic_range"]["confidence"] == "low"
     assert results["dynamic_range"]["best_layer"] is None
 
@@ -198,7 +198,7 @@ def test_features_of_other_recordings_or_windows_are_refused(
     system: LayerDiscoverySystem, layout: Layout
 ) -> None:
     fewer = LayerDiscoverySystem(layout, RECORDINGS[1:], layers=SOURCES, encoder=FACTS)
-    with pytest.raises(ProbingError, match="rows of other recordings than the table"):
+    with pytest.raises(ProbingError, match="rows are of other recordings"):
         fewer.discover(["tempo"])
     path = layout.decomposition_receipt(UNTRAINED)
     facts = read_json(path)

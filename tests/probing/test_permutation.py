@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mess_core.probing.decompositions import decompose_folds
 from mess_core.probing.folds import ProbeRows, deal_folds, plan_rows
-from mess_core.probing.permutation import (
+from mess_core.probing.inference import (
     PermutedTargets,
     corrected_p,
     exchange_works,

@@ -221,10 +221,10 @@ def test_constant_features_have_no_correlation() -> None:
 @pytest.mark.parametrize(
     ("n", "n_works", "target", "words"),
     [
-        (MIN_ROWS - 1, 5, None, "9 rows"),
-        (40, 2, None, "2 works"),
+        (MIN_ROWS - 1, 5, None, "at least 10 rows with this target, has 9"),
+        (40, 2, None, "at least 3 works with this target, has 2"),
         (40, 5, np.full(40, 3.0), "3 in all 40 rows"),
-        (40, 5, np.full(40, np.nan), "0 rows"),
+        (40, 5, np.full(40, np.nan), "has 0"),
     ],
 )
 def test_a_hopeless_target_is_reported_not_raised(

@@ -10,15 +10,17 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 from mess_core.errors import ProbingError
-from mess_core.probing.erasure import fit_eraser
 from mess_core.probing.folds import ProbeRows, deal_folds, plan_rows
-from mess_core.probing.ridge import RidgeDecomposition, decompose
-from mess_core.probing.separability import (
+from mess_core.probing.questions.separability import (
     AspectProbe,
     principal_angles,
     separate_aspects,
     train_folds,
+    undefined_pairs,
+    unit_columns,
+    whitened_projection,
 )
+from mess_core.probing.ridge import RidgeDecomposition, decompose
 
 pytestmark = pytest.mark.unit
 
@@ -107,13 +109,65 @@ def test_a_relation_between_works_is_none_within_them() -> None:
     assert np.corrcoef(a + piece, b + piece)[0, 1] > 0.7
 
 
+def erase(X: Floats, Z: Floats, training: Any = slice(None), *, penalty: float = 0.0) -> Floats:
+    """Take a concept out of rows, as learned from some of them."""
+    mean = X[training].mean(axis=0)
+    _, values, basis = np.linalg.svd(X[training] - mean, full_matrices=False)
+    varies = values > 1e-9 * values.max()
+    values, basis = values[varies], basis[varies].T
+    moments = basis.T @ ((X[training] - mean).T @ unit_columns(Z[training].reshape(-1, Z[0].size)))
+    write, read = whitened_projection(values**2, moments, penalty)
+    return np.asarray(X - ((X - mean) @ basis @ read) @ (basis @ write).T)
+
+
+def mixed(n: int = 400, dims: int = 12) -> tuple[Floats, Floats]:
+    """Correlated features with offsets and unequal scales, and a concept of two numbers in them."""
+    rng = np.random.default_rng(0)
+    latent = rng.normal(size=(n, dims))
+    X = latent @ rng.normal(size=(dims, dims)) * np.geomspace(0.1, 30, dims) + rng.normal(size=dims)
+    return X, latent[:, :2] @ rng.normal(size=(2, 2)) + 0.5 * rng.normal(size=(n, 2))
+
+
+def test_an_erasure_done_by_hand() -> None:
+    # Columns [1, -1, 1, -1] and [1, -1, 0, 0] around their means, S = [[1, 1/2], [1/2, 1/2]]. With
+    # z = the first column C = [1, 1/2], so S^-1 C = [1, 0] is read, and x0 * [1, 1/2] goes away.
+    X = np.array([[4.0, 6.0], [2.0, 4.0], [4.0, 5.0], [2.0, 5.0]])
+    expected = [[3.0, 5.5], [3.0, 4.5], [3.0, 4.5], [3.0, 5.5]]
+    np.testing.assert_allclose(erase(X, X[:, 0]), expected, atol=1e-12)
+
+
+def test_erasure_is_the_projection_of_the_paper() -> None:
+    X, Z = mixed()
+    centred, concept = X - X.mean(axis=0), Z - Z.mean(axis=0)
+    S, C = centred.T @ centred / len(X), centred.T @ concept / len(X)
+    values, vectors = np.linalg.eigh(S)
+    W = vectors @ np.diag(values**-0.5) @ vectors.T
+    P = (W @ C) @ np.linalg.pinv(W @ C)
+    expected = X - centred @ (np.linalg.inv(W) @ P @ W).T
+    np.testing.assert_allclose(erase(X, Z), expected, atol=1e-7)
+    # Units, offsets and collinear columns of the concept do not matter.
+    doubled = np.column_stack([Z * [1e6, 1e-6] + 7, Z[:, 0] - Z[:, 1], np.full(len(Z), 0.1)])
+    np.testing.assert_allclose(erase(X, doubled), expected, atol=1e-6)
+    np.testing.assert_array_equal(erase(X, np.full(len(X), 0.1)), X)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 1e4])
+@pytest.mark.parametrize("shape", [(400, 12), (30, 80)], ids=["tall", "wide"])
+def test_no_linear_probe_predicts_what_was_erased(shape: tuple[int, int], penalty: float) -> None:
+    X, Z = mixed(*shape)
+    erased = erase(X, Z, penalty=penalty)
+    assert np.abs((erased - erased.mean(axis=0)).T @ (Z - Z.mean(axis=0))).max() < 1e-8 * len(X)
+    assert Ridge(1.0).fit(X, Z).score(X, Z) > 0.4
+    assert abs(Ridge(1.0).fit(erased, Z).score(erased, Z)) < 1e-8
+
+
 def by_rows(X: Floats, A: Floats, B: Floats, penalties: Sequence[float]) -> tuple[Floats, Floats]:
     """Predict A before and after erasing B the long way: standardise, erase, fit, fold by fold."""
     before, after = np.empty_like(A), np.empty_like(A)
     for fold in range(5):
         out = FOLDS[: len(A)] == fold
         Z = (X - X[~out].mean(axis=0)) / X[~out].std(axis=0)
-        erased = fit_eraser(Z[~out], B[~out], penalty=penalties[1]).erase(Z)
+        erased = erase(Z, B, ~out, penalty=penalties[1])
         before[out] = Ridge(penalties[0]).fit(Z[~out], A[~out]).predict(Z[out])
         after[out] = Ridge(penalties[0]).fit(erased[~out], A[~out]).predict(erased[out])
     return before, after
@@ -212,9 +266,9 @@ def test_a_target_that_is_the_same_throughout_each_work_is_judged_over_all_rows(
     ("a", "reason"),
     [
         (np.full(N, 3.7), "a target of a does not vary"),
-        (np.where(np.arange(N) < 9, np.arange(N), np.nan), "9 rows of 9 works"),
-        (np.where(np.arange(N) % 15 < 2, np.arange(N), np.nan), "80 rows of 2 works"),
-        (np.full(N, np.nan), "0 rows of 0 works"),
+        (np.where(np.arange(N) < 9, np.arange(N), np.nan), "has 9 rows of 9 works"),
+        (np.where(np.arange(N) % 15 < 2, np.arange(N), np.nan), "has 80 rows of 2 works"),
+        (np.full(N, np.nan), "has 0 rows of 0 works"),
     ],
     ids=["constant", "rows", "works", "nothing"],
 )
@@ -266,3 +320,14 @@ def test_an_angle_is_of_the_folds_in_which_both_vary() -> None:
     # The one fold in which all of it is held out leaves a probe that reads nothing.
     assert 0 <= pair["angle"] <= 90
     assert not principal_angles(np.zeros((4, 1)), np.ones((4, 1))).size
+
+
+def test_without_pairs_every_aspect_says_why() -> None:
+    aspects: dict[str, Any] = {
+        "tempo": {"layer": 2, "reason": None},
+        "rubato": {"layer": None, "reason": "needs works"},
+    }
+    rows = undefined_pairs(aspects)
+    a, b, *_ = latents(0).T
+    assert list(rows[0]) == list(separate(features(a, b), a, b))
+    assert [row["reason"] for row in rows] == ["no other aspect has a layer", "needs works"]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from mess_core.index.fitting import fit_projection
 from mess_core.index.index import Index, build_index
 from mess_core.layout import ANSWERS, PAGES
-from mess_core.probing.figures import save_figure
+from mess_core.probing.questions.pictures import save_figure
 from mess_core.recordings import Recording
 from mess_core.report.examples import HITS, Excerpt, ask_examples, choose_examples, command
 from mess_core.report.findings import Findings, rule_costs

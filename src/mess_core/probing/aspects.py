@@ -178,7 +178,7 @@ def save_aspects(aspects: Mapping[str, Any], path: Path) -> None:
 
 def _resolve(aspect: Aspect, results: Results, min_r2: float) -> dict[str, Any]:
     found = {name: results[name] for name in aspect.targets if _has_layers(results.get(name))}
-    missing = [name for name in aspect.targets if name not in found]
+    missing = {n: _why_missing(results.get(n)) for n in aspect.targets if n not in found}
     layer, r2 = _best_layer(found)
     resolved = r2 is not None and r2 >= min_r2
     return {
@@ -188,7 +188,7 @@ def _resolve(aspect: Aspect, results: Results, min_r2: float) -> dict[str, Any]:
         "confidence": confidence(r2),
         **_validate(found, layer),
         "targets": {name: _best_of(result) for name, result in found.items()},
-        "missing": missing,
+        "missing": list(missing),
         "reason": None if resolved else _reason(found, missing, layer, r2, min_r2),
     }
 
@@ -242,9 +242,12 @@ def _validate(found: Results, layer: int | None) -> dict[str, Any]:
 
 
 def _reason(
-    found: Results, missing: list[str], layer: int | None, r2: float | None, min_r2: float
+    found: Results, missing: Mapping[str, str], layer: int | None, r2: float | None, min_r2: float
 ) -> str:
-    lacking = f"no result for {', '.join(missing)}" if missing else ""
+    lacking = "; ".join(
+        f"no result for {', '.join(name for name in missing if missing[name] == why)}{why}"
+        for why in dict.fromkeys(missing.values())
+    )
     if layer is None or r2 is None:
         return lacking
     parts = [f"{name} {score_r2(r['layers'][layer]):.2f}" for name, r in found.items()]
@@ -253,3 +256,7 @@ def _reason(
         f"below min_r2 {min_r2:g}"
     )
     return f"{below}; {lacking}" if lacking else below
+
+
+def _why_missing(result: Mapping[str, Any] | None) -> str:
+    return f" ({result['reason']})" if result and result.get("reason") else ""

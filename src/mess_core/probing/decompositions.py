@@ -44,6 +44,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.npyio import NpzFile
 from threadpoolctl import threadpool_limits
 
 from mess_core import stages
@@ -119,8 +120,13 @@ class FoldDecompositions:
             If the file is missing or damaged, now or when an array is used.
         """
         try:
-            return cls(np.load(path, allow_pickle=False), path)
+            file = path.open("rb")
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        try:
+            return cls(NpzFile(file, own_fid=True, allow_pickle=False), path)
         except _DAMAGE as error:
+            file.close()
             raise _unreadable(path, error) from None
 
     def _read(self, name: str) -> npt.NDArray[Any]:
@@ -329,6 +335,7 @@ def _decomposed(X: Features, rows: ProbeRows) -> Iterator[tuple[str, npt.NDArray
     yield "work_means", means
     sizes = np.bincount(rows.folds)
     unions = [*((i,) for i in range(len(sizes))), *combinations(range(len(sizes)), 2)]
+    unions = [out for out in unions if len(out) < len(sizes)]
     wide = {out for out in unions if rows.n_rows - sizes[list(out)].sum() < X.shape[1]}
     sums = _FoldSums.of(X, rows, means) if len(wide) < len(unions) else None
     for out in unions:

@@ -110,8 +110,8 @@ class LayerDiscoverySystem:
                 )
             if counts and found != counts:
                 raise ProbingError(
-                    f"{receipt}: {source} has other windows than {next(iter(self.layers))}; delete "
-                    "it and run snakemake again"
+                    f"{receipt}: {source} has other windows than the encoder; delete it and run "
+                    "snakemake again"
                 )
             counts = found
         return list(counts.values())

@@ -26,7 +26,7 @@ scalar) or several (a shape). Rows are windows or recordings. The rules:
   that was best inside its training folds. The *mixture* is, too: layers' predictions are added with
   weights of at least 0 that are learned inside the training folds by least squares (stacking:
   Wolpert 1992, Breiman 1996).
-* *Uncertainty* (`mess_core.probing.inference`, `mess_core.probing.permutation`): intervals from a
+* *Uncertainty* (`mess_core.probing.inference`): intervals from a
   bootstrap over works, p from exchanging whole works' targets, corrected over layers.
   ``selectivity`` is R2 minus the mean R2 of the exchanged targets, each with the penalty that suits
   it best, so that it is rather too small than too large.
@@ -62,8 +62,13 @@ from mess_core.probing.decompositions import (
     union_moment,
 )
 from mess_core.probing.folds import ProbeRows, deal_folds, plan_rows
-from mess_core.probing.inference import resample_works, seed_of
-from mess_core.probing.permutation import PermutedTargets, exchange_works, permuted_r2
+from mess_core.probing.inference import (
+    PermutedTargets,
+    exchange_works,
+    permuted_r2,
+    resample_works,
+    seed_of,
+)
 from mess_core.probing.ridge import ALPHAS
 from mess_core.probing.scores import LayerPredictions, ProbeResult, score_layers
 
@@ -244,12 +249,13 @@ def _validate(
 
 
 def _hopeless(Y: Floats, rows: ProbeRows, n_folds: int) -> str | None:
-    if rows.n_rows < MIN_ROWS:
-        return f"{rows.n_rows} rows have this target, at least {MIN_ROWS} are needed"
-    if rows.n_works < MIN_WORKS:
-        return f"rows with this target are of {rows.n_works} works, at least {MIN_WORKS} are needed"
-    if n_folds < MIN_WORKS:
-        return f"rows are in {n_folds} folds, at least {MIN_WORKS} are needed"
+    for name, has, least in (
+        ("rows", rows.n_rows, MIN_ROWS),
+        ("works", rows.n_works, MIN_WORKS),
+        ("folds", n_folds, MIN_WORKS),
+    ):
+        if has < least:
+            return f"needs at least {least} {name} with this target, has {has}"
     if not _varies(Y).any():
         return f"the target is {Y[0, 0]:g} in all {len(Y)} rows: there is nothing to predict"
     return None

@@ -1,16 +1,19 @@
-"""Probing results on disk: one ``{target}.json`` per target, the contract between the stages.
+"""Probing results: one ``{target}.json`` per target, the contract between the stages.
 
 Fields: ``target``, ``category``, ``dataset``, ``stage``, ``encoder`` (``name``, ``weights_sha256``,
 ``trained``), ``unit`` (what a row is, ``windows`` or ``recordings``), ``alphas``, all fields of
-`mess_core.probing.probe.ProbeResult` (``layers`` is a list of the fields of `LayerScore`),
+`mess_core.probing.scores.ProbeResult` (``layers`` is a list of the fields of `LayerScore`),
 ``confidence``, and ``baselines``: per name (``untrained``, ``descriptors``, ``layer_0``) the
 ``layer``, ``r2``, ``r2_within``, ``interval`` and ``interval_within`` of its best layer, or null. A
 target that cannot be probed has no layers, null for its figures, and a ``reason``.
+
+`log_probing` logs results to MLflow (extra ``tracking``), for those who keep experiments there.
 """
 
 __all__ = [
     "ENCODER_FIELDS",
     "confidence",
+    "log_probing",
     "read_result",
     "read_results",
     "score_interval",
@@ -18,10 +21,11 @@ __all__ = [
 ]
 
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mess_core.errors import ProbingError
+from mess_core.errors import ProbingError, StorageError
 from mess_core.files import read_json
 
 #: What identifies the encoder whose layers were probed.
@@ -34,7 +38,6 @@ _FIELDS = (
     *("target", "category", "dataset", "stage", "encoder", "unit"),
     *("layers", "best_layer", "best_r2", "baselines"),
 )
-
 
 _SCORE_FIELDS = {"r2", "r2_within", "interval", "interval_within"}
 
@@ -58,17 +61,7 @@ def score_interval(score: Mapping[str, Any]) -> list[float] | None:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read the probing result of one target.
-
-    Parameters
-    ----------
-    path : Path
-        A file that `LayerDiscoverySystem.save` wrote.
-
-    Returns
-    -------
-    dict
-        The fields that this module lists.
+    """Read the probing result of one target, with the fields that this module lists.
 
     Raises
     ------
@@ -110,7 +103,7 @@ def read_results(folder: Path, targets: Iterable[str]) -> dict[str, dict[str, An
     Returns
     -------
     dict of str to dict
-        Per target that has one its result, in the order of ``targets``; at least one.
+        Per target, in their order; at least one.
 
     Raises
     ------
@@ -149,3 +142,93 @@ def _numbered(layers: Any) -> bool:
         and score.keys() >= _SCORE_FIELDS
         for number, score in enumerate(layers)
     )
+
+
+def log_probing(
+    results: Iterable[Mapping[str, Any]], files: Iterable[Path], *, uri: str, experiment: str
+) -> str:
+    """Log probing results to MLflow as one run, and return its id.
+
+    Metrics are ``{target}/{figure}`` of every layer, with the layer as the step, and
+    ``{target}/best/...``, ``{target}/mixture/...`` and ``{target}/{baseline}/...``.
+
+    Parameters
+    ----------
+    results : iterable of dict
+        Results of one dataset and encoder.
+    files : iterable of Path
+        What to keep with the run: results, tables, pictures.
+    uri : str
+        MLflow's tracking address: ``http(s)://...``, ``databricks``, or a database such as
+        ``sqlite:///mlflow.db``.
+    experiment : str
+        Name of the experiment; made when it does not exist.
+
+    Raises
+    ------
+    ProbingError
+        If there is no result, MLflow is not installed, or it refuses.
+    StorageError
+        If a file does not exist.
+    """
+    listed, paths = list(results), list(files)
+    if not listed:
+        raise ProbingError("there is no probing result to log; probe at least one target")
+    for path in paths:
+        if not path.is_file():
+            raise StorageError(f"{path} does not exist, so it cannot be logged; make it first")
+    try:
+        mlflow: Any = import_module("mlflow")
+    except ImportError as error:
+        raise ProbingError(
+            "logging to MLflow needs mlflow: pip install 'mess-core[tracking]', or leave "
+            f"tracking.uri empty ({error})"
+        ) from error
+    first = listed[0]
+    params = {name: first[name] for name in ("dataset", "stage", "unit", "alphas")}
+    params |= {f"encoder.{name}": value for name, value in first["encoder"].items()}
+    try:
+        mlflow.set_tracking_uri(uri)
+        if uri.startswith(_SQLITE) and not mlflow.get_experiment_by_name(experiment):
+            # MLflow's own default is a folder in whatever is the working directory.
+            folder = Path(uri.removeprefix(_SQLITE)).absolute().parent / "artifacts"
+            mlflow.create_experiment(experiment, artifact_location=folder.as_uri())
+        mlflow.set_experiment(experiment)
+        with mlflow.start_run(run_name=f"probing {first['dataset']}") as run:
+            mlflow.log_params(params)
+            for result in listed:
+                for step, metrics in _metrics(result).items():
+                    mlflow.log_metrics(metrics, step=step)
+            for path in paths:
+                mlflow.log_artifact(str(path))
+    except (mlflow.exceptions.MlflowException, ImportError) as error:
+        raise ProbingError(f"MLflow at {uri} refuses: {error}; check tracking.uri") from error
+    return str(run.info.run_id)
+
+
+_SQLITE = "sqlite:///"
+_LAYER_FIGURES = (
+    *("r2", "r2_within", "r2_std", "r2_min", "correlation", "rmse", "alpha"),
+    *("p", "p_within", "selectivity"),
+)
+_BEST_FIGURES = (
+    *("n_rows", "n_recordings", "n_works", "n_folds", "best_layer", "best_r2", "best_r2_within"),
+    *("r2_nested", "r2_within_nested"),
+)
+_PART_FIGURES = ("layer", "r2", "r2_within")
+
+
+def _metrics(result: Mapping[str, Any]) -> dict[int, dict[str, float]]:
+    """Return metrics by step; what is undefined is left out."""
+    parts = {"mixture": result["mixture"], **result["baselines"]}
+    alone = {f"best/{name.removeprefix('best_')}": result.get(name) for name in _BEST_FIGURES}
+    for part, score in parts.items():
+        alone |= {
+            f"{part}/{name}": (score or {}).get(name) for name in ("layer", "r2", "r2_within")
+        }
+    steps = {s["layer"]: {name: s.get(name) for name in _LAYER_FIGURES} for s in result["layers"]}
+    steps[0] = steps.get(0, {}) | alone
+    return {
+        step: {f"{result['target']}/{k}": float(v) for k, v in found.items() if v is not None}
+        for step, found in steps.items()
+    }

@@ -13,8 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.probing.folds import ProbeRows
-from mess_core.probing.inference import WorkSums, best_probability, interval, likely_best
-from mess_core.probing.permutation import corrected_p
+from mess_core.probing.inference import (
+    WorkSums,
+    best_probability,
+    corrected_p,
+    interval,
+    likely_best,
+)
 
 Floats = npt.NDArray[np.float64]
 # A spread below this share of a value's size is rounding, not variation.
@@ -34,7 +39,7 @@ class LayerPredictions:
     alphas : tuple of float
         The penalty for each test fold.
     permuted : ndarray of float64 [shape=(2, permutations + 1)]
-        What `mess_core.probing.permutation.permuted_r2` returns.
+        What `mess_core.probing.inference.permuted_r2` returns.
     """
 
     values: Floats

@@ -315,8 +315,7 @@ def answer_question(settings: Settings, question: str) -> None:
 
 def track(settings: Settings) -> None:
     """Log the probing results, with their tables and pictures, to MLflow."""
-    from mess_core.probing.results import read_results
-    from mess_core.probing.tracking import log_probing
+    from mess_core.probing.results import log_probing, read_results
 
     layout = settings.layout
     results = read_results(layout.probing, settings.targets)
@@ -434,7 +433,7 @@ def publish_indices(settings: Settings) -> None:
 
 def measure_validity(settings: Settings) -> None:
     """Write the table and the picture of whether the targets measure what they say."""
-    from mess_core.probing.tables import write_table
+    from mess_core.probing.questions.tables import write_table
     from mess_core.report import measure_validity as measure, plot_validity
     from mess_core.report.validity import parameter_rows, read_parameters, read_values
 

@@ -1,15 +1,14 @@
-"""Geometry of a layer's features: signs that a representation has collapsed.
+"""Signs that a representation has collapsed: few dimensions are filled, or works are points.
 
-A representation collapses when its rows fill few dimensions, or when all rows of one work are
-nearly the same point. Features ``X`` are rows (windows or recordings) of one layer, as extracted.
+Features ``X`` are the rows (windows or recordings) of one layer, as extracted.
 
 * `rankme` (Garrido et al. 2023): the effective rank, ``exp(-sum p log p)`` with ``p`` the singular
   values divided by their sum, plus 1e-7. From 1 (one direction) to ``min(n, D)`` (all equally). As
   in the paper features are not centred, so an offset that all rows share counts as a direction;
   ``rankme_centred`` leaves it out. It compares encoders of the same width on the same rows;
-  there is no value from which on a representation is collapsed.
-* `within_work_share`: the part of the total variance (sum over dimensions) that lies within works,
-  from 0 (all rows of a work are one point) to 1. Rows without any relation to their works have
+  there is no value below which a representation is collapsed.
+* ``within_work``: the part of the total variance (sum over dimensions) that lies within works, from
+  0 (all rows of a work are one point) to 1. Rows without any relation to their works have
   ``(n - works) / (n - 1)`` on average (``within_work_chance``). A few dimensions with a large
   variance rule the sum; ``within_work_standardised`` is the mean over dimensions that vary, which
   is what a standardising probe meets.
@@ -20,18 +19,15 @@ nearly the same point. Features ``X`` are rows (windows or recordings) of one la
   be slightly negative.
 """
 
-__all__ = ["layer_geometry", "linear_cka", "rankme", "within_work_share"]
+__all__ = ["layer_geometry", "linear_cka", "rankme"]
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mess_core.errors import ProbingError
-
-Floats = npt.NDArray[np.float64]
-Features = npt.NDArray[np.floating]
+from mess_core.probing.folds import Features, Floats
 
 # Garrido et al. 2023, for float32.
 _EPSILON = 1e-7
@@ -51,7 +47,7 @@ def layer_geometry(
     Parameters
     ----------
     X : ndarray [shape=(n, D)]
-        Finite features, at least 4 rows.
+        Finite features, at least 2 rows.
     works : sequence of str
         The work of each row.
     references : mapping of str to ndarray [shape=(n, D2)], optional
@@ -62,12 +58,12 @@ def layer_geometry(
     dict
         ``n_rows``, ``n_works``, ``n_dims``, ``rankme``, ``rankme_centred``, ``within_work``,
         ``within_work_standardised``, ``within_work_chance`` and ``cka_{name}`` per reference. None
-        where features do not vary.
+        where features do not vary or, of CKA, rows are fewer than 4.
 
     Raises
     ------
     ProbingError
-        If the rows are too few, differ in number or are not finite.
+        If rows differ in number or are not finite.
     """
     values = _checked(X)
     centred = values - values.mean(axis=0)
@@ -93,18 +89,7 @@ def layer_geometry(
 
 
 def rankme(X: Features) -> float:
-    """Return the effective rank of features ``[n, D]`` as they are (not centred).
-
-    Parameters
-    ----------
-    X : ndarray [shape=(n, D)]
-        Finite features.
-
-    Returns
-    -------
-    float
-        From 1 to ``min(n, D)``, up to the paper's 1e-7 per singular value; NaN where all are 0.
-    """
+    """Return the effective rank of features ``[n, D]`` as they are; NaN where all are 0."""
     values = np.asarray(X, float)
     # The smaller product: its eigenvalues are the squared singular values.
     product = values @ values.T if len(values) < values.shape[1] else values.T @ values
@@ -115,55 +100,27 @@ def rankme(X: Features) -> float:
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
-def within_work_share(X: Features, works: Sequence[str]) -> float:
-    """Return the part of the variance of features ``[n, D]`` that lies within works.
-
-    Parameters
-    ----------
-    X : ndarray [shape=(n, D)]
-        Finite features.
-    works : sequence of str
-        The work of each row.
-
-    Returns
-    -------
-    float
-        From 0 to 1; NaN where features do not vary.
-    """
-    within, total = _within_and_total(X - X.mean(axis=0, dtype=float), works)
-    return float(within.sum() / total.sum()) if total.any() else float("nan")
-
-
-def linear_cka(X: Features, Y: Features, *, debiased: bool = True) -> float | None:
+def linear_cka(X: Features, Y: Features) -> float | None:
     """Compare two representations of the same rows by linear centred kernel alignment.
-
-    Parameters
-    ----------
-    X, Y : ndarray [shape=(n, D)], [shape=(n, D2)]
-        Finite features, at least 4 rows.
-    debiased : bool
-        Whether to use the unbiased estimate of HSIC. The plain one is that of Kornblith et al.
 
     Returns
     -------
     float or None
-        1 for features that are equal up to rotation and scale; None where one does not vary.
+        1 for features that are equal up to rotation and scale; None where one does not vary, and
+        for fewer than 4 rows.
 
     Raises
     ------
     ProbingError
-        If the rows are too few, differ in number or are not finite.
+        If rows differ in number or are not finite.
     """
     if len(X) != len(Y):
         raise ProbingError(f"{len(X)} rows cannot be compared with {len(Y)}: give the same rows")
     first, second = _centred(_checked(X)), _centred(_checked(Y))
-    hsic = _unbiased_hsic if debiased else _plain_hsic
-    own = hsic(first, first) * hsic(second, second)
-    return float(hsic(first, second) / np.sqrt(own)) if own > 0 else None
-
-
-def _plain_hsic(X: Floats, Y: Floats) -> float:
-    return float(np.square(X.T @ Y).sum())
+    if len(first) < MIN_ROWS:
+        return None
+    own = _unbiased_hsic(first, first) * _unbiased_hsic(second, second)
+    return float(_unbiased_hsic(first, second) / np.sqrt(own)) if own > 0 else None
 
 
 def _unbiased_hsic(X: Floats, Y: Floats) -> float:
@@ -197,11 +154,9 @@ def _within_and_total(X: Features, works: Sequence[str]) -> tuple[Floats, Floats
 
 
 def _checked(X: Features) -> Floats:
-    if X.ndim != 2 or len(X) < MIN_ROWS:
-        raise ProbingError(
-            f"features have the shape {X.shape}; at least {MIN_ROWS} rows are needed"
-        )
     values = np.asarray(X, float)
-    if not np.isfinite(values).all():
-        raise ProbingError("features hold values that are not finite; extract again")
+    if values.ndim != 2 or not np.isfinite(values).all():
+        raise ProbingError(
+            f"features of shape {values.shape} must be finite [rows, dims]; extract again"
+        )
     return values

@@ -9,24 +9,32 @@
 
 __all__ = ["answer", "aspect_probes"]
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import geometric_mean
 from typing import Any
 
 import numpy as np
 
 from mess_core.files import read_json
-from mess_core.layout import DESCRIPTORS, ENCODER, QUESTIONS, UNTRAINED
-from mess_core.probing.charts import plot_collapse, plot_separability, plot_stability
+from mess_core.layout import DESCRIPTORS, ENCODER, UNTRAINED
 from mess_core.probing.discovery import LayerDiscoverySystem
-from mess_core.probing.figures import plot_layer_map
 from mess_core.probing.folds import ProbeRows
-from mess_core.probing.geometry import layer_geometry
+from mess_core.probing.questions.collapse import layer_geometry
+from mess_core.probing.questions.pictures import (
+    plot_collapse,
+    plot_layer_map,
+    plot_separability,
+    plot_stability,
+)
+from mess_core.probing.questions.separability import (
+    AspectProbe,
+    separate_aspects,
+    train_folds,
+    undefined_pairs,
+)
+from mess_core.probing.questions.tables import layer_table, stability_table, write_table
 from mess_core.probing.results import read_results
 from mess_core.probing.ridge import RidgeDecomposition
-from mess_core.probing.separability import AspectProbe, separate_aspects, train_folds
-from mess_core.probing.stability import stability_table
-from mess_core.probing.tables import layer_table, write_table
 from mess_core.progress import Report, counted
 
 Results = Mapping[str, Mapping[str, Any]]
@@ -58,28 +66,39 @@ def answer(
     ProbingError, StorageError
         If results or features are missing or damaged.
     """
-    _ANSWERS[question](discovery, targets, progress)
-
-
-def _layers(discovery: LayerDiscoverySystem, targets: Sequence[str], _: Report | None) -> None:
-    layout = discovery.layout
+    layout, encoder = discovery.layout, discovery.encoder
+    table, picture = (layout.answer(question, suffix) for suffix in (".tsv", ".png"))
+    title = f"{layout.dataset}, {encoder['name']}{'' if encoder['trained'] else ' (untrained)'}"
+    if question == "collapse":
+        measured = _geometry(discovery, progress)
+        rows = [
+            {"source": source, "layer": layer, **figures}
+            for source, layers in measured.items()
+            for layer, figures in enumerate(layers)
+        ]
+        # The encoder is compared with one more than its untrained copy: both get all columns.
+        columns = dict.fromkeys(key for row in rows for key in row)
+        write_table([{key: row.get(key) for key in columns} for row in rows], table)
+        plot_collapse(measured, picture, title=title)
+        return
     results = read_results(layout.probing, targets)
-    write_table(layer_table(results.values()), layout.answer("layers", ".tsv"))
-    plot_layer_map(layout.probing, layout.answer("layers", ".png"), targets=results)
+    if question == "layers":
+        write_table(layer_table(results.values()), table)
+        plot_layer_map(list(results.values()), picture)
+    elif question == "stability":
+        rows = stability_table(results.values())
+        write_table(rows, table)
+        plot_stability(rows, picture, title=title)
+    else:
+        pairs = _pairs(discovery, results, progress)
+        pairs = pairs or undefined_pairs(read_json(layout.aspects)["aspects"])
+        write_table(pairs, table)
+        plot_separability(pairs, picture, title=title)
 
 
-def _stability(discovery: LayerDiscoverySystem, targets: Sequence[str], _: Report | None) -> None:
-    layout = discovery.layout
-    rows = stability_table(read_results(layout.probing, targets).values())
-    write_table(rows, layout.answer("stability", ".tsv"))
-    plot_stability(rows, layout.answer("stability", ".png"), title=_title(discovery))
-
-
-def _separability(
-    discovery: LayerDiscoverySystem, targets: Sequence[str], progress: Report | None
-) -> None:
-    layout = discovery.layout
-    results = read_results(layout.probing, targets)
+def _pairs(
+    discovery: LayerDiscoverySystem, results: Results, progress: Report | None
+) -> list[dict[str, Any]]:
     features = discovery.features[ENCODER]
 
     def decompositions(layer: int, rows: ProbeRows) -> Sequence[RidgeDecomposition]:
@@ -88,7 +107,7 @@ def _separability(
             return [kept.training(fold) for fold in range(rows.n_folds)]
         return train_folds(features[layer].rows, rows)
 
-    pairs = separate_aspects(
+    return separate_aspects(
         lambda layer: features[layer].rows,
         aspect_probes(discovery, results),
         discovery.works,
@@ -96,8 +115,6 @@ def _separability(
         decompositions=decompositions,
         progress=progress,
     )
-    write_table(pairs, layout.answer("separability", ".tsv"))
-    plot_separability(pairs, layout.answer("separability", ".png"), title=_title(discovery))
 
 
 def aspect_probes(discovery: LayerDiscoverySystem, results: Results) -> list[AspectProbe]:
@@ -121,43 +138,19 @@ def _penalties(results: Sequence[Mapping[str, Any]]) -> list[float]:
     return [geometric_mean(layer) for layer in zip(*chosen, strict=True)]
 
 
-def _collapse(discovery: LayerDiscoverySystem, _: Sequence[str], progress: Report | None) -> None:
-    layout = discovery.layout
+def _geometry(
+    discovery: LayerDiscoverySystem, progress: Report | None
+) -> dict[str, list[dict[str, Any]]]:
+    """Describe every layer, compared with the untrained copy's same layer and the descriptors."""
     features = {name: found for name, found in discovery.features.items() if name != DESCRIPTORS}
-    every = [(source, layer) for source in features for layer in range(len(features[source]))]
+    every = [(source, layer) for source, layers in features.items() for layer in range(len(layers))]
     measured: dict[str, list[dict[str, Any]]] = {source: [] for source in features}
     for source, layer in counted(every, progress, lambda item: f"{item[0]} {item[1]}"):
-        references = _references(discovery, source, layer)
-        rows_of_layer = features[source][layer].rows
-        measured[source].append(layer_geometry(rows_of_layer, discovery.works, references))
-    rows = [
-        {"source": source, "layer": layer, **figures}
-        for source, layers in measured.items()
-        for layer, figures in enumerate(layers)
-    ]
-    # The encoder has a reference more than its twin: both get all columns.
-    columns = dict.fromkeys(key for row in rows for key in row)
-    write_table(
-        [{key: row.get(key) for key in columns} for row in rows], layout.answer("collapse", ".tsv")
-    )
-    plot_collapse(measured, layout.answer("collapse", ".png"), title=_title(discovery))
-
-
-def _references(discovery: LayerDiscoverySystem, source: str, layer: int) -> dict[str, Any]:
-    """Return what a layer is compared with: the twin's same layer, and the descriptors."""
-    return {
-        name: layers[min(layer, len(layers) - 1)].rows
-        for name, layers in discovery.features.items()
-        if name == DESCRIPTORS or (name == UNTRAINED and source == ENCODER)
-    }
-
-
-def _title(discovery: LayerDiscoverySystem) -> str:
-    encoder = discovery.encoder
-    untrained = "" if encoder["trained"] else " (untrained)"
-    return f"{discovery.layout.dataset}, {encoder['name']}{untrained}"
-
-
-_ANSWERS: dict[str, Callable[[LayerDiscoverySystem, Sequence[str], Report | None], None]] = dict(
-    zip(QUESTIONS, (_layers, _stability, _separability, _collapse), strict=True)
-)
+        references = {
+            name: layers[min(layer, len(layers) - 1)].rows
+            for name, layers in discovery.features.items()
+            if name == DESCRIPTORS or (name == UNTRAINED and source == ENCODER)
+        }
+        X = features[source][layer].rows
+        measured[source].append(layer_geometry(X, discovery.works, references))
+    return measured

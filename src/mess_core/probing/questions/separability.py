@@ -1,18 +1,25 @@
 """Separability of two aspects: whether one can be taken out of the features while the other stays.
 
-For aspects A and B, in the features of A's own layer, B is erased by LEACE
-(`mess_core.probing.erasure`) and A is probed before and after. All is learned on the training folds
-and judged on works that were not heard: standardisation, eraser and probe. After erasing no linear
-probe predicts B better than its mean, on the training rows.
+For aspects A and B, in the features of A's own layer, B is erased and A is probed before and after.
+All is learned on training folds and judged on works that were not heard.
+
+*Erasure* is LEACE (Belrose et al. 2023, "LEACE: Perfect linear concept erasure in closed form",
+Theorem 4.2), which changes features ``x`` as little as an affine map can such that no linear probe
+predicts ``z`` from them better than its mean does. With ``S = Cov(x)``, ``C = Cov(x, z)`` and the
+whitening ``W = (S^1/2)^+``::
+
+    erase(x) = x - W^+ P W (x - mean),    P = the orthogonal projection onto the columns of W C
+
+The penalty that probing chose for B is added to ``S`` (ridge's shrinkage), because with few rows
+the whitening of directions that hardly vary is noise. What is erased is then what the ridge probe
+of B reads; its covariance with B still becomes zero on the training rows.
 
 * ``r2`` and ``r2_erased``: R2 of A's ridge probe before and after erasing B, mean over A's targets;
   ``r2_within`` and ``r2_within_erased`` the same with targets and predictions centred per work.
-  The penalties are given (those that probing chose), also for the whitening of the eraser, so that
-  what is erased is what the ridge probe of B reads.
 * ``retained``: the share of A's R2 that is left. Its interval (95 %) comes from a bootstrap over
-  works, before and after resampled together. ``judged_on`` says which R2: that within works, or
-  the pooled one where a target of A has one value in each work; then "within works" below means
-  over all rows.
+  works, before and after resampled together (`mess_core.probing.inference`). ``judged_on`` says
+  which R2: that within works, or the pooled one where a target of A has one value in each work;
+  then "within works" below means over all rows.
 * ``shared``: the share of A's variance within works that B's targets explain linearly, whatever
   the encoder does. Where both are encoded equally well and apart, erasing B leaves ``1 - shared``
   of A's R2: what is shared goes with either.
@@ -38,37 +45,39 @@ B is erased as it varies over all rows, within works and between them. So A may 
 with B between works too, though it is judged within.
 """
 
-__all__ = ["AspectProbe", "principal_angles", "separate_aspects", "train_folds"]
+__all__ = [
+    "AspectProbe",
+    "principal_angles",
+    "separate_aspects",
+    "train_folds",
+    "undefined_pairs",
+]
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from mess_core.probing.erasure import unit_columns, whitened_projection
-from mess_core.probing.folds import ProbeRows, plan_rows
+from mess_core.probing.folds import Bools, Features, Floats, Ints, ProbeRows, plan_rows
+from mess_core.probing.inference import WorkSums, interval, resample_works, seed_of, t_interval
+from mess_core.probing.probe import MIN_ROWS, MIN_WORKS
 from mess_core.probing.ridge import RidgeDecomposition, decompose, decompose_scatter
 from mess_core.progress import Report, counted
 
-Floats = npt.NDArray[np.float64]
-Features = npt.NDArray[np.floating]
 Decompositions = Callable[[int, ProbeRows], Sequence[RidgeDecomposition]]
-
-#: Fewer rows or works than these say nothing about generalisation.
-MIN_ROWS, MIN_WORKS = 10, 3
 
 #: Share of A's R2 that must be left for A to count as separable from what was erased.
 SEPARABLE = 0.5
 
 _RESAMPLES = 2000
-_LEVEL = (2.5, 97.5)
 
 # A variance below this share of that of all rows is rounding.
 _ROUNDING = 1e-12
+
+# Below this share of the largest, a direction or a multiple correlation is rounding.
+_NOTHING = 1e-9
 
 _FIGURES = (
     "r2",
@@ -119,7 +128,7 @@ def separate_aspects(
     layers: Callable[[int], Features],
     aspects: Sequence[AspectProbe],
     works: Sequence[str],
-    folds: npt.NDArray[np.integer],
+    folds: Ints,
     *,
     decompositions: Decompositions | None = None,
     progress: Report | None = None,
@@ -173,20 +182,7 @@ def separate_aspects(
 
 
 def train_folds(X: Features, rows: ProbeRows) -> list[RidgeDecomposition]:
-    """Decompose, for each fold, the present rows of all other folds.
-
-    Parameters
-    ----------
-    X : ndarray [shape=(n, D)]
-        Finite features of all rows, present or not.
-    rows : ProbeRows
-        Which of them are present, and their folds.
-
-    Returns
-    -------
-    list of RidgeDecomposition
-        One per fold.
-    """
+    """Decompose, for each fold, the present rows of all other folds."""
     sizes = np.bincount(rows.folds)
     present = np.asarray(X[rows.indices], float)
     if (rows.n_rows - sizes).min() < X.shape[1]:
@@ -209,24 +205,16 @@ def _from_sums(n: int, centre: Floats, sums: Floats, products: Floats) -> RidgeD
 
 
 def principal_angles(A: Floats, B: Floats) -> Floats:
-    """Return the principal angles between the spans of two sets of directions.
+    """Return the principal angles, degrees, the smallest first, between the spans of columns.
 
-    Parameters
-    ----------
-    A, B : ndarray [shape=(D, p)], [shape=(D, q)]
-        Directions as columns.
-
-    Returns
-    -------
-    ndarray of float64 [shape=(min(p, q),)]
-        Degrees from 0 to 90, the smallest first; fewer where columns are zero or depend on others.
+    There are fewer than columns where these are zero or depend on others.
     """
     from scipy.linalg import subspace_angles
 
     return np.asarray(np.rad2deg(subspace_angles(A, B))[::-1])
 
 
-def _present(aspect: AspectProbe, other: AspectProbe) -> npt.NDArray[np.bool_]:
+def _present(aspect: AspectProbe, other: AspectProbe) -> Bools:
     finite = np.isfinite(np.column_stack([aspect.columns, other.columns]))
     return np.asarray(finite.all(axis=1))
 
@@ -235,7 +223,7 @@ def _by_rows(
     aspect: AspectProbe,
     others: Sequence[AspectProbe],
     works: Sequence[str],
-    folds: npt.NDArray[np.integer],
+    folds: Ints,
 ) -> Iterator[tuple[ProbeRows, list[AspectProbe]]]:
     """Group the other aspects by the rows that they have in common with this one."""
     groups: dict[bytes, list[AspectProbe]] = {}
@@ -251,8 +239,8 @@ def _why_undefined(aspect: AspectProbe, other: AspectProbe, works: Sequence[str]
     n_works = len(set(np.asarray(works)[present]))
     if present.sum() < MIN_ROWS or n_works < MIN_WORKS:
         return (
-            f"both are known for {present.sum()} rows of {n_works} works; at least {MIN_ROWS} rows "
-            f"of {MIN_WORKS} works are needed"
+            f"needs at least {MIN_ROWS} rows of {MIN_WORKS} works that have both, has "
+            f"{present.sum()} rows of {n_works} works"
         )
     for one in (aspect, other):
         if not unit_columns(one.columns[present]).any(axis=0).all():
@@ -275,6 +263,23 @@ def _describe(aspect: AspectProbe, other: AspectProbe, works: Sequence[str]) -> 
     }
 
 
+def undefined_pairs(aspects: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows that say of each aspect of an aspect map why it is in no pair."""
+    return [
+        {
+            "aspect": name,
+            "erased": None,
+            "layer": aspect["layer"],
+            "n_rows": None,
+            "n_works": None,
+            **dict.fromkeys(_FIGURES),
+            "verdict": "undefined",
+            "reason": aspect["reason"] or "no other aspect has a layer",
+        }
+        for name, aspect in aspects.items()
+    ]
+
+
 def _judge(
     X: Features,
     aspect: AspectProbe,
@@ -289,18 +294,67 @@ def _judge(
     predicted, angles = _predict(
         np.asarray(X[rows.indices], float), Y, Zs, rows.folds, trainings, penalties
     )
-    judge = _Judge(Y, predicted[0], rows.works, aspect.name)
-    return {
-        other.name: judge.compare(predicted[number], Z) | {"angle": angle}
-        for number, (other, Z, angle) in enumerate(zip(others, Zs, angles, strict=True), start=1)
-    }
+    found = _compare(Y, predicted, rows, aspect.name)
+    groups = np.zeros_like(rows.works) if found[0]["judged_on"] == "r2" else rows.works
+    judged = {}
+    for other, Z, angle, figures in zip(others, Zs, angles, found, strict=True):
+        related = _relation(Y, Z, groups)
+        verdict = _verdict(figures, related["shared"])
+        judged[other.name] = figures | related | {"angle": angle, "verdict": verdict}
+    return judged
+
+
+def _compare(Y: Floats, predicted: Floats, rows: ProbeRows, name: str) -> list[dict[str, Any]]:
+    """Compare R2 before and after each erasure, for predictions [1 + erased, m, q]."""
+    mean, spread = Y.mean(axis=0), Y.std(axis=0)
+    sums = WorkSums.of((Y - mean) / spread, np.moveaxis((predicted - mean) / spread, 0, 1), rows)
+    rng = np.random.default_rng(seed_of(name))
+    drawn = resample_works(rows.n_works, _RESAMPLES, rng)
+    counts = np.vstack([np.ones(rows.n_works), drawn])
+    r2 = {"r2": sums.r2(counts), "r2_within": sums.r2_within(counts)}
+    if not _centred(Y, rows.works).any(axis=0).all():
+        r2["r2_within"][:] = np.nan
+    judged_on = "r2" if np.isnan(r2["r2_within"][0, 0]) else "r2_within"
+    judged = r2[judged_on]
+    own = judged[:, 0]
+    kept = judged[:, 1:] / np.where(own > 0, own, np.nan)[:, np.newaxis]
+    before = {key: _number(values[0, 0]) for key, values in r2.items()}
+    lo, hi = interval(own[0], own[1:], rows.n_works) or (None, None)
+    figures = []
+    for number in range(kept.shape[1]):
+        share = kept[:, number]
+        kept_lo, kept_hi = t_interval(share[0], share[1:], rows.n_works) or (None, None)
+        figures.append(
+            {
+                **before,
+                **{f"{key}_erased": _number(values[0, 1 + number]) for key, values in r2.items()},
+                "judged_on": judged_on,
+                "interval_lo": lo,
+                "interval_hi": hi,
+                "retained": _number(share[0]),
+                "retained_lo": kept_lo,
+                "retained_hi": kept_hi,
+            }
+        )
+    return figures
+
+
+def _verdict(figures: dict[str, Any], shared: float) -> str:
+    lo, kept_lo, kept_hi = (figures[key] for key in ("interval_lo", "retained_lo", "retained_hi"))
+    if lo is None or lo <= 0 or kept_lo is None:
+        return "not encoded"
+    if kept_lo >= SEPARABLE:
+        return "separable"
+    if kept_hi >= SEPARABLE:
+        return "uncertain"
+    return "correlated" if kept_hi >= 1 - shared else "entangled"
 
 
 def _predict(
     X: Floats,
     Y: Floats,
     Zs: Sequence[Floats],
-    folds: npt.NDArray[np.int64],
+    folds: Ints,
     trainings: Sequence[RidgeDecomposition],
     penalties: Sequence[float],
 ) -> tuple[Floats, list[float | None]]:
@@ -359,27 +413,12 @@ def _probes(
 def _erased_ridge(
     values: Floats, moments: Floats, write: Floats, read: Floats, penalty: float
 ) -> Floats:
-    """Return ridge coefficients that erase and predict in one, without touching a row.
+    """Return ridge coefficients [r, q] that erase and predict in one, without touching a row.
 
     In coordinates ``u`` whose products are ``diag(values)``, erased rows ``u - W R'u`` have the
     products ``G = diag(values) + F K F'`` with ``F = [W, V]``, ``V = diag(values) R`` and ``K =
-    [[R'V, -1], [-1, 0]]``, so that ``G + penalty`` is solved by the Woodbury identity.
-
-    Parameters
-    ----------
-    values : ndarray [shape=(r,)]
-        Sums of squares of the coordinates.
-    moments : ndarray [shape=(r, q)]
-        Sums of products with the target's columns, before erasing.
-    write, read : ndarray [shape=(r, rank)]
-        W and R.
-    penalty : float
-        Ridge's, above 0.
-
-    Returns
-    -------
-    ndarray of float64 [shape=(r, q)]
-        For coordinates that were not erased.
+    [[R'V, -1], [-1, 0]]``, so that ``G + penalty`` is solved by the Woodbury identity. ``moments``
+    are the coordinates' products with the targets before erasing.
     """
     moments = moments - write @ (read.T @ moments)
     diagonal = (values + penalty)[:, np.newaxis]
@@ -406,106 +445,39 @@ def _smallest_angle(
     return float(angles[0]) if len(angles) else np.nan
 
 
-class _Judge:
-    """Compares an aspect's R2 before and after something was erased.
-
-    Parameters
-    ----------
-    Y, predicted : ndarray [shape=(m, q)]
-        The aspect's targets, and their prediction with nothing erased.
-    works : ndarray of int [shape=(m,)]
-        The work of each row, from 0.
-    name : str
-        The aspect's, which seeds the bootstrap.
-    """
-
-    def __init__(
-        self, Y: Floats, predicted: Floats, works: npt.NDArray[np.int64], name: str
-    ) -> None:
-        self._Y, self._works = Y, works
-        self._varies_within = bool(_centred(Y, works).any(axis=0).all())
-        self._measure = "r2_within" if self._varies_within else "r2"
-        self._groups = works if self._varies_within else np.zeros_like(works)
-        self._counts = _bootstrap(int(works.max()) + 1, name)
-        self._before = self._r2(predicted)
-
-    def compare(self, predicted: Floats, Z: Floats) -> dict[str, Any]:
-        """Return the figures for a prediction after ``Z [m, p]`` was erased."""
-        after = self._r2(predicted)
-        before = self._before
-        judged = before[self._measure]
-        kept = after[self._measure] / np.where(judged > 0, judged, np.nan)
-        lo, hi = _interval(judged)
-        kept_lo, kept_hi = _interval(kept)
-        related = _relation(self._Y, Z, self._groups)
-        return {
-            **{name: _number(r2[0]) for name, r2 in before.items()},
-            **{f"{name}_erased": _number(r2[0]) for name, r2 in after.items()},
-            "judged_on": self._measure,
-            "interval_lo": lo,
-            "interval_hi": hi,
-            "retained": _number(kept[0]),
-            "retained_lo": kept_lo,
-            "retained_hi": kept_hi,
-            **related,
-            "verdict": _verdict(lo, kept_lo, kept_hi, related["shared"]),
-        }
-
-    def _r2(self, predicted: Floats) -> dict[str, Floats]:
-        """Return R2, pooled and within works, of all rows and of the bootstrap's replicates."""
-        within = np.full(len(self._counts), np.nan)
-        if self._varies_within:
-            centred = _centred(self._Y, self._works), _centred(predicted, self._works)
-            within = _resampled_r2(*centred, self._works, self._counts)
-        pooled = _resampled_r2(self._Y, predicted, self._works, self._counts)
-        return {"r2": pooled, "r2_within": within}
-
-
-def _verdict(lo: float | None, kept_lo: float | None, kept_hi: float | None, shared: float) -> str:
-    if lo is None or lo <= 0 or kept_lo is None or kept_hi is None:
-        return "not encoded"
-    if kept_lo >= SEPARABLE:
-        return "separable"
-    if kept_hi >= SEPARABLE:
-        return "uncertain"
-    return "correlated" if kept_hi >= 1 - shared else "entangled"
-
-
-def _bootstrap(n_works: int, name: str) -> Floats:
-    """Return how often each work counts: once in the first row, resampled in the others."""
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
-    drawn = np.random.default_rng(seed).multinomial(
-        n_works, np.full(n_works, 1 / n_works), size=_RESAMPLES
-    )
-    return np.vstack([np.ones(n_works), drawn])
-
-
-def _resampled_r2(
-    Y: Floats, predicted: Floats, works: npt.NDArray[np.int64], counts: Floats
-) -> Floats:
-    """Return R2, mean over columns, for each row of ``counts [b, works]``."""
+def unit_columns(Y: Floats) -> Floats:
+    """Return columns ``[n, q]`` centred and of length 1; those that do not vary become 0."""
     centred = Y - Y.mean(axis=0)
-    errors = counts @ _per_work((Y - predicted) ** 2, works)
-    sizes = (counts @ np.bincount(works))[:, np.newaxis]
-    sums, squares = counts @ _per_work(centred, works), counts @ _per_work(centred**2, works)
-    total = squares - sums**2 / sizes
-    total = np.where(total > _ROUNDING * squares[0], total, np.nan)
-    return np.asarray((1 - errors / total).mean(axis=1))
+    length = np.linalg.norm(centred, axis=0)
+    varies = length > _NOTHING * np.linalg.norm(Y, axis=0)
+    return np.asarray(np.where(varies, centred / np.where(varies, length, 1.0), 0.0))
 
 
-def _per_work(columns: Floats, works: npt.NDArray[np.int64]) -> Floats:
+def whitened_projection(values: Floats, moments: Floats, penalty: float) -> tuple[Floats, Floats]:
+    """Return what LEACE writes and reads in uncorrelated coordinates ``u``, each ``[r, rank]``.
+
+    With the coordinates' sums of squares ``values`` and of products with unit columns of the
+    concept, ``moments``, erased coordinates are ``u - write @ (read.T @ u)``.
+    """
+    root = np.sqrt(values + penalty)[:, np.newaxis]
+    directions, strength, _ = np.linalg.svd(moments / root, full_matrices=False)
+    directions = directions[:, strength > _NOTHING]
+    return root * directions, directions / root
+
+
+def _per_work(columns: Floats, works: Ints) -> Floats:
     """Sum columns ``[m, q]`` over the rows of each work ``[works, q]``."""
     return np.stack([np.bincount(works, column) for column in columns.T], axis=1)
 
 
-def _centred(columns: Floats, groups: npt.NDArray[np.int64]) -> Floats:
+def _centred(columns: Floats, groups: Ints) -> Floats:
     """Return deviations from the group's mean; all 0 where they are rounding."""
     deviations = columns - (_per_work(columns, groups) / np.bincount(groups)[:, np.newaxis])[groups]
     varies = (deviations**2).sum(axis=0) > _ROUNDING * (columns**2).sum(axis=0)
     return np.asarray(deviations * varies)
 
 
-def _relation(Y: Floats, Z: Floats, groups: npt.NDArray[np.int64]) -> dict[str, Any]:
+def _relation(Y: Floats, Z: Floats, groups: Ints) -> dict[str, Any]:
     """Return what two aspects' targets have in common within groups of rows."""
     own, other = unit_columns(_centred(Y, groups)), unit_columns(_centred(Z, groups))
     explained = other @ np.linalg.lstsq(other, own, rcond=None)[0]
@@ -524,24 +496,15 @@ def _strongest(own: Floats, other: Floats) -> float | None:
     return strongest if own.any() and other.any() else None
 
 
-def _ranks(columns: Floats, groups: npt.NDArray[np.int64]) -> Floats:
+def _ranks(columns: Floats, groups: Ints) -> Floats:
     """Return each value's rank among the rows of its group, as a share of their number."""
     from scipy.stats import rankdata
 
-    ranks = np.empty_like(columns)
-    for group in range(int(groups.max()) + 1):
-        mine = groups == group
-        ranks[mine] = rankdata(columns[mine], axis=0) / mine.sum()
-    return ranks
-
-
-def _interval(replicates: Floats) -> tuple[float | None, float | None]:
-    """Return the 95 % interval of all but the first, which is the estimate."""
-    drawn = replicates[1:][np.isfinite(replicates[1:])]
-    if not len(drawn):
-        return None, None
-    lo, hi = np.percentile(drawn, _LEVEL)
-    return float(lo), float(hi)
+    sizes = np.bincount(groups)
+    # Groups one after the other: a rank among all rows is one in the group and those before it.
+    keys = groups[:, np.newaxis] * len(groups) + rankdata(columns, "dense", axis=0)
+    before = (np.cumsum(sizes) - sizes)[groups, np.newaxis]
+    return np.asarray((rankdata(keys, axis=0) - before) / sizes[groups, np.newaxis])
 
 
 def _number(value: float) -> float | None:

@@ -1,0 +1,224 @@
+"""Tables that answer the research questions: tab-separated, a line per target, pair or layer.
+
+Undefined is an empty cell, never a 0. Lists are separated by commas. Numbers have six digits.
+
+*Stability.* Each fold tests on works of its own. A result is stable when R2 is about the same in
+every fold, and when the folds rank the layers alike. *Kendall's W* (Kendall and Babington Smith
+1939) is the concordance of m folds that each rank n layers by R2. With ``R`` the sum of each
+layer's ranks and ``S`` the sum of squared deviations of R from its mean::
+
+    W = 12 S / (m^2 (n^3 - n) - m T)
+
+where T sums ``t^3 - t`` over all groups of t tied layers of all folds. 0: the folds have nothing in
+common; 1: they agree. Its p value is the share of 1,999 random rankings (each fold's ranks shuffled
+by themselves, seeded by the target's name) with a W at least as large, counting the observed one.
+Folds share training rows, which makes them agree: a small p says that the ranking is not random,
+not that it holds in another corpus.
+"""
+
+__all__ = ["kendall_w", "layer_table", "stability_table", "write_table"]
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mess_core.errors import ProbingError
+from mess_core.files import write_text
+from mess_core.probing.folds import Floats
+from mess_core.probing.inference import seed_of
+from mess_core.probing.results import score_interval, score_r2
+
+_PERMUTATIONS = 1999
+
+# Two values of W from the same ranks in another order may differ by this much.
+_ROUNDING = 1e-12
+
+Row = Mapping[str, Any]
+
+
+def layer_table(results: Iterable[Row]) -> list[dict[str, Any]]:
+    """Answer which layer encodes each target best.
+
+    Returns
+    -------
+    list of dict
+        Per target
+
+        * ``target``, ``category``, ``n_rows``, ``n_recordings``, ``n_works``;
+        * ``best_layer``, ``best_layers`` (those that are best with 95 % probability together) and
+          ``measure`` (what they are best by: ``r2_within``, or ``r2`` where no work has rows that
+          differ);
+        * of the best layer ``r2``, ``r2_within``, ``r2_lo`` and ``r2_hi`` (the 95 % interval of the
+          measure), ``r2_std`` and ``r2_min`` over folds, ``correlation``, ``rmse``, ``alpha``,
+          ``p`` (of the measure, corrected over layers) and ``selectivity``;
+        * ``nested``: the measure with the layer chosen inside the training folds; ``mixture``: that
+          of the mixture of layers;
+        * the measure of each baseline, under its name;
+        * ``caution`` and ``reason``: what to know about the figures, and why there are none.
+    """
+    listed = list(results)
+    baselines = {name: None for result in listed for name in result["baselines"]}
+    return [_layer_row(result, list(baselines)) for result in listed]
+
+
+def write_table(rows: Sequence[Row], path: Path) -> None:
+    """Write rows with the same keys as tab-separated UTF-8; without rows the file is empty.
+
+    Raises
+    ------
+    ProbingError
+        If rows differ in their keys.
+    StorageError
+        If the file cannot be written.
+    """
+    columns = list(rows[0]) if rows else []
+    for row in rows:
+        if list(row) != columns:
+            odd = sorted(set(row) ^ set(columns)) or "their order"
+            raise ProbingError(f"{path}: rows of a table differ in {odd}; give all the same keys")
+    lines = [columns, *([_cell(value) for value in row.values()] for row in rows)]
+    write_text(path, "".join("\t".join(line) + "\n" for line in lines if line))
+
+
+def _layer_row(result: Row, baselines: Sequence[str]) -> dict[str, Any]:
+    best = result["best_layer"]
+    score: Row = {} if best is None else result["layers"][best]
+    measure = result["primary"]
+    low, high = (score_interval(score) if score else None) or (None, None)
+    mixture = result["mixture"] or {}
+    compared = {name: result["baselines"].get(name) for name in baselines}
+    return {
+        **{name: result[name] for name in ("target", "category", *_SIZES)},
+        "best_layer": best,
+        "best_layers": result["best_layers"],
+        "measure": measure,
+        **{name: score.get(name) for name in ("r2", "r2_within")},
+        "r2_lo": low,
+        "r2_hi": high,
+        **{name: score.get(name) for name in _FIGURES},
+        "p": score.get("p_within" if measure == "r2_within" else "p"),
+        "selectivity": score.get("selectivity"),
+        "nested": result["r2_within_nested" if measure == "r2_within" else "r2_nested"],
+        "mixture": mixture.get(measure),
+        **{name: baseline and score_r2(baseline) for name, baseline in compared.items()},
+        **{name: result[name] for name in ("caution", "reason")},
+    }
+
+
+_SIZES = ("n_rows", "n_recordings", "n_works")
+_FIGURES = ("r2_std", "r2_min", "correlation", "rmse", "alpha")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ",".join(map(_cell, value))
+    return " ".join(str(value).split())
+
+
+def kendall_w(
+    values: npt.ArrayLike, *, n_permutations: int = _PERMUTATIONS, seed: int = 0
+) -> tuple[float, float] | None:
+    """Measure how far folds rank layers alike.
+
+    Parameters
+    ----------
+    values : array_like [shape=(m, n)]
+        A finite figure of each of n layers in each of m folds; only its order in a fold counts.
+    n_permutations : int
+        Random rankings for the p value.
+    seed : int
+        Of these.
+
+    Returns
+    -------
+    tuple of (float, float) or None
+        W, from 0 to 1, and p. None for fewer than two folds or layers, or where every fold ties all
+        layers.
+    """
+    from scipy.stats import rankdata
+
+    matrix = np.asarray(values, float)
+    m, n = matrix.shape
+    if m < 2 or n < 2 or not np.ptp(matrix, axis=1).any():
+        return None
+    ranks = rankdata(matrix, axis=1)
+    largest = m**2 * (n**3 - n) - m * _ties(matrix)
+    w = 12 * _spread(ranks.sum(axis=0)) / largest
+    rng = np.random.default_rng(seed)
+    sums = np.zeros((n_permutations, n))
+    for fold in ranks:
+        sums += rng.permuted(np.tile(fold, (n_permutations, 1)), axis=1)
+    reached = 12 * _spread(sums) / largest >= w - _ROUNDING
+    return float(w), float((1 + reached.sum()) / (1 + n_permutations))
+
+
+def stability_table(results: Iterable[Row]) -> list[dict[str, Any]]:
+    """Describe how stable the results of targets are over folds.
+
+    Returns
+    -------
+    list of dict
+        Per target ``target``, ``category``, ``measure`` (which R2 all figures are of), ``n_folds``,
+        ``best_layer``, its ``r2``, ``r2_folds``, ``r2_std``, ``r2_min`` and ``r2_max``,
+        ``kendall_w`` and ``kendall_p``, ``best_layer_folds`` (each fold's best layer),
+        ``agreement`` (the share of folds whose best layer is ``best_layer``) and ``reason`` (why a
+        target has no figures). Folds in which the target does not vary are left out.
+    """
+    return [_stability_row(result) for result in results]
+
+
+def _stability_row(result: Row) -> dict[str, Any]:
+    row: dict[str, Any] = {"target": result["target"], "category": result["category"]}
+    best = result["best_layer"]
+    if best is None:
+        return row | dict.fromkeys(_STABILITY) | {"reason": result["reason"]}
+    measure = result["primary"]
+    folds = _layers_by_fold(result["layers"], measure)
+    of_best = folds[:, best].tolist()
+    winners = folds.argmax(axis=1).tolist()
+    w, p = kendall_w(folds, seed=seed_of(result["target"])) or (None, None)
+    figures = (
+        measure,
+        len(folds),
+        best,
+        score_r2(result["layers"][best]),
+        of_best,
+        float(np.std(of_best)) if len(of_best) > 1 else None,
+        min(of_best, default=None),
+        max(of_best, default=None),
+        w,
+        p,
+        winners,
+        winners.count(best) / len(winners) if winners else None,
+    )
+    return row | dict(zip(_STABILITY, figures, strict=True)) | {"reason": None}
+
+
+_STABILITY = (
+    *("measure", "n_folds", "best_layer", "r2", "r2_folds", "r2_std", "r2_min", "r2_max"),
+    *("kendall_w", "kendall_p", "best_layer_folds", "agreement"),
+)
+
+
+def _layers_by_fold(layers: Sequence[Row], measure: str) -> Floats:
+    """Return R2 ``[folds, layers]`` of those folds where it is defined."""
+    values = np.array([layer[f"{measure}_folds"] for layer in layers], float).T
+    return np.asarray(values[np.isfinite(values).all(axis=1)])
+
+
+def _spread(sums: Floats) -> Floats:
+    deviations = sums - sums.mean(axis=-1, keepdims=True)
+    return np.asarray((deviations**2).sum(axis=-1))
+
+
+def _ties(matrix: Floats) -> int:
+    """Sum ``t^3 - t`` over the groups of t equal values of each row."""
+    counts = [np.unique(row, return_counts=True)[1] for row in matrix]
+    return int(sum((count**3 - count).sum() for count in counts))
