@@ -28,6 +28,6 @@ def test_numbers_are_short_and_gaps_are_dashes(
     assert main(["question", "layers", "--data", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == list(row)
-    assert lines[3].split() == ["tempo", "7", "6,7", "0.123", "-"]
+    assert lines[4].split() == ["tempo", "7", "6,7", "0.123", "-"]
     assert main(["question", "layers", "--data", str(tmp_path), "--all"]) == 0
     assert capsys.readouterr().out == path.read_text()

@@ -1,5 +1,6 @@
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mess_core.cli.printing import seconds
 from mess_core.cli.search import add_parser, run
 from mess_core.errors import ArtifactError, SearchError
 from mess_core.index.artifact import save_artifact
@@ -22,10 +24,10 @@ Ask = Callable[..., int]
 ENCODER = {"name": "small", "fingerprint": "f1", "precision": "float32"}
 
 
-def _publish(root: Path, kind: str, dataset: str, *, trained: bool) -> None:
+def _publish(root: Path, kind: str, dataset: str, *, trained: bool, performer: str = "Ada") -> None:
     windows = 1 if kind == "recordings" else 30
     rows = [
-        Row(f"take{i}", f"w{i % 2}", "Ada", f"Bach{i}", "Prelude", "", 2.5 * n, 2.5 * n + 5)
+        Row(f"take{i}", f"w{i % 2}", performer, f"Bach{i}", "Prelude", "", 2.5 * n, 2.5 * n + 5)
         for i in range(4)
         for n in range(windows)
     ]
@@ -84,11 +86,28 @@ def test_an_aspect_comes_with_how_well_it_is_known(
 def test_times_of_clips_are_minutes_and_seconds(
     ask: Ask, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ask("--recording", "take1", "--from", "57.5", "--to", "62.5", "-k", "1")
+    ask("--recording", "take1", "--from", "57.5", "--to", "1:02.5", "-k", "1")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("passages like take1 from 0:57.5 to 1:02.5, in general")
     assert lines[-1].split()[:3] == ["1", "1.000", "take1"]
     assert lines[-1].endswith("0:57.5 - 1:02.5")
+
+
+@pytest.mark.parametrize(
+    ("text", "time_s"),
+    [("65", 65), ("1:05", 65), ("0:05.25", 5.25), ("1:02:03.5", 3723.5), ("90:00", 5400)],
+)
+def test_times_are_read_as_people_type_them(text: str, time_s: float) -> None:
+    assert seconds(text) == time_s
+
+
+@pytest.mark.parametrize("text", ["", "five", "1:60", "1:2:3:4", "-1", "nan", "inf", "1:-5", ":5"])
+def test_what_is_no_time_is_refused(
+    text: str, ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        ask("--recording", "take1", f"--from={text}")
+    assert "is no time; give seconds or minutes:seconds" in capsys.readouterr().err
 
 
 def test_json_is_all_that_is_printed(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
@@ -297,3 +316,12 @@ def test_the_command_line_is_light_until_it_searches() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert answer.stdout.strip() == "set()"
+
+
+def test_names_with_accents_are_printed_where_the_terminal_is_ascii(tmp_path: Path) -> None:
+    _publish(tmp_path, "recordings", "demo", trained=False, performer="Zoë")
+    command = [sys.executable, "-m", "mess_core.cli.main", "search", "--recording", "take1"]
+    command += ["--artifacts", str(tmp_path / "published")]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert r"Zo\xeb" in done.stdout

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
+from mess_core.cli.search import add_passage
 from mess_core.errors import SearchError
 
 if TYPE_CHECKING:
@@ -22,13 +23,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add ``embed`` to the command line.
-
-    Parameters
-    ----------
-    subparsers : argparse subparsers action
-        From ``ArgumentParser.add_subparsers``.
-    """
+    """Add ``embed`` to the command line."""
     parser = subparsers.add_parser(
         "embed",
         help="compute the features of an audio file or of a passage of it",
@@ -37,12 +32,7 @@ def add_parser(subparsers: Any) -> None:
         "--features` takes them, also where there is no encoder.",
     )
     parser.add_argument("audio", type=Path, metavar="FILE", help="any audio that libsndfile reads")
-    parser.add_argument(
-        "--from", dest="start", type=float, metavar="SECONDS", help="start of a passage"
-    )
-    parser.add_argument(
-        "--to", dest="end", type=float, metavar="SECONDS", help="its end (default: a window later)"
-    )
+    add_passage(parser)
     parser.add_argument("--encoder", required=True, help="a known model's name, or a folder")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.npz")
     for name, default, meaning in (
@@ -63,16 +53,6 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write a passage's features.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        What `add_parser` defines.
-
-    Returns
-    -------
-    int
-        0.
 
     Raises
     ------
@@ -109,18 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_embedded(path: Path, index_facts: Mapping[str, Any]) -> "Floats":
-    """Read what `mess embed` has written, for an index that was made by the same encoder.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    index_facts : mapping
-        Of the index.
-
-    Returns
-    -------
-    ndarray of float32 [shape=(windows, layers, dims)]
+    """Read features [windows, layers, dims] of `mess embed`, for an index of the same encoder.
 
     Raises
     ------
@@ -181,24 +150,10 @@ def embed_elsewhere(
     *,
     encoder: str | None = None,
 ) -> "Floats":
-    """Compute a passage's features for an index, in a process of their own.
+    """Compute a passage's features [windows, layers, dims] for an index, in another process.
 
-    PyTorch and FAISS bring an OpenMP each, which do not get on in one process everywhere.
-
-    Parameters
-    ----------
-    audio : Path
-        The file.
-    start, end : float or None
-        The passage in seconds.
-    facts : mapping
-        Of the index.
-    encoder : str, optional
-        Where the index's encoder is; by default its name.
-
-    Returns
-    -------
-    ndarray of float32 [shape=(windows, layers, dims)]
+    PyTorch and FAISS bring an OpenMP each, which do not get on in one process everywhere. The
+    encoder is looked for by its name, where no other place is given.
 
     Raises
     ------

@@ -7,6 +7,7 @@ Commands are ``recordings``, ``render``, ``model``, ``estimate``, ``question``, 
 __all__ = ["main"]
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,10 @@ from mess_core.workflow.record import write_record
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, or 1 after one of our own errors."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names have accents; where the terminal has none, an escape is better than an error.
+            stream.reconfigure(errors="backslashreplace")
     args = _parser().parse_args(argv)
     try:
         status: int = args.run(args)

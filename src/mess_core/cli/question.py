@@ -5,10 +5,10 @@ __all__ = ["add_parser", "run"]
 import argparse
 import csv
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mess_core.cli.printing import table
 from mess_core.errors import StorageError
 from mess_core.layout import QUESTIONS, Layout
 
@@ -34,13 +34,7 @@ _SHOWN = {
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add ``question`` to the command line.
-
-    Parameters
-    ----------
-    subparsers : argparse subparsers action
-        From ``ArgumentParser.add_subparsers``.
-    """
+    """Add ``question`` to the command line."""
     parser = subparsers.add_parser(
         "question",
         help="show what probing found: layers, stability, separability, collapse",
@@ -56,16 +50,6 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table of a question.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        What `add_parser` defines.
-
-    Returns
-    -------
-    int
-        0.
 
     Raises
     ------
@@ -86,18 +70,10 @@ def run(args: argparse.Namespace) -> int:
     asked, columns = _SHOWN[args.question]
     rows = list(csv.DictReader(text.splitlines(), delimiter="\t"))
     there = [name for name in columns.split() if rows and name in rows[0]]
-    print("\n".join([asked, "", *_aligned(rows, there)]))
+    shown = [{name: _short(row[name]) for name in there} for row in rows]
+    print("\n".join([asked, "", *(table(shown) if shown else ["nothing was probed"])]))
     print(f"\nall columns: {path}\npicture: {layout.answer(args.question, '.png')}")
     return 0
-
-
-def _aligned(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> list[str]:
-    table = [list(columns), *([_short(row[name]) for name in columns] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in table
-    ]
 
 
 def _short(cell: str) -> str:

@@ -1,15 +1,16 @@
 """``mess search``: ask a published index, and print the hits as a table or as JSON."""
 
-__all__ = ["DEFAULT_LOCATION", "add_parser", "open_index", "published_datasets", "run", "show"]
+__all__ = ["DEFAULT_LOCATION", "add_parser", "add_passage", "open_index", "run"]
 
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mess_core.cli.printing import clock, seconds, table
 from mess_core.errors import SearchError
 from mess_core.search.query import EXCLUDES, FILTERS, GENERAL, Query
 
@@ -31,7 +32,7 @@ _WITHOUT_QUERY = (
 
 _EXAMPLES = """examples:
   mess search --recording R --aspect dynamics
-  mess search --recording R --from 30 --to 35 --like phrasing=1 --like dynamics=0.5 \\
+  mess search --recording R --from 1:05 --to 1:10 --like phrasing=1 --like dynamics=0.5 \\
       --ignore tempo --more legato --exclude work -k 10 --explain
   mess search --audio take.wav --from 12 --to 17 --where composer="Erik Satie"
   mess search --query question.json --json
@@ -39,13 +40,7 @@ _EXAMPLES = """examples:
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add ``search`` to the command line.
-
-    Parameters
-    ----------
-    subparsers : argparse subparsers action
-        From ``ArgumentParser.add_subparsers``.
-    """
+    """Add ``search`` to the command line."""
     parser = subparsers.add_parser(
         "search",
         help="find recordings or passages that sound like one",
@@ -85,39 +80,37 @@ def _add_start(group: Any) -> None:
         metavar="FILE.json",
         help="the whole question as JSON (docs/search.md); - reads it",
     )
-    group.add_argument(
-        "--from", "--start", dest="start", type=float, metavar="SECONDS", help="start of a passage"
-    )
-    group.add_argument(
-        "--to", "--end", dest="end", type=float, metavar="SECONDS", help="end of the passage"
-    )
+    add_passage(group, "--start", "--end")
     group.add_argument("--encoder", metavar="FOLDER", help="where the encoder for --audio is")
+
+
+def add_passage(group: Any, start: str = "--from", end: str = "--to") -> None:
+    """Add the options of a passage, with other names for them."""
+    for option, other, name, meaning in (
+        ("--from", start, "start", "start of a passage: seconds, or as in 1:05.5"),
+        ("--to", end, "end", "its end (default: a window later)"),
+    ):
+        names = dict.fromkeys((option, other))
+        group.add_argument(*names, dest=name, type=seconds, metavar="TIME", help=meaning)
 
 
 def _add_respects(group: Any) -> None:
     liked = group.add_mutually_exclusive_group()
-    liked.add_argument(
-        "--like",
-        action="append",
-        default=[],
-        metavar="ASPECT[=WEIGHT]",
-        help=f"alike in this, or in {GENERAL!r} (the default); may be repeated",
-    )
+    alike = f"alike in this, or in {GENERAL!r} (the default); may be repeated"
+    _add_list(liked, "--like", "ASPECT[=WEIGHT]", alike)
     liked.add_argument("--aspect", metavar="A", help="the same as --like A, for a single aspect")
     liked.add_argument(
         "--aspects", metavar="A=W,B=W", help='the same as several --like: "rubato=0.7,tempo=0.3"'
     )
-    for name, number, meaning in (
-        ("unlike", "WEIGHT", "different in this"),
-        ("more", "ERRORS", "hits must have more of this, by 1 standard error of the probe"),
-        ("less", "ERRORS", "hits must have less of this"),
-    ):
-        group.add_argument(
-            f"--{name}", action="append", default=[], metavar=f"ASPECT[={number}]", help=meaning
-        )
-    group.add_argument(
-        "--ignore", action="append", default=[], metavar="ASPECT", help="this must not matter"
-    )
+    _add_list(group, "--unlike", "ASPECT[=WEIGHT]", "different in this")
+    more = "hits must have more of this, by 1 standard error of the probe"
+    _add_list(group, "--more", "ASPECT[=ERRORS]", more)
+    _add_list(group, "--less", "ASPECT[=ERRORS]", "hits must have less of this")
+    _add_list(group, "--ignore", "ASPECT", "this must not matter")
+
+
+def _add_list(group: Any, option: str, metavar: str, meaning: str) -> None:
+    group.add_argument(option, action="append", default=[], metavar=metavar, help=meaning)
 
 
 def _add_hits(group: Any) -> None:
@@ -127,17 +120,14 @@ def _add_hits(group: Any) -> None:
         choices=EXCLUDES,
         help="leave out the query's recording or work (default: recording; for a passage none)",
     )
-    group.add_argument(
-        "--where",
-        action="append",
-        default=[],
-        metavar="COLUMN=VALUE",
-        help=f"only hits with this value; columns: {', '.join(FILTERS)}. May be repeated: several "
-        "values of one column are alternatives",
+    where = (
+        f"only hits with this value; columns: {', '.join(FILTERS)}. May be repeated: several "
+        "values of one column are alternatives"
     )
+    _add_list(group, "--where", "COLUMN=VALUE", where)
     group.add_argument(
         "--dedupe",
-        type=float,
+        type=seconds,
         metavar="SECONDS",
         help="leave out hits that start less than this from a better one of the same recording",
     )
@@ -145,16 +135,6 @@ def _add_hits(group: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answer one question and print the hits.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        What `add_parser` defines.
-
-    Returns
-    -------
-    int
-        0.
 
     Raises
     ------
@@ -166,15 +146,14 @@ def run(args: argparse.Namespace) -> int:
     from mess_core.search.search import search, search_features
 
     query = _read_query(args) if args.query else _query(args)
-    index = open_index(
-        args.artifacts, args.dataset, "clips" if _of_passage(args, query) else "recordings"
-    )
+    kind = "clips" if _of_passage(args, query) else "recordings"
+    index = open_index(args.artifacts, args.dataset, kind)
     if args.audio or args.features:
         answer = search_features(index, _features(args, index), query)
     else:
         answer = search(index, query)
     heading = "\n".join([_question(args, query, index.kind), *_trust(index, query.aspects)])
-    show(index, answer, heading, as_json=args.json, explain=args.explain)
+    _show(index, answer, heading, as_json=args.json, explain=args.explain)
     return 0
 
 
@@ -215,7 +194,8 @@ def _query(args: argparse.Namespace) -> Query:
     if args.end is not None and args.start is None:
         raise SearchError("--to needs --from: a passage has a start and an end")
     whole = not of_file and args.clip is None and args.start is None
-    query = Query(
+    numbers = {"k": args.k, "dedupe_s": args.dedupe}
+    return Query(
         recording_id=args.recording,
         start_s=None if of_file else args.start,
         end_s=None if of_file else args.end,
@@ -227,9 +207,8 @@ def _query(args: argparse.Namespace) -> Query:
         less=_parse_weights(args.less, "--less"),
         exclude=args.exclude or ("recording" if whole else "none"),
         where=_parse_filters(args.where),
+        **{name: number for name, number in numbers.items() if number is not None},
     )
-    changes = {"k": args.k, "dedupe_s": args.dedupe}
-    return replace(query, **{name: given for name, given in changes.items() if given is not None})
 
 
 def _parse_weights(parts: Iterable[str], option: str, *, needed: bool = False) -> dict[str, float]:
@@ -268,16 +247,9 @@ def _features(args: argparse.Namespace, index: "Index") -> "Floats":
 
 
 def open_index(location: str, dataset: str | None, kind: str) -> "Index":
-    """Load the latest index of one of `INDEX_KINDS` from a published location.
+    """Load the latest index of a kind from a published location, a folder or ``s3://...``.
 
-    Parameters
-    ----------
-    location : str
-        A folder, or ``s3://bucket/prefix``.
-    dataset : str, optional
-        May be left out where one is published.
-    kind : str
-        ``recordings`` or ``clips``.
+    The dataset may be left out where one is published.
 
     Raises
     ------
@@ -294,14 +266,9 @@ def open_index(location: str, dataset: str | None, kind: str) -> "Index":
     return load_published(location, name, kind, cache_dir=default_cache())
 
 
-def published_datasets(location: str) -> list[str]:
-    """Return the names of the datasets that are published at a location, sorted."""
-    from mess_core.publishing import publish as publishing
-
-    return publishing.published_datasets(location)
-
-
 def _only_dataset(location: str) -> str:
+    from mess_core.publishing.publish import published_datasets
+
     names = published_datasets(location)
     if not names:
         raise SearchError(
@@ -317,8 +284,8 @@ def _question(args: argparse.Namespace, query: Query, kind: str) -> str:
     start = query.recording_id or query.clip or str(args.audio or args.features)
     from_s = args.start if query.start_s is None else query.start_s
     to_s = args.end if query.end_s is None else query.end_s
-    passage = "" if from_s is None else f" from {_clock(from_s)}"
-    passage += "" if to_s is None else f" to {_clock(to_s)}"
+    passage = "" if from_s is None else f" from {clock(from_s)}"
+    passage += "" if to_s is None else f" to {clock(to_s)}"
     what = "passages" if kind == "clips" else kind
     return f"{what} like {start}{passage}, {_respects(query)}"
 
@@ -354,32 +321,12 @@ def _trust(index: "Index", aspects: Iterable[str]) -> list[str]:
     ]
 
 
-def show(
-    index: "Index", answer: "Answer", question: str, *, as_json: bool, explain: bool = False
-) -> None:
-    """Print hits: a heading and a table, or JSON alone with the heading on standard error.
-
-    Parameters
-    ----------
-    index : Index
-        What was searched.
-    answer : Answer
-        What was found.
-    question : str
-        What was asked, for the heading.
-    as_json : bool
-        Print a list of objects with ``recording_id``, ``score``, ``contributions``, ``predicted``
-        and for clips the times and ``clip``.
-    explain : bool
-        Add a column per contribution.
-    """
-    notes = sys.stderr if as_json else sys.stdout
+def _show(index: "Index", answer: "Answer", question: str, *, as_json: bool, explain: bool) -> None:
+    """Print a heading and a table, or JSON alone with the heading on standard error."""
     encoder = index.facts.get("encoder", {})
-    print(question, file=notes)
     note = f" ({_UNTRAINED})" if encoder.get("trained") is False else ""
-    print(f"encoder: {encoder.get('name', 'unknown')}{note}", file=notes)
-    for line in answer.notes:
-        print(line, file=notes)
+    heading = [question, f"encoder: {encoder.get('name', 'unknown')}{note}", *answer.notes]
+    print("\n".join(heading), file=sys.stderr if as_json else sys.stdout)
     clips = index.kind == "clips"
     if as_json:
         print(json.dumps([_record(hit, clips=clips) for hit in answer.hits], indent=2))
@@ -388,7 +335,7 @@ def show(
             _cells(n, hit, clips=clips) | (_contributions(hit) if explain else {})
             for n, hit in enumerate(answer.hits, 1)
         ]
-        print("\n".join(_table(rows)))
+        print("\n".join(table(rows)))
         if explain:
             print("score = the sum of the columns with a sign")
 
@@ -417,16 +364,5 @@ def _cells(rank: int, hit: "Hit", *, clips: bool) -> dict[str, str]:
         "performer": hit.performer,
     }
     if clips:
-        cells["times"] = f"{_clock(hit.start_s)} - {_clock(hit.end_s)}"
+        cells["times"] = f"{clock(hit.start_s)} - {clock(hit.end_s)}"
     return cells
-
-
-def _clock(seconds: float) -> str:
-    tenths = round(seconds * 10)
-    return f"{tenths // 600}:{tenths % 600 // 10:02d}.{tenths % 10}"
-
-
-def _table(rows: Sequence[dict[str, str]]) -> list[str]:
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
-    lines = [{name: name for name in widths}, {name: "-" * widths[name] for name in widths}, *rows]
-    return ["  ".join(line[n].ljust(widths[n]) for n in widths).rstrip() for line in lines]

@@ -17,13 +17,7 @@ _HITS = 5
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add ``tour`` to the command line.
-
-    Parameters
-    ----------
-    subparsers : argparse subparsers action
-        From ``ArgumentParser.add_subparsers``.
-    """
+    """Add ``tour`` to the command line."""
     parser = subparsers.add_parser(
         "tour",
         help="show the results of a finished run with three example queries",
@@ -36,16 +30,6 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the tour.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        What `add_parser` defines.
-
-    Returns
-    -------
-    int
-        0.
 
     Raises
     ------
@@ -115,10 +99,12 @@ def _aspects(index: "Index", resolved: list[str]) -> list[str]:
 
 def _where(dataset: str, destination: str) -> str:
     """Return the options that name the place, where the command line would not find it itself."""
+    from mess_core.publishing.publish import published_datasets
+
     options = ""
     if destination != cli_search.DEFAULT_LOCATION:
         options += f" --artifacts {destination}"
-    if cli_search.published_datasets(destination) != [dataset]:
+    if published_datasets(destination) != [dataset]:
         options += f" --dataset {dataset}"
     return options
 
