@@ -28,8 +28,7 @@ import numpy.typing as npt
 from benchmarks.validity_jobs import NEUTRAL, RATE, in_parallel
 from mess_core import stages
 from mess_core.datasets import TableDataset, scan_dataset
-from mess_core.datasets.demo import SCORES, perform, to_midi
-from mess_core.datasets.demo.interpretation import Interpretation
+from mess_core.datasets.demo import SCORES, Interpretation, perform, to_midi
 from mess_core.datasets.demo.performance import beats_to_tsv
 from mess_core.datasets.render import render_midi_file
 from mess_core.extraction.specs import DEMO_ENCODER

@@ -12,7 +12,7 @@ import pretty_midi
 import pytest
 import soundfile
 
-from mess_core.datasets.folder import FolderDataset, TableDataset
+from mess_core.datasets.lookup import FolderDataset, TableDataset
 from mess_core.datasets.scan import scan_dataset
 from mess_core.errors import AudioError
 from mess_core.extraction.audio import load_audio, stream_audio, validate_audio_file

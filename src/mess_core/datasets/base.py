@@ -3,30 +3,53 @@
 __all__ = [
     "AUDIO_SUFFIXES",
     "MIDI_SUFFIXES",
+    "UNREAD_SUFFIXES",
     "BaseDataset",
     "Source",
+    "distinct_ids",
+    "folder_ids",
+    "read_rows",
     "resolve_beats_path",
     "resolve_midi_path",
     "safe_id",
     "unique_ids",
 ]
 
+import csv
 import hashlib
+import io
 import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import ClassVar
 
-#: What is taken for audio in a folder; libsndfile reads all of them.
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".caf")
+from mess_core.errors import DatasetError
+
+#: What is taken for audio in a folder: libsndfile reads these ...
+AUDIO_SUFFIXES = (
+    *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf"),
+    *(".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mpga"),
+)
+#: ... and not these, which are listed with that reason.
+UNREAD_SUFFIXES = (
+    *(".m4a", ".m4b", ".mp4", ".aac", ".webm", ".mka", ".wma", ".ape", ".wv", ".tta", ".mpc"),
+    *(".alac", ".amr", ".ac3", ".dsf", ".dff", ".ra"),
+)
 MIDI_SUFFIXES = (".mid", ".midi")
 # File names may have 255 bytes; this leaves room for what is put behind an id.
 _LONGEST_ID = 120
+_ACCIDENTALS = {
+    "♯": "-sharp",
+    "♭": "-flat",
+    "♮": "-natural",
+    r"(?<![^\W_])([A-Ha-h])#": r"\1-sharp",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +156,68 @@ def _first_file(candidates: Iterable[Path]) -> Path | None:
     return None
 
 
+def read_rows(path: Path, needed: Collection[str]) -> list[dict[str, str]]:
+    """Read a table of text whose first line names the columns.
+
+    Parameters
+    ----------
+    path : Path
+        UTF-8; ``.csv`` is comma-separated, everything else tab-separated.
+    needed : collection of str
+        Columns that must be there, and filled.
+
+    Returns
+    -------
+    list of dict
+        One per line that is not empty; cells without spaces around them, empty where a line ends
+        early.
+
+    Raises
+    ------
+    DatasetError
+        If the file cannot be read, a column is missing, or a line is not what it should be: too
+        many cells, an empty one, one with a line break (which is what a quote leads to that is
+        opened and not closed), or one of more than 131,072 characters.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} cannot be read as UTF-8 text: {error}") from None
+    delimiter = "," if path.suffix.lower() == ".csv" else "\t"
+    # Only real line ends: a title may hold what `splitlines` takes for one as well.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows, line = [], 1
+    try:
+        columns = next(reader, [])
+        lacking = sorted(set(needed) - set(columns))
+        if lacking:
+            raise DatasetError(f"{path} has no column {', '.join(lacking)}, only {columns}")
+        for cells in reader:
+            line = reader.line_num
+            if len(cells) > len(columns):
+                raise csv.Error(f"{len(cells)} cells under {len(columns)} columns")
+            if any(set(cell) & {"\n", "\r"} for cell in cells):
+                raise csv.Error("a line break in a cell, or a quote that is opened and not closed")
+            if not cells:
+                continue
+            rows.append(dict(zip_longest(columns, map(str.strip, cells), fillvalue="")))
+            if empty := [name for name in needed if not rows[-1][name]]:
+                raise csv.Error(f"nothing under {', '.join(empty)}")
+    except csv.Error as error:
+        line = max(line, reader.line_num)
+        raise DatasetError(f"{path}, line {line}: {error}; correct that line") from None
+    return rows
+
+
 def safe_id(text: str) -> str:
     """Return ``text`` as a file name of ASCII letters, digits, '.', '_', '+' and '-'.
 
-    Accents go ("Prélude" gives "Prelude"). Where letters are lost (other scripts) or the name is
-    longer than 120 characters, a hash of the text stands behind it, so that names stay apart.
+    Accents go ("Prélude" gives "Prelude"), accidentals are spelt out ("C♯" gives "C-sharp"). Where
+    letters are lost (other scripts) or the name is longer than 120 characters, a hash of the text
+    stands behind it.
     """
+    for pattern, word in _ACCIDENTALS.items():
+        text = re.sub(pattern, word, text)
     letters = "".join(
         c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)
     )
@@ -149,20 +228,35 @@ def safe_id(text: str) -> str:
     return name
 
 
-def unique_ids(paths: Iterable[Path]) -> list[str]:
-    """Return one safe and unique id per relative path.
+def distinct_ids(names: Iterable[str]) -> list[str]:
+    """Return a safe id for each name: the same for equal names, another for any other name."""
+    texts = [unicodedata.normalize("NFC", name.strip()) for name in names]
+    return _keep_apart(texts, map(safe_id, texts))
 
-    The id is the path without its suffix, folders joined by ``__``, so files with the same stem in
-    different folders are different recordings. Where two paths still give the same id (``a.wav``
-    and ``a.flac``), both get a hash of their path behind it.
-    """
-    names = list(paths)
-    ids = [safe_id("__".join(map(safe_id, (path.parent / path.stem).parts))) for path in names]
-    count = Counter(name.lower() for name in ids)
-    return [
-        f"{name}-{_short_hash(path.as_posix())}" if count[name.lower()] > 1 else name
-        for name, path in zip(ids, names, strict=True)
-    ]
+
+def folder_ids(folders: Iterable[Path]) -> list[str]:
+    """Return a safe id for each relative path of a folder: its parts, joined by ``__``."""
+    paths = list(folders)
+    return _keep_apart([path.as_posix() for path in paths], map(_joined, paths))
+
+
+def unique_ids(files: Iterable[Path]) -> list[str]:
+    """Return a safe id for each relative path of a file: as of a folder, without the suffix."""
+    paths = list(files)
+    return _keep_apart(
+        [path.as_posix() for path in paths], (_joined(path.parent / path.stem) for path in paths)
+    )
+
+
+def _joined(path: Path) -> str:
+    return safe_id("__".join(map(safe_id, path.parts)))
+
+
+def _keep_apart(names: Sequence[str], ids: Iterable[str]) -> list[str]:
+    """Put a hash of the name behind ids that several names have, upper and lower case aside."""
+    pairs = list(zip(names, ids, strict=True))
+    count = Counter(name.lower() for name in dict(pairs).values())
+    return [f"{i}-{_short_hash(name)}" if count[i.lower()] > 1 else i for name, i in pairs]
 
 
 def _short_hash(text: str) -> str:

@@ -1,17 +1,150 @@
-"""Datasets by name."""
+"""Datasets: registered by name, or of one's own, a folder of audio or a table."""
 
-__all__ = ["DatasetFactory", "licence_of"]
+__all__ = ["DatasetFactory", "FolderDataset", "TableDataset", "licence_of"]
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import ClassVar
 
-from mess_core.datasets.base import BaseDataset
-from mess_core.datasets.folder import FolderDataset, TableDataset
+from mess_core.datasets.base import (
+    AUDIO_SUFFIXES,
+    UNREAD_SUFFIXES,
+    BaseDataset,
+    Source,
+    distinct_ids,
+    folder_ids,
+    read_rows,
+    resolve_beats_path,
+    resolve_midi_path,
+    unique_ids,
+)
 from mess_core.errors import DatasetError, nearest
 
+_COLUMNS = tuple(field.name for field in fields(Source))
+
+
+class FolderDataset(BaseDataset):
+    """All audio below a folder.
+
+    Recordings in one sub-folder count as recordings of one work, whose id is the sub-folder's path;
+    a recording directly in the folder is a work of its own. Where that is not so, give a table
+    (`TableDataset`): folds and "exclude work" go by it. `resolve_midi_path` finds
+    MIDI; a file that several recordings would claim is used by none. Links to folders are not
+    followed.
+
+    Parameters
+    ----------
+    name : str
+        The dataset's name.
+    folder : Path
+        The folder.
+    """
+
+    licence = "the user's own"
+    citation = "the user's own"
+    layout = "any audio files that libsndfile reads, at any depth"
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.root = folder
+
+    def sources(self) -> Sequence[Source]:
+        """Return one source per audio file."""
+        if not self.root.is_dir():
+            raise DatasetError(f"{self.root} is not a folder")
+        suffixes = AUDIO_SUFFIXES + UNREAD_SUFFIXES
+        inner = sorted(
+            path.relative_to(self.root)
+            for path in self.root.rglob("*")
+            if path.suffix.lower() in suffixes and not _hidden(path.relative_to(self.root))
+        )
+        if not inner:
+            raise DatasetError(
+                f"{self.root} holds no audio; looked for {', '.join(suffixes)} at any depth"
+            )
+        read = [path for path in inner if path.suffix.lower() in AUDIO_SUFFIXES]
+        midis = {path: resolve_midi_path(self.root / path) for path in read}
+        claims = Counter(midis.values())
+        midis = {path: midi if claims[midi] == 1 else None for path, midi in midis.items()}
+        # What is not read keeps its suffix, and so takes no id from what is.
+        ids = unique_ids(
+            path if path in midis else path.with_name(f"{path.name}{path.suffix}") for path in inner
+        )
+        works = folder_ids(path.parent for path in inner)
+        return [
+            Source(
+                recording_id=name,
+                work_id=work if path.parent.parts else name,
+                audio=self.root / path,
+                midi=midis.get(path),
+                beats=resolve_beats_path(self.root / path, midis.get(path)),
+                title=path.stem,
+            )
+            for name, work, path in zip(ids, works, inner, strict=True)
+        ]
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+class TableDataset(BaseDataset):
+    """Recordings listed in a tab- or comma-separated table.
+
+    The column ``audio`` is needed; ``recording_id``, ``work_id``, ``performer``, ``composer``,
+    ``title``, ``split``, ``midi`` and ``beats`` are optional. Relative paths start at the table's
+    folder. A missing ``work_id`` makes the recording a work of its own.
+
+    Parameters
+    ----------
+    name : str
+        The dataset's name.
+    table : Path
+        The table; ``.csv`` is comma-separated, everything else tab-separated.
+    """
+
+    licence = "the user's own"
+    citation = "the user's own"
+    layout = "a table with the column 'audio'"
+
+    def __init__(self, name: str, table: Path) -> None:
+        self.name = name
+        self.root = table.parent
+        self.table = table
+
+    def sources(self) -> Sequence[Source]:
+        """Return one source per row."""
+        rows = [
+            {name: row.get(name, "") for name in _COLUMNS}
+            for row in read_rows(self.table, ["audio"])
+        ]
+        fallbacks = unique_ids(Path(row["audio"].lstrip("/.")) for row in rows)
+        names = [row["recording_id"] or name for row, name in zip(rows, fallbacks, strict=True)]
+        works = [row["work_id"] or name for row, name in zip(rows, names, strict=True)]
+        ids = zip(distinct_ids(names), distinct_ids(works), rows, strict=True)
+        return [self._source(name, work, row) for name, work, row in ids]
+
+    def _source(self, recording_id: str, work_id: str, row: Mapping[str, str]) -> Source:
+        audio = self.root / row["audio"]
+        midi = self.root / row["midi"] if row["midi"] else resolve_midi_path(audio)
+        return Source(
+            recording_id=recording_id,
+            work_id=work_id,
+            audio=audio,
+            midi=midi,
+            beats=self.root / row["beats"] if row["beats"] else resolve_beats_path(audio, midi),
+            performer=row["performer"],
+            composer=row["composer"],
+            title=row["title"],
+            split=row["split"],
+        )
+
+
 _BUILT_IN = {
-    "demo": ("mess_core.datasets.demo.loader", "DemoDataset"),
+    "demo": ("mess_core.datasets.demo.corpus", "DemoDataset"),
     "maestro": ("mess_core.datasets.maestro", "MAESTRODataset"),
     "smd": ("mess_core.datasets.smd", "SMDDataset"),
 }

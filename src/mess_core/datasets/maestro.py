@@ -2,11 +2,10 @@
 
 __all__ = ["MAESTRODataset"]
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from mess_core.datasets.base import BaseDataset, Source, safe_id, unique_ids
+from mess_core.datasets.base import BaseDataset, Source, distinct_ids, read_rows, unique_ids
 from mess_core.errors import DatasetError
 
 _COLUMNS = {"canonical_composer", "canonical_title", "split", "midi_filename", "audio_filename"}
@@ -25,33 +24,33 @@ class MAESTRODataset(BaseDataset):
         "J. Engel, D. Eck: Enabling Factorized Piano Music Modeling and Generation with the "
         "MAESTRO Dataset. ICLR 2019."
     )
-    layout = "maestro-v*.csv and the year folders (2004/, ...) beside it, as the archive unpacks"
+    layout = "maestro-v3.0.0/ as the archive unpacks: maestro-v*.csv and the year folders"
 
     def sources(self) -> Sequence[Source]:
         """Return one source per row of the CSV."""
         table = self._table()
-        with table.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            lacking = sorted(_COLUMNS - set(reader.fieldnames or ()))
-            if lacking:
-                raise DatasetError(f"{table} lacks the columns {lacking}; is it MAESTRO's own CSV?")
-            rows = list(reader)
+        rows = read_rows(table, _COLUMNS)
         ids = unique_ids(Path(row["audio_filename"]) for row in rows)
+        works = distinct_ids(
+            f"{row['canonical_composer']}_{row['canonical_title']}" for row in rows
+        )
         return [
             Source(
                 recording_id=name,
-                work_id=safe_id(f"{row['canonical_composer']}_{row['canonical_title']}"),
-                audio=self.root / row["audio_filename"],
-                midi=self.root / row["midi_filename"],
+                work_id=work,
+                audio=table.parent / row["audio_filename"],
+                midi=table.parent / row["midi_filename"],
                 composer=row["canonical_composer"],
                 title=row["canonical_title"],
                 split=row["split"],
             )
-            for name, row in zip(ids, rows, strict=True)
+            for name, work, row in zip(ids, works, rows, strict=True)
         ]
 
     def _table(self) -> Path:
-        tables = sorted(self.root.glob("maestro-v*.csv"))
+        tables = [
+            p for where in ("", "*/") for p in sorted(self.root.glob(f"{where}maestro-v*.csv"))
+        ]
         if not tables:
             raise DatasetError(
                 f"{self.root} holds no maestro-v*.csv; MAESTRO is expected as {self.layout}"

@@ -3,6 +3,7 @@
 __all__ = ["SMDDataset"]
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from mess_core.datasets.base import BaseDataset, Source, resolve_midi_path, safe_id
 from mess_core.errors import DatasetError
@@ -21,14 +22,16 @@ class SMDDataset(BaseDataset):
         "M. Müller, V. Konz, W. Bogler, V. Arifi-Müller: Saarland Music Data (SMD). "
         "Late-breaking session, ISMIR 2011."
     )
-    layout = "wav-44/*.wav (44.1 kHz), midi/*.mid with the same stems"
+    layout = "SMD-piano_v2/ as the archive unpacks, or wav-44/*-SMD.wav and midi/*-SMD.mid"
 
     def sources(self) -> Sequence[Source]:
-        """Return one source per file in ``wav-44``."""
-        folder = self.root / "wav-44"
-        files = sorted(folder.glob("*.wav"))
-        if not files:
-            raise DatasetError(f"{folder} holds no WAV files; SMD is expected as {self.layout}")
+        """Return one source per recording, from the folder of the highest sample rate."""
+        found = sorted(self.root.rglob("*-SMD.wav")) or sorted(self.root.rglob("*-SMD.mp3"))
+        # The archive also holds the recordings at 22 kHz, and the MIDI rendered.
+        folders = sorted({path.parent for path in found}, key=_badness)
+        if not folders:
+            raise DatasetError(f"{self.root} holds no *-SMD.wav; SMD is expected as {self.layout}")
+        files = [path for path in found if path.parent == folders[0]]
         sources = []
         for audio in files:
             composer, work, performer, *_ = [*audio.stem.split("_"), "", "", ""]
@@ -44,3 +47,7 @@ class SMDDataset(BaseDataset):
                 )
             )
         return sources
+
+
+def _badness(folder: Path) -> tuple[bool, bool]:
+    return "midi" in folder.name, "44" not in folder.name

@@ -1,24 +1,82 @@
-"""Making the demo corpus: MIDI, audio, beats and the table of what is true about them."""
+"""The demo corpus: what it holds, making its audio, MIDI and beats, and the corpus as a dataset."""
 
-__all__ = ["make_demo_corpus"]
+__all__ = ["DemoDataset", "DemoRecording", "demo_recordings", "make_demo_corpus"]
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import soundfile
-
 from mess_core import stages
-from mess_core.datasets.demo.catalogue import DemoRecording, demo_recordings
-from mess_core.datasets.demo.interpretation import Interpretation
-from mess_core.datasets.demo.performance import beats_to_tsv, perform, to_midi
-from mess_core.datasets.render import render_midi_file
-from mess_core.errors import StorageError
+from mess_core.datasets.base import BaseDataset, Source
+from mess_core.datasets.demo.performance import (
+    INTERPRETATIONS,
+    Interpretation,
+    beats_to_tsv,
+    interpret,
+    perform,
+    to_midi,
+)
+from mess_core.datasets.demo.pieces import SCORES, Score
+from mess_core.errors import DatasetError, StorageError
 from mess_core.files import file_sha256, read_json, write_bytes, write_json, write_text
 
 _SUFFIXES = (".wav", ".mid", ".beats.tsv")
 _PARAMETERS = tuple(field.name for field in fields(Interpretation))
+
+
+@dataclass(frozen=True)
+class DemoRecording:
+    """One work in one interpretation.
+
+    Attributes
+    ----------
+    score : Score
+        What is played.
+    performer : str
+        The name of the interpretation.
+    interpretation : Interpretation
+        How it is played, in numbers.
+    """
+
+    score: Score
+    performer: str
+    interpretation: Interpretation
+
+    @property
+    def recording_id(self) -> str:
+        """``{work_id}_{performer}``, safe as a file name."""
+        return f"{self.score.work_id}_{self.performer}"
+
+    @property
+    def work_id(self) -> str:
+        """The work's id."""
+        return self.score.work_id
+
+    @property
+    def composer(self) -> str:
+        """The composer's full name."""
+        return self.score.composer
+
+    @property
+    def title(self) -> str:
+        """Title, catalogue number and bars."""
+        return self.score.title
+
+    @property
+    def split(self) -> str:
+        """Empty: the demo corpus has no splits."""
+        return ""
+
+
+def demo_recordings() -> list[DemoRecording]:
+    """Return all recordings of the demo corpus, in the order of ``recording_id``."""
+    recordings = [
+        DemoRecording(score, name, interpret(name, score.work_id))
+        for score in SCORES
+        for name in INTERPRETATIONS
+    ]
+    return sorted(recordings, key=lambda recording: recording.recording_id)
 
 
 def make_demo_corpus(
@@ -77,6 +135,10 @@ def _facts(files: Iterable[Path]) -> dict[str, Any]:
 
 def _make(recording: DemoRecording, audio_dir: Path) -> float:
     """Write a recording's files and return its duration in seconds."""
+    import soundfile
+
+    from mess_core.datasets.render import render_midi_file
+
     performance = perform(recording.score, recording.interpretation)
     midi = audio_dir / f"{recording.recording_id}.mid"
     wav = midi.with_suffix(".wav")
@@ -90,3 +152,33 @@ def _truth(recording: DemoRecording, duration_s: float) -> str:
     names = (recording.recording_id, recording.work_id, recording.performer)
     numbers = (f"{value:g}" for value in asdict(recording.interpretation).values())
     return "\t".join((*names, *numbers, f"{duration_s:.3f}"))
+
+
+class DemoDataset(BaseDataset):
+    """Public-domain keyboard music, performed from scores by rules and rendered."""
+
+    name = "demo"
+    licence = (
+        "MIT (scores and performances written for this project; the music is in the public domain)"
+    )
+    citation = "The demo corpus of MESS"
+    layout = "{recording_id}.wav, .mid and .beats.tsv, made by `mess recordings demo`"
+
+    def sources(self) -> Sequence[Source]:
+        """Return one source per work and interpretation."""
+        if not self.root.is_dir():
+            raise DatasetError(f"{self.root} does not exist; it is made as {self.layout}")
+        return [
+            Source(
+                recording_id=recording.recording_id,
+                work_id=recording.work_id,
+                audio=self.root / f"{recording.recording_id}.wav",
+                midi=self.root / f"{recording.recording_id}.mid",
+                beats=self.root / f"{recording.recording_id}.beats.tsv",
+                performer=recording.performer,
+                composer=recording.composer,
+                title=recording.title,
+                split=recording.split,
+            )
+            for recording in demo_recordings()
+        ]
