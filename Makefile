@@ -48,9 +48,8 @@ test-unit: $(READY)  ## run the fast tests only
 bench: $(READY)  ## measure extraction against the plain loop and the machine's limit
 	python -m benchmarks.extraction --json data/benchmarks/extraction.json
 
-bench-targets: $(READY)  ## measure how fast targets are and whether they measure what they say
-	python -m benchmarks.targets --json data/benchmarks/targets.json
-	python -m benchmarks.validity --write docs/targets.md --json data/benchmarks/validity.json
+bench-targets: $(READY)  ## measure how fast targets are, beside librosa
+	python -m benchmarks.targets
 
 bench-probing: $(READY)  ## measure probing against scikit-learn's loops
 	python -m benchmarks.probing

@@ -15,9 +15,11 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +27,6 @@ import mido
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.validity_jobs import NEUTRAL, RATE, in_parallel
 from mess_core import stages
 from mess_core.datasets import TableDataset, scan_dataset
 from mess_core.datasets.demo import SCORES, Interpretation, perform, to_midi
@@ -48,6 +49,7 @@ from mess_core.workflow.plan import Plan
 
 Floats = npt.NDArray[np.float64]
 
+RATE = 24_000
 DEMO, ASAP, PLANTED = "demo", "asap", "planted"
 
 #: Pianists of a work of ASAP; how much of a performance is heard, and the silence before it, s.
@@ -63,7 +65,16 @@ DOSES: dict[str, tuple[dict[str, float], ...]] = {
         for level, spread in ((48.0, 18.0), (60.0, 36.0), (72.0, 54.0))
     ),
 }
-UNPEDALLED = replace(NEUTRAL, pedal=0.0)
+UNPEDALLED = Interpretation(
+    tempo=1.0,
+    rubato=0.2,
+    level=60.0,
+    dynamic_range=36.0,
+    articulation=0.8,
+    pedal=0.0,
+    melody_lead_ms=20.0,
+    chord_spread_ms=20.0,
+)
 
 _TICKS_PER_BEAT, _TICKS_PER_SECOND = 1000, 2000
 _PEDAL = 64
@@ -292,7 +303,8 @@ def render_pieces(pieces: Iterable[Piece], settings: Settings) -> None:
     pieces = list(pieces)
     folder = settings.data / "audio" / settings.dataset
     folder.mkdir(parents=True, exist_ok=True)
-    in_parallel(_render, [(piece, folder) for piece in pieces], what="performances")
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        list(pool.map(_render, [(piece, folder) for piece in pieces]))
     columns = ("recording_id", "work_id", "performer", "composer")
     lines = ["\t".join((*columns, "audio", "midi", "beats"))]
     for piece in pieces:

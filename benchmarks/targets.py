@@ -1,179 +1,117 @@
-"""How fast targets are, against librosa's functions one after the other.
+"""How fast targets are, beside librosa's functions called one after the other.
 
-Everything is measured in one run, the sides in turn (A B C A B C ...), on the demo corpus. Run it
-with nothing else on the machine::
+Both sides measure the same minute of the demo corpus, in turn; run it with nothing else on the
+machine. librosa's side leaves out the statistics that follow its calls, and all windows::
 
-    python -m benchmarks.targets --json FILE
+    python -m benchmarks.targets [--rounds 5]
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
-from benchmarks.extraction import in_turn, machine
-from benchmarks.recordings import demo_audio
-from benchmarks.targets_jobs import RATE, librosa_targets, mess_recording, mess_windows
-from mess_core.files import write_json
+from mess_core.datasets.demo import demo_recordings, perform, to_midi
+from mess_core.datasets.render import render_midi
+from mess_core.extraction.audio import segment_starts
+from mess_core.targets import measure, measure_windows
+from mess_core.targets.create import descriptors
+from mess_core.targets.registry import TARGETS
+from mess_core.targets.sound import analyse
 
-Floats = npt.NDArray[np.float32]
-Facts = dict[str, Any]
+RATE = 24_000
+SECONDS = 60
+Samples = npt.NDArray[np.float32]
 
-PARTS = ("speed", "start")
-LIBROSA = "librosa, call by call"
-WITH_WINDOWS = "mess, with windows"
-
-#: At least so many times faster than librosa, and at most so many seconds to the first recording.
-TIMES_FASTER = 3.0
-START_S = 4.0
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How much is measured."""
-
-    seconds: float = 60.0
-    rounds: int = 5
-    starts: int = 3
-
-
-QUICK = Scale(seconds=15.0, rounds=1, starts=1)
-
-
-def minute_of_music(music: list[Path], seconds: float) -> Floats:
-    """Return the beginnings of some recordings, joined."""
-    from mess_core.extraction import load_audio
-
-    parts: list[Floats] = []
-    while sum(map(len, parts)) < seconds * RATE:
-        parts.append(load_audio(music[len(parts) * 7 % len(music)])[: 10 * RATE])
-    return np.concatenate(parts)[: round(seconds * RATE)]
-
-
-def measure_speed(music: list[Path], scale: Scale) -> Facts:
-    """Time all sides on the same samples."""
-    samples = minute_of_music(music, scale.seconds)
-    sides: dict[str, Callable[[], object]] = {
-        LIBROSA: partial(librosa_targets, samples),
-        "mess, recording only": partial(mess_recording, samples),
-        WITH_WINDOWS: partial(mess_windows, samples),
-    }
-    runs = in_turn(sides, scale.rounds)
-    per_minute = {name: [60 * s / scale.seconds for s in times] for name, times in runs.items()}
-    rows = [
-        {
-            "side": name,
-            "s_per_minute": median(times),
-            "spread": (max(times) - min(times)) / median(times),
-            "times_librosa": median(per_minute[LIBROSA]) / median(times),
-        }
-        for name, times in per_minute.items()
-    ]
-    return {"audio_s": scale.seconds, "rounds": scale.rounds, "rows": rows}
-
-
-def show_speed(facts: Facts) -> None:
-    print(f"{facts['audio_s']:g} s of music, median of {facts['rounds']} rounds, sides in turn")
-    print(f"{'':<24}{'s per minute':>14}{'spread':>8}{'x librosa':>11}")
-    for row in facts["rows"]:
-        print(
-            f"{row['side']:<24}{row['s_per_minute']:>14.3f}{row['spread']:>8.0%}"
-            f"{row['times_librosa']:>11.1f}"
-        )
-    reached = facts["rows"][-1]["times_librosa"] >= TIMES_FASTER
-    print(f"target: {TIMES_FASTER:g} x librosa: {'reached' if reached else 'MISSED'}")
-
-
-def measure_start(music: list[Path], scale: Scale) -> Facts:
-    """Time fresh processes from their start to their first recording done."""
-    seconds: dict[str, list[float]] = {"librosa": [], "mess": []}
-    audio = music[0]
-    for count in range(scale.starts + 1):
-        with TemporaryDirectory() as folder:
-            given = {
-                "librosa": {"audio": str(audio)},
-                "mess": {
-                    "audio": str(audio),
-                    "midi": str(audio.with_suffix(".mid")),
-                    "folder": folder,
-                },
-            }
-            for name, arguments in given.items():
-                took = _child(name, **arguments)
-                if count:  # the first ones compile kernels and fill the file cache
-                    seconds[name].append(took)
-    return {"recording": audio.name, "runs": seconds}
-
-
-def show_start(facts: Facts) -> None:
-    runs = facts["runs"]
-    print(f"process start to {facts['recording']} done, file cache warm, median of", end=" ")
-    print(f"{len(runs['mess'])} (kernels compiled before)")
-    for name, times in runs.items():
-        print(f"  {median(times):6.2f} s  {name}  ({min(times):.2f} to {max(times):.2f})")
-    reached = median(runs["mess"]) <= START_S
-    print(f"target: mess within {START_S:g} s: {'reached' if reached else 'MISSED'}")
-
-
-MEASURES: dict[str, tuple[Callable[[list[Path], Scale], Facts], Callable[[Facts], None]]] = {
-    "speed": (measure_speed, show_speed),
-    "start": (measure_start, show_start),
+#: What most scripts call to get our audio targets (parts of curves follow from them), each from the
+#: samples and with librosa's defaults. The chroma is computed twice, as by scripts that have a
+#: function per target.
+CALLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "tempo, tempo_octave_ambiguity": ("beat.beat_track", {"sr": RATE}),
+    "local_tempo_curve": ("feature.tempo", {"sr": RATE, "aggregate": None}),
+    "onset_density": ("onset.onset_detect", {"sr": RATE}),
+    "onset_rate_curve": ("onset.onset_strength", {"sr": RATE}),
+    "harmonic_complexity": ("feature.chroma_cqt", {"sr": RATE}),
+    "chroma_mean, tension_curve": ("feature.chroma_cqt", {"sr": RATE}),
+    "spectral_centroid, brightness_curve": ("feature.spectral_centroid", {"sr": RATE}),
+    "spectral_rolloff": ("feature.spectral_rolloff", {"sr": RATE}),
+    "spectral_bandwidth": ("feature.spectral_bandwidth", {"sr": RATE}),
+    "zero_crossing_rate": ("feature.zero_crossing_rate", {}),
+    "attack_slopes, attack_sharpness": ("feature.rms", {"hop_length": 64}),
+    "dynamic_range, dynamic_variance, loudness_curve": ("feature.rms", {}),
+    "crescendo_strength, diminuendo_strength": ("feature.rms", {}),
+    "num_phrases, phrase_regularity": ("feature.rms", {}),
+    "novelty_curve": ("feature.mfcc", {"sr": RATE}),
 }
 
 
-def _child(name: str, **arguments: Any) -> float:
-    arguments["began"] = time.monotonic()
-    command = [sys.executable, "-m", "benchmarks.targets_jobs", name, json.dumps(arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+def librosa_targets(samples: Samples) -> None:
+    import librosa
+
+    for name, options in CALLS.values():
+        module, function = name.split(".")
+        getattr(getattr(librosa, module), function)(y=samples, **options)
 
 
-def main() -> int:
-    parser = _parser()
-    args = parser.parse_args()
-    if unknown := set(args.parts) - set(PARTS):
-        parser.error(f"no such part: {', '.join(sorted(unknown))}")
-    scale = QUICK if args.quick else Scale()
-    args.work.mkdir(parents=True, exist_ok=True)
-    here = machine()
-    here["versions"] |= {name: version(name) for name in ("librosa", "numpy", "scipy")}
-    facts: Facts = {"machine": here, "scale": asdict(scale)}
-    print(", ".join(f"{key} {value}" for key, value in here.items()))
-    music = demo_audio(args.work)
-    for part in args.parts or PARTS:
-        measure, show = MEASURES[part]
-        print(f"\n== {part}", flush=True)
-        facts[part] = measure(music, scale)
-        show(facts[part])
-        if args.json:
-            write_json(args.json, facts)
-    return 0
+def our_targets(samples: Samples) -> None:
+    measure(analyse(samples, RATE))
 
 
-def _parser() -> argparse.ArgumentParser:
+def our_targets_with_windows(samples: Samples) -> None:
+    sound = analyse(samples, RATE)
+    measure(sound)
+    starts = segment_starts(len(samples), sample_rate=RATE) / RATE
+    measure_windows(sound, starts, window_s=5.0)
+    for start in starts:
+        descriptors(sound.cut(start, start + 5.0))
+
+
+def minute_of_music() -> Samples:
+    """Return the beginnings of demo recordings, joined."""
+    parts: list[Samples] = []
+    for recording in demo_recordings()[::7]:
+        midi = to_midi(perform(recording.score, recording.interpretation))
+        parts.append(render_midi(midi, sample_rate=RATE)[: 10 * RATE].mean(axis=1))
+        if sum(map(len, parts)) >= SECONDS * RATE:
+            break
+    return np.concatenate(parts)[: SECONDS * RATE]
+
+
+def seconds(side: Callable[[Samples], None], samples: Samples) -> float:
+    began = time.perf_counter()
+    side(samples)
+    return time.perf_counter() - began
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.targets")
-    parser.add_argument(
-        "parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)"
-    )
-    parser.add_argument("--quick", action="store_true", help="little of everything, to try it out")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there too")
-    parser.add_argument(
-        "--work", type=Path, default=Path("data/benchmarks/targets"), help="default: %(default)s"
-    )
-    return parser
+    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    rounds = parser.parse_args().rounds
+    named = {name for names in CALLS for name in names.split(", ")}
+    ours = {name for name, spec in TARGETS.items() if spec.source == "audio" and not spec.curve}
+    if named != ours:
+        parser.error(f"the sides differ: {', '.join(sorted(named ^ ours))}")
+    print(", ".join(f"{name} {version(name)}" for name in ("librosa", "numpy", "scipy")))
+    samples = minute_of_music()
+    sides = (librosa_targets, our_targets, our_targets_with_windows)
+    times: dict[str, list[float]] = {side.__name__: [] for side in sides}
+    with threadpool_limits(limits=1, user_api="blas"):
+        for side in sides:  # the first call compiles librosa's kernels
+            side(samples)
+        for _ in range(rounds):
+            for side in sides:
+                times[side.__name__].append(seconds(side, samples))
+    loop = median(times["librosa_targets"])
+    print(f"{SECONDS} s of music, median of {rounds} rounds, sides in turn:")
+    for name, runs in times.items():
+        print(f"  {name:<26}{median(runs):7.3f} s  {loop / median(runs):5.1f} x as fast as librosa")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -17,7 +17,7 @@ import pretty_midi
 
 from mess_core import stages
 from mess_core.targets import MusicalAspectTargets, measure
-from mess_core.targets.descriptors import descriptors
+from mess_core.targets.create import descriptors
 from mess_core.targets.notes import Performance, read_performance
 from mess_core.targets.registry import Level
 from mess_core.targets.sound import Sound

@@ -26,7 +26,7 @@ from mess_core.targets import (
     load_window_targets,
     measure_windows,
 )
-from mess_core.targets.descriptors import DESCRIPTORS
+from mess_core.targets.create import DESCRIPTORS
 from mess_core.targets.registry import TARGETS
 
 pytestmark = pytest.mark.unit

@@ -266,7 +266,7 @@ def test_the_older_form_is_read(tmp_path: Path) -> None:
 def test_a_malicious_pickle_is_refused_without_running(tmp_path: Path) -> None:
     trace = tmp_path / "ran"
     path = legacy(tmp_path / "bad.npz", rhythm={"tempo": Bomb(trace)})
-    with pytest.raises(TargetError, match=r"bad\.npz: rhythm\.npy is refused \(it asks for"):
+    with pytest.raises(TargetError, match=r"bad\.npz: rhythm is refused \(it asks for"):
         load_targets(path)
     assert not trace.exists()
     np.load(path, allow_pickle=True)["rhythm"]  # the bomb is real
@@ -289,13 +289,13 @@ def test_no_other_name_is_resolved(tmp_path: Path, name: str) -> None:
 
 def test_damaged_and_foreign_pickles_are_refused(tmp_path: Path) -> None:
     for value, message in [
-        ([1, 2], "array of"),
-        ("text", "holds a str"),
-        ({"a": "b"}, "no number"),
+        ([1, 2], "rhythm is no single object"),
+        ("text", "rhythm is refused .*a str instead of a dict"),
+        ({"a": "b"}, "could not convert string"),
     ]:
         with pytest.raises(TargetError, match=message):
             load_targets(legacy(tmp_path / "a.npz", rhythm=value))
-    with pytest.raises(TargetError, match="'melody' is no category"):
+    with pytest.raises(TargetError, match="Object arrays cannot be loaded"):
         load_targets(legacy(tmp_path / "a.npz", melody={"a": 1.0}))
 
 

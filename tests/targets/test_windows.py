@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from mess_core.targets import measure, measure_windows
-from mess_core.targets.descriptors import DESCRIPTORS, descriptors
+from mess_core.targets.create import DESCRIPTORS, descriptors
 from mess_core.targets.registry import TARGETS
 from mess_core.targets.sound import Sound, analyse
 from tests.targets.signals import RATE, Samples, melody, tone

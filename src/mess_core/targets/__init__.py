@@ -2,8 +2,8 @@
 
 `registry` lists them and imports nothing heavy. `sound` and `notes` turn audio and MIDI into plain
 series; one module per musical family (`rhythm`, `harmony`, `timbre`, `articulation`, `dynamics`,
-`phrasing`, `expression`) turns the series into targets; `aspects` runs all of them; `storage` and
-`dataset` keep them on disk.
+`phrasing`, `expression`) turns the series into targets; `create` runs all of them over recordings;
+`npz` keeps them on disk.
 """
 
 import lazy_loader as lazy

@@ -1,12 +1,10 @@
 from .create import (
-    create_target_dataset as create_target_dataset,
-    targets_fingerprint as targets_fingerprint,
-)
-from .families import (
     MidiExpressionTargets as MidiExpressionTargets,
     MusicalAspectTargets as MusicalAspectTargets,
+    create_target_dataset as create_target_dataset,
     measure as measure,
     measure_windows as measure_windows,
+    targets_fingerprint as targets_fingerprint,
 )
 from .npz import (
     load_descriptors as load_descriptors,

@@ -4,52 +4,94 @@
   its time. Falls when a note enters into the sound of others (legato, pedal) as well as when it is
   struck slowly.
 * `attack_sharpness`: how short it is: the negative log10 of its time in seconds (10 ms gives 2,
-  100 ms gives 1), whatever its height. Peeters' (2011) log attack time with the sign changed.
+  100 ms gives 1), whatever its height. Peeters' (2011, *The Timbre Toolbox*) log attack time with
+  the sign changed.
 
-Both are medians over the onsets, whose attacks `mess_core.targets.onsets` measures. Key-overlap is
-`expression.articulation_ratio`.
+Both are medians over the onsets. Key-overlap is `expression.articulation_ratio`.
 """
 
-__all__ = ["attack_sharpness", "attack_slopes"]
+__all__ = ["ENVELOPE_RATE", "ENVELOPE_WINDOW_S", "attack_sharpness", "attack_slopes", "attacks"]
 
 import numpy as np
-import numpy.typing as npt
 
-Float = npt.NDArray[np.float64]
+from mess_core.targets.curves import Float
+
+#: Values per second of the amplitude envelope, and the length of its window, s: short enough for
+#: attacks, long enough to smooth the wave of all but the lowest notes.
+ENVELOPE_RATE = 400
+ENVELOPE_WINDOW_S = 0.01
+
+#: Where an attack is looked for around its onset, s.
+BEFORE_S = 0.08
+AFTER_S = 0.15
+
+#: The part of the rise that counts (Peeters 2011 and the log attack time of MPEG-7).
+RISE_FROM, RISE_TO = 0.1, 0.9
+
+#: A rise of the amplitude of less than 1 dB is no attack.
+MIN_RISE = 10 ** (1 / 20)
 
 
 def attack_slopes(attacks: Float) -> float:
-    """Return the median slope of the attacks.
-
-    Parameters
-    ----------
-    attacks : ndarray [shape=(n, 2)]
-        Rise in dB and time in s of each onset's attack, NaN where there is none.
-
-    Returns
-    -------
-    float
-        dB/s; NaN where nothing begins.
-    """
+    """Return the median slope of the attacks, dB/s, NaN where nothing begins."""
     return _median(attacks[:, 0] / attacks[:, 1])
 
 
 def attack_sharpness(attacks: Float) -> float:
-    """Return the negative log10 of the median attack time.
-
-    Parameters
-    ----------
-    attacks : ndarray [shape=(n, 2)]
-        Rise in dB and time in s of each onset's attack, NaN where there is none.
-
-    Returns
-    -------
-    float
-        0.9 (slow) to 2.1 (as short as the envelope's window); NaN where nothing begins.
-    """
+    """Return the negative log10 of the median attack time: 0.9 to 2.1, NaN where nothing begins."""
     return -float(np.log10(_median(attacks[:, 1])))
 
 
 def _median(values: Float) -> float:
     defined = values[np.isfinite(values)]
     return float(np.median(defined)) if len(defined) else np.nan
+
+
+def attacks(envelope: Float, onsets: Float) -> Float:
+    """Return the rise and the time of each onset's attack.
+
+    The amplitude rises from 10 % to 90 % of the way from the lowest value before to the highest
+    after.
+
+    Parameters
+    ----------
+    envelope : ndarray [shape=(n,)]
+        RMS amplitude of 10 ms, 400 values per second.
+    onsets : ndarray [shape=(m,)]
+        Times of onsets, s.
+
+    Returns
+    -------
+    ndarray [shape=(m, 2)]
+        dB and s; NaN where the amplitude rises by less than 1 dB.
+    """
+    found = [_attack(_around(envelope, onset)) for onset in onsets]
+    return np.array(found, np.float64).reshape(-1, 2)
+
+
+def _around(envelope: Float, onset: float) -> Float:
+    first = max(0, round((onset - BEFORE_S) * ENVELOPE_RATE))
+    return envelope[first : round((onset + AFTER_S) * ENVELOPE_RATE)]
+
+
+def _attack(segment: Float) -> tuple[float, float]:
+    if len(segment) < 2:
+        return np.nan, np.nan
+    peak = int(np.argmax(segment))
+    foot = int(np.argmin(segment[: peak + 1]))
+    low, high = segment[foot], segment[peak]
+    if high < MIN_RISE * low or high <= 0:
+        return np.nan, np.nan
+    begin, end = low + RISE_FROM * (high - low), low + RISE_TO * (high - low)
+    rise = segment[foot : peak + 1]
+    top = int(np.argmax(rise >= end))
+    below = int(np.flatnonzero(rise[: top + 1] < begin)[-1])
+    samples = _crossing(rise, top, end) - _crossing(rise, below + 1, begin)
+    shortest = ENVELOPE_WINDOW_S * (RISE_TO - RISE_FROM)
+    return 20 * float(np.log10(end / begin)), max(samples / ENVELOPE_RATE, shortest)
+
+
+def _crossing(rise: Float, after: int, level: float) -> float:
+    """Return where the rise crosses a level between a sample and the one before it."""
+    before = after - 1
+    return before + float((level - rise[before]) / (rise[after] - rise[before]))

@@ -1,13 +1,31 @@
-"""Targets of many recordings, each computed once and stored by content."""
+"""All targets of a recording, of its windows, and of many recordings.
 
-__all__ = ["create_target_dataset", "targets_fingerprint"]
+Beside the targets, each file holds plain descriptors of the windows: what everyone would try first,
+and what a probe of an encoder is compared with. From the same spectrogram as the targets they take
+mean and spread over the window of 40 log-mel levels, 13 MFCC and loudness, and the mean chroma.
+"""
+
+__all__ = [
+    "DESCRIPTORS",
+    "MidiExpressionTargets",
+    "MusicalAspectTargets",
+    "create_target_dataset",
+    "descriptors",
+    "measure",
+    "measure_windows",
+    "targets_fingerprint",
+]
 
 import traceback
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from mess_core import stages
@@ -17,11 +35,165 @@ from mess_core.extraction.audio import load_audio, segment_starts
 from mess_core.files import fingerprint
 from mess_core.layout import Layout
 from mess_core.recordings import Recording, check_unchanged
-from mess_core.targets.descriptors import descriptors
-from mess_core.targets.families import MusicalAspectTargets, measure, measure_windows
-from mess_core.targets.notes import read_performance
-from mess_core.targets.npz import write_npz
-from mess_core.targets.registry import TARGETS
+from mess_core.targets.curves import PARTS
+from mess_core.targets.harmony import chroma_mean
+from mess_core.targets.notes import Performance, read_performance
+from mess_core.targets.npz import Targets, write_npz
+from mess_core.targets.registry import (
+    AUDIO_CATEGORIES,
+    PITCH_CLASSES,
+    TARGETS,
+    Level,
+    TargetSpec,
+)
+from mess_core.targets.sound import FLOOR_DBFS, MEL_BANDS, MFCCS, Sound, analyse
+
+#: Names of the plain descriptors.
+DESCRIPTORS: tuple[str, ...] = (
+    *(f"mel_mean_{i}" for i in range(MEL_BANDS)),
+    *(f"mel_spread_{i}" for i in range(MEL_BANDS)),
+    *(f"chroma_mean_{i}" for i in range(PITCH_CLASSES)),
+    *(f"mfcc_mean_{i}" for i in range(MFCCS)),
+    *(f"mfcc_spread_{i}" for i in range(MFCCS)),
+    "loudness_mean",
+    "loudness_spread",
+)
+
+
+class MusicalAspectTargets:
+    """The targets that are heard in the audio: all categories but ``expression``."""
+
+    categories = AUDIO_CATEGORIES
+    analyse = staticmethod(analyse)
+
+    def compute(self, samples: npt.NDArray[np.float32], sample_rate: int) -> Targets:
+        """Compute every audio target of a recording.
+
+        Parameters
+        ----------
+        samples, sample_rate
+            As for `mess_core.targets.sound.analyse`, with its errors.
+
+        Returns
+        -------
+        dict
+            ``{category: {field: array}}``: scalars 0-d, curves and shapes 1-D, float64, NaN where
+            undefined.
+        """
+        return measure(analyse(samples, sample_rate))
+
+
+class MidiExpressionTargets:
+    """The targets that are read from the performance's MIDI: ``expression``."""
+
+    categories = ("expression",)
+
+    def compute(self, midi: Path, *, beats: Path | None = None) -> Targets:
+        """Compute every expression target of a performance.
+
+        Parameters
+        ----------
+        midi, beats
+            As for `mess_core.targets.notes.read_performance`, with its errors.
+
+        Returns
+        -------
+        dict
+            ``{"expression": {field: array}}``, float64, NaN where undefined.
+        """
+        return measure(read_performance(midi, beats=beats))
+
+
+def measure(series: Sound | Performance, *, level: Level = "recording") -> Targets:
+    """Compute every target of a recording or of a window.
+
+    Parameters
+    ----------
+    series : Sound or Performance
+        What the targets of its source are made of.
+    level : {"recording", "window"}
+        What the series are of: targets that do not exist at this level are left out.
+
+    Returns
+    -------
+    dict
+        ``{category: {field: array}}``, float64, NaN where undefined.
+    """
+    targets: Targets = {}
+    source = "audio" if isinstance(series, Sound) else "midi"
+    for spec in TARGETS.values():
+        if spec.source == source and level in spec.levels:
+            fields = targets.setdefault(spec.category, {})
+            function, parameters = _function(spec)
+            if spec.curve:
+                value = function(fields[spec.curve])
+            else:
+                value = function(**{name: getattr(series, name) for name in parameters})
+            fields[spec.name] = np.asarray(value, np.float64)
+    return targets
+
+
+def measure_windows(
+    series: Sound | Performance, starts: Iterable[float], *, window_s: float
+) -> Targets:
+    """Compute every target of every window of a recording.
+
+    Parameters
+    ----------
+    series : Sound or Performance
+        Of the recording.
+    starts : iterable of float
+        When the windows begin, s; at least one.
+    window_s : float
+        Length of the windows, s.
+
+    Returns
+    -------
+    dict
+        ``{category: {field: array}}``: [windows] for scalars, [windows, length] for curves and
+        shapes; float64, NaN where undefined.
+    """
+    windows = [measure(series.cut(t, t + window_s), level="window") for t in starts]
+    return {
+        category: {name: np.stack([w[category][name] for w in windows]) for name in fields}
+        for category, fields in windows[0].items()
+    }
+
+
+@cache
+def _function(spec: TargetSpec) -> tuple[Callable[..., Any], tuple[str, ...]]:
+    """Return a target's function and the names of the series that it takes."""
+    if spec.curve:
+        return PARTS[spec.name.rpartition("_")[2]], ()
+    module = import_module(f"mess_core.targets.{spec.category}")
+    function = getattr(module, spec.name)
+    return function, tuple(signature(function).parameters)
+
+
+def descriptors(sound: Sound) -> npt.NDArray[np.float32]:
+    """Return the plain descriptors of a window of at least 0.4 s.
+
+    Parameters
+    ----------
+    sound : Sound
+        The series of the window (`Sound.cut`).
+
+    Returns
+    -------
+    ndarray of float32 [shape=(120,)]
+        As `DESCRIPTORS` names them: levels and MFCC in dB, shares of pitch classes. Finite: what is
+        inaudible counts as being at the floor.
+    """
+    loudness = np.nan_to_num(sound.loudness, nan=FLOOR_DBFS)
+    parts = [
+        sound.mel_level.mean(axis=0),
+        sound.mel_level.std(axis=0),
+        np.nan_to_num(chroma_mean(sound.chroma)),
+        sound.mfcc.mean(axis=0),
+        sound.mfcc.std(axis=0),
+        [loudness.mean(), loudness.std()],
+    ]
+    return np.concatenate(parts).astype(np.float32)
 
 
 def create_target_dataset(
@@ -40,7 +212,7 @@ def create_target_dataset(
     recordings : sequence of Recording
         Rows of the recording table.
     layout : Layout
-        Where outputs and the store of computed files lie.
+        Where outputs and the cache lie.
     sample_rate : int
         Samples per second at which audio is measured.
     window_s, overlap : float
@@ -51,13 +223,13 @@ def create_target_dataset(
     Returns
     -------
     dict of str to str
-        By ``recording_id``, the name in the store of what its file is a copy of: its fingerprint,
+        By ``recording_id``, the name in the cache of what its file is a copy of: its fingerprint,
         and the first 16 digits of its SHA-256.
 
     Raises
     ------
     TargetError
-        If recordings failed; names all of them, with causes. The others are stored.
+        If recordings failed, for whatever reason; names all of them. The others are stored.
     """
     create = partial(
         _create, layout=layout, sample_rate=sample_rate, window_s=window_s, overlap=overlap
@@ -101,15 +273,9 @@ def targets_fingerprint(
     )
 
 
-def _create(
-    recording: Recording, *, layout: Layout, sample_rate: int, window_s: float, overlap: float
-) -> str:
-    key = targets_fingerprint(
-        recording, sample_rate=sample_rate, window_s=window_s, overlap=overlap
-    )
-    write = partial(
-        _compute, recording, sample_rate=sample_rate, window_s=window_s, overlap=overlap
-    )
+def _create(recording: Recording, *, layout: Layout, **settings: Any) -> str:
+    key = targets_fingerprint(recording, **settings)
+    write = partial(_compute, recording, **settings)
     stored = cached(layout.cache, "targets", key, ".npz", write)
     materialise(stored, layout.targets(recording.recording_id))
     return stored.stem
@@ -126,7 +292,7 @@ def _compute(
     times = starts / sample_rate
     # The matrices are small: more threads than one wait for each other.
     with threadpool_limits(limits=1, user_api="blas"):
-        sound = MusicalAspectTargets().analyse(samples, sample_rate)
+        sound = analyse(samples, sample_rate)
         targets = measure(sound)
         windows = measure_windows(sound, times, window_s=window_s)
         plain = np.stack([descriptors(sound.cut(t, t + window_s)) for t in times])

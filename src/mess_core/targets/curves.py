@@ -14,7 +14,7 @@ their own; vectors over pitch classes or bins have none, because neither their o
 their shares means anything.
 """
 
-__all__ = ["PARTS", "extent", "level", "mean_of", "shape", "to_curve"]
+__all__ = ["PARTS", "Float", "extent", "level", "mean_of", "shape", "to_curve"]
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -40,18 +40,10 @@ def mean_of(series: Float) -> float:
 
 
 def to_curve(series: Float) -> Float:
-    """Return the mean of each of `CURVE_FRAMES` equal cells.
+    """Return the mean of each of `CURVE_FRAMES` equal cells of an equally spaced series.
 
-    Parameters
-    ----------
-    series : ndarray [shape=(n,)]
-        Equally spaced values, NaN where undefined.
-
-    Returns
-    -------
-    ndarray [shape=(CURVE_FRAMES,)]
-        NaN in a cell where nothing is defined. A series shorter than the curve gives each of its
-        values to several cells.
+    NaN in a cell where nothing is defined. A series shorter than the curve gives each of its values
+    to several cells.
     """
     if not len(series):
         return np.full(CURVE_FRAMES, np.nan)
@@ -69,18 +61,7 @@ def level(curve: Float) -> float:
 
 
 def extent(curve: Float) -> float:
-    """Return the standard deviation of a curve's cells, in its unit.
-
-    Parameters
-    ----------
-    curve : ndarray [shape=(CURVE_FRAMES,)]
-        NaN where undefined.
-
-    Returns
-    -------
-    float
-        At least 0; NaN where less than half of the cells are defined.
-    """
+    """Return the standard deviation of a curve's cells, NaN where less than half are defined."""
     defined = curve[np.isfinite(curve)]
     return float(defined.std()) if len(defined) >= MIN_DEFINED * len(curve) else np.nan
 
@@ -88,17 +69,9 @@ def extent(curve: Float) -> float:
 def shape(curve: Float) -> Float:
     """Return the cosine coefficients 1 to 4 of the standardised curve.
 
-    Parameters
-    ----------
-    curve : ndarray [shape=(CURVE_FRAMES,)]
-        NaN where undefined: bridged by straight lines, and levelled at the ends.
-
-    Returns
-    -------
-    ndarray [shape=(SHAPE_COEFFICIENTS,)]
-        Of the orthonormal DCT-II over the root of the number of cells: each between -1 and 1, the
-        sum of their squares at most 1. NaN where less than half of the cells are defined, or where
-        nothing moves.
+    Those of the orthonormal DCT-II over the root of the number of cells: each between -1 and 1, the
+    sum of their squares at most 1. Gaps are bridged by straight lines, and levelled at the ends.
+    NaN where less than half of the cells are defined, or where nothing moves.
     """
     cells = np.arange(len(curve))
     defined = np.isfinite(curve)

@@ -22,12 +22,9 @@ __all__ = [
 ]
 
 import numpy as np
-import numpy.typing as npt
 
-from mess_core.targets.curves import to_curve
+from mess_core.targets.curves import Float, to_curve
 from mess_core.targets.sound import LOUDNESS_RATE
-
-Float = npt.NDArray[np.float64]
 
 #: EBU Tech 3342.
 SOFT_PERCENTILE, LOUD_PERCENTILE = 10, 95

@@ -39,12 +39,9 @@ __all__ = [
 ]
 
 import numpy as np
-import numpy.typing as npt
 
-from mess_core.targets.curves import to_curve
-from mess_core.targets.registry import CURVE_FRAMES
-
-Float = npt.NDArray[np.float64]
+from mess_core.targets.curves import Float, to_curve
+from mess_core.targets.registry import CURVE_FRAMES, OVERLAP_BINS
 
 #: Fewer notes define no statistics of a performance.
 MIN_NOTES = 5
@@ -57,56 +54,24 @@ CENTRAL = (15.87, 84.13)
 
 #: Borders of the histogram of key-overlap ratios: half octaves from 1/8 to 8. What lies outside is
 #: counted in the outer bins.
-OVERLAP_EDGES = 2.0 ** np.linspace(-3, 3, 13)
+OVERLAP_EDGES = 2.0 ** np.linspace(-3, 3, OVERLAP_BINS + 1)
 
 
 def rubato(shaped_tempo: Float, beat_periods: Float) -> float:
-    """Return the spread of log tempo over time.
-
-    Parameters
-    ----------
-    shaped_tempo : ndarray [shape=(n,)]
-        Log local tempo, equally spaced in time.
-    beat_periods : ndarray [shape=(m,)]
-        Seconds per beat.
-
-    Returns
-    -------
-    float
-        At least 0, in natural log units (about relative change); NaN with fewer than 4 periods.
-    """
+    """Return the spread of log tempo over time, about relative change, NaN below 4 periods."""
     enough = len(beat_periods) >= MIN_PERIODS and len(shaped_tempo) > 0
     return _spread(shaped_tempo) if enough else np.nan
 
 
 def tempo_variability(beat_periods: Float) -> float:
-    """Return the spread of the log beat periods.
-
-    Parameters
-    ----------
-    beat_periods : ndarray [shape=(n,)]
-        Seconds per beat.
-
-    Returns
-    -------
-    float
-        At least 0, in natural log units; NaN with fewer than 4 periods.
-    """
+    """Return the spread of the log beat periods, NaN with fewer than 4."""
     return _spread(np.log(beat_periods)) if len(beat_periods) >= MIN_PERIODS else np.nan
 
 
 def rubato_ioi_ratio(onsets: Float) -> float:
     """Return the standard deviation of the ratios of consecutive inter-onset intervals.
 
-    Parameters
-    ----------
-    onsets : ndarray [shape=(n,)]
-        Seconds, not decreasing; exactly simultaneous ones count once.
-
-    Returns
-    -------
-    float
-        At least 0; NaN with fewer than 5 notes that begin at different times.
+    Exactly simultaneous onsets count once; NaN with fewer than 5 notes at different times.
     """
     intervals = np.diff(np.unique(onsets))
     if len(intervals) + 1 < MIN_NOTES:
@@ -115,78 +80,34 @@ def rubato_ioi_ratio(onsets: Float) -> float:
 
 
 def performed_tempo_curve(shaped_tempo: Float, beat_periods: Float) -> Float:
-    """Return the tempo over time.
-
-    Parameters
-    ----------
-    shaped_tempo : ndarray [shape=(n,)]
-        Log beats per second, equally spaced in time.
-    beat_periods : ndarray [shape=(m,)]
-        Seconds per beat.
-
-    Returns
-    -------
-    ndarray [shape=(64,)]
-        BPM, from the first beat to the last; NaN with fewer than 4 periods.
-    """
+    """Return the tempo from the first beat to the last, BPM [shape=(64,)], NaN below 4 periods."""
     if len(beat_periods) < MIN_PERIODS or not len(shaped_tempo):
         return np.full(CURVE_FRAMES, np.nan)
     return to_curve(60 * np.exp(shaped_tempo))
 
 
 def onset_timing_std(deviations: Float) -> float:
-    """Return the spread of notes around the flexible pulse.
-
-    Parameters
-    ----------
-    deviations : ndarray [shape=(n,)]
-        Seconds by which each note is late, NaN where it is on no beat.
-
-    Returns
-    -------
-    float
-        Seconds; NaN with fewer than 5 notes on beats.
-    """
+    """Return the spread of notes around the pulse, s, NaN with fewer than 5 notes on beats."""
     known = deviations[np.isfinite(deviations)]
     return _spread(known) if len(known) >= MIN_NOTES else np.nan
 
 
 def articulation_ratio(overlap_ratios: Float) -> float:
-    """Return the median key-overlap ratio.
-
-    Parameters
-    ----------
-    overlap_ratios : ndarray [shape=(n,)]
-        Time each key is held over the time to its successor, NaN where it has none.
-
-    Returns
-    -------
-    float
-        Above 0; NaN with fewer than 5 notes that have a successor.
-    """
+    """Return the median key-overlap ratio, NaN with fewer than 5 notes that have a successor."""
     known = overlap_ratios[np.isfinite(overlap_ratios)]
     return float(np.median(known)) if len(known) >= MIN_NOTES else np.nan
 
 
 def articulation_histogram(overlap_ratios: Float) -> Float:
-    """Return how the key-overlap ratios are distributed.
+    """Return the share of notes by key-overlap ratio [shape=(12,)].
 
-    Parameters
-    ----------
-    overlap_ratios : ndarray [shape=(n,)]
-        Time each key is held over the time to its successor, NaN where it has none.
-
-    Returns
-    -------
-    ndarray [shape=(12,)]
-        Share of the notes in each half octave from 1/8 to 8 (7th bin: 1 to 1.41), sum 1; NaN with
-        fewer than 5 notes that have a successor.
+    Half octaves from 1/8 to 8 (7th bin: 1 to 1.41), sum 1; NaN as for `articulation_ratio`.
     """
     known = overlap_ratios[np.isfinite(overlap_ratios)]
     if len(known) < MIN_NOTES:
-        return np.full(len(OVERLAP_EDGES) - 1, np.nan)
+        return np.full(OVERLAP_BINS, np.nan)
     bins = np.searchsorted(OVERLAP_EDGES[1:-1], known, side="right")
-    return np.bincount(bins, minlength=len(OVERLAP_EDGES) - 1) / len(known)
+    return np.bincount(bins, minlength=OVERLAP_BINS) / len(known)
 
 
 def velocity_mean(velocities: Float) -> float:

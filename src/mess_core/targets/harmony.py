@@ -11,16 +11,19 @@
   6, each with a weight. The vector's norm is *consonance*: a single pitch class has the largest,
   the norm of the weights, and all twelve in equal parts have 0. Tension is 1 minus the norm over
   that largest one, from 0 to 1: a cluster is tenser than a triad, a triad tenser than a note.
+
+The chroma of a frame is the power of its spectral *peaks* by pitch class. Peaks are placed between
+bins by parabolic interpolation (Smith & Serra 1987), which tells semitones apart where the bins
+alone do not.
 """
 
-__all__ = ["chroma_mean", "harmonic_complexity", "tension_curve"]
+__all__ = ["chroma_mean", "chroma_of_peaks", "harmonic_complexity", "tension_curve"]
 
 import numpy as np
 import numpy.typing as npt
 
-from mess_core.targets.curves import to_curve
-
-Float = npt.NDArray[np.float64]
+from mess_core.targets.curves import Float, to_curve
+from mess_core.targets.registry import PITCH_CLASSES
 
 #: Weights of the Fourier coefficients for chroma from audio (Bernardes et al. 2017, *A hierarchical
 #: harmonic mixing method*; those of 2016 are for chroma from symbols).
@@ -32,25 +35,19 @@ CHORD_S = 0.5
 #: How long pitches count as sounding together, s.
 TOGETHER_S = 1.0
 
-# Rounding of a difference of sums of shares.
+#: Pitches that count for chroma, Hz: from C2, below which this window cannot tell semitones apart,
+#: to C7, above which a piano has few fundamentals and many partials of other pitch classes.
+CHROMA_RANGE_HZ = (65.4, 2093.0)
+
+#: Middle A, Hz (ISO 16).
+A4_HZ = 440.0
+
+#: Rounding of a difference of sums of shares.
 _SILENT = 1e-9
 
 
 def harmonic_complexity(chroma: Float, frame_rate: float) -> float:
-    """Return the mean entropy of the pitch classes within a second.
-
-    Parameters
-    ----------
-    chroma : ndarray [shape=(frames, 12)]
-        Power by pitch class, 0 where inaudible.
-    frame_rate : float
-        Frames per second.
-
-    Returns
-    -------
-    float
-        0 to 3.58 bit; NaN where nothing has a pitch.
-    """
+    """Return the mean entropy of a second's pitch classes, 0 to 3.58 bit, NaN without a pitch."""
     length = max(1, round(TOGETHER_S * frame_rate))
     starts = np.arange(0, len(chroma), length)
     if not len(starts):
@@ -73,37 +70,13 @@ def _entropy(shares: Float) -> Float:
 
 
 def chroma_mean(chroma: Float) -> Float:
-    """Return the share of each pitch class.
-
-    Parameters
-    ----------
-    chroma : ndarray [shape=(frames, 12)]
-        Power by pitch class, 0 where inaudible.
-
-    Returns
-    -------
-    ndarray [shape=(12,)]
-        From C to B, sum 1; NaN where nothing has a pitch.
-    """
+    """Return the share of each pitch class from C to B [shape=(12,)], NaN without a pitch."""
     total = _normalised(chroma).sum(axis=0)
-    return total / total.sum() if total.sum() > 0 else np.full(12, np.nan)
+    return total / total.sum() if total.sum() > 0 else np.full(PITCH_CLASSES, np.nan)
 
 
 def tension_curve(chroma: Float, frame_rate: float) -> Float:
-    """Return the tension over time.
-
-    Parameters
-    ----------
-    chroma : ndarray [shape=(frames, 12)]
-        Power by pitch class, 0 where inaudible.
-    frame_rate : float
-        Frames per second.
-
-    Returns
-    -------
-    ndarray [shape=(64,)]
-        0 (one pitch class) to 1; NaN where nothing has a pitch.
-    """
+    """Return the tension over time, 0 to 1 [shape=(64,)], NaN where nothing has a pitch."""
     length = max(1, round(CHORD_S * frame_rate))
     edges = np.arange(len(chroma))[:, None] + np.array([-(length // 2), length - length // 2])
     first, stop = np.clip(edges, 0, len(chroma)).T
@@ -118,3 +91,36 @@ def _tension(chroma: Float) -> Float:
     coefficients = np.abs(np.fft.rfft(shares, axis=1)[:, 1:]) * INTERVAL_WEIGHTS
     norm = np.sqrt(np.square(coefficients).sum(axis=1)) / np.linalg.norm(INTERVAL_WEIGHTS)
     return np.asarray(1 - np.minimum(norm, 1))
+
+
+def chroma_of_peaks(magnitude: npt.NDArray[np.float32], frequencies: Float) -> Float:
+    """Return the power of spectral peaks by pitch class.
+
+    Parameters
+    ----------
+    magnitude : ndarray of float32 [shape=(n, bins)]
+        Spectra.
+    frequencies : ndarray [shape=(bins,)]
+        Hz, equally spaced from 0.
+
+    Returns
+    -------
+    ndarray [shape=(n, 12)]
+        From C to B; not normalised. A peak between two semitones counts for both.
+    """
+    low, high = np.searchsorted(frequencies, CHROMA_RANGE_HZ)
+    left, centre, right = (magnitude[:, low + d : high + d] for d in (-1, 0, 1))
+    row, column = np.nonzero((centre > left) & (centre >= right))
+    a, b, c = (np.log(m[row, column] + np.float32(1e-12)) for m in (left, centre, right))
+    curvature = a - 2 * b + c
+    shift = np.where(curvature < 0, 0.5 * (a - c) / np.where(curvature < 0, curvature, 1), 0)
+    hertz = (column + low + np.clip(shift, -0.5, 0.5)) * (frequencies[1] - frequencies[0])
+    semitone = 12 * np.log2(hertz / A4_HZ) + 9
+    floor = np.floor(semitone)
+    share = semitone - floor
+    power = centre[row, column].astype(np.float64) ** 2
+    lower = floor.astype(np.int64) % 12
+    cells = np.concatenate([row * 12 + lower, row * 12 + (lower + 1) % 12])
+    weights = np.concatenate([power * (1 - share), power * share])
+    total: Float = np.bincount(cells, weights, minlength=12 * len(magnitude)).astype(np.float64)
+    return total.reshape(-1, 12)

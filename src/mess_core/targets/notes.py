@@ -26,9 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import MidiError
+from mess_core.targets.curves import Float
 from mess_core.targets.pulse import MIN_ONSETS, Pulse, tempo_curve, track_pulse
-
-Float = npt.NDArray[np.float64]
 
 #: Onsets of one chord: distance to the one before, and from the first to the last, s.
 CHORD_GAP_S = 0.045
@@ -211,19 +210,10 @@ class Performance:
         return ratios
 
     def cut(self, start_s: float, stop_s: float) -> "Performance":
-        """Return the part of the performance that begins within a window.
+        """Return the notes with an onset from ``start_s`` to before ``stop_s``.
 
-        Parameters
-        ----------
-        start_s, stop_s : float
-            Where the window begins and ends, s.
-
-        Returns
-        -------
-        Performance
-            The notes with an onset from ``start_s`` to before ``stop_s``. All series are slices of
-            those of the whole, so that beats, tempo and successors are found with their context,
-            and once. A beat's period belongs to the window that holds its middle.
+        All series are slices of those of the whole, so that beats, tempo and successors are found
+        with their context, and once. A beat's period belongs to the window that holds its middle.
         """
         notes = slice(*np.searchsorted(self.onsets, (start_s, stop_s)))
         part = Performance(

@@ -3,10 +3,12 @@
 * ``category/field``: the targets of the recording.
 * ``windows/category/field``: those of its windows, in the order of the features' windows
   (`mess_core.extraction.storage.segment_times`).
-* ``descriptors``: `mess_core.targets.descriptors` of its windows, float32.
+* ``descriptors``: `mess_core.targets.create.descriptors` of its windows, float32.
 
-Equal targets give equal bytes. Files of the older form, one pickled dict per category, are read
-through `mess_core.targets.legacy`, which builds arrays and dicts and nothing else.
+Equal targets give equal bytes. Files of the older form have one pickled dict per category. A pickle
+is a program: it may import and call whatever it names. They are read by an unpickler that resolves
+only the few names that numpy's arrays, dtypes and scalars are made of, and refuses everything else
+before it is imported.
 """
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "write_npz",
 ]
 
+import pickle
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -28,19 +31,35 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.lib.format as npy
 import numpy.typing as npt
 
 from mess_core.errors import TargetError, nearest
 from mess_core.files import atomic_path
-from mess_core.targets.legacy import is_object_array, read_object_array
 from mess_core.targets.registry import CATEGORIES, TARGETS, Level, TargetSpec
 
 #: What zipfile and numpy run into in damaged files; RuntimeError where a flag says that an entry is
 #: encrypted or compressed in a way that does not exist.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError)
 
+_AGAIN = "delete it and run the targets rule"
 _WINDOWS = "windows/"
 _DESCRIPTORS = "descriptors"
+
+#: What pickles of numpy arrays, dtypes and scalars name, before and since numpy 2.
+_ALLOWED = {
+    ("numpy", "dtype"),
+    ("numpy", "ndarray"),
+    *(
+        (f"numpy.{core}.{module}", name)
+        for core in ("core", "_core")
+        for module, name in [
+            ("multiarray", "_reconstruct"),
+            ("multiarray", "scalar"),
+            ("numeric", "_frombuffer"),
+        ]
+    ),
+}
 
 #: ``{category: {field: array}}``.
 Targets = dict[str, dict[str, npt.NDArray[np.float64]]]
@@ -126,9 +145,9 @@ def load_targets(path: Path) -> Targets:
     TargetError
         If the file is missing or damaged, holds objects other than arrays, or is malformed.
     """
-    if _reading(path, _is_legacy):
-        return _reading(path, _load_legacy)
-    keys = [key for key in _reading(path, _keys) if key != _DESCRIPTORS]
+    keys = [key for key in _keys(path) if key != _DESCRIPTORS]
+    if _is_older(keys):
+        return {category: _older_fields(path, category) for category in keys}
     flat = _arrays(path, [key for key in keys if not key.startswith(_WINDOWS)])
     return _valid(path, _nested(path, flat), validate_target_structure)
 
@@ -153,9 +172,9 @@ def load_window_targets(path: Path) -> Targets:
         If the file is missing or damaged, has no windows (as those of the older form), or is
         malformed.
     """
-    keys = [key for key in _reading(path, _keys) if key.startswith(_WINDOWS)]
+    keys = [key for key in _keys(path) if key.startswith(_WINDOWS)]
     if not keys:
-        raise TargetError(f"{path} holds no windows; delete it and run the targets rule")
+        raise TargetError(f"{path} holds no windows; {_AGAIN}")
     flat = {key.removeprefix(_WINDOWS): array for key, array in _arrays(path, keys).items()}
     return _valid(path, _nested(path, flat), validate_window_targets)
 
@@ -165,8 +184,8 @@ def load_target(
 ) -> npt.NDArray[np.float64] | None:
     """Read one target, whatever else the file holds or lacks.
 
-    So a job that needs one target reads only that, and does not mind files that have been written
-    before or after another target was registered.
+    A job that needs one target reads only that, and does not mind files that were written before or
+    after another target was registered.
 
     Parameters
     ----------
@@ -188,19 +207,18 @@ def load_target(
     TargetError
         If the file is missing or damaged, lacks the target, or holds malformed values of it.
     """
-    spec = TARGETS[name]
-    if level == "recording" and _reading(path, _is_legacy):
+    spec, keys = TARGETS[name], _keys(path)
+    if level == "recording" and _is_older(keys):
         return load_targets(path).get(spec.category, {}).get(name)
     category = f"{_WINDOWS if level == 'window' else ''}{spec.category}/"
-    keys = _reading(path, _keys)
     if category + name not in keys:
         if spec.optional and not any(key.startswith(category) for key in keys):
             return None
-        raise TargetError(f"{path} lacks {category}{name}; delete it and run the targets rule")
+        raise TargetError(f"{path} lacks {category}{name}; {_AGAIN}")
     array: npt.NDArray[np.float64] = _arrays(path, [category + name])[category + name]
     problem = _array_problem(spec, array, array.shape[:1] if level == "window" else ())
     if problem:
-        raise TargetError(f"{path}: {problem}; delete it and run the targets rule")
+        raise TargetError(f"{path}: {problem}; {_AGAIN}")
     return array
 
 
@@ -215,15 +233,15 @@ def load_descriptors(path: Path) -> npt.NDArray[np.float32]:
     Returns
     -------
     ndarray of float32 [shape=(segments, F)]
-        See `mess_core.targets.descriptors`.
+        See `mess_core.targets.create.descriptors`.
 
     Raises
     ------
     TargetError
         If the file is missing or damaged, or has no descriptors or malformed ones.
     """
-    if _DESCRIPTORS not in _reading(path, _keys):
-        raise TargetError(f"{path} holds no descriptors; delete it and run the targets rule")
+    if _DESCRIPTORS not in _keys(path):
+        raise TargetError(f"{path} holds no descriptors; {_AGAIN}")
     descriptors: npt.NDArray[np.float32] = _arrays(path, [_DESCRIPTORS])[_DESCRIPTORS]
     return _valid(path, descriptors, _validate_descriptors)
 
@@ -235,19 +253,15 @@ def _reading(path: Path, read: Callable[[Path], T]) -> T:
     except FileNotFoundError:
         raise TargetError(f"{path} does not exist; run the targets rule") from None
     except _DAMAGE as error:
-        raise TargetError(
-            f"{path} is damaged ({error}); delete it and run the targets rule"
-        ) from None
+        raise TargetError(f"{path} is damaged ({error}); {_AGAIN}") from None
 
 
 def _keys(path: Path) -> list[str]:
-    with zipfile.ZipFile(path) as archive:
-        return [name.removesuffix(".npy") for name in archive.namelist()]
+    def read(path: Path) -> list[str]:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
 
-
-def _is_legacy(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any(is_object_array(archive, name) for name in archive.namelist())
+    return _reading(path, read)
 
 
 def _arrays(path: Path, keys: list[str]) -> dict[str, Any]:
@@ -272,31 +286,48 @@ def _valid(path: Path, content: T, validate: Callable[[T], object]) -> T:
     try:
         validate(content)
     except TargetError as error:
-        raise TargetError(f"{path}: {error}; delete it and run the targets rule") from None
+        raise TargetError(f"{path}: {error}; {_AGAIN}") from None
     return content
 
 
-def _load_legacy(path: Path) -> Targets:
-    """Read the older form: per category one pickled ``{field: array}``."""
-    targets: Targets = {}
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.namelist():
-            category = entry.removesuffix(".npy")
-            targets[category] = _legacy_fields(
-                path, category, read_object_array(path, archive, entry)
-            )
-    return targets
+def _is_older(keys: list[str]) -> bool:
+    return not set(CATEGORIES).isdisjoint(keys)
 
 
-def _legacy_fields(path: Path, category: str, fields: Any) -> dict[str, npt.NDArray[np.float64]]:
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds numpy arrays, dtypes and scalars, and the builtin containers, numbers and strings."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        # numpy 2 still answers to the older name, with a warning.
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def _older_fields(path: Path, category: str) -> dict[str, npt.NDArray[np.float64]]:
+    """Read a category of the older form: an array that holds a pickled ``{field: array}``."""
     if category not in CATEGORIES:
         raise TargetError(f"{path}: {category!r} is no category; {nearest(category, CATEGORIES)}")
-    if not isinstance(fields, dict):
-        raise TargetError(f"{path}: {category} holds a {type(fields).__name__}, expected a dict")
+
+    def read(path: Path) -> object:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{category}.npy") as file:
+            if npy.read_magic(file) != (1, 0) or npy.read_array_header_1_0(file)[0] != ():
+                raise ValueError(f"{category} is no single object")
+            return _ArrayUnpickler(file).load()
+
     try:
-        return {str(k): np.asarray(v, np.float64) for k, v in fields.items()}
-    except (TypeError, ValueError) as error:
-        raise TargetError(f"{path}: {category} holds what is no number ({error})") from None
+        fields = _reading(path, read)
+        fields = fields.item() if isinstance(fields, np.ndarray) else fields
+        if not isinstance(fields, dict):
+            raise TypeError(f"a {type(fields).__name__} instead of a dict")
+        return {str(key): np.asarray(value, np.float64) for key, value in fields.items()}
+    except TargetError:
+        raise
+    # A damaged pickle raises whatever its broken instructions run into.
+    except Exception as error:
+        raise TargetError(
+            f"{path}: {category} is refused ({error}); only dicts of numbers are read; {_AGAIN}"
+        ) from None
 
 
 def validate_target_structure(targets: Given) -> None:

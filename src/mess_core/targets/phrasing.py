@@ -25,10 +25,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import fftconvolve, find_peaks
 
-from mess_core.targets.curves import to_curve
+from mess_core.targets.curves import Float, to_curve
+from mess_core.targets.registry import CURVE_FRAMES
 from mess_core.targets.sound import LOUDNESS_RATE
-
-Float = npt.NDArray[np.float64]
 
 #: Length of the moving mean that leaves phrases and removes notes, s.
 SMOOTHING_S = 2.0
@@ -79,24 +78,12 @@ def _phrase_lengths(loudness: Float) -> Float:
 def novelty_curve(mfcc: npt.NDArray[np.float32], chroma: Float, frame_rate: float) -> Float:
     """Return Foote's novelty over time.
 
-    Parameters
-    ----------
-    mfcc : ndarray of float32 [shape=(frames, 13)]
-        Cosine coefficients of the mel levels.
-    chroma : ndarray [shape=(frames, 12)]
-        Power by pitch class, 0 where inaudible.
-    frame_rate : float
-        Frames per second.
-
-    Returns
-    -------
-    ndarray [shape=(64,)]
-        At least 0 (nothing changes); 1 where what follows is orthogonal to what went before and
-        each side is steady. NaN within half a second of the ends, and where nothing has a pitch.
+    At least 0 (nothing changes) [shape=(64,)]; 1 where what follows is orthogonal to what went
+    before and each side is steady. NaN within half a second of the ends, and without a pitch.
     """
     features = np.hstack([_directions(mfcc[:, 1:]), _directions(chroma)]) / np.sqrt(2)
     if not chroma.any():
-        return to_curve(np.full(len(chroma), np.nan))
+        return np.full(CURVE_FRAMES, np.nan)
     return to_curve(_novelty(features, frame_rate))
 
 

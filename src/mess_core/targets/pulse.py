@@ -20,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Float = npt.NDArray[np.float64]
+from mess_core.targets.curves import Float
+
 Int = npt.NDArray[np.int64]
 
 #: Fewer onsets show no pulse.

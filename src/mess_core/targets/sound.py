@@ -16,9 +16,10 @@ were heard in their surroundings. Measured on the window's samples alone they di
 (up to 0.4 s for onsets, 3 s for the local tempo), and so does a frame's place, by up to 21 ms.
 """
 
-__all__ = ["FLOOR_DBFS", "LOUDNESS_RATE", "MEL_BANDS", "Sound", "analyse"]
+__all__ = ["FLOOR_DBFS", "LOUDNESS_RATE", "MEL_BANDS", "MFCCS", "Sound", "analyse"]
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,17 +28,13 @@ import scipy.fft
 import scipy.signal
 from scipy.ndimage import uniform_filter1d
 
-from mess_core.targets import spectrum
-from mess_core.targets.onsets import (
-    ENVELOPE_RATE,
-    ENVELOPE_WINDOW_S,
-    attacks,
-    onset_strength,
-    onset_times,
-)
-from mess_core.targets.tempogram import TEMPO_RATE, follow_pulse
+from mess_core.errors import AudioError
+from mess_core.targets.articulation import ENVELOPE_RATE, ENVELOPE_WINDOW_S, attacks
+from mess_core.targets.curves import Float
+from mess_core.targets.harmony import chroma_of_peaks
+from mess_core.targets.rhythm import TEMPO_RATE, follow_pulse, onset_strength, onset_times
+from mess_core.targets.timbre import centroid_and_bandwidth, rolloff_frequency
 
-Float = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
 
 #: What is softer is inaudible: 12 dB above the noise of 16-bit dither (-93 dBFS) and more.
@@ -117,18 +114,7 @@ class Sound:
     metrical_levels: Float
 
     def cut(self, start_s: float, stop_s: float) -> "Sound":
-        """Return the series of a window.
-
-        Parameters
-        ----------
-        start_s, stop_s : float
-            From when to when, s.
-
-        Returns
-        -------
-        Sound
-            Its times count from ``start_s``; its arrays are views.
-        """
+        """Return the series from one time to another, s; times count from ``start_s``."""
         frames = _within(start_s, stop_s, self.frame_rate, HOPS_PER_FRAME / self.frame_rate)
         onsets = slice(*np.searchsorted(self.onsets, (start_s, stop_s)))
         tempo = _within(start_s, stop_s, TEMPO_RATE, 0.0)
@@ -171,24 +157,35 @@ def analyse(samples: npt.NDArray[np.float32], sample_rate: int) -> Sound:
     Parameters
     ----------
     samples : ndarray of float32 [shape=(n,)]
-        Mono samples in [-1, 1].
+        Mono, in [-1, 1].
     sample_rate : int
-        Samples per second.
+        Samples per second. Spectral targets depend on it; the project uses 24,000.
 
     Returns
     -------
     Sound
         With empty series where the recording is shorter than what they describe.
+
+    Raises
+    ------
+    AudioError
+        If the samples are not one-dimensional or not finite, or the rate is not positive.
     """
+    if samples.ndim != 1:
+        raise AudioError(f"samples have the shape {samples.shape}, expected mono [n]")
+    if sample_rate <= 0:
+        raise AudioError(f"the sample rate is {sample_rate}, expected a positive number")
+    if not np.isfinite(samples).all():
+        raise AudioError("samples hold values that are not finite; decode the file again")
     duration = len(samples) / sample_rate
-    samples = _without_offset(samples, sample_rate)
+    samples = _without_offset(np.asarray(samples, np.float32), sample_rate)
     hop = max(1, round(sample_rate / FRAME_RATE))
     frame_rate = sample_rate / hop
     power = _fine_power(samples, sample_rate)
     spectral = _spectral(samples, sample_rate, hop)
     strength = onset_strength(spectral["mel_level"])
     onsets = onset_times(strength, frame_rate=frame_rate, frame_s=HOPS_PER_FRAME / frame_rate)
-    pulse = follow_pulse(strength, onsets, duration, frame_rate)
+    local_tempo, metrical_levels = follow_pulse(strength, onsets, duration, frame_rate)
     return Sound(
         duration=duration,
         frame_rate=frame_rate,
@@ -196,8 +193,8 @@ def analyse(samples: npt.NDArray[np.float32], sample_rate: int) -> Sound:
         onset_strength=strength,
         onsets=onsets,
         attacks=attacks(_envelope(power), onsets),
-        local_tempo=pulse.tempo,
-        metrical_levels=pulse.levels,
+        local_tempo=local_tempo,
+        metrical_levels=metrical_levels,
         **spectral,
     )
 
@@ -275,7 +272,7 @@ def _spectral(samples: Float32, sample_rate: int, hop: int) -> dict[str, Any]:
     if len(samples) >= length:
         frames = np.lib.stride_tricks.sliding_window_view(samples, length)[::hop]
     frequencies = np.arange(length // 2 + 1) * np.float64(sample_rate / length)
-    filters = spectrum.mel_filters(frequencies, bands=MEL_BANDS)
+    filters = _mel_filters(frequencies)
     # At least one block, so that series of no frames have their shapes.
     starts = range(0, max(len(frames), 1), _BLOCK_FRAMES)
     blocks = [_block(frames[i : i + _BLOCK_FRAMES], frequencies, filters) for i in starts]
@@ -291,17 +288,33 @@ def _spectral(samples: Float32, sample_rate: int, hop: int) -> dict[str, Any]:
 
 
 def _block(frames: Float32, frequencies: Float, filters: Float32) -> dict[str, Any]:
-    magnitude = spectrum.magnitudes(frames)
-    centroid, bandwidth = spectrum.centroid_and_bandwidth(magnitude, frequencies)
+    magnitude = np.abs(scipy.fft.rfft(frames * _window(frames.shape[1]), axis=1))
+    centroid, bandwidth = centroid_and_bandwidth(magnitude, frequencies)
     mel = np.square(magnitude) @ filters
     return {
         "centroid": centroid,
         "bandwidth": bandwidth,
-        "rolloff": spectrum.rolloff(magnitude, frequencies),
+        "rolloff": rolloff_frequency(magnitude, frequencies),
         "mel_level": 10 * np.log10(np.maximum(mel, np.float32(10 ** (FLOOR_DBFS / 10)))),
-        "chroma": spectrum.chroma(magnitude, frequencies),
+        "chroma": chroma_of_peaks(magnitude, frequencies),
         "power": np.einsum("ij,ij->i", frames, frames) / frames.shape[1],
     }
+
+
+@lru_cache(maxsize=8)
+def _window(length: int) -> Float32:
+    """Return the Hann window that gives a sine of amplitude 1 on a bin the magnitude 1."""
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+    return np.asarray(hann * 2 / hann.sum(), np.float32)
+
+
+def _mel_filters(frequencies: Float) -> Float32:
+    """Return triangles, equally wide on O'Shaughnessy's mel scale [shape=(bins, MEL_BANDS)]."""
+    mel = 2595 * np.log10(1 + frequencies / 700)
+    edges = np.linspace(0, mel[-1], MEL_BANDS + 2)
+    rising = (mel[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - mel[:, None]) / (edges[2:] - edges[1:-1])
+    return np.asarray(np.maximum(np.minimum(rising, falling), 0), np.float32)
 
 
 def _zero_crossings(samples: Float32, hop: int) -> Float:
