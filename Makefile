@@ -60,8 +60,9 @@ bench-search-quality: $(READY)  ## measure how good answers are where the right 
 bench-planning: $(READY)  ## measure what planning costs for up to 100,000 recordings
 	python -m benchmarks.planning --write docs/cluster.md --json data/benchmarks/planning.json
 
-bench-search: $(READY)  ## measure search at a million clips against FAISS and numpy
-	python -m benchmarks.search --write docs/search.md --json data/benchmarks/search.json
+bench-search: $(READY)  ## measure building an index, and search against FAISS and numpy
+	python -m benchmarks.search
+	python -m benchmarks.index 25000 100000
 
 check: $(READY)  ## lint, formats and types
 	ruff check

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from benchmarks.search_corpus import KINDS, Corpus, questions
 from mess_core.errors import ArtifactError
 from mess_core.index import Index, load_artifact, save_artifact
 from mess_core.index.factory import (
@@ -26,15 +25,32 @@ from mess_core.index.factory import (
     search_parameters,
 )
 from mess_core.search import Query
+from mess_core.search.query import clip_id
 from mess_core.search.search import search
 from mess_core.workflow.config import Settings
-from tests.planted import Corpus as Planted, clip_rows
+from tests.planted import Corpus, clip_rows
 
 pytestmark = pytest.mark.unit
 
-N, WIDTH = 5000, 94
-CORPUS = Corpus(N)
-VECTORS, PREDICTED = CORPUS.make()
+N = 5000
+ROWS = clip_rows(25, 200)
+INDEX = Corpus(N).index(ROWS)
+VECTORS, WIDTH = INDEX.stored(np.arange(N)), INDEX.projection.width
+KINDS: dict[str, dict[str, Any]] = {
+    "general": {},
+    "two aspects": {"like": {"tempo": 0.7, "dynamics": 0.3}},
+    "one aspect": {"like": {"contour": 1.0}},
+    "unlike": {"like": {"general": 1.0}, "unlike": {"dynamics": 0.5}},
+    "more": {"like": {"general": 1.0}, "more": {"legato": 1.0}},
+}
+
+
+def questions(kind: str, count: int, k: int = 10) -> list[Query]:
+    chosen = np.random.default_rng(1).integers(N, size=count).tolist()
+    clips = [clip_id(ROWS[row].recording_id, ROWS[row].start_s) for row in chosen]
+    return [Query(clip=clip, k=k, **KINDS[kind]) for clip in clips]
+
+
 EXACT = choose_factory(N, WIDTH)
 #: What exact vectors in memory and on the disk are chosen for; of few rows they find everything.
 CODED = [
@@ -50,9 +66,7 @@ def held(vectors: npt.NDArray[np.float32], choice: Choice) -> Any:
 
 
 def index_of(choice: Choice) -> Index:
-    rows, projection = CORPUS.rows, CORPUS.projection
-    vectors = held(VECTORS, choice)
-    return Index("clips", rows, projection, PREDICTED, {}, {}, vectors, choice.factory)
+    return replace(INDEX, vectors=held(VECTORS, choice), factory=choice.factory)
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +86,10 @@ def coded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_up_to_the_limit_search_is_exact_whatever_the_memory() -> None:
     for n in (1, 1000, EXACT_UP_TO):
         assert choose_factory(n, WIDTH, 1.0).factory == FLAT
-    assert choose_factory(EXACT_UP_TO + 1, WIDTH).factory == "IVF1024,PQ94x4fsr,RFlat"
+    assert choose_factory(EXACT_UP_TO + 1, WIDTH).factory == f"IVF1024,PQ{WIDTH}x4fsr,RFlat"
     # Less cannot be learned from, whatever is asked for.
     assert choose_factory(1000, WIDTH, exact_up_to=10).factory == FLAT
-    assert choose_factory(1001, WIDTH, exact_up_to=10).factory == "IVF15,PQ94x4fsr,RFlat"
+    assert choose_factory(1001, WIDTH, exact_up_to=10).factory == f"IVF15,PQ{WIDTH}x4fsr,RFlat"
 
 
 @pytest.mark.parametrize(("width", "code"), [(94, 47), (87, 44)])
@@ -113,7 +127,7 @@ def test_the_defaults_are_those_of_the_configuration() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_hits_are_those_of_the_exact_index(kind: str, exact: Index, coded: Index) -> None:
     found, loss = [], []
-    for query in questions(CORPUS.rows, kind, 20):
+    for query in questions(kind, 20):
         expected, hits = search(exact, query).hits, search(coded, query).hits
         best = {hit.clip for hit in expected}
         found.append(len(best & {hit.clip for hit in hits}) / len(best))
@@ -125,14 +139,14 @@ def test_hits_are_those_of_the_exact_index(kind: str, exact: Index, coded: Index
 def test_with_as_many_candidates_as_rows_all_hits_are_exact(exact: Index) -> None:
     index = index_of(replace(CODED[0], candidates=N * 10))
     for kind in KINDS:
-        for query in questions(CORPUS.rows, kind, 5):
+        for query in questions(kind, 5):
             assert search(index, query).hits == search(exact, query).hits
 
 
 def test_contributions_are_exact_and_sum_to_the_score(exact: Index, coded: Index) -> None:
     np.testing.assert_array_equal(coded.stored([0, 4999, 17]), exact.stored([0, 4999, 17]))
     for kind in KINDS:
-        for query in questions(CORPUS.rows, kind, 3, k=50):
+        for query in questions(kind, 3, k=50):
             known = {hit.clip: hit for hit in search(exact, replace(query, k=N)).hits}
             for hit in search(coded, query).hits:
                 assert hit == known[hit.clip]
@@ -140,14 +154,12 @@ def test_contributions_are_exact_and_sum_to_the_score(exact: Index, coded: Index
 
 
 def test_no_hit_is_one_that_was_left_out(exact: Index, coded: Index) -> None:
-    for query in questions(CORPUS.rows, "more", 10):
+    for query in questions("more", 10):
         row = next(iter(search(exact, replace(query, more={})).hits))
-        asked = replace(
-            query, exclude="work", where={"composer": ("composer-1", "composer-2")}, k=20
-        )
+        asked = replace(query, exclude="work", where={"composer": ("composer1", "composer2")}, k=20)
         hits, expected = search(coded, asked).hits, search(exact, asked).hits
         assert len(hits) == len(expected)
-        assert {hit.composer for hit in hits} <= {"composer-1", "composer-2"}
+        assert {hit.composer for hit in hits} <= {"composer1", "composer2"}
         assert row.work_id not in {hit.work_id for hit in hits}
         (name,) = query.more
         least = search(exact, query).predicted[name] + 0.5
@@ -164,7 +176,7 @@ def test_a_selector_is_exact_however_little_it_leaves(exact: Index, coded: Index
 
 
 def test_hits_without_overlaps_are_found_in_codes_too(exact: Index, coded: Index) -> None:
-    for query in questions(CORPUS.rows, "general", 5):
+    for query in questions("general", 5):
         asked = replace(query, dedupe_s=1000.0, k=25)
         hits = search(coded, asked).hits
         # 5000 clips are of 25 recordings.
@@ -199,7 +211,7 @@ def test_parameters_of_an_exact_index(exact: Index) -> None:
 def test_an_index_over_the_limit_is_built_with_codes(tmp_path: Path) -> None:
     from mess_core.index import build_index
 
-    corpus, rows = Planted(1200), clip_rows(60, 20)
+    corpus, rows = Corpus(1200), clip_rows(60, 20)
     common: dict[str, Any] = {
         "kind": "clips",
         "projection": corpus.projection(),
@@ -226,7 +238,7 @@ from mess_core.index import load_artifact
 from mess_core.search import Query
 from mess_core.search.search import search
 index = load_artifact(Path(sys.argv[1]))
-query = Query("recording-000123", 30.0, 35.0, like={"general": 1.0, "rubato": 0.5},
+query = Query("r123", 30.0, 35.0, like={"general": 1.0, "tempo": 0.5},
               more={"legato": 1.0}, exclude="work")
 answer = search(index, query)
 assert len(index.rows) == 100_000 and len(answer.hits) == 10, answer
@@ -239,12 +251,7 @@ HEAVY = {
 
 
 def test_a_service_of_100_000_clips_imports_nothing_heavy(tmp_path: Path) -> None:
-    corpus = Corpus(100_000)
-    vectors, predicted = corpus.make()
-    index = Index(
-        "clips", corpus.rows, corpus.projection, predicted, {}, {"dataset": "x"},
-        held(vectors, choose_factory(corpus.n, WIDTH)),
-    )  # fmt: skip
+    index = Corpus(100_000).index(clip_rows(500, 200))
     folder = save_artifact(index, tmp_path)
     command = [sys.executable, "-W", "error", "-c", _SERVICE, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

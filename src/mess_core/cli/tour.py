@@ -3,6 +3,7 @@
 __all__ = ["add_parser", "run"]
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,7 @@ def _where(dataset: str, destination: str) -> str:
 
     options = ""
     if destination != cli_search.DEFAULT_LOCATION:
-        options += f" --artifacts {destination}"
+        options += f" --artifacts {shlex.quote(destination)}"
     if published_datasets(destination) != [dataset]:
         options += f" --dataset {dataset}"
     return options
@@ -124,7 +125,7 @@ def _queries(index: "Index", resolved: list[str]) -> list[str]:
 def _ask(query: str) -> None:
     parser = argparse.ArgumentParser()
     cli_search.add_parser(parser.add_subparsers())
-    cli_search.run(parser.parse_args(["search", *query.split()]))
+    cli_search.run(parser.parse_args(["search", *shlex.split(query)]))
 
 
 def _next(dataset: str, index: "Index", resolved: list[str]) -> list[str]:
