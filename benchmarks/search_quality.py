@@ -70,7 +70,7 @@ from benchmarks.search_quality_judges import (
 from benchmarks.search_quality_metrics import Floats, hubness_by_chance
 from benchmarks.search_quality_report import report
 from mess_core.files import read_json, write_json
-from mess_core.index.contents import read_projection
+from mess_core.index.artifact import read_projection
 from mess_core.index.index import Index, Row, build_index
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.search.query import GENERAL

@@ -39,7 +39,7 @@ from .publishing import (
     load_published as load_published,
     upload_artifact_to_s3 as upload_artifact_to_s3,
 )
-from .publishing.publish import fetch as fetch
+from .publishing.fetch import fetch as fetch
 from .recordings import Recording as Recording, read_recordings as read_recordings
 from .search import (
     Query as Query,

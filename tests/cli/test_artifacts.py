@@ -1,5 +1,6 @@
 """``mess artifacts`` on a folder and on S3: what it prints, changes and refuses."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def test_a_version_is_published_listed_verified_and_fetched(
 
 
 def test_versions_are_rolled_back_and_pruned(
-    mess: Callable[..., str], location: str, versions_of: Save
+    mess: Callable[..., str], location: str, versions_of: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = versions_of(3)
     for artifact in saved:
@@ -73,6 +74,9 @@ def test_versions_are_rolled_back_and_pruned(
     assert _latest(location) == saved[2].name
     assert f"{old[:12]} is now the latest" in mess("rollback", old[:8])
     assert _latest(location) == old
+    assert "would remove 0 of 3 versions" in mess("prune", "--keep", 1, "--dry-run")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 2 * 86400)
     planned = mess("prune", "--keep", 1, "--dry-run")
     assert "would remove" in planned
     assert len(mess("list").splitlines()) == 4

@@ -1,4 +1,4 @@
-"""An index with known content, and an S3 server on loopback."""
+"""An index with known content, and SeaweedFS, a real S3 store, on loopback."""
 
 import hashlib
 import os
@@ -8,17 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
-from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from mess_core.index.artifact import save_artifact
 from mess_core.index.index import Index
-from mess_core.publishing.transfer import Transfer
 from tests.planted import Corpus, recording_rows
 from tests.publishing.proxy import Proxy, proxied
-from tests.publishing.seaweed import Seaweed, weed_binary
+from tests.publishing.seaweed import ADMIN, Seaweed, weed_binary
 
 
 def _index(*, seed: int = 0, n: int = 6) -> Index:
@@ -62,54 +58,12 @@ def versions_of(index: Index, tmp_path: Path) -> Callable[[int], list[Path]]:
     return save
 
 
-#: Repeats requests at once, and sends all but the smallest files in parts.
-IMPATIENT = Transfer(sleep=lambda _: None)
-IN_PARTS = replace(IMPATIENT, multipart_bytes=300, part_bytes=200)
-
-
 @pytest.fixture(scope="session")
-def s3_client() -> Iterator[Any]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield boto3.client(
-        "s3",
-        endpoint_url=f"http://{host}:{port}",
-        region_name="us-east-1",
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
-        config=Config(retries={"max_attempts": 1}),
-    )
-    server.stop()
-
-
-@pytest.fixture
-def s3(
-    s3_client: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Any, str]:
-    """Give a client and a fresh bucket; the environment alone suffices to reach them too."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_client.meta.endpoint_url)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    bucket = f"bucket-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:40]}"
-    s3_client.create_bucket(Bucket=bucket)
-    return s3_client, bucket
-
-
-@pytest.fixture
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let moto take parts of less than 5 MiB."""
-    monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
-
-
-@pytest.fixture
-def proxy(s3: tuple[Any, str]) -> Iterator[Proxy]:
-    """Give a proxy before the store of `s3`; `AWS_ENDPOINT_URL_S3` names it."""
-    with proxied(s3[0].meta.endpoint_url) as running:
-        yield running
+def large_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save an artifact whose largest file takes two parts of 5 MiB, the least that S3 takes."""
+    n = 60_000
+    index = Corpus(n).index(recording_rows(n), "recordings")
+    return save_artifact(index, tmp_path_factory.mktemp("large"))
 
 
 @pytest.fixture(scope="session")
@@ -123,3 +77,34 @@ def seaweed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed
         yield server
     finally:
         server.kill()
+
+
+@pytest.fixture
+def s3(
+    seaweed_server: Seaweed, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Any, str]:
+    """Give a client and a fresh bucket; the environment alone suffices to reach them too."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", seaweed_server.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ADMIN[0])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ADMIN[1])
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client = seaweed_server.client()
+    bucket = f"bucket-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:40]}"
+    client.create_bucket(Bucket=bucket)
+    return client, bucket
+
+
+@pytest.fixture
+def proxy(s3: tuple[Any, str]) -> Iterator[Proxy]:
+    """Give a proxy before the store of `s3`."""
+    with proxied(s3[0].meta.endpoint_url) as running:
+        yield running
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let boto3 try again at once, and nothing wait for the disk."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+    monkeypatch.setattr("os.fsync", lambda _: None)

@@ -61,14 +61,20 @@ class Seaweed:
         ]
         (self._folder / "s3.json").write_text(json.dumps({"identities": identities}))
 
-    def client(self, key: tuple[str, str] = ADMIN, url: str | None = None) -> Any:
+    def client(
+        self, key: tuple[str, str] = ADMIN, url: str | None = None, *, attempts: int = 1
+    ) -> Any:
         return boto3.client(
             "s3",
             endpoint_url=url or self.url,
             region_name="us-east-1",
             aws_access_key_id=key[0],
             aws_secret_access_key=key[1],
-            config=Config(retries={"total_max_attempts": 1}, read_timeout=60),
+            config=Config(
+                retries={"mode": "standard", "total_max_attempts": attempts},
+                read_timeout=60,
+                response_checksum_validation="when_required",
+            ),
         )
 
     def start(self) -> None:

@@ -1,74 +1,85 @@
-"""Random faults between client and store, while versions are published and fetched.
+"""Random faults between client and store, races and killed processes.
 
 Whatever happens: at every moment the pointer names a complete version, what was published stays, a
 cache holds whole versions only, and once the faults are over everything completes.
 """
 
 import json
+import os
 import random
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
-from moto.backends import get_backend
 
 from mess_core.errors import ArtifactError
-from mess_core.index.artifact import FILES, verify_artifact
+from mess_core.index.artifact import CONTENT, FILES, verify_artifact
+from mess_core.publishing import stores
+from mess_core.publishing.fetch import fetch
 from mess_core.publishing.publish import (
-    fetch,
-    prune_versions,
+    POINTER,
     publish,
     published_version,
-    published_versions,
     rollback,
     verify_published,
 )
-from mess_core.publishing.transfer import Transfer
-from tests.publishing.fixtures import IMPATIENT, IN_PARTS
-from tests.publishing.proxy import AFTER, BEFORE, READING, Proxy, Request, Schedule
+from tests.publishing.proxy import (
+    AFTER,
+    BEFORE,
+    READING,
+    WRITING,
+    Fault,
+    Proxy,
+    Request,
+    Schedule,
+    proxied,
+)
+from tests.publishing.seaweed import Seaweed
 
 pytestmark = pytest.mark.integration
 
 Save = Callable[[int], list[Path]]
+Objects = Callable[[], dict[str, bytes]]
 
 KIND = ("planted", "recordings")
-SCHEDULES = 200
-#: Those that run every time; the others take minutes.
-QUICK = 40
-#: Schedules per test, so that they can run side by side and a failure names some seeds.
-BATCH = 20
-ALL_BUT_WRITING = (*BEFORE, *AFTER, *READING)
+#: Schedules in all and per test, so that a failure names some seeds.
+SCHEDULES, BATCH = 40, 10
 
 
-def objects_of_moto(bucket: str, prefix: str) -> dict[str, bytes]:
-    """Return all objects below a prefix, straight out of moto's memory."""
-    keys = get_backend("s3")["123456789012"]["aws"].buckets[bucket].keys
-    start = prefix + "/"
-    return {k.removeprefix(start): v.value for k, v in keys.items() if k.startswith(start)}
+def objects_of(client: Any, bucket: str, prefix: str) -> Objects:
+    """Give a function that returns all objects below a prefix."""
+
+    def objects() -> dict[str, bytes]:
+        listed = client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/").get("Contents", [])
+        return {
+            entry["Key"].removeprefix(f"{prefix}/"): client.get_object(
+                Bucket=bucket, Key=entry["Key"]
+            )["Body"].read()
+            for entry in listed
+        }
+
+    return objects
 
 
 def check_published(objects: dict[str, bytes], known: dict[str, dict[str, bytes]]) -> str | None:
     """Return which version the pointer names, having compared every byte of it."""
-    if "latest.json" not in objects:
+    if POINTER not in objects:
         return None
-    version_id = str(json.loads(objects["latest.json"])["artifact_version_id"])
+    version_id = str(json.loads(objects[POINTER])["artifact_version_id"])
     found = {name: objects.get(f"{version_id}/{name}") for name in FILES}
     assert found == known[version_id], f"{version_id} is the latest and not complete"
     return version_id
 
 
 def check_cache(cache: Path) -> None:
-    for path in cache.glob("*"):
-        if path.name[0] != ".":
-            verify_artifact(path, version_id=path.name)
+    for path in cache.glob("[!.]*"):
+        verify_artifact(path, version_id=path.name)
 
 
 def contents(artifacts: list[Path]) -> dict[str, dict[str, bytes]]:
@@ -90,28 +101,24 @@ def run_schedule(
     location: str,
     cache: Path,
     artifacts: list[Path],
-    objects: Callable[[], dict[str, bytes]],
-    kinds: tuple[str, ...],
-    transfer: Transfer = IN_PARTS,
+    objects: Objects,
 ) -> str:
     """Publish and fetch under faults, then without; return how it went under faults."""
-    # A client that gives up soon, so that much is left half done.
-    known, (old, new), hasty = contents(artifacts), artifacts, replace(transfer, attempts=3)
+    known, (old, new) = contents(artifacts), artifacts
     expected = {None if seed % 2 else old.name, new.name}
     proxy.reset()
     if not seed % 2:
-        publish(old, location, client=through, transfer=transfer)
-    proxy.reset()
+        publish(old, location, client=through)
 
     def changed() -> None:
         assert check_published(objects(), known) in expected
 
-    schedule = Schedule(seed, kinds, rate=0.25)
+    schedule = Schedule(seed, (*BEFORE, *AFTER, *READING, *WRITING), rate=0.2)
     proxy.changed, proxy.choose = changed, schedule
-    receipt = attempt(lambda: publish(new, location, client=through, transfer=hasty), 2)
+    receipt = attempt(lambda: publish(new, location, client=through), 4)
     if receipt:
         assert check_published(objects(), known) == new.name
-    path = attempt(lambda: fetch(location, *KIND, cache, client=through, transfer=hasty), 2)
+    path = attempt(lambda: fetch(location, *KIND, cache, client=through), 4)
     if path:
         verify_artifact(path)
         assert path.name in expected
@@ -119,9 +126,9 @@ def run_schedule(
     problems = proxy.problems
     proxy.reset()
     assert problems == []
-    publish(new, location, client=through, transfer=transfer)
+    publish(new, location, client=through)
     assert check_published(objects(), known) == new.name
-    assert fetch(location, *KIND, cache, client=through, transfer=transfer).name == new.name
+    assert fetch(location, *KIND, cache, client=through).name == new.name
     check_cache(cache)
     if not seed % 2:
         path = fetch(location, *KIND, cache, version_id=old.name, client=through)
@@ -129,41 +136,82 @@ def run_schedule(
     return "published" if receipt else "failed"
 
 
-@pytest.mark.usefixtures("small_parts")
-@pytest.mark.parametrize(
-    "first",
-    [
-        pytest.param(first, marks=[pytest.mark.exhaustive] if first >= QUICK else [])
-        for first in range(0, SCHEDULES, BATCH)
-    ],
-)
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize("first", range(0, SCHEDULES, BATCH))
 def test_under_random_faults_nothing_is_lost_or_half_visible(
     first: int,
     s3: tuple[Any, str],
     proxy: Proxy,
+    seaweed_server: Seaweed,
     versions_of: Save,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("os.fsync", lambda _: None)
-    _, bucket = s3
-    through = client_of(proxy.url)
+    client, bucket = s3
     saved = versions_of(2)
     outcomes = [
         run_schedule(
             seed,
             proxy,
-            through,
+            seaweed_server.client(url=proxy.url, attempts=3),
             f"s3://{bucket}/{seed}",
             tmp_path / f"cache-{seed}",
             saved,
-            partial(objects_of_moto, bucket, "/".join([str(seed), *KIND])),
-            ALL_BUT_WRITING,
+            objects_of(client, bucket, "/".join([str(seed), *KIND])),
         )
         for seed in range(first, first + BATCH)
     ]
     # The faults neither prevent everything nor nothing.
     assert set(outcomes) == {"published", "failed"}
+
+
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize("seed", range(3))
+def test_many_that_publish_roll_back_and_fetch_under_faults_agree(
+    seed: int,
+    s3: tuple[Any, str],
+    proxy: Proxy,
+    seaweed_server: Seaweed,
+    versions_of: Save,
+    tmp_path: Path,
+) -> None:
+    client, bucket = s3
+    through, location = seaweed_server.client(url=proxy.url, attempts=3), f"s3://{bucket}/x"
+    saved = versions_of(3)
+    known = contents(saved)
+    publish(saved[0], location, client=through)
+    objects = objects_of(client, bucket, "/".join(["x", *KIND]))
+
+    def changed() -> None:
+        assert check_published(objects(), known) in known
+
+    schedule = Schedule(seed, (*BEFORE, *AFTER, *READING), rate=0.05)
+    schedule.dies_at = None
+    proxy.changed, proxy.choose = changed, schedule
+
+    def act(number: int) -> None:
+        draw = random.Random(seed * 100 + number)
+        for _ in range(4):
+            artifact, action = draw.choice(saved), draw.choice(["publish", "back", "get"])
+            with suppress(ArtifactError):
+                if action == "publish":
+                    publish(artifact, location, client=through)
+                elif action == "back":
+                    rollback(location, *KIND, artifact.name, client=through)
+                else:
+                    path = fetch(location, *KIND, tmp_path / "cache", client=through)
+                    verify_artifact(path, version_id=path.name)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(act, range(4)))
+    problems = proxy.problems
+    proxy.reset()
+    assert problems == []
+    for artifact in saved:
+        publish(artifact, location, client=through)
+        assert check_published(objects(), known) == artifact.name
+
+
+# --- two at once
 
 
 class Meeting:
@@ -173,16 +221,25 @@ class Meeting:
         self._barrier = threading.Barrier(parties)
 
     def __call__(self, request: Request) -> None:
-        if request.method == "PUT" and request.path.endswith("latest.json"):
+        if request.method == "PUT" and request.path.endswith(POINTER):
             with suppress(threading.BrokenBarrierError):
                 self._barrier.wait(30)
 
 
-def race(
-    proxy: Proxy, through: Any, location: str, artifacts: list[Path], earlier: Path | None
+@pytest.mark.parametrize("first", [True, False], ids=["first version", "next version"])
+def test_of_two_publishers_at_once_one_wins_and_the_other_says_so(
+    first: bool,
+    s3: tuple[Any, str],
+    proxy: Proxy,
+    seaweed_server: Seaweed,
+    versions_of: Save,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Have two publishers reach the pointer together; check that one wins and the other says so."""
-    if earlier:
+    # The store must decide, not the proxy's lock.
+    monkeypatch.setattr(proxy, "forward", proxy._forward)
+    through, location = seaweed_server.client(url=proxy.url), f"s3://{s3[1]}/x"
+    earlier, *rivals = versions_of(3)
+    if not first:
         publish(earlier, location, client=through)
     proxy.choose = Meeting(2)
 
@@ -193,10 +250,10 @@ def race(
             return str(error)
 
     with ThreadPoolExecutor(2) as pool:
-        said = list(pool.map(run, artifacts))
+        said = list(pool.map(run, rivals))
     proxy.reset()
     assert "True" in said
-    winner, loser = artifacts if said[0] == "True" else artifacts[::-1]
+    winner, loser = rivals if said[0] == "True" else rivals[::-1]
     (problem,) = [text for text in said if text != "True"]
     assert f"another publisher moved {location}" in problem
     assert f"to version {winner.name}" in problem
@@ -206,87 +263,126 @@ def race(
     assert publish(loser, location, client=through)["pointer_moved"]
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["first version", "next version"])
-def test_of_two_publishers_at_once_one_wins_and_the_other_says_so(
-    first: bool, s3: tuple[Any, str], proxy: Proxy, versions_of: Save
-) -> None:
-    earlier, *rivals = versions_of(3)
-    location = f"s3://{s3[1]}/x"
-    race(proxy, client_of(proxy.url), location, rivals, None if first else earlier)
-
-
 def test_two_publishers_of_the_same_version_both_succeed(
-    s3: tuple[Any, str], proxy: Proxy, artifact: Path
+    s3: tuple[Any, str], proxy: Proxy, seaweed_server: Seaweed, artifact: Path
 ) -> None:
-    through, location = client_of(proxy.url), f"s3://{s3[1]}/x"
+    through, location = seaweed_server.client(url=proxy.url), f"s3://{s3[1]}/x"
     proxy.choose = Meeting(2)
     with ThreadPoolExecutor(2) as pool:
         receipts = list(pool.map(lambda a: publish(a, location, client=through), [artifact] * 2))
     assert [r["artifact_version_id"] for r in receipts] == [artifact.name] * 2
+    assert published_version(location, *KIND, client=through) == artifact.name
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_many_that_publish_roll_back_prune_and_fetch_under_faults_agree(
-    seed: int,
-    s3: tuple[Any, str],
-    proxy: Proxy,
-    versions_of: Save,
+# --- killed processes
+
+_COMMANDS = {
+    "publish": "from mess_core.publishing.publish import publish; publish(Path(b), a)",
+    "fetch": "from mess_core.publishing.fetch import fetch; "
+    "fetch(a, 'planted', 'recordings', Path(b))",
+}
+
+
+def _kill_at(
+    proxy: Proxy, stops: Callable[[Request], bool], what: str, location: str, path: Path
+) -> None:
+    """Run a command in a process of its own, and kill it at a request, which is not answered."""
+    arrived, ended = threading.Event(), threading.Event()
+
+    def choose(request: Request) -> Fault | None:
+        if stops(request):
+            arrived.set()
+            ended.wait(60)
+            return Fault("drop")
+        return None
+
+    proxy.choose = choose
+    code = f"import sys; from pathlib import Path; a, b = sys.argv[1:]; {_COMMANDS[what]}"
+    environment = {**os.environ, "AWS_ENDPOINT_URL_S3": proxy.url}
+    command = [sys.executable, "-c", code, location, str(path)]
+    with subprocess.Popen(command, env=environment) as process:
+        assert arrived.wait(60)
+        process.kill()
+    ended.set()
+    proxy.reset()
+
+
+@pytest.mark.parametrize("name", [CONTENT[1], FILES[-1], POINTER])
+def test_a_publisher_that_is_killed_leaves_the_old_version_and_publishing_again_completes(
+    name: str, s3: tuple[Any, str], proxy: Proxy, artifact: Path, other_artifact: Path
+) -> None:
+    location = f"s3://{s3[1]}/x"
+    publish(artifact, location)
+    _kill_at(
+        proxy,
+        lambda r: r.method == "PUT" and r.path.endswith(f"/{name}"),
+        "publish",
+        location,
+        other_artifact,
+    )
+    assert published_version(location, *KIND) == artifact.name
+    verify_published(location, *KIND, artifact.name)
+    assert publish(other_artifact, location)["pointer_moved"]
+    verify_published(location, *KIND, other_artifact.name)
+
+
+def test_a_process_that_is_killed_while_fetching_leaves_no_version(
+    s3: tuple[Any, str], proxy: Proxy, artifact: Path, tmp_path: Path
+) -> None:
+    location, cache = f"s3://{s3[1]}/x", tmp_path / "cache"
+    publish(artifact, location)
+    _kill_at(
+        proxy,
+        lambda r: r.method == "GET" and r.path.endswith(f"/{CONTENT[1]}"),
+        "fetch",
+        location,
+        cache,
+    )
+    assert list(cache.glob("[!.]*")) == []
+    assert fetch(location, *KIND, cache).name == artifact.name
+    check_cache(cache)
+
+
+@pytest.fixture
+def own_server(seaweed_server: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Give a store that a test may kill."""
+    server = Seaweed(seaweed_server.weed, tmp_path_factory.mktemp("own"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+def test_a_store_that_is_killed_during_a_publication_keeps_the_old_version(
+    own_server: Seaweed,
+    large_artifact: Path,
+    artifact: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("os.fsync", lambda _: None)
-    _, bucket = s3
-    through, location = client_of(proxy.url), f"s3://{bucket}/x"
-    saved = versions_of(4)
-    known = contents(saved)
-    publish(saved[0], location, client=through)
+    monkeypatch.setattr(stores, "PART_BYTES", 5 * 1024**2)
+    location, client = "s3://bucket", own_server.client()
+    client.create_bucket(Bucket="bucket")
+    publish(artifact, location, client=client)
+    killed = threading.Event()
 
-    def objects() -> dict[str, bytes]:
-        return objects_of_moto(bucket, "/".join(["x", *KIND]))
+    def choose(request: Request) -> None:
+        if "partNumber=2" in request.path and not killed.is_set():
+            killed.set()
+            own_server.kill()
 
-    def changed() -> None:
-        assert check_published(objects(), known) in known
-
-    schedule = Schedule(seed, ALL_BUT_WRITING, rate=0.05)
-    schedule.dies_at = None
-    proxy.changed, proxy.choose = changed, schedule
-
-    def act(number: int) -> None:
-        draw = random.Random(seed * 100 + number)
-        for _ in range(6):
-            artifact, action = draw.choice(saved), draw.choice(["publish", "back", "prune", "get"])
-            with suppress(ArtifactError):
-                if action == "publish":
-                    publish(artifact, location, client=through, transfer=IMPATIENT)
-                elif action == "back":
-                    rollback(location, *KIND, artifact.name, client=through)
-                elif action == "prune":
-                    prune_versions(location, *KIND, keep=1, client=through)
-                else:
-                    path = fetch(
-                        location, *KIND, tmp_path / "cache", client=through, transfer=IMPATIENT
-                    )
-                    verify_artifact(path, version_id=path.name)
-
-    monkeypatch.setattr("time.sleep", lambda _: None)
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(act, range(4)))
-    problems = proxy.problems
-    proxy.reset()
-    assert problems == []
-    prune_versions(location, *KIND, keep=1, client=through)
-    for artifact in saved:
-        publish(artifact, location, client=through)
-        assert check_published(objects(), known) == artifact.name
-    assert sum(v.complete for v in published_versions(location, *KIND, client=through)) == 4
-
-
-def client_of(url: str, key: tuple[str, str] = ("testing", "testing")) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id=key[0],
-        aws_secret_access_key=key[1],
-        config=Config(retries={"total_max_attempts": 1}, read_timeout=60),
-    )
+    with proxied(own_server.url) as proxy:
+        proxy.choose = choose
+        through = own_server.client(url=proxy.url)
+        with pytest.raises(ArtifactError, match="cannot write s3://"):
+            publish(large_artifact, location, client=through)
+        assert killed.is_set()
+        own_server.start()
+        assert published_version(location, *KIND, client=client) == artifact.name
+        path = fetch(location, *KIND, tmp_path / "cache", client=client)
+        assert path.name == artifact.name
+        assert publish(large_artifact, location, client=through)["pointer_moved"]
+    path = fetch(location, *KIND, tmp_path / "cache", client=client)
+    assert path.name == large_artifact.name
+    verify_published(location, *KIND, artifact.name, client=client)

@@ -1,415 +1,137 @@
-"""Publishing over HTTP to moto's server.
-
-moto honours conditional writes. It checks neither keys nor checksums: it repeats a checksum that
-it was sent. Tests of damaged objects therefore read them back.
-"""
+"""Publishing to a real S3 store, which enforces keys, conditional writes and checksums."""
 
 import argparse
 import json
+import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from botocore.config import Config
-from botocore.exceptions import ClientError, ConnectionClosedError, NoCredentialsError
+from botocore.exceptions import ClientError
 
 from mess_core.cli import search as cli_search
 from mess_core.errors import ArtifactError
-from mess_core.index.artifact import CONTENT, FILES, save_artifact
-from mess_core.index.index import Index
-from mess_core.publishing import s3 as module
-from mess_core.publishing.publish import load_published, publish, published_datasets
-from mess_core.publishing.s3 import (
+from mess_core.index.artifact import CONTENT, FILES, verify_artifact
+from mess_core.publishing import stores
+from mess_core.publishing.fetch import (
     download_artifact_from_s3,
+    fetch,
     load_latest_from_s3,
-    upload_artifact_to_s3,
+    load_published,
 )
-from tests.publishing.fixtures import IMPATIENT
+from mess_core.publishing.publish import (
+    POINTER,
+    prune_versions,
+    publish,
+    published_datasets,
+    published_version,
+    published_versions,
+    rollback,
+    upload_artifact_to_s3,
+    verify_published,
+)
+from mess_core.publishing.stores import S3Store, open_store
+from tests.publishing.proxy import Fault, Proxy, refusal
+from tests.publishing.seaweed import ADMIN, READER, Seaweed
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("hurry")]
 
-PREFIX = "mess/planted/recordings"
-#: A pointer read; head, put and head for each file, for the manifest with get instead of head; two
-#: to read what was published; the pointer's put.
-REQUESTS = 1 + 3 * len(FILES) + 2 + 1
-#: Fails at the first error.
-ONCE = replace(IMPATIENT, attempts=1)
+Save = Callable[[int], list[Path]]
+Meddle = Callable[[Callable[[], Any], dict[str, Any]], Any]
+
+KIND = ("planted", "recordings")
+FIVE_MIB = 5 * 1024**2
 
 
 class Meddler:
-    """A client that does something else at some requests."""
+    """A client that does something else at some requests.
 
-    def __init__(self, client: Any, meddle: Callable[[str, int, Callable[[], Any], Any], Any]):
-        self._client = client
-        self._meddle = meddle
+    Parameters
+    ----------
+    client : boto3 S3 client
+    meddle : callable
+        By the name of a method: takes a function that makes the request, and its arguments.
+    """
+
+    def __init__(self, client: Any, **meddle: Meddle) -> None:
+        self._client, self._meddle = client, meddle
         self.requests: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
-        if name not in ("put_object", "get_object", "head_object"):
+        if name not in self._meddle:
             return method
 
-        def call(**kwargs: Any) -> Any:
+        def call(**arguments: Any) -> Any:
             self.requests.append(name)
-            return self._meddle(name, len(self.requests), lambda: method(**kwargs), kwargs)
+            return self._meddle[name](lambda: method(**arguments), arguments)
 
         return call
 
 
-def _latest(client: Any, bucket: str, cache: Path) -> str:
-    """Return the version that a reader with an empty cache gets whole."""
-    load_latest_from_s3(bucket, PREFIX, cache, client=client)
-    answer = client.get_object(Bucket=bucket, Key=f"{PREFIX}/latest.json")["Body"].read()
-    return str(json.loads(answer)["artifact_version_id"])
+def _refused(status: int, code: str = "Refused") -> ClientError:
+    answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, "PutObject")
 
 
-def _objects(client: Any, bucket: str) -> dict[str, str]:
+def _keys(client: Any, bucket: str) -> dict[str, str]:
     found = client.list_objects_v2(Bucket=bucket).get("Contents", [])
     return {entry["Key"]: entry["ETag"] for entry in found}
 
 
-def test_published_is_found_verified_and_equal(
-    s3: tuple[Any, str], artifact: Path, tmp_path: Path
+def test_versions_are_published_fetched_listed_rolled_back_and_pruned(
+    s3: tuple[Any, str], versions_of: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, bucket = s3
-    receipt = upload_artifact_to_s3(artifact, bucket, PREFIX, client=client)
-    assert receipt["artifact_version_id"] == artifact.name
-    assert receipt["pointer_moved"]
-    keys = {f"{PREFIX}/{artifact.name}/{name}" for name in FILES} | {f"{PREFIX}/latest.json"}
-    assert set(_objects(client, bucket)) == keys
-    path = download_artifact_from_s3(bucket, PREFIX, artifact.name, tmp_path / "c", client=client)
+    location = f"s3://{bucket}/some/prefix"
+    old, new = versions_of(2)
+    for artifact in (old, new):
+        assert publish(artifact, location)["pointer_moved"]
+        before = _keys(client, bucket)
+        assert not publish(artifact, location)["pointer_moved"]
+        assert _keys(client, bucket) == before
+    base = "/".join(["some/prefix", *KIND])
+    names = {f"{base}/{a.name}/{name}" for a in (old, new) for name in FILES}
+    assert set(before) == names | {f"{base}/{POINTER}"}
+    assert published_datasets(location) == ["planted"]
+    path = fetch(location, *KIND, tmp_path / "cache")
+    assert path.name == new.name
     assert {p.name: p.read_bytes() for p in path.iterdir()} == {
-        p.name: p.read_bytes() for p in artifact.iterdir()
+        p.name: p.read_bytes() for p in new.iterdir()
     }
+    assert rollback(location, *KIND, old.name)["pointer_moved"]
+    assert published_version(location, *KIND) == old.name
+    listed = {v.version_id: v for v in published_versions(location, *KIND)}
+    assert {name: v.latest for name, v in listed.items()} == {old.name: True, new.name: False}
+    assert all(v.complete for v in listed.values())
+    publish(new, location)
+    assert prune_versions(location, *KIND, keep=1) == []  # They are of today.
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 2 * 86400)
+    went = {v.version_id for v in prune_versions(location, *KIND, keep=1)}
+    left = {v.version_id for v in published_versions(location, *KIND)}
+    assert new.name in left == {old.name, new.name} - went
 
 
-def test_every_put_is_conditional_and_carries_its_checksum_and_the_pointer_comes_last(
-    s3: tuple[Any, str], artifact: Path
-) -> None:
-    client, bucket = s3
-    puts: list[dict[str, Any]] = []
-
-    def record(name: str, _: int, proceed: Callable[[], Any], kwargs: Any) -> Any:
-        if name == "put_object":
-            puts.append(kwargs)
-        return proceed()
-
-    upload_artifact_to_s3(artifact, bucket, PREFIX, client=Meddler(client, record))
-    assert all(put["IfNoneMatch"] == "*" for put in puts)
-    assert all(len(put["ChecksumSHA256"]) == 44 for put in puts)
-    assert [put["Key"].rsplit("/")[-1] for put in puts] == [*FILES, "latest.json"]
-    assert FILES[-1] == "manifest.json"
-
-
-def test_publishing_again_writes_nothing(s3: tuple[Any, str], artifact: Path) -> None:
-    client, bucket = s3
-    upload_artifact_to_s3(artifact, bucket, PREFIX, client=client)
-    before = _objects(client, bucket)
-    assert not upload_artifact_to_s3(artifact, bucket, PREFIX, client=client)["pointer_moved"]
-    assert _objects(client, bucket) == before
-
-
-def test_a_damaged_pointer_is_replaced_by_publishing_again(
+def test_the_functions_of_a_bucket_and_prefix(
     s3: tuple[Any, str], artifact: Path, tmp_path: Path
 ) -> None:
     client, bucket = s3
-    client.put_object(Bucket=bucket, Key=f"{PREFIX}/latest.json", Body=b"{")
-    with pytest.raises(ArtifactError, match=r"latest\.json .*publish again"):
-        load_latest_from_s3(bucket, PREFIX, tmp_path / "cache", client=client)
-    upload_artifact_to_s3(artifact, bucket, PREFIX, client=client)
-    assert _latest(client, bucket, tmp_path / "cache") == artifact.name
-
-
-def test_a_new_version_becomes_the_latest_and_the_old_one_stays(
-    s3: tuple[Any, str], artifact: Path, other_artifact: Path, tmp_path: Path
-) -> None:
-    client, bucket = s3
-    for path in (artifact, other_artifact, artifact):
-        upload_artifact_to_s3(path, bucket, PREFIX, client=client)
-        assert _latest(client, bucket, tmp_path / "cache") == path.name
-    assert len(_objects(client, bucket)) == 2 * len(FILES) + 1
-
-
-def test_the_same_content_built_elsewhere_keeps_the_manifest_that_was_published(
-    s3: tuple[Any, str],
-    artifact: Path,
-    index: Index,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    client, bucket = s3
-    upload_artifact_to_s3(artifact, bucket, PREFIX, client=client)
-    before = _objects(client, bucket)
-    monkeypatch.setattr("faiss.__version__", "99")
-    elsewhere = save_artifact(index, tmp_path / "elsewhere")
-    upload_artifact_to_s3(elsewhere, bucket, PREFIX, client=client)
-    assert _objects(client, bucket) == before
-
-
-@pytest.mark.parametrize(
-    ("first", "arrives"),
-    [(True, False), (False, False), (False, True)],
-    ids=["first version, request lost", "next version, request lost", "answer lost"],
-)
-@pytest.mark.parametrize("failing", range(1, REQUESTS + 1))
-def test_a_failure_at_any_request_leaves_a_complete_version_and_running_again_completes(
-    failing: int,
-    arrives: bool,
-    first: bool,
-    s3: tuple[Any, str],
-    artifact: Path,
-    other_artifact: Path,
-    tmp_path: Path,
-) -> None:
-    client, bucket = s3
-    if not first:
-        upload_artifact_to_s3(artifact, bucket, PREFIX, client=client)
-
-    def fail(_: str, n: int, proceed: Callable[[], Any], __: Any) -> Any:
-        if n == failing and arrives:
-            with suppress(ClientError):  # What is looked for is not there yet.
-                proceed()
-        if n == failing:
-            raise ConnectionClosedError(endpoint_url="http://store")
-        return proceed()
-
-    meddler = Meddler(client, fail)
-    with pytest.raises(ArtifactError, match="check the endpoint and try again"):
-        upload_artifact_to_s3(other_artifact, bucket, PREFIX, client=meddler, transfer=ONCE)
-    assert len(meddler.requests) == failing
-    if first:
-        with pytest.raises(ArtifactError, match="nothing was published there"):
-            _latest(client, bucket, tmp_path / "cache")
-    else:
-        expected = other_artifact if failing == REQUESTS and arrives else artifact
-        assert _latest(client, bucket, tmp_path / "cache") == expected.name
-    upload_artifact_to_s3(other_artifact, bucket, PREFIX, client=client)
-    assert _latest(client, bucket, tmp_path / "cache") == other_artifact.name
-
-
-def test_the_number_of_requests_is_as_the_failures_above_assume(
-    s3: tuple[Any, str], artifact: Path
-) -> None:
-    client, bucket = s3
-    meddler = Meddler(client, lambda _, __, proceed, ___: proceed())
-    upload_artifact_to_s3(artifact, bucket, PREFIX, client=meddler)
-    assert len(meddler.requests) == REQUESTS
-
-
-@pytest.mark.parametrize("first", [True, False], ids=["first version", "next version"])
-def test_a_lost_swap_is_told_and_does_not_overwrite_the_winner(
-    first: bool,
-    s3: tuple[Any, str],
-    artifact: Path,
-    other_artifact: Path,
-    index: Index,
-    tmp_path: Path,
-) -> None:
-    client, bucket = s3
-    if not first:
-        third = replace(index, facts={**index.facts, "licence": "other"})
-        upload_artifact_to_s3(
-            save_artifact(third, tmp_path / "third"), bucket, PREFIX, client=client
-        )
-
-    def overtake(_: str, n: int, proceed: Callable[[], Any], __: Any) -> Any:
-        if n == REQUESTS:
-            upload_artifact_to_s3(other_artifact, bucket, PREFIX, client=client)
-        return proceed()
-
-    with pytest.raises(
-        ArtifactError, match=f"another publisher .* to version {other_artifact.name}"
-    ):
-        upload_artifact_to_s3(artifact, bucket, PREFIX, client=Meddler(client, overtake))
-    assert _latest(client, bucket, tmp_path / "cache") == other_artifact.name
-    download_artifact_from_s3(bucket, PREFIX, artifact.name, tmp_path / "cache", client=client)
-
-
-@pytest.mark.parametrize("status", [404, 409, 412])
-def test_stores_that_answer_a_lost_swap_otherwise_are_understood(
-    status: int, s3: tuple[Any, str], artifact: Path, other_artifact: Path
-) -> None:
-    client, bucket = s3
-
-    def lose(_: str, n: int, proceed: Callable[[], Any], __: Any) -> Any:
-        if n == REQUESTS:
-            upload_artifact_to_s3(other_artifact, bucket, PREFIX, client=client)
-            answer: Any = {
-                "Error": {"Code": "Lost"},
-                "ResponseMetadata": {"HTTPStatusCode": status},
-            }
-            raise ClientError(answer, "PutObject")
-        return proceed()
-
-    with pytest.raises(ArtifactError, match=f"moved .* to version {other_artifact.name}"):
-        upload_artifact_to_s3(artifact, bucket, PREFIX, client=Meddler(client, lose))
-
-
-def test_a_store_that_never_lets_the_pointer_move_is_given_up(
-    s3: tuple[Any, str], artifact: Path
-) -> None:
-    client, bucket = s3
-
-    def lose(_: str, __: int, proceed: Callable[[], Any], kwargs: Any) -> Any:
-        if kwargs["Key"].endswith("latest.json") and "Body" in kwargs:
-            answer: Any = {"Error": {}, "ResponseMetadata": {"HTTPStatusCode": 409}}
-            raise ClientError(answer, "PutObject")
-        return proceed()
-
-    with pytest.raises(ArtifactError, match="5 times it had changed meanwhile"):
-        upload_artifact_to_s3(artifact, bucket, PREFIX, client=Meddler(client, lose))
-
-
-def test_a_swap_that_was_won_but_is_sent_twice_succeeds(
-    s3: tuple[Any, str], artifact: Path, tmp_path: Path
-) -> None:
-    client, bucket = s3
-
-    def twice(_: str, n: int, proceed: Callable[[], Any], __: Any) -> Any:
-        if n == REQUESTS:
-            proceed()
-        return proceed()
-
-    receipt = upload_artifact_to_s3(artifact, bucket, PREFIX, client=Meddler(client, twice))
-    assert receipt["pointer_moved"]
-    assert _latest(client, bucket, tmp_path / "cache") == artifact.name
-
-
-def test_an_object_that_exists_with_other_content_is_never_overwritten(
-    s3: tuple[Any, str], artifact: Path
-) -> None:
-    client, bucket = s3
-    for name in FILES:
-        key = f"{PREFIX}/{artifact.name}/{name}"
-        client.put_object(Bucket=bucket, Key=key, Body=b"mine")
-        with pytest.raises(ArtifactError, match=name):
-            upload_artifact_to_s3(artifact, bucket, PREFIX, client=client)
-        assert client.get_object(Bucket=bucket, Key=key)["Body"].read() == b"mine"
-        client.delete_object(Bucket=bucket, Key=key)
-    assert f"{PREFIX}/latest.json" not in _objects(client, bucket)
-
-
-@pytest.mark.parametrize("has_checksums", [True, False])
-def test_an_object_damaged_on_its_way_keeps_the_pointer_where_it_is(
-    has_checksums: bool, s3: tuple[Any, str], artifact: Path
-) -> None:
-    client, bucket = s3
-
-    def damage(name: str, _: int, proceed: Callable[[], Any], kwargs: Any) -> Any:
-        if name == "put_object" and kwargs["Key"].endswith(CONTENT[1]):
-            body = kwargs["Body"].read()
-            kwargs |= {"Body": body[:-1] + b" "}
-            if has_checksums:
-                del kwargs["ChecksumSHA256"]
-        answer = proceed()
-        if name == "head_object" and not has_checksums:
-            answer.pop("ChecksumSHA256", None)
-        return answer
-
-    with pytest.raises(ArtifactError, match=rf"{CONTENT[1]} holds something else than the"):
-        upload_artifact_to_s3(artifact, bucket, PREFIX, client=Meddler(client, damage))
-    assert f"{PREFIX}/latest.json" not in _objects(client, bucket)
-
-
-def test_a_store_that_keeps_no_checksums_is_read_back(
-    s3: tuple[Any, str], artifact: Path, tmp_path: Path
-) -> None:
-    client, bucket = s3
-
-    def forget(name: str, _: int, proceed: Callable[[], Any], __: Any) -> Any:
-        answer = proceed()
-        if name == "head_object":
-            answer.pop("ChecksumSHA256", None)
-        return answer
-
-    meddler = Meddler(client, forget)
-    upload_artifact_to_s3(artifact, bucket, PREFIX, client=meddler)
-    assert len(meddler.requests) == REQUESTS + len(FILES) - 1
-    assert _latest(client, bucket, tmp_path / "cache") == artifact.name
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_what_is_damaged_in_the_store_is_not_loaded_and_leaves_nothing(
-    name: str, s3: tuple[Any, str], artifact: Path, tmp_path: Path
-) -> None:
-    client, bucket = s3
-    upload_artifact_to_s3(artifact, bucket, PREFIX, client=client)
-    content = (artifact / name).read_bytes()
-    key = f"{PREFIX}/{artifact.name}/{name}"
-    cache = tmp_path / "cache"
-    for damaged in (content[:-1], content + b"x", b"!" + content[1:]):
-        client.put_object(Bucket=bucket, Key=key, Body=damaged)
-        with pytest.raises(ArtifactError, match=name):
-            load_latest_from_s3(bucket, PREFIX, cache, client=client)
-        assert not [path for path in cache.iterdir() if path.name[0] != "."]
-    client.delete_object(Bucket=bucket, Key=key)
-    with pytest.raises(ArtifactError, match=f"{name} does not exist"):
-        load_latest_from_s3(bucket, PREFIX, cache, client=client, transfer=IMPATIENT)
-    client.put_object(Bucket=bucket, Key=key, Body=content)
-    assert _latest(client, bucket, cache) == artifact.name
-
-
-def test_a_large_object_in_place_of_a_small_one_is_not_taken_in(
-    s3: tuple[Any, str], artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client, bucket = s3
-    upload_artifact_to_s3(artifact, bucket, PREFIX, client=client)
-    monkeypatch.setattr(module, "LARGEST_JSON_BYTES", 1000)
-    key = f"{PREFIX}/{artifact.name}/manifest.json"
-    client.put_object(Bucket=bucket, Key=key, Body=b" " * 2000)
-    with pytest.raises(ArtifactError, match=r"manifest\.json has 2000 bytes, .*most 1000"):
-        load_latest_from_s3(bucket, PREFIX, tmp_path / "cache", client=client)
-    client.put_object(Bucket=bucket, Key=f"{PREFIX}/latest.json", Body=b" " * 2000)
-    with pytest.raises(ArtifactError, match=r"latest\.json has 2000 bytes, .*most 1000"):
-        load_latest_from_s3(bucket, PREFIX, tmp_path / "cache", client=client)
-
-
-@pytest.mark.parametrize("version_id", ["", "../../etc", "0" * 63, "G" * 64])
-def test_a_version_id_that_is_none_never_becomes_a_path(
-    version_id: str, s3: tuple[Any, str], tmp_path: Path
-) -> None:
-    client, bucket = s3
-    with pytest.raises(ArtifactError, match="64 hexadecimal digits"):
-        download_artifact_from_s3(bucket, PREFIX, version_id, tmp_path / "cache", client=client)
-
-
-def test_missing_things_are_told_apart(s3: tuple[Any, str], artifact: Path, tmp_path: Path) -> None:
-    client, bucket = s3
-    with pytest.raises(ArtifactError, match=f"no version {artifact.name}"):
-        download_artifact_from_s3(bucket, PREFIX, artifact.name, tmp_path, client=client)
-    with pytest.raises(ArtifactError, match="nothing was published there"):
-        load_latest_from_s3(bucket, PREFIX, tmp_path, client=client)
-    with pytest.raises(ArtifactError, match="create the bucket, or correct its name"):
-        upload_artifact_to_s3(artifact, "no-such-bucket", PREFIX, client=client)
-    with pytest.raises(ArtifactError, match="create the bucket, or correct its name"):
-        published_datasets("s3://no-such-bucket/x", client=client)
-
-
-def test_missing_credentials_and_a_store_that_is_not_there_are_told(artifact: Path) -> None:
-    nowhere = boto3.client(
-        "s3",
-        endpoint_url="http://127.0.0.1:1",
-        region_name="us-east-1",
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
-        config=Config(retries={"max_attempts": 0}),
-    )
-    with pytest.raises(ArtifactError, match="check the endpoint"):
-        upload_artifact_to_s3(artifact, "bucket", PREFIX, client=nowhere, transfer=IMPATIENT)
-
-    def nobody(*_: Any) -> Any:
-        raise NoCredentialsError
-
-    with pytest.raises(ArtifactError, match="AWS_ACCESS_KEY_ID"):
-        upload_artifact_to_s3(artifact, "bucket", PREFIX, client=Meddler(nowhere, nobody))
+    receipt = upload_artifact_to_s3(artifact, bucket, "a/b", client=client)
+    assert receipt["location"] == f"s3://{bucket}/a/b"
+    path = download_artifact_from_s3(bucket, "a/b", artifact.name, tmp_path, client=client)
+    assert path == tmp_path / artifact.name
+    index = load_latest_from_s3(bucket, "a/b", tmp_path, client=client, verify=False)
+    assert index.version_id == artifact.name
+    with pytest.raises(ArtifactError, match="there is no version 0000"):
+        download_artifact_from_s3(bucket, "a/b", "0" * 64, tmp_path, client=client)
 
 
 @pytest.mark.parametrize("prefix", ["", "/mess", "/a/b/"], ids=["none", "one", "two"])
-def test_a_location_in_s3_is_published_to_and_searched_by_its_name_alone(
+def test_a_location_is_published_to_and_searched_by_its_name_alone(
     prefix: str,
     s3: tuple[Any, str],
     artifact: Path,
@@ -417,13 +139,10 @@ def test_a_location_in_s3_is_published_to_and_searched_by_its_name_alone(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    client, bucket = s3
-    location = f"s3://{bucket}{prefix}"
+    location = f"s3://{s3[1]}{prefix}"
     publish(artifact, location)
-    assert not any(key.startswith("/") or "//" in key for key in _objects(client, bucket))
-    assert published_datasets(location) == ["planted"]
-    index = load_published(location, "planted", "recordings", cache_dir=tmp_path / "c")
-    assert len(index.rows) == 6
+    assert not any(key.startswith("/") or "//" in key for key in _keys(*s3))
+    assert len(load_published(location, *KIND, cache_dir=tmp_path / "c").rows) == 6
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     parser = argparse.ArgumentParser()
     cli_search.add_parser(parser.add_subparsers())
@@ -431,3 +150,372 @@ def test_a_location_in_s3_is_published_to_and_searched_by_its_name_alone(
     assert cli_search.run(parser.parse_args(args)) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
     assert (tmp_path / "home/mess/artifacts" / artifact.name / "manifest.json").exists()
+
+
+# --- keys, tags and swaps
+
+
+@pytest.mark.parametrize(
+    "prefix", ["a#b", "a?b", "a b", "100%", "%41", "a+b", "naïve-日本", "a&b=c", "it's", "a:b@c"]
+)
+def test_a_prefix_is_taken_as_it_is_written(
+    prefix: str, s3: tuple[Any, str], artifact: Path, tmp_path: Path
+) -> None:
+    client, bucket = s3
+    location = f"s3://{bucket}/{prefix}/x"
+    publish(artifact, location, client=client)
+    assert all(key.startswith(f"{prefix}/x/planted/") for key in _keys(client, bucket))
+    assert published_datasets(location, client=client) == ["planted"]
+    assert [v.latest for v in published_versions(location, *KIND, client=client)] == [True]
+    assert fetch(location, *KIND, tmp_path, client=client).name == artifact.name
+    assert published_datasets(f"s3://{bucket}/{prefix[:1]}", client=client) == []
+
+
+@pytest.mark.parametrize("prefix", ["a//b", "a/../b", "./a", "a\nb", "a/\u2028"])
+def test_a_prefix_that_stores_change_or_cannot_list_is_refused(prefix: str) -> None:
+    with pytest.raises(ArtifactError, match="cannot be a prefix in bucket bucket: expected"):
+        open_store(f"s3://bucket/{prefix}")
+
+
+def test_a_lost_swap_is_told_from_a_won_one(s3: tuple[Any, str]) -> None:
+    client, bucket = s3
+    store = S3Store(bucket, "", client=client)
+    assert store.swap(POINTER, b"1", None)
+    assert not store.swap(POINTER, b"2", None)
+    _, tag = store.read(POINTER) or (b"", "")
+    assert store.swap(POINTER, b"3", tag)
+    assert not store.swap(POINTER, b"4", tag)
+    assert store.swap(POINTER, b"3", tag)  # What is there already.
+    store.delete(POINTER)
+    assert not store.swap(POINTER, b"5", tag)
+    assert store.read(POINTER) is None
+
+
+@pytest.mark.parametrize("status", [404, 409, 412])
+def test_stores_that_answer_a_lost_swap_otherwise_are_understood(
+    status: int, s3: tuple[Any, str]
+) -> None:
+    client, bucket = s3
+    S3Store(bucket, "", client=client).swap(POINTER, b"1", None)
+
+    def lose(_: Callable[[], Any], arguments: dict[str, Any]) -> Any:
+        client.put_object(**{**arguments, "Body": b"another's", "IfMatch": tag})
+        raise _refused(status)
+
+    store = S3Store(bucket, "", client=Meddler(client, put_object=lose))
+    _, tag = store.read(POINTER) or (b"", "")
+    assert not store.swap(POINTER, b"2", tag)
+
+
+def test_a_swap_that_was_won_but_is_sent_twice_succeeds(s3: tuple[Any, str]) -> None:
+    client, bucket = s3
+
+    def twice(request: Callable[[], Any], _: dict[str, Any]) -> Any:
+        request()
+        return request()
+
+    store = S3Store(bucket, "", client=Meddler(client, put_object=twice))
+    assert store.swap(POINTER, b"1", None)
+    assert store.swap(POINTER, b"2", (store.read(POINTER) or (b"", ""))[1])
+
+
+def _weak(request: Callable[[], Any], _: dict[str, Any]) -> Any:
+    answer = request()
+    return {**answer, "ETag": f"W/{answer['ETag']}"}
+
+
+def _no_quotes(request: Callable[[], Any], arguments: dict[str, Any]) -> Any:
+    if '"' in arguments.get("IfMatch", ""):
+        raise _refused(412)
+    return request()
+
+
+@pytest.mark.parametrize(
+    "meddle", [{"get_object": _weak}, {"put_object": _no_quotes}], ids=["weak", "no quotes"]
+)
+def test_the_pointer_moves_whatever_form_of_etag_a_store_has(
+    meddle: dict[str, Meddle], s3: tuple[Any, str], versions_of: Save
+) -> None:
+    client, location = Meddler(s3[0], **meddle), f"s3://{s3[1]}"
+    for artifact in versions_of(2):
+        assert publish(artifact, location, client=client)["pointer_moved"]
+        assert published_version(location, *KIND, client=client) == artifact.name
+
+
+def test_a_store_that_never_lets_the_pointer_move_is_told(
+    s3: tuple[Any, str], versions_of: Save
+) -> None:
+    old, new = versions_of(2)
+
+    def refuse(_: Callable[[], Any], __: dict[str, Any]) -> Any:
+        raise _refused(412)
+
+    location = f"s3://{s3[1]}"
+    publish(old, location, client=s3[0])
+    client = Meddler(s3[0], put_object=refuse)
+    with pytest.raises(ArtifactError, match=r"refuses, though its ETag is still .* honours If-M"):
+        publish(new, location, client=client)
+    assert client.requests == ["put_object"] * 2
+
+
+def test_an_answer_without_an_etag_is_told(s3: tuple[Any, str], artifact: Path) -> None:
+    publish(artifact, f"s3://{s3[1]}", client=s3[0])
+
+    def cut(request: Callable[[], Any], _: dict[str, Any]) -> Any:
+        return {**request(), "ETag": None}
+
+    with pytest.raises(ArtifactError, match=r"latest\.json: the answer has no ETag; try again"):
+        published_version(f"s3://{s3[1]}", *KIND, client=Meddler(s3[0], get_object=cut))
+
+
+# --- what lies there
+
+
+def test_a_large_file_goes_in_parts_and_is_checked_without_reading_it_back(
+    s3: tuple[Any, str],
+    proxy: Proxy,
+    seaweed_server: Seaweed,
+    large_artifact: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stores, "PART_BYTES", FIVE_MIB)
+    client, bucket = s3
+    location, through = f"s3://{bucket}", seaweed_server.client(url=proxy.url)
+    for moved in (True, False):
+        assert publish(large_artifact, location, client=through)["pointer_moved"] == moved
+    large = CONTENT[0]
+    requests = [r for r in proxy.requests if r.path.partition("?")[0].endswith(large)]
+    assert not [r for r in requests if r.method == "GET"]
+    parts = [r for r in requests if r.method == "PUT"]
+    assert len(parts) == -(-(large_artifact / large).stat().st_size // FIVE_MIB) >= 2
+    assert all(r.header("x-amz-checksum-sha256") for r in parts)
+    head = client.head_object(
+        Bucket=bucket, Key="/".join([*KIND, large_artifact.name, large]), ChecksumMode="ENABLED"
+    )
+    assert head["ChecksumSHA256"].endswith(f"-{len(parts)}")
+    # Without the local file it is read back.
+    assert verify_published(location, *KIND, large_artifact.name, client=client) > FIVE_MIB
+    verify_artifact(fetch(location, *KIND, tmp_path / "cache", client=client))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_object_of_other_content_is_noticed_and_mended_by_publishing_again(
+    name: str, s3: tuple[Any, str], artifact: Path, tmp_path: Path
+) -> None:
+    client, bucket = s3
+    location = f"s3://{bucket}"
+    publish(artifact, location, client=client)
+    key = "/".join([*KIND, artifact.name, name])
+    content = (artifact / name).read_bytes()
+    client.put_object(Bucket=bucket, Key=key, Body=content[:-9] + b"!" * 9)
+    for attempt in (
+        lambda: verify_published(location, *KIND, artifact.name, client=client),
+        lambda: fetch(location, *KIND, tmp_path / "cache", client=client),
+    ):
+        with pytest.raises(ArtifactError, match=name):
+            attempt()
+    publish(artifact, location, client=client)
+    verify_published(location, *KIND, artifact.name, client=client)
+
+
+def test_a_store_that_keeps_no_checksums_is_read_back(s3: tuple[Any, str], artifact: Path) -> None:
+    client, bucket = s3
+
+    def forget(request: Callable[[], Any], _: dict[str, Any]) -> Any:
+        return {**request(), "ChecksumSHA256": ""}
+
+    meddler = Meddler(client, head_object=forget)
+    assert publish(artifact, f"s3://{bucket}", client=meddler)["pointer_moved"]
+    key = "/".join([*KIND, artifact.name, CONTENT[1]])
+    content = (artifact / CONTENT[1]).read_bytes()
+    client.put_object(Bucket=bucket, Key=key, Body=content[:-1] + b"!")
+    with pytest.raises(ArtifactError, match=f"{CONTENT[1]} is missing or damaged"):
+        verify_published(f"s3://{bucket}", *KIND, artifact.name, client=meddler)
+
+
+def test_content_that_is_damaged_on_its_way_is_refused_by_the_store(
+    s3: tuple[Any, str], proxy: Proxy, seaweed_server: Seaweed, artifact: Path
+) -> None:
+    location, through = f"s3://{s3[1]}", seaweed_server.client(url=proxy.url)
+    proxy.choose = lambda r: Fault("garbled request") if r.method == "PUT" else None
+    with pytest.raises(ArtifactError, match=rf"cannot write s3://.*{CONTENT[0]}.*BadDigest"):
+        publish(artifact, location, client=through)
+    assert _keys(*s3) == {}
+    proxy.reset()
+    assert publish(artifact, location, client=through)["pointer_moved"]
+
+
+# --- refusals
+
+
+def test_missing_things_are_told_apart(s3: tuple[Any, str], artifact: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="nothing was published there"):
+        fetch(f"s3://{s3[1]}/x", *KIND, tmp_path)
+    for attempt in (
+        lambda: publish(artifact, "s3://no-such-bucket/x"),
+        lambda: fetch("s3://no-such-bucket/x", *KIND, tmp_path),
+        lambda: published_datasets("s3://no-such-bucket/x"),
+    ):
+        with pytest.raises(ArtifactError, match="create the bucket, or correct its name"):
+            attempt()
+    with pytest.raises(ArtifactError, match="Invalid bucket name"):
+        publish(artifact, "s3://no bucket/x")
+
+
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        ("AWS_ACCESS_KEY_ID", "does not know this access key"),
+        ("AWS_SECRET_ACCESS_KEY", "the secret key is wrong"),
+    ],
+)
+def test_wrong_credentials_are_refused(
+    variable: str,
+    hint: str,
+    s3: tuple[Any, str],
+    artifact: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    location = f"s3://{s3[1]}"
+    publish(artifact, location)
+    monkeypatch.setenv(variable, "wrong")
+    for attempt in (
+        lambda: publish(artifact, location),
+        lambda: fetch(location, *KIND, tmp_path / "cache"),
+        lambda: published_versions(location, *KIND),
+        lambda: prune_versions(location, *KIND, keep=1),
+    ):
+        with pytest.raises(ArtifactError, match=hint):
+            attempt()
+
+
+def test_a_reader_reads_and_cannot_write(
+    s3: tuple[Any, str],
+    seaweed_server: Seaweed,
+    artifact: Path,
+    other_artifact: Path,
+    tmp_path: Path,
+) -> None:
+    location, reader = f"s3://{s3[1]}", seaweed_server.client(READER)
+    publish(artifact, location)
+    assert fetch(location, *KIND, tmp_path / "cache", client=reader).name == artifact.name
+    assert len(published_versions(location, *KIND, client=reader)) == 1
+    assert not publish(artifact, location, client=reader)["pointer_moved"]
+    with pytest.raises(ArtifactError, match=r"cannot write s3://.*AccessDenied.*may not do this"):
+        publish(other_artifact, location, client=reader)
+    publish(other_artifact, location)
+    with pytest.raises(ArtifactError, match=r"cannot write s3://.*latest\.json.*AccessDenied"):
+        rollback(location, *KIND, artifact.name, client=reader)
+    with pytest.raises(ArtifactError, match="AccessDenied"):
+        S3Store(s3[1], "", client=reader).delete("x")
+    assert published_version(location, *KIND) == other_artifact.name
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "hint"),
+    [
+        (403, "AccessDenied", "may not do this"),
+        (403, "RequestTimeTooSkewed", "set the clock"),
+        (400, "ExpiredToken", "sign in again"),
+        (400, "AuthorizationHeaderMalformed", "the bucket's region"),
+        (418, "Teapot", "ask the store's operator"),
+    ],
+)
+def test_refusals_say_what_to_do_and_are_not_repeated(
+    status: int,
+    code: str,
+    hint: str,
+    s3: tuple[Any, str],
+    proxy: Proxy,
+    seaweed_server: Seaweed,
+    artifact: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(proxy, "forward", lambda _: refusal(status, code))
+    through = seaweed_server.client(url=proxy.url, attempts=4)
+    with pytest.raises(ArtifactError, match=rf"s3://.*latest\.json: .*{code}.*{hint}"):
+        publish(artifact, f"s3://{s3[1]}/x", client=through)
+    assert len([r for r in proxy.requests if r.path.endswith(POINTER)]) == 1
+
+
+def test_redirects_without_end_are_an_error(
+    s3: tuple[Any, str],
+    proxy: Proxy,
+    seaweed_server: Seaweed,
+    artifact: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(proxy, "forward", lambda _: refusal(301, "PermanentRedirect"))
+    with pytest.raises(ArtifactError, match="the bucket's region"):
+        publish(artifact, f"s3://{s3[1]}/x", client=seaweed_server.client(url=proxy.url))
+
+
+def test_a_mistake_of_the_program_is_not_tried_again(s3: tuple[Any, str]) -> None:
+    def mistaken(_: Callable[[], Any], __: dict[str, Any]) -> Any:
+        raise ValueError("a mistake")
+
+    client = Meddler(s3[0], get_object=mistaken)
+    with pytest.raises(ArtifactError, match="a mistake"):
+        S3Store(s3[1], "", client=client).read(POINTER)
+    assert client.requests == ["get_object"]
+
+
+def test_a_busy_store_is_asked_as_often_as_the_environment_says(
+    s3: tuple[Any, str], proxy: Proxy, artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+    faults = iter([Fault("503"), Fault("500"), Fault("drop")])
+    proxy.choose = lambda _: next(faults, None)
+    assert publish(artifact, f"s3://{s3[1]}")["pointer_moved"]
+    proxy.choose = lambda _: Fault("503")
+    for setting, attempts in (("", 6), ("3", 3)):
+        if setting:
+            monkeypatch.setenv("AWS_MAX_ATTEMPTS", setting)
+        proxy.requests.clear()
+        with pytest.raises(ArtifactError, match=r"SlowDown.*; the store is overloaded; try again"):
+            published_version(f"s3://{s3[1]}", *KIND)
+        assert len(proxy.requests) == attempts
+
+
+def test_a_store_that_cannot_be_reached_or_does_not_answer_is_told(
+    s3: tuple[Any, str], proxy: Proxy, tmp_path: Path
+) -> None:
+    def client(url: str) -> Any:
+        config = Config(retries={"total_max_attempts": 1}, read_timeout=0.05)
+        key = {"aws_access_key_id": ADMIN[0], "aws_secret_access_key": ADMIN[1]}
+        return boto3.client("s3", endpoint_url=url, region_name="us-east-1", config=config, **key)
+
+    def wait(_: object) -> Fault:
+        time.sleep(0.2)
+        return Fault("drop")
+
+    proxy.choose = wait
+    for url, said in (("http://127.0.0.1:1", "Could not connect"), (proxy.url, "Read timeout")):
+        with pytest.raises(ArtifactError, match=f"{said}.*check the network and AWS_ENDPOINT"):
+            fetch(f"s3://{s3[1]}", *KIND, tmp_path, client=client(url))
+
+
+def test_an_environment_of_which_no_client_can_be_made_is_told(
+    s3: tuple[Any, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(match: str, *missing: str, **settings: str) -> None:
+        with monkeypatch.context() as patched:
+            for name in missing:
+                patched.delenv(name)
+            for name, value in settings.items():
+                patched.setenv(name, value)
+            with pytest.raises(ArtifactError, match=match):
+                fetch(f"s3://{s3[1]}/x", *KIND, tmp_path)
+
+    check("check the network and AWS_ENDPOINT_URL_S3", AWS_ENDPOINT_URL_S3="no url")
+    check("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY")
+    nowhere = str(tmp_path / "none")
+    check(r"profile \(nobody\) could not", AWS_PROFILE="nobody", AWS_CONFIG_FILE=nowhere)
+    check(
+        "Unable to locate credentials",
+        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+        AWS_EC2_METADATA_DISABLED="true",
+        AWS_SHARED_CREDENTIALS_FILE=nowhere,
+    )

@@ -44,7 +44,7 @@ def test_what_is_published_is_searched_and_refreshed(
     searcher = Searcher.of(published, "planted", "recordings", cache_dir=tmp_path / "cache")
     before = searcher.search(Query("r3"))
     assert searcher.index.version_id == first
-    monkeypatch.setattr("mess_core.publishing.publish.load_published", _not_again)
+    monkeypatch.setattr("mess_core.publishing.fetch.load_artifact", _not_again)
     assert not searcher.refresh()
     monkeypatch.undo()
     second = renew(2)

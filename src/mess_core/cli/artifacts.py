@@ -4,6 +4,7 @@ __all__ = ["add_parser"]
 
 import argparse
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,8 +14,7 @@ from mess_core.layout import INDEX_KINDS
 from mess_core.progress import Progress
 
 if TYPE_CHECKING:
-    from mess_core.publishing.transfer import Transfer
-    from mess_core.publishing.versions import Version
+    from mess_core.publishing.publish import Version
 
 #: Digits of a version id that are shown, and that suffice in almost any place.
 _SHOWN = 12
@@ -30,13 +30,7 @@ class _Place(NamedTuple):
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add ``artifacts`` and its commands to the command line.
-
-    Parameters
-    ----------
-    subparsers : argparse subparsers action
-        From ``ArgumentParser.add_subparsers``.
-    """
+    """Add ``artifacts`` and its commands to the command line."""
     parser = subparsers.add_parser(
         "artifacts",
         help="list, publish, fetch, roll back, prune and verify published indexes",
@@ -51,7 +45,9 @@ def add_parser(subparsers: Any) -> None:
     fetch.add_argument("--cache", type=Path, metavar="FOLDER", help="default: the user's cache")
     back = _add(commands, "rollback", _rollback, "make an older version the latest")
     back.add_argument("version", metavar="VERSION", help="its id, or the first digits of it")
-    prune = _add(commands, "prune", _prune, "remove old versions, never the latest")
+    prune = _add(
+        commands, "prune", _prune, "remove old versions, never the latest or those of today"
+    )
     prune.add_argument(
         "--keep", type=int, required=True, metavar="N", help="how many of the newest stay"
     )
@@ -83,9 +79,11 @@ def _add(
     return parser
 
 
-def _places(args: argparse.Namespace, *, several: bool = False) -> list[_Place]:
-    """Return the kinds of the dataset that is meant, of all datasets with ``several``."""
-    from mess_core.publishing import published_datasets
+def _found(
+    args: argparse.Namespace, *, several: bool = False
+) -> "Iterator[tuple[_Place, list[Version]]]":
+    """Give the kinds of the dataset, of all datasets with ``several``, and their versions."""
+    from mess_core.publishing import published_datasets, published_versions
 
     datasets = [args.dataset] if args.dataset else published_datasets(args.artifacts)
     if not datasets:
@@ -94,29 +92,21 @@ def _places(args: argparse.Namespace, *, several: bool = False) -> list[_Place]:
         raise ArtifactError(
             f"{args.artifacts} holds several datasets; choose with --dataset: {datasets}"
         )
-    kinds = [args.kind] if args.kind else INDEX_KINDS
-    return [_Place(args.artifacts, dataset, kind) for dataset in datasets for kind in kinds]
-
-
-def _held(
-    args: argparse.Namespace, *, several: bool = False
-) -> Iterator[tuple[_Place, "list[Version]"]]:
-    """Give the places that hold versions, and these."""
-    from mess_core.publishing import published_versions
-
-    for place in _places(args, several=several):
-        if found := published_versions(*place):
-            yield place, found
+    for dataset in datasets:
+        for kind in [args.kind] if args.kind else INDEX_KINDS:
+            place = _Place(args.artifacts, dataset, kind)
+            if versions := published_versions(*place):
+                yield place, versions
 
 
 def _chosen(args: argparse.Namespace) -> "list[tuple[_Place, Version]]":
     """Return the version that the first digits of its id name; the latest ones without any."""
-    held = [(place, version) for place, found in _held(args) for version in found]
+    found = [(place, version) for place, versions in _found(args) for version in versions]
     if args.version is None:
-        return [(place, version) for place, version in held if version.latest]
-    named = [(place, v) for place, v in held if v.version_id.startswith(args.version)]
+        return [(place, version) for place, version in found if version.latest]
+    named = [(place, v) for place, v in found if v.version_id.startswith(args.version)]
     if len(named) != 1:
-        choices = ", ".join(f"{_short(v.version_id)} ({p.kind})" for p, v in named or held)
+        choices = ", ".join(f"{_short(v.version_id)} ({p.kind})" for p, v in named or found)
         raise ArtifactError(
             f"{args.version!r} names {'several versions' if named else 'no version'}; "
             f"choose of: {choices or 'none'}"
@@ -124,14 +114,11 @@ def _chosen(args: argparse.Namespace) -> "list[tuple[_Place, Version]]":
     return named
 
 
-def _list(args: argparse.Namespace) -> int:
-    for place, found in _held(args, several=True):
-        print(place)
-        for version in found:
-            note = "latest" if version.latest else "" if version.complete else "not complete"
-            size = f"{_megabytes(version.size):>12}"
-            print(f"  {_short(version.version_id)}  {version.created}  {size}  {note}".rstrip())
-    return 0
+def _line(version: "Version") -> str:
+    note = "latest" if version.latest else "" if version.complete else "not complete"
+    written = datetime.fromtimestamp(version.modified, UTC).isoformat(timespec="seconds")
+    size = f"{_megabytes(version.size):>12}"
+    return f"  {_short(version.version_id)}  {written}  {size}  {note}".rstrip()
 
 
 def _megabytes(size: int) -> str:
@@ -142,39 +129,38 @@ def _short(version_id: str) -> str:
     return version_id[:_SHOWN]
 
 
-def _transfer() -> "Transfer":
-    from mess_core.publishing.transfer import Transfer
-
-    return Transfer(progress=Progress("MB"))
+def _list(args: argparse.Namespace) -> int:
+    for place, versions in _found(args, several=True):
+        print(place, *map(_line, versions), sep="\n")
+    return 0
 
 
 def _publish(args: argparse.Namespace) -> int:
     from mess_core.publishing.publish import publish
 
     for folder in args.folder:
-        receipt = publish(folder, args.artifacts, transfer=_transfer(), dry_run=args.dry_run)
-        _say_moved(receipt, dry_run=args.dry_run)
+        progress = Progress("MB")
+        _say(publish(folder, args.artifacts, progress=progress, dry_run=args.dry_run), args)
     return 0
 
 
-def _say_moved(receipt: dict[str, Any], *, dry_run: bool) -> None:
-    becomes = "would become" if dry_run else "is now"
+def _say(receipt: dict[str, Any], args: argparse.Namespace) -> None:
+    becomes = "would become" if args.dry_run else "is now"
     said = f"{becomes} the latest" if receipt["pointer_moved"] else "is the latest already"
     print(f"{_short(receipt['artifact_version_id'])} {said} at {receipt['location']}")
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    from mess_core.publishing.fetch import default_cache, is_whole
-    from mess_core.publishing.publish import fetch
+    from mess_core.publishing.fetch import default_cache, fetch
 
     cache = args.cache or default_cache()
     for place, version in _chosen(args):
+        path = cache / version.version_id
         if args.dry_run:
-            there = is_whole(cache / version.version_id)
-            what = "is there" if there else f"would fetch {_megabytes(version.size)}"
-            print(f"{place}: {what}: {cache / version.version_id}")
+            said = "is there" if path.is_dir() else f"would fetch {_megabytes(version.size)}"
+            print(f"{place}: {said}: {path}")
             continue
-        path = fetch(*place, cache, version_id=version.version_id, transfer=_transfer())
+        fetch(*place, cache, version_id=version.version_id, progress=Progress("MB"))
         print(f"{place}: {path}")
     return 0
 
@@ -183,21 +169,20 @@ def _rollback(args: argparse.Namespace) -> int:
     from mess_core.publishing import rollback
 
     for place, version in _chosen(args):
-        receipt = rollback(*place, version.version_id, dry_run=args.dry_run)
-        _say_moved(receipt, dry_run=args.dry_run)
+        _say(rollback(*place, version.version_id, dry_run=args.dry_run), args)
     return 0
 
 
 def _prune(args: argparse.Namespace) -> int:
     from mess_core.publishing import prune_versions
 
-    for place, found in _held(args):
+    for place, versions in _found(args):
         gone = prune_versions(*place, keep=args.keep, dry_run=args.dry_run)
         freed = _megabytes(sum(version.size for version in gone))
         done = "would remove" if args.dry_run else "removed"
-        print(f"{place}: {done} {len(gone)} of {len(found)} versions, {freed}")
+        print(f"{place}: {done} {len(gone)} of {len(versions)} versions, {freed}")
         for version in gone:
-            print(f"  {_short(version.version_id)}  {version.created}")
+            print(_line(version))
     return 0
 
 

@@ -410,17 +410,19 @@ def _artifact_of(path: Path) -> Path | None:
 
 
 def _run_artifact(args: argparse.Namespace, folder: Path) -> int:
-    from mess_core.index.manifest import parse_checksums, parse_manifest
+    from mess_core.index.artifact import parse_manifest
 
-    path = folder / "manifest.json"
-    manifest = parse_manifest(path.read_bytes(), path)
-    checksums = parse_checksums((folder / "checksums.json").read_bytes(), path)
+    manifest, checksums = parse_manifest(
+        (folder / "manifest.json").read_bytes(),
+        (folder / "checksums.json").read_bytes(),
+        str(folder),
+    )
     build, facts = manifest["build"], manifest["facts"]
     if args.config:
         raise ArtifactError(
             f"{folder}: an artifact does not say the whole configuration; see `build` in --json"
         )
-    damaged = _damaged(folder, manifest, checksums)
+    damaged = _damaged(folder, checksums)
     said = {
         "file": str(args.file),
         "status": _OTHER if damaged else _AS_RECORDED,
@@ -435,11 +437,7 @@ def _run_artifact(args: argparse.Namespace, folder: Path) -> int:
     return 1 if damaged else 0
 
 
-def _damaged(folder: Path, manifest: Mapping[str, Any], checksums: Mapping[str, Any]) -> list[str]:
-    from mess_core.index.manifest import version_id_of
-
-    if version_id_of(manifest, checksums) != manifest["artifact_version_id"]:
-        return ["checksums.json"]
+def _damaged(folder: Path, checksums: Mapping[str, Any]) -> list[str]:
     hashes = hashes_of_folder(folder)
     return [name for name, listed in checksums.items() if hashes.get(name) != listed["sha256"]]
 

@@ -259,8 +259,7 @@ def open_index(location: str, dataset: str | None, kind: str) -> "Index":
         If nothing usable is published there.
     """
     # FAISS and boto3 are imported when a search is run, not by `mess --help`.
-    from mess_core.publishing.fetch import default_cache
-    from mess_core.publishing.publish import load_published
+    from mess_core.publishing.fetch import default_cache, load_published
 
     name = dataset or _only_dataset(location)
     return load_published(location, name, kind, cache_dir=default_cache())

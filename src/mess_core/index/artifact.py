@@ -1,78 +1,90 @@
-"""An index on disk: a folder named by the hash of its content, checked before anything is believed.
+"""An index on disk: a folder named by the hash of its content, which is checked before it is read.
 
-`mess_core.index.contents` has the content files, `mess_core.index.manifest` what describes
-and seals them. A folder is written beside its final place and renamed: it is whole or it is not
-there. Nothing in it is ever unpickled.
+========================= ========================================================================
+``index.faiss``           the stored vectors, as FAISS writes its index
+``rows.npy``              what each vector is: the number of its recording, start, end (`ROW_TYPE`)
+``recordings.json``       one list per field of a recording (`mess_core.index.rows.FIELDS`)
+``predicted.npy``         every row's predicted value of every aspect, float32 ``[aspects, rows]``
+``projection.npz``        the arrays of `mess_core.index.projection.Projection`
+``checksums.json``        SHA-256 and size in bytes of each of these files
+``manifest.json``         kind, shape, facts (dataset, licence, encoder, stages), aspect map, build
+========================= ========================================================================
 
-*Opening again.* To look at every byte of a large artifact takes longer than to open it. When a
-folder that carries its version's name was found whole, what the file system says of its files
-(sizes, times of change, inodes) is noted beside it in ``.{version}.verified``. While that holds,
-opening it again checks everything but the bytes and the numbers of the large files. Nobody can set
-the time of an inode's last change, short of setting the machine's clock, so whatever writes to a
-file is noticed; decay of the disk itself is not, and who may write beside the folder may forge the
-note. Then what is damaged is found late or never: an exact index is still mapped within its file,
-a compressed one is FAISS's to judge. Delete the note, or call `verify_artifact`, to have everything
-checked anew.
+``artifact_version_id``, the folder's name, is the SHA-256 of the checksums and the manifest without
+``build`` (when and by what it was made): an index that is saved again has the same version. A
+folder is written beside its place and renamed: it is whole or it is not there. No file can hold
+Python objects. The hashes find damage; they do not say who wrote an artifact.
 
-*While it is open* an artifact's files are mapped. Versions are never written again; a process whose
-mapped file is cut short by others is killed by the operating system, as with any mapped file.
+Vectors are memory-mapped, so a version that a process has open must be deleted, not changed.
 """
 
 __all__ = [
     "CONTENT",
     "FILES",
+    "SCHEMA_VERSION",
     "is_version_id",
     "load_artifact",
-    "note_path",
-    "parse_checksums",
     "parse_manifest",
+    "place",
+    "read_projection",
     "save_artifact",
-    "settle",
     "temporary_folder",
     "verify_artifact",
-    "verify_kept",
+    "write_projection",
 ]
 
-import hashlib
 import json
+import re
 import shutil
 import time
 import uuid
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
-from mess_core.errors import ArtifactError, StorageError
-from mess_core.files import file_sha256, storage_errors, write_bytes, write_json
-from mess_core.index.contents import Contents, check_contents, write_contents
-from mess_core.index.index import Index
-from mess_core.index.manifest import (
-    CONTENT,
-    FILES,
-    LARGEST_JSON,
-    expect,
-    is_version_id,
-    parse_checksums,
-    parse_manifest,
-    read_limited,
-    seal,
-    version_id_of,
+from mess_core.errors import ArtifactError
+from mess_core.files import (
+    atomic_path,
+    file_sha256,
+    fingerprint,
+    save_array,
+    storage_errors,
+    write_json,
+    write_text,
 )
-from mess_core.workflow import software
+from mess_core.index.index import Index, check_aspects
+from mess_core.index.projection import Projection
+from mess_core.index.rows import FIELDS, ROW_TYPE, Rows
 
-#: Files that changed less than this ago may change again within the same tick of the file system's
-#: clock (2 s on the coarsest): then no note is taken.
-_SETTLED_NS = 2_000_000_000
+#: What an index is made of.
+CONTENT = ("index.faiss", "rows.npy", "recordings.json", "predicted.npy", "projection.npz")
+#: Every file, in the order of uploading: a version with a manifest is complete.
+FILES = (*CONTENT, "checksums.json", "manifest.json")
+SCHEMA_VERSION = 3
+
+_REQUIRED = {"kind", "factory", "n_rows", "n_recordings", "width", "facts", "aspects"}
+#: Entries that are no part of the version.
+_OUTSIDE = ("build", "artifact_version_id", "sha256")
+_VERSION_ID = re.compile(r"[0-9a-f]{64}")
+_PROJECTION = tuple(entry.name for entry in fields(Projection))
+#: Seconds after which a temporary folder is what a killed process left.
+_ABANDONED_S = 24 * 3600
+#: Rows whose vectors are checked at a time, to keep memory small.
+_AT_ONCE = 65536
+#: Characters of a value that a message shows.
+_SHOWN = 200
 
 
-class _Inspected(NamedTuple):
-    folder: Path
-    manifest: dict[str, Any]
-    contents: Contents
+def is_version_id(text: object) -> bool:
+    """Return whether ``text`` has the form of a version id: 64 hexadecimal digits."""
+    return isinstance(text, str) and _VERSION_ID.fullmatch(text) is not None
 
 
 def save_artifact(index: Index, root: Path, *, build: Mapping[str, Any] | None = None) -> Path:
@@ -85,67 +97,67 @@ def save_artifact(index: Index, root: Path, *, build: Mapping[str, Any] | None =
     root : Path
         Where artifacts of its kind lie. Made when missing.
     build : mapping, optional
-        What else to say of how it was made, of builtins; no part of the version's hash.
+        When and by what it was made, of builtins; no part of the version.
 
     Returns
     -------
     Path
-        ``root / artifact_version_id``. A folder of that name is left untouched.
+        ``root / artifact_version_id``. An undamaged folder of that name stays as it is.
 
     Raises
     ------
     ArtifactError
-        If the index could not be loaded again, for one of the reasons of `verify_artifact`, or a
-        folder of that name exists and is damaged.
+        If the index could not be loaded again, for one of the reasons of `load_artifact`.
     StorageError
         If the disk is full, read-only or not ours.
     """
     with temporary_folder(root) as folder:
-        write_contents(
-            folder,
-            lambda path: faiss.write_index(index.vectors, str(path)),
-            index.rows,
-            index.predicted,
-            index.projection,
-        )
+        with atomic_path(folder / "index.faiss") as path:
+            faiss.write_index(index.vectors, str(path))
+        save_array(folder / "rows.npy", np.asarray(index.rows.table, ROW_TYPE))
+        write_text(folder / "recordings.json", json.dumps(dict(index.rows.recordings)))
+        save_array(folder / "predicted.npy", np.ascontiguousarray(index.predicted))
+        write_projection(index.projection, folder / "projection.npz")
         checksums = {
             name: {"sha256": file_sha256(folder / name), "size": (folder / name).stat().st_size}
             for name in CONTENT
         }
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "kind": index.kind,
+            "factory": index.factory,
+            "n_rows": len(index.rows),
+            "n_recordings": len(index.rows.numbers),
+            **index.projection.describe(),
+            "facts": dict(index.facts),
+            "aspects": dict(index.aspects),
+            "build": dict(build or {}),
+        }
+        version_id = _version_id(manifest, checksums)
+        manifest["artifact_version_id"] = version_id
         write_json(folder / "checksums.json", checksums)
-        manifest = seal(_describe(index), checksums, _software() | dict(build or {}))
-        write_json(folder / "manifest.json", manifest)
-        verify_artifact(folder)
-        return settle(folder, root / str(manifest["artifact_version_id"]))
+        write_json(folder / "manifest.json", {**manifest, "sha256": fingerprint(manifest)})
+        load_artifact(folder)
+        return place(folder, root / version_id)
 
 
-def _describe(index: Index) -> dict[str, Any]:
-    return {
-        "kind": index.kind,
-        "factory": index.factory,
-        "n_rows": len(index.rows),
-        "n_recordings": len(index.rows.numbers),
-        **index.projection.describe(),
-        "facts": dict(index.facts),
-        "aspects": dict(index.aspects),
-    }
+def write_projection(projection: Projection, path: Path) -> None:
+    """Write a projection's arrays, whole or not at all; equal arrays give equal bytes."""
+    arrays = {name: np.ascontiguousarray(getattr(projection, name)) for name in _PROJECTION}
+    with atomic_path(path) as temporary:
+        np.savez(temporary, allow_pickle=False, **arrays)
 
 
-def _software() -> dict[str, Any]:
-    return {
-        "code": software.code(),
-        "libraries": {
-            "faiss": faiss.__version__,
-            "mess-core": software.code()["version"],
-            "numpy": np.__version__,
-        },
-        "machine": software.machine(),
-    }
+def _version_id(manifest: Mapping[str, Any], checksums: Mapping[str, Any]) -> str:
+    described = {key: value for key, value in manifest.items() if key not in _OUTSIDE}
+    return fingerprint({"manifest": described, "checksums": checksums})
 
 
 @contextmanager
 def temporary_folder(root: Path) -> Iterator[Path]:
     """Give a new hidden folder in ``root`` that is gone after the block, unless it was renamed.
+
+    Those that killed processes left there a day ago are removed.
 
     Raises
     ------
@@ -155,68 +167,47 @@ def temporary_folder(root: Path) -> Iterator[Path]:
     folder = root / f".tmp-{uuid.uuid4().hex}"
     with storage_errors(folder):
         folder.mkdir(parents=True)
+    for left in root.glob(".tmp-*"):
+        with suppress(OSError):
+            if left.stat().st_mtime < time.time() - _ABANDONED_S:
+                shutil.rmtree(left)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def settle(folder: Path, target: Path) -> Path:
-    """Rename a finished artifact to its place; leave one that is there already as it is.
+def place(folder: Path, target: Path) -> Path:
+    """Rename a verified artifact to its place; keep one that is there already and undamaged.
 
     Returns
     -------
     Path
         ``target``.
-
-    Raises
-    ------
-    ArtifactError
-        If ``target`` exists and is damaged.
     """
-    if not target.exists():
+    with storage_errors(target):
+        if target.exists():
+            with suppress(ArtifactError):
+                verify_artifact(target, version_id=target.name)
+                return target
+            shutil.rmtree(target)
         try:
             return folder.rename(target)
         except OSError:
-            if not target.exists():
+            if not target.exists():  # Otherwise another process was faster.
                 raise
-    return verify_kept(target)
-
-
-def verify_kept(target: Path) -> Path:
-    """Check a version that is in its place already, since versions are never written again.
-
-    Raises
-    ------
-    ArtifactError
-        If it is damaged or not the version that its name says.
-    """
-    try:
-        verify_artifact(target, version_id=target.name)
-    except ArtifactError as error:
-        raise ArtifactError(f"{error} (delete {target}, then run this again)") from error
     return target
 
 
-def verify_artifact(
-    folder: Path,
-    *,
-    version_id: str | None = None,
-    manifest_sha256: str | None = None,
-    trust: bool = False,
-) -> dict[str, Any]:
-    """Check an artifact from its file names to its last vector, without FAISS reading a byte.
+def verify_artifact(folder: Path, *, version_id: str | None = None) -> dict[str, Any]:
+    """Check the names, sizes and SHA-256 of an artifact's files.
 
     Parameters
     ----------
     folder : Path
         A folder as `save_artifact` writes it, or a link to one.
     version_id : str, optional
-        The version that it must be.
-    manifest_sha256 : str, optional
-        What ``manifest.json`` must hash to, as a pointer says.
-    trust : bool
-        Whether to believe a note that it was found whole, as `load_artifact` does.
+        The version that it must be; any by default.
 
     Returns
     -------
@@ -226,16 +217,119 @@ def verify_artifact(
     Raises
     ------
     ArtifactError
-        If a file is missing, unknown, a link, not readable, damaged, of another schema, or
-        disagrees with the others. The message names the file, what was expected and what was found.
+        If a file is missing, unknown, not readable or damaged, or the schema is another. The
+        message names the file, what was expected and what was found.
     """
-    return _inspect(folder, version_id, manifest_sha256, trust=trust).manifest
+    return _check_files(folder, version_id, verify=True)
 
 
-def load_artifact(
-    path: Path, *, version_id: str | None = None, manifest_sha256: str | None = None
-) -> Index:
-    """Load an artifact after checking all of it; nothing is ever unpickled.
+def _check_files(folder: Path, version_id: str | None, *, verify: bool) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder} is not a folder, so there is no artifact in it")
+    try:
+        # First: files of another schema may have other names.
+        if (folder / "manifest.json").is_file():
+            _check_schema((folder / "manifest.json").read_bytes(), folder / "manifest.json")
+        names = {path.name for path in folder.iterdir()}
+        for name in sorted(names.difference(FILES)):
+            raise ArtifactError(f"{folder / name} is unknown; expected only {', '.join(FILES)}")
+        for name in FILES:
+            if not (folder / name).is_file():
+                raise ArtifactError(f"{folder / name} is missing; fetch or build it again")
+        manifest, checksums = parse_manifest(
+            (folder / "manifest.json").read_bytes(),
+            (folder / "checksums.json").read_bytes(),
+            str(folder),
+            version_id=version_id,
+        )
+        for name, listed in checksums.items():
+            path = folder / name
+            _expect(path, "size", expected=listed["size"], found=path.stat().st_size)
+            if verify:
+                _expect(path, "SHA-256", expected=listed["sha256"], found=file_sha256(path))
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder} cannot be read: {error}; check permissions and the disk"
+        ) from error
+    return manifest
+
+
+def parse_manifest(
+    manifest: bytes, checksums: bytes, where: str, *, version_id: str | None = None
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Read ``manifest.json`` and ``checksums.json``, and check that they make one version.
+
+    Parameters
+    ----------
+    manifest, checksums : bytes
+        The content of the two files.
+    where : str
+        The folder that they came from, for messages.
+    version_id : str, optional
+        The version that it must be; any by default.
+
+    Returns
+    -------
+    manifest, checksums : dict
+
+    Raises
+    ------
+    ArtifactError
+        If one is damaged, the schema is another, or it is another version.
+    """
+    manifest_path, checksums_path = f"{where}/manifest.json", f"{where}/checksums.json"
+    described = _check_schema(manifest, manifest_path)
+    rest = {key: value for key, value in described.items() if key != "sha256"}
+    found = described.get("sha256")
+    _expect(manifest_path, "SHA-256", expected=fingerprint(rest), found=found)
+    missing = sorted(_REQUIRED.difference(described))
+    _expect(manifest_path, "the list of missing entries", expected=[], found=missing)
+    own = described.get("artifact_version_id")
+    _expect(manifest_path, "the version", expected=version_id or own, found=own)
+    listed = _json_object(checksums, checksums_path)
+    _expect(checksums_path, "the list of files", expected=sorted(CONTENT), found=sorted(listed))
+    _expect(checksums_path, "the version", expected=own, found=_version_id(described, listed))
+    return described, listed
+
+
+def _check_schema(manifest: bytes, path: Path | str) -> dict[str, Any]:
+    parsed = _json_object(manifest, path)
+    if parsed.get("schema_version") != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{path} has schema version {_short(parsed.get('schema_version'))}, this package reads "
+            f"{SCHEMA_VERSION}; build the index again, or use the mess-core that wrote it"
+        )
+    return parsed
+
+
+def _json_object(content: bytes, path: Path | str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(content)
+        if isinstance(parsed, dict):
+            return parsed
+        problem = f"it holds a {type(parsed).__name__}"
+    except (ValueError, RecursionError) as error:
+        problem = _short(error)
+    raise ArtifactError(
+        f"{path} is damaged: expected a JSON object, but {problem}; fetch or build it again"
+    )
+
+
+def _expect(path: Path | str, what: str, *, expected: object, found: object) -> None:
+    if expected != found:
+        raise ArtifactError(
+            f"{path}: {what} is {_short(found)}, expected {_short(expected)}; the artifact is "
+            "damaged or was altered: fetch or build it again"
+        )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} characters)"
+
+
+def load_artifact(path: Path, *, version_id: str | None = None, verify: bool = True) -> Index:
+    """Load an artifact after checking it; nothing is ever unpickled.
 
     Its vectors are memory-mapped: they are read from the disk as searches need them, and processes
     share them.
@@ -245,9 +339,11 @@ def load_artifact(
     path : Path
         A folder as `save_artifact` writes it, or a link to one.
     version_id : str, optional
-        The version that it must be; without it any that is consistent.
-    manifest_sha256 : str, optional
-        What ``manifest.json`` must hash to, as a pointer says.
+        The version that it must be; any by default.
+    verify : bool
+        Whether to compare each file with its SHA-256 and look at every vector. False suits who
+        opens gigabytes often and has checked them before; names, sizes and shapes are still
+        checked.
 
     Returns
     -------
@@ -256,171 +352,110 @@ def load_artifact(
     Raises
     ------
     ArtifactError
-        As `verify_artifact`.
+        As `verify_artifact`, or if the files disagree with each other, or a value is not finite.
     """
-    folder, manifest, contents = _inspect(path, version_id, manifest_sha256, trust=True)
-    return Index(
+    folder = path.resolve()  # Of a link that changes meanwhile, one artifact is read.
+    manifest = _check_files(folder, version_id, verify=verify)
+    projection = read_projection(folder / "projection.npz")
+    for key, found in projection.describe().items():
+        _expect(folder / "projection.npz", key, expected=manifest.get(key), found=found)
+    rows = _read_rows(folder, manifest)
+    predicted = _read_array(
+        folder / "predicted.npy", np.dtype(np.float32), (len(projection.names), len(rows))
+    )
+    index = Index(
         kind=manifest["kind"],
-        rows=contents.rows,
-        projection=contents.projection,
-        predicted=contents.predicted,
+        rows=rows,
+        projection=projection,
+        predicted=predicted,
         aspects=manifest["aspects"],
         facts=manifest["facts"],
         vectors=_read_vectors(folder / "index.faiss", manifest),
         factory=manifest["factory"],
         version_id=manifest["artifact_version_id"],
     )
+    try:
+        check_aspects(projection, index.aspects)
+        if verify:
+            rows.check(index.kind)
+            _check_numbers(index)
+    except ArtifactError as error:
+        raise ArtifactError(f"{folder}: {error}; build the index again") from None
+    return index
+
+
+def read_projection(path: Path) -> Projection:
+    """Read what `write_projection` wrote.
+
+    Raises
+    ------
+    ArtifactError
+        If it is damaged, or its arrays do not belong together.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            projection = Projection(**{name: archive[name] for name in _PROJECTION})
+        projection.check()
+    except (
+        *(OSError, ValueError, TypeError, EOFError, KeyError, IndexError),
+        *(zipfile.BadZipFile, ArtifactError),
+    ) as error:
+        raise ArtifactError(f"{path} is no projection ({_short(error)}); fit it again") from None
+    return projection
+
+
+def _read_rows(folder: Path, manifest: Mapping[str, Any]) -> Rows:
+    path = folder / "recordings.json"
+    columns = _json_object(path.read_bytes(), path)
+    _expect(path, "columns", expected=list(FIELDS), found=list(columns))
+    for name, column in columns.items():
+        if not isinstance(column, list) or not all(isinstance(value, str) for value in column):
+            raise ArtifactError(f"{path}: {name} is no list of texts; build it again")
+        _expect(path, f"number of {name}", expected=manifest["n_recordings"], found=len(column))
+    return Rows(columns, _read_array(folder / "rows.npy", ROW_TYPE, (manifest["n_rows"],)))
+
+
+def _read_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ArtifactError(f"{path} is no array ({_short(error)}); build it again") from None
+    found = (getattr(array, "dtype", None), getattr(array, "shape", None))
+    _expect(path, "type and shape", expected=(dtype, shape), found=found)
+    return np.asarray(array)
 
 
 def _read_vectors(path: Path, manifest: Mapping[str, Any]) -> Any:
     try:
         vectors = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except (RuntimeError, MemoryError) as error:
-        raise ArtifactError(f"{path}: FAISS cannot read it ({error}); build it again") from None
-    expect(
+        raise ArtifactError(
+            f"{path}: FAISS cannot read it ({_short(error)}); build it again"
+        ) from None
+    _expect(
         path,
         "width, rows and metric",
         expected=(manifest["width"], manifest["n_rows"], faiss.METRIC_INNER_PRODUCT),
         found=(vectors.d, vectors.ntotal, vectors.metric_type),
     )
-    _check_ids(path, vectors)
     return vectors
 
 
-def _check_ids(path: Path, vectors: Any) -> None:
-    """Refuse inverted lists that do not hold each row once; other kinds of index have no ids."""
-    inverted: Any = faiss.try_extract_index_ivf(vectors)
-    if inverted is None:
-        return
-    lists, seen, entries = inverted.invlists, np.zeros(vectors.ntotal, np.bool_), 0
-    for number in range(lists.nlist):
-        if size := lists.list_size(number):
-            ids = faiss.rev_swig_ptr(lists.get_ids(number), size)
-            seen[ids[(ids >= 0) & (ids < len(seen))]] = True
-            entries += size
-    expect(
-        path,
-        "number of rows and entries in its lists",
-        expected=(len(seen), len(seen)),
-        found=(int(seen.sum()), entries),
-    )
-
-
-def _inspect(
-    path: Path, version_id: str | None, manifest_sha256: str | None, *, trust: bool
-) -> _Inspected:
-    try:
-        if not path.is_dir():
-            raise ArtifactError(f"{path} is not a folder, so there is no artifact to load")
-        # A link to a version may be changed at any time; one artifact is looked at throughout.
-        folder = path.resolve()
-        manifest = _read_manifest(folder, version_id, manifest_sha256)
-        return _inspect_content(folder, manifest, trust=trust)
-    except OSError as error:
-        raise ArtifactError(
-            f"{path} cannot be read: {error}; check permissions and the disk, or fetch it again"
-        ) from error
-
-
-def _read_manifest(
-    folder: Path, version_id: str | None, manifest_sha256: str | None
-) -> dict[str, Any]:
-    # First: of another schema the files may have other names.
-    path = folder / "manifest.json"
-    _check_regular(path)
-    content = read_limited(path, LARGEST_JSON)
-    if manifest_sha256 is not None:
-        found = hashlib.sha256(content).hexdigest()
-        expect(path, "sha256", expected=manifest_sha256, found=found)
-    manifest = parse_manifest(content, path)
-    if version_id is not None:
-        expect(folder, "version", expected=version_id, found=manifest["artifact_version_id"])
-    return manifest
-
-
-def _inspect_content(folder: Path, manifest: dict[str, Any], *, trust: bool) -> _Inspected:
-    _check_names(folder)
-    checksums_path = folder / "checksums.json"
-    checksums = parse_checksums(read_limited(checksums_path, LARGEST_JSON), checksums_path)
-    found = version_id_of(manifest, checksums)
-    expect(
-        checksums_path,
-        "what it lists together with what manifest.json describes",
-        expected=manifest["artifact_version_id"],
-        found=found,
-    )
-    seen, settled = _seen(folder), _settled(folder)
-    believed = trust and _is_noted(folder, seen)
-    if not believed:
-        _forget(folder)
-    for name, listed in checksums.items():
-        _check_file(folder / name, listed, believed=believed)
-    contents = check_contents(folder, manifest, believed=believed)
-    if settled and not believed:
-        _note(folder, seen)
-    return _Inspected(folder, manifest, contents)
-
-
-def _check_names(folder: Path) -> None:
-    found = {path.name for path in folder.iterdir()}
-    for name in sorted(found.difference(FILES)):
-        raise ArtifactError(f"{folder}: unknown file {name!r}; expected {', '.join(FILES)} only")
-    for name in FILES:
-        _check_regular(folder / name)
-
-
-def _check_regular(path: Path) -> None:
-    if path.is_symlink() or not path.is_file():
-        problem = (
-            "is a link or no regular file" if path.is_symlink() or path.exists() else "is missing"
-        )
-        raise ArtifactError(f"{path} {problem}; expected the regular files {', '.join(FILES)}")
-
-
-def _check_file(path: Path, listed: Mapping[str, Any], *, believed: bool) -> None:
-    where = "(listed in checksums.json)"
-    expect(path, f"size {where}", expected=listed["size"], found=path.stat().st_size)
-    if not believed:
-        expect(path, f"sha256 {where}", expected=listed["sha256"], found=file_sha256(path))
-
-
-def _seen(folder: Path) -> bytes:
-    """Return what the file system says of the files, which changes when they do."""
-    stats = {name: (folder / name).stat() for name in FILES}
-    facts = {name: [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for name, s in stats.items()}
-    return json.dumps(facts).encode()
-
-
-def _settled(folder: Path) -> bool:
-    """Return whether writing to a file now would give it another time of change."""
-    newest = max((folder / name).stat().st_ctime_ns for name in FILES)
-    return newest < time.time_ns() - _SETTLED_NS
-
-
-def note_path(folder: Path) -> Path:
-    """Return where it is noted that an artifact's folder was found whole."""
-    return folder.parent / f".{folder.name}.verified"
-
-
-def _is_noted(folder: Path, seen: bytes) -> bool:
-    note = note_path(folder)
-    try:
-        # Where no versions lie there are no notes of ours, neither to read nor to write.
-        return (
-            is_version_id(folder.name) and note.is_file() and read_limited(note, len(seen)) == seen
-        )
-    except (OSError, ArtifactError):
-        return False
-
-
-def _note(folder: Path, seen: bytes) -> None:
-    # Where one may not write, everything is checked each time.
-    if is_version_id(folder.name):
-        with suppress(StorageError, OSError):
-            write_bytes(note_path(folder), seen)
-
-
-def _forget(folder: Path) -> None:
-    if is_version_id(folder.name):
-        with suppress(OSError):
-            note_path(folder).unlink(missing_ok=True)
+def _check_numbers(index: Index) -> None:
+    """Refuse predictions and vectors that are not finite."""
+    directed = ~np.isnan(index.projection.standard_errors)
+    for name, values, has_direction in zip(
+        index.projection.names, index.predicted, directed, strict=True
+    ):
+        possible = np.isfinite(values) if has_direction else np.isnan(values)
+        if not possible.all():
+            row = int(np.argmin(possible))
+            raise ArtifactError(
+                f"predicted.npy: row {row} has the value {values[row]} of {str(name)!r}, expected "
+                "a finite one, or NaN where an aspect has no direction"
+            )
+    for start in range(0, len(index.rows), _AT_ONCE):
+        finite = np.isfinite(index.stored(range(start, min(start + _AT_ONCE, len(index.rows)))))
+        if not finite.all():
+            row = start + int(np.argmin(finite.all(axis=1)))
+            raise ArtifactError(f"index.faiss: the vector of row {row} is not finite")

@@ -33,13 +33,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import ArtifactError
-from mess_core.index.contents import FLAT
 
 Floats = npt.NDArray[np.float32]
 
 #: Of these classes FAISS declares the C++ constructors, not those that its Python wrappers give.
 _FAISS: Any = faiss
 
+#: FAISS's name of the exact index.
+FLAT = "Flat"
 #: Rows up to which an index is exact, and gigabytes that the vectors of a larger one may take.
 EXACT_UP_TO = 1_000_000
 MEMORY_GB = 4.0

@@ -5,7 +5,7 @@ is. FAISS holds the vectors; beside them lie the rows (what each vector is) and 
 predicted values of the aspects.
 """
 
-__all__ = ["Index", "Row", "Rows", "build_index", "index_recordings"]
+__all__ = ["Index", "Row", "Rows", "build_index", "check_aspects", "index_recordings"]
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from mess_core.errors import ArtifactError
 from mess_core.extraction.storage import segment_times
-from mess_core.index.contents import check_aspects
 from mess_core.index.factory import (
     EXACT_UP_TO,
     FLAT,
@@ -235,6 +234,48 @@ def _build(
         vectors=hold(vectors, choice),
         factory=choice.factory,
     )
+
+
+def check_aspects(projection: Projection, aspects: Mapping[str, Any]) -> None:
+    """Refuse an aspect map that is malformed, or of other aspects than the projection.
+
+    Parameters
+    ----------
+    projection : Projection
+        Its aspects must be those that the map has resolved, each on the layer of the map.
+    aspects : mapping
+        The content of ``aspects.json``; empty when aspects were not probed.
+
+    Raises
+    ------
+    ArtifactError
+        The message names the aspects.
+    """
+    known = aspects.get("aspects", {})
+    if not isinstance(known, dict) or not all(_is_entry(entry) for entry in known.values()):
+        raise ArtifactError(
+            "the aspect map is malformed: expected aspects, each with resolved (true or false), "
+            "layer and r2 (a number or null); resolve the aspects again"
+        )
+    resolved = {name: entry["layer"] for name, entry in known.items() if entry["resolved"]}
+    layers = dict(zip(projection.names.tolist(), projection.aspect_layers.tolist(), strict=True))
+    if aspects and resolved != layers:
+        raise ArtifactError(
+            f"the aspect map has resolved {resolved} (aspect and layer), but the "
+            f"projection has {layers}; fit the projection and build the index again"
+        )
+
+
+def _is_entry(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("resolved"), bool)
+        and all(entry.get(key, "") is None or _is_number(entry.get(key)) for key in ("layer", "r2"))
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _blocks(

@@ -1,38 +1,37 @@
-"""Fetching a version into a cache folder that several processes share.
+"""Fetching versions into a cache folder that processes may share, and opening them.
 
-A cache holds ``{version}/``, whole and verified, ``.{version}.part/`` while it is being fetched,
-and ``.{version}.lock``. Who holds the lock fetches; others wait for it and find the version there.
-What was interrupted goes on where it stopped. Only what is missing or differs comes from the store:
-a file of another cached version that has the same SHA-256 is copied, and a version that was damaged
-in the cache keeps its undamaged files.
+A version is fetched to a temporary folder, verified, and renamed to ``{cache}/{version}``: it is
+there whole or not at all. Nothing is removed from a cache; delete versions that nobody uses.
 """
 
-__all__ = ["default_cache", "fetch_latest", "fetch_version", "is_whole"]
+__all__ = [
+    "default_cache",
+    "download_artifact_from_s3",
+    "fetch",
+    "load_latest",
+    "load_latest_from_s3",
+    "load_published",
+]
 
-import hashlib
 import os
-import shutil
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mess_core.errors import ArtifactError
-from mess_core.files import file_sha256, storage_errors, write_bytes
+from mess_core.files import storage_errors
 from mess_core.index.artifact import (
+    FILES,
     is_version_id,
-    parse_checksums,
-    settle,
+    load_artifact,
+    place,
+    temporary_folder,
     verify_artifact,
 )
-from mess_core.publishing.stores import NotThereError, Store
-from mess_core.publishing.transfer import Meter, Transfer, locked
-from mess_core.publishing.versions import CHECKSUMS, MANIFEST, read_description, read_pointer
-
-_CHUNK_BYTES = 1024**2
-#: How often a file is read that arrives damaged or too short, and a pointer whose version is gone.
-_TRIES = 3
+from mess_core.index.index import Index
+from mess_core.progress import Report
+from mess_core.publishing.publish import open_versions, read_description, read_pointer
+from mess_core.publishing.stores import FolderStore, MissingError, S3Store, Store, meter
 
 
 def default_cache() -> Path:
@@ -41,217 +40,184 @@ def default_cache() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "mess" / "artifacts"
 
 
-def fetch_latest(store: Store, cache_dir: Path, transfer: Transfer) -> Path:
-    """Fetch the version that the pointer names.
+def fetch(
+    location: str,
+    dataset: str,
+    kind: str,
+    cache_dir: Path,
+    *,
+    version_id: str | None = None,
+    client: Any = None,
+    progress: Report | None = None,
+) -> Path:
+    """Fetch a version into a cache, unless it is there and undamaged; the latest by default.
 
     Parameters
     ----------
-    store : Store
-        Where versions of one dataset and kind lie.
+    location : str
+        A folder, or ``s3://bucket/prefix``.
+    dataset : str
+        One of `published_datasets`.
+    kind : str
+        ``recordings`` or ``clips``.
     cache_dir : Path
-        As in `fetch_version`.
-    transfer : Transfer
-        Attempts, pauses and progress.
+        Where it goes, as ``cache_dir / version_id``.
+    version_id : str, optional
+        Another version than the latest.
+    client : boto3 S3 client, optional
+        For S3 only; else one from the environment.
+    progress : callable, optional
+        Takes ``(done, total, name)`` in megabytes, as `mess_core.progress.Progress` does.
 
     Returns
     -------
     Path
-        As `fetch_version`.
+        The artifact's folder, for `load_artifact`.
 
     Raises
     ------
     ArtifactError
-        If nothing was published there, or as `fetch_version`.
+        If nothing was published there, or what was is damaged, or a request fails.
+    StorageError
+        If the cache cannot be written.
     """
-    failed = 0
+    store = open_versions(location, dataset, kind, client=client)
+    if version_id is None:
+        return _fetch_latest(store, cache_dir, progress)
+    return _fetch_version(store, version_id, cache_dir, progress)
+
+
+def download_artifact_from_s3(
+    bucket: str,
+    prefix: str,
+    version_id: str,
+    cache_dir: Path,
+    *,
+    client: Any = None,
+    progress: Report | None = None,
+) -> Path:
+    """Fetch a version from below a prefix in S3, as `fetch` does below a dataset and kind."""
+    return _fetch_version(S3Store(bucket, prefix, client=client), version_id, cache_dir, progress)
+
+
+def _fetch_latest(
+    store: Store, cache_dir: Path, progress: Report | None, *, verify: bool = True
+) -> Path:
     while True:
-        pointer = read_pointer(store)
+        version_id = read_pointer(store)
         try:
-            return fetch_version(
-                store,
-                pointer.artifact_version_id,
-                cache_dir,
-                transfer,
-                manifest_sha256=pointer.manifest_sha256,
-            )
-        except NotThereError:
-            # The version may have been pruned after the pointer was read: it names another now.
-            failed += 1
-            if failed == _TRIES:
+            return _fetch_version(store, version_id, cache_dir, progress, verify=verify)
+        except MissingError:
+            # It may have been pruned since the pointer moved on.
+            if read_pointer(store) == version_id:
                 raise
-        transfer.pause(failed)
 
 
-def fetch_version(
+def _fetch_version(
     store: Store,
     version_id: str,
     cache_dir: Path,
-    transfer: Transfer,
+    progress: Report | None,
     *,
-    manifest_sha256: str | None = None,
+    verify: bool = True,
 ) -> Path:
-    """Fetch a version, unless it is there and undamaged.
+    """Fetch a version unless it is there and, with ``verify``, undamaged."""
+    target = cache_dir / version_id
+    if is_version_id(version_id) and target.is_dir():
+        with suppress(ArtifactError):
+            if verify:
+                verify_artifact(target, version_id=version_id)
+            return target
+    listed = read_description(store, version_id)
+    with storage_errors(target), temporary_folder(cache_dir) as folder:
+        sent = meter(progress, sum(entry["size"] for entry in listed.values()))
+        for name in FILES:
+            store.download(f"{version_id}/{name}", folder / name, sent(name))
+        try:
+            verify_artifact(folder, version_id=version_id)
+        except ArtifactError as error:
+            raise ArtifactError(
+                f"what came from {store.url(version_id)} is damaged, there or on its way: {error}"
+            ) from None
+        return place(folder, target)
+
+
+def load_latest(folder: Path, *, verify: bool = True) -> Index:
+    """Load the version that a folder's pointer names, where it lies.
 
     Parameters
     ----------
-    store : Store
-        Where versions of one dataset and kind lie.
-    version_id : str
-        The version to fetch.
+    folder : Path
+        As for `publish_to_folder`.
+    verify : bool
+        As for `load_artifact`.
+
+    Raises
+    ------
+    ArtifactError
+        If nothing was published there, or what was is damaged.
+    """
+    version_id = read_pointer(FolderStore(folder))
+    return load_artifact(folder / version_id, version_id=version_id, verify=verify)
+
+
+def load_latest_from_s3(
+    bucket: str,
+    prefix: str,
+    cache_dir: Path,
+    *,
+    client: Any = None,
+    progress: Report | None = None,
+    verify: bool = True,
+) -> Index:
+    """Load the latest version below a prefix in S3, as `load_published` does."""
+    return _load_latest(S3Store(bucket, prefix, client=client), cache_dir, progress, verify=verify)
+
+
+def load_published(
+    location: str,
+    dataset: str,
+    kind: str,
+    *,
+    cache_dir: Path,
+    client: Any = None,
+    progress: Report | None = None,
+    verify: bool = True,
+) -> Index:
+    """Load the latest index of a dataset from a published location.
+
+    Parameters
+    ----------
+    location : str
+        A folder, which is read where it is, or ``s3://bucket/prefix``.
+    dataset : str
+        One of `published_datasets`.
+    kind : str
+        ``recordings`` or ``clips``.
     cache_dir : Path
-        Where it goes, as ``cache_dir / version_id``, by a rename after all of it was verified.
-    transfer : Transfer
-        Attempts, pauses and progress.
-    manifest_sha256 : str, optional
-        What its manifest must hash to, as a pointer says.
-
-    Returns
-    -------
-    Path
-        The artifact's folder.
-
-    Raises
-    ------
-    NotThereError
-        If the version does not exist.
-    ArtifactError
-        If it is damaged or a request fails.
-    StorageError
-        If the cache cannot be written; see `mess_core.files.storage_errors`.
-    """
-    if not is_version_id(version_id):
-        raise ArtifactError(f"{version_id!r} is no version id: expected 64 hexadecimal digits")
-    target = cache_dir / version_id
-    if is_whole(target, manifest_sha256):
-        return target
-    with locked(cache_dir / f".{version_id}.lock"):
-        if is_whole(target, manifest_sha256):
-            return target
-        part = cache_dir / f".{version_id}.part"
-        with storage_errors(part):
-            _make_place(part, target)
-            _fill(_Filling(store, version_id, part, transfer), manifest_sha256)
-            try:
-                verify_artifact(part, version_id=version_id, manifest_sha256=manifest_sha256)
-            except ArtifactError:
-                shutil.rmtree(part)
-                raise
-            return settle(part, target)
-
-
-def is_whole(target: Path, manifest_sha256: str | None = None) -> bool:
-    """Return whether a version is in the cache and undamaged.
+        Where versions from S3 are kept.
+    client : boto3 S3 client, optional
+        For S3 only; else one from the environment.
+    progress : callable, optional
+        As for `fetch`.
+    verify : bool
+        As for `load_artifact`.
 
     Raises
     ------
     ArtifactError
-        If it is there and may not be read: it may be whole for others.
+        If nothing was published there, or what was is damaged.
     """
-    if not target.exists():
-        return False
-    for path in (target, *(target.iterdir() if os.access(target, os.R_OK | os.X_OK) else ())):
-        if not os.access(path, os.R_OK):
-            raise ArtifactError(
-                f"{path} may not be read: make it readable for you, or use another cache folder"
-            )
-    with suppress(ArtifactError, OSError):
-        verify_artifact(target, version_id=target.name, manifest_sha256=manifest_sha256, trust=True)
-        return True
-    return False
+    store = open_versions(location, dataset, kind, client=client)
+    if isinstance(store, FolderStore):
+        return load_latest(store.root, verify=verify)
+    return _load_latest(store, cache_dir, progress, verify=verify)
 
 
-def _make_place(part: Path, target: Path) -> None:
-    """Let ``part`` hold plain files only: what a damaged version or an interrupted fetch left."""
-    if target.exists():
-        shutil.rmtree(part, ignore_errors=True)
-        target.rename(part)
-    part.mkdir(parents=True, exist_ok=True)
-    for path in part.iterdir():
-        if path.is_symlink() or not path.is_file():
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-@dataclass(frozen=True, slots=True)
-class _Filling:
-    store: Store
-    version_id: str
-    part: Path
-    transfer: Transfer
-
-    def twins(self, name: str, sha256: str) -> Iterator[Path]:
-        """Give equal files of other cached versions, as their lists of checksums say."""
-        for folder in self.part.parent.iterdir():
-            with suppress(ArtifactError, OSError):
-                if is_version_id(folder.name):
-                    listed = folder / CHECKSUMS
-                    checksums = parse_checksums(listed.read_bytes(), listed)
-                    if checksums[name]["sha256"] == sha256:
-                        yield folder / name
-
-
-def _fill(filling: _Filling, manifest_sha256: str | None) -> None:
-    described = read_description(filling.store, filling.version_id)
-    if manifest_sha256 not in (None, described.manifest_sha256):
-        raise ArtifactError(
-            f"{filling.store.url(f'{filling.version_id}/{MANIFEST}')} has SHA-256 "
-            f"{described.manifest_sha256}, the pointer says {manifest_sha256}; publish again"
-        )
-    small = {CHECKSUMS: described.checksums_bytes, MANIFEST: described.manifest_bytes}
-    for path in filling.part.iterdir():
-        if path.name not in described.checksums:
-            path.unlink()
-    meter = Meter(filling.transfer, sum(e["size"] for e in described.checksums.values()))
-    for name, expected in described.checksums.items():
-        _fill_file(filling, name, expected, meter)
-    for name, content in small.items():
-        write_bytes(filling.part / name, content)
-
-
-def _fill_file(filling: _Filling, name: str, expected: dict[str, Any], meter: Meter) -> None:
-    path, size, sha256 = filling.part / name, expected["size"], expected["sha256"]
-    if not _is(path, size, sha256):
-        for twin in filling.twins(name, sha256):
-            # Not over a damaged file, which another process may have mapped.
-            path.unlink(missing_ok=True)
-            with suppress(OSError):
-                shutil.copyfile(twin, path)
-            if _is(path, size, sha256):
-                break
-    if _is(path, size, sha256):
-        meter(size, name)
-        return
-    for _ in range(_TRIES):
-        if path.exists() and path.stat().st_size >= size:
-            path.unlink()
-        if _download(filling, path, size, meter) == sha256:
-            return
-        meter(-path.stat().st_size, name)
-    path.unlink()
-    raise ArtifactError(
-        f"{filling.store.url(f'{filling.version_id}/{name}')} came {_TRIES} times other than its "
-        f"{CHECKSUMS} says ({size} bytes, SHA-256 {sha256}); it is damaged, or something between "
-        "here and the store is: try again, or publish it again"
-    )
-
-
-def _is(path: Path, size: int, sha256: str) -> bool:
-    return path.exists() and path.stat().st_size == size and file_sha256(path) == sha256
-
-
-def _download(filling: _Filling, path: Path, size: int, meter: Meter) -> str:
-    """Append what is missing of a file, never more than its size; return the SHA-256 of it all."""
-    digest, position = hashlib.sha256(), 0
-    with path.open("a+b") as file:
-        file.seek(0)
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            position += len(chunk)
-        meter(position, path.name)
-        for chunk in filling.store.stream(f"{filling.version_id}/{path.name}", position):
-            position += len(chunk)
-            digest.update(chunk)
-            file.write(chunk)
-            meter(len(chunk), path.name)
-            if position > size:
-                break
-    return digest.hexdigest()
+def _load_latest(store: Store, cache_dir: Path, progress: Report | None, *, verify: bool) -> Index:
+    path = _fetch_latest(store, cache_dir, progress, verify=False)
+    try:
+        return load_artifact(path, version_id=path.name, verify=verify)
+    except ArtifactError:  # What was damaged in the cache is fetched again.
+        path = _fetch_version(store, path.name, cache_dir, progress)
+        return load_artifact(path, version_id=path.name, verify=verify)

@@ -1,77 +1,102 @@
-"""Publishing to a folder or to S3, and opening what was published.
+"""Publishing artifacts to a folder or S3, and the versions that lie there.
 
-A *location* is a folder or ``s3://bucket/prefix``. What is published there lies in
-``{location}/{dataset}/{kind}/``: one folder per version, which never changes, and ``latest.json``,
-which names the current one and is replaced last, in one step. A reader sees the old version or the
-new one, complete; old versions stay until somebody prunes them.
+A *location* is a folder or ``s3://bucket/prefix``. Below ``{location}/{dataset}/{kind}/`` lie
+``{version}/{file}``, which never change, and the pointer ``latest.json``, which names the current
+version. Publishing
 
-A service calls `fetch` for a folder of its own and loads that; `published_version` tells it cheaply
-whether there is a newer one.
+1. reads the pointer;
+2. uploads each file that is not there, the manifest last, and checks size and SHA-256 of each where
+   it lies;
+3. moves the pointer by compare-and-swap.
+
+Whatever stops this, the pointer names a complete version, and running it again completes it.
 """
 
 __all__ = [
-    "fetch",
-    "load_latest",
-    "load_published",
+    "Version",
     "prune_versions",
     "publish",
     "publish_to_folder",
     "published_datasets",
     "published_version",
     "published_versions",
+    "read_description",
+    "read_pointer",
     "rollback",
+    "upload_artifact_to_s3",
     "verify_published",
 ]
 
+import json
 import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from mess_core.errors import ArtifactError
-from mess_core.index.artifact import load_artifact, verify_artifact
-from mess_core.index.index import Index
+from mess_core.files import file_sha256
+from mess_core.index.artifact import FILES, is_version_id, parse_manifest, verify_artifact
 from mess_core.layout import INDEX_KINDS
-from mess_core.publishing import fetch as fetching, versions
-from mess_core.publishing.pointer import POINTER
-from mess_core.publishing.stores import FolderStore, Store
-from mess_core.publishing.transfer import Transfer
-from mess_core.publishing.versions import Version
+from mess_core.progress import Report
+from mess_core.publishing.stores import (
+    Entry,
+    FolderStore,
+    MissingError,
+    S3Store,
+    Store,
+    meter,
+    open_store,
+)
 
+POINTER = "latest.json"
+*_, CHECKSUMS, MANIFEST = FILES
+#: Versions younger than this many seconds are never pruned: they may be on their way.
+_YOUNG_S = 24 * 3600
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
-def open_store(
-    location: str, *below: str, client: Any = None, transfer: Transfer | None = None
-) -> Store:
-    """Return the objects of a location, or of a dataset and kind below it.
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version as it lies in the store.
+
+    Attributes
+    ----------
+    version_id : str
+        Its folder or key prefix.
+    modified : float
+        When its last file was written, in seconds of Unix.
+    size : int
+        Of all its files, in bytes.
+    complete : bool
+        Whether its manifest, which is written last, is there.
+    latest : bool
+        Whether the pointer names it.
+    """
+
+    version_id: str
+    modified: float
+    size: int
+    complete: bool
+    latest: bool
+
+
+def open_versions(location: str, dataset: str, kind: str, *, client: Any = None) -> Store:
+    """Return where versions of a dataset and kind lie.
 
     Raises
     ------
     ArtifactError
-        If the location is neither a folder nor ``s3://bucket/prefix``, or a name below it could
-        leave it.
+        If the location is none, or one of the names could leave it.
     """
-    for name in below:
-        _check_name(name, location)
-    if "://" not in location:
-        return FolderStore(Path(location, *below))
-    # boto3 costs half a second, which those who read a folder need not spend.
-    from mess_core.publishing.s3 import S3Store
-
-    parts = urlsplit(location)
-    if parts.scheme != "s3" or not parts.netloc:
-        raise ArtifactError(f"{location!r} is neither a folder nor of the form s3://bucket/prefix")
-    prefix = "/".join([parts.path.strip("/"), *below])
-    return S3Store(parts.netloc, prefix, client=client, transfer=transfer)
-
-
-def _check_name(name: object, where: object) -> None:
-    if not isinstance(name, str) or not _SAFE_NAME.fullmatch(name):
-        raise ArtifactError(
-            f"{where}: its dataset or kind is {name!r}; expected a name of letters, digits, "
-            "'.', '_', '+' and '-'"
-        )
+    for name in (dataset, kind):
+        if not isinstance(name, str) or not _SAFE_NAME.fullmatch(name):
+            raise ArtifactError(
+                f"{location}: its dataset or kind is {name!r}; expected a name of letters, digits, "
+                "'.', '_', '+' and '-'"
+            )
+    return open_store(location, dataset, kind, client=client)
 
 
 def publish(
@@ -79,7 +104,7 @@ def publish(
     destination: str,
     *,
     client: Any = None,
-    transfer: Transfer | None = None,
+    progress: Report | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Publish an artifact and make it the latest of its dataset and kind.
@@ -92,171 +117,162 @@ def publish(
         A folder, or ``s3://bucket/prefix``.
     client : boto3 S3 client, optional
         For S3 only; else one from the environment.
-    transfer : Transfer, optional
-        Sizes of parts, attempts, pauses and progress.
+    progress : callable, optional
+        Takes ``(done, total, name)`` in megabytes, as `mess_core.progress.Progress` does.
     dry_run : bool
         Only look what would be done.
 
     Returns
     -------
     dict
-        ``location``, ``artifact_version_id``, ``manifest_sha256``, and ``pointer_moved``: False
-        when this version was the latest already.
+        ``location``, ``artifact_version_id``, and ``pointer_moved``: False when this version was
+        the latest already.
 
     Raises
     ------
     ArtifactError
-        If the artifact is damaged or names no dataset, a file is there already with other content,
-        another publisher moved the pointer meanwhile, or a request fails.
+        If the artifact is damaged or names no dataset, another publisher moved the pointer
+        meanwhile, or a request fails.
     """
     manifest = verify_artifact(artifact_dir)
     dataset = manifest["facts"].get("dataset")
-    _check_name(dataset, artifact_dir)
-    transfer = transfer or Transfer()
-    store = open_store(destination, dataset, manifest["kind"], client=client, transfer=transfer)
-    return versions.publish_version(store, artifact_dir, manifest, transfer, dry_run=dry_run)
+    store = open_versions(destination, dataset, manifest["kind"], client=client)
+    return _publish(store, artifact_dir, manifest, progress, dry_run=dry_run)
 
 
 def publish_to_folder(artifact_dir: Path, folder: Path) -> dict[str, Any]:
-    """Copy an artifact into a folder of versions and make it the latest.
+    """Publish an artifact in a folder, as `publish` does below a dataset and kind."""
+    return _publish(FolderStore(folder), artifact_dir, verify_artifact(artifact_dir), None)
 
-    Parameters
-    ----------
-    artifact_dir : Path
-        A folder as `save_artifact` writes it.
-    folder : Path
-        Where versions of this dataset and kind lie. Made when missing.
 
-    Returns
-    -------
-    dict
-        As `publish`.
-
-    Raises
-    ------
-    ArtifactError
-        If the artifact, its copy, or a version that is there already is damaged.
-    """
+def upload_artifact_to_s3(
+    artifact_dir: Path,
+    bucket: str,
+    prefix: str,
+    *,
+    client: Any = None,
+    progress: Report | None = None,
+) -> dict[str, Any]:
+    """Publish an artifact below a prefix in S3, as `publish` does below a dataset and kind."""
     manifest = verify_artifact(artifact_dir)
-    return versions.publish_version(FolderStore(folder), artifact_dir, manifest, Transfer())
+    return _publish(S3Store(bucket, prefix, client=client), artifact_dir, manifest, progress)
 
 
-def fetch(
-    location: str,
-    dataset: str,
-    kind: str,
-    cache_dir: Path,
+def _publish(
+    store: Store,
+    artifact_dir: Path,
+    manifest: dict[str, Any],
+    progress: Report | None,
     *,
-    version_id: str | None = None,
-    client: Any = None,
-    transfer: Transfer | None = None,
-) -> Path:
-    """Fetch a version into a cache that several processes may share; the latest one by default.
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    version_id = manifest["artifact_version_id"]
+    before = store.read(POINTER)
+    if not dry_run:
+        _upload(store, artifact_dir, version_id, progress)
+    return _make_latest(store, version_id, before, dry_run=dry_run)
 
-    Only files that the cache has not are read from the store. A fetch that was interrupted goes on
-    where it stopped, and two processes that fetch the same version share the work.
 
-    Parameters
-    ----------
-    location : str
-        A folder, or ``s3://bucket/prefix``.
-    dataset : str
-        One of `published_datasets`.
-    kind : str
-        ``recordings`` or ``clips``.
-    cache_dir : Path
-        Where it goes, as ``cache_dir / version_id``, once it is whole and verified.
-    version_id : str, optional
-        Another version than the latest.
-    client : boto3 S3 client, optional
-        For S3 only; else one from the environment.
-    transfer : Transfer, optional
-        Attempts, pauses and progress.
+def _upload(store: Store, folder: Path, version_id: str, progress: Report | None) -> None:
+    sent = meter(progress, sum((folder / name).stat().st_size for name in FILES))
+    for name in FILES[:-1]:
+        path, key = folder / name, f"{version_id}/{name}"
+        content = (path.stat().st_size, file_sha256(path), path)
+        if store.holds(key, *content):
+            sent(name)(content[0])
+            continue
+        store.upload(path, key, sent(name))
+        if not store.holds(key, *content):
+            raise ArtifactError(
+                f"{store.url(key)} does not hold what was uploaded ({content[0]} bytes, SHA-256 "
+                f"{content[1]}); try again, or ask the store's operator"
+            )
+    try:
+        # The manifest of another build of the same content may stay.
+        read_description(store, version_id)
+    except ArtifactError:
+        store.upload(folder / MANIFEST, f"{version_id}/{MANIFEST}", sent(MANIFEST))
+        read_description(store, version_id)
 
-    Returns
-    -------
-    Path
-        The artifact's folder, for `load_artifact`.
+
+def read_description(store: Store, version_id: str) -> dict[str, dict[str, Any]]:
+    """Read a version's manifest and return the size and SHA-256 of each of its other files.
+
+    Raises
+    ------
+    MissingError
+        If there is no such version, or it is not complete.
+    ArtifactError
+        If ``version_id`` is none, or the manifest or the checksums are damaged.
+    """
+    if not is_version_id(version_id):
+        raise ArtifactError(f"{version_id!r} is no version id: expected 64 hexadecimal digits")
+    found = {name: store.read(f"{version_id}/{name}") for name in (MANIFEST, CHECKSUMS)}
+    manifest, checksums = found[MANIFEST], found[CHECKSUMS]
+    if manifest is None or checksums is None:
+        missing = MANIFEST if manifest is None else CHECKSUMS
+        raise MissingError(
+            f"there is no version {version_id} at {store.url()}: {missing} does not exist"
+        )
+    where = store.url(version_id)
+    return parse_manifest(manifest[0], checksums[0], where, version_id=version_id)[1]
+
+
+def _make_latest(
+    store: Store, version_id: str, before: tuple[bytes, str] | None, *, dry_run: bool
+) -> dict[str, Any]:
+    """Move the pointer from what it was before to a version that is complete."""
+    moves = before is None or _named(before[0]) != version_id
+    if moves and not dry_run:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        pointer = {"artifact_version_id": version_id, "published": now}
+        content = (json.dumps(pointer, indent=2) + "\n").encode()
+        if not store.swap(POINTER, content, before[1] if before else None):
+            after = store.read(POINTER)
+            other = _named(after[0]) if after else None
+            if other != version_id:
+                raise ArtifactError(
+                    f"another publisher moved {store.url(POINTER)} meanwhile, to version {other}; "
+                    f"version {version_id} is complete there but is not the latest: publish it "
+                    "again if it should be"
+                )
+    if not dry_run and store.read(f"{version_id}/{MANIFEST}") is None:
+        raise ArtifactError(
+            f"version {version_id} at {store.url()} was pruned meanwhile; publish it again"
+        )
+    return {
+        "location": store.url().rstrip("/"),
+        "artifact_version_id": version_id,
+        "pointer_moved": moves,
+    }
+
+
+def _named(content: bytes) -> str | None:
+    """Return the version that a pointer names, None where it is damaged."""
+    try:
+        version_id = json.loads(content)["artifact_version_id"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return str(version_id) if is_version_id(version_id) else None
+
+
+def read_pointer(store: Store) -> str:
+    """Return the latest version's id.
 
     Raises
     ------
     ArtifactError
-        If nothing was published there, or what was is damaged, or a request fails.
-    StorageError
-        If the cache cannot be written.
+        If nothing was published there, or the pointer is damaged.
     """
-    transfer = transfer or Transfer()
-    store = open_store(location, dataset, kind, client=client, transfer=transfer)
+    answer = store.read(POINTER)
+    if answer is None:
+        raise ArtifactError(f"{store.url(POINTER)} does not exist: nothing was published there")
+    version_id = _named(answer[0])
     if version_id is None:
-        return fetching.fetch_latest(store, cache_dir, transfer)
-    return fetching.fetch_version(store, version_id, cache_dir, transfer)
-
-
-def load_latest(folder: Path) -> Index:
-    """Load the version that a folder's pointer names, where it lies.
-
-    Parameters
-    ----------
-    folder : Path
-        As for `publish_to_folder`.
-
-    Returns
-    -------
-    Index
-
-    Raises
-    ------
-    ArtifactError
-        If nothing was published there, or what was is damaged.
-    """
-    pointer = versions.read_pointer(FolderStore(folder))
-    return load_artifact(
-        folder / pointer.artifact_version_id,
-        version_id=pointer.artifact_version_id,
-        manifest_sha256=pointer.manifest_sha256,
-    )
-
-
-def load_published(
-    location: str,
-    dataset: str,
-    kind: str,
-    *,
-    cache_dir: Path,
-    client: Any = None,
-    transfer: Transfer | None = None,
-) -> Index:
-    """Load the latest index of a dataset from a published location.
-
-    Parameters
-    ----------
-    location : str
-        A folder, which is read where it is, or ``s3://bucket/prefix``.
-    dataset : str
-        One of `published_datasets`.
-    kind : str
-        ``recordings`` or ``clips``.
-    cache_dir : Path
-        Where versions from S3 are kept.
-    client : boto3 S3 client, optional
-        For S3 only; else one from the environment.
-    transfer : Transfer, optional
-        Attempts, pauses and progress.
-
-    Returns
-    -------
-    Index
-
-    Raises
-    ------
-    ArtifactError
-        If nothing was published there, or what was is damaged.
-    """
-    if "://" not in location:
-        _check_name(dataset, location)
-        return load_latest(Path(location) / dataset / kind)
-    path = fetch(location, dataset, kind, cache_dir, client=client, transfer=transfer)
-    return load_artifact(path, version_id=path.name)
+        raise ArtifactError(
+            f"{store.url(POINTER)} names no version by 64 hexadecimal digits; publish again"
+        )
+    return version_id
 
 
 def published_datasets(location: str, *, client: Any = None) -> list[str]:
@@ -283,15 +299,65 @@ def published_version(location: str, dataset: str, kind: str, *, client: Any = N
     ArtifactError
         If nothing was published there, or the location cannot be read.
     """
-    store = open_store(location, dataset, kind, client=client)
-    return versions.read_pointer(store).artifact_version_id
+    return read_pointer(open_versions(location, dataset, kind, client=client))
 
 
 def published_versions(
     location: str, dataset: str, kind: str, *, client: Any = None
 ) -> list[Version]:
-    """List the versions of a dataset and kind, the newest first; see `versions.list_versions`."""
-    return versions.list_versions(open_store(location, dataset, kind, client=client))
+    """List the versions of a dataset and kind, the newest first, those not complete last.
+
+    Raises
+    ------
+    ArtifactError
+        If the location cannot be read.
+    """
+    return _list(open_versions(location, dataset, kind, client=client))
+
+
+def _list(store: Store) -> list[Version]:
+    pointer = store.read(POINTER)
+    latest = _named(pointer[0]) if pointer else None
+    files: dict[str, dict[str, Entry]] = {}
+    for key, entry in store.entries().items():
+        version_id, _, name = key.partition("/")
+        if is_version_id(version_id):
+            files.setdefault(version_id, {})[name] = entry
+    found = [
+        Version(
+            version_id,
+            modified=max(entry.modified for entry in entries.values()),
+            size=sum(entry.size for entry in entries.values()),
+            complete=MANIFEST in entries,
+            latest=version_id == latest,
+        )
+        for version_id, entries in files.items()
+    ]
+    return sorted(found, key=lambda version: (version.complete, version.modified), reverse=True)
+
+
+def verify_published(
+    location: str, dataset: str, kind: str, version_id: str, *, client: Any = None
+) -> int:
+    """Check every file of a version where it lies, and return their size in bytes.
+
+    Raises
+    ------
+    ArtifactError
+        If a file is missing or damaged, or a request fails.
+    """
+    return _verify(open_versions(location, dataset, kind, client=client), version_id)
+
+
+def _verify(store: Store, version_id: str) -> int:
+    listed = read_description(store, version_id)
+    for name, entry in listed.items():
+        if not store.holds(f"{version_id}/{name}", entry["size"], entry["sha256"]):
+            raise ArtifactError(
+                f"{store.url(f'{version_id}/{name}')} is missing or damaged: expected "
+                f"{entry['size']} bytes with SHA-256 {entry['sha256']}; publish the version again"
+            )
+    return sum(entry["size"] for entry in listed.values())
 
 
 def rollback(
@@ -303,29 +369,62 @@ def rollback(
     client: Any = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Make an older version the latest, once it is verified; see `versions.roll_back`."""
-    store = open_store(location, dataset, kind, client=client)
-    return versions.roll_back(store, version_id, dry_run=dry_run)
+    """Make an older version the latest, after checking every file of it where it lies.
+
+    Returns
+    -------
+    dict
+        As `publish`.
+
+    Raises
+    ------
+    ArtifactError
+        If the version is missing or damaged, a request fails, or another moved the pointer
+        meanwhile.
+    """
+    store = open_versions(location, dataset, kind, client=client)
+    before = store.read(POINTER)
+    _verify(store, version_id)
+    return _make_latest(store, version_id, before, dry_run=dry_run)
 
 
 def prune_versions(
     location: str, dataset: str, kind: str, *, keep: int, client: Any = None, dry_run: bool = False
 ) -> list[Version]:
-    """Remove all but the newest versions, never the latest; see `versions.prune`."""
-    store = open_store(location, dataset, kind, client=client)
-    return versions.prune(store, keep, dry_run=dry_run)
+    """Remove old versions: never the latest, nor one of which a file was written within a day.
 
+    Parameters
+    ----------
+    location, dataset, kind : str
+        As for `published_versions`.
+    keep : int
+        How many complete versions stay, the newest ones.
+    client : boto3 S3 client, optional
+        For S3 only; else one from the environment.
+    dry_run : bool
+        Only say which ones would go.
 
-def verify_published(
-    location: str, dataset: str, kind: str, version_id: str, *, client: Any = None
-) -> int:
-    """Check every file of a version in the store, and return their size in bytes.
+    Returns
+    -------
+    list of Version
+        Those that went.
 
     Raises
     ------
     ArtifactError
-        If a file is missing or damaged, or a request fails.
+        If ``keep`` is less than 1, nothing names a latest version, or a request fails.
     """
-    store = open_store(location, dataset, kind, client=client)
-    described = versions.verify_version(store, version_id)
-    return sum(entry["size"] for entry in described.checksums.values())
+    if keep < 1:
+        raise ArtifactError(f"cannot keep {keep} versions: expected at least 1")
+    store = open_versions(location, dataset, kind, client=client)
+    read_pointer(store)  # Where it says nothing, nobody knows what is used.
+    found = _list(store)
+    kept = [version for version in found if version.complete][:keep]
+    old = time.time() - _YOUNG_S
+    going = [v for v in found if v not in kept and not v.latest and v.modified < old]
+    for version in () if dry_run else going:
+        if read_pointer(store) != version.version_id:  # Somebody may roll back meanwhile.
+            # The manifest first: what an interruption leaves is not taken for complete.
+            for name in reversed(FILES):
+                store.delete(f"{version.version_id}/{name}")
+    return going

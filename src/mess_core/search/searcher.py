@@ -47,7 +47,7 @@ class Searcher:
         cls, location: str, dataset: str, kind: str, *, cache_dir: Path, client: Any = None
     ) -> "Searcher":
         """Open what is published; the parameters are those of `load_published`."""
-        from mess_core.publishing.publish import load_published, published_version
+        from mess_core.publishing import load_published, published_version
 
         return cls(
             lambda: load_published(location, dataset, kind, cache_dir=cache_dir, client=client),

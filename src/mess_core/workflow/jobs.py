@@ -283,7 +283,7 @@ def map_aspects(settings: Settings) -> None:
 
 def fit_projection(settings: Settings, kind: str) -> None:
     """Fit what makes stored vectors of features, for an index of one kind."""
-    from mess_core.index.contents import write_projection
+    from mess_core.index.artifact import write_projection
     from mess_core.index.fitting import fit_projection as fit
     from mess_core.probing.coordinates import fit_coordinates, musical_layers
     from mess_core.probing.results import read_results
@@ -334,7 +334,7 @@ def build_indices(settings: Settings, kind: str) -> None:
     from mess_core.datasets.lookup import licence_of
     from mess_core.extraction.storage import load_features
     from mess_core.index import index_recordings, save_artifact
-    from mess_core.index.contents import read_projection
+    from mess_core.index.artifact import read_projection
 
     plan = Plan.read(settings)
     view = "segments" if kind == "clips" else "aggregated"
@@ -369,6 +369,10 @@ def _build(plan: Plan) -> dict[str, Any]:
     """Return what made an index, besides its facts; nothing of where it was made."""
     settings = plan.settings
     return {
+        "created": software.now(),
+        "code": software.code(),
+        "libraries": software.libraries(),
+        "machine": software.machine(),
         "config": {key: getattr(settings, key) for key in _DECIDING},
         "data": {
             "recordings": len(plan.recordings),
@@ -412,14 +416,12 @@ _BEHIND_INDEX = (
 def publish_indices(settings: Settings) -> None:
     """Publish the current artifacts of all kinds."""
     from mess_core.publishing.publish import publish
-    from mess_core.publishing.transfer import Transfer
 
-    transfer = Transfer(progress=Progress("MB"))
     receipts = []
     for kind in INDEX_KINDS:
         version = read_json(settings.layout.index_receipt(kind))["artifact_version_id"]
         artifact = settings.layout.index(kind) / version
-        receipts.append(publish(artifact, settings.destination, transfer=transfer))
+        receipts.append(publish(artifact, settings.destination, progress=Progress("MB")))
     write_json(
         settings.layout.publish_receipt,
         {
