@@ -46,7 +46,7 @@ test-unit: $(READY)  ## run the fast tests only
 	python -m pytest -n auto -m "unit and not slow"
 
 bench: $(READY)  ## measure extraction against the plain loop and the machine's limit
-	python -m benchmarks.extraction --json data/benchmarks/extraction.json
+	python -m benchmarks.extraction
 
 bench-targets: $(READY)  ## measure how fast targets are, beside librosa
 	python -m benchmarks.targets

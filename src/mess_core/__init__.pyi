@@ -14,9 +14,11 @@ from .extraction import (
     MertSpec as MertSpec,
     clear_gpu_cache as clear_gpu_cache,
     estimate_extraction_time as estimate_extraction_time,
+    inspect_model as inspect_model,
     load_audio as load_audio,
     load_encoder as load_encoder,
     segment_audio as segment_audio,
+    trace_activations as trace_activations,
     validate_audio_file as validate_audio_file,
 )
 from .index import (
@@ -28,9 +30,7 @@ from .layout import Layout as Layout
 from .probing import (
     ASPECT_REGISTRY as ASPECT_REGISTRY,
     LayerDiscoverySystem as LayerDiscoverySystem,
-    inspect_model as inspect_model,
     resolve_aspects as resolve_aspects,
-    trace_activations as trace_activations,
 )
 from .publishing import (
     download_artifact_from_s3 as download_artifact_from_s3,

@@ -1,7 +1,6 @@
 """``mess model`` and ``mess estimate``: what they check, print and leave, and how they fail."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ import torch
 
 from mess_core.cli import main as cli
 from mess_core.extraction import checkpoint as checkpoints, encoder as encoders
-from mess_core.extraction.batching import Engine, Output
 from mess_core.extraction.checkpoint import find_checkpoint
-from mess_core.extraction.encoder import MertEncoder, load_encoder
+from mess_core.extraction.encoder import Engine, MertEncoder, Output, load_encoder
 from mess_core.extraction.golden import check_windows, golden_hash
-from mess_core.extraction.hubert import HiddenStates, load_hubert
 from mess_core.extraction.specs import DEMO_ENCODER, MODELS, MertSpec, resolve_spec
+from mess_core.extraction.torch_engine import HiddenStates, load_hubert
 from mess_core.files import file_sha256
 from mess_core.layout import Layout
 from mess_core.recordings import Recording, write_recordings
@@ -134,15 +132,13 @@ class Distorted:
         self._factor = factor
         self.precision = precision
 
-    def start(self, windows: np.ndarray, *, raw: bool = False) -> Callable[[], Output]:
-        pooled, frames = self._engine.start(windows, raw=raw)()
+    def run(self, windows: np.ndarray, *, raw: bool = False) -> Output:
+        pooled, frames = self._engine.run(windows, raw=raw)
         noise = np.random.default_rng(0).normal(size=(1, pooled.shape[-1]))
         pooled[:, 2] += self._factor * noise
         if frames is not None:
             frames[:, 2] += self._factor * noise
-        return lambda: Output(pooled, frames)
-
-    def release(self) -> None: ...
+        return Output(pooled, frames)
 
 
 @pytest.mark.integration

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import HubertConfig
 
 from mess_core.errors import EncoderError
-from mess_core.extraction.bundled import make_demo_encoder
 from mess_core.extraction.checkpoint import fetch_model, find_checkpoint
 from mess_core.extraction.specs import DEMO_ENCODER, MODELS, MertSpec, resolve_spec
+from mess_core.extraction.torch_engine import load_hubert
+from mess_core.extraction.untrained import make_demo_encoder
 from mess_core.files import file_sha256
 from tests.extraction.checkpoints import MERT_95M, STABLE, TINY, write_checkpoint
 
@@ -49,7 +51,26 @@ def test_switches_that_hubert_does_not_have_are_refused(
         find_checkpoint(str(tmp_path))
 
 
-@pytest.mark.parametrize("value", [False, None])
+@pytest.mark.parametrize("form", [{}, STABLE])
+def test_what_transformers_itself_writes_is_accepted(tmp_path: Path, form: dict[str, Any]) -> None:
+    """All of `to_dict()`, defaults included, means the same as MERT's short config."""
+    write_checkpoint(tmp_path, **form)
+    short = find_checkpoint(str(tmp_path))
+    known = HubertConfig().to_dict()
+    del known["model_type"]
+    config = HubertConfig(**{k: v for k, v in (TINY | form).items() if k in known})
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    full = find_checkpoint(str(tmp_path))
+    assert full.config == short.config
+    assert full.fingerprint == short.fingerprint
+    load_hubert(full)
+    for switch in ("deepnorm", "feature_extractor_cqt"):
+        (tmp_path / "config.json").write_text(json.dumps(config.to_dict() | {switch: True}))
+        with pytest.raises(EncoderError, match=f"{switch} is True, which HuBERT does not have"):
+            find_checkpoint(str(tmp_path))
+
+
+@pytest.mark.parametrize("value", [False, None, 0, ""])
 def test_an_unknown_switch_that_is_off_does_no_harm(tmp_path: Path, value: Any) -> None:
     write_checkpoint(tmp_path, rotary_attention=value)
     find_checkpoint(str(tmp_path))

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,14 @@ import torch
 from mess_core import stages
 from mess_core.errors import EncoderError
 from mess_core.extraction import encoder as encoder_module, openvino_engine, torch_engine
-from mess_core.extraction.batching import Output
-from mess_core.extraction.bundled import make_demo_encoder
 from mess_core.extraction.checkpoint import find_checkpoint
-from mess_core.extraction.devices import Choice
-from mess_core.extraction.encoder import MertEncoder, load_encoder
+from mess_core.extraction.encoder import Choice, MertEncoder, Output, load_encoder
 from mess_core.extraction.golden import check_windows, compare, golden_hash
-from mess_core.extraction.hubert import HiddenStates, load_hubert
+from mess_core.extraction.inspection import trace_activations
 from mess_core.extraction.openvino_engine import ConversionError, OpenVinoEngine, prepare
 from mess_core.extraction.specs import DEMO_ENCODER, MODELS
-from mess_core.extraction.torch_engine import TorchEngine
+from mess_core.extraction.torch_engine import HiddenStates, TorchEngine, load_hubert
+from mess_core.extraction.untrained import make_demo_encoder
 from mess_core.files import file_sha256, read_json
 from tests.extraction.checkpoints import MERT_95M, STABLE, write_checkpoint
 
@@ -116,8 +114,8 @@ def test_the_batch_and_the_threads_change_nothing(
         engine = OpenVinoEngine(
             checkpoint, models=models, samples=SAMPLES, precision=precision, threads=threads
         )
-        started = [engine.start(windows[i : i + batch]) for i in range(0, len(windows), batch)]
-        return np.concatenate([wait().pooled for wait in started])
+        parts = [engine.run(windows[i : i + batch]) for i in range(0, len(windows), batch)]
+        return np.concatenate([part.pooled for part in parts])
 
     alone = run(1, 1)
     for threads, batch in ((1, 5), (2, 1), (2, 2), (2, 5)):
@@ -137,35 +135,6 @@ def test_threads_may_share_an_encoder(demo: MertEncoder, engine: str) -> None:
         found = list(pool.map(encoder.pooled, batches))
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
-
-
-def test_an_error_of_a_window_is_its_own_batchs() -> None:
-    """Requests are used in turn, so a later batch may be the one that waits for a window."""
-
-    class Request:
-        def start_async(self, inputs: dict[int, np.ndarray]) -> None:
-            self.window = inputs[0]
-
-        def wait(self) -> None:
-            if self.window[0, 0] == 1:
-                raise MemoryError("no room")
-
-        def get_output_tensor(self, _: int) -> Any:
-            return SimpleNamespace(data=np.full((1, 13, 48), self.window[0, 0]))
-
-    compiled = SimpleNamespace(
-        create_infer_request=Request,
-        outputs=[SimpleNamespace(shape=[1, 13, 48])],
-    )
-    request = openvino_engine._Request(compiled)
-    numbers = np.arange(6, dtype=np.float32)
-    first, second, third = (
-        request.start(np.repeat(numbers[i : i + 2, None], 4, axis=1)) for i in (0, 2, 4)
-    )
-    with pytest.raises(MemoryError, match="no room"):
-        first()
-    assert second().pooled[:, 0, 0].tolist() == [2, 3]
-    assert third().pooled[:, 0, 0].tolist() == [4, 5]
 
 
 def test_torch_runs_the_same_where_openvino_is_missing(
@@ -196,38 +165,84 @@ def test_torch_takes_over_where_conversion_fails(
     assert found.notes == ("openvino: no such operation",)
 
 
-def test_a_conversion_that_computes_something_else_is_refused(
+def test_a_conversion_that_computes_something_else_is_not_used_nor_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_checkpoint(tmp_path / "mine")
-    real = openvino_engine._convert
+    real, calls = openvino_engine._convert, []
 
     def wrong(*args: Any) -> Any:
+        calls.append(args)
         expected, windows = real(*args)
-        raw = np.float32(1.001) * openvino_engine._frames(expected)
-        return expected._replace(raw=raw), windows
+        assert expected.raw is not None
+        return expected._replace(raw=np.float32(1.001) * expected.raw), windows
+
+    def here(checkpoint: Any, models: Path, samples: int) -> None:
+        prepare(checkpoint, models=models, samples=samples)
 
     monkeypatch.setattr(openvino_engine, "_convert", wrong)
-    with pytest.raises(ConversionError, match=r"differs from transformers' model by 1\.0e-03"):
-        prepare(find_checkpoint(str(tmp_path / "mine")), models=tmp_path, samples=SAMPLES)
-    assert not [p for p in tmp_path.rglob("*") if p.suffix in (".xml", ".tmp")]
+    monkeypatch.setattr(openvino_engine, "_prepare_in_another_process", here)
+    for _ in range(2):
+        encoder = load_encoder(str(tmp_path / "mine"), models=tmp_path, device="cpu", window_s=1.0)
+        assert encoder.engine.name.startswith("torch ")
+        assert "the converted model differs from transformers' by 1.0e-03" in encoder.describe()
+    assert len(calls) == 1
+    assert not [p for p in tmp_path.rglob("*") if p.suffix == ".xml"]
 
 
-def test_an_engine_that_computes_something_else_than_at_conversion_is_refused(
-    models: Path, monkeypatch: pytest.MonkeyPatch, windows: np.ndarray
+def test_torch_runs_where_a_check_window_comes_out_otherwise_than_at_conversion(
+    models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = load_encoder(
-        DEMO_ENCODER, models=models, device="cpu", precision="float32", window_s=1.0
-    )
     real = read_json
 
     def other(path: Path) -> Any:
-        receipt = real(path)
-        return receipt | {"pooled": (1.001 * np.asarray(receipt["pooled"])).tolist()}
+        report = real(path)
+        return report | {"pooled": (1.001 * np.asarray(report["pooled"])).tolist()}
 
     monkeypatch.setattr(openvino_engine, "read_json", other)
-    with pytest.raises(EncoderError, match="although it did not when it was converted"):
-        encoder.pooled(windows)
+    encoder = load_encoder(
+        DEMO_ENCODER, models=models, device="cpu", precision="float32", window_s=1.0
+    )
+    assert encoder.engine.name.startswith("torch ")
+    assert "although it did not when it was converted" in encoder.describe()
+
+
+#: Reports any attempt to reach a network.
+OFFLINE = """
+import socket, sys
+def refuse(*args, **_):
+    raise SystemExit(f"a connection was tried: {args}")
+socket.socket.connect = socket.socket.connect_ex = socket.socket.sendto = refuse
+socket.getaddrinfo = socket.gethostbyname = socket.create_connection = refuse
+from pathlib import Path
+import numpy as np
+from mess_core.extraction import load_encoder
+encoder = load_encoder(sys.argv[1], models=Path(sys.argv[2]), device="cpu", window_s=1.0)
+assert encoder.engine.name.startswith("openvino"), encoder.describe()
+encoder.pooled(np.ones((1, 24_000), "f4"))
+"""
+
+
+@pytest.mark.slow
+def test_openvino_looks_up_no_host_and_writes_nothing_outside(tmp_path: Path) -> None:
+    """Converting and running; a package that a conversion starts inherits the environment."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "sitecustomize.py").write_text(OFFLINE.partition("from pathlib")[0])
+    write_checkpoint(tmp_path / "mine")
+    subprocess.run(
+        [sys.executable, "-c", OFFLINE, str(tmp_path / "mine"), str(tmp_path / "models")],
+        env={
+            "HOME": str(home),
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        check=True,
+        timeout=300,
+        cwd=home,
+    )
+    assert list(home.rglob("*")) == []
 
 
 @pytest.mark.slow
@@ -241,6 +256,7 @@ def test_a_damaged_converted_model_is_made_again(
     (binary,) = (tmp_path / "openvino").rglob("*.bin")
     content = bytearray(binary.read_bytes())
     content[100] ^= 255
+    binary.chmod(0o644)
     binary.write_bytes(content)
     encoder = load_encoder(name, models=tmp_path, device="cpu", precision="float32", window_s=1.0)
     assert "converting mine" in capfd.readouterr().err
@@ -255,11 +271,12 @@ def test_bfloat16_is_taken_only_where_it_agrees(
         return load_encoder(DEMO_ENCODER, models=models, device="cpu", window_s=1.0)
 
     def receipt(cosine: float | None) -> None:
-        agreements: dict[str, Any] = {"float32": {"cosine": [1.0]}, "pooled": []}
+        agreements: dict[str, Any] = {"float32": {"error": [0.0], "cosine": [1.0]}, "pooled": []}
         if cosine is not None:
             agreements["bfloat16"] = {"cosine": [1.0, cosine]}
         monkeypatch.setattr(openvino_engine, "read_json", lambda _: agreements)
 
+    monkeypatch.setattr(OpenVinoEngine, "_try_out", lambda *_: None)
     receipt(0.9991)
     assert load().engine.precision == "bfloat16"
     receipt(0.9989)
@@ -287,7 +304,7 @@ def test_torch_on_a_cpu_computes_bfloat16_when_it_is_asked_to(
 ) -> None:
     checkpoint = find_checkpoint(DEMO_ENCODER, models=models)
     exact, half = (
-        TorchEngine(checkpoint, device="cpu", precision=p).start(windows, raw=True)()
+        TorchEngine(checkpoint, device="cpu", precision=p).run(windows, raw=True)
         for p in ("float32", "bfloat16")
     )
     assert half.pooled.dtype == np.float32
@@ -307,14 +324,12 @@ def test_a_gpus_half_precision_is_taken_only_where_it_agrees(
         def __init__(self, _: object, *, device: str, precision: str) -> None:
             self.device, self.precision = device, precision
 
-        def start(self, windows: np.ndarray, *, raw: bool = False) -> Any:
+        def run(self, windows: np.ndarray, *, raw: bool = False) -> Output:
             del raw
             vectors = np.random.default_rng(1).normal(size=(len(windows), 13, 48))
             if self.precision != "float32":
                 vectors += noise * np.random.default_rng(2).normal(size=vectors.shape)
-            return lambda: Output(vectors.astype(np.float32), None)
-
-        def release(self) -> None: ...
+            return Output(vectors.astype(np.float32), None)
 
     monkeypatch.setattr(encoder_module, "pick_device", Choice)
     monkeypatch.setattr(torch_engine, "TorchEngine", PretendEngine)
@@ -334,10 +349,7 @@ def test_cuda_computes_what_the_cpu_computes(
 ) -> None:
     checkpoint = find_checkpoint(DEMO_ENCODER, models=models)
     engine = TorchEngine(checkpoint, device="cuda", precision=precision)
-    # Several batches in flight: copies must belong to their own batch.
-    waits = [engine.start(windows[i : i + 2], raw=True) for i in (0, 2, 4)]
-    outputs = [wait() for wait in waits]
-    found = np.concatenate([output.pooled for output in outputs])
+    found = np.concatenate([engine.run(windows[i : i + 2], raw=True).pooled for i in (0, 2, 4)])
     expected = reference(DEMO_ENCODER, windows, models).mean(axis=2)
     agreement = compare(found, expected)
     assert min(agreement.cosine) >= 0.999
@@ -356,6 +368,14 @@ def test_a_converted_model_needs_no_torch(models: Path) -> None:
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_activations_are_traced_by_an_encoders_name(models: Path, demo: MertEncoder) -> None:
+    window = np.random.default_rng(0).normal(size=SAMPLES).astype(np.float32)
+    trace = trace_activations(DEMO_ENCODER, window, models=models)
+    states = demo.hidden_states(window[None])[0]
+    for row, state in zip(trace, states, strict=True):
+        assert row["mean"] == pytest.approx(float(state.mean()), abs=0.02)
 
 
 def test_values_that_are_not_finite_are_an_error(demo: MertEncoder) -> None:

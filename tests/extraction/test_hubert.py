@@ -13,7 +13,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mess_core.errors import EncoderError
 from mess_core.extraction.checkpoint import find_checkpoint
-from mess_core.extraction.hubert import HiddenStates, load_hubert
+from mess_core.extraction.torch_engine import HiddenStates, load_hubert
 from tests.extraction.checkpoints import MERT_95M, STABLE, write_checkpoint
 
 pytestmark = pytest.mark.unit

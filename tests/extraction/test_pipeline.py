@@ -3,16 +3,20 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from mess_core.errors import AudioError, DatasetError, MessError, StorageError
+from mess_core.errors import AudioError, DatasetError, EncoderError, MessError, StorageError
 from mess_core.extraction.audio import load_audio
 from mess_core.extraction.encoder import MertEncoder
-from mess_core.extraction.estimate import estimate_extraction_time
 from mess_core.extraction.extractor import FeatureExtractor
-from mess_core.extraction.pipeline import ExtractionPipeline
+from mess_core.extraction.pipeline import (
+    ExtractionPipeline,
+    estimate_extraction_time,
+    extract_shard,
+)
 from mess_core.extraction.storage import (
     features_exist,
     features_exist_for_types,
@@ -20,8 +24,7 @@ from mess_core.extraction.storage import (
     load_selected_features,
     save_features,
 )
-from mess_core.extraction.summary import ExtractionSummary
-from mess_core.files import file_sha256
+from mess_core.files import file_sha256, write_bytes
 from mess_core.layout import Layout
 from mess_core.recordings import Recording
 from tests.conftest import WriteTone
@@ -135,13 +138,34 @@ def test_nothing_is_computed_twice_and_outputs_come_back_from_the_store(
     counting = Counting(monkeypatch, extractor)
 
     layout.features("segments", "a").unlink()
-    layout.features("aggregated", "a").write_bytes(b"damaged")
+    write_bytes(layout.features("aggregated", "a"), b"another file")
     second = run(extractor, layout, recordings)
     assert counting.files == ["c"]
     assert layout.features("segments", "a").read_bytes() == expected
     assert load_features(layout, "a").shape == (13, extractor.encoder.spec.dims)
     assert layout.features("segments", "b").stat().st_mtime_ns == kept.st_mtime_ns
     assert second.items() >= first.items()
+
+
+def test_outputs_are_the_cached_files_and_damage_is_computed_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    extractor: FeatureExtractor,
+    recordings: list[Recording],
+) -> None:
+    layout = Layout(tmp_path / "data", "x")
+    run(extractor, layout, recordings[:2])
+    output = layout.features("segments", "a")
+    assert output.stat().st_nlink == 2
+    assert output.stat().st_mode & 0o222 == 0
+    expected = output.read_bytes()
+    output.chmod(0o644)
+    output.write_bytes(b"through the link into the cache")
+    counting = Counting(monkeypatch, extractor)
+    run(extractor, layout, recordings[:2])
+    assert counting.files == ["a"]
+    assert output.read_bytes() == expected
+    assert output.stat().st_nlink == 2
 
 
 def test_the_same_audio_under_another_name_or_time_costs_nothing(
@@ -199,7 +223,7 @@ def test_one_bad_recording_does_not_stop_the_others(
     assert not features_exist(layout, "b")
     assert seen[-1][:2] == (6, 6)
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
-    assert not list(tmp_path.rglob(".tmp-*"))
+    assert not list(tmp_path.rglob("*tmp*/*"))
 
 
 def test_batches_cross_the_recordings_borders(
@@ -210,13 +234,13 @@ def test_batches_cross_the_recordings_borders(
 ) -> None:
     sizes: list[int] = []
     engine = extractor.encoder.engine
-    real = engine.start
+    real = engine.run
 
-    def start(windows: np.ndarray, *, raw: bool = False) -> object:
+    def run_batch(windows: np.ndarray, *, raw: bool = False) -> object:
         sizes.append(len(windows))
         return real(windows, raw=raw)
 
-    monkeypatch.setattr(engine, "start", start)
+    monkeypatch.setattr(engine, "run", run_batch)
     wide = FeatureExtractor(extractor.encoder, window_s=1.0, batch_size=5)
     layout = Layout(tmp_path / "data", "x")
     run(wide, layout, recordings)
@@ -232,17 +256,12 @@ def test_the_number_of_decoding_threads_changes_nothing(
     tmp_path: Path, extractor: FeatureExtractor, recordings: list[Recording], decoders: int
 ) -> None:
     layout = Layout(tmp_path / "data", "x")
-    copies = [replace(r, recording_id=f"{r.recording_id}{i}") for i in range(3) for r in recordings]
-    pipeline = ExtractionPipeline(extractor, layout, decoders=decoders)
-    summary = pipeline.run([*recordings, *copies])
-    # Copies of one audio are computed once.
-    assert len(summary.computed) == 3
-    assert len(summary.kept) == 9
+    summary = ExtractionPipeline(extractor, layout, decoders=decoders).run(recordings)
+    assert list(summary.computed) == ["a", "b", "c"]
     for recording in recordings:
         expected = extractor.extract_file(Path(recording.audio))
-        for name in (recording.recording_id, f"{recording.recording_id}2"):
-            found = load_features(layout, name, view="segments")
-            np.testing.assert_allclose(found, expected.segments, rtol=1e-4, atol=1e-5)
+        found = load_features(layout, recording.recording_id, view="segments")
+        np.testing.assert_allclose(found, expected.segments, rtol=1e-4, atol=1e-5)
 
 
 def test_raw_may_be_half_as_large(
@@ -273,41 +292,43 @@ def test_raw_that_comes_later_leaves_what_is_there(
     )
 
 
-def test_frames_of_other_settings_do_not_stay_beside_new_features(
-    tmp_path: Path, extractor: FeatureExtractor, recordings: list[Recording]
-) -> None:
-    layout = Layout(tmp_path / "data", "x")
-    run(extractor, layout, recordings[:1], ("raw", "segments", "aggregated"))
-    raw = layout.features("raw", "a")
-    run(extractor, layout, recordings[:1])
-    assert raw.is_file()
-    apart = FeatureExtractor(extractor.encoder, window_s=1.0, overlap=0.0)
-    run(apart, layout, recordings[:1])
-    assert not raw.exists()
-    run(extractor, layout, recordings[:1], ("raw", "segments", "aggregated"))
-    assert load_features(layout, "a", view="raw").shape[0] == 4
-
-
-def test_a_lost_mean_costs_no_run_of_the_model(
+def test_frames_of_another_run_do_not_stay_beside_features(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     extractor: FeatureExtractor,
     recordings: list[Recording],
 ) -> None:
     layout = Layout(tmp_path / "data", "x")
+    views = ("raw", "segments", "aggregated")
+    run(extractor, layout, recordings[:1], views)
     run(extractor, layout, recordings[:1])
-    expected = layout.features("aggregated", "a").read_bytes()
-    for path in [layout.features("aggregated", "a"), *layout.cache.rglob("*.npy")]:
-        if path.read_bytes() == expected:
-            path.unlink()
+    assert not layout.features("raw", "a").exists()
     counting = Counting(monkeypatch, extractor)
-    run(extractor, layout, recordings[:1])
+    run(extractor, layout, recordings[:1], views)
     assert counting.files == []
-    assert layout.features("aggregated", "a").read_bytes() == expected
+    assert load_features(layout, "a", view="raw").shape[0] == 4
+
+
+def test_a_shard_is_extracted_by_one_call_and_not_by_another_encoder(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    torch_encoder: MertEncoder,
+    recordings: list[Recording],
+) -> None:
+    monkeypatch.setattr(
+        "mess_core.extraction.extractor.load_encoder", lambda *_, **__: torch_encoder
+    )
+    layout = Layout(tmp_path / "data", "x")
+    facts = torch_encoder.facts()
+    summary = extract_shard(recordings, layout, encoder="any", window_s=1.0, others=facts)
+    assert (summary.encoder, summary.engine) == (facts, torch_encoder.engine.name)
+    assert summary.stored.keys() == {"a", "b", "c"}
+    with pytest.raises(EncoderError, match=r"precision 'bfloat16' there, 'float32' here"):
+        extract_shard(recordings, layout, encoder="any", others=facts | {"precision": "bfloat16"})
 
 
 def test_the_estimate_is_the_sampled_time_per_window(
-    extractor: FeatureExtractor, recordings: list[Recording]
+    monkeypatch: pytest.MonkeyPatch, extractor: FeatureExtractor, recordings: list[Recording]
 ) -> None:
     corpus = [
         replace(recordings[0], recording_id=str(i), duration_s=2.0 + 10 * (i % 3))
@@ -315,24 +336,15 @@ def test_the_estimate_is_the_sampled_time_per_window(
     ]
     seen: list[int] = []
 
-    def run_fake(_: FeatureExtractor, some: Sequence[Recording]) -> ExtractionSummary:
+    def extract(_: FeatureExtractor, some: Sequence[Recording]) -> SimpleNamespace:
         seen.append(len(some))
         windows = 12 * len(some)
-        return ExtractionSummary(
-            stored={},
-            computed=[],
-            kept=[],
-            failed={},
-            audio_s=0.0,
-            windows=windows,
-            # The first run pays for what is loaded once.
-            seconds=windows * 0.25 + (100.0 if len(seen) == 1 else 0.0),
-            inference_s=0.0,
-            encoder="",
-            batch_size=4,
-        )
+        # The first run pays for what is loaded once.
+        seconds = windows * 0.25 + (100.0 if len(seen) == 1 else 0.0)
+        return SimpleNamespace(windows=windows, seconds=seconds)
 
-    estimate = estimate_extraction_time(extractor, corpus, sample_s=30.0, run=run_fake)
+    monkeypatch.setattr("mess_core.extraction.pipeline._extract_beginnings", extract)
+    estimate = estimate_extraction_time(extractor, corpus, sample_s=30.0)
     # 2 s have 3 windows of 1 s, 12 s have 23, 22 s have 43.
     assert estimate.windows == 10 * (3 + 23 + 43)
     assert estimate.seconds == pytest.approx(0.25 * estimate.windows)

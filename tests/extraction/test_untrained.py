@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mess_core.extraction.checkpoint import find_checkpoint
-from mess_core.extraction.hubert import HiddenStates, load_hubert
+from mess_core.extraction.torch_engine import HiddenStates, load_hubert
 from mess_core.extraction.untrained import make_untrained
 from mess_core.files import read_json
 from tests.extraction.checkpoints import STABLE, write_checkpoint

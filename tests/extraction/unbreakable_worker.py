@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import select
-import shutil
 import signal
 import sys
 import threading
@@ -23,10 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mess_core.cache import Claim
 from mess_core.extraction import pipeline
-from mess_core.extraction.batching import Engine, Output
-from mess_core.extraction.encoder import MertEncoder, load_encoder
+from mess_core.extraction.encoder import Engine, MertEncoder, Output, load_encoder
 from mess_core.extraction.extractor import FeatureExtractor
 from mess_core.extraction.pipeline import ExtractionPipeline
 from mess_core.extraction.specs import DEMO_ENCODER
@@ -53,8 +50,8 @@ class Task:
         the file that says whose windows are whose (`name_window` to recording_id).
     stop_at, nth : str, int
         One of `POINTS`, and at which time to stop there; empty for nowhere.
-    fails : str
-        ``engine`` or ``decoding`` raises a RuntimeError after a few windows; empty for nothing.
+    fails : bool
+        Whether the engine raises a RuntimeError after a few batches.
     views, decoders
         As `ExtractionPipeline` has them.
     """
@@ -66,7 +63,7 @@ class Task:
     windows: str
     stop_at: str = ""
     nth: int = 1
-    fails: str = ""
+    fails: bool = False
     views: tuple[str, ...] = ("raw", "segments", "aggregated")
     decoders: int = 1
 
@@ -89,13 +86,10 @@ class NotingEngine:
         self._owners = owners
         self.name, self.device, self.precision = engine.name, engine.device, engine.precision
 
-    def start(self, windows: Floats, *, raw: bool = False) -> Callable[[], Output]:
+    def run(self, windows: Floats, *, raw: bool = False) -> Output:
         for name in map(name_window, windows):
             os.write(self._log, f"{os.getpid()} {self._owners[name]} {name}\n".encode())
-        return self._engine.start(windows, raw=raw)
-
-    def release(self) -> None:
-        self._engine.release()
+        return self._engine.run(windows, raw=raw)
 
 
 def say(words: str) -> None:
@@ -147,28 +141,17 @@ def while_decoding(nth: int, then: Callable[[], object]) -> None:
     FeatureExtractor.windows = windows  # type: ignore[method-assign]
 
 
-def _after_half_a_copy(source: Path, target: Path) -> None:
-    content = Path(source).read_bytes()
-    Path(target).write_bytes(content[: len(content) // 2])
-    stop()
-
-
 #: Where a worker can be told to stop: just before the n-th time of something.
 POINTS: dict[str, Callable[[int], None]] = {
-    "claiming": lambda nth: before(pipeline, "claim", nth, lambda *_: stop()),
-    "claimed": lambda nth: before(pipeline._Job, "__init__", nth, lambda *_: stop()),
     "decoding": lambda nth: while_decoding(nth, stop),
-    "computing": lambda nth: before(NotingEngine, "start", nth, lambda *_: stop()),
+    "computing": lambda nth: before(NotingEngine, "run", nth, lambda *_: stop()),
     "appending": lambda nth: before(ArrayWriter, "append", nth, lambda *_: stop()),
-    # The first of three stores of a recording follows its writers' closing; the others lie between
-    # the views.
-    "storing": lambda nth: before(Claim, "store", nth, lambda *_: stop()),
+    # The first of three of a recording follows its writers' closing; the others lie between views.
+    "storing": lambda nth: before(pipeline, "store", nth, lambda *_: stop()),
     # Everything is stored, no output is there yet; then some are.
-    "materialising": lambda nth: before(shutil, "copyfile", nth, lambda *_: stop()),
-    "copying": lambda nth: before(shutil, "copyfile", nth, _after_half_a_copy),
-    # Of a writer's file, into the store, or to an output.
+    "linking": lambda nth: before(os, "link", nth, lambda *_: stop()),
+    # Of a writer's file, into the cache, or to an output.
     "renaming": lambda nth: before(Path, "replace", nth, lambda *_: stop()),
-    "releasing": lambda nth: before(Claim, "release", nth, lambda *_: stop()),
 }
 
 
@@ -183,7 +166,7 @@ def main(task: Task) -> None:
     encoder = load(Path(task.models))
     # The first window compiles the model, which is nothing to be disturbed here.
     samples = round(WINDOW_S * encoder.spec.sample_rate)
-    encoder.engine.start(np.zeros((1, samples), np.float32), raw="raw" in task.views)()
+    encoder.engine.run(np.zeros((1, samples), np.float32), raw="raw" in task.views)
     owners = json.loads(Path(task.windows).read_text())
     engine = NotingEngine(encoder.engine, Path(task.log), owners)
     run = ExtractionPipeline(
@@ -195,10 +178,8 @@ def main(task: Task) -> None:
     recordings = read_recordings(Path(task.table))
     if task.stop_at:
         POINTS[task.stop_at](task.nth)
-    if task.fails == "engine":
-        before(NotingEngine, "start", 10, _boom)
-    if task.fails == "decoding":
-        while_decoding(20, _boom)
+    if task.fails:
+        before(NotingEngine, "run", 10, _boom)
     say("ready")
     os.read(0, len("go\n"))
     say(json.dumps(run(recordings).facts()))

@@ -63,10 +63,8 @@ def run(args: argparse.Namespace) -> int:
     """
     import numpy as np
 
-    from mess_core.extraction import FeatureExtractor
-    from mess_core.extraction.passage import extract_passage
+    from mess_core.extraction import FeatureExtractor, extract_passage
     from mess_core.files import atomic_path
-    from mess_core.workflow.jobs import encoder_facts
 
     extractor = FeatureExtractor(
         args.encoder,
@@ -77,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     )
     features = extract_passage(extractor, args.audio, args.start, args.end)
     facts = {
-        "encoder": encoder_facts(extractor.encoder),
+        "encoder": extractor.encoder.facts(),
         "window_s": args.window,
         "passage": args.start is not None or args.end is not None,
     }

@@ -258,7 +258,7 @@ def _reference(checkpoint: "Checkpoint") -> "tuple[Floats, Floats]":
     from transformers import Wav2Vec2FeatureExtractor
 
     from mess_core.extraction.golden import check_windows
-    from mess_core.extraction.hubert import HiddenStates, load_hubert
+    from mess_core.extraction.torch_engine import HiddenStates, load_hubert
 
     model = load_hubert(checkpoint)
     tensors = model.state_dict().values()

@@ -8,17 +8,29 @@ from .audio import (
     stream_windows as stream_windows,
     validate_audio_file as validate_audio_file,
 )
-from .bundled import make_demo_encoder as make_demo_encoder
 from .checkpoint import (
     Checkpoint as Checkpoint,
     fetch_model as fetch_model,
     find_checkpoint as find_checkpoint,
 )
-from .devices import clear_gpu_cache as clear_gpu_cache
-from .encoder import MertEncoder as MertEncoder, load_encoder as load_encoder
-from .estimate import Estimate as Estimate, estimate_extraction_time as estimate_extraction_time
-from .extractor import FeatureExtractor as FeatureExtractor, Features as Features
-from .pipeline import ExtractionPipeline as ExtractionPipeline
+from .encoder import (
+    MertEncoder as MertEncoder,
+    clear_gpu_cache as clear_gpu_cache,
+    load_encoder as load_encoder,
+)
+from .extractor import (
+    FeatureExtractor as FeatureExtractor,
+    Features as Features,
+    extract_passage as extract_passage,
+)
+from .inspection import inspect_model as inspect_model, trace_activations as trace_activations
+from .pipeline import (
+    Estimate as Estimate,
+    ExtractionPipeline as ExtractionPipeline,
+    ExtractionSummary as ExtractionSummary,
+    estimate_extraction_time as estimate_extraction_time,
+    extract_shard as extract_shard,
+)
 from .specs import MODELS as MODELS, MertSpec as MertSpec, resolve_spec as resolve_spec
 from .storage import (
     features_exist as features_exist,
@@ -28,4 +40,4 @@ from .storage import (
     save_features as save_features,
     segment_times as segment_times,
 )
-from .summary import ExtractionSummary as ExtractionSummary
+from .untrained import make_demo_encoder as make_demo_encoder, make_untrained as make_untrained

@@ -17,76 +17,44 @@ from typing import Any
 from filelock import FileLock
 
 from mess_core.errors import EncoderError
-from mess_core.extraction.bundled import make_demo_encoder
 from mess_core.extraction.specs import MertSpec, read_model_json, resolve_spec
+from mess_core.extraction.untrained import make_demo_encoder
 from mess_core.files import file_sha256, fingerprint
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _CONFIGS = ("config.json", "preprocessor_config.json")
 
 # What HuBERT's computation, or the set of its tensors, depends on (transformers' HubertConfig).
-_HUBERT = frozenset(
-    {
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "intermediate_size",
-        "hidden_act",
-        "layer_norm_eps",
-        "feat_extract_norm",
-        "feat_proj_layer_norm",
-        "feat_extract_activation",
-        "conv_dim",
-        "conv_stride",
-        "conv_kernel",
-        "conv_bias",
-        "num_conv_pos_embeddings",
-        "num_conv_pos_embedding_groups",
-        "conv_pos_batch_norm",
-        "do_stable_layer_norm",
-        "mask_time_prob",
-        "mask_feature_prob",
-    }
-)
-# What matters in training only, to other heads, or to libraries. `attention_relax` divides the
+_HUBERT = """
+    hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act layer_norm_eps
+    feat_extract_norm feat_proj_layer_norm feat_extract_activation conv_dim conv_stride conv_kernel
+    conv_bias num_conv_pos_embeddings num_conv_pos_embedding_groups conv_pos_batch_norm
+    do_stable_layer_norm mask_time_prob mask_feature_prob
+"""
+# What does not change hidden states: settings of training, of other heads, of text generation
+# (transformers 4 writes them into every file) and of libraries. `attention_relax` divides the
 # attention's logits by a number, subtracts their maximum and multiplies them again: a softmax does
 # not see it (MARBLE's MusicHubert.py, and a test here).
-_INERT = frozenset(
-    {
-        "activation_dropout",
-        "apply_spec_augment",
-        "attention_dropout",
-        "feat_extract_dropout",
-        "feat_proj_dropout",
-        "final_dropout",
-        "hidden_dropout",
-        "hidden_dropout_prob",
-        "layerdrop",
-        "initializer_range",
-        "gradient_checkpointing",
-        "ctc_loss_reduction",
-        "ctc_zero_infinity",
-        "classifier_proj_size",
-        "use_weighted_layer_sum",
-        "vocab_size",
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "tokenizer_class",
-        "num_feat_extract_layers",
-        "sample_rate",
-        "feature_extractor_cqt_bins",
-        "attention_relax",
-        "auto_map",
-        "architectures",
-        "model_type",
-        "torch_dtype",
-        "dtype",
-        "transformers_version",
-        "license",
-    }
-)
+_INERT = """
+    activation_dropout apply_spec_augment attention_dropout feat_extract_dropout feat_proj_dropout
+    final_dropout hidden_dropout hidden_dropout_prob layerdrop initializer_range
+    gradient_checkpointing ctc_loss_reduction ctc_zero_infinity classifier_proj_size
+    use_weighted_layer_sum vocab_size bos_token_id eos_token_id pad_token_id sep_token_id
+    tokenizer_class num_feat_extract_layers sample_rate feature_extractor_cqt_bins attention_relax
+    auto_map architectures model_type torch_dtype dtype transformers_version license
+    return_dict output_hidden_states output_attentions use_return_dict use_cache torchscript
+    id2label label2id num_labels problem_type finetuning_task task_specific_params
+    tie_word_embeddings tie_encoder_decoder tf_legacy_loss use_bfloat16 prefix
+    max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty
+    temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size
+    encoder_no_repeat_ngram_size bad_words_ids num_return_sequences output_scores
+    return_dict_in_generate forced_bos_token_id forced_eos_token_id remove_invalid_values
+    exponential_decay_length_penalty suppress_tokens begin_suppress_tokens decoder_start_token_id
+"""
+_FOLLOWED, _IGNORED = set(_HUBERT.split()), set(_INERT.split())
 _INERT_PREFIXES = ("_", "mask_feature_", "mask_time_", "mask_channel_", "mess_")
+# How a switch that HuBERT does not have says that it is off.
+_OFF: tuple[Any, ...] = (None, False, 0, "", [], {})
 _MODEL_TYPES = ("mert_model", "hubert")
 
 
@@ -164,7 +132,7 @@ def read_checkpoint(folder: Path, spec: MertSpec) -> Checkpoint:
     _refuse_foreign_parts(folder / "config.json", config)
     preprocessor = read_model_json(folder / "preprocessor_config.json")
     _check_facts(folder, spec, config, preprocessor)
-    facts = {key: value for key, value in config.items() if key in _HUBERT}
+    facts = {key: value for key, value in config.items() if key in _FOLLOWED}
     # transformers 4.48 on reads it for every HuBERT, and MERT's configs do not have it.
     facts.setdefault("conv_pos_batch_norm", False)
     normalize = preprocessor.get("do_normalize", True)
@@ -202,8 +170,8 @@ def _refuse_foreign_parts(path: Path, config: dict[str, Any]) -> None:
             f"{' and '.join(_MODEL_TYPES)} can be loaded exactly"
         )
     for key, value in config.items():
-        known = key in _HUBERT or key in _INERT or key.startswith(_INERT_PREFIXES)
-        if not known and value not in (None, False):
+        known = key in _FOLLOWED or key in _IGNORED or key.startswith(_INERT_PREFIXES)
+        if not known and value not in _OFF:
             raise EncoderError(
                 f"{path}: {key} is {value!r}, which HuBERT does not have; only checkpoints "
                 "without it can be loaded exactly"

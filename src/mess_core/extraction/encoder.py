@@ -1,23 +1,89 @@
-"""A loaded encoder: a checkpoint, proved, on the engine that suits the machine."""
+"""A loaded encoder: a checkpoint, proved, on the engine that suits the machine.
 
-__all__ = ["MertEncoder", "load_encoder"]
+``device: auto`` takes CUDA (also AMD's ROCm, which torch calls CUDA), else MPS, else the CPU, and
+says why it passed others over. Which GPU a job gets is decided outside: by Snakemake's resources,
+Slurm's allocation or ``CUDA_VISIBLE_DEVICES``. torch is imported only where a GPU can exist.
+"""
 
+__all__ = [
+    "Choice",
+    "Engine",
+    "MertEncoder",
+    "Output",
+    "clear_gpu_cache",
+    "load_encoder",
+    "pick_device",
+]
+
+import os
+import re
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import EncoderError
-from mess_core.extraction.batching import Engine
 from mess_core.extraction.checkpoint import Checkpoint, find_checkpoint
-from mess_core.extraction.devices import pick_device
 from mess_core.extraction.golden import MIN_COSINE, check_windows, compare
 from mess_core.extraction.specs import MertSpec
 
+Floats = npt.NDArray[np.float32]
+
 #: What may be asked for; ``auto`` becomes one of the others.
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+_DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
+_DEV = Path("/dev")
+# What the drivers of NVIDIA, of Windows' Linux (WSL) and of AMD put there.
+_DRIVER_FILES = ("nvidia*", "dxg", "kfd")
+
+
+class Output(NamedTuple):
+    """What a model makes of n windows; L layers, T frames, D dims.
+
+    Attributes
+    ----------
+    pooled : ndarray of float32 [shape=(n, L, D)]
+        Mean over the frames of every window.
+    raw : ndarray of float32 [shape=(n, L, T, D)] or None
+        All frames, when they were asked for.
+    """
+
+    pooled: Floats
+    raw: Floats | None
+
+
+class Engine(Protocol):
+    """A model on a device. Threads may share it."""
+
+    @property
+    def name(self) -> str:
+        """What runs the model, with its version, for example ``openvino 2026.4.1``."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it runs: ``cpu``, ``cuda:0``, ``mps``."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """Of the matrix products: ``float32``, ``bfloat16`` or ``float16``."""
+        ...
+
+    def run(self, windows: Floats, *, raw: bool = False) -> Output:
+        """Run windows [shape=(n, samples)], and give all frames too with ``raw``.
+
+        Raises
+        ------
+        torch.OutOfMemoryError, MemoryError
+            If the device's memory does not suffice.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,13 +108,25 @@ class MertEncoder:
     notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """Return one line on what runs where."""
+        """Return one line on what runs where, and one for each of the notes."""
         engine = self.engine
         digest = (self.spec.weights_sha256 or "")[:12]
         line = f"{self.spec.name} ({digest}) on {engine.device}, {engine.precision}, {engine.name}"
         return "\n  not taken: ".join((line, *self.notes))
 
-    def hidden_states(self, windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def facts(self) -> dict[str, Any]:
+        """Return what features must have in common to be compared."""
+        return {
+            "name": self.spec.name,
+            "revision": self.spec.revision,
+            "weights_sha256": self.spec.weights_sha256,
+            "fingerprint": self.checkpoint.fingerprint,
+            "precision": self.engine.precision,
+            "trained": self.spec.trained,
+            "licence": self.spec.licence,
+        }
+
+    def hidden_states(self, windows: Floats) -> Floats:
         """Return all hidden states.
 
         Parameters
@@ -65,30 +143,18 @@ class MertEncoder:
         EncoderError
             If the windows are not two-dimensional or the model gives values that are not finite.
         """
-        frames = self.engine.start(_checked(windows), raw=True)().raw
+        frames = self.engine.run(_checked(windows), raw=True).raw
         assert frames is not None
         return self.finite(frames)
 
-    def pooled(self, windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return the mean over time of all hidden states, never holding the time axis of all.
+    def pooled(self, windows: Floats) -> Floats:
+        """Return the mean over time of all hidden states, float32 [shape=(n, layers, dims)].
 
-        Parameters
-        ----------
-        windows : ndarray [shape=(n, samples)]
-            As in `hidden_states`.
-
-        Returns
-        -------
-        ndarray of float32 [shape=(n, layers, dims)]
-
-        Raises
-        ------
-        EncoderError
-            As `hidden_states`.
+        Takes and raises the same as `hidden_states`, and needs much less memory.
         """
-        return self.finite(self.engine.start(_checked(windows))().pooled)
+        return self.finite(self.engine.run(_checked(windows)).pooled)
 
-    def finite(self, result: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def finite(self, result: Floats) -> Floats:
         """Return ``result`` if all its values are finite; raise an EncoderError if not."""
         if not np.isfinite(result).all():
             raise EncoderError(
@@ -98,7 +164,7 @@ class MertEncoder:
         return result
 
 
-def _checked(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _checked(windows: Floats) -> Floats:
     if windows.ndim != 2:
         raise EncoderError(f"windows have the shape {windows.shape}, expected [n, samples]")
     return np.asarray(windows, np.float32)
@@ -115,7 +181,7 @@ def load_encoder(
 ) -> MertEncoder:
     """Load an encoder and prove that it is exactly its checkpoint.
 
-    On CPUs OpenVINO runs it, elsewhere torch. See `openvino_engine` and `hubert` for what is
+    On CPUs OpenVINO runs it, elsewhere torch. See `openvino_engine` and `torch_engine` for what is
     compared with what.
 
     Parameters
@@ -165,15 +231,18 @@ def _cpu_engine(
 ) -> tuple[Engine, tuple[str, ...]]:
     note = "openvino: is not installed (pip install openvino)"
     if find_spec("openvino") is not None:
-        from mess_core.extraction.openvino_engine import ConversionError, OpenVinoEngine
-
         try:
-            engine = OpenVinoEngine(
-                checkpoint, models=models, samples=samples, precision=precision, threads=threads
-            )
-            return engine, engine.notes
-        except ConversionError as error:
+            from mess_core.extraction.openvino_engine import ConversionError, OpenVinoEngine
+        except ImportError as error:
             note = f"openvino: {error}"
+        else:
+            try:
+                engine = OpenVinoEngine(
+                    checkpoint, models=models, samples=samples, precision=precision, threads=threads
+                )
+                return engine, engine.notes
+            except ConversionError as error:
+                note = f"openvino: {error}"
     from mess_core.extraction.torch_engine import TorchEngine
 
     chosen = "float32" if precision == "auto" else precision
@@ -200,5 +269,88 @@ def _gpu_engine(
     return reference, (f"{half}: {reason}",)
 
 
-def _pooled(engine: Engine, windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return np.concatenate([engine.start(window[np.newaxis])().pooled for window in windows])
+def _pooled(engine: Engine, windows: Floats) -> Floats:
+    return np.concatenate([engine.run(window[np.newaxis]).pooled for window in windows])
+
+
+class Choice(NamedTuple):
+    """A device that works, and for every device that was passed over its name and why."""
+
+    device: str
+    notes: tuple[str, ...] = ()
+
+
+def pick_device(device: str = "auto") -> Choice:
+    """Choose the device to run on, and make sure that it works.
+
+    Parameters
+    ----------
+    device : str
+        ``auto`` (the first of CUDA, MPS and CPU that works), ``cpu``, ``mps``, ``cuda`` or
+        ``cuda:1``.
+
+    Returns
+    -------
+    Choice
+
+    Raises
+    ------
+    EncoderError
+        If a device that was asked for by name does not exist or does not work.
+    """
+    if device != "auto":
+        fault = _fault(device)
+        if fault:
+            raise EncoderError(
+                f"device {device!r} cannot be used: {fault}; set `device: auto` or `device: cpu`"
+            )
+        return Choice(device)
+    notes: list[str] = []
+    for candidate in ("cuda", "mps"):
+        fault = _absence(candidate) or _fault(candidate)
+        if not fault:
+            return Choice(candidate, tuple(notes))
+        notes.append(f"{candidate}: {fault}")
+    return Choice("cpu", tuple(notes))
+
+
+def _absence(device: str) -> str | None:
+    """Say why a GPU cannot exist, without torch; None where it may."""
+    if device == "mps":
+        return None if sys.platform == "darwin" else "not tried, it exists on macOS only"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible in ("", "-1"):
+        return f"not tried, CUDA_VISIBLE_DEVICES={visible!r} hides every GPU"
+    if visible or os.name == "nt" or any(any(_DEV.glob(name)) for name in _DRIVER_FILES):
+        return None
+    looked = ", ".join(str(_DEV / name) for name in _DRIVER_FILES)
+    return f"not tried, there is no sign of a GPU driver (none of {looked})"
+
+
+def _fault(device: str) -> str | None:
+    """Say why a device does not work; None where it does."""
+    if not _DEVICE.fullmatch(device):
+        return "known are auto, cpu, mps, cuda and cuda:N"
+    if device == "cpu":
+        return None
+    try:
+        import torch
+
+        if device == "mps" and not torch.backends.mps.is_available():
+            return "this torch sees no MPS device"
+        # Runs a kernel and waits for it: a tensor alone may be had where nothing can be computed.
+        torch.ones(1, device=device).add(1).item()
+    except Exception as error:  # torch and the drivers raise many kinds
+        return str(error).strip().partition("\n")[0] or type(error).__name__
+    return None
+
+
+def clear_gpu_cache() -> None:
+    """Give back the GPU memory that torch keeps for later, where torch uses a GPU."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()

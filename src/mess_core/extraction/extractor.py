@@ -1,25 +1,42 @@
-"""One recording's samples to its features."""
+"""Audio to features: windows of samples to the model in batches."""
 
-__all__ = ["FeatureExtractor", "Features", "aggregate"]
+__all__ = ["FeatureExtractor", "Features", "aggregate", "extract_passage"]
 
-from collections.abc import Iterator
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from mess_core.errors import AudioError
+from mess_core.errors import AudioError, ConfigError, EncoderError
 from mess_core.extraction.audio import (
+    load_audio,
     segment_audio,
     segment_starts,
     stream_audio,
     stream_windows,
 )
-from mess_core.extraction.batching import Batcher
-from mess_core.extraction.encoder import MertEncoder, load_encoder
+from mess_core.extraction.encoder import MertEncoder, Output, clear_gpu_cache, load_encoder
 
 Floats = npt.NDArray[np.float32]
+Tag = TypeVar("Tag")
+
+BATCH_SIZES = {"cuda": 16, "mps": 8, "cpu": 4}
+
+# torch raises a plain RuntimeError with these words where it has no OutOfMemoryError.
+_OUT_OF_MEMORY = (
+    "MPS backend out of memory",
+    "CUDA error: out of memory",
+    "DefaultCPUAllocator: can't allocate memory",
+)
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,9 +81,21 @@ class FeatureExtractor:
         Share of a window that it has in common with the next.
     batch_size : int, optional
         Windows per run of the model; by default 16 on CUDA, 8 on MPS and 4 on a CPU. It is halved
-        where memory runs out.
+        when memory runs out, and stays so.
     models, device, precision, threads
         As in `load_encoder`; used when ``encoder`` is a name.
+
+    Attributes
+    ----------
+    windows_run : int
+        Windows that the model has run on so far.
+    seconds : float
+        Time that it took.
+
+    Raises
+    ------
+    ConfigError
+        If ``batch_size`` is less than 1.
     """
 
     def __init__(
@@ -93,7 +122,13 @@ class FeatureExtractor:
         self.encoder = encoder
         self.window_s = window_s
         self.overlap = overlap
-        self.batcher = Batcher(encoder.engine, batch_size)
+        if batch_size is None:
+            batch_size = BATCH_SIZES[encoder.engine.device.partition(":")[0]]
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}, it must be at least 1")
+        self.batch_size = batch_size
+        self.windows_run = 0
+        self.seconds = 0.0
 
     def windows(self, path: Path) -> Iterator[tuple[int, Floats]]:
         """Decode an audio file of any rate and channel count as a stream of windows.
@@ -128,6 +163,85 @@ class FeatureExtractor:
             samples, sample_rate=rate, window_s=self.window_s, overlap=self.overlap
         )
         return len(starts)
+
+    def run(
+        self, windows: Iterable[tuple[Tag, Floats]], *, raw: bool = False
+    ) -> Iterator[tuple[Tag, Floats, Floats | None]]:
+        """Run the model on windows in batches, and give what it makes of each, in their order.
+
+        Parameters
+        ----------
+        windows : iterable of (tag, ndarray of float32 [shape=(samples,)])
+            Of equal length; drawn one batch at a time. Tags come back with the results.
+        raw : bool
+            Whether to give all frames too.
+
+        Yields
+        ------
+        tag
+            The window's.
+        pooled : ndarray of float32 [shape=(L, D)]
+            A part of the batch's array: copy what is to be kept of it for long.
+        frames : ndarray of float32 [shape=(L, T, D)] or None
+            Likewise.
+
+        Raises
+        ------
+        EncoderError
+            If the device's memory does not suffice for one window.
+        """
+        source = iter(windows)
+        while batch := list(islice(source, self.batch_size)):
+            outputs = self._outputs([window for _, window in batch], raw)
+            for (tag, _), (pooled, frames) in zip(batch, outputs, strict=True):
+                yield tag, pooled, frames
+
+    def _outputs(self, windows: list[Floats], raw: bool) -> Iterator[tuple[Floats, Floats | None]]:
+        first = 0
+        while first < len(windows):
+            batch = np.stack(windows[first : first + self.batch_size])
+            output = self._attempt(batch, raw)
+            if isinstance(output, str):
+                # After the attempt, because a traceback would keep the batch's tensors.
+                self._halve(batch, output)
+                continue
+            first += len(batch)
+            self.windows_run += len(batch)
+            pooled, frames = output
+            yield from zip(pooled, [None] * len(batch) if frames is None else frames, strict=True)
+
+    def _attempt(self, batch: Floats, raw: bool) -> Output | str:
+        """Run a batch; return the error's message when memory runs out."""
+        began = time.perf_counter()
+        try:
+            return self.encoder.engine.run(batch, raw=raw)
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        finally:
+            self.seconds += time.perf_counter() - began
+
+    def _halve(self, batch: Floats, cause: str) -> None:
+        engine, (count, samples) = self.encoder.engine, batch.shape
+        if count == 1:
+            raise EncoderError(
+                f"one window of {samples} samples does not fit into the memory of "
+                f"{engine.device} in {engine.precision} ({cause}); choose a shorter window_s, a "
+                "lower precision or another device"
+            )
+        self.batch_size = count // 2
+        clear_gpu_cache()
+        _LOG.warning(
+            "%s ran out of memory with batches of %d windows of %d samples in %s (%s); "
+            "going on with batches of %d",
+            engine.device,
+            count,
+            samples,
+            engine.precision,
+            cause,
+            self.batch_size,
+        )
 
     def extract(self, samples: Floats, *, raw: bool = False) -> Features:
         """Return the features of mono samples at the encoder's rate.
@@ -171,9 +285,68 @@ class FeatureExtractor:
         return self._features(self.windows(path), raw=raw)
 
     def _features(self, windows: Iterator[tuple[int, Floats]], *, raw: bool) -> Features:
-        starts, pooled, frames = zip(*self.batcher.run(windows, raw=raw), strict=True)
+        starts, pooled, frames = zip(*self.run(windows, raw=raw), strict=True)
         return Features(
             segments=self.encoder.finite(np.stack(pooled)),
             starts_s=np.array(starts) / self.encoder.spec.sample_rate,
             raw=self.encoder.finite(np.stack(frames)) if raw else None,
         )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # The error can be torch's only where torch is loaded.
+    torch_error = getattr(sys.modules.get("torch"), "OutOfMemoryError", ())
+    return isinstance(error, (MemoryError, torch_error)) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+    )
+
+
+def extract_passage(
+    extractor: FeatureExtractor,
+    path: Path,
+    start_s: float | None = None,
+    end_s: float | None = None,
+) -> Floats:
+    """Return the features of the windows of a passage.
+
+    The passage is cut out and windowed as a recording is, from its very start. One that is shorter
+    than a window is made as long as a window around its middle, with what the file has there:
+    padding would change the encoder's features.
+
+    Parameters
+    ----------
+    extractor : FeatureExtractor
+        With the window and overlap of the index that will be searched.
+    path : Path
+        An audio file of any rate and channel count.
+    start_s, end_s : float, optional
+        The passage in seconds. Without both it is the whole file, without a start it begins with
+        the file, and without an end it is as long as a window, or ends with the file.
+
+    Returns
+    -------
+    ndarray of float32 [shape=(windows, layers, dims)]
+
+    Raises
+    ------
+    AudioError
+        If the file cannot be read or is shorter than one window, or the times are not in it.
+    """
+    rate = extractor.encoder.spec.sample_rate
+    samples = load_audio(path, sample_rate=rate)
+    duration = len(samples) / rate
+    start = start_s or 0.0
+    if end_s is None:
+        end_s = duration if start_s is None else min(start + extractor.window_s, duration)
+    end = end_s
+    if not 0 <= start < end <= duration + 1 / rate:
+        raise AudioError(
+            f"{path}: {start:g} to {end:g} s is no passage of its {duration:.2f} s; the start must "
+            "come before the end"
+        )
+    first, last = round(start * rate), min(round(end * rate), len(samples))
+    window = round(extractor.window_s * rate)
+    if last - first < window:
+        first = max(0, min((first + last - window) // 2, len(samples) - window))
+        last = first + window
+    return extractor.extract(samples[first:last]).segments

@@ -1,10 +1,11 @@
 """Running the model on CPUs with OpenVINO, which is about twice as fast there as torch.
 
 The model is converted once for a length of windows and kept below ``{models}/openvino``, named by
-the checkpoint's content and the versions that matter, and checked whenever it is read. At
-conversion it is compared with transformers' model in float32 on `golden.check_windows`, all frames
-of all layers, and refused where they differ; how well half precision agrees is measured then too.
-A job that finds the converted model needs no torch.
+the checkpoint's content and the versions that matter. At conversion it is compared with
+transformers' model in float32 on `golden.check_windows`, all frames of all layers; how well half
+precision agrees is measured then too. When it is loaded, its files' hashes are checked and it runs
+a check window. A model that fails is not used: torch runs instead. A job that finds the converted
+model loads none with torch.
 
 Windows run one at a time, each on all threads, so results do not depend on the batch or on what
 else is running. Several at a time gained nothing measurable on two cores; on a machine of many
@@ -21,20 +22,24 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino
+from filelock import FileLock
 
-from mess_core.cache import claim, find
+from mess_core.cache import find, scratch, store
 from mess_core.errors import EncoderError, StorageError
-from mess_core.extraction.batching import Output
 from mess_core.extraction.checkpoint import Checkpoint, find_checkpoint
+from mess_core.extraction.encoder import Output
 from mess_core.extraction.golden import MAX_ERROR, MIN_COSINE, check_windows, compare
 from mess_core.files import fingerprint, read_json, storage_errors
+
+# OpenVINO reports its use to its makers, over the network and in the home folder, from its import
+# on, unless this package is missing. None makes its import fail.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino  # noqa: E402
 
 Floats = npt.NDArray[np.float32]
 
@@ -50,7 +55,7 @@ class ConversionError(EncoderError):
 
 
 class OpenVinoEngine:
-    """A checkpoint's model on the CPU.
+    """A checkpoint's model on the CPU; see `encoder.Engine`.
 
     Parameters
     ----------
@@ -71,7 +76,7 @@ class OpenVinoEngine:
     EncoderError
         If the processor lacks the precision.
     ConversionError
-        If the model cannot be converted, or then disagrees with transformers'.
+        If the model cannot be converted, or disagrees with transformers'.
     """
 
     def __init__(
@@ -87,16 +92,15 @@ class OpenVinoEngine:
         self._models = models
         self._core = openvino.Core()
         self._threads = threads or _available_threads()
-        self._compiling = threading.Lock()
-        self._files: dict[int, dict[str, Path]] = {}
-        self._requests: dict[tuple[int, bool], _Request] = {}
+        self._turn = threading.Lock()
+        self._requests: dict[tuple[int, bool], Any] = {}
         self.name = f"openvino {_version()}"
         self.device = "cpu"
         self.notes: tuple[str, ...] = ()
-        self.precision = self._choose(precision, samples)
+        self.precision = self._choose(precision, read_json(self._prepared(samples)[".json"]))
+        self._request(samples, raw=False)
 
-    def _choose(self, precision: str, samples: int) -> str:
-        agreements = read_json(self._prepared(samples)[".json"])
+    def _choose(self, precision: str, agreements: dict[str, Any]) -> str:
         if precision == "auto":
             cosine = min(agreements.get("bfloat16", {}).get("cosine", [0.0]))
             if cosine >= MIN_COSINE:
@@ -116,114 +120,66 @@ class OpenVinoEngine:
         return precision
 
     def _prepared(self, samples: int) -> dict[str, Path]:
-        if samples not in self._files:
-            self._files[samples] = self._find_or_prepare(samples)
-        return self._files[samples]
-
-    def _find_or_prepare(self, samples: int) -> dict[str, Path]:
+        """Return the files of the converted model, which is converted where it is missing."""
         key = _fingerprint(self._checkpoint, samples, self._core)
-        found = _find(self._models, key)
-        if found is None:
-            try:
-                _prepare_in_another_process(self._checkpoint, self._models, samples)
-            except ConversionError as error:
-                # Seen once in some twenty conversions: a model that computed something else.
-                print(f"{error}; trying once more", file=sys.stderr, flush=True)
-                _prepare_in_another_process(self._checkpoint, self._models, samples)
-            found = _find(self._models, key)
-        if found is None:
+        if not (files := _find(self._models, key)):
+            # One conversion at a time: each takes several times the model's memory.
+            with FileLock(self._models / f".{_KIND}.lock"):
+                if not (files := _find(self._models, key)):
+                    _prepare_in_another_process(self._checkpoint, self._models, samples)
+                    files = _find(self._models, key)
+        if not files:
+            raise ConversionError(f"{self._models}: the converted model was not kept; run again")
+        error = _largest_error(files[".json"])
+        if not error <= MAX_ERROR:
             raise ConversionError(
-                f"{self._models}: the converted model was not kept; is the folder writable?"
+                f"{self._checkpoint.spec.name}: the converted model differs from transformers' by "
+                f"{error:.1e} of a layer's largest value, the limit is {MAX_ERROR:.0e}; delete "
+                f"{self._models / _KIND} to convert it anew"
             )
-        return found
+        return files
 
-    def start(self, windows: Floats, *, raw: bool = False) -> Callable[[], Output]:
-        """Begin to run windows; see `batching.Engine`."""
-        key = (windows.shape[1], raw)
-        with self._compiling:
-            if key not in self._requests:
-                request = _Request(self._compiled(*key))
-                self._try_out(request, key[0])
-                self._requests[key] = request
-        return self._requests[key].start(windows)
+    def run(self, windows: Floats, *, raw: bool = False) -> Output:
+        """Run windows; see `encoder.Engine`."""
+        with self._turn:
+            pooled, *frames = _run(self._request(windows.shape[1], raw=raw), windows)
+        return Output(pooled, frames[0] if frames else None)
 
-    def _try_out(self, request: "_Request", samples: int) -> None:
-        """Let the graph run a check window and compare the outcome.
+    def _request(self, samples: int, *, raw: bool) -> Any:
+        if (samples, raw) not in self._requests:
+            files = self._prepared(samples)
+            model = self._core.read_model(files[".xml"], files[".bin"])
+            compiled = _compile(self._core, model, self.precision, raw=raw, threads=self._threads)
+            request = compiled.create_infer_request()
+            self._try_out(request, samples, read_json(files[".json"]))
+            self._requests[samples, raw] = request
+        return self._requests[samples, raw]
 
-        The conversion's comparison was in another process.
-        """
-        receipt = read_json(self._prepared(samples)[".json"])
-        expected = np.asarray(receipt["pooled"], np.float32)[np.newaxis]
-        limit = min(MIN_COSINE, min(receipt[self.precision]["cosine"]) - 1e-3)
+    def _try_out(self, request: Any, samples: int, report: dict[str, Any]) -> None:
+        """Run a check window: at conversion another process did, and compiled anew."""
+        expected = np.asarray(report["pooled"], np.float32)[np.newaxis]
+        limit = min(MIN_COSINE, min(report[self.precision]["cosine"]) - 1e-3)
         windows = check_windows(samples, sample_rate=self._checkpoint.spec.sample_rate)
-        agreement = compare(request.start(windows[:1])().pooled, expected)
+        agreement = compare(_run(request, windows[:1])[0], expected)
         error, cosine = max(agreement.error), min(agreement.cosine)
         exact = self.precision != "float32" or error <= MAX_ERROR
         if not (exact and cosine >= limit):
-            raise EncoderError(
-                f"{self._checkpoint.spec.name}: {self.name} in {self.precision} differs from "
-                f"transformers' model (error {error:.1e}, cosine {cosine:.5f}) although it did "
-                "not when it was converted; run again, and if it stays, delete "
-                f"{self._models / _KIND}"
+            raise ConversionError(
+                f"{self.name} in {self.precision} differs from transformers' model in a check "
+                f"window (error {error:.1e}, cosine {cosine:.5f}), although it did not when it was "
+                f"converted; delete {self._models / _KIND} to convert it anew"
             )
 
-    def _compiled(self, samples: int, raw: bool) -> Any:
-        files = self._prepared(samples)
-        model = self._core.read_model(files[".xml"], files[".bin"])
-        return _compile(self._core, model, self.precision, raw=raw, threads=self._threads)
 
-    def release(self) -> None:
-        """Do nothing: there is no cache to empty."""
-
-
-class _Request:
-    """A compiled model's request, which runs one window at a time; threads may share it."""
-
-    def __init__(self, compiled: Any) -> None:
-        self._request = compiled.create_infer_request()
-        self._shapes = [tuple(output.shape)[1:] for output in compiled.outputs]
-        self._pending: Callable[[], None] | None = None
-        self._turn = threading.RLock()
-
-    def start(self, windows: Floats) -> Callable[[], Output]:
-        results = [np.empty((len(windows), *shape), np.float32) for shape in self._shapes]
-        # A window may be waited for by a later batch, whose fault its error is not.
-        errors: list[Exception] = []
-        with self._turn:
-            for row, window in enumerate(windows):
-                self._start(window, results, row, errors)
-            last = self._pending
-
-        def wait() -> Output:
-            with self._turn:
-                if self._pending is last:
-                    self._collect()
-            if errors:
-                raise errors[0]
-            return Output(results[0], results[1] if len(results) > 1 else None)
-
-        return wait
-
-    def _start(
-        self, window: Floats, results: list[Floats], row: int, errors: list[Exception]
-    ) -> None:
-        self._collect()
-
-        def harvest() -> None:
-            try:
-                self._request.wait()
-                for i, result in enumerate(results):
-                    result[row] = self._request.get_output_tensor(i).data[0]
-            except Exception as error:
-                errors.append(error)
-
-        self._request.start_async({0: window[np.newaxis]})
-        self._pending = harvest
-
-    def _collect(self) -> None:
-        harvest, self._pending = self._pending, None
-        if harvest is not None:
-            harvest()
+def _run(request: Any, windows: Floats) -> list[Floats]:
+    """Run windows one by one, and return each output of the model for all of them."""
+    shapes = [tuple(output.shape)[1:] for output in request.model_outputs]
+    results = [np.empty((len(windows), *shape), np.float32) for shape in shapes]
+    for row, window in enumerate(windows):
+        request.infer({0: window[np.newaxis]}, share_outputs=True)
+        for i, result in enumerate(results):
+            result[row] = request.get_output_tensor(i).data[0]
+    return results
 
 
 def _available_threads() -> int:
@@ -250,7 +206,15 @@ def _fingerprint(checkpoint: Checkpoint, samples: int, core: Any) -> str:
 def _find(models: Path, key: str) -> dict[str, Path] | None:
     found = {suffix: find(models, _KIND, key, suffix) for suffix in _SUFFIXES}
     paths = {suffix: path for suffix, path in found.items() if path is not None}
-    return paths if len(paths) == len(found) else None
+    report = paths.get(".json")
+    if report and len(paths) < len(found) and _largest_error(report) <= MAX_ERROR:
+        return None
+    return paths if report else None
+
+
+def _largest_error(report: Path) -> float:
+    """Return how far a converted model was from transformers' in float32."""
+    return max(map(float, read_json(report)["float32"]["error"]))
 
 
 def _compile(core: Any, model: Any, precision: str, *, raw: bool, threads: int) -> Any:
@@ -263,8 +227,8 @@ def _compile(core: Any, model: Any, precision: str, *, raw: bool, threads: int) 
         {
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
-            # A graph of its own for each stream, and only the one that runs a check window would
-            # be tried out. With one, that is the graph that runs every window.
+            # Each stream has a graph of its own: with one, the graph that runs a check window runs
+            # every window.
             "NUM_STREAMS": 1,
             # Two jobs on one machine must not be pinned to the same cores.
             "ENABLE_CPU_PINNING": False,
@@ -291,7 +255,7 @@ def _prepare_in_another_process(checkpoint: Checkpoint, models: Path, samples: i
 
 
 def prepare(checkpoint: Checkpoint, *, models: Path, samples: int) -> None:
-    """Convert a model, compare it with transformers' and keep it.
+    """Convert a model, compare it with transformers', and keep it if they agree.
 
     Parameters
     ----------
@@ -304,44 +268,33 @@ def prepare(checkpoint: Checkpoint, *, models: Path, samples: int) -> None:
 
     Raises
     ------
-    ConversionError
-        If the converted model disagrees with transformers' in float32 by more than
-        `golden.MAX_ERROR` in any layer.
     StorageError
         If it cannot be written.
     """
     core = openvino.Core()
     key = _fingerprint(checkpoint, samples, core)
-    with claim(models, _KIND, key) as claimed:
-        if _find(models, key):
-            return
-        path = claimed.folder / "model.xml"
+    with scratch(models) as folder:
+        path = folder / "model.xml"
         expected, windows = _convert(checkpoint, samples, path)
         agreements = _measure(core, path, windows, expected)
-        error = max(agreements["float32"]["error"])
-        if not error <= MAX_ERROR:
-            raise ConversionError(
-                f"{checkpoint.spec.name}: OpenVINO differs from transformers' model by {error:.1e} "
-                f"of a layer's largest value, the limit is {MAX_ERROR:.0e}"
-            )
-        report = claimed.folder / "model.json"
-        report.write_text(json.dumps(agreements | {"pooled": expected.pooled[0].tolist()}))
-        for suffix in _SUFFIXES:
-            claimed.store(key, path.with_suffix(suffix), suffix)
+        report = agreements | {"pooled": expected.pooled[0].tolist()}
+        with storage_errors(path):
+            path.with_suffix(".json").write_text(json.dumps(report))
+        # Of a model that fails only the report is kept, so that every job runs torch.
+        exact = max(agreements["float32"]["error"]) <= MAX_ERROR
+        for suffix in _SUFFIXES if exact else (".json",):
+            store(models, _KIND, key, path.with_suffix(suffix), suffix)
 
 
 def _convert(checkpoint: Checkpoint, samples: int, path: Path) -> tuple[Output, Floats]:
     """Write OpenVINO's model, and return what transformers' makes of the check windows."""
     import torch
-    from openvino.tools.ovc import telemetry_stub, telemetry_utils
     from transformers.utils import logging
 
-    from mess_core.extraction.hubert import HiddenStates, load_hubert
+    from mess_core.extraction.torch_engine import HiddenStates, load_hubert
 
     windows = check_windows(samples, sample_rate=checkpoint.spec.sample_rate)
     module = HiddenStates(load_hubert(checkpoint), normalize=checkpoint.normalize, raw=True)
-    # OpenVINO reports conversions to its makers unless told otherwise; that is our users' business.
-    telemetry_utils.tm = telemetry_stub
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -372,27 +325,20 @@ def _measure(core: Any, path: Path, windows: Floats, expected: Output) -> dict[s
     for precision in ["float32"] + ["bfloat16"] * ("BF16" in capabilities):
         model, threads = core.read_model(path), _available_threads()
         compiled = _compile(core, model, precision, raw=True, threads=threads)
-        found = _Request(compiled).start(windows)()
+        pooled, frames = _run(compiled.create_infer_request(), windows)
+        assert expected.raw is not None
         agreements[precision] = {
-            "error": compare(_frames(found), _frames(expected)).error,
-            "cosine": compare(found.pooled, expected.pooled).cosine,
+            "error": compare(frames, expected.raw).error,
+            "cosine": compare(pooled, expected.pooled).cosine,
         }
     return agreements
 
 
-def _frames(output: Output) -> Floats:
-    assert output.raw is not None
-    return output.raw
-
-
-def _main(name: str, models: str, samples: str) -> None:
-    checkpoint = find_checkpoint(name, models=Path(models))
-    prepare(checkpoint, models=Path(models), samples=int(samples))
-
-
 if __name__ == "__main__":
     try:
-        _main(*sys.argv[1:])
+        _name, _models, _samples = sys.argv[1:]
+        _checkpoint = find_checkpoint(_name, models=Path(_models))
+        prepare(_checkpoint, models=Path(_models), samples=int(_samples))
     except EncoderError as error:
         sys.exit(str(error))
     except StorageError as error:

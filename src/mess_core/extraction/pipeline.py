@@ -1,54 +1,203 @@
-"""Many recordings to feature files, through the content-addressed store.
+"""Many recordings to feature files, through the content-addressed cache.
 
-Threads decode ahead; the model runs windows in batches that cross the recordings' borders; one
-more thread finishes files. So the model waits for nothing, and memory does not grow with the
-recordings' length or number.
+Threads decode ahead through a bounded queue, and the model runs windows in batches that cross the
+recordings' borders. So the model waits for nothing, and memory does not grow with the recordings'
+length or number. Whatever goes wrong with one recording fails that recording alone.
 """
 
-__all__ = ["ExtractionPipeline"]
+__all__ = [
+    "Estimate",
+    "ExtractionPipeline",
+    "ExtractionSummary",
+    "estimate_extraction_time",
+    "extract_shard",
+]
 
+import queue
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from mess_core import stages
-from mess_core.cache import Claim, claim, find, is_copy
-from mess_core.errors import DatasetError, EncoderError, MessError, StorageError
-from mess_core.extraction.decoding import End, decode_ahead
-from mess_core.extraction.extractor import FeatureExtractor, aggregate
-from mess_core.extraction.storage import read_features
-from mess_core.extraction.summary import ExtractionSummary
-from mess_core.files import (
-    ArrayWriter,
-    check_writable,
-    fingerprint,
-    save_array,
-    storage_errors,
-)
+from mess_core.cache import find, materialise, scratch, store
+from mess_core.errors import AudioError, DatasetError, EncoderError, MessError, StorageError
+from mess_core.extraction.extractor import FeatureExtractor
+from mess_core.files import ArrayWriter, check_writable, fingerprint, save_array, storage_errors
 from mess_core.layout import VIEWS, Layout
 from mess_core.recordings import Recording, check_unchanged
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int, str], None]
+Job = TypeVar("Job")
+Item = TypeVar("Item")
 
 _KIND = "features"
-# Batches of windows that are decoded ahead, and recordings whose files may wait to be finished.
+# Batches of windows that are decoded ahead.
 _BATCHES_AHEAD = 4
-_FINISHING = 4
-# How often to look whether another process has finished a recording, in seconds.
-_POLL_S = 0.2
+# A long recording's first windows stand for all in an estimate.
+_SAMPLED_WINDOWS = 12
+
+
+@dataclass(frozen=True)
+class ExtractionSummary:
+    """The outcome of one run.
+
+    Attributes
+    ----------
+    stored : mapping of str to mapping of str to str
+        For every recording that is there now and each of its views, the name in the cache of what
+        its file is a copy of: its fingerprint, and the first 16 digits of its SHA-256.
+    computed, kept : sequence of str
+        Recordings that the model ran on, and those that were in the cache.
+    failed : mapping of str to str
+        Recordings without features, with the causes.
+    audio_s : float
+        Length of the computed recordings in seconds.
+    windows : int
+        Windows that the model ran on.
+    seconds : float
+        Wall time of the run.
+    inference_s : float
+        Part of it in which the model ran.
+    encoder : mapping
+        `MertEncoder.facts`.
+    engine, device : str
+        What ran where.
+    batch_size : int
+        Windows in a batch at the end, smaller than asked for where memory ran out.
+    """
+
+    stored: Mapping[str, Mapping[str, str]]
+    computed: Sequence[str]
+    kept: Sequence[str]
+    failed: Mapping[str, str]
+    audio_s: float
+    windows: int
+    seconds: float
+    inference_s: float
+    encoder: Mapping[str, Any]
+    engine: str
+    device: str
+    batch_size: int
+
+    def lines(self) -> list[str]:
+        """Return the outcome as lines to print."""
+        rate = self.audio_s / self.seconds if self.seconds else 0.0
+        share = self.inference_s / self.seconds if self.seconds else 0.0
+        lines = [
+            f"{len(self.computed)} recordings computed, {len(self.kept)} kept, "
+            f"{len(self.failed)} failed"
+        ]
+        if self.computed:
+            lines.append(
+                f"{self.audio_s:.0f} s of audio ({self.windows} windows) in {self.seconds:.1f} s: "
+                f"{rate:.1f} s of audio per second, {share:.0%} of the time in the model"
+            )
+        return lines + [f"  {name}: {cause}" for name, cause in self.failed.items()]
+
+    def facts(self) -> dict[str, Any]:
+        """Return the outcome as JSON holds it."""
+        return asdict(self)
+
+    def check(self) -> None:
+        """Raise an AudioError that names every recording that failed, if any did."""
+        if self.failed:
+            total = len(self.failed) + len(self.stored)
+            causes = "\n  ".join(f"{name}: {cause}" for name, cause in self.failed.items())
+            raise AudioError(
+                f"{len(self.failed)} of {total} recordings failed; the rest is stored:\n  {causes}"
+            )
+
+
+def extract_shard(
+    recordings: Sequence[Recording],
+    layout: Layout,
+    *,
+    encoder: str,
+    models: Path | None = None,
+    window_s: float = 5.0,
+    overlap: float = 0.5,
+    precision: str = "auto",
+    device: str = "auto",
+    batch_size: int | None = None,
+    threads: int | None = None,
+    views: Sequence[str] = ("segments", "aggregated"),
+    raw_dtype: str = "float32",
+    others: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> ExtractionSummary:
+    """Load an encoder and make the feature files of some recordings of a dataset.
+
+    Parameters
+    ----------
+    recordings, progress
+        As in `ExtractionPipeline.run`.
+    layout, views, raw_dtype
+        As in `ExtractionPipeline`.
+    encoder, models, window_s, overlap, precision, device, batch_size, threads
+        As in `FeatureExtractor`. The models folder is the layout's by default.
+    others : mapping, optional
+        `MertEncoder.facts` of the dataset's other features, from which these must not differ.
+
+    Returns
+    -------
+    ExtractionSummary
+
+    Raises
+    ------
+    EncoderError
+        If the encoder cannot be had, differs from that of the other features, or one window does
+        not fit into the device's memory.
+    StorageError
+        If files cannot be written.
+    """
+    extractor = FeatureExtractor(
+        encoder,
+        window_s=window_s,
+        overlap=overlap,
+        batch_size=batch_size,
+        models=models or layout.models,
+        device=device,
+        precision=precision,
+        threads=threads,
+    )
+    print(extractor.encoder.describe(), flush=True)
+    if others is not None:
+        _refuse_mixture(extractor.encoder.facts(), others, layout.features_manifest)
+    pipeline = ExtractionPipeline(
+        extractor,
+        layout,
+        views=views,
+        raw_dtype=raw_dtype,
+        # A GPU needs several threads to be fed, a CPU has none to spare.
+        decoders=1 if extractor.encoder.engine.device == "cpu" else threads or 1,
+    )
+    return pipeline.run(recordings, progress=progress)
+
+
+def _refuse_mixture(facts: dict[str, Any], others: Mapping[str, Any], manifest: Path) -> None:
+    different = [key for key in facts if others.get(key) != facts[key]]
+    if different:
+        told = ", ".join(
+            f"{key} {others.get(key)!r} there, {facts[key]!r} here" for key in different
+        )
+        raise EncoderError(
+            f"{manifest}: these features were made otherwise ({told}); run where it is the same or "
+            "set `precision`, or delete the manifest and run snakemake again to make all anew"
+        )
 
 
 class ExtractionPipeline:
-    """Extract, store and write out the features of recordings.
+    """Extract, cache and write out the features of recordings.
 
     Parameters
     ----------
@@ -62,6 +211,11 @@ class ExtractionPipeline:
         How the ``raw`` view is stored.
     decoders : int
         Recordings that are decoded at the same time; one is enough for a CPU.
+
+    Raises
+    ------
+    MessError
+        If a view is unknown.
     """
 
     def __init__(
@@ -79,7 +233,7 @@ class ExtractionPipeline:
         self.extractor = extractor
         self.layout = layout
         self.views = tuple(views)
-        self.dtypes = {"raw": raw_dtype, "segments": "float32"}
+        self.dtypes = {"raw": raw_dtype}
         self.decoders = decoders
 
     def fingerprint(self, recording: Recording, view: str) -> str:
@@ -102,8 +256,8 @@ class ExtractionPipeline:
     ) -> ExtractionSummary:
         """Make the feature files of all recordings.
 
-        A recording that fails does not stop the others. What is in the store already is not
-        computed again; what another process is computing is waited for at the end.
+        A recording that fails, for whatever reason, does not stop the others. What is in the cache
+        already is not computed again.
 
         Parameters
         ----------
@@ -124,179 +278,134 @@ class ExtractionPipeline:
         EncoderError
             If one window does not fit into the device's memory.
         """
-        run = _Run(self, recordings, progress)
-        try:
-            deferred = run.compute(recordings)
-            while deferred:
-                time.sleep(_POLL_S)
-                deferred = run.compute(deferred)
-        finally:
-            run.close()
+        with scratch(self.layout.cache) as folder, _Run(self, recordings, folder, progress) as run:
+            run.compute()
         return run.summary()
 
 
 @dataclass(eq=False)
 class _Job:
-    """A recording that is being computed: its claim, its open files and how far it is."""
+    """A recording on its way: its open files and how far it is."""
 
     recording: Recording
-    claim: Claim
-    stored: dict[str, Path]
-    share_s: float
+    stored: dict[str, Path] = field(default_factory=dict)
     files: ExitStack = field(default_factory=ExitStack)
     writers: dict[str, ArrayWriter] = field(default_factory=dict)
     total: npt.NDArray[np.float64] | float = 0.0
     windows: int = 0
-    expected: int | None = None
-    closed: bool = False
+    done_s: float = 0.0
+    failed: bool = False
 
     def abandon(self) -> None:
-        """Give everything back, as if the recording had not been begun."""
-        self.closed = True
+        """Close its files without finishing them."""
         # A full disk may not take what is buffered, which nobody wants any more.
         with suppress(StorageError, OSError):
             self.files.__exit__(MessError, MessError("abandoned"), None)
-        self.claim.release()
 
 
 class _Run:
-    """The state of one run."""
+    """The state of one run; all of it belongs to the main thread."""
 
     def __init__(
         self,
         pipeline: ExtractionPipeline,
         recordings: Sequence[Recording],
+        folder: Path,
         progress: Progress | None,
     ) -> None:
         self._pipeline = pipeline
         self._extractor = pipeline.extractor
-        self._batcher = pipeline.extractor.batcher
+        self._recordings = recordings
+        self._folder = folder
         self._largest = float(np.finfo(pipeline.dtypes["raw"]).max)
         self._progress = progress
         self._total_s = sum(r.duration_s for r in recordings)
         self._done_s = 0.0
-        self._counting = threading.Lock()
+        self._open: set[_Job] = set()
         self._computed: dict[str, Recording] = {}
-        self._kept: dict[str, Recording] = {}
+        self._kept: list[str] = []
         self._names: dict[str, dict[str, str]] = {}
         self._failed: dict[str, str] = {}
-        self._open: set[_Job] = set()
-        self._finisher = ThreadPoolExecutor(1)
-        self._finishing: deque[Future[None]] = deque()
         self._started = time.perf_counter()
-        self._before = (self._batcher.seconds, self._batcher.windows)
+        self._before = (self._extractor.seconds, self._extractor.windows_run)
 
-    def compute(self, recordings: Iterable[Recording]) -> list[Recording]:
-        """Compute recordings; return those that another process is computing."""
-        deferred: list[Recording] = []
-        decoded = decode_ahead(
-            self._jobs(recordings, deferred),
-            self._decode,
-            threads=self._pipeline.decoders,
-            ahead=_BATCHES_AHEAD * self._batcher.size,
-        )
-        raw = "raw" in self._pipeline.views
-        try:
-            for job, pooled, frames in self._batcher.run(self._windows(decoded), raw=raw):
-                self._take(job, pooled, frames)
-        finally:
-            decoded.close()
-        while self._finishing:
-            self._finishing.popleft().result()
-        return deferred
+    def __enter__(self) -> "_Run":
+        return self
 
-    def close(self) -> None:
-        """Give back what an interrupted run holds."""
-        self._finisher.shutdown(cancel_futures=True)
-        for job in tuple(self._open):
+    def __exit__(self, *_: object) -> None:
+        for job in self._open:
             job.abandon()
 
-    # In the decoding threads: what is to be computed, and its windows.
+    def compute(self) -> None:
+        """Compute all recordings that are not in the cache."""
+        for view in self._pipeline.views:  # before anything is computed for nothing
+            check_writable(self._pipeline.layout.features(view, "any"))
+        ahead = _BATCHES_AHEAD * self._extractor.batch_size
+        decoded = in_threads(
+            self._recordings, self._decode, threads=self._pipeline.decoders, ahead=ahead
+        )
+        raw = "raw" in self._pipeline.views
+        with closing(decoded):
+            results = self._extractor.run(self._windows(decoded), raw=raw)
+            for (job, last), pooled, frames in results:
+                self._take(job, pooled, frames, last=last)
 
-    def _jobs(self, recordings: Iterable[Recording], deferred: list[Recording]) -> Iterator[_Job]:
-        for recording in recordings:
-            stored = self._stored(recording)
-            if self._is_written_out(recording, stored):
-                self._keep(recording, stored)
-                continue
-            key = self._pipeline.fingerprint(recording, "segments")
-            claimed = claim(self._pipeline.layout.cache, _KIND, key, wait=False)
-            if claimed is None:
-                deferred.append(recording)
-                continue
-            count = self._extractor.count_windows(recording.duration_s)
-            share_s = recording.duration_s / max(count, 1)
-            # Only now: another process may just have finished it.
-            job = _Job(recording, claimed, self._stored(recording), share_s)
-            self._open.add(job)
-            # Before anything is computed for nothing.
-            for view in self._pipeline.views:
-                check_writable(self._output(recording, view))
-            if job.stored.keys() >= set(self._pipeline.views):
-                self._write_out(job)
-                self._keep(recording, job.stored)
-            else:
-                yield job
+    # In the decoding threads.
 
-    def _stored(self, recording: Recording) -> dict[str, Path]:
-        """Return the views that are in the store."""
-        cache = self._pipeline.layout.cache
+    def _decode(self, recording: Recording) -> Iterator[tuple[_Job, Floats | str | None, bool]]:
+        """Give a recording's windows, and with each whether it is the last.
+
+        Instead of windows a recording that is in the cache gives None, and one that fails the
+        reason.
+        """
+        job = _Job(recording)
+        try:
+            job.stored = self._find(recording)
+            if len(job.stored) == len(self._pipeline.views):
+                yield job, None, True
+                return
+            window: Floats | None = None
+            for _, following in self._extractor.windows(Path(recording.audio)):
+                if job.failed:
+                    return
+                if window is not None:
+                    yield job, window, False
+                window = following
+            check_unchanged(recording)  # last: it may have changed while it was read
+            yield job, window, True
+        except Exception as error:  # whatever it is, it is this recording's problem
+            yield job, _cause(recording, error), True
+
+    def _find(self, recording: Recording) -> dict[str, Path]:
+        """Return the views that are in the cache."""
         found = {
-            view: find(cache, _KIND, self._pipeline.fingerprint(recording, view), ".npy")
-            for view in {"segments", *self._pipeline.views}
+            view: find(
+                self._pipeline.layout.cache,
+                _KIND,
+                self._pipeline.fingerprint(recording, view),
+                ".npy",
+            )
+            for view in self._pipeline.views
         }
         return {view: path for view, path in found.items() if path is not None}
 
-    def _is_written_out(self, recording: Recording, stored: Mapping[str, Path]) -> bool:
-        return all(
-            view in stored and is_copy(stored[view], self._output(recording, view))
-            for view in self._pipeline.views
-        )
-
-    def _keep(self, recording: Recording, stored: Mapping[str, Path]) -> None:
-        self._kept[recording.recording_id] = recording
-        self._note_names(recording, stored)
-        self._advance(recording.duration_s, recording)
-
-    def _note_names(self, recording: Recording, stored: Mapping[str, Path]) -> None:
-        views = self._pipeline.views
-        self._names[recording.recording_id] = {view: stored[view].stem for view in views}
-
-    def _decode(self, job: _Job) -> Iterator[Floats]:
-        if job.stored.keys() | {"aggregated"} >= {"segments", *self._pipeline.views}:
-            return  # only the mean is missing
-        path = Path(job.recording.audio)
-        try:
-            stamp = _stamp(path)
-            check_unchanged(job.recording)
-            for _, window in self._extractor.windows(path):
-                if job.closed:
-                    return
-                yield window
-            changed = _stamp(path) != stamp
-        except OSError as error:
-            raise DatasetError(f"{path}: {error}; run `mess recordings` again") from error
-        if changed:
-            raise DatasetError(f"{path} changed while it was read; run `mess recordings` again")
-
-    # In the main thread: windows in, features out.
+    # In the main thread.
 
     def _windows(
-        self, decoded: Iterator[tuple[_Job, Floats | End]]
-    ) -> Iterator[tuple[_Job, Floats]]:
-        for job, item in decoded:
-            if not isinstance(item, End):
-                if not job.closed:
-                    yield job, item
-            elif item.error is not None:
-                self._fail(job, item.error)
-            else:
-                job.expected = item.items
-                self._finish_if_complete(job)
+        self, decoded: Iterable[tuple[_Job, Floats | str | None, bool]]
+    ) -> Iterator[tuple[tuple[_Job, bool], Floats]]:
+        for job, item, last in decoded:
+            if item is None:
+                self._write_out(job)
+                self._kept.append(job.recording.recording_id)
+            elif isinstance(item, str):
+                self._fail(job, item)
+            elif not job.failed:
+                yield (job, last), item
 
-    def _take(self, job: _Job, pooled: Floats, frames: Floats | None) -> None:
+    def _take(self, job: _Job, pooled: Floats, frames: Floats | None, *, last: bool) -> None:
         """Add one window's features to its recording's files."""
-        if job.closed:
+        if job.failed:
             return
         try:
             self._extractor.encoder.finite(pooled)
@@ -306,113 +415,233 @@ class _Run:
                     f"{self._largest:g}; set `raw_dtype: float32`"
                 )
         except EncoderError as error:
-            self._fail(job, error)
+            self._fail(job, str(error))
             return
-        self._append(job, "segments", pooled)
-        if frames is not None:
-            self._append(job, "raw", frames)
+        self._open.add(job)
+        for view, features in (("segments", pooled), ("raw", frames)):
+            if view in self._pipeline.views and features is not None:
+                self._append(job, view, features)
         job.total = np.add(job.total, pooled, dtype=np.float64)
         job.windows += 1
-        self._advance(job.share_s, job.recording)
-        self._finish_if_complete(job)
+        if last:
+            self._finish(job)
+        else:
+            hop_s = self._extractor.window_s * (1 - self._extractor.overlap)
+            self._advance(job, min(job.windows * hop_s, job.recording.duration_s))
 
     def _append(self, job: _Job, view: str, features: Floats) -> None:
-        if view in job.stored:
-            return
         if view not in job.writers:
-            path, dtype = job.claim.folder / f"{view}.npy", self._pipeline.dtypes[view]
-            job.writers[view] = job.files.enter_context(ArrayWriter(path, np.dtype(dtype)))
+            path = self._path(job, view)
+            writer = ArrayWriter(path, np.dtype(self._pipeline.dtypes.get(view, "float32")))
+            job.writers[view] = job.files.enter_context(writer)
         # The writer's own block ends later, and not with this error.
         with storage_errors(job.writers[view].path):
             job.writers[view].append(features[np.newaxis])
 
-    def _fail(self, job: _Job, error: MessError) -> None:
-        if job.closed:
-            return
-        self._open.discard(job)
-        job.abandon()
-        self._failed[job.recording.recording_id] = str(error)
-        self._advance(job.recording.duration_s - job.windows * job.share_s, job.recording)
-
-    def _finish_if_complete(self, job: _Job) -> None:
-        if job.closed or job.windows != job.expected:
-            return
-        job.closed = True
-        self._finishing.append(self._finisher.submit(self._finish, job))
-        while self._finishing and (len(self._finishing) > _FINISHING or self._finishing[0].done()):
-            self._finishing.popleft().result()
-
-    # In the finishing thread: whole files into the store, and out of it.
+    def _path(self, job: _Job, view: str) -> Path:
+        return self._folder / f"{job.recording.recording_id}.{view}.npy"
 
     def _finish(self, job: _Job) -> None:
         job.files.close()
-        for view in job.writers:
-            self._store(job, view)
-        if "aggregated" not in job.stored:
-            save_array(job.claim.folder / "aggregated.npy", self._mean(job))
-            self._store(job, "aggregated")
+        self._open.discard(job)
+        if "aggregated" in self._pipeline.views:
+            mean = np.asarray(job.total / job.windows, np.float32)
+            save_array(self._path(job, "aggregated"), mean)
+        for view in self._pipeline.views:
+            key = self._pipeline.fingerprint(job.recording, view)
+            cache = self._pipeline.layout.cache
+            job.stored[view] = store(cache, _KIND, key, self._path(job, view), ".npy")
         self._write_out(job)
         self._computed[job.recording.recording_id] = job.recording
-        self._note_names(job.recording, job.stored)
-        self._advance(job.recording.duration_s - job.windows * job.share_s, job.recording)
-
-    def _mean(self, job: _Job) -> Floats:
-        if "segments" in job.writers:
-            return np.asarray(job.total / job.windows, np.float32)
-        return aggregate(read_features(job.stored["segments"], view="segments"))
-
-    def _store(self, job: _Job, view: str) -> None:
-        key = self._pipeline.fingerprint(job.recording, view)
-        job.stored[view] = job.claim.store(key, job.claim.folder / f"{view}.npy", ".npy")
 
     def _write_out(self, job: _Job) -> None:
-        """Make the stored views the recording's output files, and be done with it."""
+        """Make the cached views the recording's output files."""
+        name = job.recording.recording_id
         for view in self._pipeline.views:
-            job.claim.materialise(job.stored[view], self._output(job.recording, view))
-        self._withdraw_old_raw(job.recording)
-        job.claim.release()
+            materialise(job.stored[view], self._pipeline.layout.features(view, name))
+        if "raw" not in self._pipeline.views:
+            # Frames of another run may not fit these features.
+            frames = self._pipeline.layout.features("raw", name)
+            with storage_errors(frames):
+                frames.unlink(missing_ok=True)
+        self._names[name] = {view: job.stored[view].stem for view in self._pipeline.views}
+        self._advance(job, job.recording.duration_s)
+
+    def _fail(self, job: _Job, reason: str) -> None:
+        job.failed = True
+        job.abandon()
         self._open.discard(job)
+        self._failed[job.recording.recording_id] = reason
+        self._advance(job, job.recording.duration_s)
 
-    def _withdraw_old_raw(self, recording: Recording) -> None:
-        """Remove frames that a run with other settings left beside features they do not fit."""
-        output = self._output(recording, "raw")
-        if "raw" in self._pipeline.views or not output.exists():
-            return
-        key = self._pipeline.fingerprint(recording, "raw")
-        current = find(self._pipeline.layout.cache, _KIND, key, ".npy")
-        if current is None or not is_copy(current, output):
-            output.unlink(missing_ok=True)
-
-    def _output(self, recording: Recording, view: str) -> Path:
-        return self._pipeline.layout.features(view, recording.recording_id)
-
-    # In all threads.
-
-    def _advance(self, seconds: float, recording: Recording) -> None:
-        with self._counting:
-            self._done_s += seconds
-            if self._progress:
-                # Down to whole seconds, so that the end is reached at the end; the millisecond is
-                # what many sums of parts may lack.
-                done, total = int(self._done_s + 1e-3), max(int(self._total_s), 1)
-                self._progress(done, total, recording.recording_id)
+    def _advance(self, job: _Job, seconds: float) -> None:
+        """Report that a recording is done up to some second."""
+        self._done_s += seconds - job.done_s
+        job.done_s = seconds
+        if self._progress:
+            # Down to whole seconds, so that the end is reached at the end; the millisecond is what
+            # many sums of parts may lack.
+            done, total = int(self._done_s + 1e-3), max(int(self._total_s), 1)
+            self._progress(done, total, job.recording.recording_id)
 
     def summary(self) -> ExtractionSummary:
         """Return what happened."""
+        encoder = self._extractor.encoder
         return ExtractionSummary(
             stored={name: self._names[name] for name in sorted(self._names)},
             computed=sorted(self._computed),
             kept=sorted(self._kept),
             failed=dict(sorted(self._failed.items())),
             audio_s=sum(r.duration_s for r in self._computed.values()),
-            windows=self._batcher.windows - self._before[1],
+            windows=self._extractor.windows_run - self._before[1],
             seconds=time.perf_counter() - self._started,
-            inference_s=self._batcher.seconds - self._before[0],
-            encoder=self._extractor.encoder.describe(),
-            batch_size=self._batcher.smallest,
+            inference_s=self._extractor.seconds - self._before[0],
+            encoder=encoder.facts(),
+            engine=encoder.engine.name,
+            device=encoder.engine.device,
+            batch_size=self._extractor.batch_size,
         )
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    facts = path.stat()
-    return facts.st_ino, facts.st_size, facts.st_mtime_ns
+def _cause(recording: Recording, error: Exception) -> str:
+    """Say why a recording failed; that its files have changed explains any error."""
+    cause = str(error) if isinstance(error, MessError) else f"{type(error).__name__}: {error}"
+    try:
+        check_unchanged(recording)
+    except DatasetError as changed:
+        return cause if str(changed) == cause else f"{changed} ({cause})"
+    return cause
+
+
+def in_threads(
+    jobs: Iterable[Job], work: Callable[[Job], Iterator[Item]], *, threads: int, ahead: int
+) -> Generator[Item, None, None]:
+    """Give what ``work`` makes of jobs in other threads, at most ``ahead`` items before its use.
+
+    A job's items come in order, those of several jobs between each other. Closing the iterator ends
+    the threads.
+    """
+    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    for job in jobs:
+        waiting.put(job)
+    items: queue.Queue[Item | BaseException | None] = queue.Queue(ahead)
+    stop = threading.Event()
+
+    def run() -> None:
+        try:
+            while not stop.is_set():
+                for item in work(waiting.get_nowait()):
+                    items.put(item)
+                    if stop.is_set():
+                        return
+        except queue.Empty:
+            items.put(None)
+        except BaseException as error:  # whatever it is, the consumer has to know
+            items.put(error)
+
+    pool = [threading.Thread(target=run, daemon=True) for _ in range(threads)]
+    for thread in pool:
+        thread.start()
+    try:
+        running = threads
+        while running:
+            item = items.get()
+            if item is None:
+                running -= 1
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                yield item
+    finally:
+        stop.set()
+        while any(thread.is_alive() for thread in pool):
+            with suppress(queue.Empty):  # makes room for a thread that waits to put an item
+                items.get(timeout=0.05)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """An expected duration, and what it was derived from.
+
+    Attributes
+    ----------
+    seconds : float
+        Expected wall time on this machine, without loading the model.
+    windows : int
+        Windows in all.
+    sampled : int
+        Windows that were timed.
+    """
+
+    seconds: float
+    windows: int
+    sampled: int
+
+
+def estimate_extraction_time(
+    extractor: FeatureExtractor, recordings: Sequence[Recording], *, sample_s: float = 5.0
+) -> Estimate:
+    """Estimate the time that extraction takes on this machine.
+
+    The first windows of some recordings, drawn at random, really go the whole way: decoding, the
+    model, files. The time per window, times the number of all windows, is the result.
+
+    Parameters
+    ----------
+    extractor : FeatureExtractor
+        The encoder and its windowing.
+    recordings : sequence of Recording
+        What is to be extracted.
+    sample_s : float
+        Seconds to time at least, where the corpus is large enough.
+
+    Returns
+    -------
+    Estimate
+
+    Raises
+    ------
+    DatasetError
+        If no recording is long enough, or could be extracted.
+    """
+    windows = sum(extractor.count_windows(r.duration_s) for r in recordings)
+    if not windows:
+        raise DatasetError(
+            f"none of {len(recordings)} recordings is as long as a window of "
+            f"{extractor.window_s:g} s; nothing would be extracted"
+        )
+    order = np.random.default_rng(0).permutation(len(recordings))
+    shuffled = [recordings[i] for i in order.tolist()]
+    _extract_beginnings(extractor, shuffled[:1])  # warms up: libraries load
+    seconds, sampled, first, count = 0.0, 0, 0, 4
+    while seconds < sample_s and first < len(shuffled):
+        summary = _extract_beginnings(extractor, shuffled[first : first + count])
+        seconds, sampled = seconds + summary.seconds, sampled + summary.windows
+        first, count = first + count, count * 2
+    if not sampled:
+        raise DatasetError(
+            f"none of {len(recordings)} recordings could be extracted to time it; run "
+            "`mess recordings` again"
+        )
+    return Estimate(seconds / sampled * windows, windows, sampled)
+
+
+class _Beginnings(FeatureExtractor):
+    """An extractor that goes no further than the first windows."""
+
+    def windows(self, path: Path) -> Iterator[tuple[int, Floats]]:
+        return islice(super().windows(path), _SAMPLED_WINDOWS)
+
+
+def _extract_beginnings(
+    extractor: FeatureExtractor, recordings: Sequence[Recording]
+) -> ExtractionSummary:
+    beginnings = _Beginnings(
+        extractor.encoder,
+        window_s=extractor.window_s,
+        overlap=extractor.overlap,
+        batch_size=extractor.batch_size,
+    )
+    with TemporaryDirectory() as folder:
+        pipeline = ExtractionPipeline(beginnings, Layout(Path(folder), "timed"))
+        return pipeline.run([replace(r, midi="") for r in recordings])

@@ -1,26 +1,33 @@
-"""Running the model with torch: on CUDA and MPS, and on CPUs where OpenVINO is not to be had."""
+"""MERT as transformers' HuBERT, without remote code, and the load proved tensor by tensor.
 
-__all__ = ["TorchEngine", "half_precision"]
+MERT-v1 checkpoints are HuBERT checkpoints (Li et al. 2024; the config has no constant-Q front end
+and no deep norm). After loading, every tensor of the file is compared with the one in memory,
+because published ways of loading them leave the positional convolution randomly initialised
+without saying so. torch runs the model on CUDA and MPS, and on CPUs where OpenVINO cannot.
+"""
+
+__all__ = ["HiddenStates", "TorchEngine", "half_precision", "load_hubert"]
 
 import threading
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors.torch import load_file
+from transformers import HubertConfig, HubertModel
 
 from mess_core.errors import EncoderError
-from mess_core.extraction.batching import Output
 from mess_core.extraction.checkpoint import Checkpoint
-from mess_core.extraction.devices import clear_gpu_cache
-from mess_core.extraction.hubert import HiddenStates, load_hubert
+from mess_core.extraction.encoder import Output
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+# Wav2Vec2FeatureExtractor's constant, by which MERT's inputs are normalised.
+_VARIANCE_FLOOR = 1e-7
 
 
 class TorchEngine:
-    """A checkpoint's model on one torch device.
+    """A checkpoint's model on one torch device; see `encoder.Engine`.
 
     In ``bfloat16`` and ``float16`` matrix products run in that type, norms, softmax and pooling in
     float32 (torch's autocast).
@@ -52,12 +59,8 @@ class TorchEngine:
         self._turn = threading.Lock()
         self._module = module.to(self._device)
 
-    def start(self, windows: npt.NDArray[np.float32], *, raw: bool = False) -> Callable[[], Output]:
-        """Begin to run windows; see `batching.Engine`."""
-        cuda = self._device.type == "cuda"
-        samples = torch.from_numpy(np.ascontiguousarray(windows))
-        if cuda:
-            samples = samples.pin_memory()
+    def run(self, windows: npt.NDArray[np.float32], *, raw: bool = False) -> Output:
+        """Run windows; see `encoder.Engine`."""
         half = _DTYPES.get(self.precision)
         with (
             # The module collects its states as it runs: one thread at a time.
@@ -68,24 +71,9 @@ class TorchEngine:
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
         ):
             self._module.raw = raw
-            results = self._module(samples.to(self._device, non_blocking=True))
-            if not cuda:
-                return lambda: _output(results)
-            # Copies are queued now, behind this batch and before the next: to wait for them is not
-            # to wait for what is started later.
-            copies = tuple(_pinned_copy(result) for result in results)
-            done: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            done.record(torch.cuda.current_stream(self._device))
-
-        def wait() -> Output:
-            done.synchronize()
-            return _output(copies)
-
-        return wait
-
-    def release(self) -> None:
-        """Give cached memory back to the device."""
-        clear_gpu_cache()
+            samples = torch.from_numpy(np.ascontiguousarray(windows)).to(self._device)
+            pooled, *frames = [result.cpu().numpy() for result in self._module(samples)]
+        return Output(pooled, frames[0] if frames else None)
 
 
 def half_precision(device: str) -> str | None:
@@ -96,11 +84,136 @@ def half_precision(device: str) -> str | None:
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
-def _pinned_copy(result: torch.Tensor) -> torch.Tensor:
-    host = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
-    return host.copy_(result, non_blocking=True)
+class HiddenStates(torch.nn.Module):
+    """A HuBERT whose output is all its hidden states, pooled while it runs.
+
+    Hidden state 0 is the transformer's input (after feature projection, positional convolution and,
+    where the layer norm comes after the blocks, that layer norm); hidden state ``i`` is the output
+    of transformer layer ``i``. This is what `HubertModel` gives with ``output_hidden_states=True``
+    under transformers 5. With ``do_stable_layer_norm`` (330M) the first is therefore not normalised
+    and the last one is *before* the final layer norm (transformers 4 gave it after).
+
+    Parameters
+    ----------
+    model : transformers.HubertModel
+        In evaluation mode.
+    normalize : bool
+        Whether every window is brought to mean 0 and variance 1 first.
+    raw : bool
+        Whether to return all frames too.
+    """
+
+    def __init__(self, model: HubertModel, *, normalize: bool, raw: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.normalize = normalize
+        self.raw = raw
+        self._pooled: list[torch.Tensor] = []
+        self._frames: list[torch.Tensor] = []
+        layers = model.encoder.layers
+        layers[0].register_forward_pre_hook(lambda _, inputs: self._keep(inputs[0]))
+        for layer in layers:
+            layer.register_forward_hook(lambda _, __, output: self._keep(output))
+
+    def _keep(self, state: torch.Tensor) -> None:
+        self._pooled.append(state.float().mean(dim=1))
+        if self.raw:
+            self._frames.append(state.float())
+
+    def forward(self, windows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the means over time, and all frames where they were asked for.
+
+        Parameters
+        ----------
+        windows : Tensor [shape=(n, samples)]
+            Mono windows of equal length.
+
+        Returns
+        -------
+        tuple of Tensor
+            ``[n, layers, dims]``, and with ``raw`` also ``[n, layers, time, dims]``, float32.
+        """
+        if self.normalize:
+            variance, mean = torch.var_mean(windows, dim=1, correction=0, keepdim=True)
+            windows = (windows - mean) / torch.sqrt(variance + _VARIANCE_FLOOR)
+        try:
+            self.model(windows)
+            pooled = torch.stack(self._pooled, dim=1)
+            return (pooled, torch.stack(self._frames, dim=1)) if self.raw else (pooled,)
+        finally:
+            self._pooled.clear()
+            self._frames.clear()
 
 
-def _output(results: tuple[torch.Tensor, ...]) -> Output:
-    pooled, *frames = [result.cpu().numpy() for result in results]
-    return Output(pooled, frames[0] if frames else None)
+def load_hubert(checkpoint: Checkpoint) -> HubertModel:
+    """Load a checkpoint and prove that the model in memory is exactly the file.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        What `find_checkpoint` found.
+
+    Returns
+    -------
+    transformers.HubertModel
+        In evaluation mode, float32, on the CPU.
+
+    Raises
+    ------
+    EncoderError
+        If any tensor is missing, left over, of another shape or of another value than in the file.
+    """
+    weights = checkpoint.weights
+    stored = {_modern(key): tensor for key, tensor in _read_weights(weights).items()}
+    try:
+        with torch.device("meta"):
+            model = HubertModel(HubertConfig(**checkpoint.config))
+    except Exception as error:  # transformers raises many kinds for values that make no model
+        raise EncoderError(
+            f"{checkpoint.folder / 'config.json'} makes no model ({error}); get it again"
+        ) from error
+    expected = model.state_dict()
+    missing, left_over = expected.keys() - stored.keys(), stored.keys() - expected.keys()
+    if missing or left_over:
+        raise EncoderError(
+            f"{weights} does not fit the model: missing {_some(missing)}; left over "
+            f"{_some(left_over)}. It is no checkpoint of MERT's form, or the "
+            "config.json is another's"
+        )
+    for key, tensor in stored.items():
+        if tensor.shape != expected[key].shape:
+            raise EncoderError(
+                f"{weights}: {key} has the shape {tuple(tensor.shape)}, the configuration asks for "
+                f"{tuple(expected[key].shape)}"
+            )
+    untold = {name for name, _ in model.named_buffers()} - expected.keys()
+    if untold:
+        raise EncoderError(f"{weights}: {_some(untold)} of the model are in no checkpoint")
+    model.to_empty(device="cpu").load_state_dict(stored)
+    for key, tensor in model.state_dict().items():
+        if not torch.equal(tensor, stored[key].to(tensor.dtype)):
+            raise EncoderError(f"{weights}: {key} differs in memory from the file after loading")
+    model.train(False)
+    return model
+
+
+def _read_weights(weights: Path) -> dict[str, torch.Tensor]:
+    try:
+        if weights.suffix == ".safetensors":
+            return dict(load_file(weights))
+        return dict(torch.load(weights, map_location="cpu", weights_only=True))
+    except Exception as error:  # both readers raise many kinds for a damaged file
+        raise EncoderError(f"{weights} cannot be read ({error}); copy it again") from error
+
+
+def _modern(key: str) -> str:
+    """Give a weight-normalised tensor's name as torch >= 2 stores it."""
+    for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
+        if key.endswith(f".conv.{old}"):
+            return key.removesuffix(old) + f"parametrizations.weight.{new}"
+    return key
+
+
+def _some(names: set[str]) -> str:
+    shown = ", ".join(sorted(names)[:3])
+    return f"{len(names)} tensors ({shown}{', ...' if len(names) > 3 else ''})" if names else "none"

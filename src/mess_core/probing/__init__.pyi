@@ -10,7 +10,6 @@ from .decompositions import (
 )
 from .discovery import LayerDiscoverySystem as LayerDiscoverySystem
 from .folds import ProbeRows as ProbeRows, deal_folds as deal_folds, plan_rows as plan_rows
-from .inspection import inspect_model as inspect_model, trace_activations as trace_activations
 from .probe import probe_layers as probe_layers
 from .questions.collapse import (
     layer_geometry as layer_geometry,

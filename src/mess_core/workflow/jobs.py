@@ -9,7 +9,6 @@ __all__ = [
     "answer_question",
     "build_indices",
     "decompose",
-    "encoder_facts",
     "extract_shard",
     "fit_projection",
     "gather_features",
@@ -33,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mess_core import stages
-from mess_core.errors import EncoderError, StorageError
+from mess_core.errors import StorageError
 from mess_core.files import file_sha256, fingerprint, read_json, write_json, write_text
 from mess_core.layout import ANSWERS, ENCODER, INDEX_KINDS, UNTRAINED
 from mess_core.progress import Progress
@@ -42,7 +41,6 @@ from mess_core.workflow.config import Settings
 from mess_core.workflow.plan import ANALYSIS_RATE, Plan
 
 if TYPE_CHECKING:
-    from mess_core.extraction.encoder import MertEncoder
     from mess_core.probing import LayerDiscoverySystem
 
 
@@ -88,85 +86,44 @@ def _extraction(settings: Settings, variant: str) -> Plan:
 
 def extract_shard(settings: Settings, shard: str, *, variant: str = "", threads: int) -> None:
     """Extract the features of a shard's recordings, by the encoder or its untrained twin."""
-    from mess_core.extraction import ExtractionPipeline, FeatureExtractor
-    from mess_core.extraction.devices import take_device
+    from mess_core import extraction
 
     plan = _extraction(settings, variant)
-    settings = plan.settings
-    with take_device(settings.device) as choice:
-        for note in choice.notes:
-            print(f"not taken: {note}")
-        extractor = FeatureExtractor(
-            settings.encoder,
-            window_s=settings.window_s,
-            overlap=settings.overlap,
-            batch_size=settings.batch_size or None,
-            models=settings.layout.models,
-            device=choice.device,
-            precision=settings.precision,
-            threads=threads,
-        )
-        encoder = extractor.encoder
-        print(encoder.describe(), flush=True)
-        facts = encoder_facts(encoder)
-        _refuse_mixture(plan, facts)
-        if not plan.has_features:
-            # It is of another plan, whose files are about to be replaced one by one.
-            settings.layout.features_manifest.unlink(missing_ok=True)
-        pipeline = ExtractionPipeline(
-            extractor,
-            settings.layout,
-            views=settings.views,
-            raw_dtype=settings.raw_dtype,
-            # A GPU needs several threads to be fed, a CPU has none to spare.
-            decoders=1 if encoder.engine.device == "cpu" else threads,
-        )
-        summary = pipeline.run(plan.shards[shard], progress=Progress("s of audio"))
+    settings, layout = plan.settings, plan.settings.layout
+    manifest = layout.features_manifest
+    others = read_json(manifest)["encoder"] if plan.has_features else None
+    if others is None:
+        # It is of another plan, whose files are about to be replaced one by one.
+        manifest.unlink(missing_ok=True)
+    summary = extraction.extract_shard(
+        plan.shards[shard],
+        layout,
+        encoder=settings.encoder,
+        window_s=settings.window_s,
+        overlap=settings.overlap,
+        precision=settings.precision,
+        device=settings.device,
+        batch_size=settings.batch_size or None,
+        threads=threads,
+        views=settings.views,
+        raw_dtype=settings.raw_dtype,
+        others=others,
+        progress=Progress("s of audio"),
+    )
     print("\n".join(summary.lines()))
-    write_json(settings.layout.extraction_report(shard), summary.facts())
+    write_json(layout.extraction_report(shard), summary.facts())
     summary.check()
     write_json(
-        settings.layout.receipt("features", shard),
+        layout.receipt("features", shard),
         {
             "stage": stages.FEATURES,
-            "encoder": facts,
-            "engine": encoder.engine.name,
+            "encoder": summary.encoder,
+            "engine": summary.engine,
             "window_s": settings.window_s,
             "overlap": settings.overlap,
             "recordings": dict(summary.stored),
         },
     )
-
-
-def encoder_facts(encoder: "MertEncoder") -> dict[str, Any]:
-    """Return what features are known by afterwards."""
-    spec = encoder.spec
-    return {
-        "name": spec.name,
-        "revision": spec.revision,
-        "weights_sha256": spec.weights_sha256,
-        "fingerprint": encoder.checkpoint.fingerprint,
-        "precision": encoder.engine.precision,
-        "trained": spec.trained,
-        "licence": spec.licence,
-    }
-
-
-def _refuse_mixture(plan: Plan, facts: dict[str, Any]) -> None:
-    """Refuse to repair features with another encoder, or in another precision, than they have."""
-    if not plan.has_features:
-        return
-    manifest = plan.settings.layout.features_manifest
-    theirs = read_json(manifest)["encoder"]
-    different = [key for key in facts if theirs.get(key) != facts[key]]
-    if different:
-        told = ", ".join(
-            f"{key} {theirs.get(key)!r} there, {facts[key]!r} here" for key in different
-        )
-        raise EncoderError(
-            f"{manifest}: these features were made otherwise ({told}); run where it is the same or "
-            "set `precision`, or delete the manifest and run snakemake again to make all anew"
-        )
 
 
 def gather_features(settings: Settings, *, variant: str = "") -> None:

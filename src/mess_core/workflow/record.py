@@ -39,7 +39,6 @@ from pathlib import Path
 from typing import Any
 
 from mess_core import stages
-from mess_core.cache import note_of
 from mess_core.errors import StorageError, nearest
 from mess_core.files import file_sha256, fingerprint, read_json, write_json
 from mess_core.layout import PROVENANCE, UNTRAINED, VIEWS, Layout
@@ -248,11 +247,7 @@ def _of_shard(layout: Layout, kind: str, receipt: Mapping[str, Any]) -> dict[str
     computed_by: dict[str, Any] = {}
     for path, stored in _listed(layout, kind, receipt):
         key, digest = stored.split(".")
-        files[_named(layout.data, path)] = entry = {"sha256": digest, "fingerprint": key}
-        if note := note_of(layout.cache, kind, key):
-            by = note["code"]["sha256"][:12]
-            computed_by[by] = note["code"]
-            entry |= {"computed": note["computed"], "by": by}
+        files[_named(layout.data, path)] = {"sha256": digest, "fingerprint": key}
     return {
         "engine": receipt.get("engine"),
         "files": files,

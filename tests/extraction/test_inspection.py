@@ -1,6 +1,6 @@
-"""A tiny HuBERT, looked at from outside."""
+"""A tiny HuBERT and the bundled encoder, looked at from outside."""
 
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ import torch
 from transformers import HubertConfig, HubertModel
 
 from mess_core.errors import EncoderError
-from mess_core.probing import inspect_model, trace_activations
+from mess_core.extraction import inspect_model, trace_activations
+from mess_core.extraction.encoder import MertEncoder
+from mess_core.extraction.specs import DEMO_ENCODER
 
 pytestmark = pytest.mark.unit
 
@@ -57,8 +59,17 @@ def test_a_model_is_described_in_plain_numbers(model: HubertModel) -> None:
     }
 
 
-def test_an_encoder_is_its_model(model: HubertModel) -> None:
-    assert inspect_model(SimpleNamespace(model=model)) == inspect_model(model)
+def test_a_known_encoder_is_inspected_by_name_and_when_loaded(
+    tmp_path: Path, torch_encoder: MertEncoder
+) -> None:
+    facts = inspect_model(DEMO_ENCODER, models=tmp_path)
+    assert (facts["class"], facts["layers"], facts["dims"]) == ("HubertModel", 13, 48)
+    attention = next(
+        m for m in facts["modules"] if m["name"] == "encoder.layers.11.attention.q_proj"
+    )
+    assert attention["shapes"] == {"weight": [48, 48], "bias": [48]}
+    assert inspect_model(torch_encoder) == facts
+    assert inspect_model(tmp_path / DEMO_ENCODER) == facts
 
 
 def test_a_module_without_configuration_is_described_too() -> None:
@@ -94,24 +105,19 @@ def test_tracing_leaves_the_model_in_its_mode_and_is_repeatable(
         model.train(False)
 
 
-def test_an_encoder_prepares_its_own_windows(
-    model: HubertModel, samples: npt.NDArray[np.float32]
-) -> None:
-    asked: list[tuple[int, ...]] = []
-
-    def hidden_states(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        asked.append(windows.shape)
-        return np.stack([np.full((1, 4, 2), layer, np.float32) for layer in range(3)], axis=1)
-
-    trace = trace_activations(SimpleNamespace(model=model, hidden_states=hidden_states), samples)
-    assert asked == [(1, WINDOW)]
-    assert [row["mean"] for row in trace] == [0, 1, 2]
-    assert trace[2]["norm"] == pytest.approx(np.sqrt(8))
+def test_an_encoder_prepares_its_own_windows(torch_encoder: MertEncoder) -> None:
+    window = np.random.default_rng(0).normal(size=24_000).astype(np.float32)
+    trace = trace_activations(torch_encoder, window)
+    states = torch_encoder.hidden_states(window[None])[0]
+    assert [(row["frames"], row["dims"]) for row in trace] == [(74, 48)] * 13
+    assert [row["max"] for row in trace] == states.max(axis=(1, 2)).tolist()
+    louder = trace_activations(torch_encoder, 3 * window)  # each window is normalised
+    assert louder[12]["mean"] == pytest.approx(trace[12]["mean"], abs=1e-4)
 
 
-@pytest.mark.parametrize("thing", [object(), SimpleNamespace(model=3)])
-def test_what_is_no_model_is_refused(thing: Any) -> None:
-    with pytest.raises(EncoderError, match="no torch module"):
+def test_what_is_no_model_is_refused() -> None:
+    thing: Any = object()
+    with pytest.raises(EncoderError, match="object is no encoder and no torch module"):
         inspect_model(thing)
 
 

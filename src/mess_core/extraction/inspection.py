@@ -1,27 +1,35 @@
-"""A look inside an encoder: what it is made of, and what its layers do with a window.
-
-Both functions take a torch module (such as `transformers.HubertModel`) or an object that has one
-as its attribute ``model`` (such as `mess_core.extraction.MertEncoder`). torch is imported only
-when a module has to be run.
-"""
+"""A look inside an encoder: what it is made of, and what its layers do with a window."""
 
 __all__ = ["inspect_model", "trace_activations"]
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import EncoderError
+from mess_core.extraction.checkpoint import find_checkpoint
+from mess_core.extraction.encoder import MertEncoder, load_encoder
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+#: What can be inspected.
+Model = Union[MertEncoder, str, Path, "Module"]
+
+_MODELS = Path("data/models")
 
 
-def inspect_model(encoder: Any) -> dict[str, Any]:
+def inspect_model(encoder: Model, *, models: Path = _MODELS) -> dict[str, Any]:
     """Describe a model in plain numbers.
 
     Parameters
     ----------
-    encoder : torch.nn.Module or object with ``.model``
-        The model.
+    encoder : MertEncoder, str, Path or torch.nn.Module
+        A loaded encoder, what `load_encoder` takes, or transformers' model.
+    models : Path
+        Where models are kept.
 
     Returns
     -------
@@ -34,9 +42,9 @@ def inspect_model(encoder: Any) -> dict[str, Any]:
     Raises
     ------
     EncoderError
-        If there is no torch module.
+        If the encoder cannot be had, or is no torch module.
     """
-    module = _module(encoder)
+    module = _module(encoder, models)
     config = getattr(module, "config", None)
     depth = getattr(config, "num_hidden_layers", None)
     return {
@@ -52,7 +60,7 @@ def inspect_model(encoder: Any) -> dict[str, Any]:
     }
 
 
-def _describe(name: str, part: Any) -> dict[str, Any]:
+def _describe(name: str, part: "Module") -> dict[str, Any]:
     own = list(part.named_parameters(recurse=False))
     return {
         "name": name,
@@ -62,17 +70,34 @@ def _describe(name: str, part: Any) -> dict[str, Any]:
     }
 
 
-def trace_activations(encoder: Any, samples: npt.NDArray[np.floating]) -> list[dict[str, Any]]:
+def _module(encoder: Model, models: Path) -> "Module":
+    if isinstance(encoder, (str, Path)):
+        checkpoint = find_checkpoint(str(encoder), models=models)
+    elif isinstance(encoder, MertEncoder):
+        checkpoint = encoder.checkpoint
+    elif hasattr(encoder, "named_modules"):
+        return encoder
+    else:
+        raise EncoderError(f"{type(encoder).__name__} is no encoder and no torch module")
+    from mess_core.extraction.torch_engine import load_hubert
+
+    return load_hubert(checkpoint)
+
+
+def trace_activations(
+    encoder: Model, samples: npt.NDArray[np.floating], *, models: Path = _MODELS
+) -> list[dict[str, Any]]:
     """Summarise what each layer gives for a window.
 
     Parameters
     ----------
-    encoder : torch.nn.Module or object with ``.model``
-        The model. An object with a method ``hidden_states`` (windows ``[n, samples]`` to
-        ``[n, layers, time, dims]``) is asked through it, so that samples are prepared as for
-        features; a bare module gets the samples as they are.
+    encoder : MertEncoder, str, Path or torch.nn.Module
+        As in `inspect_model`. An encoder prepares samples as for features; a bare module gets them
+        as they are.
     samples : ndarray [shape=(n,)]
         Mono samples at the encoder's rate.
+    models : Path
+        Where models are kept.
 
     Returns
     -------
@@ -83,30 +108,22 @@ def trace_activations(encoder: Any, samples: npt.NDArray[np.floating]) -> list[d
     Raises
     ------
     EncoderError
-        If there is no torch module, the samples are not one-dimensional, or the module gives no
+        If the encoder cannot be had, the samples are not one-dimensional, or the module gives no
         hidden states.
     """
-    module = _module(encoder)
     if samples.ndim != 1 or not len(samples):
         raise EncoderError(f"samples have the shape {samples.shape}, expected one window [n]")
     window = np.asarray(samples, np.float32)[np.newaxis]
-    if hasattr(encoder, "hidden_states"):
+    if isinstance(encoder, (str, Path)):
+        encoder = load_encoder(str(encoder), models=models)
+    if isinstance(encoder, MertEncoder):
         states = encoder.hidden_states(window)[0]
     else:
-        states = _hidden_states(module, window)
+        states = _hidden_states(_module(encoder, models), window)
     return [_summary(layer, state) for layer, state in enumerate(states)]
 
 
-def _module(encoder: Any) -> Any:
-    for candidate in (encoder, getattr(encoder, "model", None)):
-        if hasattr(candidate, "named_modules"):
-            return candidate
-    raise EncoderError(
-        f"{type(encoder).__name__} is no torch module and has none as its attribute 'model'"
-    )
-
-
-def _hidden_states(module: Any, window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _hidden_states(module: "Module", window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     import torch
 
     parameter = next(module.parameters())
