@@ -14,7 +14,7 @@ from mess_core import stages
 from mess_core.errors import TargetError
 from mess_core.extraction.audio import load_audio
 from mess_core.extraction.storage import segment_times
-from mess_core.files import file_sha256
+from mess_core.files import file_sha256, write_bytes
 from mess_core.layout import Layout
 from mess_core.recordings import Recording
 from mess_core.targets import (
@@ -94,7 +94,7 @@ def test_damaged_and_deleted_outputs_cost_a_copy(
     rows = [recording(tmp_path, "a"), recording(tmp_path, "b", frequency=300)]
     create_target_dataset(rows, layout=layout)
     content = layout.targets("a").read_bytes()
-    layout.targets("a").write_bytes(content[:-1] + b"?")
+    write_bytes(layout.targets("a"), content[:-1] + b"?")
     layout.targets("b").unlink()
     monkeypatch.setattr(create, "load_audio", None)
     create_target_dataset(rows, layout=layout)
