@@ -30,7 +30,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from mess_core.files import read_json
@@ -38,12 +37,10 @@ from mess_core.layout import ENCODER
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.probing.decompositions import LayerFeatures
 from mess_core.probing.discovery import LayerDiscoverySystem
-from mess_core.probing.folds import plan_rows
+from mess_core.probing.folds import Bools, Floats, plan_rows
 from mess_core.probing.results import read_results, score_r2
 from mess_core.probing.ridge import RidgeDecomposition, decompose
 from mess_core.progress import Report, counted
-
-Floats = npt.NDArray[np.float64]
 
 #: Dimensions of an aspect at most, and the share of the predictions' variance that one must have.
 LARGEST_RANK, SMALLEST_SHARE = 4, 0.02
@@ -194,7 +191,7 @@ class _Target:
         return cls(scaled, alpha)
 
     @property
-    def present(self) -> npt.NDArray[np.bool_]:
+    def present(self) -> Bools:
         return np.asarray(np.isfinite(self.columns).all(axis=1))
 
     def slopes(self, X: Floats) -> Floats:

@@ -6,25 +6,25 @@ NaN drops out of that target alone.
 
 __all__ = ["LayerDiscoverySystem"]
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mess_core import stages
 from mess_core.errors import ProbingError, TargetError, nearest
 from mess_core.files import read_json, write_json
 from mess_core.layout import ENCODER, Layout
-from mess_core.probing.decompositions import LayerFeatures
-from mess_core.probing.folds import Floats, deal_folds
+from mess_core.probing.decompositions import FoldDecompositions, LayerFeatures
+from mess_core.probing.folds import Floats, Ints, ProbeRows, deal_folds
 from mess_core.probing.probe import probe
 from mess_core.probing.results import ENCODER_FIELDS, confidence
 from mess_core.probing.ridge import ALPHAS
-from mess_core.probing.scores import ProbeResult
 from mess_core.progress import Report
 from mess_core.recordings import Recording, usable
 from mess_core.targets.npz import load_target
@@ -130,7 +130,7 @@ class LayerDiscoverySystem:
         return np.repeat(values, self._counts).tolist()
 
     @cached_property
-    def folds(self) -> npt.NDArray[np.int64]:
+    def folds(self) -> Ints:
         """The fold of every row [shape=(n,)]."""
         return deal_folds(self.works, self.n_folds)
 
@@ -162,26 +162,21 @@ class LayerDiscoverySystem:
         length = TARGETS[target].length
         width = (length,) if length else ()
         blocks = []
-        for recording, count in zip(self.recordings, self._counts, strict=True):
+        for recording, size in zip(self.recordings, self._counts, strict=True):
             path = self.layout.targets(recording.recording_id)
             found = load_target(path, target, level=self._level)
-            block = np.full((count, *width), np.nan) if found is None else found
+            block = np.full((size, *width), np.nan) if found is None else found
             block = block.reshape(-1, *width)
-            if len(block) != count:
+            if len(block) != size:
                 raise TargetError(
-                    f"{path}: {target} has {len(block)} values, the recording has {count} "
+                    f"{path}: {target} has {len(block)} values, the recording has {size} "
                     f"{self.unit}; delete it and run snakemake"
                 )
             blocks.append(block)
         return np.concatenate(blocks)
 
     def discover(self, targets: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
-        """Probe targets.
-
-        Parameters
-        ----------
-        targets : iterable of str, optional
-            Names; all that are probed for the rows' level when not given.
+        """Probe targets, by default all of the rows' level.
 
         Returns
         -------
@@ -219,13 +214,29 @@ class LayerDiscoverySystem:
         write_json(path, dict(result))
 
     def _discover(self, target: str, progress: Report | None = None) -> dict[str, Any]:
-        values = self.load_targets(target)
-        results, done, total = {}, 0, sum(self.layers.values())
-        for source, count in self.layers.items():
-            results[source] = self._probe(target, values, source, _later(progress, done, total))
-            done += count
-            if progress:
-                progress(done, total, source)
+        values, begun, total = self.load_targets(target), count(), sum(self.layers.values())
+        results = {}
+        for source, layers in self.features.items():
+
+            def decompositions(layer: int, rows: ProbeRows) -> FoldDecompositions:
+                if (done := next(begun)) and progress:
+                    progress(done, total, source)  # noqa: B023
+                return layers[layer].decompose(rows)  # noqa: B023
+
+            result = probe(
+                [layer.rows for layer in layers],
+                values,
+                self.works,
+                self.folds,
+                name=target,
+                recordings=self.names,
+                decompositions=decompositions,
+                alphas=self.alphas,
+            )
+            # As JSON has it: a result in memory equals the one read back.
+            results[source] = json.loads(json.dumps(asdict(result)))
+        if progress:
+            progress(total, total, source)
         own = results.pop(ENCODER)
         return {
             "target": target,
@@ -235,72 +246,17 @@ class LayerDiscoverySystem:
             "encoder": self.encoder,
             "unit": self.unit,
             "alphas": list(self.alphas),
-            **_listed(asdict(own)),
-            "confidence": confidence(_primary_r2(own)),
+            **own,
+            "confidence": confidence(own[f"best_{own['primary'] or 'r2'}"]),
             "baselines": {
-                **{source: _summary(result, None) for source, result in results.items()},
+                **{name: _summary(found, found["best_layer"]) for name, found in results.items()},
                 "layer_0": _summary(own, 0),
             },
         }
 
-    def _probe(
-        self, target: str, values: Floats, source: str, opened: Callable[[int, str], None]
-    ) -> ProbeResult:
-        layers = self.features[source]
-        return probe(
-            _LazyRows(layers, lambda layer: opened(layer, source)),
-            values,
-            self.works,
-            self.folds,
-            name=target,
-            recordings=self.names,
-            decompositions=lambda layer, rows: layers[layer].decompose(rows),
-            alphas=self.alphas,
-        )
 
-
-def _later(progress: Report | None, before: int, total: int) -> Callable[[int, str], None]:
-    """Return what takes a layer that is begun: those before it, of all sources, are done."""
-
-    def begun(layer: int, source: str) -> None:
-        if progress and before + layer:
-            progress(before + layer, total, source)
-
-    return begun
-
-
-class _LazyRows(Sequence[npt.NDArray[np.float32]]):
-    """The rows of each layer, opened when they are used."""
-
-    def __init__(self, layers: Sequence[LayerFeatures], begun: Callable[[int], None]) -> None:
-        self._layers = layers
-        self._begun = begun
-
-    def __len__(self) -> int:
-        return len(self._layers)
-
-    def __getitem__(self, layer: Any) -> Any:
-        self._begun(layer)
-        return self._layers[layer].rows
-
-
-def _primary_r2(result: ProbeResult) -> float | None:
-    return result.best_r2_within if result.primary == "r2_within" else result.best_r2
-
-
-def _summary(result: ProbeResult, layer: int | None) -> dict[str, Any] | None:
-    """Return the figures of one layer, by default the best; None where nothing was probed."""
-    layer = result.best_layer if layer is None else layer
-    if layer is None or not result.layers:
+def _summary(result: Mapping[str, Any], layer: int | None) -> dict[str, Any] | None:
+    """Return the figures of one layer; None where nothing was probed."""
+    if layer is None or not result["layers"]:
         return None
-    score = asdict(result.layers[layer])
-    return {field: _listed(score[field]) for field in _BASELINE_FIELDS}
-
-
-def _listed(fields: Any) -> Any:
-    """Turn tuples into lists, as JSON has them: a result in memory equals the one read back."""
-    if isinstance(fields, dict):
-        return {key: _listed(value) for key, value in fields.items()}
-    if isinstance(fields, tuple | list):
-        return [_listed(value) for value in fields]
-    return fields
+    return {field: result["layers"][layer][field] for field in _BASELINE_FIELDS}

@@ -52,17 +52,17 @@ class ProbeRows:
 
     @property
     def n_works(self) -> int:
-        """Their works."""
+        """Works of the present rows."""
         return _count(self.works)
 
     @property
     def n_folds(self) -> int:
-        """Their folds."""
+        """Folds of the present rows."""
         return _count(self.folds)
 
     @property
     def n_recordings(self) -> int:
-        """Their recordings."""
+        """Recordings of the present rows."""
         return _count(self.recordings)
 
     @cached_property

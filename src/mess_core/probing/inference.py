@@ -59,10 +59,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from mess_core.probing.decompositions import FoldDecompositions, union_moment
-from mess_core.probing.folds import Floats, Ints, ProbeRows
+from mess_core.probing.folds import Features, Floats, Ints, ProbeRows
 
 #: What intervals and sets of best layers are to cover.
 COVERAGE = 0.95
@@ -240,7 +239,7 @@ class PermutedTargets:
         q.
     """
 
-    values: npt.NDArray[np.float32]
+    values: Features
     work_means: Floats
     within: Floats
     n_columns: int
@@ -258,7 +257,7 @@ class PermutedTargets:
 
 def permuted_r2(
     targets: PermutedTargets,
-    cross: npt.NDArray[np.float32],
+    cross: Features,
     rows: ProbeRows,
     decompositions: FoldDecompositions,
     alphas: Sequence[float],
@@ -306,7 +305,7 @@ def permuted_r2(
 
 def _squared_errors(
     targets: PermutedTargets,
-    cross: npt.NDArray[np.float32],
+    cross: Features,
     rows: ProbeRows,
     decompositions: FoldDecompositions,
     alphas: Sequence[float],

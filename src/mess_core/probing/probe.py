@@ -3,9 +3,8 @@
 A probe is a ridge regression per layer from standardised features to a target of one column (a
 scalar) or several (a shape). Rows are windows or recordings. The rules:
 
-* *Folds never share a work.* Many recordings play the same work; a probe that has seen the work
-  could name it instead of hearing how it is played. Whole works are dealt to folds
-  (`mess_core.probing.folds`).
+* *Folds never share a work* (`mess_core.probing.folds`). A probe that has seen the work could name
+  it instead of hearing how it is played.
 * *Everything is learned on training rows*: mean, scale, coefficients, penalty, and for what is
   called nested also the layer or the mixture of layers.
 * *Nested choice.* To test fold ``i``, the penalty is the one with the smallest squared error over
@@ -21,15 +20,14 @@ scalar) or several (a shape). Rows are windows or recordings. The rules:
   the *primary* measure wherever some work has two different values of the target; else R2 is.
   The best layer, the set of likely best layers and the nested choice of the layer go by it; the
   penalty goes by the squared error, as in any ridge regression.
-* *The best layer's* R2 is optimistic, because it chose the layer: with many layers and few works
-  some layer looks good by luck. ``r2_nested`` is free of it: each fold is predicted by the layer
-  that was best inside its training folds. The *mixture* is, too: layers' predictions are added with
-  weights of at least 0 that are learned inside the training folds by least squares (stacking:
-  Wolpert 1992, Breiman 1996).
-* *Uncertainty* (`mess_core.probing.inference`): intervals from a
-  bootstrap over works, p from exchanging whole works' targets, corrected over layers.
-  ``selectivity`` is R2 minus the mean R2 of the exchanged targets, each with the penalty that suits
-  it best, so that it is rather too small than too large.
+* *The best layer's* R2 is optimistic, because it chose the layer. ``r2_nested`` is not: each fold
+  is predicted by the layer that was best inside its training folds. Nor is the *mixture*: layers'
+  predictions are added with weights of at least 0 that are learned inside the training folds by
+  least squares (stacking: Wolpert 1992, Breiman 1996).
+* *Uncertainty* (`mess_core.probing.inference`): intervals from a bootstrap over works, p from
+  exchanging whole works' targets, corrected over layers. ``selectivity`` is R2 minus the mean R2 of
+  the exchanged targets, each with the penalty that suits it best, so that it is rather too small
+  than too large.
 * *Several columns* are standardised and share the penalty; R2 is the mean of the columns' R2.
   Columns that do not vary are left out.
 
@@ -48,10 +46,8 @@ __all__ = [
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from mess_core.errors import ProbingError
@@ -61,7 +57,7 @@ from mess_core.probing.decompositions import (
     row_blocks,
     union_moment,
 )
-from mess_core.probing.folds import ProbeRows, deal_folds, plan_rows
+from mess_core.probing.folds import Bools, Features, Floats, Ints, ProbeRows, deal_folds, plan_rows
 from mess_core.probing.inference import (
     PermutedTargets,
     exchange_works,
@@ -81,25 +77,12 @@ MIN_WORKS = 3
 # A spread below this share of a value's size is rounding, not variation.
 _ROUNDING = 1e-12
 
-Floats = npt.NDArray[np.float64]
-Features = npt.NDArray[np.floating]
-
-
-class Layers(Protocol):
-    """The features of all layers, of which one is looked at at a time."""
-
-    def __len__(self) -> int:
-        """Return the number of layers."""
-
-    def __getitem__(self, layer: int, /) -> Features:
-        """Return the features [n, D] of a layer; they may be loaded or memory-mapped only now."""
-
 
 def probe(
-    features: Layers,
-    Y: npt.NDArray[np.floating],
+    features: Sequence[Features] | Features,
+    Y: Features,
     works: Sequence[str],
-    folds: npt.NDArray[np.integer],
+    folds: Ints,
     *,
     name: str,
     recordings: Sequence[str] | None = None,
@@ -113,8 +96,7 @@ def probe(
     Parameters
     ----------
     features : sequence of ndarray [shape=(n, D)]
-        One matrix per layer, one row per window or recording; each is asked for once, so that a
-        sequence that loads them needs memory for one.
+        One matrix per layer, one row per window or recording; may be memory-mapped.
     Y : ndarray [shape=(n,) or (n, q)]
         The target. A row with NaN has none.
     works : sequence of str
@@ -148,7 +130,8 @@ def probe(
     """
     Y = _columns(Y)
     _validate(features, Y, works, alphas, n_permutations, n_resamples)
-    rows = plan_rows(works, folds, ~np.isnan(Y).any(axis=1), recordings)
+    present = np.asarray(~np.isnan(Y).any(axis=1))
+    rows = plan_rows(works, folds, present, recordings)
     y = Y[rows.present].astype(np.float64)
     n_recordings = None if recordings is None else rows.n_recordings
     if reason := _hopeless(y, rows, len(np.unique(folds))):
@@ -171,8 +154,8 @@ def probe(
 
 
 def probe_layers(
-    features: npt.NDArray[np.floating],
-    target: npt.NDArray[np.floating],
+    features: Features,
+    target: Features,
     works: Sequence[str],
     *,
     n_folds: int = 5,
@@ -215,13 +198,13 @@ def probe_layers(
     return probe(features.swapaxes(0, 1), target, works, folds, name=name, alphas=alphas)
 
 
-def _columns(Y: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+def _columns(Y: Features) -> Features:
     return Y[:, np.newaxis] if Y.ndim == 1 else Y
 
 
 def _validate(
-    features: Layers,
-    Y: npt.NDArray[np.floating],
+    features: Sequence[Features] | Features,
+    Y: Features,
     works: Sequence[str],
     alphas: Sequence[float],
     n_permutations: int,
@@ -261,7 +244,7 @@ def _hopeless(Y: Floats, rows: ProbeRows, n_folds: int) -> str | None:
     return None
 
 
-def _varies(Y: Floats) -> npt.NDArray[np.bool_]:
+def _varies(Y: Floats) -> Bools:
     return np.asarray(np.ptp(Y, axis=0) > _ROUNDING * np.abs(Y).max(axis=0))
 
 
@@ -303,7 +286,7 @@ def _cross_moments(
     rows: ProbeRows,
     decompositions: FoldDecompositions,
     permuted: PermutedTargets | None,
-) -> tuple[Floats, npt.NDArray[np.float32]]:
+) -> tuple[Floats, Features]:
     """Return the products of features and targets per fold, as `union_moment` takes them."""
     shape = rows.n_folds, X.shape[1]
     exact = np.zeros((*shape, Y.shape[1]))

@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from mess_core.probing.folds import Bools, Features, Floats
 
 #: Penalties to choose from. ``s^2`` of standardised rows sums to ``n * D``, so that the range
 #: reaches from hardly any shrinkage to almost the mean, for 48 rows of 48 numbers and for 20,000
@@ -46,18 +47,16 @@ class RidgeDecomposition:
         Squared singular values.
     """
 
-    mean: npt.NDArray[np.float64]
-    scale: npt.NDArray[np.float64]
-    basis: npt.NDArray[np.float64]
-    values: npt.NDArray[np.float64]
+    mean: Floats
+    scale: Floats
+    basis: Floats
+    values: Floats
 
-    def standardise(self, X: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def standardise(self, X: Floats) -> Floats:
         """Return rows ``[n, D]`` in units of the training rows' spread around their mean."""
         return np.asarray((X - self.mean) / self.scale)
 
-    def solve(
-        self, moment: npt.NDArray[np.floating], alphas: Sequence[float]
-    ) -> npt.NDArray[np.float64]:
+    def solve(self, moment: Features, alphas: Sequence[float]) -> Floats:
         """Return the coefficients of all penalties and targets for standardised features.
 
         Parameters
@@ -76,42 +75,19 @@ class RidgeDecomposition:
         solved = self.basis @ shrunk.reshape(len(shrunk), len(alphas) * moment.shape[1])
         return np.asarray(solved.reshape(len(moment), len(alphas), -1))
 
-    def coefficients(
-        self, X: npt.NDArray[np.float64], y: npt.NDArray[np.float64], alphas: Sequence[float]
-    ) -> npt.NDArray[np.float64]:
-        """Return the coefficients of all penalties for standardised features.
+    def coefficients(self, X: Floats, y: Floats, alphas: Sequence[float]) -> Floats:
+        """Return the coefficients of all penalties [D, len(alphas)] for standardised features.
 
-        Parameters
-        ----------
-        X : ndarray [shape=(n, D)]
-            The rows that were decomposed, as they were given.
-        y : ndarray [shape=(n,)]
-            Their target.
-        alphas : sequence of float
-            Penalties, all above 0.
-
-        Returns
-        -------
-        ndarray of float64 [shape=(D, len(alphas))]
-            The prediction for a row is the mean of ``y`` plus its standardised features times
-            these.
+        ``X [n, D]`` are the rows that were decomposed, as they were given, and ``y [n]`` their
+        target. The prediction for a row is the mean of ``y`` plus its standardised features times
+        these.
         """
         moment = self.standardise(X).T @ (y - y.mean())
         return self.solve(moment[:, np.newaxis], alphas)[:, :, 0]
 
 
-def decompose(X: npt.NDArray[np.float64]) -> RidgeDecomposition:
-    """Decompose training rows once for all penalties and targets.
-
-    Parameters
-    ----------
-    X : ndarray [shape=(n, D)]
-        Finite features; more columns than rows are welcome.
-
-    Returns
-    -------
-    RidgeDecomposition
-    """
+def decompose(X: Floats) -> RidgeDecomposition:
+    """Decompose finite training rows ``[n, D]``, once for all penalties and targets."""
     mean = X.mean(axis=0)
     scale, varies = _scale(mean, X.std(axis=0))
     Z = np.where(varies, (X - mean) / scale, 0.0)
@@ -121,24 +97,11 @@ def decompose(X: npt.NDArray[np.float64]) -> RidgeDecomposition:
     return RidgeDecomposition(mean, scale, (Z.T @ vectors) / np.sqrt(values), values)
 
 
-def decompose_scatter(
-    n: int, mean: npt.NDArray[np.float64], scatter: npt.NDArray[np.float64]
-) -> RidgeDecomposition:
-    """Decompose training rows of which only sums are known; not for more columns than rows.
+def decompose_scatter(n: int, mean: Floats, scatter: Floats) -> RidgeDecomposition:
+    """Decompose n training rows of which only sums are known; not for more columns than rows.
 
-    Parameters
-    ----------
-    n : int
-        Number of rows.
-    mean : ndarray [shape=(D,)]
-        Of their columns.
-    scatter : ndarray [shape=(D, D)]
-        ``(X - mean)'(X - mean)``.
-
-    Returns
-    -------
-    RidgeDecomposition
-        The same as `decompose` of the rows, up to rounding.
+    With the mean ``[D]`` and the scatter ``(X - mean)'(X - mean)`` of rows X, the result is that
+    of `decompose` up to rounding.
     """
     scale, varies = _scale(mean, np.sqrt(np.diagonal(scatter) / n))
     weight = varies / scale
@@ -146,17 +109,13 @@ def decompose_scatter(
     return RidgeDecomposition(mean, scale, basis * varies[:, np.newaxis], values)
 
 
-def _scale(
-    mean: npt.NDArray[np.float64], spread: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+def _scale(mean: Floats, spread: Floats) -> tuple[Floats, Bools]:
     """Return the columns' scale, and which of them vary."""
     varies = spread > _ROUNDING * np.abs(mean)
     return np.where(varies, spread, 1.0), varies
 
 
-def _eigen(
-    product: npt.NDArray[np.float64], size: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _eigen(product: Floats, size: int) -> tuple[Floats, Floats]:
     """Return eigenvectors [D, r] and eigenvalues [r] above the rounding of a product of rows."""
     values, vectors = np.linalg.eigh(product)
     kept = values > max(values[-1], 0.0) * size * np.finfo(np.float64).eps

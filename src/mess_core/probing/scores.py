@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from mess_core.probing.folds import ProbeRows
+from mess_core.probing.folds import Floats, Ints, ProbeRows
 from mess_core.probing.inference import (
     WorkSums,
     best_probability,
@@ -21,7 +20,6 @@ from mess_core.probing.inference import (
     likely_best,
 )
 
-Floats = npt.NDArray[np.float64]
 # A spread below this share of a value's size is rounding, not variation.
 _ROUNDING = 1e-12
 
@@ -199,11 +197,7 @@ def score_layers(
     resampled : ndarray [shape=(R, n_works)]
         How often each bootstrap resample takes each work.
     unit : float
-        Standard deviation of the target in its own unit, of a single column.
-
-    Returns
-    -------
-    ProbeResult
+        Standard deviation of a single-column target, in its own unit.
     """
     everything = np.arange(rows.n_rows)
     tested = np.array([layer.values[everything, rows.folds] for layer in layers])
@@ -320,9 +314,7 @@ def _score_each(
     return tuple(scores)
 
 
-def _choose_nested(
-    layers: Sequence[LayerPredictions], Y: Floats, rows: ProbeRows
-) -> npt.NDArray[np.int64]:
+def _choose_nested(layers: Sequence[LayerPredictions], Y: Floats, rows: ProbeRows) -> Ints:
     """Return for each test fold the layer that predicts its training folds best [k]."""
     training = (rows.work_folds != np.arange(rows.n_folds)[:, np.newaxis]).astype(np.float64)
     inner = []

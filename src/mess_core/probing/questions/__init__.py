@@ -120,15 +120,17 @@ def _pairs(
 def aspect_probes(discovery: LayerDiscoverySystem, results: Results) -> list[AspectProbe]:
     """Return the aspects of the aspect map that have a layer, as they are probed there."""
     aspects = read_json(discovery.layout.aspects)["aspects"]
+    known = {name: aspect for name, aspect in aspects.items() if aspect["layer"] is not None}
+    used = {target for aspect in known.values() for target in aspect["targets"]}
+    values = {target: discovery.load_targets(target) for target in used}
     return [
         AspectProbe(
             name,
             aspect["layer"],
-            np.column_stack([discovery.load_targets(target) for target in aspect["targets"]]),
+            np.column_stack([values[target] for target in aspect["targets"]]),
             _penalties([results[target] for target in aspect["targets"]]),
         )
-        for name, aspect in aspects.items()
-        if aspect["layer"] is not None
+        for name, aspect in known.items()
     ]
 
 
