@@ -24,10 +24,19 @@ def test_numbers_are_short_and_gaps_are_dashes(
 ) -> None:
     path = Layout(tmp_path, "demo").answer("layers", ".tsv")
     row = {"target": "tempo", "best_layer": 7, "best_layers": [6, 7], "r2": 0.123456, "p": None}
-    write_table([row | {"unseen": "x"}], path)
+    write_table([row | {"unseen": "x", "reason": None}], path)
     assert main(["question", "layers", "--data", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == list(row)
     assert lines[4].split() == ["tempo", "7", "6,7", "0.123", "-"]
     assert main(["question", "layers", "--data", str(tmp_path), "--all"]) == 0
     assert capsys.readouterr().out == path.read_text()
+
+
+def test_it_is_said_why_there_are_no_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"target": "tempo", "best_layer": None, "reason": "needs at least 3 works, has 1"}
+    write_table([row], Layout(tmp_path, "demo").answer("layers", ".tsv"))
+    assert main(["question", "layers", "--data", str(tmp_path)]) == 0
+    assert "needs at least 3 works, has 1" in capsys.readouterr().out

@@ -257,19 +257,6 @@ def test_a_baseline_that_a_target_lacks_is_a_dash() -> None:
     assert any(text.split()[-3:] == ["-", "-", "0.005"] for text in texts)
 
 
-def test_a_trained_encoder_is_not_called_untrained() -> None:
-    encoder = {"name": "real", "weights_sha256": "ab", "trained": True}
-    _, texts = drawn([result("tempo", [0.5], encoder=encoder)])
-    assert not any("(untrained)" in text for text in texts)
-
-
-def test_the_colours_show_r2_from_zero_to_one() -> None:
-    figure, _ = drawn([result("tempo", [0.1, 0.66, -7.3])])
-    image = figure.axes[0].images[0]
-    assert image.get_clim() == (0, 1)
-    np.testing.assert_allclose(np.asarray(image.get_array()), [[0.1, 0.66, -7.3]])
-
-
 def test_the_best_layer_and_those_that_may_be_best_are_outlined() -> None:
     r2 = [0.2, 0.1, 0.6, 0.7, 0.5, 0.1]
     lines = outlines(drawn([result("tempo", r2, best_layers=[3, 2, 0, 4])])[0])

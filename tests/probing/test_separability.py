@@ -281,18 +281,6 @@ def test_too_little_is_undefined_and_says_why(a: Floats, reason: str) -> None:
     assert pair["retained"] is None
 
 
-def test_few_works_give_wide_intervals() -> None:
-    rows = slice(0, 12)
-    a, b, *_ = latents(0).T
-    pair, _ = separate_aspects(
-        lambda _: features(a, b)[rows],
-        [aspect("a", a[rows]), aspect("b", b[rows])],
-        ["x", "y", "z"] * 4,
-        np.arange(12) % 3,
-    )
-    assert pair["interval_hi"] - pair["interval_lo"] > 0.1
-
-
 def test_principal_angles() -> None:
     tilt = np.deg2rad(30)
     line = np.array([[1.0], [0], [0], [0]])

@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
     asked, columns = _SHOWN[args.question]
     rows = list(csv.DictReader(text.splitlines(), delimiter="\t"))
     there = [name for name in columns.split() if rows and name in rows[0]]
+    # Why there are no figures, where there are none.
+    there += ["reason"] if any(row.get("reason") for row in rows) else []
     shown = [{name: _short(row[name]) for name in there} for row in rows]
     print("\n".join([asked, "", *(table(shown) if shown else ["nothing was probed"])]))
     print(f"\nall columns: {path}\npicture: {layout.answer(args.question, '.png')}")
