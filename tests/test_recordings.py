@@ -8,6 +8,7 @@ import pytest
 from mess_core.errors import DatasetError
 from mess_core.recordings import (
     Recording,
+    check_enough,
     problem_lines,
     read_recordings,
     usable,
@@ -44,6 +45,22 @@ def test_a_table_survives_a_round_trip_in_order_of_ids(tmp_path: Path) -> None:
     assert first == replace(BAD, reason="too quiet really")
     assert usable([first, second]) == [GOOD]
     assert problem_lines([first, second]) == ["  a: silent: too quiet really"]
+
+
+def test_cells_that_other_readers_break_up_are_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.tsv"
+    odd = replace(GOOD, title='"open', performer="a\u2028b\x85c", reason="x" * 200_000)
+    write_recordings(path, [odd])
+    assert read_recordings(path) == [odd]
+
+
+def test_too_few_works_are_named() -> None:
+    takes = [replace(GOOD, recording_id=f"r{i}", work_id=f"w{i}") for i in range(3)]
+    assert check_enough(takes) == ""
+    assert check_enough(takes[:2]).startswith("only 2 works (w0, w1): aspects need at least 3,")
+    spoilt = replace(takes[2], status="silent")
+    assert check_enough([takes[0], spoilt]).startswith("only 1 work (w0): ")
+    assert check_enough([]).startswith("only 0 works: ")
 
 
 def test_an_equal_table_is_not_written_again(tmp_path: Path) -> None:

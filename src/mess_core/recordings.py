@@ -7,9 +7,11 @@ and are left out of all later stages.
 """
 
 __all__ = [
+    "MIN_WORKS",
     "STATUSES",
     "Recording",
     "cell",
+    "check_enough",
     "check_unchanged",
     "judge",
     "problem_lines",
@@ -19,8 +21,6 @@ __all__ = [
     "write_recordings",
 ]
 
-import csv
-import io
 import math
 import re
 from collections.abc import Iterable
@@ -43,6 +43,9 @@ STATUSES = (
     "not_finite",
     "too_large",
 )
+
+#: What probing needs: a work to test, one to choose penalty and layer by, one to learn from.
+MIN_WORKS = 3
 
 #: What would break a row into several.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
@@ -120,14 +123,13 @@ def read_recordings(path: Path) -> list[Recording]:
             f"{path} does not exist; write it with `mess recordings {path.stem}`, or for a folder "
             f"of audio `mess recordings --folder PATH --name {path.stem}`"
         ) from None
-    rows = csv.reader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
-    header = next(rows, [])
+    header, *rows = [line.split("\t") for line in text.split("\n")]
     if tuple(header) != COLUMNS:
         raise DatasetError(
             f"{path} has the columns {header}, expected {list(COLUMNS)}; "
             "write it again with `mess recordings`"
         )
-    recordings = [_parse(path, row) for row in rows if row]
+    recordings = [_parse(path, row) for row in rows if row != [""]]
     _check_ids(path, recordings)
     return recordings
 
@@ -219,6 +221,26 @@ def too_short(audio: str | Path, duration_s: float, window_s: float) -> str:
 def usable(recordings: Iterable[Recording]) -> list[Recording]:
     """Return the recordings whose status is ``ok``."""
     return [r for r in recordings if r.status == "ok"]
+
+
+def check_enough(recordings: Iterable[Recording]) -> str:
+    """Return what cannot be done because the recordings are of too few works, or nothing.
+
+    Parameters
+    ----------
+    recordings : iterable of Recording
+        Rows of a recording table; only usable ones count.
+    """
+    good = usable(recordings)
+    works = {r.work_id for r in good}
+    if len(works) >= MIN_WORKS:
+        return ""
+    named = f" ({', '.join(sorted(works))})" if works else ""
+    return (
+        f"only {len(works)} work{'s' * (len(works) != 1)}{named}: aspects need at least "
+        f"{MIN_WORKS}, with fewer you can only search in general. Give each work a folder of its "
+        "own, or name it in the column work_id of a table"
+    )
 
 
 def problem_lines(recordings: Iterable[Recording]) -> list[str]:

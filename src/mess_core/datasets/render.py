@@ -14,7 +14,7 @@ from controller value 64 on, all measured), and this module repairs what surpris
 The same MIDI and soundfont give the same samples on the same machine and library versions.
 """
 
-__all__ = ["GAIN", "RING_S", "render_midi", "render_midi_file"]
+__all__ = ["GAIN", "LONGEST_H", "RING_S", "render_midi", "render_midi_file"]
 
 import io
 from functools import lru_cache
@@ -38,6 +38,8 @@ from mess_core.files import atomic_path
 GAIN = 2.0
 #: How long the sound lasts after the last event of the file, in seconds.
 RING_S = 1.5
+#: The longest file that is rendered, in hours; an hour takes about 4 GB of memory.
+LONGEST_H = 3
 #: How long the fade at the end is, in seconds.
 _FADE_S = 0.5
 
@@ -67,7 +69,8 @@ def render_midi(
     Raises
     ------
     MidiError
-        If the file is missing, is no MIDI file, holds no notes, or the soundfont cannot be used.
+        If the file is missing, is no MIDI file, holds no notes, is longer than `LONGEST_H`, or the
+        soundfont cannot be used.
 
     See Also
     --------
@@ -80,7 +83,7 @@ def render_midi(
     except (RuntimeError, ValueError) as error:
         raise MidiError(
             f"{name} cannot be rendered with {soundfont or 'the default soundfont'}: {error}; "
-            "check that the soundfont is an .sf2 file"
+            "export it again, and check that the soundfont is an .sf2 file"
         ) from None
     samples, rate = soundfile.read(io.BytesIO(wav), dtype="float32", always_2d=True)
     return _finished(_resampled(samples, rate, sample_rate), sample_rate)
@@ -138,6 +141,14 @@ def _parse(content: bytes, name: str) -> mido.MidiFile:
 def _ringing(midi: mido.MidiFile, name: str) -> bytes:
     """Let the file last `RING_S` longer."""
     tempos = [message.tempo for message in midi.merged_track if message.type == "set_tempo"]
+    if 0 in tempos:
+        raise MidiError(f"{name} has a tempo of 0 microseconds per beat; export it again")
+    hours = midi.length / 3600
+    if hours > LONGEST_H:
+        raise MidiError(
+            f"{name} lasts {hours:.1f} hours, at most {LONGEST_H} can be rendered; look for an "
+            "event that comes late, or cut the file"
+        )
     tempo = tempos[-1] if tempos else _DEFAULT_TEMPO
     longest = max(midi.tracks, key=lambda track: sum(message.time for message in track))
     ring = mido.second2tick(RING_S, midi.ticks_per_beat, tempo)

@@ -67,12 +67,10 @@ from mess_core.probing.inference import (
 )
 from mess_core.probing.ridge import ALPHAS
 from mess_core.probing.scores import LayerPredictions, ProbeResult, score_layers
+from mess_core.recordings import MIN_WORKS
 
 #: Fewer rows than this are not probed: an R2 of less than ten points is an anecdote.
 MIN_ROWS = 10
-
-#: One work to test, one to choose the penalty and the layer by, one to learn from.
-MIN_WORKS = 3
 
 # A spread below this share of a value's size is rounding, not variation.
 _ROUNDING = 1e-12
