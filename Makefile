@@ -59,7 +59,7 @@ bench-search-quality: $(READY)  ## measure how good answers are where the right 
 	python -m benchmarks.search_quality --write docs/search.md --json data/benchmarks/search_quality.json
 
 bench-planning: $(READY)  ## measure what planning costs for up to 100,000 recordings
-	python -m benchmarks.planning --write docs/cluster.md --json data/benchmarks/planning.json
+	python -m benchmarks.planning
 
 bench-search: $(READY)  ## measure building an index, and search against FAISS and numpy
 	python -m benchmarks.search

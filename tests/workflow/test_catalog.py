@@ -9,7 +9,6 @@ from datetime import date
 import pytest
 import yaml
 
-from mess_core.workflow import software
 from tests.workflow.conftest import ROOT
 
 pytestmark = pytest.mark.unit
@@ -65,7 +64,3 @@ def test_the_newest_version_of_the_changelog_is_this_one() -> None:
     assert days == sorted(days, reverse=True)
     kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
     assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= kinds
-
-
-def test_records_say_the_version_of_the_checkout() -> None:
-    assert software.code()["version"] == VERSION
