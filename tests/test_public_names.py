@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +58,29 @@ def test_imports_are_light(statement: str, heavy: str) -> None:
     check = f"{statement}\nimport sys\nprint(*(set({heavy.split()}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_what_is_public_is_typed_for_its_users(tmp_path: Path) -> None:
+    script = tmp_path / "user.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from mess_core import Query, find_similar, search_features\n"
+        "from mess_core.search import load_features\n"
+        'index = load_features(Path("features"))\n'
+        'query = Query("r1", like={"tempo": 1.0}, k=3)\n'
+        'hits = find_similar(index, "r1")\n'
+        "reveal_type(query)\n"
+        "reveal_type(index)\n"
+        "reveal_type(hits[0].score)\n"
+        "reveal_type(search_features)\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    revealed = [line.split(": note: ")[1] for line in done.stdout.splitlines() if "note:" in line]
+    assert revealed[:3] == [
+        'Revealed type is "mess_core.search.query.Query"',
+        'Revealed type is "mess_core.index.index.Index"',
+        'Revealed type is "float"',
+    ]
+    assert "Any" not in revealed[3].split("->")[1]

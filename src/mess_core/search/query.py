@@ -94,11 +94,11 @@ class Query:
         for name in ("unlike", "more", "less"):
             _check_weights(name, getattr(self, name), positive=True)
         self._check_respects()
-        if self.exclude not in list(EXCLUDES):
+        if self.exclude not in EXCLUDES:
             raise SearchError(
                 f"exclude {self.exclude!r} is unknown: {nearest(str(self.exclude), EXCLUDES)}"
             )
-        if not _is_mapping(self.where):
+        if not isinstance(self.where, Mapping):
             raise SearchError(f"where is {self.where!r}, expected a mapping of columns to lists")
         for column, values in self.where.items():
             if column not in FILTERS:
@@ -155,21 +155,16 @@ class Query:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the question as builtins, without what has its default value."""
+        default = Query()
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
-            if value is not None and value != _DEFAULTS.get(name)
+            if value != getattr(default, name)
         }
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Query":
-        """Read a question from JSON.
-
-        Raises
-        ------
-        SearchError
-            If it is not JSON, or as `from_dict`.
-        """
+        """Read a question from JSON; raises `SearchError` as `from_dict`, or if it is no JSON."""
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -180,10 +175,7 @@ class Query:
     def from_dict(cls, content: Mapping[str, Any]) -> "Query":
         """Read a question from parsed JSON.
 
-        Raises
-        ------
-        SearchError
-            If a key is unknown or a value is not allowed.
+        Raises `SearchError` if a key is unknown or a value is not allowed.
         """
         if not isinstance(content, Mapping):
             raise SearchError(f"a query is a JSON object, got {type(content).__name__}")
@@ -202,16 +194,6 @@ class Query:
         return cls(**given)
 
 
-_DEFAULTS: dict[str, Any] = {
-    "like": {}, "ignore": (), "unlike": {}, "more": {}, "less": {}, "exclude": "none",
-    "where": {}, "k": 10, "dedupe_s": 0.0,
-}  # fmt: skip
-
-
-def _is_mapping(value: object) -> bool:
-    return isinstance(value, Mapping)
-
-
 def _is_texts(value: object) -> bool:
     # A text is a sequence of texts too, and not what is meant.
     return isinstance(value, tuple | list) and all(isinstance(entry, str) for entry in value)
@@ -227,7 +209,7 @@ def _is_number(value: object) -> bool:
 
 
 def _check_weights(name: str, weights: Mapping[str, float], *, positive: bool) -> None:
-    if not _is_mapping(weights):
+    if not isinstance(weights, Mapping):
         raise SearchError(f"{name} is {weights!r}, expected a mapping of names to numbers")
     for aspect, weight in weights.items():
         if not _is_number(weight) or not 0 <= weight <= LARGEST or (positive and weight == 0):

@@ -46,42 +46,26 @@ _ROUNDING = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Passage:
-    """What a question starts from.
+    """What a question starts from."""
 
-    Attributes
-    ----------
-    vector : ndarray of float32 [shape=(width,)]
-        In the layout of stored vectors.
-    predicted : ndarray [shape=(A,)]
-        Its aspects' predicted values.
-    """
-
+    #: In the layout of stored vectors [width].
     vector: npt.NDArray[np.float32]
+    #: Its aspects' predicted values [A].
     predicted: Floats
 
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """What a row's predicted value of an aspect must reach, or stay below.
-
-    Attributes
-    ----------
-    aspect : str
-        Its name.
-    number : int
-        Its place among the aspects.
-    sign : {1, -1}
-        Whether values must be at least or at most the limit.
-    asked : float
-        The number of standard errors.
-    start, limit : float
-        The query's value, and the one that rows must reach.
-    """
+    """What a row's predicted value of an aspect must reach, or stay below."""
 
     aspect: str
+    #: Its place among the aspects.
     number: int
+    #: 1 where values must be at least the limit, -1 where at most.
     sign: int
+    #: The number of standard errors.
     asked: float
+    #: The query's value, and the one that rows must reach.
     start: float
     limit: float
 
@@ -92,43 +76,23 @@ class Condition:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """A query laid out for a projection.
-
-    Attributes
-    ----------
-    projection : Projection
-        Of the index.
-    weights : mapping of str to float
-        Of the blocks; they sum to 1.
-    passage : ndarray of float32 [shape=(width,)]
-        What rows are compared with: the query's blocks, moved and erased.
-    vector : ndarray of float32 [shape=(width,)]
-        Its inner product with a stored vector, plus ``constant``, is the score.
-    constant : float
-        See the module.
-    conditions : tuple of Condition
-        What rows must fulfil.
-    """
+    """A query laid out for a projection."""
 
     projection: Projection
+    #: Of the blocks; they sum to 1.
     weights: Mapping[str, float]
+    #: What rows are compared with [width]: the query's blocks, moved and erased.
     passage: npt.NDArray[np.float32]
+    #: Its inner product with a stored vector, plus the constant, is the score [width].
     vector: npt.NDArray[np.float32]
     constant: float
+    #: What rows must fulfil.
     conditions: tuple[Condition, ...]
 
     def contributions(self, stored: npt.NDArray[np.floating]) -> Floats:
-        """Return what each block adds to the scores of some rows.
+        """Return what each block adds to the scores of stored vectors [n, width].
 
-        Parameters
-        ----------
-        stored : ndarray [shape=(n, width)]
-            Their stored vectors.
-
-        Returns
-        -------
-        ndarray of float64 [shape=(n, blocks)]
-            In the order of ``weights``; the rows sum to the scores.
+        The parts ``[n, blocks]`` are in the order of ``weights``; each row sums to the score.
         """
         rows, target = stored.astype(np.float64), self.passage.astype(np.float64)
         parts = []
@@ -147,18 +111,7 @@ class Question:
 def ask(projection: Projection, query: Query, passage: Passage) -> Question:
     """Lay out a query.
 
-    Parameters
-    ----------
-    projection : Projection
-        Of the index.
-    query : Query
-        Its aspects must exist in the projection, those of ``more`` and ``less`` with a direction.
-    passage : Passage
-        What it starts from.
-
-    Returns
-    -------
-    Question
+    Its aspects must exist in the projection, and those of ``more`` and ``less`` have a direction.
     """
     weights = _weights(projection, query)
     conditions = tuple(_conditions(projection, query, passage))

@@ -162,13 +162,7 @@ def search_features(index: Index, features: npt.NDArray[np.floating[Any]], query
 
 
 def _check_aspects(index: Index, query: Query) -> None:
-    """Refuse aspects that the index cannot be asked for.
-
-    Raises
-    ------
-    SearchError
-        If one is unknown or not resolved, or should be more or less and has no direction.
-    """
+    """Refuse aspects that the index cannot be asked for."""
     for name in query.aspects:
         if name not in index.projection.aspects:
             raise SearchError(_why_not(index, name))
@@ -222,13 +216,6 @@ def _start(index: Index, query: Query) -> Ints:
 
 
 def _rows_of(index: Index, recording_id: str) -> Ints:
-    """Return the rows of a recording.
-
-    Raises
-    ------
-    SearchError
-        If the index does not hold it.
-    """
     try:
         return index.rows.positions(recording_id)
     except KeyError:

@@ -68,20 +68,10 @@ class Searcher:
         return search_features(self._index, features, query)
 
     def refresh(self) -> bool:
-        """Take the latest index, without a pause for those who search meanwhile.
+        """Take the latest index, without a pause for those who search; say whether it is another.
 
-        Questions that have begun end on the index that they began with, which goes with the last of
-        them. Where opening fails the old index stays, and the error is raised.
-
-        Returns
-        -------
-        bool
-            Whether it is another version than before.
-
-        Raises
-        ------
-        ArtifactError
-            As `load_published`.
+        Questions that have begun end on the index that they began with. Where opening fails the old
+        index stays, and the error of `load_published` is raised.
         """
         with self._refreshing:
             if self._latest_version() == self._index.version_id:

@@ -1,7 +1,10 @@
 """The plain questions, each a `Query` of its own: what is like this, in general or in some aspects.
 
-They return hits only; `mess_core.search.search` answers every other question, and says why there
-are no hits. See `mess_core.search.search` for what a passage is.
+They return hits only, best first; `mess_core.search.search` answers every question and says why
+there are no hits. All take ``k``, how many hits at most, and ``exclude``, what to leave out: the
+query's ``recording``, all recordings of its ``work``, or ``none``. All raise `SearchError` if the
+recording or an aspect is unknown, no probe found the aspect well enough, or an argument is not
+allowed.
 """
 
 __all__ = [
@@ -26,29 +29,7 @@ from mess_core.search.search import Hit, search, search_features
 def find_similar(
     index: Index, recording_id: str, *, k: int = 10, exclude: str = "recording"
 ) -> list[Hit]:
-    """Find what sounds like a recording in general.
-
-    Parameters
-    ----------
-    index : Index
-        From `load_features`, `load_artifact`, `load_latest` or `build_index`.
-    recording_id : str
-        A recording in the index.
-    k : int
-        How many hits at most.
-    exclude : {'recording', 'work', 'none'}
-        What to leave out: the recording's own rows, all of its work, or nothing.
-
-    Returns
-    -------
-    list of Hit
-        Best first; all that there are when fewer than ``k``. Scores are cosines, from -1 to 1.
-
-    Raises
-    ------
-    SearchError
-        If the recording is unknown, or ``k`` or ``exclude`` is none of the allowed.
-    """
+    """Find what sounds like a recording in general; scores are cosines, from -1 to 1."""
     return list(search(index, Query(recording_id, k=k, exclude=exclude)).hits)
 
 
@@ -57,22 +38,7 @@ def search_by_aspect(
 ) -> list[Hit]:
     """Find what is like a recording in one musical aspect.
 
-    Parameters
-    ----------
-    index, recording_id, k, exclude
-        As for `find_similar`.
-    aspect : str
-        A resolved aspect of the index's aspect map.
-
-    Returns
-    -------
-    list of Hit
-        Best first; scores are 1 minus the squared distance, up to 1 and 0 on average.
-
-    Raises
-    ------
-    SearchError
-        As `find_similar`, and if the aspect is unknown, or no probe found it well enough.
+    Scores are 1 minus the squared distance: 1 at most, and 0 on average.
     """
     return search_by_aspects(index, recording_id, {aspect: 1.0}, k=k, exclude=exclude)
 
@@ -85,26 +51,8 @@ def search_by_aspects(
     k: int = 10,
     exclude: str = "recording",
 ) -> list[Hit]:
-    """Find what is like a recording in several aspects at once.
-
-    Parameters
-    ----------
-    index, recording_id, k, exclude
-        As for `find_similar`.
-    weights : mapping of str to float
-        Resolved aspects and how much they count; only their ratios matter.
-
-    Returns
-    -------
-    list of Hit
-        Best first.
-
-    Raises
-    ------
-    SearchError
-        As `search_by_aspect`, and if weights are negative, not finite or all zero.
-    """
-    query = Query(recording_id, like=weights or _NOTHING, k=k, exclude=exclude)
+    """Find what is like a recording in several aspects; only the ratios of weights matter."""
+    query = Query(recording_id, like=_given(weights), k=k, exclude=exclude)
     return list(search(index, query).hits)
 
 
@@ -129,26 +77,12 @@ def search_by_clip(
     start, end : float
         The passage in seconds, on any times inside the recording. Without ``end`` it is as long as
         a window, or ends with the recording.
-    k : int
-        How many hits at most.
     aspects : mapping of str to float, optional
         Aspects and how much they count; in general when not given.
-    exclude : {'none', 'recording', 'work'}
-        What to leave out; by default nothing, so that the passage finds itself first.
-
-    Returns
-    -------
-    list of Hit
-        Best first.
-
-    Raises
-    ------
-    SearchError
-        As `search_by_aspects`, and if the index holds no clips or the times lie outside of the
-        recording.
+    k, exclude
+        As above; by default nothing is left out, so that the passage finds itself first.
     """
-    like = {} if aspects is None else aspects or _NOTHING
-    query = Query(recording_id, start, end, like=like, k=k, exclude=exclude)
+    query = Query(recording_id, start, end, like=_given(aspects), k=k, exclude=exclude)
     return list(search(index, query).hits)
 
 
@@ -166,26 +100,13 @@ def search_by_vector(
     index : Index
         Of either kind.
     features : ndarray [shape=(layers, dims) or (windows, layers, dims)]
-        Pooled features with all of the encoder's layers. Several windows are averaged as the
-        windows of a passage are.
-    k : int
-        How many hits at most.
-    aspects : mapping of str to float, optional
-        Aspects and how much they count; in general when not given.
-
-    Returns
-    -------
-    list of Hit
-        Best first.
-
-    Raises
-    ------
-    SearchError
-        As `search_by_aspects`, and if the features do not fit the index or have no direction.
+        Pooled features with all of the encoder's layers.
+    k, aspects
+        As for `search_by_clip`.
     """
-    like = {} if aspects is None else aspects or _NOTHING
-    return list(search_features(index, features, Query(like=like, k=k)).hits)
+    return list(search_features(index, features, Query(like=_given(aspects), k=k)).hits)
 
 
-#: Weights that were given and name nothing are refused, as all-zero ones are.
-_NOTHING: Mapping[str, float] = {"general": 0.0}
+def _given(weights: Mapping[str, float] | None) -> Mapping[str, float]:
+    """Return weights for a query, which refuses none as it refuses those that are all zero."""
+    return {} if weights is None else weights or {"general": 0.0}
