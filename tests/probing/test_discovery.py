@@ -133,9 +133,9 @@ def test_a_target_without_gaps_decomposes_nothing_again(
     calls: list[Any] = []
     real = decompositions.decompose_folds
 
-    def counted(*args: Any) -> Any:
+    def counted(*args: Any, **settings: Any) -> Any:
         calls.append(args)
-        return real(*args)
+        return real(*args, **settings)
 
     monkeypatch.setattr(decompositions, "decompose_folds", counted)
     system.discover(["tempo", "loudness_shape"])

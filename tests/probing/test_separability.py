@@ -10,17 +10,16 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 from mess_core.errors import ProbingError
-from mess_core.probing.folds import ProbeRows, deal_folds, plan_rows
+from mess_core.probing.decompositions import FoldDecompositions, decompose_folds
+from mess_core.probing.folds import ProbeRows, deal_folds
 from mess_core.probing.questions.separability import (
     AspectProbe,
     principal_angles,
     separate_aspects,
-    train_folds,
     undefined_pairs,
     unit_columns,
     whitened_projection,
 )
-from mess_core.probing.ridge import RidgeDecomposition, decompose
 
 pytestmark = pytest.mark.unit
 
@@ -214,9 +213,9 @@ def test_rows_that_lack_a_target_are_left_out_of_its_pairs_alone() -> None:
     holed = np.where(np.arange(N) % 7 == 0, np.nan, c)
     calls: list[tuple[int, int]] = []
 
-    def decompositions(layer: int, rows: ProbeRows) -> list[RidgeDecomposition]:
+    def decompositions(layer: int, rows: ProbeRows) -> FoldDecompositions:
         calls.append((layer, rows.n_rows))
-        return train_folds(X, rows)
+        return decompose_folds(X, rows, nested=False)
 
     aspects = [aspect("a", a), aspect("b", b), aspect("c", holed, layer=2)]
     pairs = separate_aspects(lambda _: X, aspects, WORKS, FOLDS, decompositions=decompositions)
@@ -233,18 +232,6 @@ def test_rows_that_lack_a_target_are_left_out_of_its_pairs_alone() -> None:
     assert calls == [(0, N), (0, kept), (0, N), (0, kept), (2, kept)]
     assert pairs == separate_aspects(lambda _: X, aspects, WORKS, FOLDS)
     assert pairs[0] == separate_aspects(lambda _: X, aspects[:2], WORKS, FOLDS)[0]
-
-
-@pytest.mark.parametrize(("n", "dims"), [(N, 20), (60, 80)], ids=["tall", "wide"])
-def test_folds_are_decomposed_as_if_one_by_one(n: int, dims: int) -> None:
-    X = features(*latents(6, n).T, dims=dims)
-    X[:, 3] = 7.0
-    rows = plan_rows(WORKS[:n], FOLDS[:n], np.arange(n) % 11 != 0)
-    for fold, made in enumerate(train_folds(X, rows)):
-        one = decompose(X[rows.indices[rows.folds != fold]])
-        np.testing.assert_allclose(made.mean, one.mean)
-        np.testing.assert_allclose(made.scale, one.scale)
-        np.testing.assert_allclose(made.values, one.values, rtol=1e-7)
 
 
 def test_a_target_that_is_the_same_throughout_each_work_is_judged_over_all_rows() -> None:

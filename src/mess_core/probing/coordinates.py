@@ -240,7 +240,7 @@ def _judge(
     rows = plan_rows(discovery.works, discovery.folds, present, discovery.names)
     Y = np.column_stack([target.columns for target in targets])[rows.indices]
     X = np.asarray(features.rows[rows.indices], float)
-    decompositions = features.decompose(rows)
+    decompositions = features.decompose(rows, nested=False)
     # What the kept directions say of the mean of all targets, before its scale.
     read = basis @ np.linalg.pinv(basis) @ np.full(Y.shape[1], 1 / Y.shape[1])
     truth, predicted = Y.mean(axis=1), np.empty(len(Y))

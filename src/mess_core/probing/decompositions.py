@@ -160,16 +160,14 @@ class LayerFeatures:
             raise _unreadable(path, error) from None
         return rows
 
-    @cached_property
-    def decompositions(self) -> FoldDecompositions:
-        """Of all rows."""
-        return FoldDecompositions.load(self.folder / "folds.npz")
-
-    def decompose(self, rows: ProbeRows) -> FoldDecompositions:
-        """Return the decompositions of some rows: those on disk where these are all rows."""
-        if rows.digest == self.decompositions.digest:
-            return self.decompositions
-        return decompose_folds(self.rows, rows)
+    def decompose(self, rows: ProbeRows, *, nested: bool = True) -> FoldDecompositions:
+        """Return `decompose_folds` of some rows: from disk where these are all rows."""
+        known = FoldDecompositions.load(self.folder / "folds.npz")
+        return (
+            known
+            if rows.digest == known.digest
+            else decompose_folds(self.rows, rows, nested=nested)
+        )
 
 
 def decompose_source(
@@ -242,7 +240,7 @@ def _rows_of(
     return load_features(layout, name, view="aggregated")[np.newaxis, layer]
 
 
-def decompose_folds(X: Features, rows: ProbeRows) -> FoldDecompositions:
+def decompose_folds(X: Features, rows: ProbeRows, *, nested: bool = True) -> FoldDecompositions:
     """Decompose all training unions of one layer.
 
     Parameters
@@ -251,10 +249,8 @@ def decompose_folds(X: Features, rows: ProbeRows) -> FoldDecompositions:
         Features of all rows, present or not; may be memory-mapped, is read in blocks.
     rows : ProbeRows
         Which rows are present, and their works and folds.
-
-    Returns
-    -------
-    FoldDecompositions
+    nested : bool
+        Whether the unions without two folds are needed, too.
 
     Raises
     ------
@@ -267,24 +263,11 @@ def decompose_folds(X: Features, rows: ProbeRows) -> FoldDecompositions:
         )
     # These matrices are small: threads of BLAS wait for each other longer than they compute.
     with threadpool_limits(limits=1, user_api="blas"):
-        return FoldDecompositions(dict(_decomposed(X, rows)))
+        return FoldDecompositions(dict(_decomposed(X, rows, nested)))
 
 
 def row_blocks(X: Features, rows: ProbeRows) -> Iterator[tuple[int, Ints, Floats]]:
-    """Read the present rows in blocks of one fold each.
-
-    Parameters
-    ----------
-    X : ndarray [shape=(n, D)]
-        Features of all rows.
-    rows : ProbeRows
-        Which of them are present.
-
-    Yields
-    ------
-    tuple of (int, ndarray of int64 [shape=(b,)], ndarray of float64 [shape=(b, D)])
-        The fold, the positions among the present rows, and the features.
-    """
+    """Read the present rows in blocks: fold, positions [b] among these rows, features [b, D]."""
     for fold in range(rows.n_folds):
         positions = np.flatnonzero(rows.folds == fold)
         for block in np.split(positions, range(_BLOCK, len(positions), _BLOCK)):
@@ -329,13 +312,16 @@ def union_moment(
     return moment / training.scale[:, np.newaxis], mean
 
 
-def _decomposed(X: Features, rows: ProbeRows) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+def _decomposed(
+    X: Features, rows: ProbeRows, nested: bool
+) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     means = _work_means(X, rows)
     yield "digest", np.array(rows.digest)
     yield "work_means", means
     sizes = np.bincount(rows.folds)
-    unions = [*((i,) for i in range(len(sizes))), *combinations(range(len(sizes)), 2)]
-    unions = [out for out in unions if len(out) < len(sizes)]
+    # The union of no folds has nothing to decompose.
+    outs = [n for n in ((1, 2) if nested else (1,)) if n < len(sizes)]
+    unions = [out for n in outs for out in combinations(range(len(sizes)), n)]
     wide = {out for out in unions if rows.n_rows - sizes[list(out)].sum() < X.shape[1]}
     sums = _FoldSums.of(X, rows, means) if len(wide) < len(unions) else None
     for out in unions:

@@ -117,18 +117,7 @@ class WorkSums:
         return cls(rows.work_sizes, *arrays)
 
     def r2(self, counts: Floats) -> Floats:
-        """Return R2 over all rows of works that count so often.
-
-        Parameters
-        ----------
-        counts : ndarray [shape=(R, n_works)]
-            How often each work counts, R times.
-
-        Returns
-        -------
-        ndarray of float64 [shape=(R, K)]
-            NaN where the targets do not vary.
-        """
+        """Return R2 [R, K] of works that count so often [R, n_works]; NaN without variation."""
         sizes = (counts @ self.sizes)[:, np.newaxis]
         total = counts @ self.squares - (counts @ self.sums) ** 2 / np.maximum(sizes, 1)
         return _r2(total, np.tensordot(counts, self.squared_errors, axes=1), sizes)
@@ -270,10 +259,8 @@ def permuted_r2(
         C columns.
     cross : ndarray of float32 [shape=(k, D, C)]
         As `mess_core.probing.decompositions.union_moment` takes it.
-    rows : ProbeRows
-        The rows of these targets.
-    decompositions : FoldDecompositions
-        The layer's, of the same rows.
+    rows, decompositions
+        The rows of these targets, and the layer's decompositions of them.
     alphas : sequence of float
         Penalties.
 
@@ -341,17 +328,10 @@ def _largest(total: Floats, error: Floats, n_columns: int) -> Floats:
 
 
 def corrected_p(statistics: Floats) -> Floats:
-    """Return p values that are corrected for looking at many layers.
+    """Return p values [layers], corrected for looking at many layers.
 
-    Parameters
-    ----------
-    statistics : ndarray [shape=(layers, permutations + 1)]
-        The real target's first. A permuted target that has none counts as large.
-
-    Returns
-    -------
-    ndarray of float64 [shape=(layers,)]
-        At least 1 / (permutations + 1).
+    Of statistics ``[layers, permutations + 1]`` the real target's are first. A permuted target that
+    has none counts as large.
     """
     own, permuted = statistics[:, :1], statistics[:, 1:].max(axis=0)
     exceed = ~(permuted < own - _TIE * np.maximum(1, np.abs(own)))

@@ -18,7 +18,6 @@ import numpy as np
 from mess_core.files import read_json
 from mess_core.layout import DESCRIPTORS, ENCODER, UNTRAINED
 from mess_core.probing.discovery import LayerDiscoverySystem
-from mess_core.probing.folds import ProbeRows
 from mess_core.probing.questions.collapse import layer_geometry
 from mess_core.probing.questions.pictures import (
     plot_collapse,
@@ -29,12 +28,10 @@ from mess_core.probing.questions.pictures import (
 from mess_core.probing.questions.separability import (
     AspectProbe,
     separate_aspects,
-    train_folds,
     undefined_pairs,
 )
 from mess_core.probing.questions.tables import layer_table, stability_table, write_table
 from mess_core.probing.results import read_results
-from mess_core.probing.ridge import RidgeDecomposition
 from mess_core.progress import Report, counted
 
 Results = Mapping[str, Mapping[str, Any]]
@@ -100,19 +97,12 @@ def _pairs(
     discovery: LayerDiscoverySystem, results: Results, progress: Report | None
 ) -> list[dict[str, Any]]:
     features = discovery.features[ENCODER]
-
-    def decompositions(layer: int, rows: ProbeRows) -> Sequence[RidgeDecomposition]:
-        kept = features[layer].decompositions
-        if rows.digest == kept.digest:
-            return [kept.training(fold) for fold in range(rows.n_folds)]
-        return train_folds(features[layer].rows, rows)
-
     return separate_aspects(
         lambda layer: features[layer].rows,
         aspect_probes(discovery, results),
         discovery.works,
         discovery.folds,
-        decompositions=decompositions,
+        decompositions=lambda layer, rows: features[layer].decompose(rows, nested=False),
         progress=progress,
     )
 

@@ -49,7 +49,6 @@ __all__ = [
     "AspectProbe",
     "principal_angles",
     "separate_aspects",
-    "train_folds",
     "undefined_pairs",
 ]
 
@@ -60,13 +59,13 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from mess_core.probing.decompositions import FoldDecompositions, decompose_folds
 from mess_core.probing.folds import Bools, Features, Floats, Ints, ProbeRows, plan_rows
 from mess_core.probing.inference import WorkSums, interval, resample_works, seed_of, t_interval
 from mess_core.probing.probe import MIN_ROWS, MIN_WORKS
-from mess_core.probing.ridge import RidgeDecomposition, decompose, decompose_scatter
 from mess_core.progress import Report, counted
 
-Decompositions = Callable[[int, ProbeRows], Sequence[RidgeDecomposition]]
+Decompositions = Callable[[int, ProbeRows], FoldDecompositions]
 
 #: Share of A's R2 that must be left for A to count as separable from what was erased.
 SEPARABLE = 0.5
@@ -146,8 +145,8 @@ def separate_aspects(
     folds : ndarray of int [shape=(n,)]
         Their folds, which share no work.
     decompositions : callable, optional
-        Gives, for a layer's number and some rows, the decomposition of the rows outside each fold;
-        `train_folds` by default. Called once per layer of an aspect and set of rows.
+        Gives, for a layer's number and some rows, their decompositions. Called once per layer of an
+        aspect and set of rows.
     progress : callable, optional
         Called with the aspects done, those in all, and the name of the last.
 
@@ -173,35 +172,12 @@ def separate_aspects(
             judged: dict[str, dict[str, Any]] = {}
             for rows, members in _by_rows(aspect, others, works, folds):
                 if decompositions is None:
-                    trainings: Sequence[RidgeDecomposition] = train_folds(X, rows)
+                    known = decompose_folds(X, rows, nested=False)
                 else:
-                    trainings = decompositions(aspect.layer, rows)
-                judged |= _judge(X, aspect, members, rows, trainings)
+                    known = decompositions(aspect.layer, rows)
+                judged |= _judge(X, aspect, members, rows, known)
             pairs += [_describe(aspect, b, works) | judged.get(b.name, {}) for b in others]
     return pairs
-
-
-def train_folds(X: Features, rows: ProbeRows) -> list[RidgeDecomposition]:
-    """Decompose, for each fold, the present rows of all other folds."""
-    sizes = np.bincount(rows.folds)
-    present = np.asarray(X[rows.indices], float)
-    if (rows.n_rows - sizes).min() < X.shape[1]:
-        return [decompose(present[rows.folds != fold]) for fold in range(rows.n_folds)]
-    centre = present.mean(axis=0)
-    present -= centre
-    of_fold = [present[rows.folds == fold] for fold in range(rows.n_folds)]
-    sums = np.array([values.sum(axis=0) for values in of_fold])
-    products = np.array([values.T @ values for values in of_fold])
-    return [
-        _from_sums(rows.n_rows - size, centre, rest, products.sum(axis=0) - product)
-        for size, rest, product in zip(sizes, sums.sum(axis=0) - sums, products, strict=True)
-    ]
-
-
-def _from_sums(n: int, centre: Floats, sums: Floats, products: Floats) -> RidgeDecomposition:
-    """Decompose rows of which the sums and products around a common centre are known."""
-    mean = sums / n
-    return decompose_scatter(n, centre + mean, products - n * np.outer(mean, mean))
 
 
 def principal_angles(A: Floats, B: Floats) -> Floats:
@@ -285,14 +261,14 @@ def _judge(
     aspect: AspectProbe,
     others: Sequence[AspectProbe],
     rows: ProbeRows,
-    trainings: Sequence[RidgeDecomposition],
+    decompositions: FoldDecompositions,
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of an aspect with each of the others, which have the same rows."""
     Y = aspect.columns[rows.indices]
     Zs = [other.columns[rows.indices] for other in others]
     penalties = [one.penalties[aspect.layer] for one in (aspect, *others)]
     predicted, angles = _predict(
-        np.asarray(X[rows.indices], float), Y, Zs, rows.folds, trainings, penalties
+        np.asarray(X[rows.indices], float), Y, Zs, rows.folds, decompositions, penalties
     )
     found = _compare(Y, predicted, rows, aspect.name)
     groups = np.zeros_like(rows.works) if found[0]["judged_on"] == "r2" else rows.works
@@ -355,7 +331,7 @@ def _predict(
     Y: Floats,
     Zs: Sequence[Floats],
     folds: Ints,
-    trainings: Sequence[RidgeDecomposition],
+    decompositions: FoldDecompositions,
     penalties: Sequence[float],
 ) -> tuple[Floats, list[float | None]]:
     """Predict held-out rows before and after erasing each concept.
@@ -369,9 +345,9 @@ def _predict(
         both vary.
     """
     predicted = np.empty((1 + len(Zs), *Y.shape))
-    angles = np.empty((len(trainings), len(Zs)))
-    for fold, training in enumerate(trainings):
-        out = folds == fold
+    angles = np.empty((folds.max() + 1, len(Zs)))
+    for fold in range(len(angles)):
+        training, out = decompositions.training(fold), folds == fold
         mean = Y[~out].mean(axis=0)
         columns = [Y[~out] - mean, *(unit_columns(Z[~out]) for Z in Zs)]
         # Rows that are left out have no weight: no copy of the others is needed.
