@@ -5,11 +5,8 @@ import io
 import json
 import os
 import stat
-import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -27,7 +24,7 @@ from mess_core.files import (
     write_json,
     write_text,
 )
-from tests.conftest import SmallDisk, as_nobody, make_read_only
+from tests.conftest import SmallDisk, make_read_only
 
 pytestmark = pytest.mark.unit
 
@@ -114,21 +111,8 @@ def test_fingerprints_depend_on_content_and_not_on_order() -> None:
     assert fingerprint({"a": 1}) != fingerprint({"a": "1"})
 
 
-def test_writing_never_touches_the_umask_which_all_threads_share(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = os.umask(0o027)
-    try:
-        with monkeypatch.context() as patch:
-            patch.delattr("os.umask")
-            write_bytes(tmp_path / "a", b"abc")
-    finally:
-        os.umask(old)
-    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
-
-
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
-@pytest.mark.parametrize("row_shape", [(), (1,), (13, 7), (2, 3, 5), (4, 0)])
+@pytest.mark.parametrize("row_shape", [(), (13, 7), (4, 0)])
 def test_rows_make_the_very_file_that_numpy_saves(
     tmp_path: Path, dtype: str, row_shape: tuple[int, ...]
 ) -> None:
@@ -204,25 +188,6 @@ def test_an_interrupted_array_leaves_the_old_file_and_nothing_else(tmp_path: Pat
         fail()
     np.testing.assert_array_equal(np.load(path), np.ones((2, 3)))
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_killed_writer_leaves_no_array(tmp_path: Path) -> None:
-    path = tmp_path / "a.npy"
-    script = (
-        "import sys, numpy as np; from pathlib import Path\n"
-        "from mess_core.files import ArrayWriter\n"
-        "with ArrayWriter(Path(sys.argv[1])) as writer:\n"
-        "    writer.append(np.ones((1000, 1000)))\n"
-        "    print('half', flush=True)\n"
-        "    sys.stdin.read()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout
-        assert process.stdout.readline() == b"half\n"
-        process.kill()
-    assert not path.exists()
 
 
 @pytest.mark.parametrize(
@@ -341,13 +306,6 @@ def test_a_full_disk_is_a_clear_error_and_keeps_the_old_content(small_disk: Smal
     assert np.load(path).size == 2000
 
 
-def test_a_disk_without_inodes_says_so(small_disk: SmallDisk) -> None:
-    disk = small_disk(64, files=1)
-    write_text(disk / "a", "x")
-    with pytest.raises(StorageError, match=r"\(61,440 bytes but no inodes free\)"):
-        write_text(disk / "b", "x")
-
-
 def test_a_read_only_disk_is_a_clear_error(small_disk: SmallDisk) -> None:
     disk = small_disk(64)
     write_text(disk / "a", "x")
@@ -356,14 +314,3 @@ def test_a_read_only_disk_is_a_clear_error(small_disk: SmallDisk) -> None:
         with pytest.raises(StorageError, match=rf"cannot write {path}: the file system is read-on"):
             write_text(path, "y")
     assert (disk / "a").read_text() == "x"
-
-
-def test_a_folder_of_somebody_else_is_a_clear_error() -> None:
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        with as_nobody(folder):
-            folder.chmod(0o555)
-            for path in (folder / "a", folder / "new" / "b"):
-                with pytest.raises(StorageError, match=rf"cannot write {path}: no permission"):
-                    write_text(path, "x")
-        assert not list(folder.iterdir())

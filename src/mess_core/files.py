@@ -63,19 +63,13 @@ _REMEDIES = {
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the errors of writing ``path`` that occur in the block into a `StorageError`.
-
-    Parameters
-    ----------
-    path : Path
-        The file or folder that the block writes, by way of files in the same folder or below it.
+    """Turn the errors of writing ``path``, a file or folder, in the block into a `StorageError`.
 
     Raises
     ------
     StorageError
-        If the disk is full, read-only, not ours and the like: says which, where, and what to do.
-        The `OSError` is its ``__cause__``. An `OSError` that names a file elsewhere (a source that
-        cannot be read) stays as it is.
+        If the disk is full, read-only, not ours and the like: says which, where, and what to do. An
+        `OSError` that names a file elsewhere (a source that cannot be read) stays as it is.
     """
     try:
         yield
@@ -109,15 +103,7 @@ def _free_space(folder: Path) -> str:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` that becomes ``path`` when the block ends well.
 
-    Parameters
-    ----------
-    path : Path
-        The file to write. Its folder is made when missing.
-
-    Yields
-    ------
-    Path
-        Where to write, with the same suffix. It is removed when the block raises.
+    It has the same suffix, and is removed when the block raises. The folder is made when missing.
 
     Raises
     ------
@@ -200,8 +186,8 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
 class ArrayWriter:
     """Write an ``.npy`` file row by row in constant memory, whole or not at all.
 
-    A context manager. The file is there once the block has ended well; when the block raises,
-    nothing is left of it. Not for use by several threads at once.
+    A context manager: the file is there once the block has ended well, and nothing is left of it
+    when the block raises.
 
     Parameters
     ----------
@@ -215,12 +201,6 @@ class ArrayWriter:
     StorageError
         If ``dtype`` is no floating-point type; at the end of the block if no row was appended, or
         if the file cannot be written (see `storage_errors`).
-
-    Examples
-    --------
-    >>> with ArrayWriter(Path("raw.npy"), np.float16) as writer:  # doctest: +SKIP
-    ...     for rows in batches:
-    ...         writer.append(rows)
     """
 
     _file: BinaryIO
@@ -265,18 +245,13 @@ class ArrayWriter:
         npy_format.write_array_header_1_0(self._file, header)
 
     def append(self, rows: npt.ArrayLike) -> None:
-        """Write rows after those that are there.
-
-        Parameters
-        ----------
-        rows : array_like [shape=(k, ...)]
-            Any number of rows. All must have the shape of the first.
+        """Write any number of rows [shape=(k, ...)] after those that are there.
 
         Raises
         ------
         StorageError
-            If the rows have another shape than those before, or hold values that are not finite,
-            or are not once they are converted to `dtype`.
+            If their shape is not that of the rows before, or if a value is not finite, also once it
+            is converted to `dtype`.
         """
         rows = np.asarray(rows)
         if rows.ndim == 0 or self._row_shape not in (None, rows.shape[1:]):
@@ -313,17 +288,9 @@ def file_sha256(path: Path) -> str:
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
-    """Return the SHA-256 (hexadecimal) of ``facts`` in canonical JSON.
+    """Return a hash of ``facts``, which hold builtins only, as 64 hexadecimal digits.
 
-    Parameters
-    ----------
-    facts : mapping
-        Builtins only; the order of keys does not matter.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits. Equal facts give equal fingerprints on every machine.
+    Equal facts give equal fingerprints on every machine, whatever the order of keys.
     """
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
