@@ -375,12 +375,7 @@ def stream_audio(path: Path, *, sample_rate: int = 24_000) -> Iterator[npt.NDArr
     ------
     AudioError
         While iterating: if the file is missing, may not be read, is empty or cut off, cannot be
-        decoded, or has samples that are not finite. Blocks before a bad place were already given.
-
-    See Also
-    --------
-    load_audio : the same as one array
-    stream_windows : cuts the blocks into windows
+        decoded, or has samples that cannot be used. Blocks before a bad place were already given.
     """
     with _opened(path) as file:
         mono = map(_mono, _blocks(path, file))
@@ -391,25 +386,7 @@ def stream_audio(path: Path, *, sample_rate: int = 24_000) -> Iterator[npt.NDArr
 
 
 def load_audio(path: Path, *, sample_rate: int = 24_000) -> npt.NDArray[np.float32]:
-    """Load a file as mono samples at ``sample_rate``.
-
-    Parameters
-    ----------
-    path : Path
-        Any file that libsndfile reads.
-    sample_rate : int
-        Samples per second of the result.
-
-    Returns
-    -------
-    ndarray of float32 [shape=(n,)]
-        The mean of all channels.
-
-    Raises
-    ------
-    AudioError
-        As `stream_audio`.
-    """
+    """Load a file as one array of mono samples [shape=(n,)]; see `stream_audio`."""
     return np.concatenate(list(stream_audio(path, sample_rate=sample_rate)))
 
 
@@ -453,10 +430,9 @@ _resamplers_lock = threading.Lock()
 def get_resampler(source_rate: int, target_rate: int) -> Any:
     """Return the `torchaudio.transforms.Resample` for a pair of rates, made once per process.
 
-    Safe to call from several threads: all get the same object, whose kernel is read-only in use.
-    The kernel has as many phases as the reduced ratio of the rates says, so an odd rate (44101 Hz)
-    is taken for the nearest ratio of numbers up to 4000: exact for all common rates, and never off
-    by more than 0.02 % (a third of a cent).
+    Safe to call from several threads. The kernel has as many phases as the reduced ratio of the
+    rates says, so an odd rate (44101 Hz) is taken for the nearest ratio of numbers up to 4000:
+    exact for all common rates, and never off by more than 0.02 % (a third of a cent).
     """
     key = _ratio(source_rate, target_rate)
     with _resamplers_lock:
@@ -529,18 +505,7 @@ def segment_audio(
     window_s: float = 5.0,
     overlap: float = 0.5,
 ) -> npt.NDArray[np.float32]:
-    """Cut samples into windows of equal length.
-
-    Parameters
-    ----------
-    samples : ndarray [shape=(n,)]
-        A mono recording.
-    sample_rate, window_s, overlap
-        As in `segment_starts`.
-
-    Returns
-    -------
-    ndarray of float32 [shape=(segments, window)]
+    """Cut mono samples [shape=(n,)] into windows [shape=(segments, window)]; see `segment_starts`.
 
     Raises
     ------
