@@ -133,11 +133,10 @@ def resolve_aspects(
     min_r2 : float
         R2 within works that an aspect must reach to be resolved.
     results_path : Path
-        A folder of probing results, ``data/probing/{dataset}``. Files of targets that belong to no
-        aspect are not read.
+        A folder of probing results, ``data/probing/{dataset}``.
     targets : collection of str, optional
-        Whose results to read; those of all targets by default. Others in the folder may be of
-        an earlier configuration.
+        Whose results to read, of those that belong to an aspect; others in the folder may be of an
+        earlier configuration.
 
     Returns
     -------
@@ -150,11 +149,8 @@ def resolve_aspects(
 
     Raises
     ------
-    ProbingError
-        If the folder holds no result of any aspect's target, a result is malformed, or results of
-        different datasets, encoders or stage versions are mixed.
-    StorageError
-        If a result is not JSON.
+    ProbingError, StorageError
+        If there is no result, or results are malformed or do not belong together.
     """
     wanted = {name for aspect in _ASPECTS for name in aspect.targets}
     if targets is not None:

@@ -80,20 +80,10 @@ class AspectCoordinates:
 
 
 def musical_layers(results: Iterable[Mapping[str, Any]]) -> list[int]:
-    """Return the layers that know most about music.
+    """Return the layers that know most about music, of probing results; empty when none does.
 
     A layer's knowledge is its mean R2 over targets, within works where there is such a one;
     negative ones count as 0. Layers with at least `GOOD_SHARE` of the best are returned.
-
-    Parameters
-    ----------
-    results : iterable of mapping
-        Probing results. Those without layers are left out.
-
-    Returns
-    -------
-    list of int
-        Rising; empty when nothing was probed or no layer knows anything.
     """
     known = [
         [max(0.0, score_r2(score)) for score in result["layers"]]
@@ -111,7 +101,7 @@ def fit_coordinates(
     averaged: bool = False,
     progress: Report | None = None,
 ) -> list[AspectCoordinates]:
-    """Fit the coordinates of every aspect that the aspect map has resolved.
+    """Fit the coordinates of every aspect that the aspect map has resolved, in its order.
 
     Parameters
     ----------
@@ -121,11 +111,6 @@ def fit_coordinates(
         Whether standard errors are of recordings' means over their rows.
     progress : callable, optional
         Called with the aspects done, those in all, and the name of the last.
-
-    Returns
-    -------
-    list of AspectCoordinates
-        In the order of the aspect map. Empty when nothing is resolved.
 
     Raises
     ------
@@ -212,12 +197,8 @@ def _slopes(training: RidgeDecomposition, products: Floats, alpha: float) -> Flo
 def _reduce(centred: Floats, slopes: Floats) -> tuple[Floats, Floats]:
     """Keep the directions along which predictions vary.
 
-    Returns
-    -------
-    readout : ndarray [shape=(D, r)]
-        To coordinates of variance 1.
-    basis : ndarray [shape=(q, r)]
-        From coordinates back to the q predictions: ``coordinates @ basis.T``.
+    Returns the readout [D, r] to coordinates of variance 1, and the basis [q, r] from coordinates
+    back to the q predictions, ``coordinates @ basis.T``.
     """
     predicted = centred @ slopes
     _, strengths, directions = np.linalg.svd(predicted, full_matrices=False)

@@ -103,22 +103,11 @@ class ProbeRows:
 
 
 def deal_folds(works: Sequence[str], n_folds: int) -> Ints:
-    """Deal whole works to folds of about equal size.
+    """Deal whole works to folds of about equal size, and return each row's fold.
 
     Works go, the largest first and equal ones by name, to the fold that has the fewest rows so
-    far. The order of the rows does not matter, and the result is the same on every machine.
-
-    Parameters
-    ----------
-    works : sequence of str
-        The work of each row.
-    n_folds : int
-        Folds to make; where there are fewer works, each work is a fold.
-
-    Returns
-    -------
-    ndarray of int64 [shape=(len(works),)]
-        Each row's fold, from 0.
+    far. The order of the rows does not matter, and the result is the same on every machine. Where
+    there are fewer works than folds, each work is a fold.
     """
     sizes = sorted(Counter(works).items(), key=lambda item: (-item[1], item[0]))
     filled = [0] * min(n_folds, len(sizes))
@@ -150,10 +139,6 @@ def plan_rows(
         Rows that have the target; all when not given.
     recordings : sequence of str, optional
         The recording of each row.
-
-    Returns
-    -------
-    ProbeRows
 
     Raises
     ------

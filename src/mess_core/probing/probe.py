@@ -116,17 +116,13 @@ def probe(
     n_resamples : int
         Bootstrap resamples, at least 1.
 
-    Returns
-    -------
-    ProbeResult
-
     Raises
     ------
     ProbingError
         If shapes do not fit, a feature is not finite, a target is infinite, a work is in two folds,
         decompositions are of other rows, or a setting is out of range.
     """
-    Y = _columns(Y)
+    Y = Y[:, np.newaxis] if Y.ndim == 1 else Y
     _validate(features, Y, works, alphas, n_permutations, n_resamples)
     present = np.asarray(~np.isnan(Y).any(axis=1))
     rows = plan_rows(works, folds, present, recordings)
@@ -173,20 +169,7 @@ def probe_layers(
     n_folds : int
         Folds, at least 3; one per work where there are fewer works.
     alphas, name
-        As `probe` takes them.
-
-    Returns
-    -------
-    ProbeResult
-
-    Raises
-    ------
-    ProbingError
-        As `probe` does.
-
-    See Also
-    --------
-    probe
+        As `probe` takes them, which also says what is raised.
     """
     if features.ndim != 3 or 0 in features.shape[1:]:
         raise ProbingError(f"features have the shape {features.shape}, expected [n, layers, dims]")
@@ -194,10 +177,6 @@ def probe_layers(
         raise ProbingError(f"n_folds is {n_folds}, it must be at least {MIN_WORKS}")
     folds = deal_folds(works, n_folds)
     return probe(features.swapaxes(0, 1), target, works, folds, name=name, alphas=alphas)
-
-
-def _columns(Y: Features) -> Features:
-    return Y[:, np.newaxis] if Y.ndim == 1 else Y
 
 
 def _validate(

@@ -57,18 +57,9 @@ class RidgeDecomposition:
         return np.asarray((X - self.mean) / self.scale)
 
     def solve(self, moment: Features, alphas: Sequence[float]) -> Floats:
-        """Return the coefficients of all penalties and targets for standardised features.
+        """Return the coefficients [D, len(alphas), q] of all penalties (above 0) and targets.
 
-        Parameters
-        ----------
-        moment : ndarray [shape=(D, q)]
-            ``Z'y`` of each target.
-        alphas : sequence of float
-            Penalties, all above 0.
-
-        Returns
-        -------
-        ndarray of float64 [shape=(D, len(alphas), q)]
+        ``moment [D, q]`` is ``Z'y`` of each target; the coefficients are for standardised features.
         """
         rotated = (self.basis.T @ moment)[:, np.newaxis]
         shrunk = rotated / np.add.outer(self.values, np.asarray(alphas))[:, :, np.newaxis]

@@ -296,18 +296,7 @@ def _label(
 
 
 def plot_stability(rows: Sequence[Row], output: Path, *, title: str = "") -> None:
-    """Draw how stable R2 and the ranking of layers are over folds.
-
-    Parameters
-    ----------
-    rows : sequence of dict
-        Of `mess_core.probing.questions.tables.stability_table`; targets without figures are left
-        out.
-    output : Path
-        The picture, ``.png`` or ``.svg``.
-    title : str
-        What was probed.
-    """
+    """Draw how stable R2 and layers' ranking are over folds, from `tables.stability_table`."""
     groups = by_category(row for row in rows if row["n_folds"])
     heading = _titled("How stable over folds", title)
     if not groups:
@@ -337,17 +326,7 @@ def plot_stability(rows: Sequence[Row], output: Path, *, title: str = "") -> Non
 
 
 def plot_separability(pairs: Sequence[Row], output: Path, *, title: str = "") -> None:
-    """Draw whether aspects outlive the erasure of each other.
-
-    Parameters
-    ----------
-    pairs : sequence of dict
-        Of `mess_core.probing.questions.separability.separate_aspects`.
-    output : Path
-        The picture, ``.png`` or ``.svg``.
-    title : str
-        What was probed.
-    """
+    """Draw whether aspects outlive the erasure of each other, from `separate_aspects`."""
     heading = _titled("Can aspects be separated", title)
     if not any(pair["erased"] for pair in pairs):
         why = next((f": {pair['reason']}" for pair in pairs), ".")
@@ -389,16 +368,9 @@ def plot_separability(pairs: Sequence[Row], output: Path, *, title: str = "") ->
 
 
 def plot_collapse(encoders: Mapping[str, Sequence[Row]], output: Path, *, title: str = "") -> None:
-    """Draw rank, within-work variance and similarity to references over layers.
+    """Draw rank, within-work variance and similarity over layers, from `layer_geometry`.
 
-    Parameters
-    ----------
-    encoders : mapping of str to sequence of dict
-        Per encoder, at least one, `mess_core.probing.questions.collapse.layer_geometry` by layer.
-    output : Path
-        The picture, ``.png`` or ``.svg``.
-    title : str
-        What was described.
+    There is at least one encoder, each with its layers from 0 on.
     """
     figure = Figure(figsize=(13.5, 4.6), layout="constrained")
     rank, share, likeness = figure.subplots(1, 3)
