@@ -55,8 +55,8 @@ bench-targets: $(READY)  ## measure how fast targets are, beside librosa
 bench-probing: $(READY)  ## measure probing against scikit-learn's loops
 	python -m benchmarks.probing
 
-bench-search-quality: $(READY)  ## measure how good answers are where the right ones are known
-	python -m benchmarks.search_quality --write docs/search.md --json data/benchmarks/search_quality.json
+bench-search-quality: $(READY)  ## measure how good answers are on the demo's finished run
+	python -m benchmarks.search_quality
 
 bench-planning: $(READY)  ## measure what planning costs for up to 100,000 recordings
 	python -m benchmarks.planning

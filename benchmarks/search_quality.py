@@ -1,431 +1,230 @@
-"""How good searches are, on music of which the right answers are known.
+"""How good answers are, on a finished run: ``python -m benchmarks.search_quality --dataset demo``.
 
-Four parts:
+* *passages*: the same passage by another player. Right is what shares at least half of the shorter
+  one's beats; the table's beats say which do.
+* *like X*: Spearman correlation of a query's distances with the true ones in X, given those in Y,
+  and the leak: with those in Y, given those in X.
+* *more X*: share of the first ten hits with truly more X.
 
-* ``passages``: the same passage by another player, on the demo corpus and on rendered ASAP.
-* ``distances``: like in X but not in Y: whether what is found is ordered by true distances in X,
-  and not by those in Y.
-* ``more``: more of X: whether hits truly have more of it, and how far the rest drifts.
-* ``hubness``: whether a few windows are among everybody's nearest.
-
-True values are the parameters that the planted corpus was played with, and on ASAP what was
-measured of the notes and the sound. Where they are asked for, all that was fitted was fitted on
-other works than those that are searched. The encoder is the bundled one, which is untrained.
-ASAP is read from ``../shared/data``; without it, its rows are left out. Everything is
-deterministic; from nothing it takes some minutes on two cores, the second time less::
-
-    python -m benchmarks.search_quality --json FILE
+Aspects were fitted on the works that are searched, so figures of aspects are no evidence for other
+works. Means are over works. Commit 753d20a has what this was: held-out works, ASAP, planted doses,
+hubness, and intervals.
 """
 
 import argparse
-import sys
-import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import cache, cached_property, partial
-from multiprocessing import get_context
+from collections.abc import Callable, Mapping, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
 
-from benchmarks.extraction import machine
-from benchmarks.markdown import write_section
-from benchmarks.search_quality_corpora import (
-    ASAP,
-    DEMO,
-    DOSES,
-    PLANTED,
-    Clips,
-    asap_pieces,
-    extract_and_measure,
-    fit_all,
-    folds_of,
-    load_clips,
-    measured,
-    planted_doses,
-    planted_pieces,
-    render_pieces,
-    settings_of,
-    spans_of,
-    without,
-)
-from benchmarks.search_quality_judges import (
-    CHANCE,
-    Grown,
-    K,
-    Ordered,
-    Search,
-    all_layers_centred,
-    asking,
-    choose_queries,
-    cosine,
-    judge_distances,
-    judge_hubness,
-    judge_more,
-    judge_passages,
-    summed_up,
-)
-from benchmarks.search_quality_metrics import Floats, hubness_by_chance
-from benchmarks.search_quality_report import report
-from mess_core.files import read_json, write_json
-from mess_core.index.artifact import read_projection
-from mess_core.index.index import Index, Row, build_index
+from mess_core.cli.search import DEFAULT_LOCATION, open_index
+from mess_core.extraction.storage import load_features
+from mess_core.index import Index
+from mess_core.layout import Layout
 from mess_core.probing.aspects import ASPECT_REGISTRY
-from mess_core.search.query import GENERAL
-from mess_core.workflow import jobs
-from mess_core.workflow.config import Settings
-from mess_core.workflow.plan import Plan
+from mess_core.recordings import read_recordings
+from mess_core.search.query import Query, clip_id
+from mess_core.search.search import directed, search
+from mess_core.targets.npz import load_target
 
-Facts = dict[str, Any]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+#: Gives a score of every row for the row that is asked; NaN for what was not found.
+Search = Callable[[int], Floats]
 
-#: What is compared: two baselines, and questions to the index.
-PLAIN, CENTRED = "plain cosine, best layer", "cosine, all layers centred"
-GENERAL_ONLY, IGNORING, LIKE = "general", "general, ignore Y", "like X"
-MORE_OF, MORE_GENERAL = "more X", "more X, like in general only"
-QUALIFYING = "all that qualify"
-
-#: How much more is asked for, in standard errors of the probe.
-STRENGTH = 1.0
-
-#: What is compared on each corpus: like in X but not in Y, and more of X. Aspects of one question
-#: share no target.
-PAIRS = {
-    PLANTED: tuple((x, y) for x in DOSES for y in DOSES if x != y),
-    ASAP: (
-        ("dynamics", "rhythmic_energy"),
-        ("rhythmic_energy", "dynamics"),
-        ("phrasing", "rhythmic_energy"),
-        ("brightness", "dynamics"),
-    ),
-}
-MORE = {PLANTED: tuple(DOSES), ASAP: ("dynamics", "rhythmic_energy", "brightness")}
+HITS, PER_WORK = 10, 20
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How much is measured.
+def asking(index: Index, *, k: int | None = None, **respects: Any) -> Search:
+    """Ask an index of clips, as a service does, for all rows of other recordings."""
+    ids = [clip_id(row.recording_id, row.start_s) for row in index.rows]
+    rows = {clip: row for row, clip in enumerate(ids)}
 
-    Attributes
-    ----------
-    works : int or None
-        Of the planted corpus and of ASAP; None is all.
-    folds : dict of str to int
-        Folds by corpus; one of them is searched, the others are what is fitted on.
-    queries : dict of str to int
-        Queries of each work by corpus.
+    def scores(row: int) -> Floats:
+        query = Query(clip=ids[row], exclude="recording", k=k or len(ids), **respects)
+        found = np.full(len(ids), np.nan)
+        for hit in search(index, query).hits:
+            found[rows[hit.clip]] = hit.score
+        return found
+
+    return scores
+
+
+def cosine(vectors: npt.NDArray[np.floating[Any]]) -> Search:
+    """Search by the plain cosine of vectors [n, D], as they are."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return lambda row: np.asarray(unit @ unit[row], np.float64)
+
+
+def reciprocal_rank(scores: Floats, right: Bools, candidates: Bools) -> float:
+    """Return 1 / the rank of the best right candidate; equal scores share their mean rank."""
+    known = np.where(np.isnan(scores), -np.inf, scores)
+    ranks = rankdata(-known[candidates])[right[candidates]]
+    return float(1 / ranks.min()) if len(ranks) else np.nan
+
+
+def partial_correlation(x: Floats, y: Floats, given: Floats) -> float:
+    """Return the Spearman correlation of x and y without what a third explains of both.
+
+    NaN where nothing of x or y is left. Entries that are undefined in one are left out.
     """
+    values = np.array([x, y, given])
+    ranks = rankdata(values[:, np.isfinite(values).all(axis=0)], axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    total = np.square(ranks).sum(axis=1)
+    left = ranks[:2] - np.outer(ranks[:2] @ ranks[2] / max(total[2], 1.0), ranks[2])
+    spread = np.square(left).sum(axis=1)
+    if (spread <= 1e-9 * total[:2]).any():
+        return np.nan
+    return float(left[0] @ left[1] / np.sqrt(spread.prod()))
 
-    works: int | None
-    folds: dict[str, int]
-    queries: dict[str, int]
+
+def same_passage(spans: Floats, works: Sequence[str], row: int) -> Bools:
+    """Say which spans of beats [n, 2] share half of the shorter one with a row's, of one work."""
+    starts, ends = spans.T
+    shared = np.minimum(ends, ends[row]) - np.maximum(starts, starts[row])
+    shorter = np.minimum(ends - starts, ends[row] - starts[row])
+    of_work = np.array([work == works[row] for work in works])
+    return np.asarray(of_work & (shorter > 0) & (shared >= shorter / 2))
 
 
-FULL = Scale(works=None, folds={PLANTED: 3, ASAP: 4}, queries={DEMO: 40, ASAP: 12, PLANTED: 40})
-QUICK = Scale(works=6, folds={PLANTED: 2, ASAP: 2}, queries=dict.fromkeys((DEMO, ASAP, PLANTED), 2))
+def distances(values: Floats, row: int) -> Floats:
+    """Return how far rows [n, q] lie from one of them."""
+    return np.asarray(np.linalg.norm(values - values[row], axis=1))
 
 
-@dataclass(frozen=True)
-class Held:
-    """Works that are searched, and what was fitted without them.
+def over_works(index: Index, judge: Callable[[int, Bools], float]) -> float:
+    """Return the mean over works of what is judged of their queries, drawn at random.
 
-    Attributes
-    ----------
-    clips : Clips
-        All windows of the works.
-    fitted : Settings
-        The dataset of the other works: features, targets, probes and aspects.
-    values : dict of str to ndarray
-        True values [n, q] of the windows by aspect.
+    ``judge`` takes a row and which rows are of other recordings; NaN does not count.
     """
-
-    clips: Clips
-    fitted: Settings
-    values: dict[str, Floats]
-
-    @cached_property
-    def aspects(self) -> dict[str, Any]:
-        """The aspect map of the other works."""
-        aspects: dict[str, Any] = read_json(self.fitted.layout.aspects)["aspects"]
-        return aspects
-
-    @cached_property
-    def index(self) -> Index:
-        """The index of the works, with the projection of the others."""
-        return index_of(self.clips, self.fitted)
-
-    @cached_property
-    def general(self) -> Search:
-        """The search for what is alike in general, asked once for each window."""
-        return cache(asking(self.index, self.clips))
-
-    def resolved(self, *names: str) -> bool:
-        """Say whether the probes found these aspects well enough to search by."""
-        return all(self.aspects[name]["resolved"] for name in names)
-
-    def plain(self, aspect: str) -> Search:
-        """Return the plain cosine in the layer that knows an aspect best."""
-        return cosine(self.clips.features[:, self.aspects[aspect]["layer"]])
+    rng, of_works = np.random.default_rng(0), []
+    for work in dict.fromkeys(index.rows.recordings["work_id"]):
+        rows = np.flatnonzero(index.rows.having("work_id", [work]))
+        drawn = rng.choice(rows, min(PER_WORK, len(rows)), replace=False)
+        numbers = index.rows.table["recording"]
+        results = np.array([judge(int(row), numbers != numbers[row]) for row in drawn])
+        if np.isfinite(results).any():
+            of_works.append(float(np.nanmean(results)))
+    return float(np.mean(of_works)) if of_works else np.nan
 
 
-def index_of(clips: Clips, fitted: Settings) -> Index:
-    """Return the index of clips with the projection of a dataset."""
-    rows = [
-        Row.of(recording, start_s=start, end_s=start + fitted.window_s)
-        for recording, start in zip(clips.recordings, clips.starts_s, strict=True)
-    ]
-    return build_index(
-        clips.features,
-        rows,
-        kind="clips",
-        projection=read_projection(fitted.layout.projection("clips")),
-        aspects=read_json(fitted.layout.aspects),
-        facts={"dataset": fitted.dataset},
+def judge_like(index: Index, ask: Search, x: Floats, y: Floats) -> tuple[float, float]:
+    """Return how a search's order goes with X given Y, and with Y given X."""
+
+    def judge(row: int, others: Bools, wanted: Floats, given: Floats) -> float:
+        apart, *both = (-ask(row), distances(wanted, row), distances(given, row))
+        return partial_correlation(apart[others], both[0][others], both[1][others])
+
+    return (
+        over_works(index, lambda row, others: judge(row, others, x, y)),
+        over_works(index, lambda row, others: judge(row, others, y, x)),
     )
 
 
-def prepare(settings: Settings, shared: Path, scale: Scale) -> None:
-    """Make a corpus with its features and targets, as far as they are not there."""
-    if settings.dataset == DEMO:
-        if not settings.layout.demo_truth.exists():
-            jobs.make_demo(settings)
-        jobs.write_table(settings)
-    elif settings.dataset == ASAP:
-        render_pieces(asap_pieces(shared / "asap", works=scale.works), settings)
-    else:
-        render_pieces(planted_pieces(scale.works), settings)
-    for part in [settings, *parts(settings, scale)]:
-        extract_and_measure(part)
+def judge_more(index: Index, ask: Search | None, values: Floats) -> float:
+    """Return the share of the first hits (or of all, without a search) with more than the query."""
+
+    def judge(row: int, others: Bools) -> float:
+        found = np.flatnonzero(others)
+        if ask is not None:
+            scores = ask(row)
+            hits = np.flatnonzero(np.isfinite(scores) & others)
+            found = hits[np.argsort(-scores[hits], kind="stable")[:HITS]]
+        return float((values[found] > values[row]).mean()) if len(found) else np.nan
+
+    return over_works(index, judge)
 
 
-def fit(settings: Settings, scale: Scale) -> None:
-    """Fit all that is asked: the whole corpus for passages, all but one fold for true values."""
-    whole = [] if settings.dataset == PLANTED else [settings]
-    for part in [*whole, *parts(settings, scale)]:
-        fit_all(part)
+def spans_of(index: Index, beats: Mapping[str, Path]) -> Floats:
+    """Return the beats [n, 2] between which every row lies, counted from the first one."""
+    times = {name: np.loadtxt(path, usecols=0, ndmin=1) for name, path in beats.items()}
+    return np.array(
+        [
+            np.interp([row.start_s, row.end_s], known := times[row.recording_id], range(len(known)))
+            for row in index.rows
+        ]
+    )
 
 
-def parts(settings: Settings, scale: Scale) -> list[Settings]:
-    """Return the datasets that lack one fold of works each."""
-    n_folds = scale.folds.get(settings.dataset, 0)
-    folds = folds_of(Plan.read(settings).recordings, n_folds) if n_folds else {}
-    return [without(settings, fold, folds) for fold in range(n_folds)]
+def true_values(index: Index, layout: Layout, aspect: str) -> Floats | None:
+    """Return what was measured of an aspect [n, q] in standard deviations; None if nothing was."""
+    columns = []
+    for target in ASPECT_REGISTRY[aspect].targets:
+        blocks = [
+            load_target(layout.targets(name), target, level="window") for name in index.rows.numbers
+        ]
+        known = [block.reshape(len(block), -1) for block in blocks if block is not None]
+        if len(known) == len(blocks) and sum(map(len, known)) == len(index.rows):
+            columns.append(np.concatenate(known))
+    if not columns:
+        return None
+    values = np.concatenate(columns, axis=1).astype(np.float64)
+    return np.asarray((values - np.nanmean(values, axis=0)) / np.nanstd(values, axis=0))
 
 
-def held_out(settings: Settings, scale: Scale) -> Iterator[Held]:
-    """Give what is searched at a time: a fold of works; of planted ones, each alone.
-
-    The dose of a planted recording says how it differs from others of its work, not of another.
-    """
-    clips = load_clips(settings)
-    values = true_values(settings, clips)
-    for part in parts(settings, scale):
-        known = {recording.work_id for recording in Plan.read(part).recordings}
-        left = [work for work in dict.fromkeys(clips.works) if work not in known]
-        for works in [[work] for work in left] if settings.dataset == PLANTED else [left]:
-            rows = [row for row, work in enumerate(clips.works) if work in works]
-            yield Held(clips.of(rows), part, {name: each[rows] for name, each in values.items()})
-
-
-def true_values(settings: Settings, clips: Clips) -> dict[str, Floats]:
-    """Return what is true of all windows, in standard deviations, by aspect [n, q]."""
-    if settings.dataset == PLANTED:
-        doses = [planted_doses(recording) for recording in clips.recordings]
-        found = {name: np.array([[dose[name]] for dose in doses], float) for name in DOSES}
-        return {name: (each - each.mean()) / each.std() for name, each in found.items()}
-    wanted = {name for pair in PAIRS[settings.dataset] for name in pair}
-    return {
-        name: measured(
-            settings, clips.names, set(settings.targets) & set(ASPECT_REGISTRY[name].targets)
-        )
-        for name in sorted(wanted)
-    }
-
-
-def one_value(name: str, values: Floats) -> Floats:
-    """Return how much of an aspect windows have [n]: the mean of all that is measured of it."""
-    sign = ASPECT_REGISTRY[name].more
-    assert sign, f"{name} has no direction"
-    return np.asarray(sign * values.mean(axis=1))
-
-
-def measure_passages(settings: Settings, scale: Scale) -> Facts:
-    """Judge who finds the same passage by another player, and how hubby the index is."""
-    clips = load_clips(settings)
-    spans = spans_of(clips, settings.window_s)
-    queries = choose_queries(clips.works, scale.queries[settings.dataset])
-    judge = partial(judge_passages, clips=clips, spans=spans, queries=queries)
-    layers = {
-        str(layer): cosine(clips.features[:, layer]) for layer in range(clips.features.shape[1])
-    }
-    by_layer = judge(layers)
-    best = max(layers, key=lambda layer: by_layer[layer]["mrr"].value)
-    index = index_of(clips, settings)
-    searches: dict[str, Search] = {
-        PLAIN: layers[best],
-        CENTRED: cosine(all_layers_centred(clips.features)),
-        GENERAL_ONLY: cache(asking(index, clips)),
-    }
-    n = len(clips.recordings)
-    near: dict[str, Search] = searches | {GENERAL_ONLY: asking(index, clips, k=K)}
-    hubs = {name: judge_hubness(search, clips) for name, search in near.items()}
-    return {
-        "recordings": len(set(clips.names)),
-        "works": len(set(clips.works)),
-        "windows": n,
-        "queries": len(queries),
-        "best_layer": int(best),
-        "corpus": jsonable(judge(searches)),
-        "work": jsonable(judge(searches, of_work=True)),
-        "hubness": jsonable({CHANCE: hubness_by_chance(n, K), **hubs}),
-    }
-
-
-def measure_distances(held: list[Held], dataset: str, scale: Scale) -> list[Facts]:
-    """Judge, for each pair of aspects, who orders by the one and not by the other."""
-    queries = scale.queries[dataset]
-    return [
-        {"x": x, "y": y, **_compare(partial(_distances, x=x, y=y, queries=queries), held, x)}
-        for x, y in PAIRS[dataset]
-    ]
-
-
-def _distances(held: Held, *, x: str, y: str, queries: int) -> dict[str, list[Ordered]]:
-    chosen = choose_queries(held.clips.works, queries)
-    ask = partial(asking, held.index, held.clips)
-    searches = {PLAIN: held.plain(x), GENERAL_ONLY: held.general}
-    if held.resolved(y):
-        searches[IGNORING] = ask(ignore=(y,))
-    if held.resolved(x):
-        searches[LIKE] = ask(like={x: 1.0})
-    return {
-        name: judge_distances(search, held.clips, held.values[x], held.values[y], chosen)
-        for name, search in searches.items()
-    }
-
-
-def measure_more(held: list[Held], dataset: str, scale: Scale) -> list[Facts]:
-    """Judge, for each aspect, whose hits have more of it, and how far the others drift."""
-    return [
-        {"x": x, **_compare(partial(_more, x=x, dataset=dataset, scale=scale), held, x)}
-        for x in MORE[dataset]
-    ]
-
-
-def _more(held: Held, *, x: str, dataset: str, scale: Scale) -> dict[str, list[Grown]]:
-    queries = choose_queries(held.clips.works, scale.queries[dataset])
-    every = {
-        name: values[:, 0] if dataset == PLANTED else one_value(name, values)
-        for name, values in held.values.items()
-        if name in MORE[dataset]
-    }
-    rest = np.array([values for name, values in every.items() if name != x])
-    judge = partial(judge_more, clips=held.clips, value=every[x], rest=rest, queries=queries)
-    found = {PLAIN: judge(held.plain(x))}
-    if held.resolved(x):
-        ask = partial(asking, held.index, held.clips, more={x: STRENGTH})
-        found |= {
-            MORE_OF: judge(ask(k=K)),
-            MORE_GENERAL: judge(ask(k=K, like={GENERAL: 1.0})),
-            QUALIFYING: judge(ask(), k=len(held.clips.starts_s)),
-        }
-    return found
-
-
-def _compare(judge: Any, held: list[Held], x: str) -> Facts:
-    """Judge all that is searched, and sum up by search; with the R2 of X where it was fitted."""
-    found: dict[str, list[Any]] = {}
-    for one in held:
-        for name, results in judge(one).items():
-            found.setdefault(name, []).extend(results)
-    resolved = [one for one in held if one.resolved(x)]
-    return {
-        "r2": float(np.mean([one.aspects[x]["r2"] or 0.0 for one in held])),
-        "resolved": len(resolved) / len(held),
-        "systems": jsonable({name: summed_up(results) for name, results in found.items()}),
-    }
-
-
-def jsonable(figures: Any) -> Any:
-    """Return named tuples as dicts, and what is undefined as None."""
-    if isinstance(figures, dict):
-        return {name: jsonable(each) for name, each in figures.items()}
-    if isinstance(figures, tuple) and hasattr(figures, "_asdict"):
-        return jsonable(figures._asdict())
-    return None if figures != figures else figures
-
-
-def measure(args: argparse.Namespace, scale: Scale) -> Facts:
-    """Prepare and judge all corpora that there are."""
-    facts: Facts = {}
-    for dataset in corpora(args.data):
-        settings = settings_of(dataset, args.work)
-        began = time.monotonic()
-        # In a process of its own: torch and FAISS never meet in one.
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            pool.submit(prepare, settings, args.data, scale).result()
-        fit(settings, scale)
-        prepared = time.monotonic()
-        found: Facts = {}
-        if dataset != PLANTED:
-            found["passages"] = measure_passages(settings, scale)
-        if dataset in PAIRS:
-            held = list(held_out(settings, scale))
-            found["distances"] = measure_distances(held, dataset, scale)
-            found["more"] = measure_more(held, dataset, scale)
-        seconds = {"prepare": prepared - began, "judge": time.monotonic() - prepared}
-        facts[dataset] = found | {"seconds": seconds}
-    return facts
-
-
-def corpora(shared: Path) -> list[str]:
-    """Return the corpora that can be made."""
-    if (shared / "asap").is_dir():
-        return [DEMO, ASAP, PLANTED]
-    print(f"{shared} has no asap: its rows are left out; give --data FOLDER", file=sys.stderr)
-    return [DEMO, PLANTED]
-
-
-def main() -> int:
-    args = _arguments()
-    scale = QUICK if args.quick else FULL
-    facts = {"machine": machine(), "scale": asdict(scale), "corpora": measure(args, scale)}
-    text = report(facts)
-    print(f"\n{text}")
-    if args.json:
-        write_json(args.json, facts)
-    if args.write:
-        write_section(args.write, text, marker="search-quality")
-    return 0
-
-
-def _arguments() -> argparse.Namespace:
+def main() -> None:
+    """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search_quality")
-    parser.add_argument("--quick", action="store_true", help="little of everything, to try it out")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there too")
-    parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="put the tables between its markers"
-    )
-    parser.add_argument(
-        "--work",
-        type=Path,
-        default=Path("data/benchmarks/search_quality"),
-        metavar="FOLDER",
-        help="for corpora and what is fitted on them, 1.7 GB (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path("../shared/data"),
-        metavar="FOLDER",
-        help="with asap (default: %(default)s)",
-    )
+    parser.add_argument("--dataset", default="demo")
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--artifacts", default=DEFAULT_LOCATION)
     args = parser.parse_args()
-    if args.write and (args.quick or not (args.data / "asap").is_dir()):
-        parser.error("--write takes a full run with asap: it replaces all tables")
-    return args
+    layout = Layout(args.data, args.dataset)
+    index = open_index(args.artifacts, args.dataset, "clips")
+    features = np.concatenate(
+        [load_features(layout, name, view="segments") for name in index.rows.numbers]
+    )
+    beats = {r.recording_id: Path(r.beats) for r in read_recordings(layout.table) if r.beats}
+    if set(index.rows.numbers) <= set(beats):
+        print_passages(index, features, spans_of(index, beats))
+    print_aspects(index, layout)
+
+
+def print_passages(index: Index, features: npt.NDArray[np.float32], spans: Floats) -> None:
+    """Print who finds the same passage by another player."""
+    works = [row.work_id for row in index.rows]
+    searches = {f"cosine, layer {n}": cosine(features[:, n]) for n in range(features.shape[1])}
+    noise = np.random.default_rng(1)
+    searches |= {"chance": lambda _: noise.random(len(works)), "general": asking(index)}
+    print("| the same passage by another player | MRR |\n|---|---|")
+    for name, ask in searches.items():
+        found = over_works(
+            index,
+            lambda row, others, ask=ask: reciprocal_rank(  # type: ignore[misc]
+                ask(row), same_passage(spans, works, row) & others, others
+            ),
+        )
+        print(f"| {name} | {found:.2f} |", flush=True)
+
+
+def print_aspects(index: Index, layout: Layout) -> None:
+    """Print, for pairs of searchable aspects without a common target, what is found of X and Y."""
+    names = list(index.projection.aspects)
+    values = {name: true_values(index, layout, name) for name in names}
+    print("\n| like X | Y | X given Y | leak: Y given X | in general: X given Y | leak |")
+    print("|---|---|---|---|---|---|")
+    for x, y in permutations(names, 2):
+        wanted, given = values[x], values[y]
+        if set(ASPECT_REGISTRY[x].targets) & set(ASPECT_REGISTRY[y].targets):
+            continue
+        if wanted is not None and given is not None:
+            sides = (asking(index, like={x: 1.0}), asking(index))
+            found = [each for side in sides for each in judge_like(index, side, wanted, given)]
+            print(f"| {x} | {y} | {' | '.join(f'{each:.2f}' for each in found)} |", flush=True)
+    print("\n| more X | with more | in general | chance |\n|---|---|---|---|")
+    for x in directed(index):
+        measured, sign = values[x], ASPECT_REGISTRY[x].more
+        if measured is not None and sign:
+            true = np.asarray(sign * measured.mean(axis=1))
+            asked = (asking(index, k=HITS, more={x: 1.0}), asking(index, k=HITS), None)
+            shares = [judge_more(index, side, true) for side in asked]
+            print(f"| {x} | {' | '.join(f'{each:.2f}' for each in shares)} |", flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
