@@ -280,22 +280,17 @@ def read_performance(midi: Path, *, beats: Path | None = None) -> Performance:
     Parameters
     ----------
     midi : Path
-        A standard MIDI file.
+        A standard MIDI file of type 0 or 1.
     beats : Path, optional
         A tab-separated file without a header, the first column of which is the time of each beat in
         seconds, increasing (the form of ASAP and of the demo corpus). With it tempo is exact;
         without it beats are tracked.
 
-    Returns
-    -------
-    Performance
-        It may have no notes.
-
     Raises
     ------
     MidiError
-        If a file is missing or cannot be parsed, or if the beats are fewer than two, do not
-        increase or do not overlap the notes.
+        If a file is missing, cannot be parsed or holds no notes, or if the beats are fewer than
+        two, do not increase or do not overlap the notes.
     """
     performance = Performance(*_read_notes(midi))
     if beats is None:

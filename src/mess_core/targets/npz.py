@@ -129,11 +129,6 @@ def _flat(targets: Given) -> dict[str, Any]:
 def load_targets(path: Path) -> Targets:
     """Read the targets of a recording.
 
-    Parameters
-    ----------
-    path : Path
-        A file as `save_targets` writes it, or of the older form.
-
     Returns
     -------
     dict
@@ -154,11 +149,6 @@ def load_targets(path: Path) -> Targets:
 
 def load_window_targets(path: Path) -> Targets:
     """Read the targets of a recording's windows.
-
-    Parameters
-    ----------
-    path : Path
-        A file as `save_targets` writes it.
 
     Returns
     -------
@@ -223,17 +213,7 @@ def load_target(
 
 
 def load_descriptors(path: Path) -> npt.NDArray[np.float32]:
-    """Read the descriptors of a recording's windows.
-
-    Parameters
-    ----------
-    path : Path
-        A file as `save_targets` writes it.
-
-    Returns
-    -------
-    ndarray of float32 [shape=(segments, F)]
-        See `mess_core.targets.create.descriptors`.
+    """Read the descriptors of a recording's windows [shape=(segments, F)].
 
     Raises
     ------
@@ -349,23 +329,10 @@ def validate_target_structure(targets: Given) -> None:
 
 
 def validate_window_targets(windows: Given) -> int:
-    """Check that the targets of a recording's windows are complete and well-formed.
+    """Check the targets of a recording's windows and return the number of windows.
 
-    Parameters
-    ----------
-    windows : mapping
-        As for `validate_target_structure`, with the windows along the first axis of every array and
-        without the targets that need a recording.
-
-    Returns
-    -------
-    int
-        The number of windows.
-
-    Raises
-    ------
-    TargetError
-        As `validate_target_structure`, or if arrays have different numbers of windows.
+    As `validate_target_structure`, with the windows along the first axis of every array and without
+    the targets that need a recording.
     """
     first = next((array for fields in windows.values() for array in fields.values()), ())
     segments = np.shape(first)[:1]
@@ -380,30 +347,19 @@ def _validate(targets: Given, level: Level, leading: tuple[int, ...]) -> None:
         if category not in CATEGORIES
     ]
     for category in CATEGORIES:
-        specs = {
-            spec.name: spec
-            for spec in TARGETS.values()
-            if spec.category == category and level in spec.levels
-        }
+        specs = [s for s in TARGETS.values() if s.category == category and level in s.levels]
         if category not in targets:
-            optional = all(spec.optional for spec in specs.values())
-            problems += [] if optional else [f"the category {category!r} is missing"]
+            if not all(spec.optional for spec in specs):
+                problems.append(f"the category {category!r} is missing")
             continue
-        problems += _field_problems(category, targets[category], specs, leading)
+        fields = targets[category]
+        known = [spec.name for spec in specs]
+        problems += [f"{category}/{name} is unknown" for name in fields if name not in known]
+        problems += [f"{category}/{name} is missing" for name in known if name not in fields]
+        found = (_array_problem(s, fields[s.name], leading) for s in specs if s.name in fields)
+        problems += filter(None, found)
     if problems:
         raise TargetError("; ".join(problems))
-
-
-def _field_problems(
-    category: str,
-    fields: Mapping[str, npt.ArrayLike],
-    specs: Mapping[str, TargetSpec],
-    leading: tuple[int, ...],
-) -> list[str]:
-    unknown = [f"{category}/{name} is unknown" for name in fields if name not in specs]
-    missing = [f"{category}/{name} is missing" for name in specs if name not in fields]
-    wrong = [_array_problem(specs[name], fields[name], leading) for name in fields if name in specs]
-    return unknown + missing + [problem for problem in wrong if problem]
 
 
 def _array_problem(spec: TargetSpec, value: npt.ArrayLike, leading: tuple[int, ...]) -> str:

@@ -71,19 +71,11 @@ class Pulse(NamedTuple):
 
 
 def track_pulse(onsets: Float, salience: Float) -> Pulse:
-    """Find the beats of a performance.
+    """Find the beats of a performance among its onsets.
 
-    Parameters
-    ----------
-    onsets : ndarray [shape=(n,)]
-        Onset times, s, strictly increasing, chords merged; at least `MIN_ONSETS`.
-    salience : ndarray [shape=(n,)]
-        How much each onset stands out from those around it: mean 0, spread about 1.
-
-    Returns
-    -------
-    Pulse
-        Beats that are onsets. Over a pause they are counted as at the tempo before it.
+    ``onsets`` are in s, strictly increasing, chords merged, at least `MIN_ONSETS`; ``salience`` is
+    how much each stands out from those around it (mean 0, spread about 1). Over a pause beats are
+    counted as at the tempo before it.
     """
     times, beats = _best_path(onsets, salience, PREFERRED_S, PREFERENCE)
     level_s = _median_period(times, beats)
@@ -184,23 +176,10 @@ def _traced(
 
 
 def tempo_curve(times: Float, beats: Float, *, smoothing: float, rate: float) -> Float:
-    """Return the log local tempo, equally spaced in time.
+    """Return the natural log of beats per second, ``rate`` values per second from first to last.
 
-    Parameters
-    ----------
-    times : ndarray [shape=(n,)]
-        Onset times, s, strictly increasing.
-    beats : ndarray [shape=(n,)]
-        Their positions in the score, in beats.
-    smoothing : float
-        Standard deviation of the Gaussian that averages the beats per second, s.
-    rate : float
-        Values per second.
-
-    Returns
-    -------
-    ndarray [shape=(m,)]
-        Natural logarithm of beats per second, from the first onset to the last.
+    ``beats`` are the positions of ``times`` (s) in the score; ``smoothing`` is the standard
+    deviation of the Gaussian that averages the beats per second, s.
     """
     grid = np.linspace(times[0], times[-1], max(2, round((times[-1] - times[0]) * rate)) + 1)
     speed = np.diff(np.interp(grid, times, beats)) / np.diff(grid)

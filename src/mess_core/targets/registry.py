@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, get_args
 
 from mess_core.errors import TargetError, nearest
@@ -52,6 +51,9 @@ AUDIO_CATEGORIES = CATEGORIES[:-1]
 Level = Literal["recording", "window"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 _RECORDING: tuple[Level, ...] = ("recording",)
+
+Kind = Literal["scalar", "curve", "shape"]
+Source = Literal["audio", "midi"]
 
 #: Frames of every curve over time: equal cells from the recording's (window's) start to its end.
 CURVE_FRAMES = 64
@@ -96,8 +98,8 @@ class TargetSpec:
 
     name: str
     category: str
-    kind: Literal["scalar", "curve", "shape"]
-    source: Literal["audio", "midi"]
+    kind: Kind
+    source: Source
     unit: str
     description: str
     length: int = 0
@@ -116,52 +118,32 @@ class TargetSpec:
         return (self.length,) if self.length else ()
 
 
-def _spec(
-    name: str,
-    category: str,
-    kind: Literal["scalar", "curve", "shape"],
-    unit: str,
-    description: str,
-    **given: Any,
-) -> TargetSpec:
-    source: Literal["audio", "midi"] = "midi" if category == "expression" else "audio"
-    return TargetSpec(name, category, kind, source, unit, description, **given)
+def _spec(name: str, category: str, kind: Kind, unit: str, what: str, **given: Any) -> TargetSpec:
+    source: Source = "midi" if category == "expression" else "audio"
+    return TargetSpec(name, category, kind, source, unit, what, **given)
 
 
-def _scalar(
-    name: str, category: str, unit: str, description: str, **given: Any
-) -> list[TargetSpec]:
-    return [_spec(name, category, "scalar", unit, description, **given)]
+def _scalar(name: str, category: str, unit: str, what: str, **given: Any) -> list[TargetSpec]:
+    return [_spec(name, category, "scalar", unit, what, **given)]
 
 
 def _vector(
-    name: str, category: str, length: int, unit: str, description: str, **given: Any
+    name: str, category: str, length: int, unit: str, what: str, **given: Any
 ) -> list[TargetSpec]:
-    return [_spec(name, category, "curve", unit, description, length=length, **given)]
+    return [_spec(name, category, "curve", unit, what, length=length, **given)]
 
 
 def _curve(name: str, category: str, unit: str, what: str, **given: Any) -> list[TargetSpec]:
     """Return a curve over time and its parts."""
-    stem = name.removesuffix("_curve")
-    part = partial(_spec, category=category, curve=name, **given)
+    stem, of = name.removesuffix("_curve"), {"curve": name, **given}
+    contour = f"contour of {what}, whatever its level and extent"
     # A difference of levels has no reference.
     difference = unit.removesuffix("FS")
     return [
         _spec(name, category, "curve", unit, f"{what} over time", length=CURVE_FRAMES, **given),
-        part(name=f"{stem}_level", kind="scalar", unit=unit, description=f"mean of {what}"),
-        part(
-            name=f"{stem}_extent",
-            kind="scalar",
-            unit=difference,
-            description=f"how far {what} moves",
-        ),
-        part(
-            name=f"{stem}_shape",
-            kind="shape",
-            unit="1",
-            description=f"contour of {what}, whatever its level and extent",
-            length=SHAPE_COEFFICIENTS,
-        ),
+        _spec(f"{stem}_level", category, "scalar", unit, f"mean of {what}", **of),
+        _spec(f"{stem}_extent", category, "scalar", difference, f"how far {what} moves", **of),
+        _spec(f"{stem}_shape", category, "shape", "1", contour, length=SHAPE_COEFFICIENTS, **of),
     ]
 
 
@@ -229,17 +211,7 @@ def scalar_targets() -> tuple[str, ...]:
 
 
 def probed_targets(level: str) -> tuple[str, ...]:
-    """Return the names of what is probed: scalars and shapes, in registry order.
-
-    Parameters
-    ----------
-    level : {"recording", "window"}
-        What a row is.
-
-    Returns
-    -------
-    tuple of str
-        Targets that exist at that level.
+    """Return the names of what is probed at a level: scalars and shapes, in registry order.
 
     Raises
     ------
