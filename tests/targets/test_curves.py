@@ -7,11 +7,8 @@ import numpy.typing as npt
 import pytest
 import scipy.fft
 
-from mess_core.targets import measure
 from mess_core.targets.curves import extent, level, mean_of, shape, to_curve
 from mess_core.targets.registry import CURVE_FRAMES, SHAPE_COEFFICIENTS, TARGETS, TargetSpec
-from mess_core.targets.sound import analyse
-from tests.targets.signals import RATE, melody
 
 pytestmark = pytest.mark.unit
 
@@ -95,29 +92,3 @@ def test_every_curve_over_time_has_its_parts(spec: TargetSpec) -> None:
             spec.source,
             spec.levels,
         )
-
-
-def test_vectors_that_are_not_over_time_have_no_parts() -> None:
-    vectors = {
-        spec.name
-        for spec in TARGETS.values()
-        if spec.kind == "curve" and spec.length != CURVE_FRAMES
-    }
-    assert "chroma_mean" in vectors
-    assert "articulation_histogram" in vectors
-    assert not vectors & {spec.curve for spec in TARGETS.values()}
-
-
-def test_measured_parts_are_those_of_the_measured_curves() -> None:
-    targets = measure(analyse(melody(20.0, growth=1.005), RATE))
-    found = 0
-    for spec in CURVES:
-        if spec.source == "audio":
-            fields, stem = targets[spec.category], spec.name.removesuffix("_curve")
-            curve = fields[spec.name]
-            assert fields[f"{stem}_level"] == level(curve)
-            assert fields[f"{stem}_extent"] == extent(curve)
-            np.testing.assert_array_equal(fields[f"{stem}_shape"], shape(curve))
-            assert np.isfinite(fields[f"{stem}_shape"]).all(), spec.name
-            found += 1
-    assert found == 6

@@ -149,12 +149,6 @@ def test_windows_are_those_of_the_features(tmp_path: Path, layout: Layout) -> No
     assert load_descriptors(path).shape == (3, len(DESCRIPTORS))
 
 
-def test_windows_can_be_set(tmp_path: Path, layout: Layout) -> None:
-    row = recording(tmp_path, "a")
-    create_target_dataset([row], layout=layout, window_s=4.0, overlap=0.0)
-    assert load_window_targets(layout.targets("a"))["rhythm"]["tempo"].shape == (3,)
-
-
 def test_midi_brings_expression(tmp_path: Path, layout: Layout) -> None:
     bare = recording(tmp_path, "a")
     without = create_target_dataset([bare], layout=layout)

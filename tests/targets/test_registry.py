@@ -26,57 +26,12 @@ from tests.targets.signals import RATE, tone
 
 pytestmark = pytest.mark.unit
 
-#: Targets that are no parts of curves, by category.
-OWN = {
-    "rhythm": {"tempo", "tempo_octave_ambiguity", "onset_density"},
-    "harmony": {"harmonic_complexity"},
-    "timbre": {
-        "spectral_centroid",
-        "spectral_rolloff",
-        "spectral_bandwidth",
-        "zero_crossing_rate",
-    },
-    "articulation": {"attack_slopes", "attack_sharpness"},
-    "dynamics": {
-        "dynamic_range",
-        "dynamic_variance",
-        "crescendo_strength",
-        "diminuendo_strength",
-    },
-    "phrasing": {"phrase_regularity", "num_phrases"},
-    "expression": {
-        "rubato",
-        "rubato_ioi_ratio",
-        "velocity_mean",
-        "velocity_std",
-        "velocity_range",
-        "articulation_ratio",
-        "tempo_variability",
-        "onset_timing_std",
-    },
-}
-CURVES = {
-    "onset_rate": "rhythm",
-    "local_tempo": "rhythm",
-    "tension": "harmony",
-    "brightness": "timbre",
-    "loudness": "dynamics",
-    "novelty": "phrasing",
-    "performed_tempo": "expression",
-}
-RECORDING_ONLY = {"phrase_regularity", "num_phrases"}
-
-
-def test_scalars_are_known_by_name() -> None:
-    own = {name: category for category, names in OWN.items() for name in names}
-    parts = {f"{c}_{part}": CURVES[c] for c in CURVES for part in ("level", "extent")}
-    assert {name: TARGETS[name].category for name in scalar_targets()} == own | parts
-
 
 def test_scalars_and_shapes_are_probed_at_the_levels_that_carry_them() -> None:
-    shapes = {f"{curve}_shape" for curve in CURVES}
-    assert set(probed_targets("recording")) == set(scalar_targets()) | shapes
-    assert set(probed_targets("window")) == set(probed_targets("recording")) - RECORDING_ONLY
+    probed = set(probed_targets("recording"))
+    assert probed == {name for name, spec in TARGETS.items() if spec.kind != "curve"}
+    assert probed - set(scalar_targets()) == {name for name in TARGETS if name.endswith("_shape")}
+    assert probed - set(probed_targets("window")) == {"phrase_regularity", "num_phrases"}
     with pytest.raises(TargetError, match=r"'windows' is no level.*'window'"):
         probed_targets("windows")
 

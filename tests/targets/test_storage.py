@@ -1,6 +1,5 @@
 """Targets on disk: exact, deterministic, and never unpickled."""
 
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -123,16 +122,6 @@ def test_malformed_windows_are_named(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_windows_targets_are_named(windows: Targets) -> None:
-    del windows["harmony"], windows["rhythm"]["tempo"]
-    with pytest.raises(TargetError, match="category 'harmony' is missing"):
-        validate_window_targets(windows)
-    with pytest.raises(TargetError, match="rhythm/tempo is missing"):
-        validate_window_targets(windows)
-    with pytest.raises(TargetError, match="category 'rhythm' is missing"):
-        validate_window_targets({})
-
-
 @pytest.mark.parametrize(
     ("plain", "message"),
     [
@@ -148,12 +137,6 @@ def test_malformed_descriptors_are_refused(
     with pytest.raises(TargetError, match=message):
         save_targets(tmp_path / "a.npz", targets, windows=windows, descriptors=plain)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_expression_may_be_absent(tmp_path: Path, targets: Targets) -> None:
-    del targets["expression"]
-    save_targets(tmp_path / "a.npz", targets)
-    assert "expression" not in load_targets(tmp_path / "a.npz")
 
 
 def test_equal_targets_give_equal_bytes_in_any_order(tmp_path: Path, targets: Targets) -> None:
@@ -198,11 +181,6 @@ def test_all_that_is_missing_is_named(targets: Targets) -> None:
         validate_target_structure(targets)
     for part in ("category 'harmony' is missing", "rhythm/tempo is missing", "expression/rubato"):
         assert part in str(caught.value)
-
-
-def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match="does not exist; run the targets rule"):
-        load_targets(tmp_path / "none.npz")
 
 
 @pytest.mark.parametrize("size", [0, 10, 500, -1])
@@ -299,11 +277,6 @@ def test_damaged_and_foreign_pickles_are_refused(tmp_path: Path) -> None:
         load_targets(legacy(tmp_path / "a.npz", melody={"a": 1.0}))
 
 
-def test_the_bomb_of_the_tests_works(tmp_path: Path) -> None:
-    pickle.loads(pickle.dumps(Bomb(tmp_path / "ran")))
-    assert (tmp_path / "ran").exists()
-
-
 def test_one_target_is_read_whatever_else_is_there(
     tmp_path: Path, targets: Targets, windows: Targets
 ) -> None:
@@ -333,6 +306,7 @@ def test_one_target_may_be_optional_or_of_the_older_form(
     path = tmp_path / "a.npz"
     del targets["expression"], windows["expression"]
     save_targets(path, targets, windows=windows)
+    assert "expression" not in load_targets(path)
     assert load_target(path, "rubato") is None
     assert load_target(path, "rubato", level="recording") is None
     old = tmp_path / "old.npz"

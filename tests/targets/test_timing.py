@@ -54,11 +54,6 @@ def test_beats_that_cannot_be_used_are_named(tmp_path: Path, text: str, message:
     assert str(beats) in str(caught.value)
 
 
-def test_a_missing_file_of_beats_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MidiError, match=r"gone\.tsv"):
-        read_performance(play(tmp_path / "a.mid", Playing()), beats=tmp_path / "gone.tsv")
-
-
 def test_windows_are_slices_of_the_whole(tmp_path: Path) -> None:
     whole = read_performance(play(tmp_path / "a.mid", Playing(depth=0.3, spread=0.03)))
     parts = [whole.cut(start, start + 4.0) for start in np.arange(0.0, 60.0, 4.0)]
