@@ -57,42 +57,25 @@ def resolve(folder: Path, aspect: str, min_r2: float = 0.5) -> dict[str, Any]:
 
 
 def test_the_registry_has_the_documented_aspects() -> None:
-    assert list(ASPECT_REGISTRY) == [
-        "brightness",
-        "texture",
-        "warmth",
-        "tempo",
-        "rhythmic_energy",
-        "dynamics",
-        "crescendo",
-        "harmonic_richness",
-        "tension",
-        "articulation",
-        "phrasing",
-        "rubato",
-        "expressiveness",
-        "legato",
-    ]
+    assert " ".join(ASPECT_REGISTRY) == (
+        "brightness texture warmth tempo rhythmic_energy dynamics crescendo harmonic_richness "
+        "tension articulation phrasing rubato expressiveness legato"
+    )
 
 
-@pytest.mark.parametrize("aspect", ASPECT_REGISTRY.values(), ids=lambda aspect: aspect.name)
-def test_every_aspect_names_existing_targets_that_are_probed(aspect: Any) -> None:
-    assert ASPECT_REGISTRY[aspect.name] is aspect
-    assert aspect.targets
-    assert len(set(aspect.targets)) == len(aspect.targets)
-    assert set(aspect.targets) <= set(probed_targets("recording"))
-    assert aspect.description
+def test_every_aspect_names_targets_that_are_probed_some_of_them_for_windows() -> None:
+    for name, aspect in ASPECT_REGISTRY.items():
+        assert name == aspect.name
+        assert aspect.description
+        assert len(set(aspect.targets)) == len(aspect.targets) > 0
+        assert set(aspect.targets) <= set(probed_targets("recording"))
+        assert set(aspect.targets) & set(probed_targets("window"))
 
 
 def test_every_scalar_belongs_to_an_aspect_or_is_left_out_on_purpose() -> None:
     used = {target for aspect in ASPECT_REGISTRY.values() for target in aspect.targets}
     parts = {name for name, spec in TARGETS.items() if spec.curve}
     assert set(scalar_targets()) - used - parts == UNUSED
-
-
-def test_every_aspect_can_be_probed_for_windows() -> None:
-    windows = set(probed_targets("window"))
-    assert all(windows & set(aspect.targets) for aspect in ASPECT_REGISTRY.values())
 
 
 def test_the_layer_is_the_best_mean_over_targets_not_the_best_of_one(tmp_path: Path) -> None:
@@ -278,20 +261,10 @@ def test_an_empty_folder_says_what_to_run(tmp_path: Path) -> None:
         resolve_aspects(0.5, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("r2", "expected"),
-    [
-        (1.0, "high"),
-        (0.81, "high"),
-        (0.8, "medium"),
-        (0.51, "medium"),
-        (0.5, "low"),
-        (-3.0, "low"),
-        (None, "low"),
-    ],
-)
-def test_confidence_has_strict_limits(r2: float | None, expected: str) -> None:
-    assert confidence(r2) == expected
+def test_confidence_has_strict_limits() -> None:
+    expected = {1.0: "high", 0.81: "high", 0.8: "medium", 0.51: "medium", 0.5: "low", -3: "low"}
+    assert {r2: confidence(r2) for r2 in expected} == expected
+    assert confidence(None) == "low"
 
 
 def test_the_registry_needs_nothing_of_the_extras() -> None:

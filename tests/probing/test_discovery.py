@@ -186,14 +186,6 @@ def test_progress_counts_the_layers_of_all_sources(system: LayerDiscoverySystem)
     assert seen[-1][:2] == (total, total)
 
 
-def test_a_hopeless_target_is_saved_with_its_reason(system: LayerDiscoverySystem) -> None:
-    result = json.loads(system.discover_and_save("dynamic_range").read_text())
-    assert result["layers"] == []
-    assert result["best_r2"] is None
-    assert "nothing to predict" in result["reason"]
-    assert result["baselines"] == {UNTRAINED: None, DESCRIPTORS: None, "layer_0": None}
-
-
 def test_features_of_other_recordings_or_windows_are_refused(
     system: LayerDiscoverySystem, layout: Layout
 ) -> None:

@@ -246,14 +246,10 @@ def test_a_target_without_r2_within_works_shows_the_pooled_one_and_a_star() -> N
     assert any(text.split() == expected for text in texts)
 
 
-def test_a_caution_is_marked() -> None:
-    _, texts = drawn([result("tempo", [0.1, 0.3], caution="knows what is played, not how")])
-    assert "tempo !" in texts
-
-
 def test_a_baseline_that_a_target_lacks_is_a_dash() -> None:
     lacking = result("tempo", [0.5], baselines={"untrained": None})
-    _, texts = drawn([lacking, result("onset_density", [0.4])])
+    _, texts = drawn([lacking, result("onset_density", [0.4], caution="what is played")])
+    assert "onset_density !" in texts
     assert any(text.split()[-3:] == ["-", "-", "0.005"] for text in texts)
 
 
