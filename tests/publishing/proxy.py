@@ -7,18 +7,17 @@ import random
 import socket
 import socketserver
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPResponse
 from urllib.parse import urlsplit
 
 #: The faults; see `_Handler`.
 BEFORE = ("drop", "500", "503", "half request")
-AFTER = ("lost answer", "cut", "drip", "500 afterwards")
+AFTER = ("lost answer", "cut")
 #: Only of reading.
-READING = ("stale", "short", "garbled", "wrong checksum")
+READING = ("short", "garbled")
 #: Only for stores that compare what arrives with its checksum.
 WRITING = ("garbled request",)
 
@@ -52,10 +51,6 @@ class Request:
 class Answer:
     head: bytes
     body: bytes
-
-    def with_length(self, body: bytes) -> "Answer":
-        head = _without(self.head, b"content-length", b"x-amz-checksum-sha256")
-        return Answer(head + b"\r\nContent-Length: %d" % len(body), body)
 
 
 @dataclass
@@ -91,9 +86,7 @@ class Proxy(socketserver.ThreadingTCPServer):
         self.changed: Callable[[], None] = lambda: None
         self.requests: list[Request] = []
         self.problems: list[BaseException] = []
-        self._first_answers: dict[tuple[str, str, str], Answer] = {}
         self._lock = threading.Lock()
-        self._idle: list[socket.socket] = []
 
     @property
     def url(self) -> str:
@@ -102,7 +95,7 @@ class Proxy(socketserver.ThreadingTCPServer):
     def reset(self) -> None:
         """Be a plain proxy again, and forget all requests."""
         self.choose, self.changed = (lambda _: None), (lambda: None)
-        self.requests, self.problems, self._first_answers = [], [], {}
+        self.requests, self.problems = [], []
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients hang up, too."""
@@ -122,42 +115,17 @@ class Proxy(socketserver.ThreadingTCPServer):
 
     def _forward(self, request: Request) -> Answer:
         head = _without(request.head, b"connection", b"expect")
-        # Connections are kept: the server under moto takes ten times as long for a new one.
-        while self._idle:
-            with suppress(OSError, HTTPException, IndexError):
-                return self._exchange(self._idle.pop(), request.method, head, request.body)
-        upstream = socket.create_connection(self.target, timeout=60)
-        return self._exchange(upstream, request.method, head, request.body)
-
-    def _exchange(self, upstream: socket.socket, method: str, head: bytes, body: bytes) -> Answer:
-        try:
-            upstream.sendall(head + b"\r\n\r\n" + body)
-            response = HTTPResponse(upstream, method=method)
+        with socket.create_connection(self.target, timeout=60) as upstream:
+            upstream.sendall(head + b"\r\nConnection: close\r\n\r\n" + request.body)
+            response = HTTPResponse(upstream, method=request.method)
             response.begin()
             content = response.read()
-        except BaseException:
-            upstream.close()
-            raise
         lines = [f"HTTP/1.1 {response.status} {response.reason}"]
         lines += [f"{name}: {value}" for name, value in response.getheaders()]
         answer = _without("\r\n".join(lines).encode("latin-1"), b"connection", b"transfer-encoding")
-        if response.will_close:
-            upstream.close()
-        else:
-            self._idle.append(upstream)
         if b"content-length:" not in answer.lower():
             answer += b"\r\nContent-Length: %d" % len(content)
         return Answer(answer, content)
-
-    def server_close(self) -> None:
-        super().server_close()
-        for upstream in self._idle:
-            upstream.close()
-
-    def earlier(self, request: Request, answer: Answer) -> Answer:
-        """Return the first answer that the store gave to this request of reading."""
-        key = (request.method, request.path, request.header("range"))
-        return self._first_answers.setdefault(key, answer)
 
 
 def _without(head: bytes, *names: bytes) -> bytes:
@@ -192,21 +160,12 @@ class _Handler(socketserver.BaseRequestHandler):
         answer = self.server.forward(request)
         if kind == "lost answer":
             return
-        if kind == "500 afterwards":
-            answer = _refusal("500")
-        if request.method in ("GET", "HEAD"):
-            earlier = self.server.earlier(request, answer)
-            answer = _misread(kind, where, answer, earlier)
+        if request.method == "GET" and answer.body:
+            answer = _misread(kind, where, answer)
         sent = answer.head + b"\r\nConnection: close\r\n\r\n"
         sent += b"" if request.method == "HEAD" else answer.body
         if kind == "cut":
             sent = sent[: int(len(sent) * where)]
-        if kind == "drip":
-            step = max(1, len(sent) // 5)
-            for start in range(0, len(sent), step):
-                self.request.sendall(sent[start : start + step])
-                time.sleep(0.001)
-            return
         self.request.sendall(sent)
 
     def _read(self) -> Request | None:
@@ -242,21 +201,12 @@ def refusal(status: int, code: str) -> Answer:
     return Answer(head % (status, len(body)), body)
 
 
-def _misread(kind: str, where: float, answer: Answer, earlier: Answer) -> Answer:
-    if kind == "stale":
-        return earlier
-    if kind == "short" and answer.body:
-        return answer.with_length(answer.body[: int(len(answer.body) * where)])
-    if kind == "garbled" and answer.body:
-        return Answer(answer.head, _garbled(answer.body, where))
-    if kind == "wrong checksum":
-        lines = answer.head.split(b"\r\n")
-        named = b"x-amz-checksum-sha256:"
-        lines = [
-            named + b" " + b"A" * 43 + b"=" if x.lower().startswith(named) else x for x in lines
-        ]
-        return Answer(b"\r\n".join(lines), answer.body)
-    return answer
+def _misread(kind: str, where: float, answer: Answer) -> Answer:
+    if kind == "short":
+        body = answer.body[: int(len(answer.body) * where)]
+        head = _without(answer.head, b"content-length")
+        return Answer(head + b"\r\nContent-Length: %d" % len(body), body)
+    return Answer(answer.head, _garbled(answer.body, where)) if kind == "garbled" else answer
 
 
 def _garbled(body: bytes, where: float) -> bytes:
