@@ -6,7 +6,6 @@ cache holds whole versions only, and once the faults are over everything complet
 
 import json
 import os
-import random
 import subprocess
 import sys
 import threading
@@ -26,7 +25,6 @@ from mess_core.publishing.publish import (
     POINTER,
     publish,
     published_version,
-    rollback,
     verify_published,
 )
 from tests.publishing.proxy import (
@@ -45,6 +43,7 @@ from tests.publishing.seaweed import Seaweed
 pytestmark = pytest.mark.integration
 
 Save = Callable[[int], list[Path]]
+S3 = tuple[Any, str]
 Objects = Callable[[], dict[str, bytes]]
 
 KIND = ("planted", "recordings")
@@ -139,12 +138,7 @@ def run_schedule(
 @pytest.mark.usefixtures("hurry")
 @pytest.mark.parametrize("first", range(0, SCHEDULES, BATCH))
 def test_under_random_faults_nothing_is_lost_or_half_visible(
-    first: int,
-    s3: tuple[Any, str],
-    proxy: Proxy,
-    seaweed_server: Seaweed,
-    versions_of: Save,
-    tmp_path: Path,
+    first: int, s3: S3, proxy: Proxy, seaweed_server: Seaweed, versions_of: Save, tmp_path: Path
 ) -> None:
     client, bucket = s3
     saved = versions_of(2)
@@ -162,53 +156,6 @@ def test_under_random_faults_nothing_is_lost_or_half_visible(
     ]
     # The faults neither prevent everything nor nothing.
     assert set(outcomes) == {"published", "failed"}
-
-
-@pytest.mark.usefixtures("hurry")
-@pytest.mark.parametrize("seed", range(3))
-def test_many_that_publish_roll_back_and_fetch_under_faults_agree(
-    seed: int,
-    s3: tuple[Any, str],
-    proxy: Proxy,
-    seaweed_server: Seaweed,
-    versions_of: Save,
-    tmp_path: Path,
-) -> None:
-    client, bucket = s3
-    through, location = seaweed_server.client(url=proxy.url, attempts=3), f"s3://{bucket}/x"
-    saved = versions_of(3)
-    known = contents(saved)
-    publish(saved[0], location, client=through)
-    objects = objects_of(client, bucket, "/".join(["x", *KIND]))
-
-    def changed() -> None:
-        assert check_published(objects(), known) in known
-
-    schedule = Schedule(seed, (*BEFORE, *AFTER, *READING), rate=0.05)
-    schedule.dies_at = None
-    proxy.changed, proxy.choose = changed, schedule
-
-    def act(number: int) -> None:
-        draw = random.Random(seed * 100 + number)
-        for _ in range(4):
-            artifact, action = draw.choice(saved), draw.choice(["publish", "back", "get"])
-            with suppress(ArtifactError):
-                if action == "publish":
-                    publish(artifact, location, client=through)
-                elif action == "back":
-                    rollback(location, *KIND, artifact.name, client=through)
-                else:
-                    path = fetch(location, *KIND, tmp_path / "cache", client=through)
-                    verify_artifact(path, version_id=path.name)
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(act, range(4)))
-    problems = proxy.problems
-    proxy.reset()
-    assert problems == []
-    for artifact in saved:
-        publish(artifact, location, client=through)
-        assert check_published(objects(), known) == artifact.name
 
 
 # --- two at once
@@ -229,7 +176,7 @@ class Meeting:
 @pytest.mark.parametrize("first", [True, False], ids=["first version", "next version"])
 def test_of_two_publishers_at_once_one_wins_and_the_other_says_so(
     first: bool,
-    s3: tuple[Any, str],
+    s3: S3,
     proxy: Proxy,
     seaweed_server: Seaweed,
     versions_of: Save,
@@ -264,7 +211,7 @@ def test_of_two_publishers_at_once_one_wins_and_the_other_says_so(
 
 
 def test_two_publishers_of_the_same_version_both_succeed(
-    s3: tuple[Any, str], proxy: Proxy, seaweed_server: Seaweed, artifact: Path
+    s3: S3, proxy: Proxy, seaweed_server: Seaweed, artifact: Path
 ) -> None:
     through, location = seaweed_server.client(url=proxy.url), f"s3://{s3[1]}/x"
     proxy.choose = Meeting(2)
@@ -309,7 +256,7 @@ def _kill_at(
 
 @pytest.mark.parametrize("name", [CONTENT[1], FILES[-1], POINTER])
 def test_a_publisher_that_is_killed_leaves_the_old_version_and_publishing_again_completes(
-    name: str, s3: tuple[Any, str], proxy: Proxy, artifact: Path, other_artifact: Path
+    name: str, s3: S3, proxy: Proxy, artifact: Path, other_artifact: Path
 ) -> None:
     location = f"s3://{s3[1]}/x"
     publish(artifact, location)
@@ -327,7 +274,7 @@ def test_a_publisher_that_is_killed_leaves_the_old_version_and_publishing_again_
 
 
 def test_a_process_that_is_killed_while_fetching_leaves_no_version(
-    s3: tuple[Any, str], proxy: Proxy, artifact: Path, tmp_path: Path
+    s3: S3, proxy: Proxy, artifact: Path, tmp_path: Path
 ) -> None:
     location, cache = f"s3://{s3[1]}/x", tmp_path / "cache"
     publish(artifact, location)

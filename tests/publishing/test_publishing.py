@@ -36,6 +36,8 @@ from mess_core.publishing.stores import FolderStore
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("hurry")]
 
 Save = Callable[[int], list[Path]]
+Tell = Callable[[str, str], None]
+Watch = Callable[[Tell | None], None]
 
 KIND = ("planted", "recordings")
 OPERATIONS = ("read", "holds", "upload", "swap", "delete", "entries", "download")
@@ -57,9 +59,9 @@ def cache(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str, str], None] | None], None]:
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     """Give a function that sets what is told before each operation on a folder: its name, which."""
-    told: list[Callable[[str, str], None] | None] = [None]
+    told: list[Tell | None] = [None]
 
     def watched(name: str) -> Callable[..., Any]:
         method = getattr(FolderStore, name)
@@ -74,7 +76,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str, str], Non
     for name in OPERATIONS:
         monkeypatch.setattr(FolderStore, name, watched(name))
 
-    def tell(what: Callable[[str, str], None] | None) -> None:
+    def tell(what: Tell | None) -> None:
         told[0] = what
 
     return tell
@@ -223,9 +225,7 @@ def test_other_kinds_of_location_are_refused(location: str, artifact: Path) -> N
 
 
 def test_a_failure_at_any_operation_of_publishing_leaves_a_complete_version(
-    tmp_path: Path,
-    versions_of: Save,
-    watch: Callable[[Callable[[str, str], None] | None], None],
+    tmp_path: Path, versions_of: Save, watch: Watch
 ) -> None:
     old, new = versions_of(2)
     fails = 0
@@ -402,10 +402,7 @@ def test_nothing_is_pruned_where_no_pointer_says_what_is_used(
 
 
 def test_a_version_that_becomes_the_latest_while_others_are_pruned_stays(
-    location: str,
-    folder: Path,
-    versions_of: Save,
-    watch: Callable[[Callable[[str, str], None] | None], None],
+    location: str, folder: Path, versions_of: Save, watch: Watch
 ) -> None:
     saved = versions_of(3)
     for days, artifact in zip((4, 3, 2), saved, strict=True):
@@ -423,10 +420,7 @@ def test_a_version_that_becomes_the_latest_while_others_are_pruned_stays(
 
 
 def test_a_version_that_is_pruned_while_it_becomes_the_latest_is_told(
-    location: str,
-    folder: Path,
-    versions_of: Save,
-    watch: Callable[[Callable[[str, str], None] | None], None],
+    location: str, folder: Path, versions_of: Save, watch: Watch
 ) -> None:
     old, new = versions_of(2)
     publish(old, location)
@@ -471,11 +465,7 @@ def test_a_fetched_version_is_whole_and_loads(
 
 @pytest.mark.parametrize("name", FILES)
 def test_what_is_whole_in_the_cache_is_not_fetched_again_and_what_is_damaged_is(
-    name: str,
-    location: str,
-    cache: Path,
-    artifact: Path,
-    watch: Callable[[Callable[[str, str], None] | None], None],
+    name: str, location: str, cache: Path, artifact: Path, watch: Watch
 ) -> None:
     publish(artifact, location)
     count: Counter[str] = Counter()
@@ -573,12 +563,7 @@ def test_several_that_fetch_the_same_version_at_once_all_have_it(
 
 
 def test_a_version_that_is_pruned_while_it_is_fetched_gives_way_to_the_latest(
-    location: str,
-    folder: Path,
-    cache: Path,
-    artifact: Path,
-    other_artifact: Path,
-    watch: Callable[[Callable[[str, str], None] | None], None],
+    location: str, folder: Path, cache: Path, artifact: Path, other_artifact: Path, watch: Watch
 ) -> None:
     publish(artifact, location)
     _age(folder / artifact.name, 2)

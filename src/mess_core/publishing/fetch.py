@@ -30,8 +30,8 @@ from mess_core.index.artifact import (
 )
 from mess_core.index.index import Index
 from mess_core.progress import Report
-from mess_core.publishing.publish import open_versions, read_description, read_pointer
-from mess_core.publishing.stores import FolderStore, MissingError, S3Store, Store, meter
+from mess_core.publishing.publish import read_description, read_pointer
+from mess_core.publishing.stores import FolderStore, MissingError, S3Store, Store, meter, open_store
 
 
 def default_cache() -> Path:
@@ -81,7 +81,7 @@ def fetch(
     StorageError
         If the cache cannot be written.
     """
-    store = open_versions(location, dataset, kind, client=client)
+    store = open_store(location, dataset, kind, client=client)
     if version_id is None:
         return _fetch_latest(store, cache_dir, progress)
     return _fetch_version(store, version_id, cache_dir, progress)
@@ -208,7 +208,7 @@ def load_published(
     ArtifactError
         If nothing was published there, or what was is damaged.
     """
-    store = open_versions(location, dataset, kind, client=client)
+    store = open_store(location, dataset, kind, client=client)
     if isinstance(store, FolderStore):
         return load_latest(store.root, verify=verify)
     return _load_latest(store, cache_dir, progress, verify=verify)

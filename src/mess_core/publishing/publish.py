@@ -20,15 +20,12 @@ __all__ = [
     "published_datasets",
     "published_version",
     "published_versions",
-    "read_description",
-    "read_pointer",
     "rollback",
     "upload_artifact_to_s3",
     "verify_published",
 ]
 
 import json
-import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -54,7 +51,6 @@ POINTER = "latest.json"
 *_, CHECKSUMS, MANIFEST = FILES
 #: Versions younger than this many seconds are never pruned: they may be on their way.
 _YOUNG_S = 24 * 3600
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +76,6 @@ class Version:
     size: int
     complete: bool
     latest: bool
-
-
-def open_versions(location: str, dataset: str, kind: str, *, client: Any = None) -> Store:
-    """Return where versions of a dataset and kind lie.
-
-    Raises
-    ------
-    ArtifactError
-        If the location is none, or one of the names could leave it.
-    """
-    for name in (dataset, kind):
-        if not isinstance(name, str) or not _SAFE_NAME.fullmatch(name):
-            raise ArtifactError(
-                f"{location}: its dataset or kind is {name!r}; expected a name of letters, digits, "
-                "'.', '_', '+' and '-'"
-            )
-    return open_store(location, dataset, kind, client=client)
 
 
 def publish(
@@ -136,7 +115,7 @@ def publish(
     """
     manifest = verify_artifact(artifact_dir)
     dataset = manifest["facts"].get("dataset")
-    store = open_versions(destination, dataset, manifest["kind"], client=client)
+    store = open_store(destination, dataset, manifest["kind"], client=client)
     return _publish(store, artifact_dir, manifest, progress, dry_run=dry_run)
 
 
@@ -196,14 +175,9 @@ def _upload(store: Store, folder: Path, version_id: str, progress: Report | None
 
 
 def read_description(store: Store, version_id: str) -> dict[str, dict[str, Any]]:
-    """Read a version's manifest and return the size and SHA-256 of each of its other files.
+    """Return the size and SHA-256 of each file of a version but the manifest, which is checked.
 
-    Raises
-    ------
-    MissingError
-        If there is no such version, or it is not complete.
-    ArtifactError
-        If ``version_id`` is none, or the manifest or the checksums are damaged.
+    Raises `MissingError` if there is no such version, or it is not complete.
     """
     if not is_version_id(version_id):
         raise ArtifactError(f"{version_id!r} is no version id: expected 64 hexadecimal digits")
@@ -257,13 +231,7 @@ def _named(content: bytes) -> str | None:
 
 
 def read_pointer(store: Store) -> str:
-    """Return the latest version's id.
-
-    Raises
-    ------
-    ArtifactError
-        If nothing was published there, or the pointer is damaged.
-    """
+    """Return the version that the pointer names; raise if nothing was published there."""
     answer = store.read(POINTER)
     if answer is None:
         raise ArtifactError(f"{store.url(POINTER)} does not exist: nothing was published there")
@@ -276,13 +244,7 @@ def read_pointer(store: Store) -> str:
 
 
 def published_datasets(location: str, *, client: Any = None) -> list[str]:
-    """Return the names of the datasets at a published location, sorted.
-
-    Raises
-    ------
-    ArtifactError
-        If the location cannot be read.
-    """
+    """Return the names of the datasets at a published location, sorted."""
     store = open_store(location, client=client)
     return [
         name
@@ -292,27 +254,15 @@ def published_datasets(location: str, *, client: Any = None) -> list[str]:
 
 
 def published_version(location: str, dataset: str, kind: str, *, client: Any = None) -> str:
-    """Return the latest version's id, by reading the pointer alone.
-
-    Raises
-    ------
-    ArtifactError
-        If nothing was published there, or the location cannot be read.
-    """
-    return read_pointer(open_versions(location, dataset, kind, client=client))
+    """Return the latest version's id, by reading the pointer alone."""
+    return read_pointer(open_store(location, dataset, kind, client=client))
 
 
 def published_versions(
     location: str, dataset: str, kind: str, *, client: Any = None
 ) -> list[Version]:
-    """List the versions of a dataset and kind, the newest first, those not complete last.
-
-    Raises
-    ------
-    ArtifactError
-        If the location cannot be read.
-    """
-    return _list(open_versions(location, dataset, kind, client=client))
+    """List the versions of a dataset and kind, the newest first, those not complete last."""
+    return _list(open_store(location, dataset, kind, client=client))
 
 
 def _list(store: Store) -> list[Version]:
@@ -346,7 +296,7 @@ def verify_published(
     ArtifactError
         If a file is missing or damaged, or a request fails.
     """
-    return _verify(open_versions(location, dataset, kind, client=client), version_id)
+    return _verify(open_store(location, dataset, kind, client=client), version_id)
 
 
 def _verify(store: Store, version_id: str) -> int:
@@ -382,7 +332,7 @@ def rollback(
         If the version is missing or damaged, a request fails, or another moved the pointer
         meanwhile.
     """
-    store = open_versions(location, dataset, kind, client=client)
+    store = open_store(location, dataset, kind, client=client)
     before = store.read(POINTER)
     _verify(store, version_id)
     return _make_latest(store, version_id, before, dry_run=dry_run)
@@ -416,7 +366,7 @@ def prune_versions(
     """
     if keep < 1:
         raise ArtifactError(f"cannot keep {keep} versions: expected at least 1")
-    store = open_versions(location, dataset, kind, client=client)
+    store = open_store(location, dataset, kind, client=client)
     read_pointer(store)  # Where it says nothing, nobody knows what is used.
     found = _list(store)
     kept = [version for version in found if version.complete][:keep]

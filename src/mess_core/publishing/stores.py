@@ -23,6 +23,7 @@ import base64
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -45,6 +46,7 @@ _CONNECT_S, _READ_S = 10, 60
 #: Larger files go in parts of this size.
 PART_BYTES = 64 * 1024**2
 _MEGABYTE = 10**6
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 #: A conditional request that lost: the object is gone, another request is under way, or the
 #: condition does not hold. Stores differ in which of them they send.
 _LOST = (404, 409, 412)
@@ -112,15 +114,21 @@ def open_store(location: str, *below: str, client: Any = None) -> "Store":
     location : str
         A folder, or ``s3://bucket/prefix``; the prefix is taken as it is written.
     below : str
-        Names of folders below it.
+        The dataset and the kind, or nothing.
     client : boto3 S3 client, optional
         For S3 only; else one from the environment.
 
     Raises
     ------
     ArtifactError
-        If the location is neither, or its prefix cannot be one.
+        If the location is neither, its prefix cannot be one, or a name below could leave it.
     """
+    for name in below:
+        if not isinstance(name, str) or not _SAFE_NAME.fullmatch(name):
+            raise ArtifactError(
+                f"{location}: its dataset or kind is {name!r}; expected a name of letters, digits, "
+                "'.', '_', '+' and '-'"
+            )
     scheme, separator, rest = location.partition("://")
     if not separator:
         return FolderStore(Path(location, *below))
