@@ -77,7 +77,7 @@ _PROJECTION = tuple(entry.name for entry in fields(Projection))
 #: Seconds after which a temporary folder is what a killed process left.
 _ABANDONED_S = 24 * 3600
 #: Rows whose vectors are checked at a time, to keep memory small.
-_AT_ONCE = 65536
+_AT_ONCE = 16384
 #: Characters of a value that a message shows.
 _SHOWN = 200
 
@@ -455,7 +455,7 @@ def _check_numbers(index: Index) -> None:
                 "a finite one, or NaN where an aspect has no direction"
             )
     for start in range(0, len(index.rows), _AT_ONCE):
-        finite = np.isfinite(index.stored(range(start, min(start + _AT_ONCE, len(index.rows)))))
+        finite = np.isfinite(index.stored(np.arange(start, min(start + _AT_ONCE, len(index.rows)))))
         if not finite.all():
             row = start + int(np.argmin(finite.all(axis=1)))
             raise ArtifactError(f"index.faiss: the vector of row {row} is not finite")
