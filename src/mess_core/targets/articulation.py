@@ -50,20 +50,9 @@ def _median(values: Float) -> float:
 def attacks(envelope: Float, onsets: Float) -> Float:
     """Return the rise and the time of each onset's attack.
 
-    The amplitude rises from 10 % to 90 % of the way from the lowest value before to the highest
-    after.
-
-    Parameters
-    ----------
-    envelope : ndarray [shape=(n,)]
-        RMS amplitude of 10 ms, 400 values per second.
-    onsets : ndarray [shape=(m,)]
-        Times of onsets, s.
-
-    Returns
-    -------
-    ndarray [shape=(m, 2)]
-        dB and s; NaN where the amplitude rises by less than 1 dB.
+    In dB and s [shape=(m, 2)], from 10 % to 90 % of the way from the lowest value of ``envelope``
+    (RMS of 10 ms, 400 values per second) before the onset to the highest after it; NaN where the
+    amplitude rises by less than 1 dB.
     """
     found = [_attack(_around(envelope, onset)) for onset in onsets]
     return np.array(found, np.float64).reshape(-1, 2)

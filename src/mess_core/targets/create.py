@@ -107,12 +107,7 @@ class MidiExpressionTargets:
 def measure(series: Sound | Performance, *, level: Level = "recording") -> Targets:
     """Compute every target of a recording or of a window.
 
-    Parameters
-    ----------
-    series : Sound or Performance
-        What the targets of its source are made of.
-    level : {"recording", "window"}
-        What the series are of: targets that do not exist at this level are left out.
+    Targets that do not exist at this level are left out.
 
     Returns
     -------
@@ -171,18 +166,10 @@ def _function(spec: TargetSpec) -> tuple[Callable[..., Any], tuple[str, ...]]:
 
 
 def descriptors(sound: Sound) -> npt.NDArray[np.float32]:
-    """Return the plain descriptors of a window of at least 0.4 s.
+    """Return the plain descriptors of a window of at least 0.4 s [shape=(120,)].
 
-    Parameters
-    ----------
-    sound : Sound
-        The series of the window (`Sound.cut`).
-
-    Returns
-    -------
-    ndarray of float32 [shape=(120,)]
-        As `DESCRIPTORS` names them: levels and MFCC in dB, shares of pitch classes. Finite: what is
-        inaudible counts as being at the floor.
+    As `DESCRIPTORS` names them: levels and MFCC in dB, shares of pitch classes. Finite: what is
+    inaudible counts as being at the floor.
     """
     loudness = np.nan_to_num(sound.loudness, nan=FLOOR_DBFS)
     parts = [

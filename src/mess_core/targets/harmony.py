@@ -94,19 +94,9 @@ def _tension(chroma: Float) -> Float:
 
 
 def chroma_of_peaks(magnitude: npt.NDArray[np.float32], frequencies: Float) -> Float:
-    """Return the power of spectral peaks by pitch class.
+    """Return the power of the peaks of spectra [shape=(n, bins)] by pitch class [shape=(n, 12)].
 
-    Parameters
-    ----------
-    magnitude : ndarray of float32 [shape=(n, bins)]
-        Spectra.
-    frequencies : ndarray [shape=(bins,)]
-        Hz, equally spaced from 0.
-
-    Returns
-    -------
-    ndarray [shape=(n, 12)]
-        From C to B; not normalised. A peak between two semitones counts for both.
+    ``frequencies`` are in Hz, equally spaced from 0. A peak between two semitones counts for both.
     """
     low, high = np.searchsorted(frequencies, CHROMA_RANGE_HZ)
     left, centre, right = (magnitude[:, low + d : high + d] for d in (-1, 0, 1))

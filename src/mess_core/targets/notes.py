@@ -297,7 +297,7 @@ def read_performance(midi: Path, *, beats: Path | None = None) -> Performance:
         return performance
     times = _read_beats(beats)
     onsets = performance.onsets
-    if len(onsets) and (times[-1] <= onsets[0] or times[0] >= onsets[-1]):
+    if times[-1] <= onsets[0] or times[0] >= onsets[-1]:
         raise MidiError(
             f"{beats} has beats from {times[0]:.2f} to {times[-1]:.2f} s and {midi} notes from "
             f"{onsets[0]:.2f} to {onsets[-1]:.2f} s; are they of the same performance?"

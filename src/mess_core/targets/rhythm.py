@@ -165,17 +165,6 @@ def follow_pulse(
 ) -> tuple[Float, Float]:
     """Return the pulse over time, `TEMPO_RATE` values per second from time 0.
 
-    Parameters
-    ----------
-    strength : ndarray [shape=(frames,)]
-        As `onset_strength` returns it.
-    onsets : ndarray [shape=(n,)]
-        Times of onsets, s, increasing.
-    duration : float
-        Length of the recording, s.
-    frame_rate : float
-        Frames per second.
-
     Returns
     -------
     tempo : ndarray [shape=(m,)]

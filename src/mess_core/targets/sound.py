@@ -132,14 +132,8 @@ class Sound:
 
 
 _FRAME_SERIES = (
-    "centroid",
-    "bandwidth",
-    "rolloff",
-    "zero_crossings",
-    "chroma",
-    "mel_level",
-    "mfcc",
-    "onset_strength",
+    *("centroid", "bandwidth", "rolloff", "zero_crossings"),
+    *("chroma", "mel_level", "mfcc", "onset_strength"),
 )
 
 

@@ -59,19 +59,9 @@ def brightness_curve(centroid: Float) -> Float:
 def centroid_and_bandwidth(
     magnitude: npt.NDArray[np.float32], frequencies: Float
 ) -> tuple[Float, Float]:
-    """Return the mean and the standard deviation of frequency, weighted by magnitude.
+    """Return each spectrum's mean and standard deviation of frequency, weighted by magnitude.
 
-    Parameters
-    ----------
-    magnitude : ndarray of float32 [shape=(n, bins)]
-        Spectra.
-    frequencies : ndarray [shape=(bins,)]
-        Hz.
-
-    Returns
-    -------
-    tuple of ndarray [shape=(n,)]
-        Hz; NaN for a spectrum of zeros.
+    Of spectra [shape=(n, bins)] two arrays in Hz [shape=(n,)]; NaN for a spectrum of zeros.
     """
     # Frequencies around the middle of the band, so that squares lose no digits in float32.
     middle = frequencies.mean()
