@@ -132,20 +132,6 @@ def test_bad_files_are_reported_once_by_name_and_cause_and_stop_nothing(
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
-def test_a_repaired_file_is_usable_at_the_next_scan(
-    tmp_path: Path, folder: Path, write_tone: WriteTone
-) -> None:
-    spoil(folder, write_tone)
-    layout = Layout(tmp_path / "data", "mine")
-    dataset = FolderDataset("mine", folder)
-    scan_dataset(dataset, layout)
-    write_tone("corpus/cut.wav")
-    report = scan_dataset(dataset, layout)
-    assert report.read == 1
-    assert "cut" in {r.recording_id for r in usable(report.recordings)}
-    assert "cut" not in layout.problems.read_text()
-
-
 RATE = 24_000
 
 
@@ -178,6 +164,7 @@ BAD: list[tuple[str, Callable[[Path], object], str, str]] = [
     ("bare.wav", sound(np.zeros(0)), "empty", r"holds no samples; .*export it again"),
     ("nan.wav", sound(spoilt(np.nan), subtype="FLOAT"), "not_finite", r"at 3\.000 s; export"),
     ("inf.wav", sound(spoilt(-np.inf), subtype="DOUBLE"), "not_finite", r"at 3\.000 s; export"),
+    ("huge.wav", sound(spoilt(-1e30), subtype="FLOAT"), "too_large", r"1e\+30 at 3\.000 s, where"),
     ("zero.wav", sound(np.zeros(6 * RATE)), "silent", r"digital zero.*check the export"),
     ("hush.wav", sound(tone(level=5e-4)), "silent", r"peak is -66 dBFS, the limit is -60 dBFS"),
     ("tiny.wav", sound(tone(seconds=4.9)), "too_short", r"lasts 4\.90 s, .*window of 5 s; use"),

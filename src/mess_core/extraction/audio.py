@@ -38,6 +38,7 @@ __all__ = [
 
 import os
 import re
+import shlex
 import shutil
 import stat
 import threading
@@ -173,9 +174,10 @@ def _open(path: Path, source: bytes | int) -> Any:
     try:
         file = soundfile.SoundFile(source, closefd=False)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+        convert = ["ffmpeg", "-i", str(path), str(path.with_suffix(".flac"))]
         raise AudioError(
             f"{path}: is not audio that libsndfile can read ({_cause(error)}); use WAV, FLAC, Ogg, "
-            f"MP3 or AIFF, for example by `ffmpeg -i {path.name} {path.stem}.flac`"
+            f"MP3 or AIFF, for example by `{shlex.join(convert)}`"
         ) from None
     if file.samplerate not in _RATES:
         file.close()
