@@ -35,13 +35,8 @@ def add_parser(subparsers: Any) -> None:
     add_passage(parser)
     parser.add_argument("--encoder", required=True, help="a known model's name, or a folder")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.npz")
-    for name, default, meaning in (
-        ("window", 5.0, "length of a window, s, as in the index"),
-        ("overlap", 0.5, "share of a window that the next has too, as in the index"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=float, default=default, help=f"{meaning} (default: %(default)s)"
-        )
+    parser.add_argument("--window", type=float, default=5.0, help="s, as in the index (5.0)")
+    parser.add_argument("--overlap", type=float, default=0.5, help="as in the index (0.5)")
     parser.add_argument(
         "--precision", default="auto", help="as in the index; auto: what this machine does best"
     )

@@ -62,24 +62,16 @@ _AT_ONCE = 65536
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How vectors are held.
+    """How vectors are held."""
 
-    Attributes
-    ----------
-    factory : str
-        FAISS's name for it.
-    candidates : int
-        Rows of a search whose exact scores are computed; 0 where all are.
-    memory_bytes, disk_bytes : int
-        What searches touch all the time, and the size of the file.
-    why : str
-        The reason, a sentence.
-    """
-
+    #: FAISS's name for it.
     factory: str
+    #: Rows of a search whose exact scores are computed; 0 where all are.
     candidates: int
+    #: What searches touch all the time, and the size of the file.
     memory_bytes: int
     disk_bytes: int
+    #: The reason, a sentence.
     why: str
 
 
@@ -143,21 +135,10 @@ def flat_index(width: int, expected: int = 0) -> Any:
 
 
 def hold(exact: Any, choice: Choice) -> Any:
-    """Put codes in front of exact vectors, where they were chosen.
+    """Put codes in front of the vectors of a `flat_index`, which becomes a part, where chosen.
 
     Cells and codes are learned from at most 200,000 rows that are spread evenly; FAISS's own seeds
     are fixed, and so is the order of its sums.
-
-    Parameters
-    ----------
-    exact : faiss.IndexFlat
-        From `flat_index`, with all vectors. It becomes part of what is returned.
-    choice : Choice
-        From `choose_factory`.
-
-    Returns
-    -------
-    faiss.Index
     """
     if choice.factory == FLAT:
         return exact
@@ -194,14 +175,8 @@ def _one_thread() -> Iterator[None]:
 def search_parameters(index: Any, wanted: int, allowed: npt.NDArray[np.bool_] | None = None) -> Any:
     """Return what FAISS has to be told besides the query, None where it is nothing.
 
-    Parameters
-    ----------
-    index : faiss.Index
-        From `hold`, or read from its file.
-    wanted : int
-        Hits that are asked for. The more, the fewer candidates each has: their number stays.
-    allowed : ndarray of bool [shape=(n,)], optional
-        Which rows may be hits; all by default.
+    The more hits are ``wanted``, the fewer candidates each has: their number stays. ``allowed`` [n]
+    says which rows may be hits; all by default.
     """
     # FAISS keeps what its parameters point to as long as these live.
     selector = None

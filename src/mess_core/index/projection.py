@@ -48,44 +48,26 @@ SMALLEST_SHARE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class AspectBlock:
-    """Where an aspect lies in a stored vector.
-
-    Attributes
-    ----------
-    name : str
-        The aspect.
-    number : int
-        Its place among the aspects, from 0.
-    coordinates : slice
-        Its coordinates among those of all aspects.
-    stored : slice
-        Its coordinates in the stored vector.
-    norm : int
-        Where the stored vector has their squared length.
-    """
+    """Where an aspect lies in a stored vector."""
 
     name: str
+    #: Its place among the aspects, from 0.
     number: int
+    #: Its coordinates among those of all aspects, and in the stored vector.
     coordinates: slice
     stored: slice
+    #: Where the stored vector has their squared length.
     norm: int
 
 
 class Reading(NamedTuple):
-    """What a projection reads from n rows of features.
+    """What a projection reads from n rows of features."""
 
-    Attributes
-    ----------
-    components : ndarray of float64 [shape=(n, G)]
-        The general block, whitened, not yet of unit length.
-    coordinates : ndarray of float64 [shape=(n, E)]
-        Of the aspects, of variance 1 over the corpus.
-    usable : ndarray of bool [shape=(n, B)]
-        False where a layer is not finite, or is one of general similarity and equals the mean.
-    """
-
+    #: The general block [n, G], whitened, not yet of unit length.
     components: Doubles
+    #: Of the aspects [n, E], of variance 1 over the corpus.
     coordinates: Doubles
+    #: False [n, B] where a layer is not finite, or one of general similarity equals the mean.
     usable: Bools
 
 
@@ -255,18 +237,9 @@ class Projection:
     def lay_out(
         self, components: npt.NDArray[np.floating[Any]], blocks: npt.NDArray[np.floating[Any]]
     ) -> Floats:
-        """Put vectors together.
+        """Put stored vectors [n, width] together from components [n, G] and blocks [n, E].
 
-        Parameters
-        ----------
-        components : ndarray [shape=(n, G)]
-            General blocks of any length; one of no length stays so.
-        blocks : ndarray [shape=(n, E)]
-            Of all aspects.
-
-        Returns
-        -------
-        ndarray of float32 [shape=(n, width)]
+        Components may have any length; those of no length stay so.
         """
         length = np.linalg.norm(components, axis=1, keepdims=True)
         unit = components / np.where(length > 0, length, 1.0)
