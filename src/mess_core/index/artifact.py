@@ -454,8 +454,12 @@ def _check_numbers(index: Index) -> None:
                 f"predicted.npy: row {row} has the value {values[row]} of {str(name)!r}, expected "
                 "a finite one, or NaN where an aspect has no direction"
             )
-    for start in range(0, len(index.rows), _AT_ONCE):
-        finite = np.isfinite(index.stored(np.arange(start, min(start + _AT_ONCE, len(index.rows)))))
+    # Not by `Index.stored`, which copies with as many threads as there are cores.
+    refined = getattr(index.vectors, "refine_index", index.vectors)
+    shape = (len(index.rows), index.projection.width)
+    stored = faiss.rev_swig_ptr(faiss.downcast_index(refined).get_xb(), shape[0] * shape[1])
+    for start in range(0, shape[0], _AT_ONCE):
+        finite = np.isfinite(stored.reshape(shape)[start : start + _AT_ONCE]).all(axis=1)
         if not finite.all():
-            row = start + int(np.argmin(finite.all(axis=1)))
+            row = start + int(np.argmin(finite))
             raise ArtifactError(f"index.faiss: the vector of row {row} is not finite")
