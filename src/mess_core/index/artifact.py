@@ -457,7 +457,8 @@ def _check_numbers(index: Index) -> None:
     # Not by `Index.stored`, which copies with as many threads as there are cores.
     refined = getattr(index.vectors, "refine_index", index.vectors)
     shape = (len(index.rows), index.projection.width)
-    stored = faiss.rev_swig_ptr(faiss.downcast_index(refined).get_xb(), shape[0] * shape[1])
+    exact: Any = faiss.downcast_index(refined)
+    stored = faiss.rev_swig_ptr(exact.get_xb(), shape[0] * shape[1])
     for start in range(0, shape[0], _AT_ONCE):
         finite = np.isfinite(stored.reshape(shape)[start : start + _AT_ONCE]).all(axis=1)
         if not finite.all():
