@@ -30,6 +30,7 @@ from mess_core.recordings import read_recordings
 from mess_core.search.query import Query, clip_id
 from mess_core.search.search import directed, search
 from mess_core.targets.npz import load_target
+from mess_core.targets.registry import probed_targets
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -153,8 +154,8 @@ def spans_of(index: Index, beats: Mapping[str, Path]) -> Floats:
 
 def true_values(index: Index, layout: Layout, aspect: str) -> Floats | None:
     """Return what was measured of an aspect [n, q] in standard deviations; None if nothing was."""
-    columns = []
-    for target in ASPECT_REGISTRY[aspect].targets:
+    columns: list[Floats] = []
+    for target in sorted(set(probed_targets("window")) & set(ASPECT_REGISTRY[aspect].targets)):
         blocks = [
             load_target(layout.targets(name), target, level="window") for name in index.rows.numbers
         ]
