@@ -17,14 +17,8 @@ from mess_core.extraction.pipeline import (
     estimate_extraction_time,
     extract_shard,
 )
-from mess_core.extraction.storage import (
-    features_exist,
-    features_exist_for_types,
-    load_features,
-    load_selected_features,
-    save_features,
-)
-from mess_core.files import file_sha256, write_bytes
+from mess_core.extraction.storage import load_features
+from mess_core.files import file_sha256, save_array, write_bytes
 from mess_core.layout import Layout
 from mess_core.recordings import Recording
 from tests.conftest import WriteTone
@@ -107,10 +101,6 @@ def test_views_have_the_contracts_shapes_and_agree(
     pooled = Layout(tmp_path / "other", "x")
     run(extractor, pooled, recordings)
     np.testing.assert_allclose(load_features(pooled, "a", view="segments"), segments, atol=1e-5)
-    assert features_exist(pooled, "a")
-    assert not features_exist(pooled, "z")
-    assert not features_exist_for_types(pooled, "a", ("segments", "raw"))
-    assert features_exist_for_types(layout, "a", ("segments", "raw"))
 
 
 def test_a_window_alone_equals_the_same_window_inside_a_recording(
@@ -218,9 +208,8 @@ def test_one_bad_recording_does_not_stop_the_others(
     with pytest.raises(AudioError, match=r"1 of 3 recordings failed.*\n  b: .*mess recordings"):
         summary.check()
     assert "2 recordings computed, 0 kept, 1 failed" in summary.lines()[0]
-    assert features_exist(layout, "a")
-    assert features_exist(layout, "c")
-    assert not features_exist(layout, "b")
+    there = [layout.features("segments", name).exists() for name in "abc"]
+    assert there == [True, False, True]
     assert seen[-1][:2] == (6, 6)
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
     assert not list(tmp_path.rglob("*tmp*/*"))
@@ -376,19 +365,9 @@ def test_samples_that_are_not_finite_are_refused(extractor: FeatureExtractor) ->
         extractor.extract(np.full(48_000, np.inf, np.float32))
 
 
-def test_stored_features_are_selected_by_layer_and_checked(tmp_path: Path) -> None:
-    layout = Layout(tmp_path, "x")
-    values = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-    save_features(layout, "a", values, view="segments")
-    save_features(layout, "a", values[0], view="aggregated")
-    chosen = load_selected_features(layout, ["a"], view="segments", layers=[2, 0])
-    np.testing.assert_array_equal(chosen["a"], values[:, [2, 0]])
-    chosen = load_selected_features(layout, ["a"], layers=[1])
-    np.testing.assert_array_equal(chosen["a"], values[0, [1]])
-    with pytest.raises(StorageError, match=r"layers \[3\] do not exist.*0 to 2"):
-        load_selected_features(layout, ["a"], layers=[3])
+def test_an_unknown_view_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"'segment' is no view.*'segments'"):
-        load_features(layout, "a", view="segment")
+        load_features(Layout(tmp_path, "x"), "a", view="segment")
 
 
 @pytest.mark.parametrize(
@@ -413,16 +392,8 @@ def test_wrong_files_are_named(tmp_path: Path, content: np.ndarray | None, messa
 @pytest.mark.parametrize("size", [0, 20, 140])
 def test_damaged_files_are_named(tmp_path: Path, size: int) -> None:
     layout = Layout(tmp_path, "x")
-    path = save_features(layout, "a", np.ones((2, 3), np.float32), view="aggregated")
+    path = layout.features("aggregated", "a")
+    save_array(path, np.ones((2, 3), np.float32))
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(StorageError, match=r"a\.npy is damaged.*delete it"):
         load_features(layout, "a")
-
-
-def test_features_that_break_the_contract_are_not_stored(tmp_path: Path) -> None:
-    layout = Layout(tmp_path, "x")
-    with pytest.raises(StorageError, match="refusing to store aggregated"):
-        save_features(layout, "a", np.zeros((1, 2, 3), np.float32), view="aggregated")
-    with pytest.raises(StorageError, match="finite"):
-        save_features(layout, "a", np.full((2, 3), np.nan, np.float32), view="aggregated")
-    assert not features_exist(layout, "a", view="aggregated")

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mess_core.cli.printing import table
 from mess_core.errors import EncoderError, nearest
-from mess_core.extraction.specs import MODELS, MertSpec, read_model_json
+from mess_core.extraction.specs import MODELS, MertSpec, read_model_json, resolve_spec
 from mess_core.layout import Layout
+from mess_core.progress import duration
 
 if TYPE_CHECKING:
     from mess_core.extraction.checkpoint import Checkpoint
-    from mess_core.extraction.encoder import MertEncoder
-    from mess_core.extraction.golden import Agreement, Floats
+    from mess_core.extraction.golden import Floats
 
 _MODELS = Path("data/models")
 _PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -25,13 +26,7 @@ _DEVICE_HELP = "auto, cpu, cuda, cuda:1 or mps (default: %(default)s)"
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add ``model`` to the command line.
-
-    Parameters
-    ----------
-    subparsers : argparse subparsers action
-        From ``ArgumentParser.add_subparsers``.
-    """
+    """Add ``model`` to the command line."""
     parser = subparsers.add_parser(
         "model",
         help="fetch, list and verify encoders",
@@ -100,59 +95,25 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def show_models(args: argparse.Namespace) -> int:
-    """Print a table of the known models.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        What `add_parser` defines.
-
-    Returns
-    -------
-    int
-        0.
-    """
-    rows: list[tuple[str, ...]] = [
-        ("model", "layers", "dims", "revision", "weights", "licence", "here")
+    """Print a table of the known models."""
+    rows = [
+        {
+            "model": spec.name,
+            "layers": str(spec.layers),
+            "dims": str(spec.dims),
+            "revision": spec.revision[:12] or "bundled",
+            "weights": "pinned" if spec.weights_sha256 else "not pinned",
+            "licence": spec.licence,
+            "here": "yes" if (args.models / spec.name).is_dir() else "no",
+        }
+        for spec in MODELS.values()
     ]
-    rows += [_row(spec, args.models) for spec in MODELS.values()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+    print("\n".join(table(rows)))
     return 0
 
 
-def _row(spec: MertSpec, models: Path) -> tuple[str, ...]:
-    return (
-        spec.name,
-        str(spec.layers),
-        str(spec.dims),
-        spec.revision[:12] or "bundled",
-        "pinned" if spec.weights_sha256 else "not pinned",
-        spec.licence,
-        "yes" if (models / spec.name).is_dir() else "no",
-    )
-
-
 def fetch(args: argparse.Namespace) -> int:
-    """Bring a known model into the models folder, check it, and say what is next.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        What `add_parser` defines.
-
-    Returns
-    -------
-    int
-        0.
-
-    Raises
-    ------
-    EncoderError
-        If the name is not known, the model is not to be had, or it is not the pinned one.
-    """
+    """Bring a known model into the models folder, check it, and say what is next."""
     from mess_core.extraction.checkpoint import fetch_model, find_checkpoint
 
     spec = MODELS.get(args.name)
@@ -180,58 +141,45 @@ def fetch(args: argparse.Namespace) -> int:
 
 
 def verify(args: argparse.Namespace) -> int:
-    """Check a model part by part, and print each with its outcome as soon as it is known.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        What `add_parser` defines.
-
-    Returns
-    -------
-    int
-        0: everything holds.
-
-    Raises
-    ------
-    EncoderError
-        If anything does not; what was printed until then holds.
-    """
+    """Check a model part by part, and print each with its outcome as soon as it is known."""
     from mess_core.extraction.checkpoint import find_checkpoint
-    from mess_core.extraction.specs import resolve_spec
+    from mess_core.extraction.golden import golden_hash
 
     checkpoint = find_checkpoint(args.name, models=args.models)
-    _say("model", f"{checkpoint.spec.name}, {_origin(checkpoint)}")
-    _say_configuration(checkpoint)
+    spec, folder = checkpoint.spec, checkpoint.folder
+    origin = {"hub": f"{spec.location} at revision {spec.revision}, ", "bundled": "bundled, "}
+    _say("model", f"{spec.name}, {origin.get(spec.source, '')}in {folder}")
+    config = read_model_json(folder / "config.json")
+    ignored = {key: value for key, value in config.items() if key not in checkpoint.config}
+    _say("configuration", f"ok; followed: {_listed(checkpoint.config)}")
+    _say("", f"ignored, being off or without effect on hidden states: {_listed(ignored)}")
     _say("weights", f"{checkpoint.weights.name}, {checkpoint.weights.stat().st_size:,} bytes")
     _say("sha256", _digest(checkpoint, resolve_spec(args.name)))
     expected, pooled = _reference(checkpoint)
-    _say_facts(checkpoint, frames=expected.shape[2])
-    _say_golden_hash(pooled)
-    _compare_engines(args, checkpoint, expected)
+    _say("licence", spec.licence)
+    trained = "yes" if spec.trained else "no: results show the mechanism only"
+    said = spec.source != "folder" or "mess_trained" in config
+    _say("trained", trained if said else "taken for trained, its config.json says nothing")
+    _say("layers", f"{spec.layers} (0 is the transformer's input)")
+    _say("dims", str(spec.dims))
+    _say("sample rate", f"{spec.sample_rate} samples per second")
+    _say("frame rate", f"{spec.frame_rate:g} frames per second")
+    _say("window", f"{spec.window_s:g} s: {_samples(spec)} samples, {expected.shape[2]} frames")
+    how = "to mean 0 and variance 1" if checkpoint.normalize else "not at all"
+    _say("normalisation", f"{how}, every window (do_normalize: {checkpoint.normalize})")
+    _say("golden hash", f"{golden_hash(pooled)} (float32, {len(pooled)} check windows)")
+    _compare_engines(args, spec, expected)
     print("verified")
     return 0
 
 
 def _say(what: str, outcome: str) -> None:
-    print(
-        textwrap.fill(
-            outcome,
-            100,
-            initial_indent=f"{what:<15}",
-            subsequent_indent=" " * 15,
-            break_long_words=False,
-            break_on_hyphens=False,
-        ),
-        flush=True,
-    )
+    lines = textwrap.wrap(outcome, 85, break_long_words=False, break_on_hyphens=False)
+    print(f"{what:<15}" + f"\n{'':15}".join(lines), flush=True)
 
 
-def _origin(checkpoint: "Checkpoint") -> str:
-    spec = checkpoint.spec
-    if spec.source == "hub":
-        return f"{spec.location} at revision {spec.revision}, in {checkpoint.folder}"
-    return f"{'bundled, ' if spec.source == 'bundled' else ''}in {checkpoint.folder}"
+def _listed(config: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted(config.items()))
 
 
 def _digest(checkpoint: "Checkpoint", published: MertSpec) -> str:
@@ -239,21 +187,12 @@ def _digest(checkpoint: "Checkpoint", published: MertSpec) -> str:
     return f"{checkpoint.spec.weights_sha256} ({pinned})"
 
 
-def _say_configuration(checkpoint: "Checkpoint") -> None:
-    config = read_model_json(checkpoint.folder / "config.json")
-    followed = ", ".join(f"{key}={value}" for key, value in sorted(checkpoint.config.items()))
-    ignored = ", ".join(
-        f"{key}={value}" for key, value in sorted(config.items()) if key not in checkpoint.config
-    )
-    _say("configuration", f"ok; followed: {followed}")
-    _say("", f"ignored, being off or without effect on hidden states: {ignored}")
+def _samples(spec: MertSpec) -> int:
+    return round(spec.window_s * spec.sample_rate)
 
 
 def _reference(checkpoint: "Checkpoint") -> "tuple[Floats, Floats]":
-    """Return what transformers' own model and preprocessor make of the check windows.
-
-    All hidden states ``[n, layers, time, dims]``, and the means over time of `HiddenStates`.
-    """
+    """Return what transformers' own model and preprocessor make of the check windows."""
     import torch
     from transformers import Wav2Vec2FeatureExtractor
 
@@ -282,124 +221,47 @@ def _reference(checkpoint: "Checkpoint") -> "tuple[Floats, Floats]":
     return frames, pooled.numpy()
 
 
-def _samples(spec: MertSpec) -> int:
-    return round(spec.window_s * spec.sample_rate)
-
-
-def _say_facts(checkpoint: "Checkpoint", *, frames: int) -> None:
-    spec = checkpoint.spec
-    _say("licence", spec.licence)
-    said = spec.source != "folder" or "mess_trained" in read_model_json(
-        checkpoint.folder / "config.json"
-    )
-    trained = "yes" if spec.trained else "no: results show the mechanism only"
-    _say("trained", trained if said else "taken for trained, its config.json says nothing")
-    _say("layers", f"{spec.layers} (0 is the transformer's input)")
-    _say("dims", str(spec.dims))
-    _say("sample rate", f"{spec.sample_rate} samples per second")
-    _say("frame rate", f"{spec.frame_rate:g} frames per second")
-    _say("window", f"{spec.window_s:g} s: {_samples(spec)} samples, {frames} frames")
-    how = "to mean 0 and variance 1" if checkpoint.normalize else "not at all"
-    _say("normalisation", f"{how}, every window (do_normalize: {checkpoint.normalize})")
-
-
-def _say_golden_hash(pooled: "Floats") -> None:
-    from mess_core.extraction.golden import golden_hash
-
-    _say("golden hash", f"{golden_hash(pooled)} (float32, {len(pooled)} check windows)")
-
-
-def _compare_engines(
-    args: argparse.Namespace, checkpoint: "Checkpoint", expected: "Floats"
-) -> None:
+def _compare_engines(args: argparse.Namespace, spec: MertSpec, expected: "Floats") -> None:
     """Compare the engine in use, in its precision and in float32, with transformers' model."""
-    from importlib.metadata import version
-
     from mess_core.extraction.encoder import load_encoder
+    from mess_core.extraction.golden import MAX_ERROR, MIN_COSINE, check_windows, compare
 
-    def load(precision: str) -> "MertEncoder":
-        return load_encoder(
+    windows = check_windows(_samples(spec), sample_rate=spec.sample_rate)
+    for precision in dict.fromkeys((args.precision, "float32")):
+        encoder = load_encoder(
             args.name,
             models=args.models,
             device=args.device,
             precision=precision,
-            window_s=checkpoint.spec.window_s,
+            window_s=spec.window_s,
         )
-
-    chosen = load(args.precision)
-    engine = chosen.engine
-    _say("engine", f"{engine.name} on {engine.device}, {engine.precision}")
-    for note in chosen.notes:
-        _say("  not taken", note)
-    encoders = {engine.precision: chosen}
-    if engine.precision != "float32":
-        encoders["float32"] = load("float32")
-    agreements = {name: _agreement(encoder, expected) for name, encoder in encoders.items()}
-    _say(
-        "hidden states",
-        f"compared with those of HubertModel (transformers {version('transformers')}, float32): "
-        "error relative to the layer's largest value, cosine of the means over time",
-    )
-    _print_agreements(agreements)
-    _check_agreements(checkpoint.spec.name, agreements)
-
-
-def _agreement(encoder: "MertEncoder", expected: "Floats") -> "Agreement":
-    from mess_core.extraction.golden import Agreement, check_windows, compare
-
-    spec = encoder.spec
-    windows = check_windows(_samples(spec), sample_rate=spec.sample_rate)
-    found = np.concatenate([encoder.hidden_states(window[np.newaxis]) for window in windows])
-    pooled = np.concatenate([encoder.pooled(window[np.newaxis]) for window in windows])
-    cosine = compare(pooled, expected.mean(axis=2)).cosine
-    return Agreement(compare(found, expected).error, cosine)
-
-
-def _print_agreements(agreements: "dict[str, Agreement]") -> None:
-    titles = (f"{name:>10} error  cosine" for name in agreements)
-    print(f"{'layer':>8}  " + "  ".join(titles))
-    for layer in range(len(next(iter(agreements.values())).error)):
-        cells = (f"{a.error[layer]:>16.1e}  {a.cosine[layer]:.5f}" for a in agreements.values())
-        print(f"{layer:>8}  " + " ".join(cells))
-
-
-def _check_agreements(name: str, agreements: "dict[str, Agreement]") -> None:
-    from mess_core.extraction.golden import MAX_ERROR, MIN_COSINE
-
-    for precision, agreement in agreements.items():
-        error, cosine = max(agreement.error), min(agreement.cosine)
-        if precision == "float32" and not error <= MAX_ERROR:
+        engine = encoder.engine
+        found = np.concatenate([encoder.hidden_states(window[np.newaxis]) for window in windows])
+        pooled = np.concatenate([encoder.pooled(window[np.newaxis]) for window in windows])
+        error = max(compare(found, expected).error)
+        cosine = min(compare(pooled, expected.mean(axis=2)).cosine)
+        _say("engine", f"{engine.name} on {engine.device}, {engine.precision}")
+        for note in encoder.notes:
+            _say("  not taken", note)
+        _say(
+            "hidden states",
+            f"in the worst layer {error:.1e} of its largest value away from transformers' "
+            f"HubertModel in float32, cosine of the means over time {cosine:.5f}",
+        )
+        if engine.precision == "float32" and not error <= MAX_ERROR:
             raise EncoderError(
-                f"{name}: float32 differs from transformers' model by {error:.1e} of a layer's "
-                f"largest value, the limit is {MAX_ERROR:.0e}; do not use this engine"
+                f"{spec.name}: float32 differs from transformers' model by {error:.1e} of a "
+                f"layer's largest value, the limit is {MAX_ERROR:.0e}; do not use this engine"
             )
         if not cosine >= MIN_COSINE:
             raise EncoderError(
-                f"{name}: {precision} has a cosine of {cosine:.5f} to float32 in the worst layer, "
-                f"the limit is {MIN_COSINE}; use `precision: float32`"
+                f"{spec.name}: {engine.precision} has a cosine of {cosine:.5f} to float32 in the "
+                f"worst layer, the limit is {MIN_COSINE}; use `precision: float32`"
             )
 
 
 def estimate(args: argparse.Namespace) -> int:
-    """Print how long the extraction of a dataset will take on this machine.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        What `add_estimate_parser` defines.
-
-    Returns
-    -------
-    int
-        0.
-
-    Raises
-    ------
-    DatasetError
-        If the dataset has no recording table, or none of its recordings can be used.
-    EncoderError
-        If the encoder cannot be had.
-    """
+    """Print how long the extraction of a dataset will take on this machine."""
     from mess_core.extraction import FeatureExtractor, estimate_extraction_time
     from mess_core.recordings import judge, read_recordings, usable
     from mess_core.workflow.config import Settings
@@ -418,12 +280,5 @@ def estimate(args: argparse.Namespace) -> int:
     expected = estimate_extraction_time(extractor, recordings)
     hours = sum(r.duration_s for r in recordings) / 3600
     print(f"{len(recordings)} recordings, {hours:.2f} hours of audio, {expected.windows} windows")
-    print(f"about {_duration(expected.seconds)}, by the time of {expected.sampled} windows")
+    print(f"about {duration(expected.seconds)}, by the time of {expected.sampled} windows")
     return 0
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -32,12 +32,5 @@ from .pipeline import (
     extract_shard as extract_shard,
 )
 from .specs import MODELS as MODELS, MertSpec as MertSpec, resolve_spec as resolve_spec
-from .storage import (
-    features_exist as features_exist,
-    features_exist_for_types as features_exist_for_types,
-    load_features as load_features,
-    load_selected_features as load_selected_features,
-    save_features as save_features,
-    segment_times as segment_times,
-)
+from .storage import load_features as load_features, segment_times as segment_times
 from .untrained import make_demo_encoder as make_demo_encoder, make_untrained as make_untrained

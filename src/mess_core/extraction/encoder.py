@@ -58,22 +58,21 @@ class Output(NamedTuple):
 
 
 class Engine(Protocol):
-    """A model on a device. Threads may share it."""
+    """A model on a device. Threads may share it.
 
-    @property
-    def name(self) -> str:
-        """What runs the model, with its version, for example ``openvino 2026.4.1``."""
-        ...
+    Attributes
+    ----------
+    name : str
+        What runs the model, with its version, for example ``openvino 2026.4.1``.
+    device : str
+        Where it runs: ``cpu``, ``cuda:0``, ``mps``.
+    precision : str
+        Of the matrix products: ``float32``, ``bfloat16`` or ``float16``.
+    """
 
-    @property
-    def device(self) -> str:
-        """Where it runs: ``cpu``, ``cuda:0``, ``mps``."""
-        ...
-
-    @property
-    def precision(self) -> str:
-        """Of the matrix products: ``float32``, ``bfloat16`` or ``float16``."""
-        ...
+    name: str
+    device: str
+    precision: str
 
     def run(self, windows: Floats, *, raw: bool = False) -> Output:
         """Run windows [shape=(n, samples)], and give all frames too with ``raw``.

@@ -1,6 +1,6 @@
 """Audio to features: windows of samples to the model in batches."""
 
-__all__ = ["FeatureExtractor", "Features", "aggregate", "extract_passage"]
+__all__ = ["FeatureExtractor", "Features", "extract_passage"]
 
 import logging
 import sys
@@ -60,12 +60,7 @@ class Features:
     @property
     def aggregated(self) -> Floats:
         """Mean over the segments, float32 [shape=(L, D)]."""
-        return aggregate(self.segments)
-
-
-def aggregate(segments: Floats) -> Floats:
-    """Return the mean over segments, [S, L, D] to [L, D]."""
-    return np.asarray(segments.mean(axis=0, dtype=np.float64), np.float32)
+        return np.asarray(self.segments.mean(axis=0, dtype=np.float64), np.float32)
 
 
 class FeatureExtractor:
