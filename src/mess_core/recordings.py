@@ -13,14 +13,19 @@ __all__ = [
     "cell",
     "check_enough",
     "check_unchanged",
+    "failures",
     "judge",
     "problem_lines",
     "read_recordings",
+    "read_shard",
+    "read_with_features",
+    "shard_of",
     "too_short",
     "usable",
     "write_recordings",
 ]
 
+import hashlib
 import math
 import re
 from collections.abc import Iterable
@@ -29,7 +34,8 @@ from pathlib import Path
 from typing import Any
 
 from mess_core.errors import DatasetError
-from mess_core.files import file_sha256, write_text
+from mess_core.files import file_sha256, read_json, write_text
+from mess_core.layout import UNTRAINED, Layout
 
 #: What a recording's audio can be: ``ok`` is used, everything else is reported and left out.
 STATUSES = (
@@ -241,6 +247,49 @@ def check_enough(recordings: Iterable[Recording]) -> str:
         f"{MIN_WORKS}, with fewer you can only search in general. Give each work a folder of its "
         "own, or name it in the column work_id of a table"
     )
+
+
+def shard_of(recording_id: str, shards: int) -> str:
+    """Return the shard that a recording belongs to, whatever other recordings there are.
+
+    Parameters
+    ----------
+    recording_id : str
+        The recording.
+    shards : int
+        Number of shards.
+
+    Returns
+    -------
+    str
+        The shard's number with leading zeros, so that names sort.
+    """
+    digest = hashlib.sha256(recording_id.encode()).digest()
+    number = int.from_bytes(digest[:8], "big") % shards
+    return str(number).zfill(len(str(shards - 1)))
+
+
+def read_shard(layout: Layout, window_s: float, shard: str, shards: int) -> list[Recording]:
+    """Return the usable recordings of one of so many shards."""
+    rows = usable(judge(read_recordings(layout.table), window_s))
+    return [r for r in rows if shard_of(r.recording_id, shards) == shard]
+
+
+def read_with_features(layout: Layout, window_s: float) -> list[Recording]:
+    """Return the usable recordings but those whose features could not be computed."""
+    failed = failures(layout)
+    rows = usable(judge(read_recordings(layout.table), window_s))
+    return [r for r in rows if r.recording_id not in failed]
+
+
+def failures(layout: Layout) -> dict[str, str]:
+    """Return what could not be computed although the scan had found no fault, with the reasons."""
+    failed: dict[str, str] = {}
+    for variant in ("", UNTRAINED):
+        manifest = Layout(layout.data, layout.dataset, variant).features_manifest
+        if manifest.exists():
+            failed |= read_json(manifest).get("failed", {})
+    return failed
 
 
 def problem_lines(recordings: Iterable[Recording]) -> list[str]:

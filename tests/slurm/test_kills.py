@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from mess_core.layout import Layout
-from mess_core.workflow.plan import shard_of
+from mess_core.recordings import shard_of
 from tests.extraction.checkpoints import write_checkpoint
 from tests.slurm.cluster import Cluster
 from tests.workflow.conftest import ROOT, Outcome, Workspace, finish
@@ -95,8 +95,8 @@ def copy_of(workspace: Workspace, name: str) -> Workspace:
 
 
 def arguments(*shards: int) -> list[str]:
-    rules = [f"targets_{shard}" for shard in shards]
-    return [*rules, "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5"]
+    receipts = [f"data/proxy_targets/mine/shards/{shard}.json" for shard in shards]
+    return [*receipts, "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5"]
 
 
 @contextmanager
@@ -121,9 +121,10 @@ def hanging(fault: Path) -> Callable[[], bool]:
     return lambda: not fault.exists()
 
 
-def attempts(slurm: Cluster, rule: str) -> list[dict[str, str]]:
-    """Return what Slurm remembers of a rule's jobs, the first one first."""
-    jobs = [job for job in slurm.jobs() if job.get("Comment") == f"rule_{rule}"]
+def attempts(slurm: Cluster, shard: int) -> list[dict[str, str]]:
+    """Return what Slurm remembers of the jobs that measured a shard, the first one first."""
+    comment = f"rule_targets_wildcards_{shard}"
+    jobs = [job for job in slurm.jobs() if job.get("Comment") == comment]
     return sorted(jobs, key=lambda job: int(job["JobId"]))
 
 
@@ -156,19 +157,19 @@ def test_jobs_that_are_killed_are_tried_again_with_more(
     minutes = ("--set-resources", "targets_0:runtime=attempt")
     with started(workspace, *arguments(0, 1, 2), *minutes) as running:
         wait_until(hanging(cancelled), "the job that is to be cancelled")
-        slurm.command("scancel", attempts(slurm, "targets_2")[0]["JobId"])
+        slurm.command("scancel", attempts(slurm, 2)[0]["JobId"])
         outcome = finish(running)
     assert_finished(workspace, outcome, 0, 1, 2)
     for shard, states in enumerate(
         ({"TIMEOUT"}, {"OUT_OF_MEMORY", "FAILED", "CANCELLED"}, {"CANCELLED"})
     ):
-        first, second = attempts(slurm, f"targets_{shard}")
+        first, second = attempts(slurm, shard)
         assert first["JobState"] in states
         assert second["JobState"] == "COMPLETED"
         for number, job in enumerate((first, second), 1):
             assert job["MinMemoryNode"] == f"{asked.again(number).memory_mb}M"
         assert_log_is_named(outcome, shard)
-    limits = [job["TimeLimit"] for job in attempts(slurm, "targets_0")]
+    limits = [job["TimeLimit"] for job in attempts(slurm, 0)]
     assert limits == ["00:01:00", "00:02:00"]
 
 
@@ -190,10 +191,10 @@ def test_a_node_that_goes_down_and_comes_back(slurm: Cluster, workspace: Workspa
         refused = finish(failing)
         assert refused.status != 0
         assert_log_is_named(refused, 1)
-        assert attempts(slurm, "targets_1")[-1]["JobState"] == "NODE_FAIL"
+        assert attempts(slurm, 1)[-1]["JobState"] == "NODE_FAIL"
         assert_finished(other, other.snakemake(*arguments(1), profile="slurm"), 1)
         assert_finished(patient, finish(waiting), 0)
-    job = attempts(slurm, "targets_0")[-1]
+    job = attempts(slurm, 0)[-1]
     assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1")
     assert len(measured(patient)) == len(members(0))
     assert len(measured(other)) == len(members(1))
@@ -212,14 +213,14 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_command(
         for fault in faults:
             wait_until(hanging(fault), "two running jobs")
         first.send_signal(signal.SIGINT)
-        slurm.command("scancel", attempts(slurm, "targets_0")[-1]["JobId"])
+        slurm.command("scancel", attempts(slurm, 0)[-1]["JobId"])
         assert finish(first).status != 0
         outcome = finish(second)
         assert outcome.status != 0
         assert_log_is_named(outcome, 0)
     wait_until(lambda: not slurm.command("squeue", "--noheader"), "an empty queue")
     for shard in (0, 2):
-        assert attempts(slurm, f"targets_{shard}")[-1]["JobState"] == "CANCELLED"
+        assert attempts(slurm, shard)[-1]["JobState"] == "CANCELLED"
     for stopped, shard in ((interrupted, 2), (cancelled, 0)):
         kept = measured(stopped)
         assert_finished(stopped, stopped.snakemake(*arguments(shard), profile="slurm"), shard)

@@ -92,6 +92,6 @@ def finish(process: "subprocess.Popen[str]") -> Outcome:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The demo corpus with the workflow run to its end."""
     workspace = Workspace(tmp_path_factory.mktemp("demo"))
-    outcome = workspace.snakemake()
-    assert outcome.status == 0, outcome.output[-5000:]
+    for outcome in (workspace.mess("recordings", "demo"), workspace.snakemake()):
+        assert outcome.status == 0, outcome.output[-5000:]
     return workspace

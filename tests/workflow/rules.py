@@ -9,20 +9,14 @@ RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
 
 
 def rules() -> list[tuple[str, str]]:
-    """Return every rule's name, without its shard, and its text."""
-    pattern = re.compile(r"^( *)rule *(\w*):\n((?:\1 +.*\n|\s*\n)+)", re.MULTILINE)
+    """Return the name and the text of every rule that makes files."""
+    pattern = re.compile(r"^( *)rule (\w+):\n((?:\1 +.*\n|\s*\n)+)", re.MULTILINE)
     return [
-        (match[2] or _first_name(match[3]), match[3])
+        (match[2], match[3])
         for path in RULE_FILES
         for match in pattern.finditer(path.read_text())
+        if "output:" in match[3]
     ]
-
-
-def _first_name(text: str) -> str:
-    """Return what a rule that is made in a loop is called by its `name:`."""
-    found = re.search(r'name:\s+\w*\(?f?"(\w+?)_?["{]', text)
-    assert found
-    return found[1]
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ class Request:
 
 
 def requests() -> dict[str, Request]:
-    """Return what every rule's first attempt asks for, by the rule's name without its shard."""
+    """Return what every rule's first attempt asks for, by the rule's name."""
     return {name: _request(text) for name, text in rules()}
 
 
@@ -56,8 +50,3 @@ def _request(text: str) -> Request:
         number(r"runtime=more_time\((\d+)\)"),
         int("gpu=gpu_count" in text),
     )
-
-
-def rule_of(name: str) -> str:
-    """Return a rule's name without encoder variant and shard, as `requests` knows it."""
-    return re.sub(r"(_untrained)?(_\d+)?$", "", name) or name

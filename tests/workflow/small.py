@@ -23,11 +23,8 @@ CONFIG: dict[str, Any] = {
 #: What follows from probing, and all that follows from features or targets.
 ANSWERS = {"aspects", "question", "projection", "index", "publish", "report"}
 DOWNSTREAM = {"decomposition", "probing"} | ANSWERS
-FEATURES = {f"features_{twin}{shard}" for twin in ("", "untrained_") for shard in (0, 1)}
-TARGETS = {"targets_0", "targets_1"}
-GATHER_FEATURES = {"gather_features", "gather_features_untrained"}
-#: What comes together, and the validity of what was measured.
-GATHER = {*GATHER_FEATURES, "gather_targets", "validity"}
+FEATURES = {"features", "gather_features"}
+TARGETS = {"targets", "gather_targets", "validity"}
 #: What follows from an index.
 INDEXED = {"index", "publish", "report"}
 
@@ -57,15 +54,22 @@ def scan(workspace: Workspace) -> None:
 
 
 def run(workspace: Workspace, **changes: Any) -> tuple[set[str], list[str]]:
-    """Run once and return the rules that ran, and the recordings that were computed."""
+    """Run once and return the rules that ran, and what was computed of recordings."""
+    jobs, computed = run_jobs(workspace, **changes)
+    return set(jobs), computed
+
+
+def run_jobs(workspace: Workspace, **changes: Any) -> tuple[Counter[str], list[str]]:
+    """Run once and return how many jobs of every rule ran, and what was computed of recordings."""
     before = stored(workspace)
     workspace = replace(workspace, config={**CONFIG, **changes})
     outcome = workspace.snakemake()
     assert outcome.status == 0, outcome.output[-3000:]
     clean = workspace.snakemake("--dry-run")
     assert "Nothing to be done" in clean.output, clean.output[-3000:]
-    ran = set(rules_that_ran(outcome.output)) - {"all"}
-    return ran, sorted(stored(workspace) - before)
+    jobs = rules_that_ran(outcome.output)
+    del jobs["all"]
+    return jobs, sorted(stored(workspace) - before)
 
 
 def rules_that_ran(output: str) -> Counter[str]:

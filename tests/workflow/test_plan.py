@@ -10,10 +10,10 @@ from mess_core import stages
 from mess_core.errors import DatasetError
 from mess_core.files import write_json
 from mess_core.layout import QUESTIONS
-from mess_core.recordings import Recording, write_recordings
+from mess_core.recordings import Recording, shard_of, write_recordings
 from mess_core.targets import registry
 from mess_core.workflow.config import Settings
-from mess_core.workflow.plan import Plan, shard_of
+from mess_core.workflow.plan import Plan
 
 pytestmark = pytest.mark.unit
 
@@ -65,8 +65,10 @@ def recording(name: str, **changes: Any) -> Recording:
 
 
 #: Params of features and of targets, of single shards and of all.
-FEATURES = {"features", "all-features", "twins", "all-twins"}
+FEATURES = {"features", "all-features", "untrained-features", "all-untrained-features"}
 TARGETS = {"targets", "all-targets"}
+#: What depends on which rows are probed.
+ROWS = {"decomposition", "probing", "projection", "question"}
 RECORDINGS = tuple(recording(str(n)) for n in range(20))
 
 
@@ -79,17 +81,18 @@ def params(settings: Settings, recordings: tuple[Recording, ...]) -> dict[str, A
         "publish": plan.publish_params(),
         "probing": plan.probing_params("tempo"),
         "decomposition": plan.decomposition_params("encoder"),
+        "projection": plan.projection_params("clips"),
         "question": plan.question_params("layers"),
         "validity": plan.validity_params(),
         "report": plan.report_params({}),
         "untrained": plan.untrained_params(),
-        "all-features": plan.gather_features_params(),
-        "all-twins": plan.untrained.gather_features_params(),
+        "all-features": plan.gather_features_params(""),
+        "all-untrained-features": plan.gather_features_params("untrained"),
         "all-targets": plan.gather_targets_params(),
     }
     for shard in plan.shards:
-        found[f"features {shard}"] = plan.features_params(shard)
-        found[f"twins {shard}"] = plan.untrained.features_params(shard)
+        found[f"features {shard}"] = plan.features_params("", shard)
+        found[f"untrained-features {shard}"] = plan.features_params("untrained", shard)
         found[f"targets {shard}"] = plan.targets_params(shard)
     return found
 
@@ -131,13 +134,13 @@ def test_params_are_builtins_only() -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"window_s": 4.0}, FEATURES | TARGETS),
-        ({"overlap": 0.25}, FEATURES | TARGETS),
-        ({"encoder": "MERT-v1-95M"}, FEATURES | {"untrained"}),
-        ({"n_folds": 4}, {"decomposition", "probing"}),
-        ({"rows": "recordings"}, {"decomposition", "probing", "validity"}),
-        ({"alphas": (10.0, 1.0)}, {"probing"}),
-        ({"baselines": ("untrained",)}, {"probing", "question", "all-targets"}),
+        ({"window_s": 4.0}, FEATURES | TARGETS | ROWS | {"validity", "index", "report"}),
+        ({"overlap": 0.25}, FEATURES | TARGETS | {"index"}),
+        ({"encoder": "MERT-v1-95M"}, FEATURES | {"untrained", "index"}),
+        ({"n_folds": 4}, ROWS),
+        ({"rows": "recordings"}, ROWS | {"validity"}),
+        ({"alphas": (10.0, 1.0)}, ROWS - {"decomposition"}),
+        ({"baselines": ("untrained",)}, (ROWS - {"decomposition"}) | {"all-targets"}),
         ({"min_r2": 0.4}, {"aspects"}),
         ({"exact_up_to": 2_000_000}, {"index"}),
         ({"memory_gb": 8.0}, {"index"}),
@@ -148,7 +151,10 @@ def test_params_are_builtins_only() -> None:
         ({"save_raw": True}, {"features"}),
         ({"raw_dtype": "float16"}, set()),
         ({"save_raw": True, "raw_dtype": "float16"}, {"features"}),
-        ({"targets": ("tempo",)}, {"aspects", "question", "validity", "all-targets"}),
+        (
+            {"targets": ("tempo",)},
+            {"aspects", "question", "projection", "validity", "all-targets"},
+        ),
         ({"tracking_uri": "sqlite:///x.db"}, set()),
     ],
 )
@@ -164,7 +170,7 @@ def test_a_setting_makes_stale_what_it_matters_to(
         ({"audio_sha256": "new"}, FEATURES | TARGETS),
         ({"midi_sha256": "new"}, TARGETS),
         ({"beats_sha256": "new"}, TARGETS),
-        ({"work_id": "new"}, {"decomposition", "probing", "validity", "index"}),
+        ({"work_id": "new"}, ROWS | {"validity", "index"}),
         ({"performer": "new"}, {"index"}),
         ({"audio": "elsewhere.wav", "midi": "elsewhere.mid"}, set()),
     ],
@@ -210,14 +216,14 @@ def test_one_more_recording_concerns_its_own_shard_only() -> None:
     after = params(SETTINGS, (*RECORDINGS, recording("new")))
     own = shard_of("new", SETTINGS.shards)
     shards = {name for name in after if " " in name and before[name] != after[name]}
-    assert shards == {f"{kind} {own}" for kind in ("features", "twins", "targets")}
+    assert shards == {f"{kind} {own}" for kind in ("features", "untrained-features", "targets")}
 
 
 @pytest.mark.parametrize(
     ("stage", "expected"),
     [
         ("FEATURES", FEATURES),
-        ("UNTRAINED", {"untrained", "twins", "all-twins"}),
+        ("UNTRAINED", {"untrained", "untrained-features", "all-untrained-features"}),
         ("TARGETS", {"targets", "all-targets"}),
         ("DECOMPOSITION", {"decomposition"}),
         ("PROBING", {"probing"}),
@@ -248,60 +254,48 @@ def test_a_target_of_no_aspect_concerns_no_answer_about_aspects_or_rows() -> Non
 def test_what_is_gathered_is_judged_by_content(tmp_path: Path) -> None:
     settings = replace(SETTINGS, data=tmp_path)
 
-    def plan(recordings: tuple[Recording, ...] = RECORDINGS) -> Plan:
-        return Plan(settings, recordings)
+    def has(recordings: tuple[Recording, ...] = RECORDINGS, variant: str = "") -> bool:
+        return Plan(settings, recordings).has_features(variant)
 
-    assert not plan().has_features
-    write_json(settings.layout.features_manifest, {"digest": plan().features_digest})
-    assert plan().has_features
-    assert not plan(RECORDINGS[1:]).has_features
-    assert not plan().untrained.has_features
+    assert not has()
+    shards = Plan(settings, RECORDINGS).features_inputs("")
+    write_json(settings.layout.features_manifest, {"shards": shards})
+    assert has()
+    assert not has(RECORDINGS[1:])
+    assert not has(variant="untrained")
     settings.layout.features_manifest.write_text("[]")
-    assert not plan().has_features
+    assert not has()
 
 
 def test_each_target_is_gathered_for_itself(tmp_path: Path) -> None:
     settings = replace(SETTINGS, data=tmp_path)
     plan = Plan(settings, RECORDINGS)
-    assert plan.ungathered == plan.measured == ("tempo", "rubato", "descriptors")
+    wanted = ("tempo", "rubato", "descriptors")
+    assert plan.ungathered == wanted
     for name in ("tempo", "rubato"):
-        write_json(settings.layout.target_manifest(name), {"digest": plan.target_digest(name)})
+        write_json(settings.layout.target_manifest(name), {"shards": plan.target_inputs[name]})
     assert Plan(settings, RECORDINGS).ungathered == ("descriptors",)
-    assert Plan(settings, RECORDINGS[1:]).ungathered == plan.measured
-    # What another plan has left is withdrawn before its files are replaced, also what no longer is.
-    write_json(settings.layout.target_manifest("velocity_mean"), {"digest": "another plan's"})
-    write_json(settings.layout.target_manifest("no_such_target"), {"digest": "an old one's"})
-    foreign = {path.stem for path in Plan(settings, RECORDINGS).foreign_target_manifests()}
-    assert foreign == {"velocity_mean", "no_such_target"}
+    assert Plan(settings, RECORDINGS[1:]).ungathered == wanted
 
 
-def test_a_changed_definition_makes_its_own_target_stale(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = replace(SETTINGS, data=tmp_path)
-    before = {name: Plan(settings, RECORDINGS).target_digest(name) for name in SETTINGS.targets}
-    shard = Plan(settings, RECORDINGS).targets_params("0")
+def test_a_changed_definition_makes_its_own_target_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Plan(SETTINGS, RECORDINGS)
+    inputs, shard = before.target_inputs, before.targets_params("0")
     changed = replace(registry.TARGETS["tempo"], version=9)
     monkeypatch.setitem(registry.TARGETS, "tempo", changed)
-    after = {name: Plan(settings, RECORDINGS).target_digest(name) for name in SETTINGS.targets}
-    assert {name for name in after if after[name] != before[name]} == {"tempo"}
-    assert Plan(settings, RECORDINGS).targets_params("0") != shard
+    after = Plan(SETTINGS, RECORDINGS)
+    assert {name for name in inputs if after.target_inputs[name] != inputs[name]} == {"tempo"}
+    assert after.targets_params("0") != shard
 
 
-def test_an_untrained_twin_has_files_of_its_own() -> None:
+def test_the_untrained_baseline_has_files_of_its_own() -> None:
     plan = Plan(SETTINGS, RECORDINGS)
-    assert [p.settings.variant for p in plan.extractions] == ["", "untrained"]
-    twin = plan.untrained
-    assert twin.settings.layout.embeddings == Path("data/embeddings/x-untrained-emb")
-    assert twin.settings.encoder == "data/models/mess-demo-untrained-untrained"
-    assert not set(twin.feature_files("0")) & set(plan.feature_files("0"))
-    assert twin.target_files("0") == plan.target_files("0")
-    assert len(Plan(replace(SETTINGS, baselines=()), RECORDINGS).extractions) == 1
-
-
-def test_shards_may_change_without_changing_what_is_gathered() -> None:
-    other = Plan(replace(SETTINGS, shards=7), RECORDINGS)
-    assert other.features_digest == Plan(SETTINGS, RECORDINGS).features_digest
+    assert plan.variants == ("", "untrained")
+    assert plan.layout("untrained").embeddings == Path("data/embeddings/x-untrained-emb")
+    encoder = plan.features_params("untrained", "0")["encoder"]
+    assert encoder == plan.untrained_params()["folder"]
+    assert encoder == "data/models/mess-demo-untrained-untrained"
+    assert Plan(replace(SETTINGS, baselines=()), RECORDINGS).variants == ("",)
 
 
 def test_only_usable_recordings_of_a_windows_length_are_planned(tmp_path: Path) -> None:
@@ -329,7 +323,7 @@ def test_a_local_model_is_known_by_its_content(tmp_path: Path) -> None:
     settings = replace(SETTINGS, data=tmp_path, encoder=str(folder))
 
     def digest() -> Any:
-        return Plan(settings, RECORDINGS).features_params("0")["digest"]
+        return Plan(settings, RECORDINGS).features_params("", "0")["inputs"]
 
     first = digest()
     (folder / "model.safetensors").touch()

@@ -16,7 +16,7 @@ SECTIONS = ("log", "benchmark", "conda", "threads", "resources", "params", "mess
 def test_all_rules_are_seen() -> None:
     names = {name for name, _ in rules()}
     assert names == {
-        *("demo_corpus", "recordings", "untrained", "features", "gather_features"),
+        *("untrained", "features", "gather_features"),
         *("targets", "gather_targets", "decomposition", "probing", "question", "track"),
         *("aspects", "projection", "index", "publish", "validity", "report"),
     }
@@ -50,4 +50,4 @@ def test_every_caption_of_the_report_is_there_and_used() -> None:
 def test_scripts_are_thin(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert len(lines) <= 20
-    assert sum("jobs." in line for line in lines) == 1
+    assert sum("run.cfg" in line for line in lines) == 1

@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from mess_core.recordings import Recording, write_recordings
+from mess_core.recordings import write_recordings
 from tests.workflow.conftest import ROOT, Workspace
-from tests.workflow.rules import Request, requests, rule_of
+from tests.workflow.rules import Request, requests
+from tests.workflow.test_plan import RECORDINGS
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -81,26 +82,6 @@ def _parsed(line: str) -> Submitted:
     return Submitted(rule, found.partition, request, tuple(others))
 
 
-def _recording(number: int) -> Recording:
-    return Recording(
-        recording_id=f"take{number}",
-        work_id=f"work{number % 3}",
-        performer="",
-        composer="",
-        title="",
-        split="",
-        audio=f"data/audio/demo/take{number}.wav",
-        midi="",
-        beats="",
-        audio_sha256=f"{number:064}",
-        midi_sha256="",
-        beats_sha256="",
-        duration_s=20.0,
-        status="ok",
-        reason="",
-    )
-
-
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """A table of recordings that are nowhere, and a Slurm that has already done everything."""
@@ -123,7 +104,7 @@ def workspace(tmp_path: Path) -> Workspace:
     }
     path = f"{programs}:{os.environ['PATH']}"
     workspace = Workspace(tmp_path, config, {"PATH": path})
-    write_recordings(workspace.data / "metadata" / "demo.tsv", map(_recording, range(8)))
+    write_recordings(workspace.data / "metadata" / "demo.tsv", RECORDINGS)
     return workspace
 
 
@@ -157,14 +138,12 @@ def test_every_rule_asks_for_what_it_says_and_extraction_alone_for_a_gpu(
 ) -> None:
     calls = submit(workspace)
     expected = requests()
-    assert {rule_of(call.rule) for call in calls} == set(expected)
+    assert {call.rule for call in calls} == set(expected)
     for call in calls:
-        rule = rule_of(call.rule)
+        rule = call.rule
         assert call.request == expected[rule], call
         assert call.partition == ("gpu" if rule == "features" else "cpu"), call
         assert ("--gpus=1" in call.options) == (rule == "features"), call
-    # The corpus is forced too, but the table is what it was: the workflow does not start again.
-    assert sum(call.rule == "recordings" for call in calls) == 1
 
 
 def test_a_copy_of_the_profile_reaches_all_shards_and_a_killed_job_asks_for_more(
@@ -177,28 +156,30 @@ def test_a_copy_of_the_profile_reaches_all_shards_and_a_killed_job_asks_for_more
     text = re.sub(r"^# (?=(  )*[a-z_]+(-[a-z]+)?:( |$))", "", text, flags=re.MULTILINE)
     text = text.replace("  features:\n", "  targets:\n    slurm_partition: other\n  features:\n", 1)
     (copy / "profile.yaml").write_text(text)
+    shards = [f"data/embeddings/demo-emb/shards/{shard}.json" for shard in "01"]
     calls = submit(
-        *(workspace, "features_0", "features_1", "features_untrained_0", "targets_0"),
-        failing="features_untrained_0",
+        workspace,
+        *shards,
+        "data/proxy_targets/demo/shards/0.json",
+        failing="features",
         profile=str(copy),
     )
-    found: dict[str, list[Submitted]] = {}
     for call in calls:
-        found.setdefault(call.rule, []).append(call)
         assert {"--qos=normal", "--account=my_project"} <= set(call.options)
-    first, again = found["features_untrained_0"]
-    assert first.request == Request(4, 16_000, 480, 1)
-    assert again.request == Request(4, 32_000, 960, 1)
-    assert (first.partition, "--gpus=a100:1" in first.options) == ("gpu-long", True)
-    for rule in ("features_0", "features_1"):
-        assert [call.request for call in found[rule]] == [first.request]
-    (targets,) = found["targets_0"]
+    extraction = [call for call in calls if call.rule == "features"]
+    first = [call for call in extraction if call.request == Request(4, 16_000, 480, 1)]
+    again = [call for call in extraction if call.request == Request(4, 32_000, 960, 1)]
+    assert (len(first), len(again), len(extraction)) == (2, 1, 3)
+    for call in extraction:
+        assert (call.partition, "--gpus=a100:1" in call.options) == ("gpu-long", True)
+    (targets,) = (call for call in calls if call.rule == "targets")
     assert (targets.partition, targets.request) == ("other", requests()["targets"])
     assert not any(option.startswith("--gpus") for option in targets.options)
 
 
 def test_an_encoder_on_the_cpu_asks_for_no_gpu(workspace: Workspace) -> None:
-    calls = submit(workspace, "features_0", device="cpu")
-    (call,) = (call for call in calls if call.rule == "features_0")
+    shard = "data/embeddings/demo-emb/shards/0.json"
+    calls = submit(workspace, shard, device="cpu")
+    (call,) = (call for call in calls if call.rule == "features")
     assert (call.partition, call.request.gpus) == ("cpu", 0)
     assert not any(option.startswith("--gpus") for option in call.options)

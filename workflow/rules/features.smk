@@ -2,7 +2,7 @@ if UNTRAINED in SETTINGS.baselines:
 
     rule untrained:
         output:
-            directory(PLAN.untrained.settings.encoder),
+            UNTRAINED_FILES,
         log:
             log_file("untrained"),
         benchmark:
@@ -21,69 +21,65 @@ if UNTRAINED in SETTINGS.baselines:
             "../scripts/untrained.py"
 
 
-# One rule per shard: the model is loaded once for all of its files, of which the receipt tells.
-for plan in PLAN.extractions:
-    for shard in shards_here(plan, "features"):
+# One job per shard: the model is loaded once for all of its recordings, of which the receipt tells.
+rule features:
+    input:
+        table=ancient(SETTINGS.layout.table),
+        model=ancient(untrained_model),
+    output:
+        SETTINGS.data / "embeddings" / "{folder}" / "shards" / "{shard}.json",
+    log:
+        log_file("features", "{folder}", "{shard}"),
+    benchmark:
+        benchmark_file("features", "{folder}", "{shard}")
+    wildcard_constraints:
+        folder=any_of(FOLDERS),
+        shard=any_of(PLAN.shards),
+    conda:
+        "../../envs/gpu.yaml"
+    threads: 8
+    resources:
+        gpu=gpu_count,
+        mem_mb=more_memory(5000),
+        runtime=more_time(120),
+    params:
+        cfg=features_params,
+    message:
+        f"Features, shard {{wildcards.shard}} of {len(PLAN.shards)} in {{wildcards.folder}} ({amount()} in all)"
+    script:
+        "../scripts/features.py"
 
-        rule:
-            name:
-                variant_name("features", plan, shard)
-            input:
-                table=ancient(SETTINGS.layout.table),
-                model=ancient(models_made_here(plan)),
-            output:
-                to_make(plan, "features", shard),
-                receipt=plan.settings.layout.receipt("features", shard),
-            log:
-                log_file(variant_name("features", plan), shard),
-            benchmark:
-                benchmark_file(variant_name("features", plan), shard)
-            conda:
-                "../../envs/gpu.yaml"
-            threads: 8
-            resources:
-                gpu=gpu_count,
-                mem_mb=more_memory(5000),
-                runtime=more_time(120),
-            params:
-                cfg=plan.features_params(shard),
-            message:
-                features_message(plan, shard)
-            script:
-                "../scripts/features.py"
 
-    share_overrides(
-        "features",
-        (
-            variant_name("features", plan, shard)
-            for shard in shards_here(plan, "features")
-        ),
-    )
-    # The one place where shards come together; what follows depends on the manifest alone. When the
-    # manifest is that of this plan it is a plain file without a rule: a shard may then run to repair
-    # a file, and nothing that follows has to.
-    if not plan.has_features:
+# The one place where shards come together; what follows depends on the manifest alone. A manifest
+# that is that of this plan has no rule: a shard may then run to repair a file, and nothing follows.
+if UNGATHERED:
 
-        rule:
-            name:
-                variant_name("gather_features", plan)
-            input:
-                shard_receipts(plan, "features"),
-            output:
-                plan.settings.layout.features_manifest,
-            log:
-                log_file(variant_name("gather_features", plan)),
-            benchmark:
-                benchmark_file(variant_name("gather_features", plan))
-            conda:
-                "../../envs/search.yaml"
-            threads: 1
-            resources:
-                mem_mb=more_memory(1000),
-                runtime=more_time(10),
-            params:
-                cfg=plan.gather_features_params(),
-            message:
-                f"Gathering the MERT features of all shards: {amount(plan.recordings)}"
-            script:
-                "../scripts/gather_features.py"
+    rule gather_features:
+        input:
+            feature_receipts,
+        output:
+            SETTINGS.data / "embeddings" / "{folder}" / "manifest.json",
+        log:
+            log_file("gather_features", "{folder}"),
+        benchmark:
+            benchmark_file("gather_features", "{folder}")
+        wildcard_constraints:
+            folder=any_of(UNGATHERED),
+        conda:
+            "../../envs/search.yaml"
+        threads: 1
+        resources:
+            mem_mb=more_memory(1000),
+            runtime=more_time(10),
+        params:
+            cfg=gather_features_params,
+        message:
+            "Gathering the features of all shards in {wildcards.folder}"
+        script:
+            "../scripts/gather_features.py"
+
+
+rule all_features:
+    input:
+        features_manifests(),
+        [receipts("features", variant) for variant in PLAN.variants],

@@ -3,7 +3,7 @@ rule projection:
     input:
         aspects=SETTINGS.layout.aspects,
         probes=probes(PLAN.aspect_targets),
-        layers=decompositions(ENCODER),
+        layers=SETTINGS.layout.decomposition_receipt(ENCODER),
     output:
         SETTINGS.layout.projection("{kind}"),
     log:
@@ -11,7 +11,7 @@ rule projection:
     benchmark:
         benchmark_file("projection", "{kind}")
     wildcard_constraints:
-        kind="|".join(INDEX_KINDS),
+        kind=any_of(INDEX_KINDS),
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -32,13 +32,13 @@ rule index:
         projection=SETTINGS.layout.projection("{kind}"),
         features=SETTINGS.layout.features_manifest,
     output:
-        directory(SETTINGS.layout.index("{kind}")),
+        SETTINGS.layout.index_receipt("{kind}"),
     log:
         log_file("index", "{kind}"),
     benchmark:
         benchmark_file("index", "{kind}")
     wildcard_constraints:
-        kind="|".join(INDEX_KINDS),
+        kind=any_of(INDEX_KINDS),
     conda:
         "../../envs/search.yaml"
     threads: 1
@@ -48,6 +48,11 @@ rule index:
     params:
         cfg=index_params,
     message:
-        f"Building the index of {{wildcards.kind}}: {amount(PLAN.recordings)}"
+        f"Building the index of {{wildcards.kind}}: {amount()}"
     script:
         "../scripts/index.py"
+
+
+rule indices:
+    input:
+        index_receipts(),

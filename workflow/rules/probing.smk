@@ -1,7 +1,7 @@
 # What depends on the features alone, once for all targets: a new target decomposes nothing again.
 rule decomposition:
     input:
-        decomposition_manifest,
+        decomposition_inputs,
     output:
         SETTINGS.layout.decomposition_receipt("{source}"),
     log:
@@ -9,7 +9,7 @@ rule decomposition:
     benchmark:
         benchmark_file("decomposition", "{source}")
     wildcard_constraints:
-        source="|".join(SETTINGS.sources),
+        source=any_of(SETTINGS.sources),
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -19,7 +19,7 @@ rule decomposition:
     params:
         cfg=decomposition_params,
     message:
-        f"Decomposing all layers of {{wildcards.source}}: {amount_of_rows()}"
+        f"Decomposing the layers of {{wildcards.source}}: {amount_of_rows()}"
     script:
         "../scripts/decomposition.py"
 
@@ -35,7 +35,7 @@ rule probing:
     benchmark:
         benchmark_file("probing", "{target}")
     wildcard_constraints:
-        target="|".join(SETTINGS.targets),
+        target=any_of(SETTINGS.targets),
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -45,7 +45,7 @@ rule probing:
     params:
         cfg=probing_params,
     message:
-        f"Probing the layers of {', '.join(SETTINGS.sources)} for {{wildcards.target}}: {amount_of_rows()}"
+        f"Probing {sum(PLAN.layers.values())} layers for {{wildcards.target}}: {amount_of_rows()}"
     script:
         "../scripts/probing.py"
 
@@ -73,7 +73,7 @@ rule question:
     benchmark:
         benchmark_file("question", "{question}")
     wildcard_constraints:
-        question="|".join(QUESTIONS),
+        question=any_of(QUESTIONS),
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -88,13 +88,24 @@ rule question:
         "../scripts/question.py"
 
 
+rule probes:
+    input:
+        probes(SETTINGS.targets),
+        SETTINGS.layout.aspects,
+
+
+rule answers:
+    input:
+        answers(),
+
+
 if SETTINGS.tracking_uri:
 
     rule track:
         input:
             probes=probes(SETTINGS.targets),
             aspects=SETTINGS.layout.aspects,
-            answers=all_answers(),
+            answers=answers(),
         output:
             SETTINGS.layout.tracked,
         log:

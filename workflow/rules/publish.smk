@@ -1,6 +1,6 @@
 rule publish:
     input:
-        strings(SETTINGS.layout.index(kind) for kind in INDEX_KINDS),
+        index_receipts(),
     output:
         SETTINGS.layout.publish_receipt,
     log:

@@ -2,7 +2,7 @@
 rule validity:
     input:
         target_manifests(),
-        ancient(dataset_files()),
+        ancient(demo_truth()),
     output:
         table=report(
             SETTINGS.layout.answer("validity", ".tsv"),
@@ -37,8 +37,8 @@ rule validity:
 rule report:
     input:
         aspects=SETTINGS.layout.aspects,
-        answers=all_answers(),
-        indices=strings(SETTINGS.layout.index(kind) for kind in INDEX_KINDS),
+        answers=answers(),
+        indices=index_receipts(),
     output:
         page=report(
             SETTINGS.layout.page("report"),
@@ -75,8 +75,13 @@ rule report:
         mem_mb=more_memory(4000),
         runtime=more_time(30),
     params:
-        cfg=PLAN.report_params(CHANGED),
+        cfg=PLAN.report_params(SETTINGS.changed),
     message:
         "Writing the report"
     script:
         "../scripts/report.py"
+
+
+rule pages:
+    input:
+        strings(map(SETTINGS.layout.page, PAGES)),

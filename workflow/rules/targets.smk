@@ -1,44 +1,37 @@
-for shard in shards_here(PLAN, "targets"):
-
-    rule:
-        name:
-            f"targets_{shard}"
-        input:
-            table=ancient(SETTINGS.layout.table),
-        output:
-            to_make(PLAN, "targets", shard),
-            receipt=SETTINGS.layout.receipt("targets", shard),
-        log:
-            log_file("targets", shard),
-        benchmark:
-            benchmark_file("targets", shard)
-        conda:
-            "../../envs/analysis.yaml"
-        threads: 1
-        resources:
-            mem_mb=more_memory(3000),
-            runtime=more_time(60),
-        params:
-            cfg=PLAN.targets_params(shard),
-        message:
-            f"Proxy targets of shard {shard}: {amount(PLAN.shards[shard])}"
-        script:
-            "../scripts/targets.py"
+rule targets:
+    input:
+        table=ancient(SETTINGS.layout.table),
+    output:
+        SETTINGS.layout.receipt("targets", "{shard}"),
+    log:
+        log_file("targets", "{shard}"),
+    benchmark:
+        benchmark_file("targets", "{shard}")
+    wildcard_constraints:
+        shard=any_of(PLAN.shards),
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=more_memory(3000),
+        runtime=more_time(60),
+    params:
+        cfg=targets_params,
+    message:
+        f"Proxy targets, shard {{wildcards.shard}} of {len(PLAN.shards)} ({amount()} in all)"
+    script:
+        "../scripts/targets.py"
 
 
-share_overrides(
-    "targets", (f"targets_{shard}" for shard in shards_here(PLAN, "targets"))
-)
-
-# Where shards come together: one small manifest per target, so that a new target runs its own
-# probe only. A manifest that is that of this plan is a plain file without a rule.
+# One small manifest per target, so that a new target runs its own probe only. A manifest that is
+# that of this plan has no rule.
 if PLAN.ungathered:
 
     rule gather_targets:
         input:
-            shard_receipts(PLAN, "targets"),
+            receipts("targets"),
         output:
-            strings(SETTINGS.layout.target_manifest(name) for name in PLAN.ungathered),
+            strings(map(SETTINGS.layout.target_manifest, PLAN.ungathered)),
         log:
             log_file("gather_targets"),
         benchmark:
@@ -55,3 +48,9 @@ if PLAN.ungathered:
             "Gathering the proxy targets of all shards"
         script:
             "../scripts/gather_targets.py"
+
+
+rule all_targets:
+    input:
+        target_manifests(),
+        receipts("targets"),

@@ -1,7 +1,7 @@
-"""Resolve aspects to layers."""
+"""Resolve the aspects to layers."""
 
 from mess_core.workflow import jobs
 from mess_core.workflow.script import job
 
-with job(snakemake) as settings:
-    jobs.map_aspects(settings)
+with job(snakemake) as run:
+    jobs.map_aspects(run.layout, **run.cfg)

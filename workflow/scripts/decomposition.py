@@ -1,7 +1,7 @@
-"""Decompose the rows of every layer of a source."""
+"""Decompose the layers of one source."""
 
 from mess_core.workflow import jobs
 from mess_core.workflow.script import job
 
-with job(snakemake) as settings:
-    jobs.decompose(settings, snakemake.wildcards.source)
+with job(snakemake) as run:
+    jobs.decompose(run.layout, **run.cfg)

@@ -3,5 +3,5 @@
 from mess_core.workflow import jobs
 from mess_core.workflow.script import job
 
-with job(snakemake) as settings:
-    jobs.gather_features(settings, variant=snakemake.params.cfg["variant"])
+with job(snakemake) as run:
+    jobs.gather_features(run.layout, **run.cfg)

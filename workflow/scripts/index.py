@@ -1,7 +1,7 @@
-"""Build the index artifact of one kind."""
+"""Build the index of one kind."""
 
 from mess_core.workflow import jobs
 from mess_core.workflow.script import job
 
-with job(snakemake) as settings:
-    jobs.build_indices(settings, snakemake.wildcards.kind)
+with job(snakemake) as run:
+    jobs.build_index(run.layout, **run.cfg)

@@ -1,7 +1,7 @@
-"""Fit what makes the stored vectors of one kind of index."""
+"""Fit the projection of one kind of index."""
 
 from mess_core.workflow import jobs
 from mess_core.workflow.script import job
 
-with job(snakemake) as settings:
-    jobs.fit_projection(settings, snakemake.wildcards.kind)
+with job(snakemake) as run:
+    jobs.fit_projection(run.layout, **run.cfg)

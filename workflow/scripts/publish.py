@@ -1,7 +1,7 @@
-"""Publish the current artifacts."""
+"""Publish the indices."""
 
 from mess_core.workflow import jobs
 from mess_core.workflow.script import job
 
-with job(snakemake) as settings:
-    jobs.publish_indices(settings)
+with job(snakemake) as run:
+    jobs.publish_indices(run.layout, **run.cfg)

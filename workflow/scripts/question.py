@@ -3,5 +3,5 @@
 from mess_core.workflow import jobs
 from mess_core.workflow.script import job
 
-with job(snakemake) as settings:
-    jobs.answer_question(settings, snakemake.wildcards.question)
+with job(snakemake) as run:
+    jobs.answer_question(run.layout, **run.cfg)

@@ -1,7 +1,7 @@
-"""Write the report's pages."""
+"""Write the report."""
 
 from mess_core.workflow import jobs
 from mess_core.workflow.script import job
 
-with job(snakemake) as settings:
-    jobs.write_report(settings, snakemake.params.cfg["changed"])
+with job(snakemake) as run:
+    jobs.write_report(run.layout, **run.cfg)

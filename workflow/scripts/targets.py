@@ -3,5 +3,5 @@
 from mess_core.workflow import jobs
 from mess_core.workflow.script import job
 
-with job(snakemake) as settings:
-    jobs.measure_shard(settings, snakemake.params.cfg["shard"])
+with job(snakemake) as run:
+    jobs.measure_shard(run.layout, **run.cfg)

@@ -3,5 +3,5 @@
 from mess_core.workflow import jobs
 from mess_core.workflow.script import job
 
-with job(snakemake) as settings:
-    jobs.track(settings)
+with job(snakemake) as run:
+    jobs.track(run.layout, **run.cfg)

@@ -1,7 +1,7 @@
-"""Write an untrained encoder of the same shape."""
+"""Make an untrained encoder of the same shape."""
 
 from mess_core.workflow import jobs
 from mess_core.workflow.script import job
 
-with job(snakemake) as settings:
-    jobs.make_untrained_twin(settings)
+with job(snakemake) as run:
+    jobs.make_untrained(run.layout, **run.cfg)

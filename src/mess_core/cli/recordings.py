@@ -11,8 +11,7 @@ from mess_core.errors import DatasetError
 from mess_core.layout import Layout
 from mess_core.progress import Progress
 from mess_core.recordings import check_enough
-from mess_core.workflow import software
-from mess_core.workflow.record import write_record
+from mess_core.workflow.record import now, write_record
 
 
 def add_parser(subparsers: Any) -> None:
@@ -71,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         dataset = DatasetFactory.create_dataset(args.name, own)
     else:
         dataset = DatasetFactory.get_dataset(args.dataset, data=args.data)
-    layout, started = Layout(args.data, dataset.name), software.now()
+    layout, started = Layout(args.data, dataset.name), now()
     if dataset.name == "demo":
         make_demo_corpus(
             layout.demo_audio, layout.demo_truth, progress=Progress("recordings performed")
@@ -79,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     report = scan_dataset(
         dataset, layout, min_duration_s=args.window, progress=Progress("recordings")
     )
-    write_record(layout, [layout.table], started=started, again=_again(args))
+    write_record(layout, outputs=[layout.table], rule="mess recordings", params=_said(args), started=started)
     print(report.summary())
     print(f"table: {layout.table}")
     if report.problems:
@@ -90,12 +89,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _again(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the command that was given, for the record."""
-    source = [args.dataset] if args.dataset else ["--table" if args.table else "--folder"]
-    own = [] if args.dataset else [str(args.table or args.folder), "--name", args.name]
-    options = ["--data", str(args.data), "--window", f"{args.window:g}"]
-    return {
-        "folder": str(Path.cwd()),
-        "command": ["mess", "recordings", *source, *own, *options],
-    }
+def _said(args: argparse.Namespace) -> dict[str, str]:
+    """Return the arguments, for the record."""
+    return {name: str(value) for name, value in vars(args).items() if name != "run" and value}

@@ -1,4 +1,4 @@
-"""What each rule of the workflow does: one function per rule, from settings to files.
+"""What each rule of the workflow does: one function per rule, called with the rule's params.
 
 Every function may run again at any time and leaves the same files. Heavy libraries are imported
 inside, so that a job starts as fast as its own work allows, and so that torch and faiss never meet
@@ -7,14 +7,13 @@ in one process.
 
 __all__ = [
     "answer_question",
-    "build_indices",
+    "build_index",
     "decompose",
     "extract_shard",
     "fit_projection",
     "gather_features",
     "gather_targets",
-    "make_demo",
-    "make_untrained_twin",
+    "make_untrained",
     "map_aspects",
     "measure_shard",
     "measure_validity",
@@ -22,10 +21,11 @@ __all__ = [
     "publish_indices",
     "track",
     "write_report",
-    "write_table",
 ]
 
+import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,105 +33,95 @@ import numpy as np
 
 from mess_core import stages
 from mess_core.errors import StorageError
-from mess_core.files import file_sha256, fingerprint, read_json, write_json, write_text
-from mess_core.layout import ANSWERS, ENCODER, INDEX_KINDS, UNTRAINED
+from mess_core.files import fingerprint, read_json, write_json, write_text
+from mess_core.layout import ANSWERS, ENCODER, INDEX_KINDS, Layout
 from mess_core.progress import Progress
-from mess_core.workflow import software
-from mess_core.workflow.config import Settings
-from mess_core.workflow.plan import ANALYSIS_RATE, Plan
+from mess_core.recordings import read_shard, read_with_features
+from mess_core.workflow import record
 
 if TYPE_CHECKING:
     from mess_core.probing import LayerDiscoverySystem
 
 
-def make_demo(settings: Settings) -> None:
-    """Perform and render the demo corpus, with the table of the interpretations' parameters."""
-    from mess_core.datasets.demo import make_demo_corpus
-
-    make_demo_corpus(
-        settings.layout.demo_audio,
-        settings.layout.demo_truth,
-        progress=Progress("recordings"),
-    )
-
-
-def write_table(settings: Settings) -> None:
-    """Scan the dataset and write its recording table."""
-    from mess_core.datasets import DatasetFactory, scan_dataset
-
-    dataset = DatasetFactory.get_dataset(settings.dataset, data=settings.data)
-    report = scan_dataset(
-        dataset,
-        settings.layout,
-        min_duration_s=settings.window_s,
-        progress=Progress("recordings"),
-    )
-    print(report.summary())
-
-
-def make_untrained_twin(settings: Settings) -> None:
-    """Write the encoder's untrained twin, whose features are a baseline of probing."""
+def make_untrained(layout: Layout, *, encoder: str, folder: str) -> None:
+    """Write an untrained encoder of the same shape, whose features are a baseline of probing."""
     from mess_core.extraction.checkpoint import find_checkpoint
-    from mess_core.extraction.untrained import make_untrained
+    from mess_core.extraction.untrained import make_untrained as make
 
-    checkpoint = find_checkpoint(settings.encoder, models=settings.layout.models)
-    make_untrained(checkpoint, Path(settings.untrained.encoder))
-
-
-def _extraction(settings: Settings, variant: str) -> Plan:
-    """Return the plan of the encoder's features, or of its twin's."""
-    plan = Plan.read(settings)
-    return plan.untrained if variant == UNTRAINED else plan
+    make(find_checkpoint(encoder, models=layout.models), Path(folder))
 
 
-def extract_shard(settings: Settings, shard: str, *, variant: str = "", threads: int) -> None:
-    """Extract the features of a shard's recordings, by the encoder or its untrained twin."""
+def extract_shard(
+    layout: Layout,
+    *,
+    inputs: str,
+    variant: str,
+    shard: str,
+    shards: int,
+    encoder: str,
+    precision: str,
+    window_s: float,
+    overlap: float,
+    raw_dtype: str | None,
+    device: str,
+    batch_size: int,
+    threads: int,
+) -> None:
+    """Extract the features of a shard's recordings, and write its receipt."""
     from mess_core import extraction
 
-    plan = _extraction(settings, variant)
-    settings, layout = plan.settings, plan.settings.layout
-    manifest = layout.features_manifest
-    others = read_json(manifest)["encoder"] if plan.has_features else None
-    if others is None:
-        # It is of another plan, whose files are about to be replaced one by one.
-        manifest.unlink(missing_ok=True)
+    layout = replace(layout, variant=variant)
     summary = extraction.extract_shard(
-        plan.shards[shard],
+        read_shard(layout, window_s, shard, shards),
         layout,
-        encoder=settings.encoder,
-        window_s=settings.window_s,
-        overlap=settings.overlap,
-        precision=settings.precision,
-        device=settings.device,
-        batch_size=settings.batch_size or None,
+        encoder=encoder,
+        window_s=window_s,
+        overlap=overlap,
+        precision=precision,
+        device=device,
+        batch_size=batch_size or None,
         threads=threads,
-        views=settings.views,
-        raw_dtype=settings.raw_dtype,
-        others=others,
+        views=("raw", "segments", "aggregated") if raw_dtype else ("segments", "aggregated"),
+        raw_dtype=raw_dtype or "float32",
+        others=_withdraw_other(layout.features_manifest, shard, inputs).get("encoder"),
         progress=Progress("s of audio"),
     )
     print("\n".join(summary.lines()))
     write_json(layout.extraction_report(shard), summary.facts())
-    summary.check()
     write_json(
         layout.receipt("features", shard),
         {
-            "stage": stages.FEATURES,
+            "inputs": inputs,
             "encoder": summary.encoder,
             "engine": summary.engine,
-            "window_s": settings.window_s,
-            "overlap": settings.overlap,
             "recordings": dict(summary.stored),
+            "failed": dict(summary.failed),
         },
     )
 
 
-def gather_features(settings: Settings, *, variant: str = "") -> None:
-    """Write the manifest of all features: what plan they belong to, and the encoder."""
-    plan = _extraction(settings, variant)
-    layout = plan.settings.layout
-    _check_complete(plan.missing_features)
-    receipts = [read_json(layout.receipt("features", shard)) for shard in plan.shards]
+def _withdraw_other(manifest: Path, shard: str, inputs: str | None) -> dict[str, Any]:
+    """Delete a manifest of other inputs than those whose files are about to be written.
+
+    Returns its content if it is of the same: then files are only repaired.
+    """
+    if not manifest.exists():
+        return {}
+    content: dict[str, Any] = read_json(manifest)
+    if content["shards"].get(shard) == inputs:
+        return content
+    manifest.unlink()
+    return {}
+
+
+def gather_features(layout: Layout, *, variant: str, shards: Mapping[str, str]) -> None:
+    """Write the manifest of all features: which inputs they belong to, and the encoder."""
+    layout = replace(layout, variant=variant)
+    receipts = []
+    for shard, inputs in shards.items():
+        path = layout.receipt("features", shard)
+        receipts.append(read_json(path))
+        _check_receipt(path, receipts[-1]["inputs"], inputs)
     encoder = receipts[0]["encoder"]
     if any(receipt["encoder"] != encoder for receipt in receipts):
         raise StorageError(
@@ -139,220 +129,211 @@ def gather_features(settings: Settings, *, variant: str = "") -> None:
             f"precisions; set `precision`, delete {layout.receipt('features', '*')} and run "
             "snakemake again"
         )
+    failed = {name: cause for receipt in receipts for name, cause in receipt["failed"].items()}
     write_json(
-        layout.features_manifest,
-        {
-            "digest": plan.features_digest,
-            "recordings": len(plan.recordings),
-            "encoder": encoder,
-        },
+        layout.features_manifest, {"shards": dict(shards), "encoder": encoder, "failed": failed}
     )
 
 
-def measure_shard(settings: Settings, shard: str) -> None:
-    """Measure the proxy targets of a shard's recordings."""
+def measure_shard(
+    layout: Layout,
+    *,
+    inputs: Mapping[str, str],
+    shard: str,
+    shards: int,
+    window_s: float,
+    overlap: float,
+) -> None:
+    """Measure the proxy targets of a shard's recordings, and write its receipt."""
     from mess_core.targets import create_target_dataset
 
-    plan = Plan.read(settings)
-    for manifest in plan.foreign_target_manifests():
-        # They are of another plan, whose files are about to be replaced one by one.
-        manifest.unlink(missing_ok=True)
+    for manifest in layout.target_manifests.glob("*.json"):
+        _withdraw_other(manifest, shard, inputs.get(manifest.stem))
     done = create_target_dataset(
-        plan.shards[shard],
-        layout=settings.layout,
-        sample_rate=ANALYSIS_RATE,
-        window_s=settings.window_s,
-        overlap=settings.overlap,
+        read_shard(layout, window_s, shard, shards),
+        layout=layout,
+        window_s=window_s,
+        overlap=overlap,
         progress=Progress("recordings"),
     )
-    write_json(
-        settings.layout.receipt("targets", shard), {"stage": stages.TARGETS, "recordings": done}
-    )
+    write_json(layout.receipt("targets", shard), {"inputs": inputs, "recordings": done})
 
 
-def gather_targets(settings: Settings) -> None:
-    """Write the manifests of the targets whose last ones are not those of this plan."""
-    plan = Plan.read(settings)
-    _check_complete(plan.missing_targets)
-    for name in plan.ungathered:
-        write_json(
-            settings.layout.target_manifest(name),
-            {"digest": plan.target_digest(name), "recordings": len(plan.recordings)},
+def gather_targets(layout: Layout, *, targets: Mapping[str, Mapping[str, str]]) -> None:
+    """Write the manifests of targets: which inputs they belong to."""
+    for name, shards in targets.items():
+        for shard, inputs in shards.items():
+            path = layout.receipt("targets", shard)
+            _check_receipt(path, read_json(path)["inputs"].get(name), inputs)
+        write_json(layout.target_manifest(name), {"shards": dict(shards)})
+
+
+def _check_receipt(path: Path, found: str | None, inputs: str) -> None:
+    if found != inputs:
+        raise StorageError(
+            f"{path} is of other recordings or settings than the recording table and the "
+            "configuration say; run snakemake again"
         )
 
 
-def _check_complete(missing: Mapping[str, Sequence[str]]) -> None:
-    """Refuse to vouch for files that are gone since their shard was finished."""
-    gone = [path for paths in missing.values() for path in paths]
-    if gone:
-        raise StorageError(f"{gone[0]} and {len(gone) - 1} more are gone; run snakemake again")
-
-
-def _encoder(settings: Settings) -> dict[str, Any]:
+def _encoder(layout: Layout) -> dict[str, Any]:
     """Return the facts about the encoder that made the features."""
-    encoder: dict[str, Any] = read_json(settings.layout.features_manifest)["encoder"]
+    encoder: dict[str, Any] = read_json(layout.features_manifest)["encoder"]
     return encoder
 
 
-def decompose(settings: Settings, source: str) -> None:
+def decompose(
+    layout: Layout, *, source: str, layers: int, window_s: float, unit: str, n_folds: int
+) -> None:
     """Stack the rows of every layer of a source, and decompose them for all targets."""
     from mess_core.probing.decompositions import decompose_source
 
-    plan = Plan.read(settings)
     decompose_source(
-        settings.layout,
-        plan.recordings,
+        layout,
+        read_with_features(layout, window_s),
         source=source,
-        n_layers=len(plan.layers(source)),
-        unit=settings.rows,
-        n_folds=settings.n_folds,
+        n_layers=layers,
+        unit=unit,
+        n_folds=n_folds,
         progress=Progress("layers"),
     )
 
 
-def _discovery(plan: Plan) -> "LayerDiscoverySystem":
+def _discovery(
+    layout: Layout,
+    *,
+    layers: Mapping[str, int],
+    window_s: float,
+    unit: str,
+    n_folds: int,
+    alphas: Sequence[float],
+) -> "LayerDiscoverySystem":
     from mess_core.probing import LayerDiscoverySystem
 
-    settings = plan.settings
     return LayerDiscoverySystem(
-        settings.layout,
-        plan.recordings,
-        layers={source: len(plan.layers(source)) for source in settings.sources},
-        unit=settings.rows,
-        n_folds=settings.n_folds,
-        alphas=settings.alphas,
-        encoder=_encoder(settings),
+        layout,
+        read_with_features(layout, window_s),
+        layers=dict(layers),
+        unit=unit,
+        n_folds=n_folds,
+        alphas=tuple(alphas),
+        encoder=_encoder(layout),
     )
 
 
-def probe_target(settings: Settings, target: str) -> None:
+def probe_target(layout: Layout, *, target: str, **probing: Any) -> None:
     """Probe every layer, and the baselines, for one target."""
-    _discovery(Plan.read(settings)).discover_and_save(target, progress=Progress("layers"))
+    _discovery(layout, **probing).discover_and_save(target, progress=Progress("layers"))
 
 
-def map_aspects(settings: Settings) -> None:
+def map_aspects(layout: Layout, *, min_r2: float, targets: Sequence[str]) -> None:
     """Resolve the aspects to layers."""
     from mess_core.probing import resolve_aspects, save_aspects
 
-    aspects = resolve_aspects(settings.min_r2, settings.layout.probing, targets=settings.targets)
-    save_aspects(aspects, settings.layout.aspects)
+    save_aspects(resolve_aspects(min_r2, layout.probing, targets=targets), layout.aspects)
 
 
-def fit_projection(settings: Settings, kind: str) -> None:
+def fit_projection(layout: Layout, *, kind: str, targets: Sequence[str], **probing: Any) -> None:
     """Fit what makes stored vectors of features, for an index of one kind."""
     from mess_core.index.artifact import write_projection
     from mess_core.index.fitting import fit_projection as fit
     from mess_core.probing.coordinates import fit_coordinates, musical_layers
     from mess_core.probing.results import read_results
 
-    plan = Plan.read(settings)
-    discovery = _discovery(plan)
-    layers = discovery.features[ENCODER]
-    results = read_results(settings.layout.probing, plan.aspect_targets)
+    discovery = _discovery(layout, **probing)
+    stored = discovery.features[ENCODER]
     projection = fit(
-        lambda layer: layers[layer].rows,
-        range(len(layers)),
-        general_layers=musical_layers(results.values()) or None,
+        lambda layer: stored[layer].rows,
+        range(len(stored)),
+        general_layers=musical_layers(read_results(layout.probing, targets).values()) or None,
         coordinates=fit_coordinates(
             discovery, averaged=kind == "recordings", progress=Progress("aspects")
         ),
         recordings=discovery.names if kind == "recordings" else None,
     )
-    write_projection(projection, settings.layout.projection(kind))
+    write_projection(projection, layout.projection(kind))
 
 
-def answer_question(settings: Settings, question: str) -> None:
+def answer_question(
+    layout: Layout, *, question: str, targets: Sequence[str], **probing: Any
+) -> None:
     """Write the table and the picture that answer one research question."""
     from mess_core.probing.questions import answer
 
-    plan = Plan.read(settings)
     progress = Progress("aspects" if question == "separability" else "layers")
-    answer(question, _discovery(plan), plan.question_targets(question), progress=progress)
+    answer(question, _discovery(layout, **probing), tuple(targets), progress=progress)
 
 
-def track(settings: Settings) -> None:
+def track(layout: Layout, *, uri: str, experiment: str, targets: Sequence[str]) -> None:
     """Log the probing results, with their tables and pictures, to MLflow."""
     from mess_core.probing.results import log_probing, read_results
 
-    layout = settings.layout
-    results = read_results(layout.probing, settings.targets)
+    results = read_results(layout.probing, targets)
     answers = [layout.answer(name, suffix) for name in ANSWERS for suffix in (".tsv", ".png")]
     run = log_probing(
         results.values(),
         [*(layout.probe(name) for name in results), layout.aspects, *answers],
-        uri=settings.tracking_uri,
-        experiment=settings.tracking_experiment,
+        uri=uri,
+        experiment=experiment,
     )
-    write_json(layout.tracked, {"uri": settings.tracking_uri, "run": run})
+    write_json(layout.tracked, {"uri": uri, "run": run})
 
 
-def build_indices(settings: Settings, kind: str) -> None:
+def build_index(
+    layout: Layout,
+    *,
+    kind: str,
+    encoder: str,
+    window_s: float,
+    overlap: float,
+    exact_up_to: int,
+    memory_gb: float,
+) -> None:
     """Build and save the index artifact of one kind."""
     from mess_core.datasets.lookup import licence_of
+    from mess_core.extraction.specs import resolve_spec
     from mess_core.extraction.storage import load_features
     from mess_core.index import index_recordings, save_artifact
     from mess_core.index.artifact import read_projection
 
-    plan = Plan.read(settings)
+    recordings = read_with_features(layout, window_s)
+    spec = resolve_spec(encoder)
     view = "segments" if kind == "clips" else "aggregated"
     index = index_recordings(
-        plan.recordings,
-        lambda recording: load_features(settings.layout, recording.recording_id, view=view),
+        recordings,
+        lambda recording: load_features(layout, recording.recording_id, view=view),
         kind=kind,
-        window_s=settings.window_s,
-        overlap=settings.overlap,
-        projection=read_projection(settings.layout.projection(kind)),
-        aspects=read_json(settings.layout.aspects),
+        window_s=window_s,
+        overlap=overlap,
+        projection=read_projection(layout.projection(kind)),
+        aspects=read_json(layout.aspects),
         facts={
-            "dataset": settings.dataset,
-            "licence": licence_of(settings.dataset),
-            "encoder": _encoder(settings) | {key: getattr(plan.spec, key) for key in _SPECIFIED},
-            "window_s": settings.window_s,
-            "overlap": settings.overlap,
+            "dataset": layout.dataset,
+            "licence": licence_of(layout.dataset),
+            "encoder": _encoder(layout) | {key: getattr(spec, key) for key in _SPECIFIED},
+            "window_s": window_s,
+            "overlap": overlap,
             "stages": {name.lower(): getattr(stages, name) for name in _BEHIND_INDEX},
         },
-        exact_up_to=settings.exact_up_to,
-        memory_gb=settings.memory_gb,
+        exact_up_to=exact_up_to,
+        memory_gb=memory_gb,
         progress=Progress("recordings"),
     )
-    folder = save_artifact(index, settings.layout.index(kind), build=_build(plan))
-    write_json(
-        settings.layout.index_receipt(kind),
-        {"artifact_version_id": folder.name, "kind": kind, "rows": len(index.rows)},
-    )
-
-
-def _build(plan: Plan) -> dict[str, Any]:
-    """Return what made an index, besides its facts; nothing of where it was made."""
-    settings = plan.settings
-    return {
-        "created": software.now(),
-        "code": software.code(),
-        "libraries": software.libraries(),
-        "machine": software.machine(),
-        "config": {key: getattr(settings, key) for key in _DECIDING},
-        "data": {
-            "recordings": len(plan.recordings),
-            "sha256": fingerprint({r.recording_id: r.audio_sha256 for r in plan.recordings}),
-            "table_sha256": file_sha256(settings.layout.table),
-        },
+    data = {r.recording_id: r.audio_sha256 for r in recordings}
+    made = {
+        "created": record.now(),
+        "code": record.code(),
+        "libraries": record.libraries(),
+        "machine": record.machine(),
+        "data": {"recordings": len(recordings), "sha256": fingerprint(data)},
     }
+    folder = save_artifact(index, layout.index(kind), build=made)
+    receipt = layout.index_receipt(kind)
+    write_json(receipt, {"artifact_version_id": folder.name, "kind": kind, "rows": len(index.rows)})
+    for path in layout.index(kind).iterdir():
+        if path not in (folder, receipt) and path.is_dir():
+            shutil.rmtree(path)
 
-
-#: The settings that an index's content depends on, besides the encoder.
-_DECIDING = (
-    "precision",
-    "window_s",
-    "overlap",
-    "targets",
-    "rows",
-    "n_folds",
-    "alphas",
-    "baselines",
-    "min_r2",
-    "exact_up_to",
-    "memory_gb",
-)
 
 #: What an index says of its encoder besides what its features are known by.
 _SPECIFIED = ("source", "sample_rate", "frame_rate", "layers", "dims")
@@ -370,42 +351,32 @@ _BEHIND_INDEX = (
 )
 
 
-def publish_indices(settings: Settings) -> None:
+def publish_indices(layout: Layout, *, destination: str) -> None:
     """Publish the current artifacts of all kinds."""
     from mess_core.publishing.publish import publish
 
     receipts = []
     for kind in INDEX_KINDS:
-        version = read_json(settings.layout.index_receipt(kind))["artifact_version_id"]
-        artifact = settings.layout.index(kind) / version
-        receipts.append(publish(artifact, settings.destination, progress=Progress("MB")))
-    write_json(
-        settings.layout.publish_receipt,
-        {
-            "stage": stages.PUBLISH,
-            "dataset": settings.dataset,
-            "destination": settings.destination,
-            "published": receipts,
-        },
-    )
+        version = read_json(layout.index_receipt(kind))["artifact_version_id"]
+        receipts.append(publish(layout.index(kind) / version, destination, progress=Progress("MB")))
+    published = {"dataset": layout.dataset, "destination": destination, "published": receipts}
+    write_json(layout.publish_receipt, published)
 
 
-def measure_validity(settings: Settings) -> None:
+def measure_validity(layout: Layout, *, targets: Sequence[str], window_s: float, unit: str) -> None:
     """Write the table and the picture of whether the targets measure what they say."""
     from mess_core.probing.questions.tables import write_table
     from mess_core.report import measure_validity as measure, plot_validity
     from mess_core.report.validity import parameter_rows, read_parameters, read_values
 
-    layout = settings.layout
-    recordings = Plan.read(settings).recordings
+    recordings = read_with_features(layout, window_s)
     works = [r.work_id for r in recordings]
     paths = [layout.targets(r.recording_id) for r in recordings]
-    windows = settings.rows == "windows"
-    values, counts = read_values(paths, settings.targets, "window" if windows else "recording")
+    values, counts = read_values(paths, targets, "window" if unit == "windows" else "recording")
     whole, parameters = values, {}
-    if settings.dataset == "demo":
+    if layout.dataset == "demo":
         parameters = read_parameters(layout.demo_truth, [r.recording_id for r in recordings])
-        whole = read_values(paths, settings.targets, "recording")[0]
+        whole = read_values(paths, targets, "recording")[0]
     rows = measure(
         values,
         np.repeat(works, counts).tolist(),
@@ -418,22 +389,17 @@ def measure_validity(settings: Settings) -> None:
         rows,
         layout.answer("validity", ".png"),
         parameters=parameter_rows(parameters, works),
-        title=f"{settings.dataset}, {settings.rows}",
+        title=f"{layout.dataset}, {unit}",
     )
 
 
-def write_report(settings: Settings, changed: dict[str, Any]) -> None:
+def write_report(layout: Layout, *, window_s: float, changed: Mapping[str, Any]) -> None:
     """Write the pages for people; ``changed`` are the settings that are not the default."""
     from mess_core.report import render_pages
     from mess_core.report.findings import gather_findings
 
-    versions = {
-        "python": software.machine()["python"],
-        "mess-core": software.code()["version"],
-        **software.installed(),
-    }
     findings = gather_findings(
-        settings.layout, window_s=settings.window_s, changed=changed, versions=versions
+        layout, window_s=window_s, changed=changed, versions=record.versions()
     )
     for name, page in render_pages(findings).items():
-        write_text(settings.layout.page(name), page)
+        write_text(layout.page(name), page)

@@ -1,20 +1,18 @@
-"""What the workflow needs to know to plan: shards, output files, and what makes a result stale.
+"""What the workflow needs to plan: shards, and the params that decide what is stale.
 
-Staleness is content. Every rule carries one dict of builtins as its params: the stage's version,
-the settings that matter to it, and digests of what it reads (from the recording table's hashes,
-never from file times). Snakemake reruns a job when its params differ from those that made its
-outputs.
+Staleness is content. Each rule has one params entry, a dict of builtins: the arguments that its
+job is called with, and under ``stale_with`` what else decides whether it runs (the stage's number,
+hashes of recordings and weights, never file times). Snakemake reruns a job when its params differ
+from those that made its outputs.
 
-This module is read whenever the Snakefile is parsed, also by every job: it imports nothing heavy
-and opens nothing but the recording table, the manifests, and a local model folder (hashed once).
+The Snakefile is parsed by every cluster job too: this module imports nothing heavy, and reads only
+the recording table, the manifests, and a local model folder (hashed once).
 """
 
-__all__ = ["ANALYSIS_RATE", "Plan", "shard_of"]
+__all__ = ["Plan", "shard_of"]
 
-import hashlib
 import math
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,39 +22,20 @@ from mess_core import stages
 from mess_core.errors import StorageError
 from mess_core.extraction.specs import MertSpec, resolve_spec
 from mess_core.files import file_sha256, fingerprint, read_json, write_json
-from mess_core.layout import DESCRIPTORS, INDEX_KINDS, UNTRAINED
+from mess_core.layout import DESCRIPTORS, UNTRAINED, Layout
 from mess_core.probing.aspects import ASPECT_REGISTRY
-from mess_core.recordings import Recording, judge, read_recordings, usable
+from mess_core.recordings import Recording, judge, read_recordings, shard_of, usable
 from mess_core.targets.registry import TARGETS
 from mess_core.workflow.config import Settings
 
-#: Samples per second at which audio targets are measured.
-ANALYSIS_RATE = 24_000
-
 Params = dict[str, Any]
 
-# In the place of a recording's id in a path; no file's name can have it.
-_ANY = "\0"
-
-
-def shard_of(recording_id: str, shards: int) -> str:
-    """Return the shard that a recording belongs to, whatever other recordings there are.
-
-    Parameters
-    ----------
-    recording_id : str
-        The recording.
-    shards : int
-        Number of shards.
-
-    Returns
-    -------
-    str
-        The shard's number with leading zeros, so that names sort.
-    """
-    digest = hashlib.sha256(recording_id.encode()).digest()
-    number = int.from_bytes(digest[:8], "big") % shards
-    return str(number).zfill(len(str(shards - 1)))
+_MODEL_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "model.safetensors",
+    "pytorch_model.bin",
+)
 
 
 @dataclass(frozen=True)
@@ -69,15 +48,12 @@ class Plan:
         The configuration.
     recordings : tuple of Recording
         The usable recordings that are at least one window long.
-    original : Plan or None
-        For the plan of an untrained twin's features, that of the encoder itself.
     problems : tuple of Recording
         Those that cannot be used, or whose MIDI or beats cannot, each with a reason.
     """
 
     settings: Settings
     recordings: tuple[Recording, ...]
-    original: "Plan | None" = None
     problems: tuple[Recording, ...] = ()
 
     @classmethod
@@ -90,53 +66,16 @@ class Plan:
             If there is none, or it is malformed.
         """
         rows = judge(read_recordings(settings.layout.table), settings.window_s)
-        problems = tuple(row for row in rows if row.reason)
-        return cls(settings, tuple(usable(rows)), problems=problems)
+        return cls(settings, tuple(usable(rows)), tuple(row for row in rows if row.reason))
 
     @cached_property
-    def shards(self) -> dict[str, tuple[Recording, ...]]:
+    def shards(self) -> dict[str, list[Recording]]:
         """The recordings of every shard that has any."""
-        if self.original:
-            return self.original.shards
         members: dict[str, list[Recording]] = {}
         for recording in self.recordings:
             name = shard_of(recording.recording_id, self.settings.shards)
             members.setdefault(name, []).append(recording)
-        return {name: tuple(members[name]) for name in sorted(members)}
-
-    def feature_files(self, shard: str) -> list[str]:
-        """Return the feature files of a shard's recordings, in all views."""
-        layout = self.settings.layout
-        return [
-            name
-            for view in self.settings.views
-            for name in self._files(layout.features(view, _ANY), shard)
-        ]
-
-    def target_files(self, shard: str) -> list[str]:
-        """Return the targets files of a shard's recordings."""
-        return self._files(self.settings.layout.targets(_ANY), shard)
-
-    def _files(self, pattern: Path, shard: str) -> list[str]:
-        # Text, for there may be hundreds of thousands of them at every parse.
-        before, after = str(pattern).rsplit(_ANY, 1)
-        return [f"{before}{r.recording_id}{after}" for r in self.shards[shard]]
-
-    @cached_property
-    def missing_features(self) -> dict[str, list[str]]:
-        """The feature files, by shard, that are gone although their shard was finished."""
-        return {shard: self._gone("features", shard, self.feature_files) for shard in self.shards}
-
-    @cached_property
-    def missing_targets(self) -> dict[str, list[str]]:
-        """The targets files, by shard, that are gone although their shard was finished."""
-        return {shard: self._gone("targets", shard, self.target_files) for shard in self.shards}
-
-    def _gone(self, kind: str, shard: str, files: Callable[[str], list[str]]) -> list[str]:
-        if not self.settings.layout.receipt(kind, shard).exists():
-            return []
-        # A Path for each of hundreds of thousands takes three times as long.
-        return [name for name in files(shard) if not os.path.exists(name)]  # noqa: PTH110
+        return dict(sorted(members.items()))
 
     @cached_property
     def n_rows(self) -> int:
@@ -150,157 +89,174 @@ class Plan:
         )
 
     @cached_property
-    def untrained(self) -> "Plan":
-        """The plan of the features of the encoder's untrained twin."""
-        return Plan(self.settings.untrained, self.recordings, self)
-
-    @cached_property
-    def extractions(self) -> tuple["Plan", ...]:
-        """The plans of all features: the encoder's, and its twin's where it is a baseline."""
-        return (self, self.untrained) if UNTRAINED in self.settings.baselines else (self,)
-
-    @cached_property
     def spec(self) -> MertSpec:
         """The encoder's facts, with the weights' hash for a local folder."""
         return resolve_spec(self.settings.encoder)
 
-    def layers(self, source: str) -> range:
-        """Return the layers of one of `layout.SOURCES`; descriptors are one layer."""
-        return range(1 if source == DESCRIPTORS else self.spec.layers)
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Whose features are computed: the encoder's (``""``) and the ``untrained`` baseline's."""
+        return ("", UNTRAINED) if UNTRAINED in self.settings.baselines else ("",)
+
+    def layout(self, variant: str) -> Layout:
+        """Return the paths of one of `variants`."""
+        return Layout(self.settings.data, self.settings.dataset, variant)
+
+    @cached_property
+    def layers(self) -> dict[str, int]:
+        """The number of layers of every source that is probed; descriptors are one layer."""
+        return {s: 1 if s == DESCRIPTORS else self.spec.layers for s in self.settings.sources}
+
+    # Features.
 
     def untrained_params(self) -> Params:
-        """Return what makes the untrained twin stale."""
-        return {"stage": stages.UNTRAINED, "encoder": fingerprint(self._encoder)}
+        """Return the params of the rule that makes the untrained encoder."""
+        encoder = {"encoder": self.settings.encoder, "folder": self.settings.untrained.encoder}
+        return {"stale_with": {"stage": stages.UNTRAINED, **self._weights}, **encoder}
 
     @cached_property
-    def _encoder(self) -> Params:
-        if self.original:
-            return self.original.untrained_params()
+    def _weights(self) -> Params:
         spec = self.spec
         folder = Path(spec.location).expanduser() if spec.source == "folder" else None
+        models = self.settings.layout.models
+        weights = _folder_hash(folder, models) if folder else spec.weights_sha256
+        return {"name": spec.name, "revision": spec.revision, "weights": weights}
+
+    @cached_property
+    def _audio(self) -> dict[str, str]:
+        return {name: _hashes(rows, "audio_sha256") for name, rows in self.shards.items()}
+
+    def features_inputs(self, variant: str) -> dict[str, str]:
+        """Return a hash of all that every shard's features depend on."""
+        settings = self.settings
+        common = {
+            "stage": stages.FEATURES,
+            "encoder": {"stage": stages.UNTRAINED, **self._weights} if variant else self._weights,
+            "precision": settings.precision,
+            "window_s": settings.window_s,
+            "overlap": settings.overlap,
+        }
         return {
-            "name": spec.name,
-            "revision": spec.revision,
-            "weights": _folder_hash(folder, self.settings.layout.models)
-            if folder
-            else spec.weights_sha256,
+            shard: fingerprint(common | {"recordings": audio})
+            for shard, audio in self._audio.items()
         }
 
-    def _features(self, recordings: Iterable[Recording]) -> str:
-        return fingerprint(
-            {
-                "stage": stages.FEATURES,
-                "encoder": self._encoder,
-                "precision": self.settings.precision,
-                "window_s": self.settings.window_s,
-                "overlap": self.settings.overlap,
-                "recordings": [[r.recording_id, r.audio_sha256] for r in recordings],
-            }
-        )
-
-    def _targets(self, targets: Iterable[str], sources: str) -> str:
-        return fingerprint(
-            {
-                "stage": stages.TARGETS,
-                "targets": [[name, _version(name)] for name in targets],
-                "sample_rate": ANALYSIS_RATE,
-                "window_s": self.settings.window_s,
-                "overlap": self.settings.overlap,
-                "recordings": sources,
-            }
-        )
-
-    @cached_property
-    def _target_sources(self) -> str:
-        # Once for all targets: each of them asks for it, whenever the Snakefile is parsed.
-        return _target_sources(self.recordings)
-
-    @property
-    def has_features(self) -> bool:
-        """Whether the features that the last run gathered are those of this plan."""
-        return _holds(self.settings.layout.features_manifest, self.features_digest)
-
-    @cached_property
-    def features_digest(self) -> str:
-        """What the manifest of all features holds when it is that of this plan."""
-        return self._features(self.recordings)
-
-    def has_target(self, name: str) -> bool:
-        """Say whether what the last run gathered of a target is that of this plan.
-
-        Parameters
-        ----------
-        name : str
-            A target, or `layout.DESCRIPTORS`.
-        """
-        return _holds(self.settings.layout.target_manifest(name), self.target_digest(name))
-
-    def target_digest(self, name: str) -> str:
-        """Return what the manifest of one target holds when it is that of this plan."""
-        return self._targets([name], self._target_sources)
-
-    @cached_property
-    def measured(self) -> tuple[str, ...]:
-        """The targets that are probed, and the descriptors where they are a baseline."""
-        return (*self.settings.targets, *({DESCRIPTORS} & set(self.settings.baselines)))
-
-    @cached_property
-    def ungathered(self) -> tuple[str, ...]:
-        """Those of `measured` whose manifest is not that of this plan."""
-        return tuple(name for name in self.measured if not self.has_target(name))
-
-    def foreign_target_manifests(self) -> list[Path]:
-        """Return the manifests of targets that are there and not those of this plan."""
-        folder = self.settings.layout.target_manifests
-        return [
-            path
-            for path in sorted(folder.glob("*.json"))
-            if path.stem not in (*TARGETS, DESCRIPTORS) or not self.has_target(path.stem)
-        ]
-
-    def gather_features_params(self) -> Params:
-        """Return what makes the manifest of all features stale."""
-        return {"variant": self.settings.variant, "digest": self.features_digest}
-
-    def gather_targets_params(self) -> Params:
-        """Return the digests of the targets whose manifests have to be written."""
-        return {"digests": {name: self.target_digest(name) for name in self.ungathered}}
-
-    def features_params(self, shard: str) -> Params:
-        """Return what makes a shard's features stale."""
-        raw = self.settings.raw_dtype if self.settings.save_raw else None
+    def features_params(self, variant: str, shard: str) -> Params:
+        """Return the params of a shard's extraction."""
+        settings = self.settings.untrained if variant else self.settings
         return {
-            "variant": self.settings.variant,
+            "inputs": self.features_inputs(variant)[shard],
+            "variant": variant,
             "shard": shard,
-            "digest": self._features(self.shards[shard]),
-            "raw": raw,
+            "shards": settings.shards,
+            "encoder": settings.encoder,
+            "precision": settings.precision,
+            "window_s": settings.window_s,
+            "overlap": settings.overlap,
+            "raw_dtype": settings.raw_dtype if settings.save_raw else None,
+        }
+
+    def has_features(self, variant: str) -> bool:
+        """Whether the features that the last run gathered are those of this plan."""
+        return _holds(self.layout(variant).features_manifest, self.features_inputs(variant))
+
+    def gather_features_params(self, variant: str) -> Params:
+        """Return the params of the rule that writes the manifest of all features."""
+        return {"variant": variant, "shards": self.features_inputs(variant)}
+
+    # Targets.
+
+    @cached_property
+    def _sources(self) -> dict[str, str]:
+        parts = ("audio_sha256", "midi_sha256", "beats_sha256")
+        return {name: _hashes(rows, *parts) for name, rows in self.shards.items()}
+
+    @cached_property
+    def target_inputs(self) -> dict[str, dict[str, str]]:
+        """A hash of all that a target depends on, by target (and descriptors) and shard."""
+        settings = self.settings
+        return {
+            name: {
+                shard: fingerprint(
+                    {
+                        "stage": stages.TARGETS,
+                        "target": [name, TARGETS[name].version if name in TARGETS else 1],
+                        "window_s": settings.window_s,
+                        "overlap": settings.overlap,
+                        "recordings": sources,
+                    }
+                )
+                for shard, sources in self._sources.items()
+            }
+            for name in (*TARGETS, DESCRIPTORS)
         }
 
     def targets_params(self, shard: str) -> Params:
-        """Return what makes a shard's targets stale: any target, whether it is probed or not."""
-        sources = _target_sources(self.shards[shard])
-        return {"shard": shard, "digest": self._targets(TARGETS, sources)}
+        """Return the params of a shard's measuring: of all targets, whether probed or not."""
+        return {
+            "inputs": {name: inputs[shard] for name, inputs in self.target_inputs.items()},
+            "shard": shard,
+            "shards": self.settings.shards,
+            "window_s": self.settings.window_s,
+            "overlap": self.settings.overlap,
+        }
 
     @cached_property
-    def _folds(self) -> Params:
+    def ungathered(self) -> tuple[str, ...]:
+        """The targets to probe, and descriptors, whose manifest is not that of this plan."""
+        wanted = (*self.settings.targets, *({DESCRIPTORS} & set(self.settings.baselines)))
+        manifest = self.settings.layout.target_manifest
+        return tuple(n for n in wanted if not _holds(manifest(n), self.target_inputs[n]))
+
+    def gather_targets_params(self) -> Params:
+        """Return the params of the rule that writes the targets' manifests."""
+        return {"targets": {name: self.target_inputs[name] for name in self.ungathered}}
+
+    # Probing and what follows.
+
+    @cached_property
+    def _works(self) -> str:
+        return fingerprint({r.recording_id: r.work_id for r in self.recordings})
+
+    @cached_property
+    def _rows(self) -> Params:
         return {
-            "rows": self.settings.rows,
-            "works": fingerprint({r.recording_id: r.work_id for r in self.recordings}),
+            "window_s": self.settings.window_s,
+            "unit": self.settings.rows,
             "n_folds": self.settings.n_folds,
         }
 
     def decomposition_params(self, source: str) -> Params:
-        """Return what makes a source's decompositions stale, besides the manifest."""
-        return {"stage": stages.DECOMPOSITION, "source": source, **self._folds}
+        """Return the params of the decompositions of all layers of a source."""
+        return {
+            "stale_with": {"stage": stages.DECOMPOSITION, "works": self._works},
+            "source": source,
+            "layers": self.layers[source],
+            **self._rows,
+        }
+
+    @cached_property
+    def _probing(self) -> Params:
+        return {"layers": self.layers, "alphas": list(self.settings.alphas), **self._rows}
 
     def probing_params(self, target: str) -> Params:
-        """Return what makes a probing result stale, besides the manifest and decompositions."""
+        """Return the params of one target's probe."""
+        stale_with = {"stage": stages.PROBING, "works": self._works}
+        return {"stale_with": stale_with, "target": target, **self._probing}
+
+    @cached_property
+    def aspect_targets(self) -> tuple[str, ...]:
+        """The targets that are probed and serve an aspect; others change no aspect."""
+        used = {target for aspect in ASPECT_REGISTRY.values() for target in aspect.targets}
+        return tuple(target for target in self.settings.targets if target in used)
+
+    def aspects_params(self) -> Params:
+        """Return the params of the aspect map."""
+        registry = {a.name: [list(a.targets), a.more] for a in ASPECT_REGISTRY.values()}
         return {
-            "stage": stages.PROBING,
-            "target": target,
-            "alphas": list(self.settings.alphas),
-            "sources": list(self.settings.sources),
-            **self._folds,
+            "stale_with": {"stage": stages.ASPECTS, "aspects": registry},
+            "min_r2": self.settings.min_r2,
+            "targets": list(self.aspect_targets),
         }
 
     def question_targets(self, question: str) -> tuple[str, ...]:
@@ -310,104 +266,95 @@ class Plan:
         return self.aspect_targets if question == "separability" else self.settings.targets
 
     def question_params(self, question: str) -> Params:
-        """Return what makes an answer stale, besides the probing results and decompositions."""
+        """Return the params of an answer."""
         return {
-            "stage": stages.QUESTIONS,
+            "stale_with": {"stage": stages.QUESTIONS, "works": self._works},
             "question": question,
             "targets": list(self.question_targets(question)),
-            "sources": list(self.settings.sources),
+            **self._probing,
         }
 
     def tracking_params(self) -> Params:
-        """Return where probing results are logged to, besides themselves."""
+        """Return the params of logging to MLflow."""
         return {
             "uri": self.settings.tracking_uri,
             "experiment": self.settings.tracking_experiment,
-        }
-
-    @cached_property
-    def aspect_targets(self) -> tuple[str, ...]:
-        """The targets that are probed and serve an aspect; others change no aspect."""
-        used = {target for aspect in ASPECT_REGISTRY.values() for target in aspect.targets}
-        return tuple(target for target in self.settings.targets if target in used)
-
-    def aspects_params(self) -> Params:
-        """Return what makes the aspect map stale, besides the probing results."""
-        return {
-            "stage": stages.ASPECTS,
-            "min_r2": self.settings.min_r2,
-            "targets": list(self.aspect_targets),
-            "aspects": {a.name: [list(a.targets), a.more] for a in ASPECT_REGISTRY.values()},
+            "targets": list(self.settings.targets),
         }
 
     def projection_params(self, kind: str) -> Params:
-        """Return what makes a projection stale, besides aspects, probes and decompositions."""
-        return {"stage": stages.PROJECTION, "kind": kind, **self._folds}
+        """Return the params of the projection of one kind of index."""
+        return {
+            "stale_with": {"stage": stages.PROJECTION, "works": self._works},
+            "kind": kind,
+            "targets": list(self.aspect_targets),
+            **self._probing,
+        }
 
     def index_params(self, kind: str) -> Params:
-        """Return what makes an index stale, besides manifest, aspect map and projection."""
+        """Return the params of one kind of index."""
+        settings = self.settings
         identity = [
             [r.recording_id, r.work_id, r.performer, r.composer, r.title, r.split, r.duration_s]
             for r in self.recordings
         ]
         return {
-            "stage": stages.INDEX,
+            "stale_with": {"stage": stages.INDEX, "rows": fingerprint({"rows": identity})},
             "kind": kind,
-            "recordings": fingerprint({"rows": identity}),
-            "exact_up_to": self.settings.exact_up_to,
-            "memory_gb": self.settings.memory_gb,
+            "encoder": settings.encoder,
+            "window_s": settings.window_s,
+            "overlap": settings.overlap,
+            "exact_up_to": settings.exact_up_to,
+            "memory_gb": settings.memory_gb,
         }
 
     def publish_params(self) -> Params:
-        """Return what makes a publication stale, besides the artifacts."""
+        """Return the params of the publication."""
         return {
-            "stage": stages.PUBLISH,
+            "stale_with": {"stage": stages.PUBLISH},
             "destination": self.settings.destination,
-            "kinds": list(INDEX_KINDS),
         }
 
     def validity_params(self) -> Params:
-        """Return what makes the validity of the targets stale, besides their manifests."""
+        """Return the params of the validity of the targets."""
+        demo = self.settings.dataset == "demo"
         return {
-            "stage": stages.VALIDITY,
-            "targets": list(self.settings.targets),
-            "rows": self.settings.rows,
-            "works": self._folds["works"],
             # The demo's interpretations are what a version of its corpus says.
-            "interpretations": stages.DEMO if self.settings.dataset == "demo" else None,
+            "stale_with": {
+                "stage": stages.VALIDITY,
+                "works": self._works,
+                "demo": stages.DEMO if demo else None,
+            },
+            "targets": list(self.settings.targets),
+            "window_s": self.settings.window_s,
+            "unit": self.settings.rows,
         }
 
     def report_params(self, changed: Params) -> Params:
-        """Return what makes the report stale, besides the results that it shows.
+        """Return the params of the report.
 
         Parameters
         ----------
         changed : dict
-            Settings that results depend on and that are not the default: the report lists them.
+            Settings that affect results and differ from the default: the report lists them.
         """
         problems = [[r.recording_id, r.status, r.reason] for r in self.problems]
         return {
-            "stage": stages.REPORT,
+            "stale_with": {"stage": stages.REPORT, "problems": fingerprint({"rows": problems})},
+            "window_s": self.settings.window_s,
             "changed": changed,
-            "problems": fingerprint({"rows": problems}),
         }
 
 
-def _holds(manifest: Path, digest: str) -> bool:
+def _holds(manifest: Path, shards: dict[str, str]) -> bool:
     try:
-        return bool(read_json(manifest)["digest"] == digest)
+        return bool(read_json(manifest)["shards"] == shards)
     except (StorageError, KeyError, TypeError):
         return False
 
 
-def _target_sources(recordings: Iterable[Recording]) -> str:
-    """Return a digest of what targets are measured from."""
-    hashes = [[r.recording_id, r.audio_sha256, r.midi_sha256, r.beats_sha256] for r in recordings]
-    return fingerprint({"recordings": hashes})
-
-
-def _version(target: str) -> int:
-    return 1 if target == DESCRIPTORS else TARGETS[target].version
+def _hashes(recordings: Iterable[Recording], *parts: str) -> str:
+    return fingerprint({r.recording_id: [getattr(r, part) for part in parts] for r in recordings})
 
 
 def _folder_hash(folder: Path, models: Path) -> str:
@@ -417,18 +364,10 @@ def _folder_hash(folder: Path, models: Path) -> str:
         known: dict[str, Any] = read_json(known_path)
     except StorageError:
         known = {}
-    files = [
-        path
-        for name in (
-            "config.json",
-            "preprocessor_config.json",
-            "model.safetensors",
-            "pytorch_model.bin",
-        )
-        if (path := folder / name).is_file()
-    ]
     facts = {}
-    for path in files:
+    for path in (folder / name for name in _MODEL_FILES):
+        if not path.is_file():
+            continue
         stat = path.stat()
         stamp = [stat.st_size, stat.st_mtime_ns]
         key = str(path.resolve())

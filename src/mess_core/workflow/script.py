@@ -1,23 +1,45 @@
-"""The one module that knows the `snakemake` object of a script: its settings, log and record."""
+"""The one module that knows the `snakemake` object of a script: its params, log and record."""
 
-__all__ = ["job"]
+__all__ = ["Job", "job"]
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mess_core.errors import MessError
-from mess_core.workflow import software
-from mess_core.workflow.config import Settings
-from mess_core.workflow.record import write_record
+from mess_core.layout import Layout
+from mess_core.workflow.record import code, now, write_record
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a script is run with.
+
+    Attributes
+    ----------
+    layout : Layout
+        The dataset's paths.
+    cfg : dict
+        The rule's params but ``stale_with``: the arguments of the function that does the work.
+    config : mapping
+        The configuration, for settings that do not affect results.
+    threads : int
+        How many threads the job may use.
+    """
+
+    layout: Layout
+    cfg: dict[str, Any]
+    config: Mapping[str, Any]
+    threads: int
 
 
 @contextmanager
-def job(snakemake: Any) -> Iterator[Settings]:
-    """Give a script its settings, its log what is printed, and its outputs a record.
+def job(snakemake: Any) -> Iterator[Job]:
+    """Give a script its arguments; write what it prints to its log, and a record of its outputs.
 
     Parameters
     ----------
@@ -26,9 +48,8 @@ def job(snakemake: Any) -> Iterator[Settings]:
 
     Yields
     ------
-    Settings
-        The configuration. When the block ends well, it is recorded how the outputs were made
-        (`mess_core.workflow.record`).
+    Job
+        The arguments. When the block ends well, it is recorded how the outputs were made.
 
     Raises
     ------
@@ -39,13 +60,26 @@ def job(snakemake: Any) -> Iterator[Settings]:
     """
     path = Path(snakemake.log[0])
     terminal = sys.stderr
+    config, cfg = snakemake.config, dict(snakemake.params.cfg)
+    cfg.pop("stale_with", None)
+    layout = Layout(Path(config["data"]), config["dataset"])
     with path.open("w", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
         try:
-            settings, started = Settings.from_config(snakemake.config), software.now()
-            # Of the files as they are now: somebody may edit them while the job runs.
-            software.code()
-            yield settings
-            _record(snakemake, settings, started)
+            # The files as they are now: somebody may edit them while the job runs.
+            started, known_code = now(), code()
+            yield Job(layout, cfg, config, snakemake.threads)
+            write_record(
+                layout,
+                outputs=[Path(name) for name in snakemake.output],
+                inputs=[Path(name) for name in snakemake.input],
+                rule=snakemake.rule,
+                wildcards=dict(snakemake.wildcards.items()),
+                params=snakemake.params.cfg,
+                config=config,
+                threads=snakemake.threads,
+                started=started,
+                code=known_code,
+            )
         except MessError as error:
             print(f"{type(error).__name__}: {error}", file=log)
             print(f"rule {snakemake.rule}: {error}\n(log: {path})", file=terminal)
@@ -59,21 +93,3 @@ def job(snakemake: Any) -> Iterator[Settings]:
             print(f"rule {snakemake.rule}: {type(error).__name__}: {error}", file=terminal)
             print(f"This is a bug in mess_core; the traceback is in {path}", file=terminal)
             sys.exit(1)
-
-
-def _record(snakemake: Any, settings: Settings, started: str) -> None:
-    write_record(
-        settings.layout,
-        [Path(path) for path in snakemake.output],
-        inputs=[Path(path) for path in snakemake.input],
-        started=started,
-        rule=snakemake.rule,
-        wildcards=dict(snakemake.wildcards.items()),
-        params=snakemake.params.cfg,
-        config=settings.by_key,
-        threads=snakemake.threads,
-        again={
-            "folder": str(Path.cwd()),
-            "snakefile": str(Path(snakemake.scriptdir).resolve().parents[1] / "Snakefile"),
-        },
-    )
