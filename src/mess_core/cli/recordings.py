@@ -78,7 +78,9 @@ def run(args: argparse.Namespace) -> int:
     report = scan_dataset(
         dataset, layout, min_duration_s=args.window, progress=Progress("recordings")
     )
-    write_record(layout, outputs=[layout.table], rule="mess recordings", params=_said(args), started=started)
+    write_record(
+        layout, outputs=[layout.table], rule="mess recordings", params=_said(args), started=started
+    )
     print(report.summary())
     print(f"table: {layout.table}")
     if report.problems:
