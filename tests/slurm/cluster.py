@@ -1,13 +1,8 @@
 """A Slurm cluster of one node on this machine, for tests: its own folder, its own processes.
 
 Needs Debian's ``slurm-wlm`` and ``munge`` and root (slurmd starts jobs for users). munged,
-slurmctld and slurmd run in the foreground as children of this process and end with it, however it
-ends. Nothing outside the folder is written or read, and everything listens on loopback: clients
-find the cluster through `Cluster.environment`.
-
-As a program it brings a cluster up, prints the exports, and takes it down after Enter::
-
-    python -m tests.slurm.cluster FOLDER
+slurmctld and slurmd are children of this process and end with it, however it ends. Everything
+stays in the folder and on loopback; clients find the cluster through `Cluster.environment`.
 """
 
 import contextlib
@@ -16,9 +11,8 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -250,21 +244,3 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         yield running
     finally:
         running.stop()
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run a cluster until Enter is pressed."""
-    problem = missing()
-    if problem or len(arguments) != 1:
-        print(problem or "usage: python -m tests.slurm.cluster FOLDER", file=sys.stderr)
-        return 2
-    with cluster(Path(arguments[0]).resolve()) as running:
-        for name, value in running.environment.items():
-            print(f"export {name}={value}")
-        print("# press Enter to take the cluster down", flush=True)
-        sys.stdin.readline()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -24,8 +24,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 RATE = 24_000
 SHARDS = 3
-#: Makes the measuring of the recordings that a file in `faults/` names go wrong, in a copy of the
-#: package; what is measured holds its claim in the store.
+TAKES = sorted(f"take{take}" for take in range(12))
+#: In a copy of the package, measuring a recording that `faults/` names takes so much memory, or
+#: hangs the first time.
 _FAULTS = """
 
 
@@ -37,14 +38,11 @@ def _compute(recording, path, **settings):
 
     fault = Path("faults", recording.recording_id)
     if fault.exists():
-        megabytes = int(fault.read_text() or 0)
-        if megabytes:
-            memory = bytearray(megabytes * 2**20)
-            time.sleep(5)
-            del memory
-        else:
+        memory = bytearray(int(fault.read_text()) * 2**20)
+        if not memory:
             fault.unlink()
-            time.sleep(1000)
+        time.sleep(5 if memory else 1000)
+        del memory
     _undisturbed(recording, path, **settings)
 """
 
@@ -55,7 +53,7 @@ def workspace(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = tmp_path_factory.mktemp("kills")
     package = folder / "package"
     shutil.copytree(ROOT / "src" / "mess_core", package / "mess_core")
-    with (package / "mess_core" / "targets" / "dataset.py").open("a") as file:
+    with (package / "mess_core" / "targets" / "create.py").open("a") as file:
         file.write(_FAULTS)
     environment = {**slurm.environment, "PYTHONPATH": str(package)}
     config = {"dataset": "mine", "encoder": "model", "shards": SHARDS, "probing": {"baselines": []}}
@@ -63,9 +61,9 @@ def workspace(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
     write_checkpoint(folder / "model")
     (folder / "faults").mkdir()
     (folder / "corpus").mkdir()
-    for take in range(12):
-        tone = 0.3 * np.sin(2 * np.pi * (200.0 + 50 * take) * np.arange(6 * RATE) / RATE)
-        soundfile.write(folder / "corpus" / f"take{take}.wav", tone, RATE)
+    for number, take in enumerate(TAKES):
+        tone = 0.3 * np.sin(2 * np.pi * (200.0 + 50 * number) * np.arange(6 * RATE) / RATE)
+        soundfile.write(folder / "corpus" / f"{take}.wav", tone, RATE)
     scanned = workspace.mess("recordings", "--folder", "corpus", "--name", "mine")
     assert scanned.status == 0, scanned.output
     yield workspace
@@ -74,23 +72,21 @@ def workspace(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def members(shard: int) -> list[str]:
     """Return a shard's recordings in the order in which they are measured."""
-    names = sorted(f"take{take}" for take in range(12))
-    return [name for name in names if shard_of(name, SHARDS) == str(shard)]
+    return [take for take in TAKES if shard_of(take, SHARDS) == str(shard)]
 
 
 def disturb(workspace: Workspace, shard: int, megabytes: int = 0) -> Path:
-    """Have the second recording of a shard take so much memory, or for ever at the first time."""
+    """Have the second recording of a shard take so much memory, or hang the first time."""
     fault = workspace.folder / "faults" / members(shard)[1]
-    fault.write_text(str(megabytes or ""))
+    fault.write_text(str(megabytes))
     return fault
 
 
 def copy_of(workspace: Workspace, name: str) -> Workspace:
     """Return a workspace like this one in which nothing is measured yet."""
     folder = workspace.folder / name
-    for part in ("corpus", "faults", "model"):
+    for part in ("corpus", "faults", "model", "data/metadata"):
         shutil.copytree(workspace.folder / part, folder / part)
-    shutil.copytree(workspace.data / "metadata", folder / "data" / "metadata")
     return replace(workspace, folder=folder)
 
 
@@ -117,12 +113,12 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
         time.sleep(0.1)
 
 
-def hanging(fault: Path) -> Callable[[], bool]:
-    return lambda: not fault.exists()
+def wait_until_hanging(*faults: Path) -> None:
+    wait_until(lambda: not any(fault.exists() for fault in faults), "the jobs on the node")
 
 
 def attempts(slurm: Cluster, shard: int) -> list[dict[str, str]]:
-    """Return what Slurm remembers of the jobs that measured a shard, the first one first."""
+    """Return what Slurm remembers of a shard's jobs, the first one first."""
     comment = f"rule_targets_wildcards_{shard}"
     jobs = [job for job in slurm.jobs() if job.get("Comment") == comment]
     return sorted(jobs, key=lambda job: int(job["JobId"]))
@@ -135,9 +131,7 @@ def measured(workspace: Workspace) -> set[str]:
 def assert_finished(workspace: Workspace, outcome: Outcome, *shards: int) -> None:
     assert outcome.status == 0, outcome.output[-4000:]
     layout = Layout(workspace.data, "mine")
-    for shard in shards:
-        for name in members(shard):
-            assert layout.targets(name).exists()
+    assert all(layout.targets(name).exists() for shard in shards for name in members(shard))
     again = workspace.snakemake(*arguments(*shards), "--dry-run", profile="slurm")
     assert "Nothing to be done" in again.output, again.output[-3000:]
 
@@ -154,9 +148,9 @@ def test_jobs_that_are_killed_are_tried_again_with_more(
     # More than the first attempt has, less than the second.
     disturb(workspace, 1, megabytes=asked.memory_mb + 100)
     cancelled = disturb(workspace, 2)
-    minutes = ("--set-resources", "targets_0:runtime=attempt")
+    minutes = ("--set-resources", "targets:runtime=attempt")
     with started(workspace, *arguments(0, 1, 2), *minutes) as running:
-        wait_until(hanging(cancelled), "the job that is to be cancelled")
+        wait_until_hanging(cancelled)
         slurm.command("scancel", attempts(slurm, 2)[0]["JobId"])
         outcome = finish(running)
     assert_finished(workspace, outcome, 0, 1, 2)
@@ -168,9 +162,8 @@ def test_jobs_that_are_killed_are_tried_again_with_more(
         assert second["JobState"] == "COMPLETED"
         for number, job in enumerate((first, second), 1):
             assert job["MinMemoryNode"] == f"{asked.again(number).memory_mb}M"
+            assert job["TimeLimit"] == f"00:0{number}:00"
         assert_log_is_named(outcome, shard)
-    limits = [job["TimeLimit"] for job in attempts(slurm, 0)]
-    assert limits == ["00:01:00", "00:02:00"]
 
 
 def test_a_node_that_goes_down_and_comes_back(slurm: Cluster, workspace: Workspace) -> None:
@@ -182,8 +175,7 @@ def test_a_node_that_goes_down_and_comes_back(slurm: Cluster, workspace: Workspa
         started(patient, *arguments(0)) as waiting,
         started(other, *arguments(1), *forbid) as failing,
     ):
-        for fault in faults:
-            wait_until(hanging(fault), "two jobs on the node")
+        wait_until_hanging(*faults)
         # Half way: one recording is measured, one is in flight.
         assert [len(measured(w)) for w in (patient, other)] == [1, 1]
         slurm.stop_node()
@@ -200,29 +192,18 @@ def test_a_node_that_goes_down_and_comes_back(slurm: Cluster, workspace: Workspa
     assert len(measured(other)) == len(members(1))
 
 
-def test_a_run_that_is_stopped_goes_on_with_the_same_command(
+def test_a_run_that_ctrl_c_stopped_goes_on_with_the_same_command(
     slurm: Cluster, workspace: Workspace
 ) -> None:
-    """Ctrl-C takes the jobs out of the queue; a cancelled job without retries ends the run."""
-    interrupted, cancelled = copy_of(workspace, "interrupted"), copy_of(workspace, "cancelled")
-    faults = [disturb(interrupted, 2), disturb(cancelled, 0)]
-    with (
-        started(interrupted, *arguments(2)) as first,
-        started(cancelled, *arguments(0), "--retries", "0") as second,
-    ):
-        for fault in faults:
-            wait_until(hanging(fault), "two running jobs")
-        first.send_signal(signal.SIGINT)
-        slurm.command("scancel", attempts(slurm, 0)[-1]["JobId"])
-        assert finish(first).status != 0
-        outcome = finish(second)
-        assert outcome.status != 0
-        assert_log_is_named(outcome, 0)
+    stopped = copy_of(workspace, "stopped")
+    fault = disturb(stopped, 2)
+    with started(stopped, *arguments(2)) as running:
+        wait_until_hanging(fault)
+        running.send_signal(signal.SIGINT)
+        assert finish(running).status != 0
     wait_until(lambda: not slurm.command("squeue", "--noheader"), "an empty queue")
-    for shard in (0, 2):
-        assert attempts(slurm, shard)[-1]["JobState"] == "CANCELLED"
-    for stopped, shard in ((interrupted, 2), (cancelled, 0)):
-        kept = measured(stopped)
-        assert_finished(stopped, stopped.snakemake(*arguments(shard), profile="slurm"), shard)
-        assert len(kept) == 1
-        assert kept < measured(stopped)
+    assert attempts(slurm, 2)[-1]["JobState"] == "CANCELLED"
+    kept = measured(stopped)
+    assert len(kept) == 1
+    assert_finished(stopped, stopped.snakemake(*arguments(2), profile="slurm"), 2)
+    assert kept < measured(stopped)
