@@ -4,7 +4,6 @@ import ast
 import importlib.util
 import inspect
 import re
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -179,46 +178,6 @@ def installed_by(extras: frozenset[str]) -> frozenset[str]:
         except PackageNotFoundError:
             found.remove(name)
     return frozenset(found)
-
-
-def modules_left_out(environment: str) -> set[str]:
-    """Return the modules of this machine that an environment would not have."""
-    allowed = installed_by(frozenset(pip_requirement(ROOT / f"envs/{environment}.yaml").extras))
-    return {
-        module
-        for module, names in distributions().items()
-        if not {canonicalize_name(name) for name in names} & {*allowed, PROJECT["name"]}
-    } - {"pip", "setuptools", "pkg_resources"}
-
-
-IMPORT = """
-import sys
-from importlib.machinery import PathFinder
-
-class OnlyInstalled(PathFinder):
-    # Nothing is no error: libraries look what there is, and do without.
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        return None if name.split(".")[0] in left_out else super().find_spec(name, path, target)
-
-left_out = set({left_out!r})
-sys.meta_path[sys.meta_path.index(PathFinder)] = OnlyInstalled
-import mess_core.workflow.script, mess_core.workflow.jobs
-{imports}
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("environment", [path.stem for path in ENVIRONMENTS])
-def test_jobs_can_be_imported_with_what_their_environment_has(environment: str) -> None:
-    functions = {function_of(text) for _, text in rules() if environment_of(text) == environment}
-    imports = set().union(*map(imports_of, functions))
-    assert imports or environment == "search"
-    left_out = modules_left_out(environment)
-    assert "pytest" in left_out
-    program = IMPORT.format(left_out=sorted(left_out), imports="\n".join(sorted(imports)))
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_records_look_for_all_that_the_project_depends_on() -> None:
