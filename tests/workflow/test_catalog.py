@@ -43,6 +43,7 @@ def test_both_snakefiles_plan_the_same(tmp_path_factory: pytest.TempPathFactory)
     for name in ("Snakefile", "workflow/Snakefile"):
         folder = tmp_path_factory.mktemp("plan")
         write_recordings(folder / "data/metadata/demo.tsv", RECORDINGS)
+        (folder / "data/metadata/demo.interpretations.tsv").touch()
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / name), "--dry-run"),

@@ -185,7 +185,7 @@ def test_records_look_for_all_that_the_project_depends_on() -> None:
     named = [text for name in extras if name != DEVELOPMENT for text in extras[name]]
     named += PROJECT["dependencies"]
     # What locks files, checks settings and submits jobs changes no result.
-    harmless = {"filelock", "jinja2", "lazy-loader", "librosa", "pandas", "pillow", "pydantic"}
-    harmless |= {"scikit-learn", "snakemake-executor-plugin-slurm"}
+    harmless = {"filelock", "jinja2", "lazy-loader", "pillow", "pydantic"}
+    harmless |= {"snakemake-executor-plugin-slurm"}
     wanted = {canonicalize_name(Requirement(text).name) for text in named} - harmless
     assert {canonicalize_name(name) for name in record.LIBRARIES.values()} == wanted

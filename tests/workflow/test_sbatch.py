@@ -39,16 +39,16 @@ for name in [*(here / "outputs").read_text().splitlines(), benchmark]:
     path = pathlib.Path(name)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch() if path.suffix else path.mkdir(exist_ok=True)
+        path.write_text("{}")
 """
 _SQUEUE = """\
 import json, pathlib
 here = pathlib.Path(__file__).parent
 calls = [json.loads(line) for line in (here / "submitted").open()]
 failing = (here / "failing").read_text()
-first = next((n for n, call in enumerate(calls) if failing and "rule_" + failing in call), None)
+first = [n for n, c in enumerate(calls) if failing and f"rule_{failing}_" in str(c)][:1]
 for number in range(len(calls)):
-    print(f"{number + 1}|" + ("TIMEOUT" if number == first else "COMPLETED"))
+    print(f"{number + 1}|" + ("TIMEOUT" if number in first else "COMPLETED"))
 """
 _SCONTROL = 'print("MinJobAge = 300 sec\\nMaxArraySize = 1001")'
 
@@ -105,6 +105,7 @@ def workspace(tmp_path: Path) -> Workspace:
     path = f"{programs}:{os.environ['PATH']}"
     workspace = Workspace(tmp_path, config, {"PATH": path})
     write_recordings(workspace.data / "metadata" / "demo.tsv", RECORDINGS)
+    (workspace.data / "metadata" / "demo.interpretations.tsv").touch()
     return workspace
 
 

@@ -97,6 +97,7 @@ rule probes:
 rule answers:
     input:
         answers(),
+        [SETTINGS.layout.tracked] if SETTINGS.tracking_uri else [],
 
 
 if SETTINGS.tracking_uri:

@@ -32,6 +32,7 @@ LIBRARIES = {
     "faiss": "faiss-cpu",
     "matplotlib": "matplotlib",
     "midirenderer": "midirenderer",
+    "mido": "mido",
     "mlflow": "mlflow",
     "numpy": "numpy",
     "openvino": "openvino",
