@@ -28,6 +28,7 @@ $(READY): requirements.lock pyproject.toml
 install: $(READY)  ## make .venv with the exact versions that the tests passed with
 
 demo: $(READY)  ## run the whole workflow on the demo corpus, then show three searches
+	mess recordings demo
 	snakemake --cores $(CORES)
 	mess tour --dataset demo
 
@@ -70,7 +71,7 @@ check: $(READY)  ## lint, formats and types
 	ruff format --check
 	mypy
 	snakefmt --check --compact-diff Snakefile workflow/rules
-	snakemake --lint
+	snakemake --lint --config dataset=lint data=tests/workflow/lint
 
 format: $(READY)  ## rewrite the code in the common format
 	ruff check --fix
