@@ -1,11 +1,11 @@
 """Everything that the report shows, gathered from a finished run's files."""
 
-__all__ = ["Findings", "gather_findings", "rule_costs"]
+__all__ = ["Findings", "gather_findings", "read_problems", "rule_costs"]
 
 import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,14 @@ from typing import Any
 from mess_core import stages
 from mess_core.files import read_json
 from mess_core.layout import ANSWERS, INDEX_KINDS, Layout
-from mess_core.recordings import Recording, judge, read_recordings, usable
+from mess_core.recordings import (
+    Recording,
+    failures,
+    judge,
+    read_recordings,
+    read_with_features,
+    usable,
+)
 from mess_core.report.examples import Example, Excerpt, Place, ask_examples, cut_excerpts
 
 Row = Mapping[str, Any]
@@ -42,7 +49,7 @@ class Findings:
     corpus : mapping of str to int or float
         ``recordings``, ``works``, ``windows``, ``hours``.
     problems : sequence of Recording
-        Those with a reason.
+        Of `read_problems`.
     indices : sequence of mapping
         ``kind``, ``rows``, ``factory``, ``exact``, ``width``, ``bytes`` and ``version`` of each.
     changed : mapping
@@ -94,8 +101,7 @@ def gather_findings(
     from mess_core.datasets.lookup import licence_of
     from mess_core.index import load_artifact
 
-    rows = judge(read_recordings(layout.table), window_s)
-    recordings = usable(rows)
+    recordings = read_with_features(layout, window_s)
     folders = {
         kind: layout.index(kind) / read_json(layout.index_receipt(kind))["artifact_version_id"]
         for kind in INDEX_KINDS
@@ -120,7 +126,7 @@ def gather_findings(
             "windows": len(clips.rows),
             "hours": sum(r.duration_s for r in recordings) / 3600,
         },
-        problems=[row for row in rows if row.reason],
+        problems=read_problems(layout, window_s),
         indices=[
             {
                 "kind": kind,
@@ -138,6 +144,17 @@ def gather_findings(
         versions=versions,
         costs=rule_costs(layout.data / "benchmarks" / layout.dataset),
     )
+
+
+def read_problems(layout: Layout, window_s: float) -> list[Recording]:
+    """Return the recordings whose features failed, then those that the scan refused."""
+    failed, rows = failures(layout), judge(read_recordings(layout.table), window_s)
+    without = [
+        replace(row, status="failed", reason=failed[row.recording_id])
+        for row in usable(rows)
+        if row.recording_id in failed
+    ]
+    return without + [row for row in rows if row.reason]
 
 
 def rule_costs(folder: Path) -> list[dict[str, Any]]:
