@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mess_core.errors import ArtifactError
-from mess_core.index.rows import FIELDS, ROW_TYPE, Row, Rows
+from mess_core.index.index import FIELDS, ROW_TYPE, Row, Rows
 from mess_core.recordings import Recording
 from tests.planted import clip_rows, recording_rows
 

@@ -15,8 +15,7 @@ from mess_core.index import save_artifact
 from mess_core.index.index import Index
 from mess_core.publishing.publish import publish
 from mess_core.search.query import Query
-from mess_core.search.search import search
-from mess_core.search.searcher import Searcher
+from mess_core.search.search import Searcher, search
 from tests.planted import Corpus, recording_rows
 
 pytestmark = pytest.mark.unit

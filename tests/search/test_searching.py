@@ -10,8 +10,7 @@ import pytest
 
 from mess_core.errors import SearchError
 from mess_core.index.fitting import fit_projection
-from mess_core.index.index import Index, Row, build_index
-from mess_core.index.rows import Rows
+from mess_core.index.index import Index, Row, Rows, build_index
 from mess_core.search.query import Query
 from mess_core.search.scoring import Passage, ask
 from mess_core.search.search import Answer, Hit, search, search_features

@@ -3,7 +3,7 @@
 ========================= ========================================================================
 ``index.faiss``           the stored vectors, as FAISS writes its index
 ``rows.npy``              what each vector is: the number of its recording, start, end (`ROW_TYPE`)
-``recordings.json``       one list per field of a recording (`mess_core.index.rows.FIELDS`)
+``recordings.json``       one list per field of a recording (`mess_core.index.index.FIELDS`)
 ``predicted.npy``         every row's predicted value of every aspect, float32 ``[aspects, rows]``
 ``projection.npz``        the arrays of `mess_core.index.projection.Projection`
 ``checksums.json``        SHA-256 and size in bytes of each of these files
@@ -59,9 +59,8 @@ from mess_core.files import (
     write_json,
     write_text,
 )
-from mess_core.index.index import Index, check_aspects
+from mess_core.index.index import FIELDS, ROW_TYPE, Index, Rows, check_aspects
 from mess_core.index.projection import Projection
-from mess_core.index.rows import FIELDS, ROW_TYPE, Rows
 
 #: What an index is made of.
 CONTENT = ("index.faiss", "rows.npy", "recordings.json", "predicted.npy", "projection.npz")

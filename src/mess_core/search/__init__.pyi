@@ -1,7 +1,11 @@
 from .features import load_features as load_features
 from .query import Query as Query
-from .search import Answer as Answer, Hit as Hit, search_features as search_features
-from .searcher import Searcher as Searcher
+from .search import (
+    Answer as Answer,
+    Hit as Hit,
+    Searcher as Searcher,
+    search_features as search_features,
+)
 from .shortcuts import (
     find_similar as find_similar,
     search_by_aspect as search_by_aspect,
