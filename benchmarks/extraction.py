@@ -8,9 +8,8 @@ Weights are random (fixed seed): the real ones cannot be reached from the build 
 
 import argparse
 import os
-import platform
+import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,15 +17,12 @@ from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.recordings import demo_audio, describe, write_long
-
-if TYPE_CHECKING:
-    from mess_core.extraction import FeatureExtractor
 
 Floats = npt.NDArray[np.float32]
 
@@ -34,29 +30,12 @@ _BATCH = 4
 _RATE = 24_000
 
 
-def machine() -> dict[str, Any]:
+def machine() -> str:
     """Return what the numbers hold for."""
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "processor": names[0] if names else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "load_before": os.getloadavg()[0],
-        "versions": {name: version(name) for name in ("torch", "transformers", "openvino")},
-    }
-
-
-def peak_gb() -> float:
-    """Return the largest resident set of this process so far, in GB (10^9 bytes)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / 1e9
-    raise OSError("/proc/self/status has no VmHWM")
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    names = ("torch", "transformers", "openvino")
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    return f"{time.strftime('%Y-%m-%d')}: {cores} cores, load {load:.1f} before; {versions}"
 
 
 def in_turn(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -110,18 +89,15 @@ def write_model(work: Path) -> Path:
 
 def measure_speed(work: Path, *, count: int, rounds: int) -> None:
     """Print seconds per window, the ratio to both plain loops, and the cosine to the first."""
-    from mess_core.extraction import FeatureExtractor, stream_audio, stream_windows
+    from mess_core.extraction import load_encoder, stream_audio, stream_windows
 
     folder, music = write_model(work), demo_audio(work)
     stream = stream_windows(stream_audio(music[0]), sample_rate=_RATE)
     windows = np.stack([window for _, window in islice(stream, count)])
-    sides: dict[str, Callable[[Floats], Floats]] = {
-        f"plain loop, {attention}": plain_loop(folder, attention=attention)
-        for attention in ("eager", "sdpa")
-    }
+    sides = {f"plain loop, {a}": plain_loop(folder, attention=a) for a in ("eager", "sdpa")}
     for precision in ("float32", "auto"):
-        extractor = FeatureExtractor(folder, models=work, device="cpu", precision=precision)
-        sides[f"{precision}: {extractor.encoder.engine.precision}"] = partial(_pooled, extractor)
+        encoder = load_encoder(str(folder), models=work, device="cpu", precision=precision)
+        sides[f"{precision}: {encoder.engine.precision}"] = encoder.pooled
     expected = sides["plain loop, eager"](windows).astype(np.float64)
     times = in_turn({name: partial(side, windows) for name, side in sides.items()}, rounds)
     medians = {name: statistics.median(seconds) / len(windows) for name, seconds in times.items()}
@@ -130,20 +106,12 @@ def measure_speed(work: Path, *, count: int, rounds: int) -> None:
         found = sides[name](windows).astype(np.float64)
         norms = np.linalg.norm(found, axis=2) * np.linalg.norm(expected, axis=2)
         cosine = ((found * expected).sum(axis=2) / norms).min()
-        ratios = "".join(
-            f"{medians[f'plain loop, {attention}'] / seconds:9.2f}"
-            for attention in ("eager", "sdpa")
-        )
-        print(f"{name:24}{seconds:8.3f}{ratios}{cosine:14.6f}")
-
-
-def _pooled(extractor: "FeatureExtractor", windows: Floats) -> Floats:
-    outputs = extractor.run((None, window) for window in windows)
-    return np.stack([pooled for _, pooled, _ in outputs])
+        eager, sdpa = (medians[f"plain loop, {kind}"] / seconds for kind in ("eager", "sdpa"))
+        print(f"{name:24}{seconds:8.3f}{eager:9.2f}{sdpa:9.2f}{cosine:14.6f}")
 
 
 def measure_memory(work: Path, *, minutes: float) -> None:
-    """Print the peak memory of this process for one recording, 44.1 kHz stereo."""
+    """Print the peak memory for one recording, 44.1 kHz stereo."""
     from mess_core.extraction import extract_shard
     from mess_core.layout import Layout
 
@@ -155,11 +123,11 @@ def measure_memory(work: Path, *, minutes: float) -> None:
         )
     summary.check()
     print("\n".join(summary.lines()))
-    print(f"{minutes:g} minutes: at most {peak_gb():.2f} GB")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    print(f"{minutes:g} minutes: at most {peak:.2f} GB")
 
 
-def main() -> int:
-    """Measure what the command line asks for."""
+def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--work", type=Path, default=Path("data/benchmarks/extraction"))
     parser.add_argument("--windows", type=int, default=8)
@@ -172,8 +140,7 @@ def main() -> int:
         measure_memory(args.work, minutes=args.minutes)
     else:
         measure_speed(args.work, count=args.windows, rounds=args.rounds)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

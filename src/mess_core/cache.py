@@ -12,7 +12,7 @@ waste work and do no harm. Cached files are read-only, because a write to a hard
 file under all its names.
 """
 
-__all__ = ["cached", "find", "is_copy", "materialise", "scratch", "store"]
+__all__ = ["cached", "find", "materialise", "scratch", "store"]
 
 import filecmp
 import os
@@ -30,7 +30,7 @@ _LEFTOVER_S = 24 * 3600
 
 
 def find(cache: Path, kind: str, fingerprint: str, suffix: str) -> Path | None:
-    """Return a cached file if its content is still what its name says.
+    """Return a cached file if its content is still what its name says. Do not write to it.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def find(cache: Path, kind: str, fingerprint: str, suffix: str) -> Path | None:
     Returns
     -------
     Path or None
-        None where the file is absent, damaged or unreadable. Do not write to it.
+        None where the file is absent, damaged or unreadable.
     """
     found = sorted(_shelf(cache, kind, fingerprint).glob(f"{fingerprint}.*{suffix}"))
     return next((path for path in found if _is_intact(path, fingerprint, suffix)), None)
@@ -90,7 +90,7 @@ def scratch(cache: Path) -> Iterator[Path]:
 
 
 def store(cache: Path, kind: str, fingerprint: str, content: Path, suffix: str) -> Path:
-    """Move a finished, closed file from a `scratch` folder into the cache.
+    """Move a finished, closed file from a `scratch` folder into the cache, and return it there.
 
     Parameters
     ----------
@@ -98,11 +98,6 @@ def store(cache: Path, kind: str, fingerprint: str, content: Path, suffix: str) 
         As in `find`.
     content : Path
         The file.
-
-    Returns
-    -------
-    Path
-        The cached file. Do not write to it.
 
     Raises
     ------
@@ -126,7 +121,7 @@ def store(cache: Path, kind: str, fingerprint: str, content: Path, suffix: str) 
 def cached(
     cache: Path, kind: str, fingerprint: str, suffix: str, write: Callable[[Path], None]
 ) -> Path:
-    """Return a cached file, computing it first where it is absent.
+    """Return a cached file, computing it first where it is absent. Do not write to it.
 
     Parameters
     ----------
@@ -134,11 +129,6 @@ def cached(
         As in `find`.
     write : callable
         Gets a path to write the content to. When it raises, nothing is cached.
-
-    Returns
-    -------
-    Path
-        The cached file. Do not write to it.
 
     Raises
     ------
@@ -158,11 +148,7 @@ def materialise(stored: Path, output: Path) -> bool:
     """Make ``output`` a hard link to a cached file, or a copy where that is not possible.
 
     An output with the same content is left as it is. Another one is replaced, never written to.
-
-    Returns
-    -------
-    bool
-        Whether anything was written.
+    Returns whether anything was written.
 
     Raises
     ------
@@ -170,7 +156,9 @@ def materialise(stored: Path, output: Path) -> bool:
         If it cannot be written; see `mess_core.files.storage_errors`.
     """
     with storage_errors(output):
-        if is_copy(stored, output):
+        if output.exists() and (
+            output.samefile(stored) or filecmp.cmp(stored, output, shallow=False)
+        ):
             return False
         with atomic_path(output) as temporary:
             temporary.unlink()
@@ -179,10 +167,3 @@ def materialise(stored: Path, output: Path) -> bool:
             except OSError:  # another file system, one without links, or another user's file
                 shutil.copyfile(stored, temporary)
     return True
-
-
-def is_copy(stored: Path, output: Path) -> bool:
-    """Say whether ``output`` exists and has the content of ``stored``."""
-    return output.exists() and (
-        output.samefile(stored) or filecmp.cmp(stored, output, shallow=False)
-    )

@@ -16,11 +16,15 @@ import torch
 
 from mess_core import stages
 from mess_core.errors import EncoderError
-from mess_core.extraction import encoder as encoder_module, openvino_engine, torch_engine
+from mess_core.extraction import (
+    encoder as encoder_module,
+    openvino_engine,
+    torch_engine,
+    trace_activations,
+)
 from mess_core.extraction.checkpoint import find_checkpoint
 from mess_core.extraction.encoder import Choice, MertEncoder, Output, load_encoder
 from mess_core.extraction.golden import check_windows, compare, golden_hash
-from mess_core.extraction.inspection import trace_activations
 from mess_core.extraction.openvino_engine import ConversionError, OpenVinoEngine, prepare
 from mess_core.extraction.specs import DEMO_ENCODER, MODELS
 from mess_core.extraction.torch_engine import HiddenStates, TorchEngine, load_hubert

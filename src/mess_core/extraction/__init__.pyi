@@ -16,14 +16,15 @@ from .checkpoint import (
 from .encoder import (
     MertEncoder as MertEncoder,
     clear_gpu_cache as clear_gpu_cache,
+    inspect_model as inspect_model,
     load_encoder as load_encoder,
+    trace_activations as trace_activations,
 )
 from .extractor import (
     FeatureExtractor as FeatureExtractor,
     Features as Features,
     extract_passage as extract_passage,
 )
-from .inspection import inspect_model as inspect_model, trace_activations as trace_activations
 from .pipeline import (
     Estimate as Estimate,
     ExtractionPipeline as ExtractionPipeline,

@@ -87,17 +87,8 @@ _ENDLESS = 2**63 - 1
 class AudioInfo:
     """Facts about a readable audio file.
 
-    Attributes
-    ----------
-    duration_s : float
-        Length in seconds.
-    sample_rate : int
-        Samples per second and channel.
-    channels : int
-        Number of channels.
-    peak : float
-        Half the distance from the lowest to the highest sample of the channels' mean: the peak
-        without the DC offset, 1 is full scale.
+    ``peak`` is half the distance from the lowest to the highest sample of the channels' mean: the
+    peak without the DC offset, 1 is full scale.
     """
 
     duration_s: float
@@ -108,17 +99,6 @@ class AudioInfo:
 
 def validate_audio_file(path: Path, *, min_duration_s: float = 0.0) -> AudioInfo:
     """Decode a whole file once and check that it can be used.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    min_duration_s : float
-        Shortest usable length in seconds.
-
-    Returns
-    -------
-    AudioInfo
 
     Raises
     ------
@@ -359,19 +339,13 @@ def _mono(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def stream_audio(path: Path, *, sample_rate: int = 24_000) -> Iterator[npt.NDArray[np.float32]]:
-    """Decode a file to mono samples at ``sample_rate``, block by block in constant memory.
-
-    Parameters
-    ----------
-    path : Path
-        Any file that libsndfile reads.
-    sample_rate : int
-        Samples per second of the result.
+    """Decode any file that libsndfile reads to mono samples, block by block in constant memory.
 
     Yields
     ------
     ndarray of float32 [shape=(k,)]
-        The mean of all channels; k varies and is at least 1. Blocks are the caller's to keep.
+        The mean of all channels at ``sample_rate``; k varies and is at least 1. Blocks are the
+        caller's to keep.
 
     Raises
     ------
@@ -455,14 +429,12 @@ def _ratio(source_rate: int, target_rate: int) -> tuple[int, int]:
 def segment_starts(
     n_samples: int, *, sample_rate: int, window_s: float = 5.0, overlap: float = 0.5
 ) -> npt.NDArray[np.int64]:
-    """Return where windows start, in samples (see the module's rules for the tail).
+    """Return where the windows of ``n_samples`` start (see the module's rules for the tail).
 
     Parameters
     ----------
-    n_samples : int
-        Length of the recording.
-    sample_rate : int
-        Samples per second.
+    n_samples, sample_rate : int
+        Length of the recording, and samples per second.
     window_s : float
         Length of a window in seconds.
     overlap : float
@@ -471,7 +443,7 @@ def segment_starts(
     Returns
     -------
     ndarray of int64 [shape=(segments,)]
-        Strictly increasing, at least one.
+        In samples, strictly increasing, at least one.
 
     Raises
     ------
@@ -530,16 +502,9 @@ def stream_windows(
     window_s: float = 5.0,
     overlap: float = 0.5,
 ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-    """Cut a stream of samples into the windows of `segment_audio`.
+    """Cut a stream of mono samples, in blocks of any length, into the windows of `segment_audio`.
 
     Holds about one window and one block, however long the stream is.
-
-    Parameters
-    ----------
-    blocks : iterable of ndarray of float32 [shape=(k,)]
-        Consecutive mono samples, as `stream_audio` gives them; k may vary.
-    sample_rate, window_s, overlap
-        As in `segment_starts`.
 
     Yields
     ------

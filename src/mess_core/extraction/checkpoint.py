@@ -66,10 +66,8 @@ class Checkpoint:
     ----------
     spec : MertSpec
         Its facts, with the weights' SHA-256.
-    folder : Path
-        Where it lies.
-    weights : Path
-        The weights file in it.
+    folder, weights : Path
+        Where it lies, and the weights file in it.
     config : dict
         What `transformers.HubertConfig` is made of.
     normalize : bool
@@ -98,10 +96,6 @@ def find_checkpoint(name: str, *, models: Path = Path("data/models")) -> Checkpo
         A name in `specs.MODELS` or a local folder in MERT's form.
     models : Path
         Where fetched models and the bundled one are kept.
-
-    Returns
-    -------
-    Checkpoint
 
     Raises
     ------
@@ -204,14 +198,9 @@ def fetch_model(
     spec : MertSpec
         A model of the hub, at its pinned revision.
     models : Path
-        Gets the folder ``{name}``. What is there already is left as it is.
+        Gets the folder ``{name}``, which is returned. What is there already is left as it is.
     source : Path, optional
         A copy of the model's folder to take instead of asking the hub.
-
-    Returns
-    -------
-    Path
-        The model's folder.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A loaded encoder: a checkpoint, proved, on the engine that suits the machine.
+"""A loaded encoder: a checkpoint, proved, on the engine that suits the machine; a look inside it.
 
 ``device: auto`` takes CUDA (also AMD's ROCm, which torch calls CUDA), else MPS, else the CPU, and
 says why it passed others over. Which GPU a job gets is decided outside: by Snakemake's resources,
@@ -11,8 +11,10 @@ __all__ = [
     "MertEncoder",
     "Output",
     "clear_gpu_cache",
+    "inspect_model",
     "load_encoder",
     "pick_device",
+    "trace_activations",
 ]
 
 import os
@@ -21,7 +23,7 @@ import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,9 @@ from mess_core.errors import EncoderError
 from mess_core.extraction.checkpoint import Checkpoint, find_checkpoint
 from mess_core.extraction.golden import MIN_COSINE, check_windows, compare
 from mess_core.extraction.specs import MertSpec
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 Floats = npt.NDArray[np.float32]
 
@@ -45,12 +50,8 @@ _DRIVER_FILES = ("nvidia*", "dxg", "kfd")
 class Output(NamedTuple):
     """What a model makes of n windows; L layers, T frames, D dims.
 
-    Attributes
-    ----------
-    pooled : ndarray of float32 [shape=(n, L, D)]
-        Mean over the frames of every window.
-    raw : ndarray of float32 [shape=(n, L, T, D)] or None
-        All frames, when they were asked for.
+    ``pooled``, float32 [shape=(n, L, D)], is the mean over the frames of every window; ``raw``,
+    float32 [shape=(n, L, T, D)], holds all frames, when they were asked for.
     """
 
     pooled: Floats
@@ -60,14 +61,8 @@ class Output(NamedTuple):
 class Engine(Protocol):
     """A model on a device. Threads may share it.
 
-    Attributes
-    ----------
-    name : str
-        What runs the model, with its version, for example ``openvino 2026.4.1``.
-    device : str
-        Where it runs: ``cpu``, ``cuda:0``, ``mps``.
-    precision : str
-        Of the matrix products: ``float32``, ``bfloat16`` or ``float16``.
+    ``name`` is what runs the model, with its version (``openvino 2026.4.1``), ``device`` is
+    ``cpu``, ``cuda:0`` or ``mps``, and ``precision`` that of the matrix products.
     """
 
     name: str
@@ -126,12 +121,7 @@ class MertEncoder:
         }
 
     def hidden_states(self, windows: Floats) -> Floats:
-        """Return all hidden states.
-
-        Parameters
-        ----------
-        windows : ndarray [shape=(n, samples)]
-            Mono windows of equal length at ``spec.sample_rate``.
+        """Return all hidden states of mono windows [shape=(n, samples)] at ``spec.sample_rate``.
 
         Returns
         -------
@@ -198,10 +188,6 @@ def load_encoder(
         Length in seconds of the windows to come; other lengths work and may be slow at first.
     threads : int, optional
         CPU threads; all when missing.
-
-    Returns
-    -------
-    MertEncoder
 
     Raises
     ------
@@ -280,17 +266,7 @@ class Choice(NamedTuple):
 
 
 def pick_device(device: str = "auto") -> Choice:
-    """Choose the device to run on, and make sure that it works.
-
-    Parameters
-    ----------
-    device : str
-        ``auto`` (the first of CUDA, MPS and CPU that works), ``cpu``, ``mps``, ``cuda`` or
-        ``cuda:1``.
-
-    Returns
-    -------
-    Choice
+    """Choose a device (``auto`` is the first of CUDA, MPS and CPU that works), and test it.
 
     Raises
     ------
@@ -353,3 +329,141 @@ def clear_gpu_cache() -> None:
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
+
+
+#: What can be inspected.
+Model = Union[MertEncoder, str, Path, "Module"]
+
+
+def inspect_model(encoder: Model, *, models: Path = Path("data/models")) -> dict[str, Any]:
+    """Describe a model in plain numbers.
+
+    Parameters
+    ----------
+    encoder : MertEncoder, str, Path or torch.nn.Module
+        A loaded encoder, what `load_encoder` takes, or transformers' model.
+    models : Path
+        Where models are kept.
+
+    Returns
+    -------
+    dict
+        ``class``; ``layers`` (hidden states: transformer layers + 1) and ``dims``, None where the
+        module has no transformers configuration; ``parameters`` (numbers in all tensors that are
+        parameters); ``modules``: per module that owns parameters itself its ``name``, ``class``,
+        ``parameters`` and their ``shapes`` by name, in the model's order.
+
+    Raises
+    ------
+    EncoderError
+        If the encoder cannot be had, or is no torch module.
+    """
+    module = _module(encoder, models)
+    config = getattr(module, "config", None)
+    depth = getattr(config, "num_hidden_layers", None)
+    return {
+        "class": type(module).__name__,
+        "layers": None if depth is None else depth + 1,
+        "dims": getattr(config, "hidden_size", None),
+        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+        "modules": [
+            _describe(name, part)
+            for name, part in module.named_modules()
+            if any(True for _ in part.parameters(recurse=False))
+        ],
+    }
+
+
+def _describe(name: str, part: "Module") -> dict[str, Any]:
+    own = list(part.named_parameters(recurse=False))
+    return {
+        "name": name,
+        "class": type(part).__name__,
+        "parameters": sum(parameter.numel() for _, parameter in own),
+        "shapes": {key: list(parameter.shape) for key, parameter in own},
+    }
+
+
+def _module(encoder: Model, models: Path) -> "Module":
+    if isinstance(encoder, (str, Path)):
+        checkpoint = find_checkpoint(str(encoder), models=models)
+    elif isinstance(encoder, MertEncoder):
+        checkpoint = encoder.checkpoint
+    elif hasattr(encoder, "named_modules"):
+        return encoder
+    else:
+        raise EncoderError(f"{type(encoder).__name__} is no encoder and no torch module")
+    from mess_core.extraction.torch_engine import load_hubert
+
+    return load_hubert(checkpoint)
+
+
+def trace_activations(
+    encoder: Model, samples: npt.NDArray[np.floating], *, models: Path = Path("data/models")
+) -> list[dict[str, Any]]:
+    """Summarise what each layer gives for a window.
+
+    Parameters
+    ----------
+    encoder : MertEncoder, str, Path or torch.nn.Module
+        As in `inspect_model`. An encoder prepares samples as for features; a bare module gets them
+        as they are.
+    samples : ndarray [shape=(n,)]
+        Mono samples at the encoder's rate.
+    models : Path
+        Where models are kept.
+
+    Returns
+    -------
+    list of dict
+        Per hidden state ``layer``, ``frames``, ``dims``, ``mean``, ``std``, ``min``, ``max`` of
+        all its numbers, and ``norm``, the mean Euclidean length of its frames.
+
+    Raises
+    ------
+    EncoderError
+        If the encoder cannot be had, the samples are not one-dimensional, or the module gives no
+        hidden states.
+    """
+    if samples.ndim != 1 or not len(samples):
+        raise EncoderError(f"samples have the shape {samples.shape}, expected one window [n]")
+    window = np.asarray(samples, np.float32)[np.newaxis]
+    if isinstance(encoder, (str, Path)):
+        encoder = load_encoder(str(encoder), models=models)
+    if isinstance(encoder, MertEncoder):
+        states = encoder.hidden_states(window)[0]
+    else:
+        states = _hidden_states(_module(encoder, models), window)
+    return [_summary(layer, state) for layer, state in enumerate(states)]
+
+
+def _hidden_states(module: "Module", window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    import torch
+
+    parameter = next(module.parameters())
+    was_training = module.training
+    try:
+        with torch.inference_mode():
+            output = module.eval()(
+                torch.from_numpy(window).to(parameter.device, parameter.dtype),
+                output_hidden_states=True,
+            )
+    finally:
+        module.train(was_training)
+    if output.hidden_states is None:
+        raise EncoderError(f"{type(module).__name__} gives no hidden states")
+    return np.asarray(torch.cat(output.hidden_states).float().cpu().numpy(), np.float32)
+
+
+def _summary(layer: int, state: npt.NDArray[np.float32]) -> dict[str, Any]:
+    wide = state.astype(np.float64)
+    return {
+        "layer": layer,
+        "frames": wide.shape[0],
+        "dims": wide.shape[1],
+        "mean": float(wide.mean()),
+        "std": float(wide.std()),
+        "norm": float(np.linalg.norm(wide, axis=1).mean()),
+        "min": float(wide.min()),
+        "max": float(wide.max()),
+    }

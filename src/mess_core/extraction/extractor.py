@@ -126,14 +126,13 @@ class FeatureExtractor:
         self.seconds = 0.0
 
     def windows(self, path: Path) -> Iterator[tuple[int, Floats]]:
-        """Decode an audio file of any rate and channel count as a stream of windows.
+        """Decode an audio file of any rate and channel count as a stream of mono windows.
 
         Yields
         ------
         int
             Where the window starts, in samples at the encoder's rate.
         ndarray of float32 [shape=(samples,)]
-            The window, mono.
 
         Raises
         ------
@@ -175,10 +174,8 @@ class FeatureExtractor:
         ------
         tag
             The window's.
-        pooled : ndarray of float32 [shape=(L, D)]
-            A part of the batch's array: copy what is to be kept of it for long.
-        frames : ndarray of float32 [shape=(L, T, D)] or None
-            Likewise.
+        pooled, frames : ndarray of float32 [shape=(L, D)] and [shape=(L, T, D)] or None
+            Parts of the batch's arrays: copy what is to be kept of them for long.
 
         Raises
         ------
@@ -239,14 +236,9 @@ class FeatureExtractor:
         )
 
     def extract(self, samples: Floats, *, raw: bool = False) -> Features:
-        """Return the features of mono samples at the encoder's rate.
+        """Return the features of mono samples [shape=(n,)] at the encoder's rate.
 
-        Parameters
-        ----------
-        samples : ndarray of float32 [shape=(n,)]
-            At least one window long.
-        raw : bool
-            Whether to keep all frames too.
+        ``raw`` keeps all frames too.
 
         Raises
         ------

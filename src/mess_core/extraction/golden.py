@@ -28,12 +28,8 @@ _PROJECTIONS = 4
 class Agreement:
     """How well two engines' outputs agree, layer by layer, in the worst window.
 
-    Attributes
-    ----------
-    error : tuple of float
-        Largest absolute difference divided by the layer's largest absolute value.
-    cosine : tuple of float
-        Smallest cosine of the pooled vectors.
+    ``error`` is the largest absolute difference divided by the layer's largest absolute value,
+    ``cosine`` the smallest cosine of the pooled vectors.
     """
 
     error: tuple[float, ...]
@@ -66,17 +62,7 @@ def _notes(
 
 
 def compare(found: Floats, expected: Floats) -> Agreement:
-    """Compare two engines' outputs of the same windows.
-
-    Parameters
-    ----------
-    found, expected : ndarray [shape=(n, layers, ..., dims)]
-        Pooled vectors or all frames.
-
-    Returns
-    -------
-    Agreement
-    """
+    """Compare two engines' outputs [shape=(n, layers, ..., dims)] of the same windows."""
     a = np.moveaxis(found, 1, 0).reshape(found.shape[1], -1, found.shape[-1]).astype(np.float64)
     b = np.moveaxis(expected, 1, 0).reshape(a.shape).astype(np.float64)
     error = np.abs(a - b).max(axis=(1, 2)) / np.abs(b).max(axis=(1, 2))
@@ -86,21 +72,11 @@ def compare(found: Floats, expected: Floats) -> Agreement:
 
 
 def golden_hash(pooled: Floats) -> str:
-    """Return a short name of what a model makes of `check_windows`.
+    """Return 16 digits that name what a float32 engine makes of `check_windows` [shape=(n, L, D)].
 
     Each layer's mean vector is reduced to four random projections relative to its length, rounded
     to hundredths: rounding errors of other machines and engines (about 1e-6) move it in less than
     one case of a hundred, another tensor anywhere in the model does.
-
-    Parameters
-    ----------
-    pooled : ndarray of float32 [shape=(n, layers, dims)]
-        The float32 engine's output.
-
-    Returns
-    -------
-    str
-        16 hexadecimal digits.
     """
     layers = pooled.mean(axis=0, dtype=np.float64)
     signs = np.random.default_rng(1924).choice([-1.0, 1.0], size=(layers.shape[1], _PROJECTIONS))

@@ -57,19 +57,9 @@ class ConversionError(EncoderError):
 class OpenVinoEngine:
     """A checkpoint's model on the CPU; see `encoder.Engine`.
 
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        The model.
-    models : Path
-        Where the converted model is kept.
-    samples : int
-        Length of windows to be ready for; others are converted when they come.
-    precision : {'auto', 'float32', 'bfloat16'}
-        ``auto`` takes bfloat16 where the processor computes it natively and every layer agrees
-        with float32 (`golden.MIN_COSINE`), else float32.
-    threads : int, optional
-        CPU threads; all when missing.
+    It is ready for windows of ``samples``; others are converted when they come. ``auto`` takes
+    bfloat16 where the processor computes it natively and every layer agrees with float32
+    (`golden.MIN_COSINE`), else float32. By default it uses all CPU threads.
 
     Raises
     ------
@@ -255,16 +245,7 @@ def _prepare_in_another_process(checkpoint: Checkpoint, models: Path, samples: i
 
 
 def prepare(checkpoint: Checkpoint, *, models: Path, samples: int) -> None:
-    """Convert a model, compare it with transformers', and keep it if they agree.
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        The model.
-    models : Path
-        Where the converted model is kept.
-    samples : int
-        Length of windows.
+    """Convert a model for windows of ``samples``; keep it if it agrees with transformers'.
 
     Raises
     ------

@@ -60,18 +60,12 @@ class ExtractionSummary:
         Recordings that the model ran on, and those that were in the cache.
     failed : mapping of str to str
         Recordings without features, with the causes.
-    audio_s : float
-        Length of the computed recordings in seconds.
-    windows : int
-        Windows that the model ran on.
-    seconds : float
-        Wall time of the run.
-    inference_s : float
-        Part of it in which the model ran.
+    audio_s, windows : float, int
+        Length of the computed recordings in seconds, and windows that the model ran on.
+    seconds, inference_s : float
+        Wall time of the run, and the part of it in which the model ran.
     encoder : mapping
         `MertEncoder.facts`.
-    engine, device : str
-        What ran where.
     batch_size : int
         Windows in a batch at the end, smaller than asked for where memory ran out.
     """
@@ -137,28 +131,19 @@ def extract_shard(
 ) -> ExtractionSummary:
     """Load an encoder and make the feature files of some recordings of a dataset.
 
+    Takes and raises what `FeatureExtractor`, `ExtractionPipeline` and its `run` do. The models
+    folder is the layout's by default.
+
     Parameters
     ----------
-    recordings, progress
-        As in `ExtractionPipeline.run`.
-    layout, views, raw_dtype
-        As in `ExtractionPipeline`.
-    encoder, models, window_s, overlap, precision, device, batch_size, threads
-        As in `FeatureExtractor`. The models folder is the layout's by default.
     others : mapping, optional
         `MertEncoder.facts` of the dataset's other features, from which these must not differ.
-
-    Returns
-    -------
-    ExtractionSummary
 
     Raises
     ------
     EncoderError
         If the encoder cannot be had, differs from that of the other features, or one window does
         not fit into the device's memory.
-    StorageError
-        If files cannot be written.
     """
     extractor = FeatureExtractor(
         encoder,
@@ -206,7 +191,7 @@ class ExtractionPipeline:
     layout : Layout
         The dataset's paths.
     views : sequence of str
-        The views to write; ``segments`` and ``aggregated`` by default.
+        The views to write.
     raw_dtype : {'float32', 'float16'}
         How the ``raw`` view is stored.
     decoders : int
@@ -254,22 +239,11 @@ class ExtractionPipeline:
     def run(
         self, recordings: Sequence[Recording], *, progress: Progress | None = None
     ) -> ExtractionSummary:
-        """Make the feature files of all recordings.
+        """Make the feature files of all (usable) recordings.
 
         A recording that fails, for whatever reason, does not stop the others. What is in the cache
-        already is not computed again.
-
-        Parameters
-        ----------
-        recordings : sequence of Recording
-            Usable recordings.
-        progress : callable, optional
-            Called with the seconds of audio done, the seconds in all, and a recording's id.
-
-        Returns
-        -------
-        ExtractionSummary
-            What was computed, what was there, and what failed and why.
+        already is not computed again. ``progress`` is called with the seconds of audio done, the
+        seconds in all, and a recording's id.
 
         Raises
         ------
@@ -561,16 +535,9 @@ def in_threads(
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """An expected duration, and what it was derived from.
+    """An expected wall time on this machine without loading the model, and its basis.
 
-    Attributes
-    ----------
-    seconds : float
-        Expected wall time on this machine, without loading the model.
-    windows : int
-        Windows in all.
-    sampled : int
-        Windows that were timed.
+    ``windows`` are all windows, ``sampled`` those that were timed.
     """
 
     seconds: float
@@ -583,21 +550,9 @@ def estimate_extraction_time(
 ) -> Estimate:
     """Estimate the time that extraction takes on this machine.
 
-    The first windows of some recordings, drawn at random, really go the whole way: decoding, the
-    model, files. The time per window, times the number of all windows, is the result.
-
-    Parameters
-    ----------
-    extractor : FeatureExtractor
-        The encoder and its windowing.
-    recordings : sequence of Recording
-        What is to be extracted.
-    sample_s : float
-        Seconds to time at least, where the corpus is large enough.
-
-    Returns
-    -------
-    Estimate
+    The first windows of some recordings, drawn at random, really go the whole way (decoding, the
+    model, files) for at least ``sample_s`` seconds, where the corpus is large enough. The time per
+    window, times the number of all windows, is the result.
 
     Raises
     ------

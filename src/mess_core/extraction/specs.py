@@ -19,16 +19,12 @@ class MertSpec:
 
     Attributes
     ----------
-    name : str
-        What configuration and results call it.
     source : str
         ``bundled``, ``hub`` or ``folder``.
     location : str
         The hub's repository or the folder; empty for the bundled encoder.
     revision : str
         The hub's revision; empty elsewhere.
-    sample_rate : int
-        Input samples per second.
     frame_rate : float
         Frames per second of the hidden states.
     layers : int
@@ -37,11 +33,9 @@ class MertSpec:
         Numbers per hidden state and frame.
     window_s : float
         Length of input that it was made for, in seconds.
-    weights_sha256 : str or None
-        Of the weights file; None where it is only known after loading.
-    fingerprint : str or None
-        Of weights, configuration and normalisation (`checkpoint.Checkpoint.fingerprint`); None
-        where it is only known after loading.
+    weights_sha256, fingerprint : str or None
+        Of the weights file, and of weights, configuration and normalisation
+        (`checkpoint.Checkpoint.fingerprint`); None where it is only known after loading.
     licence : str
         Of the weights.
     trained : bool
@@ -121,18 +115,10 @@ MODELS: dict[str, MertSpec] = {
 
 
 def resolve_spec(name: str) -> MertSpec:
-    """Return the facts about an encoder by name, or by the path of a local folder.
+    """Return the facts about an encoder by its key in `MODELS`, or by the path of a local folder.
 
-    Parameters
-    ----------
-    name : str
-        A key of `MODELS`, or a folder with ``config.json`` and weights.
-
-    Returns
-    -------
-    MertSpec
-        For a folder ``weights_sha256`` is None and ``trained`` is what its ``config.json`` says in
-        ``mess_trained`` (true when it says nothing).
+    For a folder ``weights_sha256`` is None and ``trained`` is what its ``config.json`` says in
+    ``mess_trained`` (true when it says nothing).
 
     Raises
     ------

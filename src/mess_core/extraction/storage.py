@@ -28,10 +28,6 @@ def load_features(
     view : str
         ``raw`` [S, L, T, D] (memory-mapped), ``segments`` [S, L, D] or ``aggregated`` [L, D].
 
-    Returns
-    -------
-    ndarray of float32
-
     Raises
     ------
     StorageError
@@ -61,21 +57,10 @@ def load_features(
 def segment_times(
     n_segments: int, *, duration_s: float, window_s: float, overlap: float
 ) -> npt.NDArray[np.float64]:
-    """Return where a recording's windows start, in seconds, from their number.
+    """Return where a recording's windows start, in seconds [shape=(n_segments,)].
 
-    Parameters
-    ----------
-    n_segments : int
-        Number of windows that extraction cut.
-    duration_s : float
-        Length of the recording.
-    window_s, overlap : float
-        As in `mess_core.extraction.audio.segment_starts`, whose rule for the tail this follows.
-
-    Returns
-    -------
-    ndarray of float64 [shape=(n_segments,)]
-        Within a millisecond (the recording table's precision) of the extraction's own.
+    Follows `mess_core.extraction.audio.segment_starts`, within a millisecond (the recording table's
+    precision of ``duration_s``).
     """
     grid = np.arange(n_segments) * window_s * (1 - overlap)
     return np.asarray(np.minimum(grid, max(duration_s - window_s, 0.0)))

@@ -30,18 +30,7 @@ class TorchEngine:
     """A checkpoint's model on one torch device; see `encoder.Engine`.
 
     In ``bfloat16`` and ``float16`` matrix products run in that type, norms, softmax and pooling in
-    float32 (torch's autocast).
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        The model.
-    device : str
-        ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-    precision : {'float32', 'bfloat16', 'float16'}
-        Of the matrix products.
-    threads : int, optional
-        CPU threads; torch's default when missing.
+    float32 (torch's autocast). ``threads`` are the CPU's, by default as many as torch takes.
     """
 
     def __init__(
@@ -93,14 +82,7 @@ class HiddenStates(torch.nn.Module):
     under transformers 5. With ``do_stable_layer_norm`` (330M) the first is therefore not normalised
     and the last one is *before* the final layer norm (transformers 4 gave it after).
 
-    Parameters
-    ----------
-    model : transformers.HubertModel
-        In evaluation mode.
-    normalize : bool
-        Whether every window is brought to mean 0 and variance 1 first.
-    raw : bool
-        Whether to return all frames too.
+    ``normalize`` brings every window to mean 0 and variance 1 first, ``raw`` adds all frames.
     """
 
     def __init__(self, model: HubertModel, *, normalize: bool, raw: bool = False) -> None:
@@ -121,17 +103,10 @@ class HiddenStates(torch.nn.Module):
             self._frames.append(state.float())
 
     def forward(self, windows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the means over time, and all frames where they were asked for.
+        """Run mono windows [shape=(n, samples)].
 
-        Parameters
-        ----------
-        windows : Tensor [shape=(n, samples)]
-            Mono windows of equal length.
-
-        Returns
-        -------
-        tuple of Tensor
-            ``[n, layers, dims]``, and with ``raw`` also ``[n, layers, time, dims]``, float32.
+        Returns the means over time [shape=(n, layers, dims)], and with ``raw`` also all frames
+        [shape=(n, layers, time, dims)], float32.
         """
         if self.normalize:
             variance, mean = torch.var_mean(windows, dim=1, correction=0, keepdim=True)
@@ -146,17 +121,7 @@ class HiddenStates(torch.nn.Module):
 
 
 def load_hubert(checkpoint: Checkpoint) -> HubertModel:
-    """Load a checkpoint and prove that the model in memory is exactly the file.
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        What `find_checkpoint` found.
-
-    Returns
-    -------
-    transformers.HubertModel
-        In evaluation mode, float32, on the CPU.
+    """Load a checkpoint (float32, CPU, evaluation mode) and prove that it is exactly the file.
 
     Raises
     ------

@@ -81,18 +81,10 @@ _PREPROCESSOR: dict[str, Any] = {
 
 
 def make_demo_encoder(folder: Path) -> Path:
-    """Write the bundled encoder in MERT's on-disk form.
+    """Write the bundled encoder in MERT's on-disk form, and return its folder.
 
-    Parameters
-    ----------
-    folder : Path
-        Gets ``config.json``, ``preprocessor_config.json`` and ``model.safetensors``, the same
-        bytes on every machine. A folder that has them already is left as it is.
-
-    Returns
-    -------
-    Path
-        The folder.
+    It gets ``config.json``, ``preprocessor_config.json`` and ``model.safetensors``, the same bytes
+    on every machine. A folder that has them already is left as it is.
     """
     weights = folder / "model.safetensors"
     if not weights.exists():
@@ -158,20 +150,10 @@ def _uniform(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
 
 
 def make_untrained(checkpoint: "Checkpoint", folder: Path) -> Path:
-    """Write an untrained encoder of the same shape in MERT's on-disk form.
+    """Write an encoder of a checkpoint's shape and normalisation with untrained weights.
 
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        The encoder whose configuration and normalisation are taken over.
-    folder : Path
-        Gets ``config.json`` (with ``mess_trained: false``), ``preprocessor_config.json`` and
-        ``model.safetensors``.
-
-    Returns
-    -------
-    Path
-        The folder.
+    ``folder``, which is returned, gets ``config.json`` (with ``mess_trained: false``),
+    ``preprocessor_config.json`` and ``model.safetensors``.
     """
     import torch
     from safetensors.torch import save as save_tensors
