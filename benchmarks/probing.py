@@ -29,10 +29,9 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from mess_core.files import save_array
-from mess_core.probing.decompositions import LayerFeatures, decompose_folds
+from mess_core.probing.decompositions import ALPHAS, LayerFeatures, decompose_folds
 from mess_core.probing.folds import deal_folds, plan_rows
 from mess_core.probing.probe import probe
-from mess_core.probing.ridge import ALPHAS
 
 Floats = npt.NDArray[np.float64]
 

@@ -6,7 +6,7 @@ import pytest
 
 from mess_core.cli.main import main
 from mess_core.layout import Layout
-from mess_core.probing.questions.tables import write_table
+from mess_core.probing.questions import write_table
 
 pytestmark = pytest.mark.unit
 

@@ -13,9 +13,14 @@ from sklearn.preprocessing import StandardScaler
 
 from mess_core.errors import ProbingError, StorageError
 from mess_core.probing import decompositions as module
-from mess_core.probing.decompositions import FoldDecompositions, decompose_folds, union_moment
+from mess_core.probing.decompositions import (
+    FoldDecompositions,
+    RidgeDecomposition,
+    decompose,
+    decompose_folds,
+    union_moment,
+)
 from mess_core.probing.folds import ProbeRows, deal_folds, plan_rows
-from mess_core.probing.ridge import RidgeDecomposition, decompose
 
 pytestmark = pytest.mark.unit
 

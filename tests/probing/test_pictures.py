@@ -10,8 +10,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from mess_core.errors import ProbingError
-from mess_core.probing.questions import pictures
-from mess_core.probing.questions.pictures import (
+from mess_core.probing import pictures
+from mess_core.probing.pictures import (
     plot_collapse,
     plot_layer_map,
     plot_separability,

@@ -12,7 +12,7 @@ from sklearn.metrics import r2_score
 from mess_core.errors import ProbingError
 from mess_core.probing.decompositions import FoldDecompositions, decompose_folds
 from mess_core.probing.folds import ProbeRows, deal_folds
-from mess_core.probing.questions.separability import (
+from mess_core.probing.separability import (
     AspectProbe,
     principal_angles,
     separate_aspects,

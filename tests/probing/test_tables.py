@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import friedmanchisquare, kstest
 
 from mess_core.errors import ProbingError
-from mess_core.probing.questions.tables import (
+from mess_core.probing.questions import (
     kendall_w,
     layer_table,
     stability_table,

@@ -14,7 +14,7 @@ from mess_core.files import write_json
 from mess_core.index.fitting import fit_projection
 from mess_core.index.index import Index, build_index
 from mess_core.layout import ANSWERS, PAGES, Layout
-from mess_core.probing.questions.pictures import save_figure
+from mess_core.probing.pictures import save_figure
 from mess_core.recordings import Recording, write_recordings
 from mess_core.report.examples import HITS, Excerpt, ask_examples, choose_examples, command
 from mess_core.report.findings import Findings, read_problems, rule_costs

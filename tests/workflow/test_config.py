@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from mess_core.errors import ConfigError
-from mess_core.probing.ridge import ALPHAS
+from mess_core.probing.decompositions import ALPHAS
 from mess_core.targets.registry import probed_targets
 from mess_core.workflow.config import Settings, table
 from tests.workflow.conftest import ROOT

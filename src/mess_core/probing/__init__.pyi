@@ -4,30 +4,28 @@ from .aspects import (
     resolve_aspects as resolve_aspects,
     save_aspects as save_aspects,
 )
-from .decompositions import (
-    FoldDecompositions as FoldDecompositions,
-    decompose_folds as decompose_folds,
-)
-from .discovery import LayerDiscoverySystem as LayerDiscoverySystem
-from .folds import ProbeRows as ProbeRows, deal_folds as deal_folds, plan_rows as plan_rows
-from .probe import probe_layers as probe_layers
-from .questions.collapse import (
+from .collapse import (
     layer_geometry as layer_geometry,
     linear_cka as linear_cka,
     rankme as rankme,
 )
-from .questions.pictures import (
+from .decompositions import (
+    ALPHAS as ALPHAS,
+    FoldDecompositions as FoldDecompositions,
+    RidgeDecomposition as RidgeDecomposition,
+    decompose as decompose,
+    decompose_folds as decompose_folds,
+)
+from .discovery import LayerDiscoverySystem as LayerDiscoverySystem
+from .folds import ProbeRows as ProbeRows, deal_folds as deal_folds, plan_rows as plan_rows
+from .pictures import (
     plot_collapse as plot_collapse,
     plot_layer_map as plot_layer_map,
     plot_separability as plot_separability,
     plot_stability as plot_stability,
 )
-from .questions.separability import (
-    AspectProbe as AspectProbe,
-    principal_angles as principal_angles,
-    separate_aspects as separate_aspects,
-)
-from .questions.tables import (
+from .probe import probe_layers as probe_layers
+from .questions import (
     kendall_w as kendall_w,
     layer_table as layer_table,
     stability_table as stability_table,
@@ -39,9 +37,9 @@ from .results import (
     read_result as read_result,
     read_results as read_results,
 )
-from .ridge import (
-    ALPHAS as ALPHAS,
-    RidgeDecomposition as RidgeDecomposition,
-    decompose as decompose,
-)
 from .scores import LayerScore as LayerScore, Mixture as Mixture, ProbeResult as ProbeResult
+from .separability import (
+    AspectProbe as AspectProbe,
+    principal_angles as principal_angles,
+    separate_aspects as separate_aspects,
+)

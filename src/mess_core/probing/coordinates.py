@@ -35,11 +35,10 @@ from threadpoolctl import threadpool_limits
 from mess_core.files import read_json
 from mess_core.layout import ENCODER
 from mess_core.probing.aspects import ASPECT_REGISTRY
-from mess_core.probing.decompositions import LayerFeatures
+from mess_core.probing.decompositions import LayerFeatures, RidgeDecomposition, decompose
 from mess_core.probing.discovery import LayerDiscoverySystem
 from mess_core.probing.folds import Bools, Floats, plan_rows
 from mess_core.probing.results import read_results, score_r2
-from mess_core.probing.ridge import RidgeDecomposition, decompose
 from mess_core.progress import Report, counted
 
 #: Dimensions of an aspect at most, and the share of the predictions' variance that one must have.

@@ -20,11 +20,10 @@ from mess_core import stages
 from mess_core.errors import ProbingError, TargetError, nearest
 from mess_core.files import read_json, write_json
 from mess_core.layout import ENCODER, Layout
-from mess_core.probing.decompositions import FoldDecompositions, LayerFeatures
+from mess_core.probing.decompositions import ALPHAS, FoldDecompositions, LayerFeatures
 from mess_core.probing.folds import Floats, Ints, ProbeRows, deal_folds
 from mess_core.probing.probe import probe
 from mess_core.probing.results import ENCODER_FIELDS, confidence
-from mess_core.probing.ridge import ALPHAS
 from mess_core.progress import Report
 from mess_core.recordings import Recording, usable
 from mess_core.targets.npz import load_target

@@ -52,6 +52,7 @@ from threadpoolctl import threadpool_limits
 
 from mess_core.errors import ProbingError
 from mess_core.probing.decompositions import (
+    ALPHAS,
     FoldDecompositions,
     decompose_folds,
     row_blocks,
@@ -65,7 +66,6 @@ from mess_core.probing.inference import (
     resample_works,
     seed_of,
 )
-from mess_core.probing.ridge import ALPHAS
 from mess_core.probing.scores import LayerPredictions, ProbeResult, score_layers
 from mess_core.recordings import MIN_WORKS
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from mess_core.probing.questions.pictures import by_category, save_figure, short_number
+from mess_core.probing.pictures import by_category, save_figure, short_number
 
 # Inches.
 _ROW, _CELL, _NAMES, _PANEL, _MARGINS = 0.24, 0.5, 2.4, 1.6, 2.6

@@ -16,7 +16,7 @@ The first three terms are the inner product of the stored vector with ``[w_g q_g
   like.) The general block ignores the aspect.
 * *ignore*: no weight; and from ``q_g`` is taken what lies along the directions of the general block
   that tell of the aspect. In whitened components that is LEACE
-  (`mess_core.probing.questions.separability`): the orthogonal projection after which no linear
+  (`mess_core.probing.separability`): the orthogonal projection after which no linear
   readout of what is left predicts the aspect.
 * *more*, *less*: ``q_a`` is moved along the shortest way that changes the predicted value by the
   asked number of standard errors, and weighs as much as the heaviest of what is liked. The general

@@ -365,7 +365,7 @@ def publish_indices(layout: Layout, *, destination: str) -> None:
 
 def measure_validity(layout: Layout, *, targets: Sequence[str], window_s: float, unit: str) -> None:
     """Write the table and the picture of whether the targets measure what they say."""
-    from mess_core.probing.questions.tables import write_table
+    from mess_core.probing.questions import write_table
     from mess_core.report import measure_validity as measure, plot_validity
     from mess_core.report.validity import parameter_rows, read_parameters, read_values
 

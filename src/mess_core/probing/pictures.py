@@ -296,7 +296,7 @@ def _label(
 
 
 def plot_stability(rows: Sequence[Row], output: Path, *, title: str = "") -> None:
-    """Draw how stable R2 and layers' ranking are over folds, from `tables.stability_table`."""
+    """Draw how stable R2 and layers' ranking are over folds, from `stability_table`."""
     groups = by_category(row for row in rows if row["n_folds"])
     heading = _titled("How stable over folds", title)
     if not groups:
