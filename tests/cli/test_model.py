@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.recordings import describe
 from mess_core.cli import main as cli
-from mess_core.extraction import checkpoint as checkpoints, encoder as encoders
+from mess_core.extraction import encoder as encoders
 from mess_core.extraction.checkpoint import find_checkpoint
 from mess_core.extraction.encoder import Engine, MertEncoder, Output, load_encoder
 from mess_core.extraction.golden import check_windows, golden_hash
@@ -18,7 +19,7 @@ from mess_core.extraction.specs import DEMO_ENCODER, MODELS, MertSpec, resolve_s
 from mess_core.extraction.torch_engine import HiddenStates, load_hubert
 from mess_core.files import file_sha256
 from mess_core.layout import Layout
-from mess_core.recordings import Recording, write_recordings
+from mess_core.recordings import write_recordings
 from tests.conftest import WriteTone
 from tests.extraction.checkpoints import STABLE, write_checkpoint
 
@@ -94,31 +95,8 @@ def test_verify_prints_what_held_before_the_first_failure(
     printed = capsys.readouterr()
     assert "sha256" in printed.out
     assert "tensors" not in printed.out
-    assert "missing 1 tensors (encoder.pos_conv_embed" in printed.err
-
-
-@pytest.mark.unit
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"deepnorm": True}, "deepnorm is True"),
-        ({"feature_extractor_cqt": True}, "feature_extractor_cqt is True"),
-        ({"rotary": 7}, "rotary is 7"),
-    ],
-)
-def test_verify_refuses_configurations_that_hubert_cannot_follow(
-    tmp_path: Path,
-    models: Path,
-    capsys: pytest.CaptureFixture[str],
-    change: dict[str, Any],
-    message: str,
-) -> None:
-    write_checkpoint(tmp_path, **change)
-    assert verify(tmp_path, models) == 1
-    printed = capsys.readouterr()
     assert printed.err.startswith("mess model: ")
-    assert message in printed.err
-    assert printed.out == ""
+    assert "missing 1 tensors (encoder.pos_conv_embed" in printed.err
 
 
 class Distorted:
@@ -283,28 +261,8 @@ def test_estimate_counts_what_the_table_says_can_be_used(
     tmp_path: Path, write_tone: WriteTone, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_checkpoint(tmp_path / "tiny")
-    rows = []
-    for name, seconds in (("a", 2.25), ("b", 1.0), ("c", 0.5)):
-        path = write_tone(f"{name}.wav", seconds=seconds)
-        rows.append(
-            Recording(
-                recording_id=name,
-                work_id="w",
-                performer="",
-                composer="",
-                title="",
-                split="",
-                audio=str(path),
-                midi="",
-                beats="",
-                audio_sha256=file_sha256(path),
-                midi_sha256="",
-                beats_sha256="",
-                duration_s=seconds,
-                status="ok",
-                reason="",
-            )
-        )
+    seconds = {"a": 2.25, "b": 1.0, "c": 0.5}
+    rows = [describe(write_tone(f"{name}.wav", seconds=length)) for name, length in seconds.items()]
     write_recordings(Layout(tmp_path / "data", "mine").table, rows)
     command = ["estimate", "--dataset", "mine", "--data", str(tmp_path / "data")]
     options = ["--encoder", str(tmp_path / "tiny"), "--window", "1", "--device", "cpu"]
@@ -322,12 +280,3 @@ def test_estimate_without_a_table_says_how_to_make_one(
 ) -> None:
     assert cli.main(["estimate", "--dataset", "mine", "--data", str(tmp_path)]) == 1
     assert "mess recordings" in capsys.readouterr().err
-
-
-@pytest.mark.unit
-def test_fetched_models_are_read_from_the_models_folder(
-    tmp_path: Path, published: MertSpec
-) -> None:
-    cli.main(["model", "fetch", "tiny", "--from", "copy"])
-    found = checkpoints.find_checkpoint("tiny", models=tmp_path / "data" / "models")
-    assert found.spec == published

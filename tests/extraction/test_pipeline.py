@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks.recordings import describe
 from mess_core.errors import AudioError, DatasetError, EncoderError, MessError, StorageError
 from mess_core.extraction.audio import load_audio
 from mess_core.extraction.encoder import MertEncoder
@@ -18,7 +19,7 @@ from mess_core.extraction.pipeline import (
     extract_shard,
 )
 from mess_core.extraction.storage import load_features
-from mess_core.files import file_sha256, save_array, write_bytes
+from mess_core.files import save_array, write_bytes
 from mess_core.layout import Layout
 from mess_core.recordings import Recording
 from tests.conftest import WriteTone
@@ -31,30 +32,10 @@ def extractor(torch_encoder: MertEncoder) -> FeatureExtractor:
     return FeatureExtractor(torch_encoder, window_s=1.0, batch_size=2)
 
 
-def recording(path: Path) -> Recording:
-    return Recording(
-        recording_id=path.stem,
-        work_id="w",
-        performer="",
-        composer="",
-        title="",
-        split="",
-        audio=str(path),
-        midi="",
-        beats="",
-        audio_sha256=file_sha256(path),
-        midi_sha256="",
-        beats_sha256="",
-        duration_s=2.25,
-        status="ok",
-        reason="",
-    )
-
-
 @pytest.fixture
 def recordings(write_tone: WriteTone) -> list[Recording]:
     return [
-        recording(write_tone(f"{name}.wav", seconds=2.25, frequency=frequency))
+        describe(write_tone(f"{name}.wav", seconds=2.25, frequency=frequency))
         for name, frequency in (("a", 220.0), ("b", 440.0), ("c", 880.0))
     ]
 
@@ -238,19 +219,6 @@ def test_batches_cross_the_recordings_borders(
     np.testing.assert_allclose(
         load_features(layout, "b", view="segments"), alone, rtol=1e-4, atol=1e-5
     )
-
-
-@pytest.mark.parametrize("decoders", [1, 3])
-def test_the_number_of_decoding_threads_changes_nothing(
-    tmp_path: Path, extractor: FeatureExtractor, recordings: list[Recording], decoders: int
-) -> None:
-    layout = Layout(tmp_path / "data", "x")
-    summary = ExtractionPipeline(extractor, layout, decoders=decoders).run(recordings)
-    assert list(summary.computed) == ["a", "b", "c"]
-    for recording in recordings:
-        expected = extractor.extract_file(Path(recording.audio))
-        found = load_features(layout, recording.recording_id, view="segments")
-        np.testing.assert_allclose(found, expected.segments, rtol=1e-4, atol=1e-5)
 
 
 def test_raw_may_be_half_as_large(

@@ -25,6 +25,7 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
+from benchmarks.recordings import describe
 from mess_core.cache import find
 from mess_core.errors import AudioError, StorageError
 from mess_core.extraction.audio import load_audio, segment_audio
@@ -54,23 +55,7 @@ def write_recording(path: Path, *, seed: int, seconds: float, rate: int = 24_000
     rng = np.random.default_rng(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, 0.1 * rng.normal(size=(round(seconds * rate), 1 + seed % 2)), rate)
-    return Recording(
-        recording_id=path.stem,
-        work_id="w",
-        performer="",
-        composer="",
-        title="",
-        split="",
-        audio=str(path),
-        midi="",
-        beats="",
-        audio_sha256=file_sha256(path),
-        midi_sha256="",
-        beats_sha256="",
-        duration_s=seconds,
-        status="ok",
-        reason="",
-    )
+    return describe(path)
 
 
 def leftovers(*folders: Path) -> list[Path]:
