@@ -1,5 +1,6 @@
 """The pictures: they show what they are given, and the same results give the same bytes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from mess_core.probing.pictures import (
 from mess_core.targets.registry import TARGETS
 
 pytestmark = pytest.mark.unit
+
+Drawn = Callable[[list[dict[str, Any]]], Figure]
 
 
 @pytest.fixture
@@ -187,10 +190,13 @@ def pooled(target: str, r2: list[float]) -> dict[str, Any]:
     return result(target, r2, layers=layers, primary="r2")
 
 
-def drawn(results: list[dict[str, Any]]) -> tuple[Figure, list[str]]:
-    figure = pictures._draw(results)
-    figure.draw_without_rendering()
-    return figure, [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
+@pytest.fixture
+def drawn(saved: list[Figure], tmp_path: Path) -> Drawn:
+    def draw(results: list[dict[str, Any]]) -> Figure:
+        plot_layer_map(results, tmp_path / "map.png")
+        return saved[-1]
+
+    return draw
 
 
 def outlines(figure: Figure) -> dict[tuple[float, float], float]:
@@ -212,66 +218,66 @@ def test_the_same_results_give_the_same_bytes(tmp_path: Path, suffix: str) -> No
     assert [path.name for path in sorted(tmp_path.iterdir())] == [first.name, second.name]
 
 
-def test_it_says_what_the_results_say() -> None:
+def test_it_says_what_the_results_say(drawn: Drawn) -> None:
     results = [
         result("tempo", [0.1, 0.66, -7.3]),
         result("spectral_centroid", [0.5, 0.2, -0.25]),
         result("rubato", []),
     ]
-    _, texts = drawn(results)
-    assert {"rhythm", "timbre", "expression", "tempo", "rubato"} <= set(texts)
-    assert {".10", ".66", "<-1", "-.25"} <= set(texts)
-    assert "not probed: too few rows" in texts
-    assert any("tiny (untrained)" in text for text in texts)
-    assert any("below 0 coloured as 0" in text for text in texts)
-    (headings,) = {text for text in texts if "nested" in text and "best" in text}
+    shown = texts(drawn(results))
+    assert {"rhythm", "timbre", "expression", "tempo", "rubato"} <= set(shown)
+    assert {".10", ".66", "<-1", "-.25"} <= set(shown)
+    assert "not probed: too few rows" in shown
+    assert any("tiny (untrained)" in text for text in shown)
+    assert any("below 0 coloured as 0" in text for text in shown)
+    (headings,) = {text for text in shown if "nested" in text and "best" in text}
     assert headings.split("  ")[-1].strip() == "p"
     expected = ["0.66", "[0.56,", "0.76]", "medium", "0.32", "0.42", "0.11", "0.12", "0.005"]
-    assert any(text.split() == expected for text in texts)
+    assert any(text.split() == expected for text in shown)
 
 
-def test_numbers_whose_interval_lies_above_0_are_bold_and_no_others() -> None:
+def test_numbers_whose_interval_lies_above_0_are_bold_and_no_others(drawn: Drawn) -> None:
     # Intervals are 0.1 either side.
-    figure, _ = drawn([result("tempo", [0.05, 0.66, -0.3, 0.101])])
+    figure = drawn([result("tempo", [0.05, 0.66, -0.3, 0.101])])
     numbers = {text.get_text(): text.get_fontweight() for text in figure.axes[0].texts}
     assert numbers[".66"] == numbers[".10"] == "bold"
     assert numbers[".05"] == numbers["-.30"] == "normal"
 
 
-def test_a_target_without_r2_within_works_shows_the_pooled_one_and_a_star() -> None:
-    figure, texts = drawn([pooled("tempo", [0.1, 0.3])])
-    assert "tempo *" in texts
+def test_a_target_without_r2_within_works_shows_the_pooled_one_and_a_star(drawn: Drawn) -> None:
+    figure = drawn([pooled("tempo", [0.1, 0.3])])
+    assert "tempo *" in texts(figure)
     np.testing.assert_allclose(np.asarray(figure.axes[0].images[0].get_array()), [[0.3, 0.5]])
     expected = ["0.50", "[0.40,", "0.60]", "low", "0.31", "0.41", "0.11", "0.12", "0.500"]
-    assert any(text.split() == expected for text in texts)
+    assert any(text.split() == expected for text in texts(figure))
 
 
-def test_a_baseline_that_a_target_lacks_is_a_dash() -> None:
+def test_a_baseline_that_a_target_lacks_is_a_dash(drawn: Drawn) -> None:
     lacking = result("tempo", [0.5], baselines={"untrained": None})
-    _, texts = drawn([lacking, result("onset_density", [0.4], caution="what is played")])
-    assert "onset_density !" in texts
-    assert any(text.split()[-3:] == ["-", "-", "0.005"] for text in texts)
+    shown = texts(drawn([lacking, result("onset_density", [0.4], caution="what is played")]))
+    assert "onset_density !" in shown
+    assert any(text.split()[-3:] == ["-", "-", "0.005"] for text in shown)
 
 
-def test_the_best_layer_and_those_that_may_be_best_are_outlined() -> None:
+def test_the_best_layer_and_those_that_may_be_best_are_outlined(drawn: Drawn) -> None:
     r2 = [0.2, 0.1, 0.6, 0.7, 0.5, 0.1]
-    lines = outlines(drawn([result("tempo", r2, best_layers=[3, 2, 0, 4])])[0])
+    lines = outlines(drawn([result("tempo", r2, best_layers=[3, 2, 0, 4])]))
     assert set(lines) == {(3, 3), (0, 0), (2, 4)}
     assert lines[3, 3] > lines[0, 0] == lines[2, 4]
 
 
 @pytest.mark.parametrize("n_layers", [1, 13, 25])
-def test_numbers_fit_their_cells(n_layers: int) -> None:
+def test_numbers_fit_their_cells(drawn: Drawn, n_layers: int) -> None:
     targets = ["tempo", "onset_density", "spectral_centroid"]
-    figure, _ = drawn([result(name, [-0.25] * n_layers) for name in targets])
+    figure = drawn([result(name, [-0.25] * n_layers) for name in targets])
     for ax in figure.axes[:2]:
         cell = ax.bbox.width / n_layers
         assert all(text.get_window_extent().width < cell for text in ax.texts[:n_layers])
 
 
 @pytest.mark.slow
-def test_nothing_is_drawn_outside_the_picture() -> None:
-    figure, _ = drawn([result(name, [0.5] * 13) for name in TARGETS])
+def test_nothing_is_drawn_outside_the_picture(drawn: Drawn) -> None:
+    figure = drawn([result(name, [0.5] * 13) for name in TARGETS])
     box = figure.get_tightbbox()
     assert box.x0 >= 0
     assert box.y0 >= 0

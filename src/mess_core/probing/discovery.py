@@ -118,15 +118,12 @@ class LayerDiscoverySystem:
     @cached_property
     def works(self) -> list[str]:
         """The work of every row."""
-        return self._of_rows([r.work_id for r in self.recordings])
+        return np.repeat([r.work_id for r in self.recordings], self._counts).tolist()
 
     @cached_property
     def names(self) -> list[str]:
         """The recording of every row."""
-        return self._of_rows([r.recording_id for r in self.recordings])
-
-    def _of_rows(self, values: Sequence[str]) -> list[str]:
-        return np.repeat(values, self._counts).tolist()
+        return np.repeat([r.recording_id for r in self.recordings], self._counts).tolist()
 
     @cached_property
     def folds(self) -> Ints:
@@ -191,26 +188,14 @@ class LayerDiscoverySystem:
         names = probed_targets(self._level) if targets is None else tuple(targets)
         return {name: self._discover(name) for name in names}
 
-    def best_layers(self, targets: Iterable[str] | None = None) -> dict[str, int]:
-        """Return the best layer per target; targets that cannot be probed are left out."""
-        return {
-            target: result["best_layer"]
-            for target, result in self.discover(targets).items()
-            if result["best_layer"] is not None
-        }
-
     def discover_and_save(self, target: str, *, progress: Report | None = None) -> Path:
         """Probe one target, write its result to its place in the layout and return the path.
 
         ``progress`` is called with the layers done, the layers of all sources, and a source.
         """
         path = self.layout.probe(target)
-        self.save(self._discover(target, progress), path)
+        write_json(path, self._discover(target, progress))
         return path
-
-    def save(self, result: Mapping[str, Any], path: Path) -> None:
-        """Write a result of `discover` as JSON, whole or not at all."""
-        write_json(path, dict(result))
 
     def _discover(self, target: str, progress: Report | None = None) -> dict[str, Any]:
         values, begun, total = self.load_targets(target), count(), sum(self.layers.values())

@@ -62,11 +62,28 @@ _MARKERS = "osD^vP*"
 _MARKS = {"separable": "", "correlated": "°", "entangled": "*", "uncertain": "?"}
 
 Row = Mapping[str, Any]
+#: The value of a cell (None leaves it grey) and its text.
+Cell = tuple[float | None, str]
 
 
 def plot_layer_map(results: Sequence[Row], output: Path) -> None:
     """Draw R2 by layer and target of probing results, at least one."""
-    save_figure(_draw(results), output)
+    groups = by_category(results)
+    baselines = list({name: None for result in results for name in result["baselines"]})
+    n_layers = max(1, *(len(result["layers"]) for result in results))
+    right = _CHARACTER * len(_columns(_headings(baselines), baselines))
+    width = max(_MIN_WIDTH, _NAMES + right + _CELL_WIDTH * n_layers)
+    height = _TOP_AND_BOTTOM + _CELL_HEIGHT * (len(results) + len(groups))
+    figure = Figure(figsize=(width, height), layout="constrained")
+    sizes = [len(members) for members in groups.values()]
+    axes = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=sizes)
+    column = axes[:, 0].tolist()
+    images = [
+        _draw_category(ax, category, members, n_layers, baselines)
+        for ax, (category, members) in zip(column, groups.items(), strict=True)
+    ]
+    _label(figure, column, images[0], results, n_layers, baselines)
+    save_figure(figure, output)
 
 
 def save_figure(figure: Figure, output: Path) -> None:
@@ -103,33 +120,6 @@ def short_number(value: float) -> str:
     return f"{tidy:.2f}".replace("0.", ".", 1)
 
 
-def _draw(results: Sequence[Row]) -> Figure:
-    groups = by_category(results)
-    baselines = list({name: None for result in results for name in result["baselines"]})
-    n_layers = max(1, *(len(result["layers"]) for result in results))
-    right = _CHARACTER * len(_columns(_headings(baselines), baselines))
-    figure = Figure(
-        figsize=(
-            max(_MIN_WIDTH, _NAMES + right + _CELL_WIDTH * n_layers),
-            _TOP_AND_BOTTOM + _CELL_HEIGHT * (len(results) + len(groups)),
-        ),
-        layout="constrained",
-    )
-    axes = figure.subplots(
-        len(groups),
-        1,
-        sharex=True,
-        squeeze=False,
-        height_ratios=[len(members) for members in groups.values()],
-    )[:, 0].tolist()
-    images = [
-        _draw_category(ax, category, members, n_layers, baselines)
-        for ax, (category, members) in zip(axes, groups.items(), strict=True)
-    ]
-    _label(figure, axes, images[0], results, n_layers, baselines)
-    return figure
-
-
 def _draw_category(
     ax: Axes, category: str, members: Sequence[Row], n_layers: int, baselines: Sequence[str]
 ) -> AxesImage:
@@ -137,7 +127,7 @@ def _draw_category(
     for row, result in enumerate(members):
         if result["layers"]:
             values[row] = [score_r2(score) for score in result["layers"]]
-            _draw_numbers(ax, row, values[row], [_is_sure(score) for score in result["layers"]])
+            _draw_numbers(ax, row, result["layers"])
             _outline(ax, row, _runs(result["best_layers"]), width=0.9)
             _outline(ax, row, [(result["best_layer"], result["best_layer"])], width=2.0)
         else:
@@ -149,40 +139,24 @@ def _draw_category(
     ax.set_ylabel(category, rotation=0, ha="right", va="center", weight="bold", labelpad=8)
     ax.tick_params(length=0, labelbottom=False)
     right = ax.secondary_yaxis("right")
-    right.set_yticks(
-        range(len(members)),
-        [_right_text(result, baselines) for result in members],
-        family="monospace",
-        size=_SMALL,
-    )
+    figures = [_right_text(result, baselines) for result in members]
+    right.set_yticks(range(len(members)), figures, family="monospace", size=_SMALL)
     right.tick_params(length=0)
     return image
 
 
 def _name(result: Row) -> str:
-    marks = {" *": result["primary"] == "r2", " !": result["caution"]}
-    return "".join((result["target"], *(mark for mark, marked in marks.items() if marked)))
+    pooled, caution = result["primary"] == "r2", result["caution"]
+    return f"{result['target']}{' *' if pooled else ''}{' !' if caution else ''}"
 
 
-def _is_sure(score: Row) -> bool:
-    interval = score_interval(score)
-    return interval is not None and interval[0] > 0
-
-
-def _draw_numbers(ax: Axes, row: int, values: Floats, sure: Sequence[bool]) -> None:
-    for layer, r2 in enumerate(values):
+def _draw_numbers(ax: Axes, row: int, layers: Sequence[Row]) -> None:
+    for layer, score in enumerate(layers):
+        r2, interval = score_r2(score), score_interval(score)
         colour = "black" if r2 > _LIGHT else "white"
-        ax.text(
-            layer,
-            row,
-            short_number(r2),
-            size=_SMALL,
-            color=colour,
-            weight="bold" if sure[layer] else "normal",
-            ha="center",
-            va="center",
-            zorder=4,
-        )
+        weight = "bold" if interval and interval[0] > 0 else "normal"
+        text = ax.text(layer, row, short_number(r2), size=_SMALL, ha="center", va="center")
+        text.set(color=colour, weight=weight, zorder=4)
 
 
 def _runs(layers: Collection[int]) -> list[tuple[int, int]]:
@@ -200,18 +174,8 @@ def _outline(ax: Axes, row: int, runs: Iterable[tuple[int, int]], *, width: floa
     for first, last in runs:
         # White under black is seen on every colour of the map.
         for line, colour in ((width + 1.6, "white"), (width, "black")):
-            ax.add_patch(
-                Rectangle(
-                    (first - 0.5, row - 0.5),
-                    last - first + 1,
-                    1,
-                    fill=False,
-                    lw=line,
-                    ec=colour,
-                    zorder=3,
-                    clip_on=False,
-                )
-            )
+            style: Any = {"fill": False, "zorder": 3, "clip_on": False, "lw": line, "ec": colour}
+            ax.add_patch(Rectangle((first - 0.5, row - 0.5), last - first + 1, 1, **style))
 
 
 def _right_text(result: Row, baselines: Sequence[str]) -> str:
@@ -263,35 +227,28 @@ def _label(
     encoder, dataset = results[0]["encoder"], results[0]["dataset"]
     state = "" if encoder["trained"] else " (untrained)"
     figure.suptitle(f"Which layer knows what: {encoder['name']}{state}, dataset {dataset}")
-    axes[0].annotate(
-        _columns(_headings(baselines), baselines),
-        (1, 1),
-        xytext=(4, 4),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        family="monospace",
-        size=_SMALL,
-    )
+    headings = _columns(_headings(baselines), baselines)
+    place: Any = {"xytext": (4, 4), "xycoords": "axes fraction", "textcoords": "offset points"}
+    axes[0].annotate(headings, (1, 1), **place, family="monospace", size=_SMALL)
     axes[0].tick_params(labeltop=True)
     axes[-1].tick_params(labelbottom=True)
     axes[-1].set_xticks(range(n_layers))
     axes[-1].set_xlabel(
         "layer (hidden state); thick outline: the best, thin: best with 95 % probability together"
     )
-    note = (
-        "\nbold: 95 % interval above 0   * pooled: no work has rows that differ   "
+    bar: Any = {
+        "orientation": "horizontal",
+        "extend": "min",
+        "shrink": 0.6,
+        "aspect": 50,
+        "pad": 0.01,
+    }
+    label = (
+        "R² within works, out of fold, below 0 coloured as 0\n"
+        "bold: 95 % interval above 0   * pooled: no work has rows that differ   "
         "! see the caution in the table"
     )
-    figure.colorbar(
-        image,
-        ax=axes,
-        pad=0.01,
-        orientation="horizontal",
-        extend="min",
-        shrink=0.6,
-        aspect=50,
-        label=f"R² within works, out of fold, below 0 coloured as 0{note}",
-    )
+    figure.colorbar(image, ax=axes, label=label, pad=0.01, **bar)
     figure.align_ylabels(axes)
 
 
@@ -337,29 +294,19 @@ def plot_separability(pairs: Sequence[Row], output: Path, *, title: str = "") ->
     # One below the other: side by side, many aspects are too small to be read on a page.
     figure = Figure(figsize=(side + 4.4, 3 * (side + 1.3) + 0.6), layout="constrained")
     axes = figure.subplots(3, 1)
-    _draw_matrix(
-        axes[0],
-        names,
-        {_key(pair): _retained(pair) for pair in pairs},
-        (0, 1),
+    left, alike, angles = (
+        {(pair["aspect"], pair["erased"]): cell(pair) for pair in pairs}
+        for cell in (_retained, _correlation, _angle)
+    )
+    label = (
         "share of the row's R² left after erasing the column\n"
-        "* entangled   ° correlated in the music\n? uncertain   - not encoded",
+        "* entangled   ° correlated in the music\n? uncertain   - not encoded"
     )
-    _draw_matrix(
-        axes[1],
-        names,
-        {_key(pair): (c := pair["correlation"], _short(c)) for pair in pairs},
-        (-1, 1),
-        "correlation of the targets within works\n(of the pair where it is strongest)",
-        colours="PuOr",
-    )
-    _draw_matrix(
-        axes[2],
-        names,
-        {_key(pair): (a := pair["angle"], "-" if a is None else f"{a:.0f}") for pair in pairs},
-        (0, 90),
-        "smallest angle between what the probes read\n(degrees, in the row's layer)",
-    )
+    _draw_matrix(axes[0], names, left, (0, 1), label)
+    label = "correlation of the targets within works\n(of the pair where it is strongest)"
+    _draw_matrix(axes[1], names, alike, (-1, 1), label, colours="PuOr")
+    label = "smallest angle between what the probes read\n(degrees, in the row's layer)"
+    _draw_matrix(axes[2], names, angles, (0, 90), label)
     layers = {pair["aspect"]: pair["layer"] for pair in pairs}
     for ax in axes:
         ax.set_yticks(range(len(names)), [f"{name} (layer {layers[name]})" for name in names])
@@ -413,13 +360,8 @@ def _draw_spread(ax: Axes, members: Sequence[Row]) -> None:
     for number, row in enumerate(members):
         values = np.array(row["r2_folds"], float)
         shown = values[values >= _WORST]
-        ax.plot(
-            [max(values.min(), _WORST), max(values.max(), _WORST)],
-            [number] * 2,
-            color=_GREY,
-            lw=1,
-            zorder=1,
-        )
+        ends = np.maximum([values.min(), values.max()], _WORST)
+        ax.plot(ends, [number] * 2, color=_GREY, lw=1, zorder=1)
         ax.plot(shown, np.full(len(shown), number), "o", color=_BLUE, ms=4, alpha=0.7, zorder=2)
         if len(shown) < len(values):
             ax.plot(_WORST, number, "<", color=_BLUE, ms=5, zorder=2)
@@ -453,28 +395,21 @@ def _list_rows(ax: Axes, n: int) -> None:
 def _draw_matrix(
     ax: Axes,
     names: Sequence[str],
-    cells: Mapping[tuple[str, str], tuple[float | None, str]],
+    cells: Mapping[tuple[str, str], Cell],
     limits: tuple[float, float],
     label: str,
     *,
     colours: str = "cividis",
 ) -> None:
-    """Draw a value and a text for pairs of names; a value of None leaves the cell grey."""
+    """Draw cells by their names of row and column."""
     values = np.full((len(names), len(names)), np.nan)
     for (row, column), (value, _) in cells.items():
         values[names.index(row), names.index(column)] = np.nan if value is None else value
     image = ax.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1])
     for (row, column), (value, text) in cells.items():
         light = value is None or _luminance(image.to_rgba(np.array([value]))[0]) > _LIGHT
-        ax.text(
-            names.index(column),
-            names.index(row),
-            text,
-            size=_SMALL,
-            color="black" if light else "white",
-            ha="center",
-            va="center",
-        )
+        place, colour = (names.index(column), names.index(row)), "black" if light else "white"
+        ax.text(*place, text, size=_SMALL, color=colour, ha="center", va="center")
     ax.set_facecolor("0.9")
     ax.set_xticks(range(len(names)), names, rotation=90)
     ax.tick_params(length=0, labelsize=8)
@@ -487,19 +422,21 @@ def _luminance(colour: Floats) -> float:
     return float(colour[:3] @ [0.2126, 0.7152, 0.0722])
 
 
-def _key(pair: Row) -> tuple[str, str]:
-    return pair["aspect"], pair["erased"]
-
-
-def _retained(pair: Row) -> tuple[float | None, str]:
+def _retained(pair: Row) -> Cell:
     mark = _MARKS.get(pair["verdict"])
     if mark is None:
         return None, "-"
     return pair["retained"], f"{short_number(pair['retained'])}{mark}"
 
 
-def _short(value: float | None) -> str:
-    return "-" if value is None else short_number(value)
+def _correlation(pair: Row) -> Cell:
+    value = pair["correlation"]
+    return value, "-" if value is None else short_number(value)
+
+
+def _angle(pair: Row) -> Cell:
+    value = pair["angle"]
+    return value, "-" if value is None else f"{value:.0f}"
 
 
 def _draw_lines(ax: Axes, encoders: Mapping[str, Sequence[Row]], fields: Mapping[str, str]) -> None:
@@ -507,13 +444,10 @@ def _draw_lines(ax: Axes, encoders: Mapping[str, Sequence[Row]], fields: Mapping
     for colour, (encoder, layers) in zip(_COLOURS, encoders.items(), strict=False):
         for number, (field, suffix) in enumerate(fields.items()):
             values = np.array([row.get(field) for row in layers], float)
-            if not np.isfinite(values).any():
-                continue
-            ax.plot(
-                values,
-                color=colour,
-                ls=("-", "--", "-.", ":")[number % 4],
-                marker=_MARKERS[number % len(_MARKERS)],
-                ms=4,
-                label=f"{encoder}{suffix}",
-            )
+            if np.isfinite(values).any():
+                dashes, marker = (
+                    ("-", "--", "-.", ":")[number % 4],
+                    _MARKERS[number % len(_MARKERS)],
+                )
+                label = f"{encoder}{suffix}"
+                ax.plot(values, color=colour, ls=dashes, marker=marker, ms=4, label=label)

@@ -223,9 +223,7 @@ def _metrics(result: Mapping[str, Any]) -> dict[int, dict[str, float]]:
     parts = {"mixture": result["mixture"], **result["baselines"]}
     alone = {f"best/{name.removeprefix('best_')}": result.get(name) for name in _BEST_FIGURES}
     for part, score in parts.items():
-        alone |= {
-            f"{part}/{name}": (score or {}).get(name) for name in ("layer", "r2", "r2_within")
-        }
+        alone |= {f"{part}/{name}": (score or {}).get(name) for name in _PART_FIGURES}
     steps = {s["layer"]: {name: s.get(name) for name in _LAYER_FIGURES} for s in result["layers"]}
     steps[0] = steps.get(0, {}) | alone
     return {

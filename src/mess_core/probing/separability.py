@@ -78,22 +78,15 @@ _ROUNDING = 1e-12
 # Below this share of the largest, a direction or a multiple correlation is rounding.
 _NOTHING = 1e-9
 
-_FIGURES = (
-    "r2",
-    "r2_within",
-    "r2_erased",
-    "r2_within_erased",
-    "judged_on",
-    "interval_lo",
-    "interval_hi",
-    "retained",
-    "retained_lo",
-    "retained_hi",
-    "shared",
-    "correlation",
-    "rank_correlation",
-    "angle",
-)
+# A pair before it is judged, with all columns of its row.
+_UNDEFINED: Mapping[str, Any] = {
+    **dict.fromkeys(("aspect", "erased", "layer", "n_rows", "n_works")),
+    **dict.fromkeys(("r2", "r2_within", "r2_erased", "r2_within_erased", "judged_on")),
+    **dict.fromkeys(("interval_lo", "interval_hi", "retained", "retained_lo", "retained_hi")),
+    **dict.fromkeys(("shared", "correlation", "rank_correlation", "angle")),
+    "verdict": "undefined",
+    "reason": None,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,13 +221,12 @@ def _describe(aspect: AspectProbe, other: AspectProbe, works: Sequence[str]) -> 
     """Return a pair without its figures."""
     present = _present(aspect, other)
     return {
+        **_UNDEFINED,
         "aspect": aspect.name,
         "erased": other.name,
         "layer": aspect.layer,
         "n_rows": int(present.sum()),
         "n_works": len(set(np.asarray(works)[present])),
-        **dict.fromkeys(_FIGURES),
-        "verdict": "undefined",
         "reason": _why_undefined(aspect, other, works),
     }
 
@@ -243,13 +235,9 @@ def undefined_pairs(aspects: Mapping[str, Mapping[str, Any]]) -> list[dict[str, 
     """Return rows that say of each aspect of an aspect map why it is in no pair."""
     return [
         {
+            **_UNDEFINED,
             "aspect": name,
-            "erased": None,
             "layer": aspect["layer"],
-            "n_rows": None,
-            "n_works": None,
-            **dict.fromkeys(_FIGURES),
-            "verdict": "undefined",
             "reason": aspect["reason"] or "no other aspect has a layer",
         }
         for name, aspect in aspects.items()
