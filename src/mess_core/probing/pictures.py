@@ -236,13 +236,7 @@ def _label(
     axes[-1].set_xlabel(
         "layer (hidden state); thick outline: the best, thin: best with 95 % probability together"
     )
-    bar: Any = {
-        "orientation": "horizontal",
-        "extend": "min",
-        "shrink": 0.6,
-        "aspect": 50,
-        "pad": 0.01,
-    }
+    bar: Any = {"orientation": "horizontal", "extend": "min", "shrink": 0.6, "aspect": 50}
     label = (
         "R² within works, out of fold, below 0 coloured as 0\n"
         "bold: 95 % interval above 0   * pooled: no work has rows that differ   "
