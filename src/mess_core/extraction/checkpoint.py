@@ -125,7 +125,14 @@ def read_checkpoint(folder: Path, spec: MertSpec) -> Checkpoint:
     config = read_model_json(folder / "config.json")
     _refuse_foreign_parts(folder / "config.json", config)
     preprocessor = read_model_json(folder / "preprocessor_config.json")
-    _check_facts(folder, spec, config, preprocessor)
+    keys = ("num_hidden_layers", "hidden_size")
+    found = (*map(config.get, keys), preprocessor.get("sampling_rate"))
+    expected = (spec.layers - 1, spec.dims, spec.sample_rate)
+    if found != expected:
+        raise EncoderError(
+            f"{folder}: its configuration says (transformer layers, dims, samples per second) are "
+            f"{found}, {spec.name} has {expected}; it is another model's folder, or damaged"
+        )
     facts = {key: value for key, value in config.items() if key in _FOLLOWED}
     # transformers 4.48 on reads it for every HuBERT, and MERT's configs do not have it.
     facts.setdefault("conv_pos_batch_norm", False)
@@ -170,22 +177,6 @@ def _refuse_foreign_parts(path: Path, config: dict[str, Any]) -> None:
                 f"{path}: {key} is {value!r}, which HuBERT does not have; only checkpoints "
                 "without it can be loaded exactly"
             )
-
-
-def _check_facts(
-    folder: Path, spec: MertSpec, config: dict[str, Any], preprocessor: dict[str, Any]
-) -> None:
-    found = (
-        config.get("num_hidden_layers"),
-        config.get("hidden_size"),
-        preprocessor.get("sampling_rate"),
-    )
-    expected = (spec.layers - 1, spec.dims, spec.sample_rate)
-    if found != expected:
-        raise EncoderError(
-            f"{folder}: its configuration says (transformer layers, dims, samples per second) are "
-            f"{found}, {spec.name} has {expected}; it is another model's folder, or damaged"
-        )
 
 
 def fetch_model(

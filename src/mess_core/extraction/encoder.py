@@ -361,26 +361,23 @@ def inspect_model(encoder: Model, *, models: Path = Path("data/models")) -> dict
     module = _module(encoder, models)
     config = getattr(module, "config", None)
     depth = getattr(config, "num_hidden_layers", None)
+    modules = []
+    for name, part in module.named_modules():
+        if own := dict(part.named_parameters(recurse=False)):
+            modules.append(
+                {
+                    "name": name,
+                    "class": type(part).__name__,
+                    "parameters": sum(parameter.numel() for parameter in own.values()),
+                    "shapes": {key: list(parameter.shape) for key, parameter in own.items()},
+                }
+            )
     return {
         "class": type(module).__name__,
         "layers": None if depth is None else depth + 1,
         "dims": getattr(config, "hidden_size", None),
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
-        "modules": [
-            _describe(name, part)
-            for name, part in module.named_modules()
-            if any(True for _ in part.parameters(recurse=False))
-        ],
-    }
-
-
-def _describe(name: str, part: "Module") -> dict[str, Any]:
-    own = list(part.named_parameters(recurse=False))
-    return {
-        "name": name,
-        "class": type(part).__name__,
-        "parameters": sum(parameter.numel() for _, parameter in own),
-        "shapes": {key: list(parameter.shape) for key, parameter in own},
+        "modules": modules,
     }
 
 

@@ -84,7 +84,7 @@ class OpenVinoEngine:
         self._threads = threads or _available_threads()
         self._turn = threading.Lock()
         self._requests: dict[tuple[int, bool], Any] = {}
-        self.name = f"openvino {_version()}"
+        self.name = f"openvino {str(openvino.__version__).partition('-')[0]}"
         self.device = "cpu"
         self.notes: tuple[str, ...] = ()
         self.precision = self._choose(precision, read_json(self._prepared(samples)[".json"]))
@@ -174,10 +174,6 @@ def _run(request: Any, windows: Floats) -> list[Floats]:
 
 def _available_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _version() -> str:
-    return str(openvino.__version__).partition("-")[0]
 
 
 def _fingerprint(checkpoint: Checkpoint, samples: int, core: Any) -> str:

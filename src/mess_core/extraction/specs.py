@@ -13,7 +13,7 @@ from mess_core.errors import EncoderError, nearest
 DEMO_ENCODER = "mess-demo-untrained"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MertSpec:
     """Facts about an encoder of MERT's form.
 
@@ -44,14 +44,14 @@ class MertSpec:
 
     name: str
     source: str
-    location: str
-    revision: str
-    sample_rate: int
-    frame_rate: float
+    location: str = ""
+    revision: str = ""
+    sample_rate: int = 24_000
+    frame_rate: float = 75.0
     layers: int
     dims: int
-    window_s: float
-    weights_sha256: str | None
+    window_s: float = 5.0
+    weights_sha256: str | None = None
     licence: str
     trained: bool
     fingerprint: str | None = None
@@ -69,13 +69,8 @@ MODELS: dict[str, MertSpec] = {
         MertSpec(
             name=DEMO_ENCODER,
             source="bundled",
-            location="",
-            revision="",
-            sample_rate=24_000,
-            frame_rate=75.0,
             layers=13,
             dims=48,
-            window_s=5.0,
             weights_sha256="e52193c2ccf3f09be069ce3b14a5dd4c51c214552cba8657839f7004c7236c82",
             licence="MIT",
             trained=False,
@@ -86,11 +81,8 @@ MODELS: dict[str, MertSpec] = {
             source="hub",
             location="m-a-p/MERT-v1-95M",
             revision="12af15fef9d0ac838c3f475bfbbf26d2060dd4f5",
-            sample_rate=24_000,
-            frame_rate=75.0,
             layers=13,
             dims=768,
-            window_s=5.0,
             weights_sha256="a2b8b747f72c06e0595aeae41ae5473f4364938c6b39b2c58be38c48e6bd3fcd",
             licence="CC-BY-NC-4.0",
             trained=True,
@@ -101,12 +93,8 @@ MODELS: dict[str, MertSpec] = {
             source="hub",
             location="m-a-p/MERT-v1-330M",
             revision="5240c2708a5acaee1007f43fb9735c7dcd0b78c9",
-            sample_rate=24_000,
-            frame_rate=75.0,
             layers=25,
             dims=1024,
-            window_s=5.0,
-            weights_sha256=None,
             licence="CC-BY-NC-4.0",
             trained=True,
         ),
@@ -161,13 +149,10 @@ def _spec_of_folder(folder: Path) -> MertSpec:
             name=folder.resolve().name,
             source="folder",
             location=str(folder),
-            revision="",
             sample_rate=sample_rate,
             frame_rate=sample_rate / stride,
             layers=int(config["num_hidden_layers"]) + 1,
             dims=int(config["hidden_size"]),
-            window_s=5.0,
-            weights_sha256=None,
             licence=str(config.get("license", "unknown")),
             trained=bool(config.get("mess_trained", True)),
         )
