@@ -11,6 +11,7 @@ from mess_core.datasets.base import (
     Source,
     distinct_ids,
     resolve_midi_path,
+    safe_id,
 )
 from mess_core.datasets.lookup import DatasetFactory, FolderDataset
 from mess_core.datasets.maestro import MAESTRODataset
@@ -209,6 +210,18 @@ def test_distinct_works_stay_distinct(tmp_path: Path, names: list[str]) -> None:
     works = [s.work_id for s in DatasetFactory.create_dataset("mine", table).sources()]
     assert works[::2] == works[1::2]
     assert len({work.lower() for work in works}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "readable"),
+    [
+        ("Łódź, Prélude in C♯", "Lodz_Prelude_in_C-sharp"),
+        ("Шопен: Ноктюрн", "Shopen_Noktyurn"),
+        ("夜想曲", "YeXiangQu"),
+    ],
+)
+def test_ids_of_names_in_any_script_can_be_read(name: str, readable: str) -> None:
+    assert safe_id(name) == readable
 
 
 def test_one_name_is_one_work_however_its_accents_are_stored() -> None:

@@ -212,20 +212,29 @@ def read_rows(path: Path, needed: Collection[str]) -> list[dict[str, str]]:
 def safe_id(text: str) -> str:
     """Return ``text`` as a file name of ASCII letters, digits, '.', '_', '+' and '-'.
 
-    Accents go ("Prélude" gives "Prelude"), accidentals are spelt out ("C♯" gives "C-sharp"). Where
-    letters are lost (other scripts) or the name is longer than 120 characters, a hash of the text
-    stands behind it.
+    Accents go ("Prélude" gives "Prelude"), accidentals are spelt out ("C♯" gives "C-sharp"), other
+    scripts are transliterated ("Шопен" gives "Shopen"). Where nothing readable is left, or the name
+    is longer than 120 characters, a hash of the text stands behind it.
     """
     for pattern, word in _ACCIDENTALS.items():
         text = re.sub(pattern, word, text)
-    letters = "".join(
-        c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)
-    )
+    letters = "".join(map(_readable, unicodedata.normalize("NFC", text)))
     name = re.sub(r"[^A-Za-z0-9._+-]+", "_", letters).strip("._+-")
-    lossy = any(c.isalnum() and not c.isascii() for c in letters)
-    if lossy or not name or len(name) > _LONGEST_ID:
+    if not name or len(name) > _LONGEST_ID:
         return f"{name[:_LONGEST_ID] or 'x'}-{_short_hash(text)}"
     return name
+
+
+def _readable(character: str) -> str:
+    """Return a character without accents, transliterated where it is a letter of another script."""
+    plain = "".join(
+        c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c)
+    )
+    if all(c.isascii() or not c.isalnum() for c in plain):
+        return plain
+    from anyascii import anyascii
+
+    return anyascii(character)
 
 
 def distinct_ids(names: Iterable[str]) -> list[str]:

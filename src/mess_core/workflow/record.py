@@ -28,6 +28,7 @@ from mess_core.layout import PROVENANCE, Layout
 
 #: Libraries that can change a result, by the module that shows that a process has used one.
 LIBRARIES = {
+    "anyascii": "anyascii",
     "boto3": "boto3",
     "faiss": "faiss-cpu",
     "matplotlib": "matplotlib",
