@@ -1,8 +1,5 @@
 """How vectors are held: what is chosen, and that nothing about hits but their search changes."""
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -226,36 +223,3 @@ def test_an_index_over_the_limit_is_built_with_codes(tmp_path: Path) -> None:
     assert search(loaded, query).hits == search(exact, query).hits
     with pytest.raises(ArtifactError, match=r"index\.memory_gb"):
         build_index(corpus.features, rows, **common, exact_up_to=1000, memory_gb=1e-6)
-
-
-# --- what it costs a service
-
-_SERVICE = """
-import json, sys
-from pathlib import Path
-import mess_core
-from mess_core.index import load_artifact
-from mess_core.search import Query
-from mess_core.search.search import search
-index = load_artifact(Path(sys.argv[1]))
-query = Query("r123", 30.0, 35.0, like={"general": 1.0, "tempo": 0.5},
-              more={"legato": 1.0}, exclude="work")
-answer = search(index, query)
-assert len(index.rows) == 100_000 and len(answer.hits) == 10, answer
-print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
-"""
-HEAVY = {
-    "torch", "transformers", "librosa", "sklearn", "pandas", "snakemake", "scipy", "boto3",
-    "botocore", "soundfile", "matplotlib", "mlflow",
-}  # fmt: skip
-
-
-def test_a_service_of_100_000_clips_imports_nothing_heavy(tmp_path: Path) -> None:
-    index = Corpus(100_000).index(clip_rows(500, 200))
-    folder = save_artifact(index, tmp_path)
-    command = [sys.executable, "-W", "error", "-c", _SERVICE, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    imported = set(json.loads(done.stdout))
-    assert {"numpy", "faiss"} <= imported
-    assert not HEAVY & imported

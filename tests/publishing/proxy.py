@@ -13,13 +13,11 @@ from dataclasses import dataclass, replace
 from http.client import HTTPResponse
 from urllib.parse import urlsplit
 
-#: The faults; see `_Handler`.
-BEFORE = ("drop", "500", "503", "half request")
-AFTER = ("lost answer", "cut")
-#: Only of reading.
-READING = ("short", "garbled")
-#: Only for stores that compare what arrives with its checksum.
-WRITING = ("garbled request",)
+#: The faults; see `_Handler`. Answers are short or garbled where something is read.
+FAULTS = (
+    *("drop", "500", "503", "half request", "lost answer", "cut"),
+    *("short", "garbled", "garbled request"),
+)
 
 _ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>on purpose</Message></Error>'
 
@@ -153,7 +151,7 @@ class _Handler(socketserver.BaseRequestHandler):
             return
         request = replace(request, body=self._body(length))
         if kind in ("500", "503"):
-            self._send(_refusal(kind))
+            self._send(refusal(int(kind), {"500": "InternalError", "503": "SlowDown"}[kind]))
             return
         if kind == "garbled request" and request.body:
             request = replace(request, body=_garbled(request.body, where))
@@ -162,11 +160,9 @@ class _Handler(socketserver.BaseRequestHandler):
             return
         if request.method == "GET" and answer.body:
             answer = _misread(kind, where, answer)
-        sent = answer.head + b"\r\nConnection: close\r\n\r\n"
-        sent += b"" if request.method == "HEAD" else answer.body
-        if kind == "cut":
-            sent = sent[: int(len(sent) * where)]
-        self.request.sendall(sent)
+        if request.method == "HEAD":
+            answer = Answer(answer.head, b"")
+        self._send(answer, where if kind == "cut" else 1.0)
 
     def _read(self) -> Request | None:
         received = b""
@@ -186,12 +182,9 @@ class _Handler(socketserver.BaseRequestHandler):
             body += more
         return body[:length]
 
-    def _send(self, answer: Answer) -> None:
-        self.request.sendall(answer.head + b"\r\nConnection: close\r\n\r\n" + answer.body)
-
-
-def _refusal(kind: str) -> Answer:
-    return refusal(int(kind), {"500": "InternalError", "503": "SlowDown"}[kind])
+    def _send(self, answer: Answer, share: float = 1.0) -> None:
+        sent = answer.head + b"\r\nConnection: close\r\n\r\n" + answer.body
+        self.request.sendall(sent[: int(len(sent) * share)])
 
 
 def refusal(status: int, code: str) -> Answer:
@@ -215,21 +208,10 @@ def _garbled(body: bytes, where: float) -> bytes:
 
 
 class Schedule:
-    """Faults at random requests, the same ones for the same seed.
+    """Faults at a fifth of the requests, the same ones for the same seed."""
 
-    Parameters
-    ----------
-    seed : int
-        Of everything.
-    kinds : tuple of str
-        Which faults there are.
-    rate : float
-        Share of the requests that meet one.
-    """
-
-    def __init__(self, seed: int, kinds: tuple[str, ...], rate: float) -> None:
+    def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self._kinds, self._rate = kinds, rate
         #: From this request on the client is cut off, as if it had died.
         self.dies_at = self._random.choice([None, self._random.randrange(1, 40)])
         self._seen = 0
@@ -238,8 +220,8 @@ class Schedule:
         self._seen += 1
         if self.dies_at is not None and self._seen >= self.dies_at:
             return Fault("drop")
-        kind, where = self._random.choice(self._kinds), self._random.random()
-        return Fault(kind, where) if self._random.random() < self._rate else None
+        kind, where = self._random.choice(FAULTS), self._random.random()
+        return Fault(kind, where) if self._random.random() < 0.2 else None
 
 
 @contextmanager

@@ -523,17 +523,13 @@ def test_a_version_id_that_is_none_never_becomes_a_path(
         rollback(location, *KIND, version_id)
 
 
-def test_a_cache_that_cannot_be_written_is_told(location: str, cache: Path, artifact: Path) -> None:
+def test_what_cannot_be_written_or_read_is_told(
+    location: str, folder: Path, cache: Path, artifact: Path
+) -> None:
     publish(artifact, location)
     cache.write_text("a file")
     with pytest.raises(StorageError, match="a file is where a folder is needed"):
         fetch(location, *KIND, cache)
-
-
-def test_what_cannot_be_read_in_a_folder_is_told(
-    location: str, folder: Path, cache: Path, artifact: Path
-) -> None:
-    publish(artifact, location)
     (folder / POINTER).unlink()
     (folder / POINTER).mkdir()
     with pytest.raises(ArtifactError, match=r"cannot read .*latest\.json: Is a directory"):

@@ -15,7 +15,6 @@ from mess_core.search.query import Query
 from mess_core.search.scoring import Passage, ask
 from mess_core.search.search import Answer, Hit, search, search_features
 from tests.planted import (
-    ASPECT_MAP,
     ASPECTS,
     DIRECTED,
     HOP_S,
@@ -452,8 +451,3 @@ def test_threads_get_the_answers_that_one_gets() -> None:
     expected = [answer(question) for question in questions]
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(answer, questions)) == expected
-
-
-def test_the_planted_map_and_projection_name_the_same_aspects() -> None:
-    resolved = [name for name, entry in ASPECT_MAP["aspects"].items() if entry["resolved"]]
-    assert list(INDEX.projection.aspects) == resolved

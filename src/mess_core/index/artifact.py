@@ -156,12 +156,8 @@ def _version_id(manifest: Mapping[str, Any], checksums: Mapping[str, Any]) -> st
 def temporary_folder(root: Path) -> Iterator[Path]:
     """Give a new hidden folder in ``root`` that is gone after the block, unless it was renamed.
 
-    Those that killed processes left there a day ago are removed.
-
-    Raises
-    ------
-    StorageError
-        If none can be made.
+    Those that killed processes left there a day ago are removed. Raises `StorageError` if none can
+    be made.
     """
     folder = root / f".tmp-{uuid.uuid4().hex}"
     with storage_errors(folder):
@@ -177,13 +173,7 @@ def temporary_folder(root: Path) -> Iterator[Path]:
 
 
 def place(folder: Path, target: Path) -> Path:
-    """Rename a verified artifact to its place; keep one that is there already and undamaged.
-
-    Returns
-    -------
-    Path
-        ``target``.
-    """
+    """Rename a verified artifact to its place; keep one that is there already and undamaged."""
     with storage_errors(target):
         if target.exists():
             with suppress(ArtifactError):
@@ -199,19 +189,9 @@ def place(folder: Path, target: Path) -> Path:
 
 
 def verify_artifact(folder: Path, *, version_id: str | None = None) -> dict[str, Any]:
-    """Check the names, sizes and SHA-256 of an artifact's files.
+    """Check the names, sizes and SHA-256 of an artifact's files, and return the manifest.
 
-    Parameters
-    ----------
-    folder : Path
-        A folder as `save_artifact` writes it, or a link to one.
-    version_id : str, optional
-        The version that it must be; any by default.
-
-    Returns
-    -------
-    dict
-        The manifest.
+    ``folder`` is as for `load_artifact`, and ``version_id`` too.
 
     Raises
     ------
@@ -258,23 +238,8 @@ def parse_manifest(
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Read ``manifest.json`` and ``checksums.json``, and check that they make one version.
 
-    Parameters
-    ----------
-    manifest, checksums : bytes
-        The content of the two files.
-    where : str
-        The folder that they came from, for messages.
-    version_id : str, optional
-        The version that it must be; any by default.
-
-    Returns
-    -------
-    manifest, checksums : dict
-
-    Raises
-    ------
-    ArtifactError
-        If one is damaged, the schema is another, or it is another version.
+    ``where`` is the folder that they came from, for messages. Raises `ArtifactError` if one is
+    damaged, the schema is another, or it is another version.
     """
     manifest_path, checksums_path = f"{where}/manifest.json", f"{where}/checksums.json"
     described = _check_schema(manifest, manifest_path)
@@ -384,13 +349,7 @@ def load_artifact(path: Path, *, version_id: str | None = None, verify: bool = T
 
 
 def read_projection(path: Path) -> Projection:
-    """Read what `write_projection` wrote.
-
-    Raises
-    ------
-    ArtifactError
-        If it is damaged, or its arrays do not belong together.
-    """
+    """Read what `write_projection` wrote; refuse what is damaged or does not belong together."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             projection = Projection(**{name: archive[name] for name in _PROJECTION})

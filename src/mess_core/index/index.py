@@ -53,22 +53,16 @@ ROW_TYPE = np.dtype([("recording", "<i8"), ("start_s", "<f8"), ("end_s", "<f8")]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one row of an index is: a passage of a recording, or all of it.
+    """What one row of an index is: a passage of a recording, or all of it."""
 
-    Attributes
-    ----------
-    recording_id, work_id, performer, composer, title, split : str
-        From the recording table; all but ``recording_id`` may be empty.
-    start_s, end_s : float
-        The passage in seconds; ``0`` and the duration for a recording.
-    """
-
+    #: From the recording table; all but the id may be empty.
     recording_id: str
     work_id: str
     performer: str
     composer: str
     title: str
     split: str
+    #: The passage in seconds; 0 and the duration for a recording.
     start_s: float
     end_s: float
 
@@ -124,13 +118,7 @@ class Rows(Sequence[Row]):
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> "Rows":
-        """Make columns of rows; what is said of a recording first is kept.
-
-        Raises
-        ------
-        ArtifactError
-            If rows of one recording disagree about it.
-        """
+        """Make columns of rows; raise `ArtifactError` if those of one recording disagree."""
         numbers: dict[str, int] = {}
         known: list[tuple[str, ...]] = []
         # Row by row, so that no list of them is made.
@@ -172,32 +160,14 @@ class Rows(Sequence[Row]):
         return order, borders.astype(np.int64)
 
     def positions(self, recording_id: str) -> npt.NDArray[np.int64]:
-        """Return the rows of a recording, as numbers in the order of the index.
-
-        Raises
-        ------
-        KeyError
-            If the index does not hold it.
-        """
+        """Return the rows of a recording in the order of the index; KeyError if it has none."""
         number = self.numbers[recording_id]
         order, borders = self._grouped
         first, end = borders[number : number + 2].tolist()
         return np.arange(first, end) if order is None else order[first:end]
 
     def having(self, field: str, values: Iterable[str]) -> npt.NDArray[np.bool_]:
-        """Return which rows are of recordings with one of some values in a field.
-
-        Parameters
-        ----------
-        field : str
-            One of `FIELDS`.
-        values : iterable of str
-            Of which one must be equal.
-
-        Returns
-        -------
-        ndarray of bool [shape=(n,)]
-        """
+        """Return which rows [n] are of recordings with one of some values in one of `FIELDS`."""
         wanted = set(values)
         chosen = np.array([value in wanted for value in self.recordings[field]], np.bool_)
         order, borders = self._grouped
@@ -261,7 +231,7 @@ class Index:
     rows : Rows
         What each stored vector is.
     projection : Projection
-        What made the vectors, and makes those of features from elsewhere.
+        What makes the vectors.
     predicted : ndarray of float32 [shape=(A, n)]
         Every row's predicted value of every aspect, in standard deviations of the true value; NaN
         for aspects without a direction.
@@ -450,19 +420,10 @@ def _build(
 
 
 def check_aspects(projection: Projection, aspects: Mapping[str, Any]) -> None:
-    """Refuse an aspect map that is malformed, or of other aspects than the projection.
+    """Refuse an aspect map that is malformed, or has not resolved the projection's aspects.
 
-    Parameters
-    ----------
-    projection : Projection
-        Its aspects must be those that the map has resolved, each on the layer of the map.
-    aspects : mapping
-        The content of ``aspects.json``; empty when aspects were not probed.
-
-    Raises
-    ------
-    ArtifactError
-        The message names the aspects.
+    ``aspects`` is the content of ``aspects.json``, empty when aspects were not probed. Raises
+    `ArtifactError`, which names the aspects.
     """
     known = aspects.get("aspects", {})
     if not isinstance(known, dict) or not all(_is_entry(entry) for entry in known.values()):

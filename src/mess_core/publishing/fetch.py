@@ -2,6 +2,10 @@
 
 A version is fetched to a temporary folder, verified, and renamed to ``{cache}/{version}``: it is
 there whole or not at all. Nothing is removed from a cache; delete versions that nobody uses.
+
+``client`` and ``progress`` are those of `mess_core.publishing.publish`. What opens an index takes
+``verify``, as `load_artifact` does. All raise `ArtifactError` if nothing was published there, what
+was is damaged, or a request fails.
 """
 
 __all__ = [
@@ -56,18 +60,12 @@ def fetch(
     ----------
     location : str
         A folder, or ``s3://bucket/prefix``.
-    dataset : str
-        One of `published_datasets`.
-    kind : str
-        ``recordings`` or ``clips``.
+    dataset, kind : str
+        One of `published_datasets`, and ``recordings`` or ``clips``.
     cache_dir : Path
         Where it goes, as ``cache_dir / version_id``.
     version_id : str, optional
         Another version than the latest.
-    client : boto3 S3 client, optional
-        For S3 only; else one from the environment.
-    progress : callable, optional
-        Takes ``(done, total, name)`` in megabytes, as `mess_core.progress.Progress` does.
 
     Returns
     -------
@@ -77,7 +75,7 @@ def fetch(
     Raises
     ------
     ArtifactError
-        If nothing was published there, or what was is damaged, or a request fails.
+        As everything here.
     StorageError
         If the cache cannot be written.
     """
@@ -143,20 +141,7 @@ def _fetch_version(
 
 
 def load_latest(folder: Path, *, verify: bool = True) -> Index:
-    """Load the version that a folder's pointer names, where it lies.
-
-    Parameters
-    ----------
-    folder : Path
-        As for `publish_to_folder`.
-    verify : bool
-        As for `load_artifact`.
-
-    Raises
-    ------
-    ArtifactError
-        If nothing was published there, or what was is damaged.
-    """
+    """Load the version that the pointer in a folder of `publish_to_folder` names, where it lies."""
     version_id = read_pointer(FolderStore(folder))
     return load_artifact(folder / version_id, version_id=version_id, verify=verify)
 
@@ -190,23 +175,10 @@ def load_published(
     ----------
     location : str
         A folder, which is read where it is, or ``s3://bucket/prefix``.
-    dataset : str
-        One of `published_datasets`.
-    kind : str
-        ``recordings`` or ``clips``.
+    dataset, kind : str
+        One of `published_datasets`, and ``recordings`` or ``clips``.
     cache_dir : Path
         Where versions from S3 are kept.
-    client : boto3 S3 client, optional
-        For S3 only; else one from the environment.
-    progress : callable, optional
-        As for `fetch`.
-    verify : bool
-        As for `load_artifact`.
-
-    Raises
-    ------
-    ArtifactError
-        If nothing was published there, or what was is damaged.
     """
     store = open_store(location, dataset, kind, client=client)
     if isinstance(store, FolderStore):

@@ -10,6 +10,10 @@ version. Publishing
 3. moves the pointer by compare-and-swap.
 
 Whatever stops this, the pointer names a complete version, and running it again completes it.
+
+Functions of a location take a boto3 S3 ``client``, for S3 only; else one is made from the
+environment. ``progress`` takes ``(done, total, name)`` in megabytes, as
+`mess_core.progress.Progress` does. All raise `ArtifactError` if a request fails.
 """
 
 __all__ = [
@@ -55,26 +59,16 @@ _YOUNG_S = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version as it lies in the store.
-
-    Attributes
-    ----------
-    version_id : str
-        Its folder or key prefix.
-    modified : float
-        When its last file was written, in seconds of Unix.
-    size : int
-        Of all its files, in bytes.
-    complete : bool
-        Whether its manifest, which is written last, is there.
-    latest : bool
-        Whether the pointer names it.
-    """
+    """A version as it lies in the store."""
 
     version_id: str
+    #: When its last file was written, in seconds of Unix.
     modified: float
+    #: Of all its files, in bytes.
     size: int
+    #: Whether its manifest, which is written last, is there.
     complete: bool
+    #: Whether the pointer names it.
     latest: bool
 
 
@@ -94,10 +88,6 @@ def publish(
         A folder as `save_artifact` writes it; its facts must name the ``dataset``.
     destination : str
         A folder, or ``s3://bucket/prefix``.
-    client : boto3 S3 client, optional
-        For S3 only; else one from the environment.
-    progress : callable, optional
-        Takes ``(done, total, name)`` in megabytes, as `mess_core.progress.Progress` does.
     dry_run : bool
         Only look what would be done.
 
@@ -110,8 +100,8 @@ def publish(
     Raises
     ------
     ArtifactError
-        If the artifact is damaged or names no dataset, another publisher moved the pointer
-        meanwhile, or a request fails.
+        If the artifact is damaged or names no dataset, or another publisher moved the pointer
+        meanwhile.
     """
     manifest = verify_artifact(artifact_dir)
     dataset = manifest["facts"].get("dataset")
@@ -291,10 +281,7 @@ def verify_published(
 ) -> int:
     """Check every file of a version where it lies, and return their size in bytes.
 
-    Raises
-    ------
-    ArtifactError
-        If a file is missing or damaged, or a request fails.
+    Raises `ArtifactError` if one is missing or damaged.
     """
     return _verify(open_store(location, dataset, kind, client=client), version_id)
 
@@ -321,16 +308,8 @@ def rollback(
 ) -> dict[str, Any]:
     """Make an older version the latest, after checking every file of it where it lies.
 
-    Returns
-    -------
-    dict
-        As `publish`.
-
-    Raises
-    ------
-    ArtifactError
-        If the version is missing or damaged, a request fails, or another moved the pointer
-        meanwhile.
+    Returns what `publish` returns; raises `ArtifactError` if the version is missing or damaged, or
+    another publisher moved the pointer meanwhile.
     """
     store = open_store(location, dataset, kind, client=client)
     before = store.read(POINTER)
@@ -343,26 +322,8 @@ def prune_versions(
 ) -> list[Version]:
     """Remove old versions: never the latest, nor one of which a file was written within a day.
 
-    Parameters
-    ----------
-    location, dataset, kind : str
-        As for `published_versions`.
-    keep : int
-        How many complete versions stay, the newest ones.
-    client : boto3 S3 client, optional
-        For S3 only; else one from the environment.
-    dry_run : bool
-        Only say which ones would go.
-
-    Returns
-    -------
-    list of Version
-        Those that went.
-
-    Raises
-    ------
-    ArtifactError
-        If ``keep`` is less than 1, nothing names a latest version, or a request fails.
+    The newest ``keep`` complete versions stay. Returns those that went, or would go in a dry run;
+    raises `ArtifactError` if ``keep`` is less than 1 or nothing names a latest version.
     """
     if keep < 1:
         raise ArtifactError(f"cannot keep {keep} versions: expected at least 1")

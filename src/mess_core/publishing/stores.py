@@ -83,12 +83,7 @@ class Entry(NamedTuple):
 def meter(report: Report | None, total: int) -> Callable[[str], Sent]:
     """Return a function that makes, of a file's name, what counts its bytes and reports megabytes.
 
-    Parameters
-    ----------
-    report : callable, optional
-        Takes ``(done, total, name)`` in megabytes.
-    total : int
-        Bytes of all files.
+    ``total`` is the number of bytes of all files.
     """
     done, reported = 0, -1
 
@@ -107,21 +102,10 @@ def meter(report: Report | None, total: int) -> Callable[[str], Sent]:
 
 
 def open_store(location: str, *below: str, client: Any = None) -> "Store":
-    """Return the objects of a location, or of a dataset and kind below it.
+    """Return the objects of a location, or of a dataset and kind ``below`` it.
 
-    Parameters
-    ----------
-    location : str
-        A folder, or ``s3://bucket/prefix``; the prefix is taken as it is written.
-    below : str
-        The dataset and the kind, or nothing.
-    client : boto3 S3 client, optional
-        For S3 only; else one from the environment.
-
-    Raises
-    ------
-    ArtifactError
-        If the location is neither, its prefix cannot be one, or a name below could leave it.
+    Raises `ArtifactError` if the location is neither a folder nor ``s3://bucket/prefix``, or a name
+    below could leave it.
     """
     for name in below:
         if not isinstance(name, str) or not _SAFE_NAME.fullmatch(name):

@@ -31,10 +31,6 @@ def load_features(
     table : Path, optional
         For a folder of features: the recording table, which gives works, performers and titles.
 
-    Returns
-    -------
-    Index
-
     Raises
     ------
     SearchError

@@ -173,10 +173,7 @@ class Query:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Query":
-        """Read a question from parsed JSON.
-
-        Raises `SearchError` if a key is unknown or a value is not allowed.
-        """
+        """Read a question from parsed JSON; raises `SearchError` if a key or value is wrong."""
         if not isinstance(content, Mapping):
             raise SearchError(f"a query is a JSON object, got {type(content).__name__}")
         known = [entry.name for entry in fields(cls)]

@@ -46,71 +46,43 @@ _TIMES_MORE = 16
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer.
+    """One answer."""
 
-    Attributes
-    ----------
-    recording_id, work_id, performer, composer, title : str
-        From the recording table; all but ``recording_id`` may be empty.
-    score : float
-        The sum of the contributions: 1 for what is equal in all that was liked, and 0 on average
-        for what has nothing to do with the query.
-    start_s, end_s : float
-        The passage in seconds; ``0`` and the duration for a recording.
-    clip : str
-        The id by which a `Query` can start from this hit.
-    contributions : mapping of str to float
-        What ``general`` and each aspect add to the score.
-    predicted : mapping of str to float
-        The values that probes predict of the aspects that have a direction, in standard deviations
-        from the corpus mean.
-    """
-
+    #: From the recording table; all but the id may be empty.
     recording_id: str
     work_id: str
     performer: str
     composer: str
     title: str
+    #: The sum of the contributions: 1 for what is equal in all that was liked, and 0 on average for
+    #: what has nothing to do with the query.
     score: float
+    #: The passage in seconds; 0 and the duration for a recording.
     start_s: float
     end_s: float
+    #: The id by which a `Query` can start from this hit.
     clip: str
+    #: What ``general`` and each aspect add to the score.
     contributions: Mapping[str, float] = field(default_factory=dict)
+    #: The values that probes predict of the aspects that have a direction, in standard deviations
+    #: from the corpus mean.
     predicted: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a question found.
+    """What a question found."""
 
-    Attributes
-    ----------
-    hits : tuple of Hit
-        Best first; fewer than ``k`` where there are no more.
-    notes : tuple of str
-        What has to be known about them: why there are none, for example.
-    predicted : mapping of str to float
-        The query's own predicted values, as in a hit.
-    """
-
+    #: Best first; fewer than ``k`` where there are no more.
     hits: tuple[Hit, ...]
+    #: What has to be known about them: why there are none, for example.
     notes: tuple[str, ...]
+    #: The query's own predicted values, as in a hit.
     predicted: Mapping[str, float]
 
 
 def search(index: Index, query: Query) -> Answer:
-    """Answer a question that starts from what is in the index.
-
-    Parameters
-    ----------
-    index : Index
-        From `load_artifact`, `load_latest`, `load_published` or `build_index`.
-    query : Query
-        With a recording, a passage of one, or a stored clip.
-
-    Returns
-    -------
-    Answer
+    """Answer a question that starts from a recording, a passage of one, or a stored clip.
 
     Raises
     ------
@@ -135,10 +107,6 @@ def search_features(index: Index, features: npt.NDArray[np.floating[Any]], query
         windows of a passage are.
     query : Query
         Without a recording or clip.
-
-    Returns
-    -------
-    Answer
 
     Raises
     ------
