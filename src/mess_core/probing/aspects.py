@@ -61,9 +61,7 @@ class Aspect:
 
 _ASPECTS = (
     Aspect(
-        "brightness",
-        "How much of the sound lies high",
-        ("spectral_centroid", "spectral_rolloff"),
+        "brightness", "How much of the sound lies high", ("spectral_centroid", "spectral_rolloff")
     ),
     Aspect(
         "texture",
@@ -157,13 +155,12 @@ def resolve_aspects(
         wanted &= set(targets)
     results = read_results(results_path, sorted(wanted))
     origin = next(iter(results.values()))
-    aspects = {name: _resolve(aspect, results, min_r2) for name, aspect in ASPECT_REGISTRY.items()}
     return {
         "dataset": origin["dataset"],
         "stage": stages.ASPECTS,
         "min_r2": min_r2,
         "encoder": origin["encoder"],
-        "aspects": aspects,
+        "aspects": {aspect.name: _resolve(aspect, results, min_r2) for aspect in _ASPECTS},
     }
 
 
@@ -173,8 +170,9 @@ def save_aspects(aspects: Mapping[str, Any], path: Path) -> None:
 
 
 def _resolve(aspect: Aspect, results: Results, min_r2: float) -> dict[str, Any]:
-    found = {name: results[name] for name in aspect.targets if _has_layers(results.get(name))}
-    missing = {n: _why_missing(results.get(n)) for n in aspect.targets if n not in found}
+    known = {name: results[name] for name in aspect.targets if name in results}
+    found = {name: result for name, result in known.items() if result["layers"]}
+    missing = {n: _why_missing(known.get(n)) for n in aspect.targets if n not in found}
     layer, r2 = _best_layer(found)
     resolved = r2 is not None and r2 >= min_r2
     return {
@@ -187,10 +185,6 @@ def _resolve(aspect: Aspect, results: Results, min_r2: float) -> dict[str, Any]:
         "missing": list(missing),
         "reason": None if resolved else _reason(found, missing, layer, r2, min_r2),
     }
-
-
-def _has_layers(result: Mapping[str, Any] | None) -> bool:
-    return result is not None and bool(result["layers"])
 
 
 def _best_of(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,11 +216,7 @@ def _validate(found: Results, layer: int | None) -> dict[str, Any]:
         # Negative ones count as 0, as in the R2 itself, which could lie outside otherwise.
         interval = [fmean(max(0.0, b) for b in bounds) for bounds in zip(*intervals, strict=True)]
     validated = interval is not None and interval[0] > baseline
-    told = (
-        "no interval"
-        if interval is None
-        else f"the interval {interval[0]:.2f} to {interval[1]:.2f}"
-    )
+    told = f"the interval {interval[0]:.2f} to {interval[1]:.2f}" if interval else "no interval"
     relation = "lies above" if validated else "is not above"
     return {
         "interval": interval,

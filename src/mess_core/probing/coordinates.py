@@ -84,21 +84,15 @@ def musical_layers(results: Iterable[Mapping[str, Any]]) -> list[int]:
     A layer's knowledge is its mean R2 over targets, within works where there is such a one;
     negative ones count as 0. Layers with at least `GOOD_SHARE` of the best are returned.
     """
-    known = [
-        [max(0.0, score_r2(score)) for score in result["layers"]]
-        for result in results
-        if result["layers"]
-    ]
+    probed = [result["layers"] for result in results if result["layers"]]
+    known = [[max(0.0, score_r2(score)) for score in layers] for layers in probed]
     means = np.mean(known, axis=0) if known else np.zeros(0)
     good = means >= GOOD_SHARE * means.max(initial=0.0)
     return [int(layer) for layer in np.flatnonzero(good & (means > 0))]
 
 
 def fit_coordinates(
-    discovery: LayerDiscoverySystem,
-    *,
-    averaged: bool = False,
-    progress: Report | None = None,
+    discovery: LayerDiscoverySystem, *, averaged: bool = False, progress: Report | None = None
 ) -> list[AspectCoordinates]:
     """Fit the coordinates of every aspect that the aspect map has resolved, in its order.
 
@@ -160,12 +154,7 @@ class _Target:
     alpha: float
 
     @classmethod
-    def load(
-        cls,
-        discovery: LayerDiscoverySystem,
-        name: str,
-        alpha: float,
-    ) -> "_Target":
+    def load(cls, discovery: LayerDiscoverySystem, name: str, alpha: float) -> "_Target":
         values = discovery.load_targets(name)
         columns = values.reshape(len(values), -1)
         spread = np.nanstd(columns, axis=0)
@@ -196,8 +185,7 @@ def _slopes(training: RidgeDecomposition, products: Floats, alpha: float) -> Flo
 def _reduce(centred: Floats, slopes: Floats) -> tuple[Floats, Floats]:
     """Keep the directions along which predictions vary.
 
-    Returns the readout [D, r] to coordinates of variance 1, and the basis [q, r] from coordinates
-    back to the q predictions, ``coordinates @ basis.T``.
+    Returns the readout [D, r], and the basis [q, r] with predictions ``coordinates @ basis.T``.
     """
     predicted = centred @ slopes
     _, strengths, directions = np.linalg.svd(predicted, full_matrices=False)
@@ -229,12 +217,8 @@ def _judge(
         mean = Y[~out].mean(axis=0)
         others = np.where(out[:, np.newaxis], 0.0, Y - mean)
         products = X.T @ others
-        slopes = np.column_stack(
-            [
-                _slopes(training, products[:, [column]], target.alpha)
-                for column, target in enumerate(targets)
-            ]
-        )
+        columns = zip(np.hsplit(products, len(targets)), targets, strict=True)
+        slopes = np.column_stack([_slopes(training, p, target.alpha) for p, target in columns])
         predicted[out] = mean.mean() + (X[out] - training.mean) @ slopes @ read
     scale = truth.std()
     wrong = truth - predicted

@@ -168,13 +168,6 @@ def _eigen(product: Floats, size: int) -> tuple[Floats, Floats]:
 class FoldDecompositions:
     """The training unions' decompositions of one layer.
 
-    Parameters
-    ----------
-    arrays : mapping of str to ndarray
-        As `decompose_folds` makes them.
-    path : Path, optional
-        The file that the arrays are read from, for messages.
-
     Attributes
     ----------
     digest : str
@@ -193,13 +186,10 @@ class FoldDecompositions:
         return RidgeDecomposition(*(self._read(f"{part}/{_name(out)}") for part in _PARTS))
 
     def within_scatter(self, fold: int) -> npt.NDArray[np.float32]:
-        """Return a fold's scatter around its works' means, seen by the union of all other folds.
+        """Return a fold's scatter around its works' means, in the basis of all other folds.
 
-        Returns
-        -------
-        ndarray of float32 [shape=(r, r)]
-            ``(D V)'(D V)``, with ``V`` the union's basis and ``D`` the deviations of the fold's
-            rows from the means of their works, divided by the union's scale.
+        It is ``(D V)'(D V)`` [r, r], with ``V`` the basis of the union of the other folds and ``D``
+        the deviations of the fold's rows from their works' means, divided by the union's scale.
         """
         return self._read(f"within/{fold}")
 
@@ -261,11 +251,9 @@ class LayerFeatures:
     def decompose(self, rows: ProbeRows, *, nested: bool = True) -> FoldDecompositions:
         """Return `decompose_folds` of some rows: from disk where these are all rows."""
         known = FoldDecompositions.load(self.folder / "folds.npz")
-        return (
-            known
-            if rows.digest == known.digest
-            else decompose_folds(self.rows, rows, nested=nested)
-        )
+        if rows.digest == known.digest:
+            return known
+        return decompose_folds(self.rows, rows, nested=nested)
 
 
 def decompose_source(
@@ -380,7 +368,7 @@ def union_moment(
     training: RidgeDecomposition,
     out: tuple[int, ...],
 ) -> tuple[Floats, Floats]:
-    """Put together what a training union says about targets from what its folds and works say.
+    """Return ``Z'y`` [D, q] of a training union's rows, and the targets' means [q] in it.
 
     Parameters
     ----------
@@ -388,18 +376,9 @@ def union_moment(
         Per fold the products, summed over rows, of the features' deviations from the means of their
         works and the targets.
     target_means, work_means : ndarray [shape=(n_works, q)], ndarray [shape=(n_works, D)]
-        Mean targets and features of each work.
-    rows : ProbeRows
-        The rows that these are of.
-    training : RidgeDecomposition
-        Of the union.
-    out : tuple of int
-        The folds that are not in the union.
-
-    Returns
-    -------
-    tuple of (ndarray of float64 [shape=(D, q)], ndarray of float64 [shape=(q,)])
-        ``Z'y`` of the union's standardised features, and the targets' means in it.
+        Mean targets and features of each work of the rows.
+    training, out
+        The union's decomposition, and the folds that are not in it.
     """
     kept = ~np.isin(rows.work_folds, out)
     sizes = rows.work_sizes[kept]

@@ -93,14 +93,8 @@ def resample_works(n_works: int, n_resamples: int, rng: np.random.Generator) -> 
 class WorkSums:
     """The sums over works from which R2 follows, for K predictions of the same targets.
 
-    Attributes
-    ----------
-    sizes : ndarray [shape=(n_works,)]
-        Rows of each work.
-    sums, squares : ndarray [shape=(n_works, q)]
-        Sums of the standardised targets and of their squares.
-    errors, squared_errors : ndarray [shape=(n_works, K, q)]
-        Sums of the residuals and of their squares.
+    ``sizes`` [n_works] are the rows of each work, ``sums`` and ``squares`` [n_works, q] of the
+    standardised targets, ``errors`` and ``squared_errors`` [n_works, K, q] of the residuals.
     """
 
     sizes: Ints
@@ -216,16 +210,9 @@ def _alike(n_recordings: Ints, n_rows: Ints) -> list[Ints]:
 class PermutedTargets:
     """The real target and its permutations, in C = (permutations + 1) * q columns.
 
-    Attributes
-    ----------
-    values : ndarray of float32 [shape=(m, C)]
-        First the q columns of the real target, then those of the first permutation, ...
-    work_means : ndarray of float64 [shape=(n_works, C)]
-        Their means over each work.
-    within : ndarray of float64 [shape=(n_works, C)]
-        Their sums of squares around these.
-    n_columns : int
-        q.
+    ``values``, float32 [m, C], are first the q columns of the real target, then those of the first
+    permutation, ...; ``work_means`` and ``within`` [n_works, C] their means over each work and sums
+    of squares around these; ``n_columns`` is q.
     """
 
     values: Features
@@ -251,43 +238,23 @@ def permuted_r2(
     decompositions: FoldDecompositions,
     alphas: Sequence[float],
 ) -> Floats:
-    """Return the statistics of the real and of all permuted targets for one layer.
+    """Return the statistics [2, permutations + 1] of all targets, the real one first.
 
-    Parameters
-    ----------
-    targets : PermutedTargets
-        C columns.
-    cross : ndarray of float32 [shape=(k, D, C)]
-        As `mess_core.probing.decompositions.union_moment` takes it.
-    rows, decompositions
-        The rows of these targets, and the layer's decompositions of them.
-    alphas : sequence of float
-        Penalties.
-
-    Returns
-    -------
-    ndarray of float64 [shape=(2, permutations + 1)]
-        The largest R2 over the penalties, and the largest within works; NaN where a permuted
-        target does not vary.
+    They are the largest R2 over the penalties, and the largest within works, in one layer; NaN
+    where a permuted target does not vary. ``cross`` is float32 [k, D, C], as
+    `mess_core.probing.decompositions.union_moment` takes it.
     """
     within, between = np.zeros((2, len(alphas), cross.shape[2]))
     for fold in range(rows.n_folds):
-        for error, part in zip(
-            (within, between),
-            _squared_errors(targets, cross, rows, decompositions, alphas, fold),
-            strict=True,
-        ):
-            error += part
+        errors = _squared_errors(targets, cross, rows, decompositions, alphas, fold)
+        within += errors[0]
+        between += errors[1]
     total_within = targets.within.sum(axis=0)
     total_within[total_within < _TIE * rows.n_rows] = np.nan
     mean = np.average(targets.work_means, axis=0, weights=rows.work_sizes)
     total = targets.within.sum(axis=0) + rows.work_sizes @ (targets.work_means - mean) ** 2
-    return np.array(
-        [
-            _largest(total, within + between, targets.n_columns),
-            _largest(total_within, within, targets.n_columns),
-        ]
-    )
+    statistics = (total, within + between), (total_within, within)
+    return np.array([_largest(*each, targets.n_columns) for each in statistics])
 
 
 def _squared_errors(

@@ -35,13 +35,7 @@ Rows whose target is NaN drop out. A target that cannot be probed (too few rows 
 variance) is no error: the result has no layers and says why.
 """
 
-__all__ = [
-    "MIN_ROWS",
-    "MIN_WORKS",
-    "deal_folds",
-    "probe",
-    "probe_layers",
-]
+__all__ = ["MIN_ROWS", "MIN_WORKS", "deal_folds", "probe", "probe_layers"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

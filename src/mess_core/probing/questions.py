@@ -76,8 +76,7 @@ def answer(
     targets : sequence of str
         Whose probing results count; for separability those of the aspects, for collapse none.
     progress : callable, optional
-        Called with the aspects or layers done, those in all, and the last one; by the questions
-        that need the rows.
+        Called with the aspects or layers done, those in all, and the last one.
 
     Raises
     ------
@@ -344,8 +343,7 @@ def _layers_by_fold(layers: Sequence[Row], measure: str) -> Floats:
 
 
 def _spread(sums: Floats) -> Floats:
-    deviations = sums - sums.mean(axis=-1, keepdims=True)
-    return np.asarray((deviations**2).sum(axis=-1))
+    return np.asarray(((sums - sums.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1))
 
 
 def _ties(matrix: Floats) -> int:

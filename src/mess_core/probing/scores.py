@@ -30,14 +30,9 @@ Interval = tuple[float, float]
 class LayerPredictions:
     """A layer's predictions, at the penalties that each test fold's training folds chose.
 
-    Attributes
-    ----------
-    values : ndarray of float64 [shape=(m, k, q)]
-        Each row, for each test fold, predicted from rows in neither that fold nor the row's own.
-    alphas : tuple of float
-        The penalty for each test fold.
-    permuted : ndarray of float64 [shape=(2, permutations + 1)]
-        What `mess_core.probing.inference.permuted_r2` returns.
+    In ``values`` [m, k, q] each row is predicted, for each test fold, from rows in neither that
+    fold nor the row's own. ``alphas`` are the penalty for each test fold, ``permuted`` what
+    `mess_core.probing.inference.permuted_r2` returns.
     """
 
     values: Floats
@@ -186,18 +181,8 @@ def score_layers(
 ) -> ProbeResult:
     """Score all layers, the ones that are chosen among them, and their mixture.
 
-    Parameters
-    ----------
-    layers : sequence of LayerPredictions
-        From layer 0 on.
-    Y : ndarray [shape=(m, q)]
-        Standardised targets.
-    rows : ProbeRows
-        Their works and folds.
-    resampled : ndarray [shape=(R, n_works)]
-        How often each bootstrap resample takes each work.
-    unit : float
-        Standard deviation of a single-column target, in its own unit.
+    ``Y`` [m, q] are the standardised targets, ``resampled`` [R, n_works] how often each bootstrap
+    resample takes each work, and ``unit`` the standard deviation of a single-column target.
     """
     everything = np.arange(rows.n_rows)
     tested = np.array([layer.values[everything, rows.folds] for layer in layers])

@@ -45,12 +45,7 @@ B is erased as it varies over all rows, within works and between them. So A may 
 with B between works too, though it is judged within.
 """
 
-__all__ = [
-    "AspectProbe",
-    "principal_angles",
-    "separate_aspects",
-    "undefined_pairs",
-]
+__all__ = ["AspectProbe", "principal_angles", "separate_aspects", "undefined_pairs"]
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -189,10 +184,7 @@ def _present(aspect: AspectProbe, other: AspectProbe) -> Bools:
 
 
 def _by_rows(
-    aspect: AspectProbe,
-    others: Sequence[AspectProbe],
-    works: Sequence[str],
-    folds: Ints,
+    aspect: AspectProbe, others: Sequence[AspectProbe], works: Sequence[str], folds: Ints
 ) -> Iterator[tuple[ProbeRows, list[AspectProbe]]]:
     """Group the other aspects by the rows that they have in common with this one."""
     groups: dict[bytes, list[AspectProbe]] = {}
@@ -322,15 +314,10 @@ def _predict(
     decompositions: FoldDecompositions,
     penalties: Sequence[float],
 ) -> tuple[Floats, list[float | None]]:
-    """Predict held-out rows before and after erasing each concept.
+    """Predict held-out rows with nothing and with each concept erased [1 + concepts, m, q].
 
-    Returns
-    -------
-    predicted : ndarray [shape=(1 + len(Zs), m, q)]
-        First with nothing erased.
-    angles : list of float or None
-        The smallest principal angle with each concept's probe, degrees, mean of the folds in which
-        both vary.
+    Also returns the smallest principal angle with each concept's probe, degrees, mean of the folds
+    in which both vary.
     """
     predicted = np.empty((1 + len(Zs), *Y.shape))
     angles = np.empty((folds.max() + 1, len(Zs)))
@@ -364,13 +351,9 @@ def _probes(
 ) -> Floats:
     """Return a target's coefficients before and after erasing each concept."""
     nothing = np.empty((len(values), 0))
-    erasers = [
-        (nothing, nothing),
-        *(
-            whitened_projection(values, concept, penalty)
-            for concept, penalty in zip(concepts, penalties[1:], strict=True)
-        ),
-    ]
+    erasers = [(nothing, nothing)]
+    for concept, penalty in zip(concepts, penalties[1:], strict=True):
+        erasers.append(whitened_projection(values, concept, penalty))
     return np.array([_erased_ridge(values, target, *each, penalties[0]) for each in erasers])
 
 
