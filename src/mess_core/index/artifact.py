@@ -309,10 +309,6 @@ def load_artifact(path: Path, *, version_id: str | None = None, verify: bool = T
         opens gigabytes often and has checked them before; names, sizes and shapes are still
         checked.
 
-    Returns
-    -------
-    Index
-
     Raises
     ------
     ArtifactError

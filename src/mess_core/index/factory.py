@@ -95,10 +95,6 @@ def choose_factory(
     exact_up_to : int
         Rows up to which search is exact. Taken for at least 1000: less cannot be learned from.
 
-    Returns
-    -------
-    Choice
-
     Raises
     ------
     ArtifactError

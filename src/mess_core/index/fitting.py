@@ -63,10 +63,6 @@ def fit_projection(
         The recording of every row, for an index of recordings: aspects are scaled and decorrelated
         such that recordings' means, which vary less than their rows, have what is promised.
 
-    Returns
-    -------
-    Projection
-
     Raises
     ------
     ArtifactError

@@ -222,39 +222,26 @@ class Rows(Sequence[Row]):
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """An index in memory, or memory-mapped; queries do not change it, so threads may share it.
+    """An index in memory, or memory-mapped; queries do not change it, so threads may share it."""
 
-    Attributes
-    ----------
-    kind : str
-        ``recordings`` or ``clips``.
-    rows : Rows
-        What each stored vector is.
-    projection : Projection
-        What makes the vectors.
-    predicted : ndarray of float32 [shape=(A, n)]
-        Every row's predicted value of every aspect, in standard deviations of the true value; NaN
-        for aspects without a direction.
-    aspects : mapping
-        The aspect map (``aspects.json``); empty when there is none.
-    facts : mapping
-        Where it comes from: dataset, encoder, licence, stage versions.
-    vectors : faiss.Index
-        The stored vectors, of the inner product.
-    factory : str
-        FAISS's name of its kind; ``Flat`` is exact.
-    version_id : str
-        Of the artifact that it was loaded from; empty for one that was built here.
-    """
-
+    #: ``recordings`` or ``clips``.
     kind: str
+    #: What each stored vector is.
     rows: Rows
+    #: What makes the vectors.
     projection: Projection
+    #: Every row's predicted value [A, n] of every aspect, in standard deviations of the true value;
+    #: NaN for aspects without a direction.
     predicted: Floats
+    #: The aspect map (``aspects.json``); empty when there is none.
     aspects: Mapping[str, Any]
+    #: Where it comes from: dataset, encoder, licence, stage versions.
     facts: Mapping[str, Any]
+    #: The stored vectors, as FAISS's index of the inner product.
     vectors: Any
+    #: FAISS's name of its kind; ``Flat`` is exact.
     factory: str = FLAT
+    #: Of the artifact that it was loaded from; empty for one that was built here.
     version_id: str = ""
 
     @property
@@ -302,10 +289,6 @@ def build_index(
     memory_gb : float
         Gigabytes that the vectors of a larger index may take where it is served.
 
-    Returns
-    -------
-    Index
-
     Raises
     ------
     ArtifactError
@@ -349,10 +332,6 @@ def index_recordings(
         As for `build_index`.
     progress : callable, optional
         Called with the recordings done, those in all, and the id of the last.
-
-    Returns
-    -------
-    Index
 
     Raises
     ------

@@ -73,58 +73,37 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """What turns features into stored vectors; B layers, D dims, G general dims, E coordinates.
+    """What turns features into stored vectors; B layers, D dims, G general dims, E coordinates."""
 
-    Attributes
-    ----------
-    layers : ndarray of int64 [shape=(B,)]
-        The encoder's layers that are used.
-    means : ndarray of float32 [shape=(B, D)]
-        The corpus mean of each.
-    basis : ndarray of float32 [shape=(B * D, G)]
-        From the layers' centred unit features, side by side, to whitened components.
-    centre : ndarray of float32 [shape=(G,)]
-        The components' mean.
-    names : ndarray of str [shape=(A,)]
-        The aspects.
-    aspect_layers : ndarray of int64 [shape=(A,)]
-        The layer that each is read from.
-    sizes : ndarray of int64 [shape=(A,)]
-        How many coordinates each has; they sum to E.
-    readout : ndarray of float32 [shape=(D, E)]
-        From an aspect's centred layer to its coordinates of variance 1.
-    offset : ndarray of float32 [shape=(E,)]
-        What is taken away from them.
-    decorrelate : ndarray of float32 [shape=(E, E)]
-        From coordinates to blocks: ``R^-1/2`` and the blocks' scale.
-    bounds : ndarray of float32 [shape=(E,)]
-        The largest absolute value in a block: `REACH` standard deviations.
-    value : ndarray of float32 [shape=(E, A)]
-        From coordinates to predicted values, in standard deviations of the true value. 0 for
-        aspects without a direction.
-    steer : ndarray of float32 [shape=(E,)]
-        The move in an aspect's own block that raises its predicted value by 1 and is the shortest.
-    standard_errors : ndarray of float32 [shape=(A,)]
-        Of the predicted values; NaN for aspects without a direction.
-    erase : ndarray of float32 [shape=(G, E)]
-        Per aspect, orthonormal directions of the general block that tell of it; 0 where there
-        are fewer than coordinates.
-    """
-
+    #: The encoder's layers that are used [B], and the corpus mean of each [B, D].
     layers: npt.NDArray[np.int64]
     means: Floats
+    #: From the layers' centred unit features, side by side, to whitened components [B * D, G].
     basis: Floats
+    #: The components' mean [G].
     centre: Floats
+    #: The aspects [A], and the layer that each is read from.
     names: npt.NDArray[np.str_]
     aspect_layers: npt.NDArray[np.int64]
+    #: How many coordinates each aspect has [A]; they sum to E.
     sizes: npt.NDArray[np.int64]
+    #: From an aspect's centred layer to its coordinates of variance 1 [D, E].
     readout: Floats
+    #: What is taken away from them [E].
     offset: Floats
+    #: From coordinates to blocks [E, E]: ``R^-1/2`` and the blocks' scale.
     decorrelate: Floats
+    #: The largest absolute value in a block [E]: `REACH` standard deviations.
     bounds: Floats
+    #: From coordinates to predicted values [E, A], in standard deviations of the true value. 0 for
+    #: aspects without a direction.
     value: Floats
+    #: The shortest move in an aspect's own block that raises its predicted value by 1 [E].
     steer: Floats
+    #: Of the predicted values [A]; NaN for aspects without a direction.
     standard_errors: Floats
+    #: Per aspect, orthonormal directions of the general block that tell of it [G, E]; 0 where there
+    #: are fewer than coordinates.
     erase: Floats
 
     @property
