@@ -50,6 +50,7 @@ def test_every_exported_name_exists_and_is_listed(package: str) -> None:
             f"{HEAVY} faiss",
         ),
         ("import mess_core.cli.main", f"{HEAVY} faiss boto3"),
+        ("import mess_core.probing.aspects", f"{HEAVY} threadpoolctl"),
         # FAISS is there where examples are asked, so torch may not be.
         ("import mess_core.report.page, mess_core.index.artifact", HEAVY),
     ],

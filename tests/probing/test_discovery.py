@@ -99,11 +99,8 @@ def test_rows_without_a_target_drop_out_of_that_target_alone(system: LayerDiscov
     total = sum(map(windows_of, range(N)))
     played = sum(windows_of(n) for n in range(N) if n % 5)
     counts = {name: result["n_rows"] for name, result in results.items()}
-    assert counts == {
-        "tempo": total,
-        "rubato": played,
-        "spectral_centroid": total - windows_of(7),
-    }
+    expected = {"tempo": total, "rubato": played, "spectral_centroid": total - windows_of(7)}
+    assert counts == expected
     assert results["rubato"]["n_recordings"] == 24
     assert results["tempo"]["best_layer"] == results["rubato"]["best_layer"] == LAYER
 

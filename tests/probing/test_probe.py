@@ -198,9 +198,8 @@ def test_constant_columns_change_nothing() -> None:
 
 def test_a_fold_in_which_the_target_does_not_vary_has_no_r2_of_its_own() -> None:
     names = works(40, 4)
-    features = noise(40, 1, 3)
     y = np.array([float(name[-1]) for name in names])
-    result = probe_layers(features, y, names)
+    result = probe_layers(noise(40, 1, 3), y, names)
     assert result.layers[0].r2_folds == (None,) * 4
     assert result.layers[0].r2_std is None
 
@@ -329,13 +328,9 @@ def test_several_columns_share_the_penalty_and_average_their_r2() -> None:
         probe_layers(features, column, names, alphas=(10.0,), n_folds=4).layers[0] for column in Y.T
     ]
     score = three.layers[0]
-    assert score.r2 == pytest.approx(np.mean([one.r2 for one in each]), abs=1e-10)
-    assert score.r2_within == pytest.approx(
-        np.mean([one.r2_within for one in each if one.r2_within is not None]), abs=1e-10
-    )
-    assert score.correlation == pytest.approx(
-        np.mean([one.correlation for one in each if one.correlation is not None]), abs=1e-10
-    )
+    for figure in ("r2", "r2_within", "correlation"):
+        mean = np.mean([getattr(one, figure) for one in each])
+        assert getattr(score, figure) == pytest.approx(mean, abs=1e-10)
     errors = [one.rmse / column.std() for one, column in zip(each, Y.T, strict=True)]
     assert score.rmse == pytest.approx(np.sqrt(np.mean(np.square(errors))), abs=1e-10)
     constant = np.column_stack([Y, np.full(n, 0.3)])

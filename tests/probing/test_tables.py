@@ -9,32 +9,17 @@ import pytest
 from scipy.stats import friedmanchisquare, kstest
 
 from mess_core.errors import ProbingError
-from mess_core.probing.questions import (
-    kendall_w,
-    layer_table,
-    stability_table,
-    write_table,
-)
+from mess_core.probing.questions import kendall_w, layer_table, stability_table, write_table
 
 pytestmark = pytest.mark.unit
 
 
 def result(**changes: Any) -> dict[str, Any]:
     layer = {
-        "layer": 0,
-        "r2": 0.7,
-        "r2_within": 0.5,
-        "interval": [0.6, 0.8],
-        "interval_within": [0.4, 0.6],
-        "r2_std": 0.05,
-        "r2_min": 0.3,
-        "correlation": 0.8,
-        "rmse": 12.0,
-        "alpha": 100.0,
-        "p": 0.3,
-        "p_within": 0.005,
-        "selectivity": 0.65,
-    }
+        "layer": 0, "r2": 0.7, "r2_within": 0.5, "interval": [0.6, 0.8],
+        "interval_within": [0.4, 0.6], "r2_std": 0.05, "r2_min": 0.3, "correlation": 0.8,
+        "rmse": 12.0, "alpha": 100.0, "p": 0.3, "p_within": 0.005, "selectivity": 0.65,
+    }  # fmt: skip
     baseline = {"layer": 0, **dict.fromkeys(["interval", "interval_within"])}
     return {
         "target": "tempo",
@@ -104,15 +89,14 @@ def test_numbers_have_six_digits_and_lists_commas(tmp_path: Path) -> None:
     assert text == "a\tb\tc\td\te\n0.333333\t0.5,,2\tTrue\t123456789\t1e-09\n"
 
 
-def test_a_table_without_rows_is_an_empty_file(tmp_path: Path) -> None:
-    write_table([], tmp_path / "table.tsv")
-    assert (tmp_path / "table.tsv").read_text() == ""
-
-
-def test_rows_that_differ_in_their_columns_are_refused(tmp_path: Path) -> None:
+def test_rows_that_differ_in_their_columns_are_refused_and_none_are_an_empty_file(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(ProbingError, match=r"differ in \['b'\]"):
         write_table([{"a": 1}, {"a": 1, "b": 2}], tmp_path / "table.tsv")
     assert not list(tmp_path.iterdir())
+    write_table([], tmp_path / "table.tsv")
+    assert (tmp_path / "table.tsv").read_text() == ""
 
 
 def test_folds_that_agree_and_folds_that_disagree() -> None:

@@ -21,23 +21,10 @@ PROBED = ["tempo", "spectral_centroid", "rubato", "loudness_shape", "dynamic_ran
 
 
 def recording(number: int, status: str = "ok") -> Recording:
+    name, work, reason = f"r{number:02d}", f"w{number % 6}", "" if status == "ok" else "because"
     return Recording(
-        recording_id=f"r{number:02d}",
-        work_id=f"w{number % 6}",
-        performer="",
-        composer="",
-        title="",
-        split="",
-        audio="x.wav",
-        midi="",
-        beats="",
-        audio_sha256="",
-        midi_sha256="",
-        beats_sha256="",
-        duration_s=20.0,
-        status=status,
-        reason="" if status == "ok" else "because",
-    )
+        name, work, "", "", "", "", "x.wav", "", "", "", "", "", 20.0, status, reason
+    )  # fmt: skip
 
 
 RECORDINGS = [recording(number) for number in range(N)]
@@ -62,10 +49,9 @@ def save(layout: Layout, number: int, segments: npt.NDArray[np.float32], *, midi
         "loudness_shape": segments[:, LAYER, 1:],
         "dynamic_range": np.full(count, 4.0),
     }
-    fields: dict[str, dict[str, Any]] = {
-        category: {} for category in CATEGORIES if midi or category != "expression"
-    }
-    rows: dict[str, dict[str, Any]] = {category: {} for category in fields}
+    made = [category for category in CATEGORIES if midi or category != "expression"]
+    fields: dict[str, dict[str, Any]] = {category: {} for category in made}
+    rows: dict[str, dict[str, Any]] = {category: {} for category in made}
     for spec in TARGETS.values():
         if spec.category not in fields:
             continue
