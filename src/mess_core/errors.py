@@ -93,17 +93,7 @@ class SearchError(MessError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint with the known names closest to ``name``.
 
-    Parameters
-    ----------
-    name : str
-        What was asked for.
-    known : iterable of str
-        What exists.
-
-    Returns
-    -------
-    str
-        ``"did you mean 'a' or 'b'?"``, or the list of what exists where nothing is close.
+    ``"did you mean 'a' or 'b'?"``, or the list of what exists where nothing is close.
     """
     choices = sorted(known)
     close = get_close_matches(name, choices, n=3, cutoff=0.6)

@@ -24,17 +24,7 @@ _WIDTH = 80
 def counted(
     items: Collection[Item], report: Report | None, name: Callable[[Item], str] = str
 ) -> Iterator[Item]:
-    """Give items, and report after each how many are done.
-
-    Parameters
-    ----------
-    items : collection
-        What is worked on.
-    report : callable, optional
-        Takes ``(done, total, name)``.
-    name : callable
-        Gives the name of an item.
-    """
+    """Give items, and report after each how many are done; ``name`` gives an item's name."""
     for done, item in enumerate(items, start=1):
         yield item
         if report:

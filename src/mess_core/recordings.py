@@ -105,17 +105,7 @@ _DURATION = COLUMNS.index("duration_s")
 
 
 def read_recordings(path: Path) -> list[Recording]:
-    """Read a recording table.
-
-    Parameters
-    ----------
-    path : Path
-        A file as `write_recordings` writes it.
-
-    Returns
-    -------
-    list of Recording
-        In the order of the file, which is the order of ``recording_id``.
+    """Read a recording table as `write_recordings` writes it, in the order of ``recording_id``.
 
     Raises
     ------
@@ -194,15 +184,7 @@ def cell(value: str | float) -> str:
 
 
 def judge(recordings: Iterable[Recording], window_s: float) -> list[Recording]:
-    """Return the recordings with ``too_short`` decided anew for a length of window.
-
-    Parameters
-    ----------
-    recordings : iterable of Recording
-        Rows of a table that was made with any length of window.
-    window_s : float
-        Length of a window in seconds.
-    """
+    """Return the recordings with ``too_short`` decided anew for a length of window, s."""
     return [_judge(r, window_s) if r.status in ("ok", "too_short") else r for r in recordings]
 
 
@@ -230,13 +212,7 @@ def usable(recordings: Iterable[Recording]) -> list[Recording]:
 
 
 def check_enough(recordings: Iterable[Recording]) -> str:
-    """Return what cannot be done because the recordings are of too few works, or nothing.
-
-    Parameters
-    ----------
-    recordings : iterable of Recording
-        Rows of a recording table; only usable ones count.
-    """
+    """Return what cannot be done because the usable recordings are of too few works, or nothing."""
     good = usable(recordings)
     works = {r.work_id for r in good}
     if len(works) >= MIN_WORKS:
@@ -250,19 +226,9 @@ def check_enough(recordings: Iterable[Recording]) -> str:
 
 
 def shard_of(recording_id: str, shards: int) -> str:
-    """Return the shard that a recording belongs to, whatever other recordings there are.
+    """Return the number of a recording's shard, whatever other recordings there are.
 
-    Parameters
-    ----------
-    recording_id : str
-        The recording.
-    shards : int
-        Number of shards.
-
-    Returns
-    -------
-    str
-        The shard's number with leading zeros, so that names sort.
+    It has leading zeros, so that names sort.
     """
     digest = hashlib.sha256(recording_id.encode()).digest()
     number = int.from_bytes(digest[:8], "big") % shards

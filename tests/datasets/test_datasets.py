@@ -13,9 +13,8 @@ from mess_core.datasets.base import (
     resolve_midi_path,
     safe_id,
 )
+from mess_core.datasets.corpora import MAESTRODataset, SMDDataset
 from mess_core.datasets.lookup import DatasetFactory, FolderDataset
-from mess_core.datasets.maestro import MAESTRODataset
-from mess_core.datasets.smd import SMDDataset
 from mess_core.errors import DatasetError
 
 pytestmark = pytest.mark.unit

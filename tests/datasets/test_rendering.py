@@ -127,7 +127,6 @@ def test_more_than_full_scale_is_limited() -> None:
 
 
 def test_level_is_the_synthesizers_times_the_gain() -> None:
-
     content = midi_bytes([*note(0, 960), (1920, mido.Message("note_off", note=0))])
     soundfont = files("pretty_midi").joinpath("TimGM6mb.sf2").read_bytes()
     raw, _ = soundfile.read(io.BytesIO(midirenderer.render_wave_from(soundfont, content)))

@@ -106,19 +106,10 @@ class BaseDataset(ABC):
 
 
 def resolve_midi_path(audio: Path) -> Path | None:
-    """Find the MIDI file that belongs to an audio file.
+    """Find the MIDI file that belongs to an audio file, which need not exist.
 
-    Parameters
-    ----------
-    audio : Path
-        The audio file, which need not exist.
-
-    Returns
-    -------
-    Path or None
-        The file of the same stem with a MIDI suffix beside the audio, in a folder ``midi`` beside
-        it, or in a folder ``midi`` beside the audio's folder. None where there is none, which is no
-        error.
+    It has the same stem, and lies beside the audio, in a folder ``midi`` beside it, or in a folder
+    ``midi`` beside the audio's folder.
     """
     folders = (audio.parent, audio.parent / "midi", audio.parent.parent / "midi")
     suffixes = [*MIDI_SUFFIXES, *(suffix.upper() for suffix in MIDI_SUFFIXES)]
@@ -127,20 +118,9 @@ def resolve_midi_path(audio: Path) -> Path | None:
 
 
 def resolve_beats_path(audio: Path, midi: Path | None) -> Path | None:
-    """Find the table of a performance's beats.
+    """Find the table of a performance's beats, ``.beats.tsv`` beside the MIDI or the audio.
 
-    Parameters
-    ----------
-    audio : Path
-        The audio file, which need not exist.
-    midi : Path or None
-        Its MIDI file.
-
-    Returns
-    -------
-    Path or None
-        The file of the same stem with the suffix ``.beats.tsv`` beside the MIDI or the audio. None
-        without MIDI, whose notes the beats are for, and where there is no such file.
+    None without MIDI, whose notes the beats are for.
     """
     if midi is None:
         return None

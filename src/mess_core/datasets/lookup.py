@@ -136,17 +136,14 @@ class TableDataset(BaseDataset):
             audio=audio,
             midi=midi,
             beats=self.root / row["beats"] if row["beats"] else resolve_beats_path(audio, midi),
-            performer=row["performer"],
-            composer=row["composer"],
-            title=row["title"],
-            split=row["split"],
+            **{name: row[name] for name in ("performer", "composer", "title", "split")},
         )
 
 
 _BUILT_IN = {
     "demo": ("mess_core.datasets.demo.corpus", "DemoDataset"),
-    "maestro": ("mess_core.datasets.maestro", "MAESTRODataset"),
-    "smd": ("mess_core.datasets.smd", "SMDDataset"),
+    "maestro": ("mess_core.datasets.corpora", "MAESTRODataset"),
+    "smd": ("mess_core.datasets.corpora", "SMDDataset"),
 }
 
 
@@ -162,14 +159,7 @@ class DatasetFactory:
 
     @classmethod
     def get_dataset(cls, name: str, *, data: Path = Path("data")) -> BaseDataset:
-        """Return a registered dataset.
-
-        Parameters
-        ----------
-        name : str
-            One of `get_available_datasets`.
-        data : Path
-            The data folder.
+        """Return a registered dataset, whose files lie in the folder ``data``.
 
         Raises
         ------

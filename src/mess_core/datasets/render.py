@@ -71,10 +71,6 @@ def render_midi(
     MidiError
         If the file is missing, is no MIDI file, holds no notes, is longer than `LONGEST_H`, or the
         soundfont cannot be used.
-
-    See Also
-    --------
-    render_midi_file : Write the audio to a file.
     """
     name = str(midi) if isinstance(midi, Path) else "MIDI data"
     content = _ringing(_parse(_read(midi) if isinstance(midi, Path) else midi, name), name)
@@ -94,21 +90,8 @@ def render_midi_file(
 ) -> None:
     """Render a MIDI file to a 16-bit stereo WAV file, whole or not at all.
 
-    Parameters
-    ----------
-    midi_path : Path
-        A standard MIDI file of type 0 or 1.
-    wav_path : Path
-        The file to write. Its folder is made when missing.
-    sample_rate : int
-        Of the result, in Hz.
-    soundfont : Path, optional
-        An ``.sf2`` file. The default is the one that ships inside pretty_midi (TimGM6mb).
-
-    Raises
-    ------
-    MidiError
-        As `render_midi` does; nothing is written then.
+    The folder is made when missing. Parameters and errors are those of `render_midi`; after an
+    error nothing is written.
     """
     samples = render_midi(midi_path, sample_rate=sample_rate, soundfont=soundfont)
     with atomic_path(wav_path) as temporary:

@@ -69,16 +69,8 @@ class MusicalAspectTargets:
     def compute(self, samples: npt.NDArray[np.float32], sample_rate: int) -> Targets:
         """Compute every audio target of a recording.
 
-        Parameters
-        ----------
-        samples, sample_rate
-            As for `mess_core.targets.sound.analyse`, with its errors.
-
-        Returns
-        -------
-        dict
-            ``{category: {field: array}}``: scalars 0-d, curves and shapes 1-D, float64, NaN where
-            undefined.
+        Parameters and errors are those of `mess_core.targets.sound.analyse`, the result is that of
+        `measure`.
         """
         return measure(analyse(samples, sample_rate))
 
@@ -91,15 +83,8 @@ class MidiExpressionTargets:
     def compute(self, midi: Path, *, beats: Path | None = None) -> Targets:
         """Compute every expression target of a performance.
 
-        Parameters
-        ----------
-        midi, beats
-            As for `mess_core.targets.notes.read_performance`, with its errors.
-
-        Returns
-        -------
-        dict
-            ``{"expression": {field: array}}``, float64, NaN where undefined.
+        Parameters and errors are those of `mess_core.targets.notes.read_performance`, the result is
+        that of `measure`.
         """
         return measure(read_performance(midi, beats=beats))
 
@@ -112,7 +97,8 @@ def measure(series: Sound | Performance, *, level: Level = "recording") -> Targe
     Returns
     -------
     dict
-        ``{category: {field: array}}``, float64, NaN where undefined.
+        ``{category: {field: array}}``: scalars 0-d, curves and shapes 1-D, float64, NaN where
+        undefined.
     """
     targets: Targets = {}
     source = "audio" if isinstance(series, Sound) else "midi"
@@ -218,15 +204,21 @@ def create_target_dataset(
     TargetError
         If recordings failed, for whatever reason; names all of them. The others are stored.
     """
-    create = partial(
-        _create, layout=layout, sample_rate=sample_rate, window_s=window_s, overlap=overlap
-    )
+    settings: dict[str, Any] = {
+        "sample_rate": sample_rate,
+        "window_s": window_s,
+        "overlap": overlap,
+    }
     done: dict[str, str] = {}
     failures: list[str] = []
     for count, recording in enumerate(recordings, start=1):
         name = recording.recording_id
         try:
-            done[name] = create(recording)
+            key = targets_fingerprint(recording, **settings)
+            write = partial(_compute, recording, **settings)
+            stored = cached(layout.cache, "targets", key, ".npz", write)
+            materialise(stored, layout.targets(name))
+            done[name] = stored.stem
         except MessError as error:
             failures.append(f"{name}: {error}")
         except Exception as error:
@@ -258,14 +250,6 @@ def targets_fingerprint(
             "overlap": overlap,
         }
     )
-
-
-def _create(recording: Recording, *, layout: Layout, **settings: Any) -> str:
-    key = targets_fingerprint(recording, **settings)
-    write = partial(_compute, recording, **settings)
-    stored = cached(layout.cache, "targets", key, ".npz", write)
-    materialise(stored, layout.targets(recording.recording_id))
-    return stored.stem
 
 
 def _compute(

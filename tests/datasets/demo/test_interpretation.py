@@ -57,4 +57,4 @@ def test_recordings_are_works_times_interpretations() -> None:
         (work_id, name) for work_id in WORKS for name in INTERPRETATIONS
     }
     assert all(r.recording_id == f"{r.work_id}_{r.performer}" for r in recordings)
-    assert all(r.composer and r.title and r.split == "" for r in recordings)
+    assert all(r.score.composer and r.score.title for r in recordings)

@@ -53,21 +53,6 @@ class DemoRecording:
         """The work's id."""
         return self.score.work_id
 
-    @property
-    def composer(self) -> str:
-        """The composer's full name."""
-        return self.score.composer
-
-    @property
-    def title(self) -> str:
-        """Title, catalogue number and bars."""
-        return self.score.title
-
-    @property
-    def split(self) -> str:
-        """Empty: the demo corpus has no splits."""
-        return ""
-
 
 def demo_recordings() -> list[DemoRecording]:
     """Return all recordings of the demo corpus, in the order of ``recording_id``."""
@@ -176,9 +161,8 @@ class DemoDataset(BaseDataset):
                 midi=self.root / f"{recording.recording_id}.mid",
                 beats=self.root / f"{recording.recording_id}.beats.tsv",
                 performer=recording.performer,
-                composer=recording.composer,
-                title=recording.title,
-                split=recording.split,
+                composer=recording.score.composer,
+                title=recording.score.title,
             )
             for recording in demo_recordings()
         ]

@@ -129,19 +129,9 @@ _SHIFTS = {
 
 
 def interpret(name: str, work_id: str) -> Interpretation:
-    """Return how a work is played in a named interpretation.
+    """Return how a work is played in one of `INTERPRETATIONS`; the work decides the shifts.
 
-    Parameters
-    ----------
-    name : str
-        A key of `INTERPRETATIONS`.
-    work_id : str
-        The work; it decides the shifts.
-
-    Returns
-    -------
-    Interpretation
-        Rounded to four decimals, so that a table shows the numbers that were used.
+    Rounded to four decimals, so that a table shows the numbers that were used.
     """
     base = INTERPRETATIONS[name]
     return Interpretation(
@@ -212,20 +202,7 @@ class Performance:
 
 
 def perform(score: Score, interpretation: Interpretation) -> Performance:
-    """Play a score.
-
-    Parameters
-    ----------
-    score : Score
-        What is written.
-    interpretation : Interpretation
-        How it is played.
-
-    Returns
-    -------
-    Performance
-        The same for the same arguments.
-    """
+    """Play a score: the same for the same arguments."""
     clock = _clock(score, interpretation)
     notes = [
         PerformedNote(
@@ -247,17 +224,7 @@ def perform(score: Score, interpretation: Interpretation) -> Performance:
 def beat_times(score: Score, interpretation: Interpretation) -> tuple[Beat, ...]:
     """When a performance reaches each beat of its score: the truth that tempo is measured against.
 
-    Parameters
-    ----------
-    score : Score
-        What is written.
-    interpretation : Interpretation
-        How it is played.
-
-    Returns
-    -------
-    tuple of Beat
-        From the first whole beat on; the end of the last beat is not a beat.
+    From the first whole beat on; the end of the last beat is not a beat.
     """
     clock = _clock(score, interpretation)
     first = score.upbeat % 1
