@@ -248,13 +248,24 @@ def read_with_features(layout: Layout, window_s: float) -> list[Recording]:
     return [r for r in rows if r.recording_id not in failed]
 
 
-def failures(layout: Layout) -> dict[str, str]:
-    """Return what could not be computed although the scan had found no fault, with the reasons."""
+def failures(layout: Layout, target: str = "") -> dict[str, str]:
+    """Return the recordings that failed although the scan had found no fault, with the reasons.
+
+    Parameters
+    ----------
+    layout : Layout
+        Paths of the dataset.
+    target : str
+        Whose manifest to read instead of those of features: a target, or `layout.DESCRIPTORS`.
+    """
+    layouts = (Layout(layout.data, layout.dataset, variant) for variant in ("", UNTRAINED))
+    manifests = (
+        [layout.target_manifest(target)] if target else [x.features_manifest for x in layouts]
+    )
     failed: dict[str, str] = {}
-    for variant in ("", UNTRAINED):
-        manifest = Layout(layout.data, layout.dataset, variant).features_manifest
-        if manifest.exists():
-            failed |= read_json(manifest).get("failed", {})
+    for path in manifests:
+        if path.exists():
+            failed |= read_json(path).get("failed", {})
     return failed
 
 

@@ -1,5 +1,7 @@
 """Bad files among the recordings: each is reported, and the rest of the corpus completes."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from mess_core.files import read_json
 from mess_core.layout import Layout
 from mess_core.recordings import read_recordings, usable
 from mess_core.targets.registry import TARGETS, probed_targets
-from tests.workflow.conftest import Workspace
+from tests.workflow.conftest import ROOT, Workspace
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -99,6 +101,58 @@ def test_of_many_bad_files_the_first_are_named_and_the_rest_counted(workspace: W
     assert "\n  void14: empty: " in report
     assert "void15" not in report
     assert "\n  and 15 more\n" in report
+
+
+_FAULT = """
+from {module} import {name} as _before
+def {name}(path, *args, **kwargs):
+    if {take!r} in str(path):
+        raise ZeroDivisionError("of this recording alone")
+    return _before(path, *args, **kwargs)
+"""
+
+
+def test_whatever_one_recording_raises_the_others_go_on(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """One that cannot be measured, and one that cannot be extracted, by faults of ours."""
+    shutil.copytree(ROOT / "src" / "mess_core", tmp_path / "mess_core")
+    audio = "mess_core.extraction.audio"
+    for module, name, take in (
+        ("targets/create.py", "load_audio", "work0/take0"),
+        ("extraction/extractor.py", "stream_windows", "work1/take1"),
+    ):
+        with (tmp_path / "mess_core" / module).open("a") as file:
+            file.write(_FAULT.format(module=audio, name=name, take=take))
+    config = {**workspace.config, "targets": ["spectral_centroid", "onset_density"]}
+    faulty = replace(
+        workspace,
+        folder=tmp_path,
+        config=config,
+        environment={"PYTHONPATH": str(tmp_path)},
+    )
+    shutil.copytree(workspace.folder / "corpus", tmp_path / "corpus")
+    scanned = faulty.mess("recordings", "--folder", "corpus", "--name", "mine")
+    assert scanned.status == 0, scanned.output
+    outcome = faulty.snakemake()
+    assert outcome.status == 0, outcome.output[-3000:]
+    for name in ("work0__take0", "work1__take1"):
+        assert f"{name}: failed: ZeroDivisionError: of this recording alone" in outcome.output
+    layout = Layout(faulty.data, "mine")
+    assert read_json(layout.index_receipt("recordings"))["rows"] == 7
+    assert read_json(layout.probe("spectral_centroid"))["n_recordings"] == 6
+    # Once the fault is mended, what failed is made alone.
+    mended = replace(faulty, environment={})
+    for shard in (
+        layout.embeddings.parent.glob("*/shards/*"),
+        layout.target_manifests.parent.glob("shards/*"),
+    ):
+        for receipt in shard:
+            receipt.unlink()
+    outcome = mended.snakemake()
+    assert outcome.status == 0, outcome.output[-3000:]
+    assert read_json(layout.index_receipt("recordings"))["rows"] == 8
+    assert read_json(layout.probe("spectral_centroid"))["n_recordings"] == 8
 
 
 def test_a_dataset_without_table_says_how_to_make_one(workspace: Workspace) -> None:

@@ -64,7 +64,7 @@ from mess_core import stages
 from mess_core.errors import ProbingError, StorageError
 from mess_core.extraction.storage import load_features
 from mess_core.files import atomic_path, save_array, write_json
-from mess_core.layout import DESCRIPTORS, UNTRAINED, Layout
+from mess_core.layout import DESCRIPTORS, ENCODER, UNTRAINED, Layout
 from mess_core.probing.folds import (
     Bools,
     Features,
@@ -75,7 +75,7 @@ from mess_core.probing.folds import (
     plan_rows,
 )
 from mess_core.progress import Report, counted
-from mess_core.recordings import Recording
+from mess_core.recordings import Recording, failures
 from mess_core.targets.npz import load_descriptors
 
 #: Penalties to choose from. ``s^2`` of standardised rows sums to ``n * D``, so that the range
@@ -292,8 +292,18 @@ def decompose_source(
     ProbingError
         If recordings have features of different widths.
     """
+    failed = failures(layout, DESCRIPTORS) if source == DESCRIPTORS else {}
     for layer in counted(range(n_layers), progress):
-        blocks = [_rows_of(layout, r.recording_id, source, layer, unit) for r in recordings]
+        blocks = [
+            _rows_of(layout, r.recording_id, source, layer, unit)
+            for r in recordings
+            if r.recording_id not in failed
+        ]
+        for at, name in enumerate(r.recording_id for r in recordings):
+            if name in failed:
+                # Zeros, which no probe uses: these rows have no target either.
+                size = len(_rows_of(layout, name, ENCODER, layer, unit))
+                blocks.insert(at, np.zeros((size, blocks[0].shape[1]), np.float32))
         if len({block.shape[1] for block in blocks}) > 1:
             raise ProbingError(
                 f"{layout.dataset}: recordings have {source} features of different widths; they "

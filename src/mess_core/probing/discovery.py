@@ -25,7 +25,7 @@ from mess_core.probing.folds import Floats, Ints, ProbeRows, deal_folds
 from mess_core.probing.probe import probe
 from mess_core.probing.results import ENCODER_FIELDS, confidence
 from mess_core.progress import Report
-from mess_core.recordings import Recording, usable
+from mess_core.recordings import Recording, failures, usable
 from mess_core.targets.npz import load_target
 from mess_core.targets.registry import TARGETS, Level, probed_targets
 
@@ -157,10 +157,13 @@ class LayerDiscoverySystem:
             raise TargetError(f"{target!r} is not probed for {self.unit}; {nearest(target, known)}")
         length = TARGETS[target].length
         width = (length,) if length else ()
-        blocks = []
+        blocks, failed = [], failures(self.layout, target)
         for recording, size in zip(self.recordings, self._counts, strict=True):
-            path = self.layout.targets(recording.recording_id)
-            found = load_target(path, target, level=self._level)
+            path, missing = (
+                self.layout.targets(recording.recording_id),
+                recording.recording_id in failed,
+            )
+            found = None if missing else load_target(path, target, level=self._level)
             block = np.full((size, *width), np.nan) if found is None else found
             block = block.reshape(-1, *width)
             if len(block) != size:

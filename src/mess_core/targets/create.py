@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 
 from mess_core import stages
 from mess_core.cache import cached, materialise
-from mess_core.errors import MessError, TargetError
+from mess_core.errors import MessError, StorageError, TargetError
 from mess_core.extraction.audio import load_audio, segment_starts
 from mess_core.files import fingerprint
 from mess_core.layout import Layout
@@ -176,6 +176,7 @@ def create_target_dataset(
     sample_rate: int = 24_000,
     window_s: float = 5.0,
     overlap: float = 0.5,
+    failed: dict[str, str] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, str]:
     """Compute and store the targets of recordings and of their windows.
@@ -190,6 +191,8 @@ def create_target_dataset(
         Samples per second at which audio is measured.
     window_s, overlap : float
         The features' windows (`mess_core.extraction.audio.segment_starts`).
+    failed : dict, optional
+        Gets the reasons by ``recording_id``, instead of an error that names them.
     progress : callable, optional
         Called with ``(done, total, recording_id)`` after every recording.
 
@@ -203,6 +206,8 @@ def create_target_dataset(
     ------
     TargetError
         If recordings failed, for whatever reason; names all of them. The others are stored.
+    StorageError
+        If files cannot be written; what is finished is kept.
     """
     settings: dict[str, Any] = {
         "sample_rate": sample_rate,
@@ -210,7 +215,7 @@ def create_target_dataset(
         "overlap": overlap,
     }
     done: dict[str, str] = {}
-    failures: list[str] = []
+    failures: dict[str, str] = {} if failed is None else failed
     for count, recording in enumerate(recordings, start=1):
         name = recording.recording_id
         try:
@@ -219,17 +224,19 @@ def create_target_dataset(
             stored = cached(layout.cache, "targets", key, ".npz", write)
             materialise(stored, layout.targets(name))
             done[name] = stored.stem
+        except StorageError:
+            raise
         except MessError as error:
-            failures.append(f"{name}: {error}")
+            failures[name] = str(error)
         except Exception as error:
             traceback.print_exc()
-            failures.append(f"{name}: {type(error).__name__}: {error}; this is a bug, report it")
+            failures[name] = f"{type(error).__name__}: {error}; this is a bug, report it"
         if progress:
             progress(count, len(recordings), name)
-    if failures:
+    if failures and failed is None:
         raise TargetError(
             f"{len(failures)} of {len(recordings)} recordings have no targets:\n  "
-            + "\n  ".join(failures)
+            + "\n  ".join(f"{name}: {cause}" for name, cause in failures.items())
         )
     return done
 

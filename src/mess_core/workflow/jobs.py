@@ -36,7 +36,7 @@ from mess_core.errors import StorageError
 from mess_core.files import fingerprint, read_json, write_json, write_text
 from mess_core.layout import ANSWERS, ENCODER, INDEX_KINDS, Layout
 from mess_core.progress import Progress
-from mess_core.recordings import read_shard, read_with_features
+from mess_core.recordings import failures, read_shard, read_with_features
 from mess_core.workflow import record
 
 if TYPE_CHECKING:
@@ -129,9 +129,9 @@ def gather_features(layout: Layout, *, variant: str, shards: Mapping[str, str]) 
             f"precisions; set `precision`, delete {layout.receipt('features', '*')} and run "
             "snakemake again"
         )
-    failed = {name: cause for receipt in receipts for name, cause in receipt["failed"].items()}
     write_json(
-        layout.features_manifest, {"shards": dict(shards), "encoder": encoder, "failed": failed}
+        layout.features_manifest,
+        {"shards": dict(shards), "encoder": encoder, "failed": _failed(receipts)},
     )
 
 
@@ -149,23 +149,40 @@ def measure_shard(
 
     for manifest in layout.target_manifests.glob("*.json"):
         _withdraw_other(manifest, shard, inputs.get(manifest.stem))
+    failed: dict[str, str] = {}
     done = create_target_dataset(
         read_shard(layout, window_s, shard, shards),
         layout=layout,
         window_s=window_s,
         overlap=overlap,
+        failed=failed,
         progress=Progress("recordings"),
     )
-    write_json(layout.receipt("targets", shard), {"inputs": inputs, "recordings": done})
+    print("".join(f"failed: {name}: {cause}\n" for name, cause in failed.items()), end="")
+    write_json(
+        layout.receipt("targets", shard), {"inputs": inputs, "recordings": done, "failed": failed}
+    )
 
 
 def gather_targets(layout: Layout, *, targets: Mapping[str, Mapping[str, str]]) -> None:
     """Write the manifests of targets: which inputs they belong to."""
     for name, shards in targets.items():
+        receipts = []
         for shard, inputs in shards.items():
             path = layout.receipt("targets", shard)
-            _check_receipt(path, read_json(path)["inputs"].get(name), inputs)
-        write_json(layout.target_manifest(name), {"shards": dict(shards)})
+            receipts.append(read_json(path))
+            _check_receipt(path, receipts[-1]["inputs"].get(name), inputs)
+        failed = _failed(receipts)
+        write_json(layout.target_manifest(name), {"shards": dict(shards), "failed": failed})
+
+
+def _failed(receipts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the recordings of all shards that failed; if none did not, that is an error."""
+    failed = {name: cause for receipt in receipts for name, cause in receipt["failed"].items()}
+    if failed and not any(receipt["recordings"] for receipt in receipts):
+        name, cause = next(iter(failed.items()))
+        raise StorageError(f"all {len(failed)} recordings failed, as {name}: {cause}")
+    return failed
 
 
 def _check_receipt(path: Path, found: str | None, inputs: str) -> None:
@@ -369,7 +386,10 @@ def measure_validity(layout: Layout, *, targets: Sequence[str], window_s: float,
     from mess_core.report import measure_validity as measure, plot_validity
     from mess_core.report.validity import parameter_rows, read_parameters, read_values
 
-    recordings = read_with_features(layout, window_s)
+    unmeasured = {name for target in targets for name in failures(layout, target)}
+    recordings = [
+        r for r in read_with_features(layout, window_s) if r.recording_id not in unmeasured
+    ]
     works = [r.work_id for r in recordings]
     paths = [layout.targets(r.recording_id) for r in recordings]
     values, counts = read_values(paths, targets, "window" if unit == "windows" else "recording")

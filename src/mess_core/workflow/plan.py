@@ -347,8 +347,10 @@ class Plan:
 
 
 def _holds(manifest: Path, shards: dict[str, str]) -> bool:
+    """Say whether a manifest is that of a plan, and nothing failed that may go well next time."""
     try:
-        return bool(read_json(manifest)["shards"] == shards)
+        content = read_json(manifest)
+        return bool(content["shards"] == shards and not content.get("failed"))
     except (StorageError, KeyError, TypeError):
         return False
 
