@@ -120,11 +120,12 @@ def test_whatever_one_recording_raises_the_others_go_on(
     audio = "mess_core.extraction.audio"
     for module, name, take in (
         ("targets/create.py", "load_audio", "work0/take0"),
-        ("extraction/extractor.py", "stream_windows", "work1/take1"),
+        ("extraction/extractor.py", "stream_audio", "work1/take1"),
     ):
         with (tmp_path / "mess_core" / module).open("a") as file:
             file.write(_FAULT.format(module=audio, name=name, take=take))
-    config = {**workspace.config, "targets": ["spectral_centroid", "onset_density"]}
+    small = {"shards": 2, "targets": ["spectral_centroid", "onset_density"]}
+    config = {**workspace.config, **small}
     faulty = replace(
         workspace,
         folder=tmp_path,
