@@ -19,9 +19,6 @@ from mess_core.recordings import failures, problem_lines
 #: How many recordings with problems are named at the end of a run.
 SHOWN = 20
 
-#: Questions whose answer needs the rows themselves, not only what probing found.
-ON_ROWS = ("separability", "collapse")
-
 
 def read_settings():
     """Check the configuration, and return it complete and typed."""
@@ -70,7 +67,6 @@ def strings(paths):
 
 
 def any_of(names):
-    """Return a wildcard's constraint."""
     return "|".join(names)
 
 
@@ -118,9 +114,6 @@ def features_manifests():
     return strings(PLAN.layout(v).features_manifest for v in PLAN.variants)
 
 
-# Targets and probing.
-
-
 def targets_params(wildcards):
     return PLAN.targets_params(wildcards.shard)
 
@@ -131,10 +124,9 @@ def target_manifests():
 
 def decomposition_inputs(wildcards):
     """Return the manifests that show that the rows are there; those of features say which."""
-    descriptors = [str(SETTINGS.layout.target_manifest(DESCRIPTORS))]
-    return features_manifests() + (
-        descriptors if wildcards.source == DESCRIPTORS else []
-    )
+    if wildcards.source != DESCRIPTORS:
+        return features_manifests()
+    return [*features_manifests(), SETTINGS.layout.target_manifest(DESCRIPTORS)]
 
 
 def decomposition_params(wildcards):
@@ -159,7 +151,8 @@ def question_files(wildcards):
     files = probes(PLAN.question_targets(question))
     if question == "separability":
         files.append(str(SETTINGS.layout.aspects))
-    return files + (decompositions() if question in ON_ROWS else [])
+    on_rows = question in ("separability", "collapse")
+    return files + (decompositions() if on_rows else [])
 
 
 def question_params(wildcards):
