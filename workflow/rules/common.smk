@@ -218,9 +218,9 @@ def amount_of_rows():
 
 def report_problems():
     """Say at the end of a run which recordings could not be used, and why."""
-    lines = problem_lines(PLAN.problems)
     failed = failures(SETTINGS.layout) | failures(SETTINGS.layout, SETTINGS.targets[0])
-    lines += [f"  {name}: failed: {why}" for name, why in failed.items()]
+    lines = [f"  {name}: failed: {why}" for name, why in failed.items()]
+    lines += problem_lines(PLAN.problems)
     if lines and workflow.is_main_process:
         print(f"\n{len(lines)} recordings have problems ({SETTINGS.layout.problems}):")
         print("\n".join(lines[:SHOWN]))
