@@ -32,7 +32,6 @@ def test_the_shipped_configuration_is_the_demos_default() -> None:
 
 def test_defaults_follow_from_other_settings() -> None:
     assert Settings.from_config({"data": "x"}).destination == "x/published"
-    assert Settings.from_config({"save_raw": True}).views[0] == "raw"
     rows = Settings.from_config({"probing": {"rows": "recordings"}})
     assert rows.targets == probed_targets("recording")
     assert rows.changed == {"probing.rows": "recordings"}

@@ -229,11 +229,6 @@ class Settings:
         """What is probed, one of `layout.SOURCES` each: the encoder and its baselines."""
         return (ENCODER, *self.baselines)
 
-    @property
-    def views(self) -> tuple[str, ...]:
-        """The forms of features to write, largest first."""
-        return ("raw", "segments", "aggregated") if self.save_raw else ("segments", "aggregated")
-
 
 def _declared() -> list[Field[Any]]:
     return [item for item in fields(Settings) if item.metadata]
