@@ -150,7 +150,7 @@ def resolve_aspects(
     ProbingError, StorageError
         If there is no result, or results are malformed or do not belong together.
     """
-    wanted = {name for aspect in _ASPECTS for name in aspect.targets}
+    wanted = {name for aspect in ASPECT_REGISTRY.values() for name in aspect.targets}
     if targets is not None:
         wanted &= set(targets)
     results = read_results(results_path, sorted(wanted))
@@ -160,7 +160,9 @@ def resolve_aspects(
         "stage": stages.ASPECTS,
         "min_r2": min_r2,
         "encoder": origin["encoder"],
-        "aspects": {aspect.name: _resolve(aspect, results, min_r2) for aspect in _ASPECTS},
+        "aspects": {
+            name: _resolve(aspect, results, min_r2) for name, aspect in ASPECT_REGISTRY.items()
+        },
     }
 
 
