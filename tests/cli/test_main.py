@@ -116,5 +116,8 @@ def test_render_reports_bad_files_and_makes_the_others(
     assert "bad.mid" in printed.err
     assert "still.mid has a tempo of 0 microseconds per beat" in printed.err
     assert "late.mid lasts 78.0 hours, at most 3 can be rendered" in printed.err
-    assert [path.name for path in out.iterdir()] == ["sub__good_one.wav"]
-    assert soundfile.info(out / "sub__good_one.wav").samplerate == 44_100
+    assert [path.name for path in out.iterdir()] == ["sub"]  # a work's folder stays one
+    assert soundfile.info(out / "sub" / "good one.wav").samplerate == 44_100
+    sub = str(tmp_path / "in" / "sub")
+    assert cli.main(["render", sub, f"{sub}/good one.mid", "--output", str(out)]) == 1
+    assert "would both become" in capsys.readouterr().err

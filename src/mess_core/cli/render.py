@@ -17,7 +17,8 @@ def add_parser(subparsers: Any) -> None:
         "render",
         help="render MIDI files to audio",
         description="Render MIDI performances to 44.1 kHz stereo WAV files with the bundled "
-        "soundfont. A file that cannot be rendered is reported and the others are still made.",
+        "soundfont, in the same sub-folders. A file that cannot be rendered is reported and the "
+        "others are still made.",
     )
     parser.add_argument("midi", nargs="+", type=Path, help="MIDI files, or folders of them")
     parser.add_argument("--output", type=Path, required=True, help="folder for the WAV files")
@@ -27,20 +28,24 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Render files; return 1 if some of them could not be rendered."""
-    from mess_core.datasets.base import MIDI_SUFFIXES, unique_ids
+    from mess_core.datasets.base import MIDI_SUFFIXES
     from mess_core.datasets.render import render_midi_file
 
-    files: list[tuple[Path, Path]] = []
+    files: dict[Path, Path] = {}
     for path in args.midi:
         inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in MIDI_SUFFIXES)
         if path.is_dir() and not inside:
             raise DatasetError(f"{path} holds no MIDI files ({', '.join(MIDI_SUFFIXES)})")
-        names = [p.relative_to(path) for p in inside] if path.is_dir() else [Path(path.name)]
-        files += zip(inside or [path], map(Path, unique_ids(names)), strict=True)
+        for midi in inside or [path]:
+            name = midi.relative_to(path if inside else path.parent)
+            wav = args.output / name.with_suffix(".wav")
+            if wav in files:
+                raise DatasetError(f"{files[wav]} and {midi} would both become {wav}; rename one")
+            files[wav] = midi
     progress, failures = Progress("files"), []
-    for done, (midi, name) in enumerate(files, start=1):
+    for done, (wav, midi) in enumerate(files.items(), start=1):
         try:
-            render_midi_file(midi, args.output / f"{name}.wav", soundfont=args.soundfont)
+            render_midi_file(midi, wav, soundfont=args.soundfont)
         except MessError as error:
             failures.append(str(error))
         progress(done, len(files), midi.name)
