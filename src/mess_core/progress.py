@@ -1,6 +1,6 @@
-"""Progress of long work: a bar in a terminal, plain lines with rates in a log."""
+"""Progress of long work: a bar in a terminal, plain lines with rates in a log; and times."""
 
-__all__ = ["Progress", "Report", "counted", "duration"]
+__all__ = ["Progress", "Report", "clock", "counted", "duration"]
 
 import os
 import sys
@@ -79,6 +79,12 @@ def _width(stream: TextIO) -> int:
         return os.get_terminal_size(stream.fileno()).columns or _WIDTH
     except (OSError, ValueError):
         return _WIDTH
+
+
+def clock(time_s: float) -> str:
+    """Return a time as minutes, seconds and tenths, ``1:02.5``."""
+    minutes, rest = divmod(round(time_s, 1), 60)
+    return f"{int(minutes)}:{rest:04.1f}"
 
 
 def duration(seconds: float) -> str:

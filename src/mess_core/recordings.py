@@ -16,6 +16,7 @@ __all__ = [
     "failures",
     "judge",
     "problem_lines",
+    "read_problems",
     "read_recordings",
     "read_shard",
     "read_with_features",
@@ -267,6 +268,18 @@ def failures(layout: Layout, target: str = "") -> dict[str, str]:
         if path.exists():
             failed |= read_json(path).get("failed", {})
     return failed
+
+
+def read_problems(layout: Layout, window_s: float, target: str) -> list[Recording]:
+    """Return the recordings that failed (see `failures`), then those that the scan refused."""
+    failed = failures(layout) | failures(layout, target)
+    rows = judge(read_recordings(layout.table), window_s)
+    without = [
+        replace(row, status="failed", reason=failed[row.recording_id])
+        for row in usable(rows)
+        if row.recording_id in failed
+    ]
+    return without + [row for row in rows if row.reason]
 
 
 def problem_lines(recordings: Iterable[Recording]) -> list[str]:

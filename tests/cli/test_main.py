@@ -25,10 +25,11 @@ def test_recordings_scans_a_folder_and_says_what_is_next(
     monkeypatch.chdir(tmp_path)
     write_tone("corpus/a.wav")
     write_tone("corpus/b.wav", seconds=0.3)
-    assert cli.main(["recordings", "--folder", "corpus", "--name", "mine"]) == 0
+    window = ("--window", "0:05.5")
+    assert cli.main(["recordings", "--folder", "corpus", "--name", "mine", *window]) == 0
     printed = capsys.readouterr()
     assert "1 of 2 recordings usable" in printed.out
-    assert "  b: too_short: corpus/b.wav: lasts 0.30 s" in printed.out
+    assert "b: too_short: corpus/b.wav: lasts 0.30 s, shorter than one window of 5.5" in printed.out
     assert "snakemake --config dataset=mine" in printed.out
     assert "note: only 1 work (a): aspects need at least 3, with fewer" in printed.out
     assert "2/2 recordings" in printed.err

@@ -15,9 +15,9 @@ from mess_core.index.fitting import fit_projection
 from mess_core.index.index import Index, build_index
 from mess_core.layout import ANSWERS, PAGES, Layout
 from mess_core.probing.pictures import save_figure
-from mess_core.recordings import Recording, write_recordings
+from mess_core.recordings import Recording, read_problems, write_recordings
 from mess_core.report.examples import HITS, Excerpt, ask_examples, choose_examples, command
-from mess_core.report.findings import Findings, read_problems, rule_costs
+from mess_core.report.findings import Findings, rule_costs
 from mess_core.report.page import render_pages
 from tests.planted import ASPECT_MAP, HOP_S, WINDOW_S, Corpus, clip_rows, recording_rows
 from tests.probing.toy import recording
@@ -251,12 +251,17 @@ def test_problems_are_listed_up_to_a_limit(findings: Findings) -> None:
     assert text.count("no sound") == 20
 
 
-def test_recordings_whose_features_failed_are_problems_too(tmp_path: Path) -> None:
+def test_recordings_that_failed_are_problems_too(tmp_path: Path) -> None:
     layout = Layout(tmp_path, "toy")
     write_recordings(layout.table, [recording(1), recording(2), recording(3, "silent")])
     write_json(layout.features_manifest, {"failed": {"r02": "it has changed", "gone": "why"}})
-    problems = [(r.recording_id, r.status, r.reason) for r in read_problems(layout, 5.0)]
-    assert problems == [("r02", "failed", "it has changed"), ("r03", "silent", "because")]
+    write_json(layout.target_manifest("tempo"), {"failed": {"r01": "a bug"}})
+    problems = read_problems(layout, 5.0, "tempo")
+    assert [(r.recording_id, r.status, r.reason) for r in problems] == [
+        ("r01", "failed", "a bug"),
+        ("r02", "failed", "it has changed"),
+        ("r03", "silent", "because"),
+    ]
 
 
 def test_nothing_probed_and_nothing_asked_is_a_page_too(findings: Findings) -> None:

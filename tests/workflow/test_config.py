@@ -60,6 +60,8 @@ def test_the_real_model_is_the_default_outside_the_demo(left_open: dict[str, Any
         ({"overlap": 1}, "overlap: .* less than 1, not 1; Share of a window"),
         ({"window_s": float("inf")}, "window_s: .* finite number, not inf; Length of a window"),
         ({"dataset": "my takes"}, "dataset: .* pattern .*, not 'my takes'; A dataset whose"),
+        ({"dataset": "smd-untrained"}, "dataset: must not end in -untrained; A dataset whose"),
+        ({"batch_size": True}, "batch_size: cannot be True; Windows per run"),
         ({"probing": {"alphas": [1, 0]}}, r"probing\.alphas: 0.0 is not above 0"),
         ({"probing": {"baselines": ["x"]}}, r"probing\.baselines: .* not 'x'; What layers are"),
     ],

@@ -14,7 +14,7 @@ from mess_core.layout import (
     UNTRAINED,
 )
 from mess_core.workflow.plan import Plan
-from mess_core.recordings import failures, problem_lines
+from mess_core.recordings import problem_lines, read_problems
 
 #: How many recordings with problems are named at the end of a run.
 SHOWN = 20
@@ -218,11 +218,12 @@ def amount_of_rows():
 
 def report_problems():
     """Say at the end of a run which recordings could not be used, and why."""
-    failed = failures(SETTINGS.layout) | failures(SETTINGS.layout, SETTINGS.targets[0])
-    lines = [f"  {name}: failed: {why}" for name, why in failed.items()]
-    lines += problem_lines(PLAN.problems)
-    if lines and workflow.is_main_process:
-        print(f"\n{len(lines)} recordings have problems ({SETTINGS.layout.problems}):")
-        print("\n".join(lines[:SHOWN]))
-        if len(lines) > SHOWN:
-            print(f"  and {len(lines) - SHOWN} more")
+    if not workflow.is_main_process:
+        return
+    layout, target = SETTINGS.layout, SETTINGS.targets[0]
+    found = problem_lines(read_problems(layout, SETTINGS.window_s, target))
+    if found:
+        print(f"\n{len(found)} recordings have problems:", *found[:SHOWN], sep="\n")
+        if len(found) > SHOWN:
+            print(f"  and {len(found) - SHOWN} more")
+        print(f"Those that failed are in the logs, all others in {layout.problems}.")

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
+from mess_core.cli.printing import length
 from mess_core.cli.search import add_passage
 from mess_core.errors import SearchError
 
@@ -35,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
     add_passage(parser)
     parser.add_argument("--encoder", required=True, help="a known model's name, or a folder")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.npz")
-    parser.add_argument("--window", type=float, default=5.0, help="s, as in the index (5.0)")
+    parser.add_argument("--window", type=length, default=5.0, help="s, as in the index (5.0)")
     parser.add_argument("--overlap", type=float, default=0.5, help="as in the index (0.5)")
     parser.add_argument(
         "--precision", default="auto", help="as in the index; auto: what this machine does best"

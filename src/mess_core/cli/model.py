@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mess_core.cli.printing import table
+from mess_core.cli.printing import length, table
 from mess_core.errors import EncoderError, nearest
 from mess_core.extraction.specs import MODELS, MertSpec, read_model_json, resolve_spec
 from mess_core.layout import Layout
@@ -75,7 +75,7 @@ def add_estimate_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--encoder", help="a name or a folder; by default what the workflow takes for the dataset"
     )
-    parser.add_argument("--window", type=float, default=5.0, metavar="SECONDS")
+    parser.add_argument("--window", type=length, default=5.0, metavar="SECONDS")
     parser.add_argument("--overlap", type=float, default=0.5)
     _add_engine(parser)
     parser.set_defaults(run=estimate)

@@ -1,6 +1,6 @@
-"""How commands print tables and times, and read times."""
+"""How commands print tables, and read times."""
 
-__all__ = ["clock", "seconds", "table"]
+__all__ = ["length", "seconds", "table"]
 
 import argparse
 import math
@@ -12,12 +12,6 @@ def table(rows: Sequence[Mapping[str, str]]) -> list[str]:
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
     lines = [{name: name for name in widths}, {name: "-" * widths[name] for name in widths}, *rows]
     return ["  ".join(line[n].ljust(widths[n]) for n in widths).rstrip() for line in lines]
-
-
-def clock(time_s: float) -> str:
-    """Return a time as minutes, seconds and tenths, ``1:02.5``."""
-    tenths = round(time_s * 10)
-    return f"{tenths // 600}:{tenths % 600 // 10:02d}.{tenths % 10}"
 
 
 def seconds(text: str) -> float:
@@ -42,3 +36,10 @@ def seconds(text: str) -> float:
             f"{text!r} is no time; give seconds or minutes:seconds, as in 65 or 1:05"
         )
     return float(sum(part * 60**power for power, part in enumerate(reversed(parts))))
+
+
+def length(text: str) -> float:
+    """Read how long a window is, as `seconds` does; more than 0."""
+    if not (read := seconds(text)):
+        raise argparse.ArgumentTypeError("a window needs a length, as 5")
+    return read

@@ -3,10 +3,10 @@
 __all__ = ["add_parser", "run"]
 
 import argparse
-import math
 from pathlib import Path
 from typing import Any
 
+from mess_core.cli.printing import length
 from mess_core.errors import DatasetError
 from mess_core.layout import Layout
 from mess_core.progress import Progress
@@ -33,19 +33,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="default: %(default)s")
     parser.add_argument(
         "--window",
-        type=_length,
+        type=length,
         default=5.0,
         metavar="SECONDS",
         help="length of a window; shorter recordings cannot be used (default: %(default)s)",
     )
     parser.set_defaults(run=run)
-
-
-def _length(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no length of a window, give e.g. 5")
-    return seconds
 
 
 def run(args: argparse.Namespace) -> int:

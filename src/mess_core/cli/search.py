@@ -10,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mess_core.cli.printing import clock, seconds, table
+from mess_core.cli.printing import seconds, table
 from mess_core.errors import SearchError
+from mess_core.progress import clock
 from mess_core.search.query import EXCLUDES, FILTERS, GENERAL, Query
 
 if TYPE_CHECKING:

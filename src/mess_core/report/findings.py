@@ -1,11 +1,11 @@
 """Everything that the report shows, gathered from a finished run's files."""
 
-__all__ = ["Findings", "gather_findings", "read_problems", "rule_costs"]
+__all__ = ["Findings", "gather_findings", "rule_costs"]
 
 import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,7 @@ from typing import Any
 from mess_core import stages
 from mess_core.files import read_json
 from mess_core.layout import ANSWERS, INDEX_KINDS, Layout
-from mess_core.recordings import (
-    Recording,
-    failures,
-    judge,
-    read_recordings,
-    read_with_features,
-    usable,
-)
+from mess_core.recordings import Recording, read_problems, read_with_features
 from mess_core.report.examples import Example, Excerpt, Place, ask_examples, cut_excerpts
 
 Row = Mapping[str, Any]
@@ -49,7 +42,7 @@ class Findings:
     corpus : mapping of str to int or float
         ``recordings``, ``works``, ``windows``, ``hours``.
     problems : sequence of Recording
-        Of `read_problems`.
+        Those that failed, and those that the scan refused.
     indices : sequence of mapping
         ``kind``, ``rows``, ``factory``, ``exact``, ``width``, ``bytes`` and ``version`` of each.
     changed : mapping
@@ -107,7 +100,7 @@ def gather_findings(
         for kind in INDEX_KINDS
     }
     indices = {kind: load_artifact(folder) for kind, folder in folders.items()}
-    clips = indices["clips"]
+    clips, layers = indices["clips"], _read_table(layout.answer("layers", ".tsv"))
     examples = ask_examples(indices["recordings"], clips)
     return Findings(
         dataset=layout.dataset,
@@ -115,7 +108,7 @@ def gather_findings(
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         encoder=clips.facts["encoder"],
         aspects=read_json(layout.aspects),
-        layers=_read_table(layout.answer("layers", ".tsv")),
+        layers=layers,
         validity=_read_table(layout.answer("validity", ".tsv")),
         pictures={name: layout.answer(name, ".png") for name in ANSWERS},
         examples=examples,
@@ -126,7 +119,7 @@ def gather_findings(
             "windows": len(clips.rows),
             "hours": sum(r.duration_s for r in recordings) / 3600,
         },
-        problems=read_problems(layout, window_s),
+        problems=read_problems(layout, window_s, layers[0]["target"]),
         indices=[
             {
                 "kind": kind,
@@ -144,17 +137,6 @@ def gather_findings(
         versions=versions,
         costs=rule_costs(layout.data / "benchmarks" / layout.dataset),
     )
-
-
-def read_problems(layout: Layout, window_s: float) -> list[Recording]:
-    """Return the recordings whose features failed, then those that the scan refused."""
-    failed, rows = failures(layout), judge(read_recordings(layout.table), window_s)
-    without = [
-        replace(row, status="failed", reason=failed[row.recording_id])
-        for row in usable(rows)
-        if row.recording_id in failed
-    ]
-    return without + [row for row in rows if row.reason]
 
 
 def rule_costs(folder: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from mess_core.layout import PAGES
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.probing.results import confidence
-from mess_core.progress import duration
+from mess_core.progress import clock, duration
 from mess_core.report.examples import command
 from mess_core.report.findings import Findings
 
@@ -50,7 +50,7 @@ def _template() -> jinja2.Template:
     environment.filters |= {
         "about": lambda name: ASPECT_REGISTRY[name].description if name in ASPECT_REGISTRY else "",
         "best_first": _best_first,
-        "clock": _clock,
+        "clock": clock,
         "code": lambda value: Markup("<code>{}</code>").format(value or "-"),
         "command": command,
         "confidence": lambda r2: confidence(float(r2)),
@@ -98,9 +98,3 @@ def _two(value: str | float | None) -> str:
     """Return a number with two decimals; a dash where there is none."""
     # -0.0 + 0.0 is 0.0.
     return "-" if value in ("", None) else f"{round(float(value), 2) + 0.0:.2f}"
-
-
-def _clock(seconds: float) -> str:
-    """Return a time as minutes and seconds."""
-    minutes, rest = divmod(round(seconds, 1), 60)
-    return f"{int(minutes)}:{rest:04.1f}"

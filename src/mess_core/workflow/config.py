@@ -172,16 +172,18 @@ class Settings:
         for key in given:
             if key not in known:
                 raise ConfigError(f"config: unknown key {key!r}; {nearest(key, known)}")
+            if isinstance(given[key], bool) and known[key].type is not bool:
+                raise _refused(known[key], f"cannot be {given[key]}")
         values = {known[k].name: v for k, v in given.items() if v is not None and v != "auto"}
         try:
             settings = TypeAdapter(cls).validate_python(values)
         except ValidationError as error:
             first = error.errors()[0]
             item = next(item for item in _declared() if item.name == first["loc"][0])
-            raise ConfigError(
-                f"config: {_key(item)}: {first['msg']}, not {first['input']!r}; "
-                f"{item.metadata['description']}"
-            ) from None
+            raise _refused(item, f"{first['msg']}, not {first['input']!r}") from None
+        if settings.dataset.endswith(f"-{UNTRAINED}"):
+            # Its features would lie in the folder of another dataset's baseline.
+            raise _refused(known["dataset"], f"must not end in -{UNTRAINED}")
         if min(settings.alphas) <= 0:
             raise ConfigError(f"config: probing.alphas: {min(settings.alphas)} is not above 0")
         targets = probed_targets(settings.rows.removesuffix("s"))
@@ -236,6 +238,10 @@ def _declared() -> list[Field[Any]]:
 
 def _key(item: Field[Any]) -> str:
     return str(item.metadata["key"])
+
+
+def _refused(item: Field[Any], why: str) -> ConfigError:
+    return ConfigError(f"config: {_key(item)}: {why}; {item.metadata['description']}")
 
 
 def _flat(config: Mapping[str, Any], where: str = "") -> dict[str, Any]:
