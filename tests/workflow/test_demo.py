@@ -18,7 +18,7 @@ import pytest
 import soundfile
 from packaging.utils import canonicalize_name
 
-from mess_core.cli.question import _SHOWN
+from mess_core.cli.results import _SHOWN
 from mess_core.files import file_sha256, read_json
 from mess_core.layout import ANSWERS, INDEX_KINDS, PAGES, QUESTIONS, Layout
 from mess_core.probing.aspects import ASPECT_REGISTRY

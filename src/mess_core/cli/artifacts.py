@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mess_core.cli.search import DEFAULT_LOCATION
+from mess_core.cli.search import DEFAULT_LOCATION, datasets_at, only_dataset
 from mess_core.errors import ArtifactError
 from mess_core.layout import INDEX_KINDS
 from mess_core.progress import Progress
@@ -83,15 +83,12 @@ def _found(
     args: argparse.Namespace, *, several: bool = False
 ) -> "Iterator[tuple[_Place, list[Version]]]":
     """Give the kinds of the dataset, of all datasets with ``several``, and their versions."""
-    from mess_core.publishing import published_datasets, published_versions
+    from mess_core.publishing import published_versions
 
-    datasets = [args.dataset] if args.dataset else published_datasets(args.artifacts)
-    if not datasets:
-        raise ArtifactError(f"nothing is published at {args.artifacts}; see --artifacts")
-    if len(datasets) > 1 and not several:
-        raise ArtifactError(
-            f"{args.artifacts} holds several datasets; choose with --dataset: {datasets}"
-        )
+    if several and not args.dataset:
+        datasets = datasets_at(args.artifacts)
+    else:
+        datasets = [args.dataset or only_dataset(args.artifacts)]
     for dataset in datasets:
         for kind in [args.kind] if args.kind else INDEX_KINDS:
             place = _Place(args.artifacts, dataset, kind)
@@ -106,7 +103,7 @@ def _chosen(args: argparse.Namespace) -> "list[tuple[_Place, Version]]":
         return [(place, version) for place, version in found if version.latest]
     named = [(place, v) for place, v in found if v.version_id.startswith(args.version)]
     if len(named) != 1:
-        choices = ", ".join(f"{_short(v.version_id)} ({p.kind})" for p, v in named or found)
+        choices = ", ".join(f"{v.version_id[:_SHOWN]} ({p.kind})" for p, v in named or found)
         raise ArtifactError(
             f"{args.version!r} names {'several versions' if named else 'no version'}; "
             f"choose of: {choices or 'none'}"
@@ -118,15 +115,11 @@ def _line(version: "Version") -> str:
     note = "latest" if version.latest else "" if version.complete else "not complete"
     written = datetime.fromtimestamp(version.modified, UTC).isoformat(timespec="seconds")
     size = f"{_megabytes(version.size):>12}"
-    return f"  {_short(version.version_id)}  {written}  {size}  {note}".rstrip()
+    return f"  {version.version_id[:_SHOWN]}  {written}  {size}  {note}".rstrip()
 
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.2f} MB"
-
-
-def _short(version_id: str) -> str:
-    return version_id[:_SHOWN]
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -147,7 +140,7 @@ def _publish(args: argparse.Namespace) -> int:
 def _say(receipt: dict[str, Any], args: argparse.Namespace) -> None:
     becomes = "would become" if args.dry_run else "is now"
     said = f"{becomes} the latest" if receipt["pointer_moved"] else "is the latest already"
-    print(f"{_short(receipt['artifact_version_id'])} {said} at {receipt['location']}")
+    print(f"{receipt['artifact_version_id'][:_SHOWN]} {said} at {receipt['location']}")
 
 
 def _fetch(args: argparse.Namespace) -> int:
@@ -180,9 +173,8 @@ def _prune(args: argparse.Namespace) -> int:
         gone = prune_versions(*place, keep=args.keep, dry_run=args.dry_run)
         freed = _megabytes(sum(version.size for version in gone))
         done = "would remove" if args.dry_run else "removed"
-        print(f"{place}: {done} {len(gone)} of {len(versions)} versions, {freed}")
-        for version in gone:
-            print(_line(version))
+        first = f"{place}: {done} {len(gone)} of {len(versions)} versions, {freed}"
+        print(first, *map(_line, gone), sep="\n")
     return 0
 
 
@@ -190,8 +182,6 @@ def _verify(args: argparse.Namespace) -> int:
     from mess_core.publishing import verify_published
 
     for place, version in _chosen(args):
-        size = verify_published(*place, version.version_id)
-        print(
-            f"{place}: {_short(version.version_id)} is complete and undamaged, {_megabytes(size)}"
-        )
+        size = _megabytes(verify_published(*place, version.version_id))
+        print(f"{place}: {version.version_id[:_SHOWN]} is complete and undamaged, {size}")
     return 0

@@ -48,15 +48,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write a passage's features.
-
-    Raises
-    ------
-    AudioError
-        If the file or the passage cannot be used.
-    EncoderError
-        If the encoder cannot be had.
-    """
+    """Write a passage's features."""
     import numpy as np
 
     from mess_core.extraction import FeatureExtractor, extract_passage
@@ -90,8 +82,7 @@ def read_embedded(path: Path, index_facts: Mapping[str, Any]) -> "Floats":
     SearchError
         If it is no such file, or of another encoder, precision or window.
     """
-    features: Floats = _read(path, "features")
-    facts = _facts(path)
+    features, facts = _read(path)
     own, theirs = facts["encoder"], index_facts.get("encoder", {})
     compared = [(key, own.get(key), theirs.get(key)) for key in ("fingerprint", "precision")]
     compared.append(("window_s", facts.get("window_s"), index_facts.get("window_s")))
@@ -107,33 +98,22 @@ def read_embedded(path: Path, index_facts: Mapping[str, Any]) -> "Floats":
 
 def is_of_passage(path: Path) -> bool:
     """Return whether `mess embed` wrote the features of a passage, rather than of a file."""
-    return bool(_facts(path).get("passage"))
+    return bool(_read(path)[1].get("passage"))
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    try:
-        facts: dict[str, Any] = json.loads(str(_read(path, "facts")))
-        facts["encoder"]["name"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise _not_embedded(path, error) from None
-    return facts
-
-
-def _read(path: Path, member: str) -> Any:
+def _read(path: Path) -> "tuple[Floats, dict[str, Any]]":
     import numpy as np
 
     try:
         with np.load(path, allow_pickle=False) as file:
-            return file[member]
+            features, facts = file["features"], json.loads(str(file["facts"]))
+        facts["encoder"]["name"]
     except (OSError, ValueError, EOFError, LookupError, TypeError, BadZipFile) as error:
-        raise _not_embedded(path, error) from None
-
-
-def _not_embedded(path: Path, error: Exception) -> SearchError:
-    return SearchError(
-        f"{path} holds no features as `mess embed` writes them ({type(error).__name__}); in "
-        "Python, search_features takes any array"
-    )
+        raise SearchError(
+            f"{path} holds no features as `mess embed` writes them ({type(error).__name__}); in "
+            "Python, search_features takes any array"
+        ) from None
+    return features, facts
 
 
 def embed_elsewhere(

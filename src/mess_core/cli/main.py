@@ -1,8 +1,4 @@
-"""The command line, ``mess COMMAND``.
-
-Commands are ``recordings``, ``render``, ``model``, ``estimate``, ``question``, ``provenance``,
-``embed``, ``search``, ``artifacts`` and ``tour``.
-"""
+"""The command line, ``mess COMMAND``."""
 
 __all__ = ["main"]
 
@@ -13,17 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from mess_core.cli import (
-    artifacts as cli_artifacts,
-    embed as cli_embed,
-    model as cli_model,
-    provenance as cli_provenance,
-    question as cli_question,
-    recordings as cli_recordings,
-    render as cli_render,
-    search as cli_search,
-    tour as cli_tour,
-)
+from mess_core.cli import artifacts, embed, model, recordings, render, results, search, tour
 from mess_core.errors import MessError
 
 
@@ -36,7 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         status: int = args.run(args)
-    except MessError as error:
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; Python must not try to flush into the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (MessError, OSError) as error:
         print(f"mess {args.command}: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
@@ -45,13 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             'from the checkout: pip install ".[extract,analysis]"',
             file=sys.stderr,
         )
-        return 1
-    except BrokenPipeError:
-        # The reader (`| head`) has seen enough; Python must not try to flush into the closed pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        print(f"mess {args.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"mess {args.command}: interrupted", file=sys.stderr)
@@ -65,16 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mess {version('mess-core')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    cli_recordings.add_parser(commands)
-    cli_render.add_parser(commands)
-    cli_model.add_parser(commands)
-    cli_model.add_estimate_parser(commands)
-    cli_question.add_parser(commands)
-    cli_provenance.add_parser(commands)
-    cli_embed.add_parser(commands)
-    cli_search.add_parser(commands)
-    cli_artifacts.add_parser(commands)
-    cli_tour.add_parser(commands)
+    for module in (recordings, render, model, results, embed, search, artifacts, tour):
+        module.add_parser(commands)
     return parser
 
 

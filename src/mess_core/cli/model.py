@@ -1,6 +1,6 @@
 """``mess model``: get encoders, list them, prove one; ``mess estimate``: how long one will take."""
 
-__all__ = ["add_estimate_parser", "add_parser", "estimate", "fetch", "show_models", "verify"]
+__all__ = ["add_parser", "estimate", "fetch", "show_models", "verify"]
 
 import argparse
 import shlex
@@ -12,21 +12,26 @@ import numpy as np
 
 from mess_core.cli.printing import length, table
 from mess_core.errors import EncoderError, nearest
+from mess_core.extraction.golden import (
+    MAX_ERROR,
+    MIN_COSINE,
+    Floats,
+    check_windows,
+    compare,
+    golden_hash,
+)
 from mess_core.extraction.specs import MODELS, MertSpec, read_model_json, resolve_spec
 from mess_core.layout import Layout
 from mess_core.progress import duration
 
 if TYPE_CHECKING:
     from mess_core.extraction.checkpoint import Checkpoint
-    from mess_core.extraction.golden import Floats
 
 _MODELS = Path("data/models")
-_PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-_DEVICE_HELP = "auto, cpu, cuda, cuda:1 or mps (default: %(default)s)"
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add ``model`` to the command line."""
+    """Add ``model`` and ``estimate`` to the command line."""
     parser = subparsers.add_parser(
         "model",
         help="fetch, list and verify encoders",
@@ -60,10 +65,10 @@ def add_parser(subparsers: Any) -> None:
     )
     _add_models(listing)
     listing.set_defaults(run=show_models)
+    _add_estimate(subparsers)
 
 
-def add_estimate_parser(subparsers: Any) -> None:
-    """Add ``estimate`` to the command line; see `add_parser`."""
+def _add_estimate(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "estimate",
         help="estimate how long extraction will take here",
@@ -88,10 +93,10 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help=_DEVICE_HELP)
-    parser.add_argument(
-        "--precision", choices=_PRECISIONS, default="auto", help="default: %(default)s"
-    )
+    devices = "auto, cpu, cuda, cuda:1 or mps (default: %(default)s)"
+    parser.add_argument("--device", default="auto", help=devices)
+    precisions = ("auto", "float32", "bfloat16", "float16")
+    parser.add_argument("--precision", choices=precisions, default="auto", help="default: auto")
 
 
 def show_models(args: argparse.Namespace) -> int:
@@ -143,7 +148,6 @@ def fetch(args: argparse.Namespace) -> int:
 def verify(args: argparse.Namespace) -> int:
     """Check a model part by part, and print each with its outcome as soon as it is known."""
     from mess_core.extraction.checkpoint import find_checkpoint
-    from mess_core.extraction.golden import golden_hash
 
     checkpoint = find_checkpoint(args.name, models=args.models)
     spec, folder = checkpoint.spec, checkpoint.folder
@@ -155,7 +159,9 @@ def verify(args: argparse.Namespace) -> int:
     _say("", f"ignored, being off or without effect on hidden states: {_listed(ignored)}")
     _say("weights", f"{checkpoint.weights.name}, {checkpoint.weights.stat().st_size:,} bytes")
     _say("sha256", _digest(checkpoint, resolve_spec(args.name)))
-    expected, pooled = _reference(checkpoint)
+    samples = round(spec.window_s * spec.sample_rate)
+    windows = check_windows(samples, sample_rate=spec.sample_rate)
+    expected, pooled = _reference(checkpoint, windows)
     _say("licence", spec.licence)
     trained = "yes" if spec.trained else "no: results show the mechanism only"
     said = spec.source != "folder" or "mess_trained" in config
@@ -164,11 +170,11 @@ def verify(args: argparse.Namespace) -> int:
     _say("dims", str(spec.dims))
     _say("sample rate", f"{spec.sample_rate} samples per second")
     _say("frame rate", f"{spec.frame_rate:g} frames per second")
-    _say("window", f"{spec.window_s:g} s: {_samples(spec)} samples, {expected.shape[2]} frames")
+    _say("window", f"{spec.window_s:g} s: {samples} samples, {expected.shape[2]} frames")
     how = "to mean 0 and variance 1" if checkpoint.normalize else "not at all"
     _say("normalisation", f"{how}, every window (do_normalize: {checkpoint.normalize})")
     _say("golden hash", f"{golden_hash(pooled)} (float32, {len(pooled)} check windows)")
-    _compare_engines(args, spec, expected)
+    _compare_engines(args, spec, windows, expected)
     print("verified")
     return 0
 
@@ -187,16 +193,11 @@ def _digest(checkpoint: "Checkpoint", published: MertSpec) -> str:
     return f"{checkpoint.spec.weights_sha256} ({pinned})"
 
 
-def _samples(spec: MertSpec) -> int:
-    return round(spec.window_s * spec.sample_rate)
-
-
-def _reference(checkpoint: "Checkpoint") -> "tuple[Floats, Floats]":
+def _reference(checkpoint: "Checkpoint", windows: Floats) -> tuple[Floats, Floats]:
     """Return what transformers' own model and preprocessor make of the check windows."""
     import torch
     from transformers import Wav2Vec2FeatureExtractor
 
-    from mess_core.extraction.golden import check_windows
     from mess_core.extraction.torch_engine import HiddenStates, load_hubert
 
     model = load_hubert(checkpoint)
@@ -207,12 +208,11 @@ def _reference(checkpoint: "Checkpoint") -> "tuple[Floats, Floats]":
         f"ok: {len(tensors)} tensors with {values:,} values, each in memory equal to the file's; "
         "none missing, none left over",
     )
-    spec = checkpoint.spec
-    windows = check_windows(_samples(spec), sample_rate=spec.sample_rate)
+    rate = checkpoint.spec.sample_rate
     prepare: Any = Wav2Vec2FeatureExtractor(  # type: ignore[no-untyped-call]
-        sampling_rate=spec.sample_rate, do_normalize=checkpoint.normalize
+        sampling_rate=rate, do_normalize=checkpoint.normalize
     )
-    inputs = prepare(list(windows), sampling_rate=spec.sample_rate, return_tensors="pt")
+    inputs = prepare(list(windows), sampling_rate=rate, return_tensors="pt")
     with torch.inference_mode():
         states = model(inputs.input_values, output_hidden_states=True).hidden_states
         frames = torch.stack(states, dim=1).numpy()
@@ -221,12 +221,12 @@ def _reference(checkpoint: "Checkpoint") -> "tuple[Floats, Floats]":
     return frames, pooled.numpy()
 
 
-def _compare_engines(args: argparse.Namespace, spec: MertSpec, expected: "Floats") -> None:
+def _compare_engines(
+    args: argparse.Namespace, spec: MertSpec, windows: Floats, expected: Floats
+) -> None:
     """Compare the engine in use, in its precision and in float32, with transformers' model."""
     from mess_core.extraction.encoder import load_encoder
-    from mess_core.extraction.golden import MAX_ERROR, MIN_COSINE, check_windows, compare
 
-    windows = check_windows(_samples(spec), sample_rate=spec.sample_rate)
     for precision in dict.fromkeys((args.precision, "float32")):
         encoder = load_encoder(
             args.name,

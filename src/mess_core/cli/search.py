@@ -1,6 +1,9 @@
 """``mess search``: ask a published index, and print the hits as a table or as JSON."""
 
-__all__ = ["DEFAULT_LOCATION", "add_parser", "add_passage", "open_index", "run"]
+__all__ = [
+    *("DEFAULT_LOCATION", "add_parser", "add_passage", "datasets_at", "only_dataset"),
+    *("open_index", "run"),
+]
 
 import argparse
 import json
@@ -135,15 +138,7 @@ def _add_hits(group: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answer one question and print the hits.
-
-    Raises
-    ------
-    SearchError
-        If the question cannot be asked of this index.
-    ArtifactError
-        If nothing usable is published at the location.
-    """
+    """Answer one question and print the hits."""
     from mess_core.search.search import search, search_features
 
     query = _read_query(args) if args.query else _query(args)
@@ -262,19 +257,25 @@ def open_index(location: str, dataset: str | None, kind: str) -> "Index":
     # FAISS and boto3 are imported when a search is run, not by `mess --help`.
     from mess_core.publishing.fetch import default_cache, load_published
 
-    name = dataset or _only_dataset(location)
+    name = dataset or only_dataset(location)
     return load_published(location, name, kind, cache_dir=default_cache())
 
 
-def _only_dataset(location: str) -> str:
+def datasets_at(location: str) -> list[str]:
+    """Return the datasets published at a location; if there are none, that is an error."""
     from mess_core.publishing.publish import published_datasets
 
-    names = published_datasets(location)
-    if not names:
-        raise SearchError(
-            f"nothing is published at {location}; run the workflow (`make demo`), or name another "
-            "place with --artifacts"
-        )
+    if names := published_datasets(location):
+        return names
+    raise SearchError(
+        f"nothing is published at {location}; run the workflow (`make demo`), or name another "
+        "place with --artifacts"
+    )
+
+
+def only_dataset(location: str) -> str:
+    """Return the one dataset published at a location; if there are several, that is an error."""
+    names = datasets_at(location)
     if len(names) > 1:
         raise SearchError(f"{location} holds several datasets; choose with --dataset: {names}")
     return names[0]
@@ -331,10 +332,10 @@ def _show(index: "Index", answer: "Answer", question: str, *, as_json: bool, exp
     if as_json:
         print(json.dumps([_record(hit, clips=clips) for hit in answer.hits], indent=2))
     elif answer.hits:
-        rows = [
-            _cells(n, hit, clips=clips) | (_contributions(hit) if explain else {})
-            for n, hit in enumerate(answer.hits, 1)
-        ]
+        rows = [_cells(n, hit, clips=clips) for n, hit in enumerate(answer.hits, 1)]
+        if explain:
+            for row, hit in zip(rows, answer.hits, strict=True):
+                row |= {name: f"{part:>+7.3f}" for name, part in hit.contributions.items()}
         print("\n".join(table(rows)))
         if explain:
             print("score = the sum of the columns with a sign")
@@ -345,10 +346,6 @@ def _record(hit: "Hit", *, clips: bool) -> dict[str, Any]:
     if clips:
         return record
     return {k: v for k, v in record.items() if k not in ("start_s", "end_s", "clip")}
-
-
-def _contributions(hit: "Hit") -> dict[str, str]:
-    return {name: f"{part:>+7.3f}" for name, part in hit.contributions.items()}
 
 
 def _cells(rank: int, hit: "Hit", *, clips: bool) -> dict[str, str]:

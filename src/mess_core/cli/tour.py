@@ -30,15 +30,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the tour.
-
-    Raises
-    ------
-    StorageError
-        If the workflow has not finished for this dataset.
-    ArtifactError
-        If what it published cannot be opened.
-    """
+    """Print the tour."""
     layout = Layout(args.data, args.dataset)
     destination = read_json(layout.publish_receipt)["destination"]
     index = cli_search.open_index(destination, args.dataset, "recordings")
@@ -46,9 +38,11 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(_places(layout, destination)))
     print("\n" + "\n".join(_aspects(index, resolved)))
     where = _where(args.dataset, destination)
+    parser = argparse.ArgumentParser()
+    cli_search.add_parser(parser.add_subparsers())
     for query in _queries(index, resolved):
         print(f"\n$ mess search {query}{where}")
-        _ask(f"{query}{where}")
+        cli_search.run(parser.parse_args(["search", *shlex.split(query + where)]))
     print("\n" + "\n".join(_next(args.dataset, index, resolved)))
     return 0
 
@@ -85,10 +79,8 @@ def _aspects(index: "Index", resolved: list[str]) -> list[str]:
         if entry["r2"] is None:
             lines.append(f"  {name:<18}no result, cannot be searched by")
             continue
-        facts = (
-            f"R2 {entry['r2']:.2f} within works in layer {entry['layer']:>2}, "
-            f"{'' if entry['validated'] else 'not '}validated"
-        )
+        facts = f"R2 {entry['r2']:.2f} within works in layer {entry['layer']:>2}"
+        facts += f", {'' if entry['validated'] else 'not '}validated"
         lines.append(f"  {name:<18}{facts}{'' if entry['resolved'] else ', below the limit'}")
     lines.append("  (validated: surely above what an untrained encoder of the same shape knows)")
     from mess_core.search.search import directed
@@ -114,32 +106,30 @@ def _queries(index: "Index", resolved: list[str]) -> list[str]:
     """Return three queries of different kinds, in the form of the command line."""
     names = list(index.rows.numbers)
     first, middle = names[0], names[len(names) // 2]
-    second = f"--recording {middle} --exclude work"
-    third = f"--recording {first} --from 5 --to 10 --exclude recording --dedupe 5"
-    if resolved:
-        second += f" --aspect {resolved[0]}"
-        third += f" --like general --like {resolved[0]}=0.5 --explain"
-    return [f"--recording {first} -k {_HITS}", f"{second} -k {_HITS}", f"{third} -k {_HITS}"]
-
-
-def _ask(query: str) -> None:
-    parser = argparse.ArgumentParser()
-    cli_search.add_parser(parser.add_subparsers())
-    cli_search.run(parser.parse_args(["search", *shlex.split(query)]))
+    aspect = f" --aspect {resolved[0]}" if resolved else ""
+    weighed = f" --like general --like {resolved[0]}=0.5 --explain" if resolved else ""
+    return [
+        f"--recording {first} -k {_HITS}",
+        f"--recording {middle} --exclude work{aspect} -k {_HITS}",
+        f"--recording {first} --from 5 --to 10 --exclude recording --dedupe 5{weighed} -k {_HITS}",
+    ]
 
 
 def _next(dataset: str, index: "Index", resolved: list[str]) -> list[str]:
     recording = next(iter(index.rows.numbers))
-    lines = [
+    search = f"  mess search --recording {recording}"
+    both = []
+    if len(resolved) > 1:
+        one, other = resolved[:2]
+        both = [
+            f'{search} --aspects "{one}=0.7,{other}=0.3"',
+            f"{search} --from 5 --to 10 --like {one} --ignore {other}",
+        ]
+    return [
         "What next",
-        f"  mess search --recording {recording} --from 2.5 --to 9 --json",
+        *both,
+        f"{search} --from 2.5 --to 9 --json",
         f"  snakemake data/probing/{dataset}/tempo.json   # one result, rebuilt when stale",
         "  mess recordings --folder PATH --name mine && snakemake --config dataset=mine",
         "  (mess and snakemake are in .venv/bin; README.md explains every step)",
     ]
-    if len(resolved) > 1:
-        pair = f"{resolved[0]}=0.7,{resolved[1]}=0.3"
-        lines.insert(1, f'  mess search --recording {recording} --aspects "{pair}"')
-        steered = f"--like {resolved[0]} --ignore {resolved[1]}"
-        lines.insert(2, f"  mess search --recording {recording} --from 5 --to 10 {steered}")
-    return lines

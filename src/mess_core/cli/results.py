@@ -1,9 +1,10 @@
-"""``mess question``: what probing answered, as a table on the terminal."""
+"""``mess question``: what probing answered; ``mess provenance``: how a result was made."""
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_parser"]
 
 import argparse
 import csv
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from mess_core.cli.printing import table
 from mess_core.errors import StorageError
 from mess_core.layout import QUESTIONS, Layout
+from mess_core.workflow.record import find_record
 
 #: What each question asks, and the columns of its table that fit a terminal.
 _SHOWN = {
@@ -34,7 +36,7 @@ _SHOWN = {
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add ``question`` to the command line."""
+    """Add ``question`` and ``provenance`` to the command line."""
     parser = subparsers.add_parser(
         "question",
         help="show what probing found: layers, stability, separability, collapse",
@@ -45,17 +47,23 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--dataset", default="demo", help="default: %(default)s")
     parser.add_argument("--data", type=Path, default=Path("data"), help="default: %(default)s")
     parser.add_argument("--all", action="store_true", help="all columns, tab-separated")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_answer)
+    parser = subparsers.add_parser(
+        "provenance",
+        help="print how a result was made",
+        description="Print the record of the job that made a result, as JSON: configuration, "
+        "stages, encoder, hashes of inputs and outputs, code and libraries.",
+    )
+    parser.add_argument("file", type=Path, help="a result, as data/probing/demo/rubato.json")
+    parser.set_defaults(run=_provenance)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Print the table of a question.
+def _provenance(args: argparse.Namespace) -> int:
+    print(json.dumps(find_record(args.file), indent=2, ensure_ascii=False))
+    return 0
 
-    Raises
-    ------
-    StorageError
-        If the workflow has not answered it yet.
-    """
+
+def _answer(args: argparse.Namespace) -> int:
     layout = Layout(args.data, args.dataset)
     path = layout.answer(args.question, ".tsv")
     if not path.is_file():
