@@ -212,10 +212,6 @@ def amount():
     return f"{len(PLAN.recordings):,} recordings, {length} of audio"
 
 
-def amount_of_rows():
-    return f"{PLAN.n_rows:,} {SETTINGS.rows}"
-
-
 def report_problems():
     """Say at the end of a run which recordings could not be used, and why."""
     if not workflow.is_main_process:

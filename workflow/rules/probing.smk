@@ -19,7 +19,7 @@ rule decomposition:
     params:
         cfg=decomposition_params,
     message:
-        f"Decomposing the layers of {{wildcards.source}}: {amount_of_rows()}"
+        f"Decomposing the layers of {{wildcards.source}}: {amount()}"
     script:
         "../scripts/decomposition.py"
 
@@ -45,7 +45,7 @@ rule probing:
     params:
         cfg=probing_params,
     message:
-        f"Probing {sum(PLAN.layers.values())} layers for {{wildcards.target}}: {amount_of_rows()}"
+        f"Probing {sum(PLAN.layers.values())} layers for {{wildcards.target}}: {amount()}"
     script:
         "../scripts/probing.py"
 

@@ -65,18 +65,8 @@ Place = tuple[str, float, float]
 class Example:
     """A question, before or after it was asked.
 
-    Attributes
-    ----------
-    title : str
-        What is asked, in a few words.
-    kind : str
-        The kind of index that it is asked of, one of `INDEX_KINDS`.
-    query : Query
-        The question.
-    row : Row
-        The recording or passage that it starts from.
-    answer : Answer or None
-        What the index says.
+    It is asked of the index of one ``kind`` of `INDEX_KINDS`, and starts from the recording or
+    passage of a ``row``.
     """
 
     title: str
@@ -88,17 +78,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """A piece of audio, or why there is none.
-
-    Attributes
-    ----------
-    start_s, end_s : float
-        Where it lies in the recording.
-    uri : str
-        ``data:audio/mpeg;base64,...``; empty when there is none.
-    reason : str
-        Why there is none; else empty.
-    """
+    """A piece of audio as a ``data:audio/mpeg`` URI, or the reason why there is none."""
 
     start_s: float
     end_s: float
@@ -107,19 +87,11 @@ class Excerpt:
 
 
 def choose_examples(recordings: "Index", clips: "Index") -> list[Example]:
-    """Choose the questions by the rule of this module.
+    """Choose the questions by the rule of this module, for the indices of one dataset.
 
-    Parameters
-    ----------
-    recordings, clips : Index
-        The indices of one dataset.
-
-    Returns
-    -------
-    list of Example
-        Whole recordings in general; passages in general; passages by the best-known and by the
-        second-best-known aspect; passages with more of an aspect. Those that need an aspect are
-        left out where none is resolved (or has a direction).
+    Whole recordings in general; passages in general; passages by the best-known and by the
+    second-best-known aspect; passages with more of an aspect. Those that need an aspect are left
+    out where none is resolved (or has a direction).
     """
     from mess_core.search.search import directed
 
@@ -205,21 +177,10 @@ def cut_excerpts(
 
 
 def cut_excerpt(path: Path, start_s: float, end_s: float, *, sha256: str = "") -> Excerpt:
-    """Cut a passage out of an audio file.
+    """Cut a passage, at most `LONGEST_S` of it, out of an audio file.
 
-    Parameters
-    ----------
-    path : Path
-        The audio file.
-    start_s, end_s : float
-        The passage in seconds; what lies more than `LONGEST_S` after the start is left out.
-    sha256 : str, optional
-        Of the file that was indexed. Another file is not played, because it may sound otherwise.
-
-    Returns
-    -------
-    Excerpt
-        With a reason instead of audio where the file is gone, has changed or cannot be read.
+    Where the file is gone, cannot be read, or is not that of ``sha256`` (it may sound otherwise),
+    there is a reason instead of audio.
     """
     end_s = min(end_s, start_s + LONGEST_S)
     try:

@@ -25,8 +25,8 @@ class Findings:
 
     Attributes
     ----------
-    dataset, licence, made : str
-        Its name, the licence of its audio, and when the report was made.
+    licence : str
+        That of the audio.
     encoder : mapping
         ``name``, ``trained``, ``weights_sha256`` and the like.
     aspects : mapping
@@ -35,20 +35,12 @@ class Findings:
         Rows of the tables, as texts.
     pictures : mapping of str to Path
         By the names of `mess_core.layout.ANSWERS`.
-    examples : sequence of Example
-        Questions with their answers.
-    excerpts : mapping of tuple to Excerpt
-        The audio of passages, by recording, start and end.
     corpus : mapping of str to int or float
         ``recordings``, ``works``, ``windows``, ``hours``.
     problems : sequence of Recording
-        Those that failed, and those that the scan refused.
-    indices : sequence of mapping
-        ``kind``, ``rows``, ``factory``, ``exact``, ``width``, ``bytes`` and ``version`` of each.
+        Of `mess_core.recordings.read_problems`.
     changed : mapping
         Settings that results depend on and that are not the default.
-    stages, versions : mapping
-        Numbers of the stages, and versions of packages.
     costs : sequence of mapping
         Of `rule_costs`.
     """
@@ -76,15 +68,6 @@ def gather_findings(
     layout: Layout, *, window_s: float, changed: Row, versions: Mapping[str, str]
 ) -> Findings:
     """Read what a finished run left, ask the examples and cut their audio.
-
-    Parameters
-    ----------
-    layout : Layout
-        Whose results.
-    window_s : float
-        Length of a window in seconds.
-    changed, versions : mapping
-        As in `Findings`.
 
     Raises
     ------
@@ -140,18 +123,10 @@ def gather_findings(
 
 
 def rule_costs(folder: Path) -> list[dict[str, Any]]:
-    """Add up Snakemake's benchmark files by rule.
+    """Add up a dataset's benchmark files by rule: ``{rule}.tsv``, or ``{rule}/`` with one per job.
 
-    Parameters
-    ----------
-    folder : Path
-        Of one dataset: ``{rule}.tsv``, or ``{rule}/`` with a file per job.
-
-    Returns
-    -------
-    list of dict
-        Per rule ``rule``, ``jobs``, ``seconds`` (of all jobs together) and ``memory_mb`` (of the
-        largest), the costliest first. Files without numbers are left out.
+    Gives ``rule``, ``jobs``, ``seconds`` (of all jobs together) and ``memory_mb`` (of the largest),
+    the costliest first. Files without numbers are left out.
     """
     jobs: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for path in sorted(folder.rglob("*.tsv")):

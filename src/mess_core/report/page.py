@@ -27,13 +27,7 @@ _SMALLEST = 0.8
 
 
 def render_pages(findings: Findings) -> dict[str, str]:
-    """Write the report.
-
-    Returns
-    -------
-    dict of str to str
-        HTML of `mess_core.layout.PAGES`: ``report`` has all sections, the others one each.
-    """
+    """Return the HTML of `mess_core.layout.PAGES`: ``report`` has all sections, the others one."""
     template = _template()
     return {page: template.render(findings=findings, page=page) for page in PAGES}
 

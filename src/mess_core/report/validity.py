@@ -112,10 +112,8 @@ def measure_validity(
         Every target's values of the rows that are probed; NaN where undefined.
     works : sequence of str
         The work of each of the n rows.
-    whole : mapping of str to ndarray [shape=(r,) or (r, q)], optional
-        Every target's values of whole recordings; needed with parameters.
-    works_of_whole : sequence of str
-        The work of each of the r recordings.
+    whole, works_of_whole : optional
+        The same of r whole recordings; needed with parameters.
     parameters : mapping of str to ndarray [shape=(r,)], optional
         What is known of how each recording is played; NaN where it is not.
 
@@ -151,27 +149,15 @@ def parameter_rows(
 ) -> dict[str, dict[str, float | None]]:
     """Return how far parameters go together within works, by two names."""
     return {
-        one: {
-            other: mean_within(works, parameters[one], parameters[other])["mean"]
-            for other in parameters
-        }
-        for one in parameters
+        one: {name: mean_within(works, values, other)["mean"] for name, other in parameters.items()}
+        for one, values in parameters.items()
     }
 
 
 def read_values(
     paths: Iterable[Path], targets: Sequence[str], level: Level
 ) -> tuple[dict[str, Floats], list[int]]:
-    """Read the values of targets of all recordings, each file once.
-
-    Parameters
-    ----------
-    paths : iterable of Path
-        The targets file of each recording.
-    targets : sequence of str
-        Scalars and shapes of that level.
-    level : {"recording", "window"}
-        Whose values.
+    """Read the values of targets of one level from the files of all recordings.
 
     Returns
     -------
@@ -202,10 +188,7 @@ def read_values(
 def read_parameters(path: Path, recordings: Sequence[str]) -> dict[str, Floats]:
     """Read the parameters of recordings' interpretations from the demo corpus's table.
 
-    Returns
-    -------
-    dict of str to ndarray [shape=(len(recordings),)]
-        NaN for recordings that the table does not have.
+    They are arrays [shape=(len(recordings),)], NaN for recordings that the table does not have.
     """
     with path.open(encoding="utf-8", newline="") as file:
         rows = {row["recording_id"]: row for row in csv.DictReader(file, delimiter="\t")}
@@ -220,20 +203,11 @@ def read_parameters(path: Path, recordings: Sequence[str]) -> dict[str, Floats]:
 
 
 def mean_within(works: Sequence[str], truth: Floats, measured: Floats) -> dict[str, Any]:
-    """Return the mean over works of the rank correlation within them.
+    """Return the mean over works of the rank correlation within them [shape=(n,) or (n, q)].
 
-    Parameters
-    ----------
-    works : sequence of str
-        The work of each of n rows.
-    truth, measured : ndarray [shape=(n,) or (n, q)]
-        Of a shape's numbers each is correlated by itself, and a work's correlation is their mean.
-
-    Returns
-    -------
-    dict
-        ``mean``, its ``interval`` (None of a single work) and the ``works`` that have enough
-        defined rows; None, None and 0 without any, or where only one of the two is a shape.
+    Of a shape's q numbers each is correlated by itself, and a work's correlation is their mean.
+    The dict has the ``mean``, its ``interval`` (None of a single work) and how many ``works`` have
+    enough defined rows; None, None and 0 without any, or where only one of the two is a shape.
     """
     of_works = np.array([])
     if truth.shape == measured.shape:
@@ -302,9 +276,8 @@ def _within_share(values: Floats, works: Sequence[str]) -> float | None:
     if not len(known):
         return None
     total = float(((known - known.mean(axis=0)) ** 2).sum())
-    _, of_row, sizes = np.unique(
-        np.asarray(works)[present], return_inverse=True, return_counts=True
-    )
+    names = np.asarray(works)[present]
+    _, of_row, sizes = np.unique(names, return_inverse=True, return_counts=True)
     sums = np.zeros((len(sizes), known.shape[1]))
     np.add.at(sums, of_row, known)
     left = float(((known - (sums / sizes[:, np.newaxis])[of_row]) ** 2).sum())

@@ -46,18 +46,10 @@ def plot_validity(
     parameters: Mapping[str, Mapping[str, float | None]] | None = None,
     title: str = "",
 ) -> None:
-    """Draw how valid targets are.
+    """Draw how valid targets are, as a ``.png`` or ``.svg``.
 
-    Parameters
-    ----------
-    rows : sequence of dict
-        Of `mess_core.report.validity.measure_validity`; at least one.
-    output : Path
-        The picture, ``.png`` or ``.svg``; written whole or not at all.
-    parameters : mapping of str to mapping, optional
-        Of `mess_core.report.validity.parameter_rows`, where parameters are known.
-    title : str
-        What was measured.
+    ``rows`` are those of `mess_core.report.validity.measure_validity`, at least one; ``parameters``
+    those of `parameter_rows`, where any are known.
 
     Raises
     ------

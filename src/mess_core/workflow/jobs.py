@@ -42,6 +42,15 @@ from mess_core.workflow import record
 if TYPE_CHECKING:
     from mess_core.probing import LayerDiscoverySystem
 
+#: What an index says of its encoder besides what its features are known by.
+_SPECIFIED = ("source", "sample_rate", "frame_rate", "layers", "dims")
+
+#: The stages whose versions an index's content depends on.
+_BEHIND_INDEX = (
+    *("RECORDINGS", "FEATURES", "TARGETS", "DECOMPOSITION", "PROBING", "ASPECTS"),
+    *("PROJECTION", "INDEX"),
+)
+
 
 def make_untrained(layout: Layout, *, encoder: str, folder: str) -> None:
     """Write an untrained encoder of the same shape, whose features are a baseline of probing."""
@@ -58,29 +67,21 @@ def extract_shard(
     variant: str,
     shard: str,
     shards: int,
-    encoder: str,
-    precision: str,
     window_s: float,
-    overlap: float,
     raw_dtype: str | None,
-    device: str,
     batch_size: int,
-    threads: int,
+    **extraction: Any,
 ) -> None:
     """Extract the features of a shard's recordings, and write its receipt."""
-    from mess_core import extraction
+    from mess_core.extraction import extract_shard as extract
 
     layout = replace(layout, variant=variant)
-    summary = extraction.extract_shard(
+    summary = extract(
         read_shard(layout, window_s, shard, shards),
         layout,
-        encoder=encoder,
+        **extraction,
         window_s=window_s,
-        overlap=overlap,
-        precision=precision,
-        device=device,
         batch_size=batch_size or None,
-        threads=threads,
         views=("raw", "segments", "aggregated") if raw_dtype else ("segments", "aggregated"),
         raw_dtype=raw_dtype or "float32",
         others=_withdraw_other(layout.features_manifest, shard, inputs).get("encoder"),
@@ -136,13 +137,7 @@ def gather_features(layout: Layout, *, variant: str, shards: Mapping[str, str]) 
 
 
 def measure_shard(
-    layout: Layout,
-    *,
-    inputs: Mapping[str, str],
-    shard: str,
-    shards: int,
-    window_s: float,
-    overlap: float,
+    layout: Layout, *, inputs: Mapping[str, str], shard: str, shards: int, **windows: Any
 ) -> None:
     """Measure the proxy targets of a shard's recordings, and write its receipt."""
     from mess_core.targets import create_target_dataset
@@ -151,12 +146,11 @@ def measure_shard(
         _withdraw_other(manifest, shard, inputs.get(manifest.stem))
     failed: dict[str, str] = {}
     done = create_target_dataset(
-        read_shard(layout, window_s, shard, shards),
+        read_shard(layout, windows["window_s"], shard, shards),
         layout=layout,
-        window_s=window_s,
-        overlap=overlap,
         failed=failed,
         progress=Progress("recordings"),
+        **windows,
     )
     print("".join(f"failed: {name}: {cause}\n" for name, cause in failed.items()), end="")
     write_json(
@@ -199,43 +193,20 @@ def _encoder(layout: Layout) -> dict[str, Any]:
     return encoder
 
 
-def decompose(
-    layout: Layout, *, source: str, layers: int, window_s: float, unit: str, n_folds: int
-) -> None:
+def decompose(layout: Layout, *, layers: int, window_s: float, **rows: Any) -> None:
     """Stack the rows of every layer of a source, and decompose them for all targets."""
     from mess_core.probing.decompositions import decompose_source
 
-    decompose_source(
-        layout,
-        read_with_features(layout, window_s),
-        source=source,
-        n_layers=layers,
-        unit=unit,
-        n_folds=n_folds,
-        progress=Progress("layers"),
-    )
+    recordings = read_with_features(layout, window_s)
+    decompose_source(layout, recordings, n_layers=layers, progress=Progress("layers"), **rows)
 
 
-def _discovery(
-    layout: Layout,
-    *,
-    layers: Mapping[str, int],
-    window_s: float,
-    unit: str,
-    n_folds: int,
-    alphas: Sequence[float],
-) -> "LayerDiscoverySystem":
+def _discovery(layout: Layout, *, window_s: float, **probing: Any) -> "LayerDiscoverySystem":
+    """Open the decomposed rows; ``probing`` are layers, unit, n_folds and alphas."""
     from mess_core.probing import LayerDiscoverySystem
 
-    return LayerDiscoverySystem(
-        layout,
-        read_with_features(layout, window_s),
-        layers=dict(layers),
-        unit=unit,
-        n_folds=n_folds,
-        alphas=tuple(alphas),
-        encoder=_encoder(layout),
-    )
+    recordings = read_with_features(layout, window_s)
+    return LayerDiscoverySystem(layout, recordings, encoder=_encoder(layout), **probing)
 
 
 def probe_target(layout: Layout, *, target: str, **probing: Any) -> None:
@@ -303,8 +274,7 @@ def build_index(
     encoder: str,
     window_s: float,
     overlap: float,
-    exact_up_to: int,
-    memory_gb: float,
+    **memory: Any,
 ) -> None:
     """Build and save the index artifact of one kind."""
     from mess_core.datasets.lookup import licence_of
@@ -332,9 +302,8 @@ def build_index(
             "overlap": overlap,
             "stages": {name.lower(): getattr(stages, name) for name in _BEHIND_INDEX},
         },
-        exact_up_to=exact_up_to,
-        memory_gb=memory_gb,
         progress=Progress("recordings"),
+        **memory,
     )
     data = {r.recording_id: r.audio_sha256 for r in recordings}
     made = {
@@ -350,22 +319,6 @@ def build_index(
     for path in layout.index(kind).iterdir():
         if path not in (folder, receipt) and path.is_dir():
             shutil.rmtree(path)
-
-
-#: What an index says of its encoder besides what its features are known by.
-_SPECIFIED = ("source", "sample_rate", "frame_rate", "layers", "dims")
-
-#: The stages whose versions an index's content depends on.
-_BEHIND_INDEX = (
-    "RECORDINGS",
-    "FEATURES",
-    "TARGETS",
-    "DECOMPOSITION",
-    "PROBING",
-    "ASPECTS",
-    "PROJECTION",
-    "INDEX",
-)
 
 
 def publish_indices(layout: Layout, *, destination: str) -> None:

@@ -9,11 +9,10 @@ The Snakefile is parsed by every cluster job too: this module imports nothing he
 the recording table, the manifests, and a local model folder (hashed once).
 """
 
-__all__ = ["Plan", "shard_of"]
+__all__ = ["Plan"]
 
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,8 @@ from mess_core.workflow.config import Settings
 Params = dict[str, Any]
 
 _MODEL_FILES = (
-    "config.json",
-    "preprocessor_config.json",
-    "model.safetensors",
-    "pytorch_model.bin",
+    *("config.json", "preprocessor_config.json"),
+    *("model.safetensors", "pytorch_model.bin"),
 )
 
 
@@ -78,17 +75,6 @@ class Plan:
         return dict(sorted(members.items()))
 
     @cached_property
-    def n_rows(self) -> int:
-        """How many rows probing has: windows, as the recordings' durations say, or recordings."""
-        if self.settings.rows == "recordings":
-            return len(self.recordings)
-        hop = self.settings.window_s * (1 - self.settings.overlap)
-        return sum(
-            1 + math.ceil((r.duration_s - self.settings.window_s) / hop - 1e-3)
-            for r in self.recordings
-        )
-
-    @cached_property
     def spec(self) -> MertSpec:
         """The encoder's facts, with the weights' hash for a local folder."""
         return resolve_spec(self.settings.encoder)
@@ -100,7 +86,7 @@ class Plan:
 
     def layout(self, variant: str) -> Layout:
         """Return the paths of one of `variants`."""
-        return Layout(self.settings.data, self.settings.dataset, variant)
+        return replace(self.settings.layout, variant=variant)
 
     @cached_property
     def layers(self) -> dict[str, int]:
@@ -111,8 +97,11 @@ class Plan:
 
     def untrained_params(self) -> Params:
         """Return the params of the rule that makes the untrained encoder."""
-        encoder = {"encoder": self.settings.encoder, "folder": self.settings.untrained.encoder}
-        return {"stale_with": {"stage": stages.UNTRAINED, **self._weights}, **encoder}
+        return {
+            "stale_with": {"stage": stages.UNTRAINED, **self._weights},
+            "encoder": self.settings.encoder,
+            "folder": self.settings.untrained.encoder,
+        }
 
     @cached_property
     def _weights(self) -> Params:
@@ -310,10 +299,7 @@ class Plan:
 
     def publish_params(self) -> Params:
         """Return the params of the publication."""
-        return {
-            "stale_with": {"stage": stages.PUBLISH},
-            "destination": self.settings.destination,
-        }
+        return {"stale_with": {"stage": stages.PUBLISH}, "destination": self.settings.destination}
 
     def validity_params(self) -> Params:
         """Return the params of the validity of the targets."""
@@ -331,13 +317,7 @@ class Plan:
         }
 
     def report_params(self, changed: Params) -> Params:
-        """Return the params of the report.
-
-        Parameters
-        ----------
-        changed : dict
-            Settings that affect results and differ from the default: the report lists them.
-        """
+        """Return the params of the report, which lists ``changed``, as `Settings.changed` is."""
         problems = [[r.recording_id, r.status, r.reason] for r in self.problems]
         return {
             "stale_with": {"stage": stages.REPORT, "problems": fingerprint({"rows": problems})},
@@ -367,12 +347,8 @@ def _folder_hash(folder: Path, models: Path) -> str:
     except StorageError:
         known = {}
     facts = {}
-    for path in (folder / name for name in _MODEL_FILES):
-        if not path.is_file():
-            continue
-        stat = path.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns]
-        key = str(path.resolve())
+    for path in filter(Path.is_file, (folder / name for name in _MODEL_FILES)):
+        stamp, key = [path.stat().st_size, path.stat().st_mtime_ns], str(path.resolve())
         if known.get(key, [None])[0] != stamp:
             known[key] = [stamp, file_sha256(path)]
             write_json(known_path, known)

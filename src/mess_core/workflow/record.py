@@ -27,25 +27,13 @@ from mess_core.files import file_sha256, read_json, write_json
 from mess_core.layout import PROVENANCE, Layout
 
 #: Libraries that can change a result, by the module that shows that a process has used one.
-LIBRARIES = {
-    "anyascii": "anyascii",
-    "boto3": "boto3",
-    "faiss": "faiss-cpu",
-    "matplotlib": "matplotlib",
-    "midirenderer": "midirenderer",
-    "mido": "mido",
-    "mlflow": "mlflow",
-    "numpy": "numpy",
-    "openvino": "openvino",
-    "pretty_midi": "pretty_midi",
-    "safetensors": "safetensors",
-    "scipy": "scipy",
-    "snakemake": "snakemake",
-    "soundfile": "soundfile",
-    "threadpoolctl": "threadpoolctl",
-    "torch": "torch",
-    "torchaudio": "torchaudio",
-    "transformers": "transformers",
+LIBRARIES = {"faiss": "faiss-cpu"} | {
+    name: name
+    for name in (
+        *("anyascii", "boto3", "matplotlib", "midirenderer", "mido", "mlflow", "numpy"),
+        *("openvino", "pretty_midi", "safetensors", "scipy", "snakemake", "soundfile"),
+        *("threadpoolctl", "torch", "torchaudio", "transformers"),
+    )
 }
 
 _ROOT = Path(__file__).parents[3]
@@ -59,13 +47,10 @@ def now() -> str:
 
 @cache
 def code() -> dict[str, Any]:
-    """Return what identifies the code of this package.
+    """Return what identifies this package's code.
 
-    Returns
-    -------
-    dict
-        ``version`` of the package; of a checkout also ``commit`` and ``changed``, the files below
-        src and workflow that differ from it. Both are None where there is no checkout or no git.
+    That is its ``version``, and of a checkout ``commit`` and ``changed``, the files below src and
+    workflow that differ from it; both are None where there is no checkout or no git.
     """
     facts: dict[str, Any] = {"version": _version("mess-core"), "commit": None, "changed": None}
     if (_ROOT / "Snakefile").is_file():
@@ -117,16 +102,7 @@ def machine() -> dict[str, str]:
 def write_record(
     layout: Layout, *, outputs: Iterable[Path], inputs: Iterable[Path] = (), **said: Any
 ) -> None:
-    """Write the record of a job that has succeeded.
-
-    Parameters
-    ----------
-    layout : Layout
-        Paths of the job's dataset.
-    outputs, inputs : iterable of Path
-        Files of the job.
-    **said
-        What else is known, of builtins: ``rule``, ``params``, ``config``, ``started`` and the like.
+    """Write the record of a job that has succeeded; ``said`` is what else is known, of builtins.
 
     Raises
     ------
@@ -162,12 +138,7 @@ def _path(data: Path, output: Path) -> Path:
 
 
 def find_record(path: Path) -> dict[str, Any]:
-    """Return the record of the job that made a result.
-
-    Parameters
-    ----------
-    path : Path
-        An output of the workflow, the features or targets of a recording, or a file of an index.
+    """Return the record of the job that made a result, which may be a single recording's.
 
     Raises
     ------

@@ -39,24 +39,11 @@ class Job:
 
 @contextmanager
 def job(snakemake: Any) -> Iterator[Job]:
-    """Give a script its arguments; write what it prints to its log, and a record of its outputs.
+    """Give a script its arguments, and write what it prints to its log.
 
-    Parameters
-    ----------
-    snakemake : object
-        What Snakemake puts into a script.
-
-    Yields
-    ------
-    Job
-        The arguments. When the block ends well, it is recorded how the outputs were made.
-
-    Raises
-    ------
-    SystemExit
-        With status 1 when the block raises. The cause stands at the end of the log (with a
-        traceback unless it is one of our own errors) and, in short, on the terminal. With status
-        130 after Ctrl-C.
+    When the block ends well, it is recorded how the outputs were made. When it raises, the cause
+    stands at the end of the log (with a traceback unless it is one of our own errors) and, in
+    short, on the terminal; the process ends with status 1, or with 130 after Ctrl-C.
     """
     path = Path(snakemake.log[0])
     terminal = sys.stderr
