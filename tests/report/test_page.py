@@ -1,6 +1,8 @@
 """The report's pages: what is planted appears, escaped, and nothing comes from elsewhere."""
 
+import argparse
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
+from mess_core.cli import search as cli_search
 from mess_core.files import write_json
 from mess_core.index.fitting import fit_projection
 from mess_core.index.index import Index, build_index
@@ -327,25 +330,7 @@ def test_without_a_resolved_aspect_questions_are_general(findings: Findings) -> 
     assert "No aspect is known well enough to be searched by" in page.text
 
 
-def test_one_work_only_gives_a_note_instead_of_hits(
-    findings: Findings, indices: tuple[Index, Index]
-) -> None:
-    rows = [replace(row, work_id="w") for row in clip_rows(RECORDINGS, WINDOWS)]
-    clips = Corpus(RECORDINGS * WINDOWS).index(rows)
-    examples = ask_examples(indices[0], clips)
-    row = examples[1].row
-    place = (row.recording_id, row.start_s, row.end_s)
-    excerpts = {**findings.excerpts, place: Excerpt(row.start_s, row.end_s, uri=SOUND)}
-    page = render_pages(replace(findings, examples=examples[1:2], excerpts=excerpts))["examples"]
-    assert "nothing is left to search" in Reader(page).text
-
-
 def test_the_command_line_asks_the_same(indices: tuple[Index, Index]) -> None:
-    import argparse
-    import shlex
-
-    from mess_core.cli import search as cli_search
-
     parser = argparse.ArgumentParser()
     cli_search.add_parser(parser.add_subparsers())
     for example in choose_examples(*indices):

@@ -19,27 +19,12 @@ pytestmark = pytest.mark.unit
 
 SETTINGS = Settings(
     dataset="x",
-    data=Path("data"),
     encoder="mess-demo-untrained",
-    device="cpu",
-    batch_size=0,
-    window_s=5.0,
-    overlap=0.5,
     precision="float32",
-    save_raw=False,
-    raw_dtype="float32",
     shards=3,
     targets=("tempo", "rubato"),
-    rows="windows",
-    n_folds=5,
     alphas=(1.0, 10.0),
-    baselines=("untrained", "descriptors"),
-    min_r2=0.5,
-    exact_up_to=1_000_000,
-    memory_gb=4.0,
     destination="out",
-    tracking_uri="",
-    tracking_experiment="mess",
 )
 
 
