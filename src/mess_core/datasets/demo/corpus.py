@@ -2,8 +2,12 @@
 
 __all__ = ["DemoDataset", "DemoRecording", "demo_recordings", "make_demo_corpus"]
 
+import signal
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +100,14 @@ def make_demo_corpus(
     if _recorded(made) == _facts([*files, truth_table]):
         return recordings
     rows = ["\t".join(("recording_id", "work_id", "interpretation", *_PARAMETERS, "duration_s"))]
-    for done, recording in enumerate(recordings, start=1):
-        rows.append(_truth(recording, _make(recording, audio_dir)))
-        if progress:
-            progress(done, len(recordings))
+    # In processes, for the renderer holds Python's lock; on Ctrl-C they finish what they are at.
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(None, get_context("spawn"), signal.signal, ignore) as pool:
+        durations = pool.map(_make, recordings, repeat(audio_dir))
+        for done, made_one in enumerate(zip(recordings, durations, strict=True), start=1):
+            rows.append(_truth(*made_one))
+            if progress:
+                progress(done, len(recordings))
     write_text(truth_table, "\n".join(rows) + "\n")
     write_json(made, _facts([*files, truth_table]))
     return recordings
