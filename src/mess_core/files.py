@@ -29,7 +29,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -184,17 +183,10 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
 
 
 class ArrayWriter:
-    """Write an ``.npy`` file row by row in constant memory, whole or not at all.
+    """Write an ``.npy`` file of floats row by row in constant memory, whole or not at all.
 
     A context manager: the file is there once the block has ended well, and nothing is left of it
     when the block raises.
-
-    Parameters
-    ----------
-    path : Path
-        The file to write.
-    dtype : dtype
-        Floating-point type of the stored values.
 
     Raises
     ------
@@ -218,13 +210,8 @@ class ArrayWriter:
         self._block.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool | None:
-        return self._block.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> bool | None:
+        return self._block.__exit__(*raised)
 
     @contextmanager
     def _write(self) -> Iterator[None]:

@@ -252,17 +252,11 @@ def read_with_features(layout: Layout, window_s: float) -> list[Recording]:
 def failures(layout: Layout, target: str = "") -> dict[str, str]:
     """Return the recordings that failed although the scan had found no fault, with the reasons.
 
-    Parameters
-    ----------
-    layout : Layout
-        Paths of the dataset.
-    target : str
-        Whose manifest to read instead of those of features: a target, or `layout.DESCRIPTORS`.
+    They are those whose features failed or, given a target (or `layout.DESCRIPTORS`), that one.
     """
-    layouts = (Layout(layout.data, layout.dataset, variant) for variant in ("", UNTRAINED))
-    manifests = (
-        [layout.target_manifest(target)] if target else [x.features_manifest for x in layouts]
-    )
+    manifests = [replace(layout, variant=name).features_manifest for name in ("", UNTRAINED)]
+    if target:
+        manifests = [layout.target_manifest(target)]
     failed: dict[str, str] = {}
     for path in manifests:
         if path.exists():
