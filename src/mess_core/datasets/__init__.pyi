@@ -4,7 +4,7 @@ from .base import (
     resolve_midi_path as resolve_midi_path,
 )
 from .corpora import MAESTRODataset as MAESTRODataset, SMDDataset as SMDDataset
-from .demo.corpus import DemoDataset as DemoDataset, make_demo_corpus as make_demo_corpus
+from .demo import DemoDataset as DemoDataset, make_demo_corpus as make_demo_corpus
 from .lookup import (
     DatasetFactory as DatasetFactory,
     FolderDataset as FolderDataset,

@@ -141,7 +141,7 @@ class TableDataset(BaseDataset):
 
 
 _BUILT_IN = {
-    "demo": ("mess_core.datasets.demo.corpus", "DemoDataset"),
+    "demo": ("mess_core.datasets.demo", "DemoDataset"),
     "maestro": ("mess_core.datasets.corpora", "MAESTRODataset"),
     "smd": ("mess_core.datasets.corpora", "SMDDataset"),
 }

@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from mess_core.datasets.demo.pieces import SCORES, Phrase, Score, ScoreNote
+from mess_core.datasets.demo_scores import SCORES, Phrase, Score, ScoreNote
 
 pytestmark = pytest.mark.unit
 

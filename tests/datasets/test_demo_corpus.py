@@ -12,8 +12,14 @@ import pytest
 import soundfile
 
 from mess_core import stages
-from mess_core.datasets.demo import corpus, demo_recordings, make_demo_corpus, perform, to_midi
-from mess_core.datasets.demo.performance import beats_to_tsv
+from mess_core.datasets import demo
+from mess_core.datasets.demo import (
+    beats_to_tsv,
+    demo_recordings,
+    make_demo_corpus,
+    perform,
+    to_midi,
+)
 from mess_core.files import file_sha256
 
 #: SHA-256 over all MIDI and beats files, per version of the stage. When the test that uses it
@@ -34,7 +40,7 @@ def made(folder: Path) -> Path:
 def few(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Let the corpus be two short recordings."""
     short = [r for r in demo_recordings() if r.work_id == "schumann_op68_8"][:2]
-    monkeypatch.setattr(corpus, "demo_recordings", lambda: short)
+    monkeypatch.setattr(demo, "demo_recordings", lambda: short)
     return [recording.recording_id for recording in short]
 
 

@@ -14,16 +14,18 @@ import pytest
 
 from mess_core.datasets.demo import (
     INTERPRETATIONS,
+    LEAD_IN_S,
     SCORES,
     DemoRecording,
     Interpretation,
     Performance,
+    PerformedNote,
     Score,
+    beats_to_tsv,
     demo_recordings,
     perform,
     to_midi,
 )
-from mess_core.datasets.demo.performance import LEAD_IN_S, PerformedNote, beats_to_tsv
 
 pytestmark = pytest.mark.unit
 

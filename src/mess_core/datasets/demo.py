@@ -1,10 +1,10 @@
-"""Performances: a score played in one interpretation, as notes, pedal, beats and MIDI.
+"""The demo corpus: nine scores, performed in six known ways and rendered, and that as a dataset.
 
 An interpretation is the few numbers that turn a score into one way of playing it. There are six
 named ones. In every work `rhapsodic` bends the tempo most, `singing` is the most legato and
 `dramatic` has the widest dynamics; the other numbers cross over, so that no two of them rise and
-fall together over the corpus. Every work shifts them a little (`interpret`), as a pianist would: by
-a hash of the names, never by chance.
+fall together over the corpus. Every work shifts them a little (`interpret`), by a hash of the
+names, never by chance.
 
 Every effect is one plain rule, so that the truth about a performance is known:
 
@@ -21,28 +21,44 @@ Every effect is one plain rule, so that the truth about a performance is known:
 
 __all__ = [
     "INTERPRETATIONS",
+    "SCORES",
     "Beat",
+    "DemoDataset",
+    "DemoRecording",
     "Interpretation",
     "PedalEvent",
     "Performance",
     "PerformedNote",
-    "beat_times",
+    "Score",
     "beats_to_tsv",
+    "demo_recordings",
     "interpret",
+    "make_demo_corpus",
     "perform",
     "to_midi",
 ]
 
 import hashlib
 import io
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
+from functools import cache
+from itertools import repeat
 from math import ceil
-from typing import NamedTuple
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from mess_core.datasets.demo.pieces import Score, ScoreNote
+from mess_core import stages
+from mess_core.datasets.base import BaseDataset, Source
+from mess_core.datasets.demo_scores import SCORES, Score, ScoreNote
+from mess_core.errors import DatasetError, StorageError
+from mess_core.files import file_sha256, read_json, write_bytes, write_json, write_text
 
 #: Silence before the first beat, in seconds: room for the melody to lead.
 LEAD_IN_S = 0.25
@@ -176,7 +192,7 @@ class PedalEvent(NamedTuple):
 
 
 class Beat(NamedTuple):
-    """A beat of the score and when the performance reaches it."""
+    """A beat of the score and when the performance reaches it: what tempo is measured against."""
 
     time_s: float
     downbeat: bool
@@ -204,33 +220,20 @@ class Performance:
 def perform(score: Score, interpretation: Interpretation) -> Performance:
     """Play a score: the same for the same arguments."""
     clock = _clock(score, interpretation)
-    notes = [
-        PerformedNote(
-            clock(note.onset) + shift,
-            clock(note.onset) + shift + _held(note, clock, interpretation),
-            note.pitch,
-            _velocity(note, score, interpretation),
-            note,
-        )
-        for note, shift in _shifts(_without_unisons(score.notes), interpretation)
-    ]
+    notes = []
+    for note, shift in _shifts(_without_unisons(score.notes), interpretation):
+        onset = clock(note.onset)
+        held = interpretation.articulation * (clock(note.onset + note.duration) - onset)
+        velocity = _velocity(note, score, interpretation)
+        notes.append(PerformedNote(onset + shift, onset + shift + held, note.pitch, velocity, note))
+    # From the first whole beat on; the end of the last beat is not a beat.
+    first = score.upbeat % 1
+    beats = [first + beat for beat in range(ceil(score.length - first))]
     return Performance(
         notes=_released_in_time(notes),
         pedal=_pedal(score, interpretation, clock),
-        beats=beat_times(score, interpretation),
+        beats=tuple(Beat(clock(p), (p - score.upbeat) % score.bar == 0) for p in beats),
     )
-
-
-def beat_times(score: Score, interpretation: Interpretation) -> tuple[Beat, ...]:
-    """When a performance reaches each beat of its score: the truth that tempo is measured against.
-
-    From the first whole beat on; the end of the last beat is not a beat.
-    """
-    clock = _clock(score, interpretation)
-    first = score.upbeat % 1
-    downbeat = score.upbeat % score.bar
-    positions = [first + beat for beat in range(ceil(score.length - first))]
-    return tuple(Beat(clock(p), (p - downbeat) % score.bar == 0) for p in positions)
 
 
 def _clock(score: Score, interpretation: Interpretation) -> Callable[[Fraction], float]:
@@ -245,7 +248,7 @@ def _clock(score: Score, interpretation: Interpretation) -> Callable[[Fraction],
         delay += _PIECE_RUBATO * float(score.length) * _stretch(overall)
         return LEAD_IN_S + period * (float(position) + interpretation.rubato * delay)
 
-    return seconds
+    return cache(seconds)
 
 
 def _stretch(x: float) -> float:
@@ -291,12 +294,6 @@ def _shifts(
         step = interpretation.chord_spread_ms / 1000 / max(len(chord) - 1, 1)
         shifts += [(note, rank * step) for rank, note in enumerate(chord)]
     return shifts
-
-
-def _held(
-    note: ScoreNote, clock: Callable[[Fraction], float], interpretation: Interpretation
-) -> float:
-    return interpretation.articulation * (clock(note.onset + note.duration) - clock(note.onset))
 
 
 def _velocity(note: ScoreNote, score: Score, interpretation: Interpretation) -> int:
@@ -351,24 +348,26 @@ def _pedal(
 
 
 def to_midi(performance: Performance) -> bytes:
-    """Write a performance as a standard MIDI file of one track, as an instrument records it.
+    """Return a performance as a standard MIDI file of type 0, as an instrument records it.
 
-    Parameters
-    ----------
-    performance : Performance
-        The notes and the pedal.
-
-    Returns
-    -------
-    bytes
-        A file of type 0; a tick is 0.5 ms. Equal performances give equal bytes.
+    A tick is 0.5 ms. Equal performances give equal bytes.
     """
     import mido  # not where only the corpus's licence is asked for
 
+    # Tick, order within the tick (releases first), message.
+    events: list[tuple[int, int, int, Any]] = []
+    for note in performance.notes:
+        on = mido.Message("note_on", note=note.pitch, velocity=note.velocity)
+        off = mido.Message("note_off", note=note.pitch, velocity=0)
+        events.append((_tick(note.onset_s), 2, note.pitch, on))
+        events.append((_tick(note.offset_s), 0, note.pitch, off))
+    for time_s, down in performance.pedal:
+        change = mido.Message("control_change", control=_SUSTAIN_PEDAL, value=127 * down)
+        events.append((_tick(time_s), 1, down, change))
     track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=_MICROSECONDS_PER_BEAT)])
     now = 0
-    for tick, _, (kind, values) in sorted(_events(performance), key=lambda event: event[:2]):
-        track.append(mido.Message(kind, time=tick - now, **values))
+    for tick, *_, message in sorted(events, key=lambda event: event[:3]):
+        track.append(message.copy(time=tick - now))
         now = tick
     buffer = io.BytesIO()
     midi = mido.MidiFile(type=0, ticks_per_beat=_TICKS_PER_BEAT, tracks=[track])
@@ -376,38 +375,151 @@ def to_midi(performance: Performance) -> bytes:
     return buffer.getvalue()
 
 
-def _events(
-    performance: Performance,
-) -> Iterable[tuple[int, tuple[int, int], tuple[str, dict[str, int]]]]:
-    """Tick, order within the tick (releases first) and message of everything that happens."""
-    for note in performance.notes:
-        key = {"note": note.pitch, "velocity": note.velocity}
-        yield _tick(note.onset_s), (2, note.pitch), ("note_on", key)
-        key = {"note": note.pitch, "velocity": 0}
-        yield _tick(note.offset_s), (0, note.pitch), ("note_off", key)
-    for event in performance.pedal:
-        change = {"control": _SUSTAIN_PEDAL, "value": 127 if event.down else 0}
-        yield _tick(event.time_s), (1, event.down), ("control_change", change)
-
-
 def _tick(time_s: float) -> int:
     return round(time_s * _TICKS_PER_SECOND)
 
 
 def beats_to_tsv(beats: Iterable[Beat]) -> str:
-    """Write beats as the ASAP dataset does: time in seconds twice, then ``db`` or ``b``.
-
-    Parameters
-    ----------
-    beats : iterable of Beat
-        In order.
-
-    Returns
-    -------
-    str
-        Tab-separated lines without a header, times with microseconds.
-    """
+    """Return beats as a table of the ASAP dataset: time in s twice, then ``db`` or ``b``."""
     return "".join(
         f"{beat.time_s:.6f}\t{beat.time_s:.6f}\t{'db' if beat.downbeat else 'b'}\n"
         for beat in beats
     )
+
+
+@dataclass(frozen=True)
+class DemoRecording:
+    """One work in one interpretation.
+
+    Attributes
+    ----------
+    score : Score
+        What is played.
+    performer : str
+        The name of the interpretation.
+    interpretation : Interpretation
+        How it is played, in numbers.
+    """
+
+    score: Score
+    performer: str
+    interpretation: Interpretation
+
+    @property
+    def work_id(self) -> str:
+        """The work's id."""
+        return self.score.work_id
+
+    @property
+    def recording_id(self) -> str:
+        """``{work_id}_{performer}``, safe as a file name."""
+        return f"{self.work_id}_{self.performer}"
+
+
+def demo_recordings() -> list[DemoRecording]:
+    """Return all recordings of the demo corpus, in the order of ``recording_id``."""
+    recordings = [
+        DemoRecording(score, name, interpret(name, score.work_id))
+        for score in SCORES
+        for name in INTERPRETATIONS
+    ]
+    return sorted(recordings, key=lambda recording: recording.recording_id)
+
+
+def make_demo_corpus(
+    audio_dir: Path,
+    truth_table: Path,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[DemoRecording]:
+    """Perform and render every work in every interpretation, unless it was done before.
+
+    Beside the audio, ``made.json`` holds the stage (`stages.DEMO`) and the hash of every file. The
+    corpus is made again when the stage is another one, or a file is missing or damaged.
+
+    Parameters
+    ----------
+    audio_dir : Path
+        Gets, per recording, ``{recording_id}.wav`` (44.1 kHz, stereo, 16 bit), ``.mid`` and
+        ``.beats.tsv`` (the beat times, in the form of the ASAP dataset).
+    truth_table : Path
+        Tab-separated: ``recording_id``, ``work_id``, ``interpretation``, the numbers of the
+        `Interpretation` and ``duration_s`` of the audio.
+    progress : callable, optional
+        Called with the number of recordings done and of all, after each.
+
+    Returns
+    -------
+    list of DemoRecording
+        What there is, in the order of ``recording_id``.
+    """
+    recordings, made = demo_recordings(), audio_dir / "made.json"
+    suffixes = (".wav", ".mid", ".beats.tsv")
+    files = [audio_dir / f"{r.recording_id}{suffix}" for r in recordings for suffix in suffixes]
+    with suppress(StorageError):
+        if read_json(made) == _facts([*files, truth_table]):
+            return recordings
+    numbers = (field.name for field in fields(Interpretation))
+    rows = ["\t".join(("recording_id", "work_id", "interpretation", *numbers, "duration_s"))]
+    # In processes, for the renderer holds Python's lock; on Ctrl-C they finish what they are at.
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(None, get_context("spawn"), signal.signal, ignore) as pool:
+        for done, row in enumerate(pool.map(_make, recordings, repeat(audio_dir)), start=1):
+            rows.append(row)
+            if progress:
+                progress(done, len(recordings))
+    write_text(truth_table, "\n".join(rows) + "\n")
+    write_json(made, _facts([*files, truth_table]))
+    return recordings
+
+
+def _facts(files: Iterable[Path]) -> dict[str, Any]:
+    """Return what changes when a file of the corpus is missing, damaged or of another stage."""
+    hashes = {path.name: file_sha256(path) if path.is_file() else "" for path in files}
+    return {"stage": stages.DEMO, "sha256": hashes}
+
+
+def _make(recording: DemoRecording, audio_dir: Path) -> str:
+    """Write a recording's files and return its row of the truth table."""
+    import soundfile
+
+    from mess_core.datasets.render import render_midi_file
+
+    performance = perform(recording.score, recording.interpretation)
+    midi = audio_dir / f"{recording.recording_id}.mid"
+    wav = midi.with_suffix(".wav")
+    write_bytes(midi, to_midi(performance))
+    write_text(midi.with_suffix(".beats.tsv"), beats_to_tsv(performance.beats))
+    render_midi_file(midi, wav)
+    names = (recording.recording_id, recording.work_id, recording.performer)
+    numbers = (f"{value:g}" for value in asdict(recording.interpretation).values())
+    return "\t".join((*names, *numbers, f"{soundfile.info(wav).duration:.3f}"))
+
+
+class DemoDataset(BaseDataset):
+    """Public-domain keyboard music, performed from scores by rules and rendered."""
+
+    name = "demo"
+    licence = (
+        "MIT (scores and performances written for this project; the music is in the public domain)"
+    )
+    citation = "The demo corpus of MESS"
+    layout = "{recording_id}.wav, .mid and .beats.tsv, made by `mess recordings demo`"
+
+    def sources(self) -> Sequence[Source]:
+        """Return one source per work and interpretation."""
+        if not self.root.is_dir():
+            raise DatasetError(f"{self.root} does not exist; it is made as {self.layout}")
+        return [
+            Source(
+                recording_id=recording.recording_id,
+                work_id=recording.work_id,
+                audio=self.root / f"{recording.recording_id}.wav",
+                midi=self.root / f"{recording.recording_id}.mid",
+                beats=self.root / f"{recording.recording_id}.beats.tsv",
+                performer=recording.performer,
+                composer=recording.score.composer,
+                title=recording.score.title,
+            )
+            for recording in demo_recordings()
+        ]
