@@ -4,6 +4,7 @@ import hashlib
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,21 +12,22 @@ from mess_core import stages
 from mess_core.extraction.encoder import load_encoder
 from mess_core.extraction.specs import DEMO_ENCODER
 
+PATH = Path(__file__).with_name("golden_features.json")
 
-def main() -> None:
+
+def compute(models: Path) -> dict[str, Any]:
+    """Return what the bundled encoder makes of a fading tone."""
     times = np.arange(120_000) / 24_000
     window = (0.3 * np.sin(2 * np.pi * 440 * times) * np.exp(-times)).astype(np.float32)
-    with tempfile.TemporaryDirectory() as models:
-        encoder = load_encoder(DEMO_ENCODER, models=Path(models), device="cpu", precision="float32")
-        pooled = encoder.pooled(window[None])[0]
-    content = {
+    encoder = load_encoder(DEMO_ENCODER, models=models, device="cpu", precision="float32")
+    pooled = encoder.pooled(window[None])[0]
+    return {
         "stage": stages.FEATURES,
         "window_sha256": hashlib.sha256(window.tobytes()).hexdigest(),
         "pooled": np.round(pooled[::4, ::8].astype(float), 5).tolist(),
     }
-    path = Path(__file__).parent / "golden_features.json"
-    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory() as folder:
+        PATH.write_text(json.dumps(compute(Path(folder)), indent=1) + "\n")

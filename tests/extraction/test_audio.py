@@ -5,10 +5,8 @@ import itertools
 import struct
 import subprocess
 import sys
-import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,25 +40,21 @@ def peak_frequency(samples: np.ndarray, rate: int = RATE) -> float:
     return float(np.argmax(spectrum) * rate / len(samples))
 
 
-@pytest.mark.parametrize("rate", [8_000, 22_050, 24_000, 44_100, 48_000, 96_000])
+# The last four need no huge kernel, though their ratio to 24,000 does not reduce.
+@pytest.mark.parametrize(
+    "rate", [8_000, 22_050, 24_000, 44_100, 48_000, 96_000, 44_101, 47_999, 11_027, 2_503]
+)
 @pytest.mark.parametrize("channels", [1, 2, 5])
 def test_every_rate_and_channel_count_gives_the_same_tone(
     write_tone: WriteTone, rate: int, channels: int
 ) -> None:
-    path = write_tone("a.wav", seconds=2, frequency=1000, rate=rate, channels=channels)
+    path = write_tone("a.wav", seconds=2, frequency=400, rate=rate, channels=channels)
     samples = load_audio(path)
     assert samples.dtype == np.float32
-    assert abs(len(samples) - 2 * RATE) <= 1
-    assert peak_frequency(samples) == pytest.approx(1000, abs=1)
-    assert np.sqrt(np.mean(samples[1000:-1000] ** 2)) == pytest.approx(0.3 / 2**0.5, rel=0.01)
-
-
-@pytest.mark.parametrize("rate", [44_101, 47_999, 11_027, 2_503])
-def test_odd_rates_need_no_huge_kernel_and_keep_the_pitch(write_tone: WriteTone, rate: int) -> None:
-    samples = load_audio(write_tone("a.wav", seconds=2, frequency=1000, rate=rate))
-    assert get_resampler(rate, RATE).kernel.numel() < 20_000_000
+    assert rate == RATE or get_resampler(rate, RATE).kernel.numel() < 20_000_000
     assert abs(len(samples) - 2 * RATE) <= 2
-    assert peak_frequency(samples) == pytest.approx(1000, abs=1)
+    assert peak_frequency(samples) == pytest.approx(400, abs=1)
+    assert np.sqrt(np.mean(samples[1000:-1000] ** 2)) == pytest.approx(0.3 / 2**0.5, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -93,18 +87,6 @@ def test_mono_is_the_mean_of_the_channels(tmp_path: Path) -> None:
     np.testing.assert_allclose(load_audio(path), 0.125, atol=1e-6)
 
 
-def test_the_resampler_is_made_once_for_all_threads() -> None:
-    start = threading.Barrier(8)
-
-    def ask(_: int) -> object:
-        start.wait()
-        return get_resampler(32_000, RATE)
-
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(ask, range(8)))
-    assert len({id(resampler) for resampler in found}) == 1
-
-
 # The lengths are no multiples of anything; in float32 torchaudio rounds them right.
 @pytest.mark.parametrize("n_samples", [1, 1_009, 60_013])
 @pytest.mark.parametrize("target", [24_000, 44_100])
@@ -117,7 +99,8 @@ def test_a_stream_is_the_whole_signal_resampled(
     soundfile.write(tmp_path / "a.wav", channels, rate, subtype="FLOAT")
     with torch.inference_mode():
         whole = get_resampler(rate, target)(torch.from_numpy(channels.mean(axis=1))).numpy()
-    for frames in (5_003, 1_000_003):
+    # Also blocks that are shorter than the kernel.
+    for frames in (5_003, 1_000_003) if n_samples > 2_000 else (7, 146, 147, 148):
         monkeypatch.setattr(audio, "_BLOCK_FRAMES", frames)
         blocks = list(stream_audio(tmp_path / "a.wav", sample_rate=target))
         assert all(len(block) and block.dtype == np.float32 for block in blocks)
@@ -125,18 +108,6 @@ def test_a_stream_is_the_whole_signal_resampled(
         assert len(streamed) == len(whole)
         np.testing.assert_allclose(streamed, whole, rtol=0, atol=1e-6)
         np.testing.assert_array_equal(streamed, load_audio(tmp_path / "a.wav", sample_rate=target))
-
-
-@pytest.mark.parametrize("frames", [1, 7, 146, 147, 148])
-def test_blocks_shorter_than_the_kernel_change_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frames: int
-) -> None:
-    samples = np.random.default_rng(frames).uniform(-1, 1, 1_501).astype(np.float32)
-    soundfile.write(tmp_path / "a.wav", samples, 44_100, subtype="FLOAT")
-    whole = Resample(44_100, RATE)(torch.from_numpy(samples)).numpy()
-    monkeypatch.setattr(audio, "_BLOCK_FRAMES", frames)
-    np.testing.assert_allclose(load_audio(tmp_path / "a.wav"), whole, rtol=0, atol=1e-6)
-    assert len(load_audio(tmp_path / "a.wav")) == len(whole)
 
 
 def test_a_long_signal_keeps_the_sample_that_torchaudio_rounds_away(tmp_path: Path) -> None:
@@ -342,6 +313,40 @@ def test_an_mp3_file_without_a_count_of_frames_is_read_to_its_end(
     assert peak_frequency(load_audio(path)) == pytest.approx(440, abs=1)
 
 
+@pytest.mark.parametrize("tag", [b"", b"ID3\x03\0\0\0\x10\0\0" + bytes(1 << 18)])
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_joined_files_are_refused_and_tags_at_the_end_are_not(
+    tmp_path: Path, mode: str, tag: bytes
+) -> None:
+    path = tmp_path / "a.mp3"
+    write_mp3(path, mode)
+    content = path.read_bytes()
+    path.write_bytes(content + b"TAG" + np.random.default_rng(0).bytes(1 << 18))
+    assert validate_audio_file(path).duration_s == 12
+    path.write_bytes(content + b"TAG" + bytes(125) + tag + content)
+    with pytest.raises(AudioError, match=r"several MP3 files in one.*`ffmpeg -i .*a\.flac`"):
+        validate_audio_file(path)
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, np.zeros(RATE), RATE)
+    path.write_bytes(2 * path.read_bytes())
+    with pytest.raises(AudioError, match="several OGG files in one"):
+        load_audio(path)
+
+
+def test_mp2_is_read(tmp_path: Path) -> None:
+    """Frames of silence in MPEG-1 layer II, 192 kbit/s, 48 kHz, mono."""
+    path = tmp_path / "a.mp2"
+    path.write_bytes((b"\xff\xfd\xa4\xc0" + bytes(572)) * 200)
+    assert len(load_audio(path, sample_rate=48_000)) == 200 * 1152
+
+
+def test_a_caf_file_without_a_length_is_refused_with_the_remedy(write_tone: WriteTone) -> None:
+    path = write_tone("a.caf")
+    patched(path, path.read_bytes().index(b"data") + 4, b"\xff" * 8)
+    with pytest.raises(AudioError, match=r"is malformed.*use WAV, .*`ffmpeg -i .*a\.flac`"):
+        validate_audio_file(path)
+
+
 def test_an_mp3_of_variable_bit_rate_is_the_same_in_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -448,28 +453,12 @@ def test_a_stream_has_the_windows_of_the_whole(
 
 def test_windows_are_the_callers_to_keep() -> None:
     block = np.arange(100, dtype=np.float32)
-    found = list(stream_windows([block], sample_rate=10, window_s=3.0, overlap=0.5))
-    assert [start for start, _ in found] == [0, 15, 30, 45, 60, 70]
-    for _, window in found:
-        assert window.flags.c_contiguous
+    found = [window for _, window in stream_windows([block], sample_rate=10, window_s=3.0)]
+    for window in found:
         window[:] = -1  # neither the block nor another window may change
     np.testing.assert_array_equal(block, np.arange(100))
-    for (_, one), (_, other) in itertools.combinations(found, 2):
+    for one, other in itertools.combinations(found, 2):
         assert not np.shares_memory(one, other)
-
-
-def test_windows_come_as_soon_as_their_samples() -> None:
-    pulled = 0
-
-    def blocks() -> Iterator[np.ndarray]:
-        nonlocal pulled
-        for _ in range(10):
-            pulled += 1
-            yield np.zeros(10, np.float32)
-
-    windows = stream_windows(blocks(), sample_rate=10, window_s=2.0, overlap=0.5)
-    seen = [(next(windows)[0], pulled) for _ in range(4)]
-    assert seen == [(0, 2), (10, 3), (20, 4), (30, 5)]
 
 
 @pytest.mark.parametrize("n_samples", [0, 1, 4 * RATE, 5 * RATE - 1])

@@ -10,7 +10,7 @@ interpolation under a Hann window (``sinc_interp_hann``) of 6 zero crossings on 
 signal counts as zero before its beginning and after its end. *N* samples become ``ceil(N * target /
 source)``. `stream_audio` gives what the resampler makes of the whole signal, block by block in
 memory that does not depend on the file's length; where the result is longer than some 10 seconds,
-torchaudio itself rounds that length in float32 and may return one or a few samples more or less.
+torchaudio itself rounds that length in float32 and may return a few samples more or less.
 
 Windows have equal length, because padding would change MERT's features (group norm over time):
 
@@ -21,7 +21,8 @@ Windows have equal length, because padding would change MERT's features (group n
 
 A file that is cut off is noticed where its format says how long it should be (WAV, RF64, W64, AIFF,
 AU, FLAC, most MP3). Files that do not say it (a WAV from a pipe or of a recorder that crashed, an
-MP3 without a Xing header, a FLAC stream) are read to their end.
+MP3 without a Xing header, a FLAC stream) are read to their end. Several Ogg or MP3 files joined in
+one are refused, because libsndfile reads the first only.
 """
 
 __all__ = [
@@ -36,17 +37,18 @@ __all__ = [
     "validate_audio_file",
 ]
 
+import mmap
 import os
 import re
 import shlex
 import shutil
 import stat
-import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -116,13 +118,8 @@ def validate_audio_file(path: Path, *, min_duration_s: float = 0.0) -> AudioInfo
         source, target = _ratio(file.samplerate, _ENCODER_RATE)
         duration_s = frames * target / (source * _ENCODER_RATE)
         info = AudioInfo(duration_s, file.samplerate, file.channels, (high - low) / 2)
-    _check_content(path, info, min_duration_s)
-    return info
-
-
-def _check_content(path: Path, info: AudioInfo, min_duration_s: float) -> None:
-    if info.duration_s < min_duration_s:
-        raise AudioError(too_short(path, info.duration_s, min_duration_s), status="too_short")
+    if duration_s < min_duration_s:
+        raise AudioError(too_short(path, duration_s, min_duration_s), status="too_short")
     if info.peak < 10 ** (SILENCE_DBFS / 20):
         level = f"{20 * np.log10(info.peak):.0f} dBFS" if info.peak else "digital zero"
         what, advice = "its peak", "check the export"
@@ -134,6 +131,7 @@ def _check_content(path: Path, info: AudioInfo, min_duration_s: float) -> None:
             f"{advice}",
             status="silent",
         )
+    return info
 
 
 @contextmanager
@@ -143,6 +141,11 @@ def _opened(path: Path) -> Iterator[Any]:
         _check_file(path)
         with ExitStack() as stack:
             file = stack.enter_context(_open(path, os.fsencode(path)))
+            if _is_joined(path, file.format):
+                raise AudioError(
+                    f"{path}: is several {file.format} files in one, of which only the first would "
+                    f"be read; make one of them, for example by `{_conversion(path)}`"
+                )
             if stream := _stream_of(path, file):
                 file = stack.enter_context(_open(path, stack.enter_context(_piped(path, *stream))))
             yield file
@@ -154,10 +157,9 @@ def _open(path: Path, source: bytes | int) -> Any:
     try:
         file = soundfile.SoundFile(source, closefd=False)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        convert = ["ffmpeg", "-i", str(path), str(path.with_suffix(".flac"))]
         raise AudioError(
             f"{path}: is not audio that libsndfile can read ({_cause(error)}); use WAV, FLAC, Ogg, "
-            f"MP3 or AIFF, for example by `{shlex.join(convert)}`"
+            f"MP3 or AIFF, for example by `{_conversion(path)}`"
         ) from None
     if file.samplerate not in _RATES:
         file.close()
@@ -169,6 +171,10 @@ def _open(path: Path, source: bytes | int) -> Any:
     # place, and in a FLAC stream that does not know its length is an error.
     file.seekable = lambda: False
     return file
+
+
+def _conversion(path: Path) -> str:
+    return shlex.join(["ffmpeg", "-i", str(path), str(path.with_suffix(".flac"))])
 
 
 def _check_file(path: Path) -> None:
@@ -214,6 +220,30 @@ def _samples_chunk(file: BinaryIO) -> tuple[int, int]:
     return 0, 0
 
 
+def _is_joined(path: Path, form: str) -> bool:
+    """Say whether another Ogg stream or MP3 follows behind the end of the first."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if form == "OGG":  # a page that ends a stream, and a later one that begins another
+            return bool(re.search(rb"OggS\0[\4-\7].*?OggS\0[\2\3\6\7]", content, re.DOTALL))
+        start, counted = _mp3_start(file)
+        if form != "MP3" or not counted or not counted[1][0] & 2:
+            return False
+        end = start + int.from_bytes(counted[1][5:], "big")
+        rest = content[end : end + 2**20]
+    # A frame has at most 1441 bytes, and begins with what other bytes, as of tags, seldom hold.
+    frames = re.findall(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]", rest)
+    return len(frames) > max(len(rest) / 4000, 5)
+
+
+def _mp3_start(file: BinaryIO) -> tuple[int, re.Match[bytes] | None]:
+    """Return where the first frame begins, and its flags with the counts of frames and bytes."""
+    start = 0
+    while (head := file.read(300))[:3] == b"ID3":
+        start += 10 + sum(b << bits for b, bits in zip(head[6:10], (21, 14, 7, 0), strict=True))
+        file.seek(start)
+    return start, re.search(rb"(?:Xing|Info)...(.{9})", head, re.DOTALL)
+
+
 def _stream_of(path: Path, file: Any) -> tuple[bytes, int] | None:
     """Return how to read all of a file whose header misleads libsndfile about its length.
 
@@ -222,13 +252,7 @@ def _stream_of(path: Path, file: Any) -> tuple[bytes, int] | None:
     with path.open("rb") as content:
         if file.format == "MP3":
             # Without a count of frames, libsndfile stops where it guesses the end.
-            start = 0
-            while (head := content.read(300))[:3] == b"ID3":
-                start += 10 + sum(
-                    b << bits for b, bits in zip(head[6:10], (21, 14, 7, 0), strict=True)
-                )
-                content.seek(start)
-            counted = re.search(rb"(?:Xing|Info)...(.)", head, re.DOTALL)
+            start, counted = _mp3_start(content)
             return None if counted and counted[1][0] & 1 else (b"", start)
         if file.frames == 0:
             # A recorder that crashed leaves a size of 0; in AIFF it counts 8 bytes more.
@@ -244,7 +268,7 @@ def _stream_of(path: Path, file: Any) -> tuple[bytes, int] | None:
 
 @contextmanager
 def _piped(path: Path, head: bytes, start: int) -> Iterator[int]:
-    """Give a pipe out of which come ``head`` and what the file holds from ``start`` on."""
+    """Give a pipe out of which ``head`` comes, and then the file from ``start`` on."""
     out, into = os.pipe()
 
     def feed() -> None:
@@ -286,7 +310,17 @@ def _cause(error: Exception) -> str:
 def _blocks(path: Path, file: Any) -> Iterator[npt.NDArray[np.float32]]:
     """Yield all samples of an open file as ``[frames, channels]`` blocks of finite numbers."""
     frames = 0
-    while len(block := _read_block(path, file, frames)):
+    while True:
+        try:
+            block = file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise AudioError(
+                f"{path}: cannot be decoded after {frames / file.samplerate:.1f} s "
+                f"({_cause(error)}); it may be cut off or damaged; copy it again",
+                status="truncated",
+            ) from None
+        if not len(block):
+            break
         if not (block.max() <= _LARGEST and block.min() >= -_LARGEST):  # NaN is neither
             raise _unusable(path, block, frames, file.samplerate)
         frames += len(block)
@@ -317,18 +351,6 @@ def _unusable(path: Path, block: npt.NDArray[Any], frames: int, rate: int) -> Au
     )
 
 
-def _read_block(path: Path, file: Any, frames: int) -> npt.NDArray[np.float32]:
-    try:
-        block: npt.NDArray[np.float32] = file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(
-            f"{path}: cannot be decoded after {frames / file.samplerate:.1f} s "
-            f"({_cause(error)}); it may be cut off or damaged; copy it again",
-            status="truncated",
-        ) from None
-    return block
-
-
 def _mono(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return the mean of all channels, a hundred times as fast as numpy's along a short axis."""
     mono = block[:, 0].copy()
@@ -341,11 +363,7 @@ def _mono(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def stream_audio(path: Path, *, sample_rate: int = 24_000) -> Iterator[npt.NDArray[np.float32]]:
     """Decode any file that libsndfile reads to mono samples, block by block in constant memory.
 
-    Yields
-    ------
-    ndarray of float32 [shape=(k,)]
-        The mean of all channels at ``sample_rate``; k varies and is at least 1. Blocks are the
-        caller's to keep.
+    Yields the mean of all channels at ``sample_rate`` in arrays of different lengths, at least 1.
 
     Raises
     ------
@@ -399,24 +417,21 @@ def _run(resampler: Any, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.flo
         return np.asarray(resampler(torch.from_numpy(samples)).numpy())
 
 
-_resamplers: dict[tuple[int, int], Any] = {}
-_resamplers_lock = threading.Lock()
-
-
 def get_resampler(source_rate: int, target_rate: int) -> Any:
-    """Return the `torchaudio.transforms.Resample` for a pair of rates, made once per process.
+    """Return the `torchaudio.transforms.Resample` for a pair of rates, which threads may share.
 
-    Safe to call from several threads. The kernel has as many phases as the reduced ratio of the
-    rates says, so an odd rate (44101 Hz) is taken for the nearest ratio of numbers up to 4000:
-    exact for all common rates, and never off by more than 0.02 % (a third of a cent).
+    The kernel has as many phases as the reduced ratio of the rates says, so an odd rate (44101 Hz)
+    is taken for the nearest ratio of numbers up to 4000: exact for all common rates, and never off
+    by more than 0.02 % (a third of a cent).
     """
-    key = _ratio(source_rate, target_rate)
-    with _resamplers_lock:
-        if key not in _resamplers:
-            from torchaudio.transforms import Resample
+    return _resampler(*_ratio(source_rate, target_rate))
 
-            _resamplers[key] = Resample(*key)
-        return _resamplers[key]
+
+@cache
+def _resampler(source: int, target: int) -> Any:
+    from torchaudio.transforms import Resample
+
+    return Resample(source, target)
 
 
 def _ratio(source_rate: int, target_rate: int) -> tuple[int, int]:
@@ -429,21 +444,10 @@ def _ratio(source_rate: int, target_rate: int) -> tuple[int, int]:
 def segment_starts(
     n_samples: int, *, sample_rate: int, window_s: float = 5.0, overlap: float = 0.5
 ) -> npt.NDArray[np.int64]:
-    """Return where the windows of ``n_samples`` start (see the module's rules for the tail).
+    """Return where the windows of ``n_samples`` start, in samples [shape=(segments,)].
 
-    Parameters
-    ----------
-    n_samples, sample_rate : int
-        Length of the recording, and samples per second.
-    window_s : float
-        Length of a window in seconds.
-    overlap : float
-        Share of a window that it has in common with the next, 0 <= overlap < 1.
-
-    Returns
-    -------
-    ndarray of int64 [shape=(segments,)]
-        In samples, strictly increasing, at least one.
+    ``overlap`` is the share of a window that it has in common with the next, 0 <= overlap < 1. See
+    the module's rules for the tail.
 
     Raises
     ------
@@ -479,7 +483,7 @@ def segment_audio(
     window_s: float = 5.0,
     overlap: float = 0.5,
 ) -> npt.NDArray[np.float32]:
-    """Cut mono samples [shape=(n,)] into windows [shape=(segments, window)]; see `segment_starts`.
+    """Cut mono samples [shape=(n,)] into windows [shape=(segments, window)].
 
     Raises
     ------
@@ -488,11 +492,8 @@ def segment_audio(
     """
     if samples.ndim != 1:
         raise AudioError(f"samples have the shape {samples.shape}, expected one dimension (mono)")
-    starts = segment_starts(
-        len(samples), sample_rate=sample_rate, window_s=window_s, overlap=overlap
-    )
-    windows = np.lib.stride_tricks.sliding_window_view(samples, round(window_s * sample_rate))
-    return windows[starts]
+    windows = stream_windows([samples], sample_rate=sample_rate, window_s=window_s, overlap=overlap)
+    return np.stack([window for _, window in windows])
 
 
 def stream_windows(
@@ -504,14 +505,8 @@ def stream_windows(
 ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
     """Cut a stream of mono samples, in blocks of any length, into the windows of `segment_audio`.
 
-    Holds about one window and one block, however long the stream is.
-
-    Yields
-    ------
-    start : int
-        Where the window starts, in samples.
-    window : ndarray of float32 [shape=(window,)]
-        A contiguous copy of its samples, the caller's to keep.
+    Holds about one window and one block, however long the stream is. Yields where each window
+    starts, in samples, and a copy of its samples [shape=(window,)].
 
     Raises
     ------
