@@ -52,6 +52,15 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return Workspace(folder, {"dataset": "mine", "encoder": "mess-demo-untrained"})
 
 
+def test_a_model_that_is_not_there_is_said_before_anything_runs(workspace: Workspace) -> None:
+    assert workspace.mess("recordings", "--folder", "corpus", "--name", "mine").status == 0
+    without = Workspace(workspace.folder, {"dataset": "mine", "encoder": "MERT-v1-95M"})
+    outcome = without.snakemake("--dry-run")
+    assert outcome.status != 0
+    assert "get it with `mess model fetch MERT-v1-95M`, or choose another" in outcome.output
+    assert without.snakemake("--dry-run", "all_targets").status == 0
+
+
 def test_the_corpus_completes_and_every_bad_file_is_reported_once(workspace: Workspace) -> None:
     outcome = workspace.mess("recordings", "--folder", "corpus", "--name", "mine")
     assert outcome.status == 0, outcome.output

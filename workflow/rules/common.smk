@@ -93,7 +93,9 @@ def gather_features_params(wildcards):
 
 def untrained_model(wildcards):
     """Return the encoder that is made here, if it is the one whose features are wanted."""
-    return UNTRAINED_FILES if FOLDERS[wildcards.folder] else []
+    variant = FOLDERS[wildcards.folder]
+    PLAN.check_model(variant, wildcards.shard)
+    return UNTRAINED_FILES if variant else []
 
 
 def receipts(kind, variant=""):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mess_core import stages
-from mess_core.errors import StorageError
+from mess_core.errors import EncoderError, StorageError
 from mess_core.extraction.specs import MertSpec, resolve_spec
 from mess_core.files import file_sha256, fingerprint, read_json, write_json
 from mess_core.layout import DESCRIPTORS, UNTRAINED, Layout
@@ -114,6 +114,16 @@ class Plan:
     @cached_property
     def _audio(self) -> dict[str, str]:
         return {name: _hashes(rows, "audio_sha256") for name, rows in self.shards.items()}
+
+    def check_model(self, variant: str, shard: str) -> None:
+        """Make sure, before anything runs, that the model that a shard's job will load is here."""
+        models, spec = self.settings.layout.models, self.spec
+        missing = spec.source == "hub" and not (models / spec.name).exists()
+        if missing and not self.layout(variant).receipt("features", shard).exists():
+            raise EncoderError(
+                f"{spec.name} is not in {models}; get it with `mess model fetch {spec.name}`, or "
+                "choose another `encoder` (`mess model list`)"
+            )
 
     def features_inputs(self, variant: str) -> dict[str, str]:
         """Return a hash of all that every shard's features depend on."""
