@@ -90,9 +90,9 @@ def test_what_a_file_does_not_hold_is_named(tmp_path: Path, targets: Targets) ->
     old = legacy(tmp_path / "old.npz", rhythm={"tempo": 120.0})
     save_targets(tmp_path / "a.npz", targets)
     for path in (old, tmp_path / "a.npz"):
-        with pytest.raises(TargetError, match=f"{path.name} holds no windows; delete it"):
+        with pytest.raises(TargetError, match=f"{path.name}: no windows; delete it"):
             load_window_targets(path)
-        with pytest.raises(TargetError, match=f"{path.name} holds no descriptors; delete it"):
+        with pytest.raises(TargetError, match=f"{path.name}: no descriptors; delete it"):
             load_descriptors(path)
     for load in (load_window_targets, load_descriptors):
         with pytest.raises(TargetError, match="does not exist; run the targets rule"):
@@ -267,13 +267,13 @@ def test_no_other_name_is_resolved(tmp_path: Path, name: str) -> None:
 
 def test_damaged_and_foreign_pickles_are_refused(tmp_path: Path) -> None:
     for value, message in [
-        ([1, 2], "rhythm is no single object"),
+        ([1, 2], "rhythm is refused .*no single object"),
         ("text", "rhythm is refused .*a str instead of a dict"),
         ({"a": "b"}, "could not convert string"),
     ]:
         with pytest.raises(TargetError, match=message):
             load_targets(legacy(tmp_path / "a.npz", rhythm=value))
-    with pytest.raises(TargetError, match="Object arrays cannot be loaded"):
+    with pytest.raises(TargetError, match="the key 'melody' is not of the form"):
         load_targets(legacy(tmp_path / "a.npz", melody={"a": 1.0}))
 
 
@@ -296,7 +296,7 @@ def test_one_target_is_read_whatever_else_is_there(
     arrays["windows/timbre/another"] = np.zeros(SEGMENTS)
     np.savez(path, **arrays)
     assert load_target(path, "spectral_centroid") is not None
-    with pytest.raises(TargetError, match=r"a\.npz lacks windows/rhythm/tempo; delete it"):
+    with pytest.raises(TargetError, match=r"a\.npz: windows/rhythm/tempo is missing; delete it"):
         load_target(path, "tempo")
 
 
@@ -313,7 +313,7 @@ def test_one_target_may_be_optional_or_of_the_older_form(
     np.savez(old, rhythm=np.array({"tempo": 90.0}, dtype=object))
     assert load_target(old, "tempo", level="recording") == 90.0
     assert load_target(old, "onset_density", level="recording") is None
-    with pytest.raises(TargetError, match="lacks windows/rhythm/tempo"):
+    with pytest.raises(TargetError, match="windows/rhythm/tempo is missing"):
         load_target(old, "tempo")
 
 

@@ -38,7 +38,7 @@ from mess_core.recordings import Recording, check_unchanged
 from mess_core.targets.curves import PARTS
 from mess_core.targets.harmony import chroma_mean
 from mess_core.targets.notes import Performance, read_performance
-from mess_core.targets.npz import Targets, write_npz
+from mess_core.targets.npz import Targets, save_targets
 from mess_core.targets.registry import (
     AUDIO_CATEGORIES,
     PITCH_CLASSES,
@@ -279,4 +279,4 @@ def _compute(
             performance = read_performance(Path(recording.midi), beats=beats)
             targets |= measure(performance)
             windows |= measure_windows(performance, times, window_s=window_s)
-    write_npz(path, targets, windows=windows, descriptors=plain)
+    save_targets(path, targets, windows=windows, descriptors=plain)

@@ -20,15 +20,15 @@ __all__ = [
     "save_targets",
     "validate_target_structure",
     "validate_window_targets",
-    "write_npz",
 ]
 
 import pickle
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.lib.format as npy
@@ -65,8 +65,6 @@ _ALLOWED = {
 Targets = dict[str, dict[str, npt.NDArray[np.float64]]]
 Given = Mapping[str, Mapping[str, npt.ArrayLike]]
 
-T = TypeVar("T")
-
 
 def save_targets(
     path: Path,
@@ -93,18 +91,6 @@ def save_targets(
     TargetError
         If the targets are malformed, or there are other numbers of windows and descriptors.
     """
-    with atomic_path(path) as temporary:
-        write_npz(temporary, targets, windows=windows, descriptors=descriptors)
-
-
-def write_npz(
-    path: Path,
-    targets: Given,
-    *,
-    windows: Given | None = None,
-    descriptors: npt.NDArray[np.float32] | None = None,
-) -> None:
-    """Write targets to a path that nobody reads yet; see `save_targets`."""
     validate_target_structure(targets)
     flat = _flat(targets)
     segments = None
@@ -114,7 +100,7 @@ def write_npz(
     if descriptors is not None:
         _validate_descriptors(descriptors, segments)
         flat[_DESCRIPTORS] = descriptors
-    with path.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **flat)
 
 
@@ -140,11 +126,13 @@ def load_targets(path: Path) -> Targets:
     TargetError
         If the file is missing or damaged, holds objects other than arrays, or is malformed.
     """
-    keys = [key for key in _keys(path) if key != _DESCRIPTORS]
-    if _is_older(keys):
-        return {category: _older_fields(path, category) for category in keys}
-    flat = _arrays(path, [key for key in keys if not key.startswith(_WINDOWS)])
-    return _valid(path, _nested(path, flat), validate_target_structure)
+    with _opened(path) as archive:
+        names = [name for name in _names(archive) if name != _DESCRIPTORS]
+        if _is_older(names):
+            return {category: _older_fields(archive, category) for category in names}
+        targets = _targets(archive, [name for name in names if not name.startswith(_WINDOWS)])
+        validate_target_structure(targets)
+        return targets
 
 
 def load_window_targets(path: Path) -> Targets:
@@ -162,11 +150,13 @@ def load_window_targets(path: Path) -> Targets:
         If the file is missing or damaged, has no windows (as those of the older form), or is
         malformed.
     """
-    keys = [key for key in _keys(path) if key.startswith(_WINDOWS)]
-    if not keys:
-        raise TargetError(f"{path} holds no windows; {_AGAIN}")
-    flat = {key.removeprefix(_WINDOWS): array for key, array in _arrays(path, keys).items()}
-    return _valid(path, _nested(path, flat), validate_window_targets)
+    with _opened(path) as archive:
+        names = [name for name in _names(archive) if name.startswith(_WINDOWS)]
+        if not names:
+            raise TargetError("no windows")
+        windows = _targets(archive, names)
+        validate_window_targets(windows)
+        return windows
 
 
 def load_target(
@@ -197,19 +187,22 @@ def load_target(
     TargetError
         If the file is missing or damaged, lacks the target, or holds malformed values of it.
     """
-    spec, keys = TARGETS[name], _keys(path)
-    if level == "recording" and _is_older(keys):
-        return load_targets(path).get(spec.category, {}).get(name)
-    category = f"{_WINDOWS if level == 'window' else ''}{spec.category}/"
-    if category + name not in keys:
-        if spec.optional and not any(key.startswith(category) for key in keys):
-            return None
-        raise TargetError(f"{path} lacks {category}{name}; {_AGAIN}")
-    array: npt.NDArray[np.float64] = _arrays(path, [category + name])[category + name]
-    problem = _array_problem(spec, array, array.shape[:1] if level == "window" else ())
-    if problem:
-        raise TargetError(f"{path}: {problem}; {_AGAIN}")
-    return array
+    spec = TARGETS[name]
+    with _opened(path) as archive:
+        names = _names(archive)
+        if level == "recording" and _is_older(names):
+            older = _older_fields(archive, spec.category) if spec.category in names else {}
+            return older.get(name)
+        category = f"{_WINDOWS if level == 'window' else ''}{spec.category}/"
+        if category + name not in names:
+            if spec.optional and not any(known.startswith(category) for known in names):
+                return None
+            raise TargetError(f"{category}{name} is missing")
+        array: npt.NDArray[np.float64] = _array(archive, category + name)
+        problem = _array_problem(spec, array, array.shape[:1] if level == "window" else ())
+        if problem:
+            raise TargetError(problem)
+        return array
 
 
 def load_descriptors(path: Path) -> npt.NDArray[np.float32]:
@@ -220,58 +213,49 @@ def load_descriptors(path: Path) -> npt.NDArray[np.float32]:
     TargetError
         If the file is missing or damaged, or has no descriptors or malformed ones.
     """
-    if _DESCRIPTORS not in _keys(path):
-        raise TargetError(f"{path} holds no descriptors; {_AGAIN}")
-    descriptors: npt.NDArray[np.float32] = _arrays(path, [_DESCRIPTORS])[_DESCRIPTORS]
-    return _valid(path, descriptors, _validate_descriptors)
+    with _opened(path) as archive:
+        if _DESCRIPTORS not in _names(archive):
+            raise TargetError("no descriptors")
+        descriptors: npt.NDArray[np.float32] = _array(archive, _DESCRIPTORS)
+        _validate_descriptors(descriptors)
+        return descriptors
 
 
-def _reading(path: Path, read: Callable[[Path], T]) -> T:
-    """Read from a file, naming it when it is missing or damaged."""
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a file, and name it in the errors of the block."""
     try:
-        return read(path)
+        with zipfile.ZipFile(path) as archive:
+            yield archive
     except FileNotFoundError:
         raise TargetError(f"{path} does not exist; run the targets rule") from None
+    except TargetError as error:
+        raise TargetError(f"{path}: {error}; {_AGAIN}") from None
     except _DAMAGE as error:
         raise TargetError(f"{path} is damaged ({error}); {_AGAIN}") from None
 
 
-def _keys(path: Path) -> list[str]:
-    def read(path: Path) -> list[str]:
-        with zipfile.ZipFile(path) as archive:
-            return [name.removesuffix(".npy") for name in archive.namelist()]
-
-    return _reading(path, read)
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
-def _arrays(path: Path, keys: list[str]) -> dict[str, Any]:
-    def read(path: Path) -> dict[str, Any]:
-        with np.load(path, allow_pickle=False) as stored:
-            return {key: stored[key] for key in keys}
-
-    return _reading(path, read)
+def _array(archive: zipfile.ZipFile, name: str) -> Any:
+    with archive.open(f"{name}.npy") as file:
+        return npy.read_array(file, allow_pickle=False)
 
 
-def _nested(path: Path, flat: Mapping[str, npt.NDArray[np.float64]]) -> Targets:
+def _targets(archive: zipfile.ZipFile, names: list[str]) -> Targets:
     targets: Targets = {}
-    for key, array in flat.items():
-        category, separator, name = key.partition("/")
+    for full in names:
+        category, separator, name = full.removeprefix(_WINDOWS).partition("/")
         if not separator:
-            raise TargetError(f"{path}: the key {key!r} is not of the form category/field")
-        targets.setdefault(category, {})[name] = array
+            raise TargetError(f"the key {full!r} is not of the form category/field")
+        targets.setdefault(category, {})[name] = _array(archive, full)
     return targets
 
 
-def _valid(path: Path, content: T, validate: Callable[[T], object]) -> T:
-    try:
-        validate(content)
-    except TargetError as error:
-        raise TargetError(f"{path}: {error}; {_AGAIN}") from None
-    return content
-
-
-def _is_older(keys: list[str]) -> bool:
-    return not set(CATEGORIES).isdisjoint(keys)
+def _is_older(names: list[str]) -> bool:
+    return not set(CATEGORIES).isdisjoint(names)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -284,29 +268,23 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
-def _older_fields(path: Path, category: str) -> dict[str, npt.NDArray[np.float64]]:
+def _older_fields(archive: zipfile.ZipFile, category: str) -> dict[str, npt.NDArray[np.float64]]:
     """Read a category of the older form: an array that holds a pickled ``{field: array}``."""
     if category not in CATEGORIES:
-        raise TargetError(f"{path}: {category!r} is no category; {nearest(category, CATEGORIES)}")
-
-    def read(path: Path) -> object:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{category}.npy") as file:
-            if npy.read_magic(file) != (1, 0) or npy.read_array_header_1_0(file)[0] != ():
-                raise ValueError(f"{category} is no single object")
-            return _ArrayUnpickler(file).load()
-
+        raise TargetError(f"{category!r} is no category; {nearest(category, CATEGORIES)}")
     try:
-        fields = _reading(path, read)
+        with archive.open(f"{category}.npy") as file:
+            if npy.read_magic(file) != (1, 0) or npy.read_array_header_1_0(file)[0] != ():
+                raise ValueError("no single object")
+            fields = _ArrayUnpickler(file).load()
         fields = fields.item() if isinstance(fields, np.ndarray) else fields
         if not isinstance(fields, dict):
             raise TypeError(f"a {type(fields).__name__} instead of a dict")
         return {str(key): np.asarray(value, np.float64) for key, value in fields.items()}
-    except TargetError:
-        raise
     # A damaged pickle raises whatever its broken instructions run into.
     except Exception as error:
         raise TargetError(
-            f"{path}: {category} is refused ({error}); only dicts of numbers are read; {_AGAIN}"
+            f"{category} is refused ({error}); only dicts of numbers are read"
         ) from None
 
 
