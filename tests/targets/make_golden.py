@@ -16,11 +16,11 @@ import numpy.typing as npt
 import pretty_midi
 
 from mess_core import stages
-from mess_core.targets import MusicalAspectTargets, measure
+from mess_core.targets import measure
 from mess_core.targets.create import descriptors
 from mess_core.targets.notes import Performance, read_performance
 from mess_core.targets.registry import Level
-from mess_core.targets.sound import Sound
+from mess_core.targets.sound import Sound, analyse
 
 RATE = 24_000
 
@@ -58,7 +58,7 @@ def performance(path: Path) -> Path:
 
 def golden() -> dict[str, Any]:
     """Return the stage and every target, six significant digits, None where undefined."""
-    sound = MusicalAspectTargets().analyse(music(), RATE)
+    sound = analyse(music(), RATE)
     with tempfile.TemporaryDirectory() as folder:
         played = read_performance(performance(Path(folder) / "a.mid"))
     whole: tuple[Sound | Performance, ...] = (sound, played)

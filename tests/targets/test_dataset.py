@@ -18,7 +18,6 @@ from mess_core.files import file_sha256, write_bytes
 from mess_core.layout import Layout
 from mess_core.recordings import Recording
 from mess_core.targets import (
-    MusicalAspectTargets,
     create,
     create_target_dataset,
     load_descriptors,
@@ -28,6 +27,7 @@ from mess_core.targets import (
 )
 from mess_core.targets.create import DESCRIPTORS
 from mess_core.targets.registry import TARGETS
+from mess_core.targets.sound import analyse
 
 pytestmark = pytest.mark.unit
 
@@ -140,7 +140,7 @@ def test_windows_are_those_of_the_features(tmp_path: Path, layout: Layout) -> No
     samples = load_audio(Path(row.audio))
     # Jobs give BLAS one thread: on some processors it sums in another order with two.
     with threadpool_limits(limits=1, user_api="blas"):
-        sound = MusicalAspectTargets().analyse(samples, 24_000)
+        sound = analyse(samples, 24_000)
         expected = measure_windows(sound, STARTS, window_s=5.0)
     assert set(found) == set(expected)
     for category, fields in expected.items():

@@ -19,7 +19,6 @@ from mess_core.targets.registry import (
     TARGETS,
     TargetSpec,
     probed_targets,
-    scalar_targets,
 )
 from mess_core.targets.sound import analyse
 from tests.targets.signals import RATE, tone
@@ -30,7 +29,6 @@ pytestmark = pytest.mark.unit
 def test_scalars_and_shapes_are_probed_at_the_levels_that_carry_them() -> None:
     probed = set(probed_targets("recording"))
     assert probed == {name for name, spec in TARGETS.items() if spec.kind != "curve"}
-    assert probed - set(scalar_targets()) == {name for name in TARGETS if name.endswith("_shape")}
     assert probed - set(probed_targets("window")) == {"phrase_regularity", "num_phrases"}
     with pytest.raises(TargetError, match=r"'windows' is no level.*'window'"):
         probed_targets("windows")

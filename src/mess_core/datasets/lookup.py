@@ -34,13 +34,6 @@ class FolderDataset(BaseDataset):
     (`TableDataset`): folds and "exclude work" go by it. `resolve_midi_path` finds
     MIDI; a file that several recordings would claim is used by none. Links to folders are not
     followed.
-
-    Parameters
-    ----------
-    name : str
-        The dataset's name.
-    folder : Path
-        The folder.
     """
 
     licence = "the user's own"
@@ -59,7 +52,8 @@ class FolderDataset(BaseDataset):
         inner = sorted(
             path.relative_to(self.root)
             for path in self.root.rglob("*")
-            if path.suffix.lower() in suffixes and not _hidden(path.relative_to(self.root))
+            if path.suffix.lower() in suffixes
+            and not any(part.startswith(".") for part in path.relative_to(self.root).parts)
         )
         if not inner:
             raise DatasetError(
@@ -87,23 +81,12 @@ class FolderDataset(BaseDataset):
         ]
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
 class TableDataset(BaseDataset):
-    """Recordings listed in a tab- or comma-separated table.
+    """Recordings listed in a table, comma-separated if it is a ``.csv``, else tab-separated.
 
     The column ``audio`` is needed; ``recording_id``, ``work_id``, ``performer``, ``composer``,
     ``title``, ``split``, ``midi`` and ``beats`` are optional. Relative paths start at the table's
     folder. A missing ``work_id`` makes the recording a work of its own.
-
-    Parameters
-    ----------
-    name : str
-        The dataset's name.
-    table : Path
-        The table; ``.csv`` is comma-separated, everything else tab-separated.
     """
 
     licence = "the user's own"

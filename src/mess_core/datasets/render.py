@@ -21,7 +21,6 @@ from functools import lru_cache
 from importlib.resources import files
 from math import gcd
 from pathlib import Path
-from typing import Any
 
 import midirenderer
 import mido
@@ -32,6 +31,7 @@ from scipy.signal import resample_poly
 
 from mess_core.errors import MidiError
 from mess_core.files import atomic_path
+from mess_core.targets.notes import DEFAULT_TEMPO, parse_midi
 
 #: What the synthesizer's samples are multiplied by (+6 dB). The loudest of about 50 recorded
 #: performances of virtuoso music (ASAP, PercePiano) then peaks at 0.58 of full scale.
@@ -42,9 +42,6 @@ RING_S = 1.5
 LONGEST_H = 3
 #: How long the fade at the end is, in seconds.
 _FADE_S = 0.5
-
-_DEFAULT_TEMPO = 500_000  # microseconds per beat, by the MIDI standard
-_SYNCHRONOUS_TYPES = (0, 1)
 
 
 def render_midi(
@@ -63,7 +60,7 @@ def render_midi(
 
     Returns
     -------
-    np.ndarray [shape=(frames, 2)]
+    ndarray of float32 [shape=(frames, 2)]
         Stereo samples in -1 to 1, `RING_S` longer than the MIDI file.
 
     Raises
@@ -73,16 +70,22 @@ def render_midi(
         soundfont cannot be used.
     """
     name = str(midi) if isinstance(midi, Path) else "MIDI data"
-    content = _ringing(_parse(_read(midi) if isinstance(midi, Path) else midi, name), name)
+    content = _ringing(parse_midi(midi), name)
     try:
-        wav = midirenderer.render_wave_from(_soundfont(soundfont), content)
+        piano = soundfont.read_bytes() if soundfont else _default_soundfont()
+    except OSError as error:
+        raise MidiError(f"soundfont {soundfont} cannot be read ({error.strerror})") from None
+    try:
+        wav = midirenderer.render_wave_from(piano, content)
     except (RuntimeError, ValueError) as error:
         raise MidiError(
             f"{name} cannot be rendered with {soundfont or 'the default soundfont'}: {error}; "
             "export it again, and check that the soundfont is an .sf2 file"
         ) from None
     samples, rate = soundfile.read(io.BytesIO(wav), dtype="float32", always_2d=True)
-    return _finished(_resampled(samples, rate, sample_rate), sample_rate)
+    common = gcd(rate, sample_rate)
+    resampled = resample_poly(samples, sample_rate // common, rate // common, axis=0)
+    return _finished(resampled, sample_rate)
 
 
 def render_midi_file(
@@ -98,41 +101,18 @@ def render_midi_file(
         soundfile.write(temporary, samples, sample_rate, format="WAV", subtype="PCM_16")
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise MidiError(f"{path} cannot be read ({error.strerror}); check the path") from None
-
-
-def _parse(content: bytes, name: str) -> mido.MidiFile:
-    try:
-        midi = mido.MidiFile(file=io.BytesIO(content))
-    except Exception as error:  # mido lets whatever goes wrong inside it through
-        reason = str(error) or "it ends too early"
-        raise MidiError(f"{name} is not a readable MIDI file: {reason}; export it again") from None
-    if midi.type not in _SYNCHRONOUS_TYPES or midi.ticks_per_beat <= 0:
-        raise MidiError(
-            f"{name} is of MIDI type {midi.type} with time division {midi.ticks_per_beat}; "
-            "export it as type 0 or 1 with ticks per beat"
-        )
-    if not any(m.type == "note_on" and m.velocity for track in midi.tracks for m in track):
-        raise MidiError(f"{name} holds no notes; there is nothing to render")
-    return midi
-
-
 def _ringing(midi: mido.MidiFile, name: str) -> bytes:
     """Let the file last `RING_S` longer."""
+    if not any(m.type == "note_on" and m.velocity for track in midi.tracks for m in track):
+        raise MidiError(f"{name} holds no notes; there is nothing to render")
     tempos = [message.tempo for message in midi.merged_track if message.type == "set_tempo"]
-    if 0 in tempos:
-        raise MidiError(f"{name} has a tempo of 0 microseconds per beat; export it again")
     hours = midi.length / 3600
     if hours > LONGEST_H:
         raise MidiError(
             f"{name} lasts {hours:.1f} hours, at most {LONGEST_H} can be rendered; look for an "
             "event that comes late, or cut the file"
         )
-    tempo = tempos[-1] if tempos else _DEFAULT_TEMPO
+    tempo = tempos[-1] if tempos else DEFAULT_TEMPO
     longest = max(midi.tracks, key=lambda track: sum(message.time for message in track))
     ring = mido.second2tick(RING_S, midi.ticks_per_beat, tempo)
     longest.append(mido.MetaMessage("end_of_track", time=ring))
@@ -144,23 +124,9 @@ def _ringing(midi: mido.MidiFile, name: str) -> bytes:
     return buffer.getvalue()
 
 
-def _soundfont(path: Path | None) -> bytes:
-    if path is None:
-        return _default_soundfont()
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise MidiError(f"soundfont {path} cannot be read ({error.strerror})") from None
-
-
 @lru_cache(maxsize=1)
 def _default_soundfont() -> bytes:
     return files("pretty_midi").joinpath("TimGM6mb.sf2").read_bytes()
-
-
-def _resampled(samples: npt.NDArray[np.float32], rate: int, sample_rate: int) -> Any:
-    common = gcd(rate, sample_rate)
-    return resample_poly(samples, sample_rate // common, rate // common, axis=0)
 
 
 def _finished(samples: npt.NDArray[np.float32], sample_rate: int) -> npt.NDArray[np.float32]:

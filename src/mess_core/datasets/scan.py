@@ -12,7 +12,8 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,9 @@ def scan_dataset(
     repeated = [name for name, n in Counter(s.recording_id for s in sources).items() if n > 1]
     if repeated:
         raise DatasetError(f"{dataset.name}: recording ids occur more than once: {repeated[:5]}")
-    known = _known_facts(layout)
+    known: dict[str, dict[str, Any]] = {}
+    with suppress(StorageError):
+        known = read_json(layout.scan)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         facts: list[dict[str, Any]] = []
         looked = pool.map(lambda s: _look(s, known.get(s.recording_id)), sources)
@@ -138,14 +141,6 @@ def _changes(
         "changed": [i for i in both if any(known[i].get(k) != found[i][k] for k in hashes)],
         "gone": sorted(set(known) - set(found)),
     }
-
-
-def _known_facts(layout: Layout) -> dict[str, dict[str, Any]]:
-    try:
-        known: dict[str, dict[str, Any]] = read_json(layout.scan)
-    except StorageError:
-        return {}
-    return known
 
 
 def _look(source: Source, known: dict[str, Any] | None) -> dict[str, Any]:
@@ -215,23 +210,11 @@ def _stamp(path: Path) -> list[str | int] | None:
 
 
 def _row(source: Source, facts: Mapping[str, Any]) -> Recording:
-    return Recording(
-        recording_id=source.recording_id,
-        work_id=source.work_id,
-        performer=source.performer,
-        composer=source.composer,
-        title=source.title,
-        split=source.split,
-        audio=str(source.audio),
-        midi=str(source.midi) if source.midi and facts["midi_sha256"] else "",
-        beats=str(source.beats) if source.beats and facts["beats_sha256"] else "",
-        audio_sha256=facts["audio_sha256"],
-        midi_sha256=facts["midi_sha256"],
-        beats_sha256=facts["beats_sha256"],
-        duration_s=facts["duration_s"],
-        status=facts["status"],
-        reason=facts["reason"],
-    )
+    found = {name: value for name, value in facts.items() if name != "stage"}
+    found["audio"] = str(source.audio)
+    found["midi"] = str(source.midi) if source.midi and facts["midi_sha256"] else ""
+    found["beats"] = str(source.beats) if source.beats and facts["beats_sha256"] else ""
+    return Recording(**(asdict(source) | found))
 
 
 def _write(layout: Layout, report: ScanReport, facts: Mapping[str, Any]) -> None:

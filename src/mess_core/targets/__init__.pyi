@@ -20,5 +20,4 @@ from .registry import (
     TARGETS as TARGETS,
     TargetSpec as TargetSpec,
     probed_targets as probed_targets,
-    scalar_targets as scalar_targets,
 )

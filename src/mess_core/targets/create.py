@@ -40,7 +40,6 @@ from mess_core.targets.harmony import chroma_mean
 from mess_core.targets.notes import Performance, read_performance
 from mess_core.targets.npz import Targets, save_targets
 from mess_core.targets.registry import (
-    AUDIO_CATEGORIES,
     PITCH_CLASSES,
     TARGETS,
     Level,
@@ -63,36 +62,21 @@ DESCRIPTORS: tuple[str, ...] = (
 class MusicalAspectTargets:
     """The targets that are heard in the audio: all categories but ``expression``."""
 
-    categories = AUDIO_CATEGORIES
-    analyse = staticmethod(analyse)
-
     def compute(self, samples: npt.NDArray[np.float32], sample_rate: int) -> Targets:
-        """Compute every audio target of a recording.
-
-        Parameters and errors are those of `mess_core.targets.sound.analyse`, the result is that of
-        `measure`.
-        """
+        """Return `measure` of what `mess_core.targets.sound.analyse` makes of a recording."""
         return measure(analyse(samples, sample_rate))
 
 
 class MidiExpressionTargets:
     """The targets that are read from the performance's MIDI: ``expression``."""
 
-    categories = ("expression",)
-
     def compute(self, midi: Path, *, beats: Path | None = None) -> Targets:
-        """Compute every expression target of a performance.
-
-        Parameters and errors are those of `mess_core.targets.notes.read_performance`, the result is
-        that of `measure`.
-        """
+        """Return `measure` of what `mess_core.targets.notes.read_performance` reads."""
         return measure(read_performance(midi, beats=beats))
 
 
 def measure(series: Sound | Performance, *, level: Level = "recording") -> Targets:
-    """Compute every target of a recording or of a window.
-
-    Targets that do not exist at this level are left out.
+    """Compute every target that a recording, or a window of one, has.
 
     Returns
     -------
@@ -117,16 +101,7 @@ def measure(series: Sound | Performance, *, level: Level = "recording") -> Targe
 def measure_windows(
     series: Sound | Performance, starts: Iterable[float], *, window_s: float
 ) -> Targets:
-    """Compute every target of every window of a recording.
-
-    Parameters
-    ----------
-    series : Sound or Performance
-        Of the recording.
-    starts : iterable of float
-        When the windows begin, s; at least one.
-    window_s : float
-        Length of the windows, s.
+    """Compute every target of the windows of a recording that begin at ``starts``, at least one.
 
     Returns
     -------
@@ -209,11 +184,7 @@ def create_target_dataset(
     StorageError
         If files cannot be written; what is finished is kept.
     """
-    settings: dict[str, Any] = {
-        "sample_rate": sample_rate,
-        "window_s": window_s,
-        "overlap": overlap,
-    }
+    settings: Any = {"sample_rate": sample_rate, "window_s": window_s, "overlap": overlap}
     done: dict[str, str] = {}
     failures: dict[str, str] = {} if failed is None else failed
     for count, recording in enumerate(recordings, start=1):

@@ -12,8 +12,9 @@ Beats are those of an annotation where there is one. Otherwise they are tracked,
 level is not known: it is taken to be the one with a median tempo of 70 to 140 BPM.
 """
 
-__all__ = ["Performance", "read_performance"]
+__all__ = ["DEFAULT_TEMPO", "Performance", "parse_midi", "read_performance"]
 
+import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -241,14 +242,14 @@ class Performance:
 
 def _standardised(series: Float) -> Float:
     """Return how many local standard deviations a series lies above its local mean."""
+    if not len(series):
+        return series
     centred = series - _local_mean(series)
     spread = np.sqrt(_local_mean(centred**2))
     return np.asarray(centred / np.maximum(spread, LEAST_SPREAD))
 
 
 def _local_mean(series: Float) -> Float:
-    if not len(series):
-        return series
     width = min(SALIENCE_CHORDS, len(series))
     window = np.ones(width)
     inside = np.convolve(np.ones(len(series)), window, mode="same")
@@ -324,8 +325,10 @@ def _read_beats(path: Path) -> Float:
 
 def _read_notes(path: Path) -> Float:
     """Return onsets, releases, pitches and velocities [shape=(4, n)]."""
-    midi = _parse(path)
-    seconds = _clock(midi, path)
+    if not path.is_file():
+        raise MidiError(f"{path} is no file; correct the recording table or leave 'midi' empty")
+    midi = parse_midi(path)
+    seconds = _clock(midi)
     end = max(sum(message.time for message in track) for track in midi.tracks)
     found = [note for track in midi.tracks for note in _track_notes(track, end)]
     if not found:
@@ -340,28 +343,34 @@ def _read_notes(path: Path) -> Float:
     return notes[:, np.lexsort((velocities, notes[1], pitches, notes[0]))]
 
 
-def _parse(path: Path) -> mido.MidiFile:
-    if not path.is_file():
-        raise MidiError(f"{path} is no file; correct the recording table or leave 'midi' empty")
+def parse_midi(midi: Path | bytes) -> mido.MidiFile:
+    """Return a MIDI file, or the content of one, parsed; a `MidiError` says why it cannot be used.
+
+    It is of type 0 or 1, counts ticks per beat, and has a track and no tempo of 0.
+    """
+    name = str(midi) if isinstance(midi, Path) else "MIDI data"
     try:
-        midi = mido.MidiFile(path)
-    # mido raises whatever its own steps run into: OSError, EOFError, ValueError, KeyError...
+        content = midi.read_bytes() if isinstance(midi, Path) else midi
+    except OSError as error:
+        raise MidiError(f"{name} cannot be read ({error.strerror}); check the path") from None
+    try:
+        parsed = mido.MidiFile(file=io.BytesIO(content))
+    # mido raises whatever its own steps run into: EOFError, ValueError, KeyError...
     except Exception as error:
         detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise MidiError(
-            f"{path} ({path.stat().st_size} bytes) is no readable MIDI file ({detail}); "
-            "replace it or leave 'midi' empty in the recording table"
-        ) from None
-    if midi.type == 2:
-        raise MidiError(f"{path} is of MIDI type 2, a collection of pieces; export it as type 1")
-    if midi.ticks_per_beat <= 0:
-        raise MidiError(f"{path} counts SMPTE frames; export it with ticks per beat")
-    if not midi.tracks:
-        raise MidiError(f"{path} has no tracks; replace it")
-    return midi
+        raise MidiError(f"{name} is no readable MIDI file ({detail}); export it again") from None
+    if parsed.type == 2:
+        raise MidiError(f"{name} is of MIDI type 2, a collection of pieces; export it as type 1")
+    if parsed.ticks_per_beat <= 0:
+        raise MidiError(f"{name} counts SMPTE frames; export it with ticks per beat")
+    if not parsed.tracks:
+        raise MidiError(f"{name} has no tracks; export it again")
+    if any(m.type == "set_tempo" and not m.tempo for track in parsed.tracks for m in track):
+        raise MidiError(f"{name} has a tempo of 0 microseconds per beat; export it again")
+    return parsed
 
 
-def _clock(midi: mido.MidiFile, path: Path) -> Callable[[npt.ArrayLike], Float]:
+def _clock(midi: mido.MidiFile) -> Callable[[npt.ArrayLike], Float]:
     """Return what turns ticks into seconds: tempos of all tracks count, by tick."""
     changes = [(0, DEFAULT_TEMPO)]
     for track in midi.tracks:
@@ -373,8 +382,6 @@ def _clock(midi: mido.MidiFile, path: Path) -> Callable[[npt.ArrayLike], Float]:
     # Of several at one tick the last one counts.
     changes.sort(key=itemgetter(0))
     ticks, tempos = np.array(changes).T
-    if not tempos.all():
-        raise MidiError(f"{path} has a tempo of 0 microseconds per beat; export it again")
     rates = tempos * 1e-6 / midi.ticks_per_beat
     times = np.concatenate([[0.0], np.cumsum(np.diff(ticks) * rates[:-1])])
 

@@ -162,10 +162,7 @@ def load_window_targets(path: Path) -> Targets:
 def load_target(
     path: Path, name: str, *, level: Level = "window"
 ) -> npt.NDArray[np.float64] | None:
-    """Read one target, whatever else the file holds or lacks.
-
-    A job that needs one target reads only that, and does not mind files that were written before or
-    after another target was registered.
+    """Read one target, whatever else the file holds or lacks: other targets may come and go.
 
     Parameters
     ----------
@@ -289,13 +286,10 @@ def _older_fields(archive: zipfile.ZipFile, category: str) -> dict[str, npt.NDAr
 
 
 def validate_target_structure(targets: Given) -> None:
-    """Check that the targets of a recording are complete and well-formed.
+    """Check that the targets of a recording, ``{category: {field: array}}``, are complete.
 
-    Parameters
-    ----------
-    targets : mapping
-        ``{category: {field: array}}``. ``expression`` may be absent; every other category, and
-        every registered field of each category that is there, must be present.
+    ``expression`` may be absent; every other category, and every registered field of each category
+    that is there, must be present.
 
     Raises
     ------

@@ -25,7 +25,6 @@ __all__ = [
     "Level",
     "TargetSpec",
     "probed_targets",
-    "scalar_targets",
 ]
 
 from dataclasses import dataclass
@@ -53,7 +52,6 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 _RECORDING: tuple[Level, ...] = ("recording",)
 
 Kind = Literal["scalar", "curve", "shape"]
-Source = Literal["audio", "midi"]
 
 #: Frames of every curve over time: equal cells from the recording's (window's) start to its end.
 CURVE_FRAMES = 64
@@ -80,8 +78,6 @@ class TargetSpec:
         One of `CATEGORIES`; also the module of the function.
     kind : {"scalar", "curve", "shape"}
         A number; a vector over time, pitch classes or bins; the cosine coefficients of a curve.
-    source : {"audio", "midi"}
-        What it is computed from.
     unit : str
         Of its values.
     description : str
@@ -99,13 +95,17 @@ class TargetSpec:
     name: str
     category: str
     kind: Kind
-    source: Source
     unit: str
     description: str
     length: int = 0
     levels: tuple[Level, ...] = LEVELS
     curve: str = ""
     version: int = 1
+
+    @property
+    def source(self) -> Literal["audio", "midi"]:
+        """What it is computed from."""
+        return "midi" if self.category == "expression" else "audio"
 
     @property
     def optional(self) -> bool:
@@ -118,19 +118,14 @@ class TargetSpec:
         return (self.length,) if self.length else ()
 
 
-def _spec(name: str, category: str, kind: Kind, unit: str, what: str, **given: Any) -> TargetSpec:
-    source: Source = "midi" if category == "expression" else "audio"
-    return TargetSpec(name, category, kind, source, unit, what, **given)
-
-
 def _scalar(name: str, category: str, unit: str, what: str, **given: Any) -> list[TargetSpec]:
-    return [_spec(name, category, "scalar", unit, what, **given)]
+    return [TargetSpec(name, category, "scalar", unit, what, **given)]
 
 
 def _vector(
     name: str, category: str, length: int, unit: str, what: str, **given: Any
 ) -> list[TargetSpec]:
-    return [_spec(name, category, "curve", unit, what, length=length, **given)]
+    return [TargetSpec(name, category, "curve", unit, what, length, **given)]
 
 
 def _curve(name: str, category: str, unit: str, what: str, **given: Any) -> list[TargetSpec]:
@@ -140,10 +135,10 @@ def _curve(name: str, category: str, unit: str, what: str, **given: Any) -> list
     # A difference of levels has no reference.
     difference = unit.removesuffix("FS")
     return [
-        _spec(name, category, "curve", unit, f"{what} over time", length=CURVE_FRAMES, **given),
-        _spec(f"{stem}_level", category, "scalar", unit, f"mean of {what}", **of),
-        _spec(f"{stem}_extent", category, "scalar", difference, f"how far {what} moves", **of),
-        _spec(f"{stem}_shape", category, "shape", "1", contour, length=SHAPE_COEFFICIENTS, **of),
+        TargetSpec(name, category, "curve", unit, f"{what} over time", CURVE_FRAMES, **given),
+        TargetSpec(f"{stem}_level", category, "scalar", unit, f"mean of {what}", **of),
+        TargetSpec(f"{stem}_extent", category, "scalar", difference, f"how far {what} moves", **of),
+        TargetSpec(f"{stem}_shape", category, "shape", "1", contour, SHAPE_COEFFICIENTS, **of),
     ]
 
 
@@ -203,11 +198,6 @@ _SPECS = (
 
 #: Every target by name.
 TARGETS: dict[str, TargetSpec] = {spec.name: spec for specs in _SPECS for spec in specs}
-
-
-def scalar_targets() -> tuple[str, ...]:
-    """Return the names of the scalar targets of recordings, in registry order."""
-    return tuple(name for name in probed_targets("recording") if TARGETS[name].kind == "scalar")
 
 
 def probed_targets(level: str) -> tuple[str, ...]:
