@@ -28,7 +28,6 @@ from mess_core.index.artifact import (
     read_projection,
     save_artifact,
     verify_artifact,
-    write_projection,
 )
 from mess_core.index.factory import Choice, flat_index, hold
 from mess_core.index.fitting import fit_projection
@@ -350,24 +349,6 @@ def test_what_may_not_be_read_is_an_error_that_says_so(name: str, artifact: Path
             verify_artifact(folder)
 
 
-def test_a_link_to_a_version_is_followed_once(
-    artifact: Path, other_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    current, read_index = tmp_path / "current", faiss.read_index
-    current.symlink_to(artifact)
-
-    def moved_meanwhile(*arguments: Any) -> Any:
-        current.unlink()
-        current.symlink_to(other_artifact)
-        return read_index(*arguments)
-
-    expected = load_artifact(artifact).stored([0, 1])
-    monkeypatch.setattr("faiss.read_index", moved_meanwhile)
-    loaded = load_artifact(current)
-    assert loaded.version_id == artifact.name
-    np.testing.assert_array_equal(loaded.stored([0, 1]), expected)
-
-
 def test_without_verifying_names_and_sizes_are_checked_and_nothing_is_hashed(
     artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -506,14 +487,6 @@ def test_recordings_that_are_no_columns_of_texts_are_refused(
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     _forge(artifact)
     _refuses(artifact, message)
-
-
-def test_what_is_written_of_a_projection_is_read(index: Index, tmp_path: Path) -> None:
-    path = tmp_path / "p.npz"
-    write_projection(index.projection, path)
-    read = read_projection(path)
-    for name in NAMES:
-        np.testing.assert_array_equal(getattr(read, name), getattr(index.projection, name))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -17,7 +17,7 @@ from mess_core.errors import ArtifactError, StorageError
 from mess_core.files import read_json
 from mess_core.index.artifact import CONTENT, FILES, load_artifact, save_artifact, verify_artifact
 from mess_core.index.index import Index
-from mess_core.publishing import fetch as fetching, publish as publishing
+from mess_core.publishing import publish as publishing
 from mess_core.publishing.fetch import fetch, load_latest, load_published
 from mess_core.publishing.publish import (
     MANIFEST,
@@ -477,17 +477,6 @@ def test_what_is_whole_in_the_cache_is_not_fetched_again_and_what_is_damaged_is(
     fetch(location, *KIND, cache)
     assert _whole(cache) == [artifact.name]
     assert count["download"] == 2 * len(FILES)
-
-
-def test_loading_mends_what_is_damaged_in_the_cache(
-    location: str, folder: Path, cache: Path, artifact: Path
-) -> None:
-    publish(artifact, location)
-    store = FolderStore(folder)
-    fetching._load_latest(store, cache, None, verify=True)
-    _damage(cache / artifact.name / CONTENT[0])
-    assert fetching._load_latest(store, cache, None, verify=True).version_id == artifact.name
-    assert _whole(cache) == [artifact.name]
 
 
 @pytest.mark.parametrize("name", FILES)

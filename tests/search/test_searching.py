@@ -99,27 +99,6 @@ def test_unlike_asks_for_the_mirror_image_at_a_distance_of_at_least_one() -> Non
         np.testing.assert_allclose(ordered, expected, atol=TOLERANCE)
 
 
-def test_unlike_keeps_what_is_liked() -> None:
-    """The first hits differ in the one and are as near in the other as such rows can be."""
-    near, far = [], []
-    for row in range(0, len(INDEX.rows), 7):
-        own = INDEX.rows[row]
-        query = Query(
-            own.recording_id, own.start_s, own.end_s, k=5, like={"tempo": 1.0}, unlike={"legato": 1}
-        )
-        for hit in search(INDEX, query).hits:
-            place = INDEX.rows.positions(hit.recording_id)
-            other = int(place[INDEX.rows.table["start_s"][place] == hit.start_s][0])
-            near.append(
-                np.square(BLOCKS.aspects["tempo"][other] - BLOCKS.aspects["tempo"][row]).sum()
-            )
-            far.append(
-                np.square(BLOCKS.aspects["legato"][other] - BLOCKS.aspects["legato"][row]).sum()
-            )
-    assert np.mean(near) < 0.3
-    assert np.mean(far) > 1.0
-
-
 @pytest.mark.parametrize("seed", range(20))
 def test_the_inner_product_is_the_sum_of_the_contributions(seed: int) -> None:
     rng = np.random.default_rng(seed)
