@@ -10,19 +10,17 @@ Rows of one work are not independent, works are. So works are resampled, and wor
   columns is the mean of the columns' R2.
 * *Intervals* are those of a t distribution with one degree of freedom less than there are works,
   with the standard deviation of the bootstrap over works as the standard error (Efron and
-  Tibshirani 1993, ch. 12); those of R2 around ``log(1 - R2)``, which makes skewed distributions
-  even and keeps intervals below 1. In simulations of 3 to 40 works with equal and unequal errors
-  they covered the true value in 90 to 98 % of 400 repetitions, the bootstrap's percentiles in 60 to
-  94 %. The probes are not fitted again: an interval says how far the choice of works that were
-  *tested* moves R2.
+  Tibshirani 1993, ch. 12); those of R2 around ``log(1 - R2)``, which keeps them below 1. In
+  simulations of 3 to 40 works they covered the true value in 90 to 98 % of 400 repetitions, the
+  bootstrap's percentiles in 60 to 94 %. The probes are not fitted again: an interval says how far
+  the choice of works that were *tested* moves R2.
 * *Best layers.* A layer's probability to be best is the share of resamples in which its R2 is the
   largest, and the smallest set of layers that has 95 % is the confidence set of the best layer.
 * *Permutation tests.* Under the null hypothesis, which targets a work has is independent of which
   features it has. Then works may exchange their targets, all rows of a work together, and the
   statistic of the real target is one draw among those of the permuted ones (Good 2005, ch. 3). It
-  is the largest out-of-fold R2 over the penalties, each penalty the same in all folds; likewise
-  within works. (The R2 that is reported chooses the penalty inside the training folds. To repeat
-  that for every permuted target would take k times as long.)
+  is the largest out-of-fold R2 over the penalties, each the same in all folds; likewise within
+  works. (Choosing it inside the training folds, as reported R2 does, takes k times as long.)
 * *Works of unequal length* exchange only with those of like length: in the order of their numbers
   of recordings and rows, groups of at least five (equal ones stay together). A work's recordings
   get, in order and again from the first when there are more of them, those of the other work, and a

@@ -93,17 +93,7 @@ def read_result(path: Path) -> dict[str, Any]:
 def read_results(folder: Path, targets: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Read those results of a folder that exist, and check that they belong together.
 
-    Parameters
-    ----------
-    folder : Path
-        ``data/probing/{dataset}``.
-    targets : iterable of str
-        Whose results are wanted.
-
-    Returns
-    -------
-    dict of str to dict
-        Per target, in their order; at least one.
+    They are returned per target, in the order of ``targets``; there is at least one.
 
     Raises
     ------
@@ -150,19 +140,9 @@ def log_probing(
     """Log probing results to MLflow as one run, and return its id.
 
     Metrics are ``{target}/{figure}`` of every layer, with the layer as the step, and
-    ``{target}/best/...``, ``{target}/mixture/...`` and ``{target}/{baseline}/...``.
-
-    Parameters
-    ----------
-    results : iterable of dict
-        Results of one dataset and encoder.
-    files : iterable of Path
-        What to keep with the run: results, tables, pictures.
-    uri : str
-        MLflow's tracking address: ``http(s)://...``, ``databricks``, or a database such as
-        ``sqlite:///mlflow.db``.
-    experiment : str
-        Name of the experiment; made when it does not exist.
+    ``{target}/best/...``, ``{target}/mixture/...`` and ``{target}/{baseline}/...``. ``results`` are
+    of one dataset and encoder, ``files`` are kept with the run, ``uri`` is MLflow's tracking
+    address (such as ``sqlite:///mlflow.db``); the experiment is made when it does not exist.
 
     Raises
     ------

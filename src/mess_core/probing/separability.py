@@ -25,9 +25,8 @@ of B reads; its covariance with B still becomes zero on the training rows.
   of A's R2: what is shared goes with either.
 * ``angle``: the smallest principal angle (Björck and Golub 1973) between what A's probe and B's
   read from the training rows, degrees, mean over folds: the angle between the spans of their
-  coefficients in the metric of the features' covariance. 90: the readings are uncorrelated; 0: a
-  reading of A is a reading of B. (The Euclidean angle between coefficients is ruled by directions
-  that hardly vary: in a planted case where features held A + B only, it was 86 degrees.)
+  coefficients in the metric of the features' covariance (the Euclidean one is ruled by directions
+  that hardly vary). 90: the readings are uncorrelated; 0: a reading of A is a reading of B.
 * ``correlation`` and ``rank_correlation``: Pearson's and Spearman's correlation of the targets
   within works, of that pair of targets where it is the strongest. Spearman's ranks are those among
   the rows of one work, divided by their number.
@@ -88,16 +87,8 @@ _UNDEFINED: Mapping[str, Any] = {
 class AspectProbe:
     """An aspect as it is probed.
 
-    Attributes
-    ----------
-    name : str
-        Of the aspect.
-    layer : int
-        The layer that knows it best.
-    targets : ndarray [shape=(n,) or (n, q)]
-        Its targets; NaN where a row lacks one.
-    penalties : sequence of float
-        Ridge penalty of its probe in each layer, all above 0.
+    ``layer`` knows it best; ``targets`` [n] or [n, q] are NaN where a row lacks one; ``penalties``
+    are the ridge penalty of its probe in each layer, above 0.
     """
 
     name: str
