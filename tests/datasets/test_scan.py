@@ -4,7 +4,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,14 @@ from mess_core.extraction.audio import load_audio, stream_audio, validate_audio_
 from mess_core.files import file_sha256
 from mess_core.layout import Layout
 from mess_core.recordings import read_recordings, usable
-from tests.conftest import WriteTone
+from tests.conftest import WriteTone, as_nobody
 
 pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "data", "mine")
 
 
 def write_midi(path: Path) -> None:
@@ -38,8 +42,7 @@ def folder(tmp_path: Path, write_tone: WriteTone) -> Path:
     return tmp_path / "corpus"
 
 
-def test_the_table_holds_identity_hash_and_length(tmp_path: Path, folder: Path) -> None:
-    layout = Layout(tmp_path / "data", "mine")
+def test_the_table_holds_identity_hash_and_length(layout: Layout, folder: Path) -> None:
     write_midi(folder / "one" / "a.mid")
     report = scan_dataset(FolderDataset("mine", folder), layout)
     rows = read_recordings(layout.table)
@@ -55,9 +58,8 @@ def test_the_table_holds_identity_hash_and_length(tmp_path: Path, folder: Path) 
 
 
 def test_only_files_that_changed_are_read_again(
-    tmp_path: Path, folder: Path, write_tone: WriteTone
+    layout: Layout, folder: Path, write_tone: WriteTone
 ) -> None:
-    layout = Layout(tmp_path / "data", "mine")
     dataset = FolderDataset("mine", folder)
     before = scan_dataset(dataset, layout).recordings
     assert scan_dataset(dataset, layout).read == 0
@@ -83,8 +85,7 @@ def test_only_files_that_changed_are_read_again(
     assert "since" not in scan_dataset(dataset, layout).summary()
 
 
-def test_another_window_length_is_judged_anew(tmp_path: Path, folder: Path) -> None:
-    layout = Layout(tmp_path / "data", "mine")
+def test_another_window_length_is_judged_anew(layout: Layout, folder: Path) -> None:
     dataset = FolderDataset("mine", folder)
     assert len(usable(scan_dataset(dataset, layout, min_duration_s=5).recordings)) == 3
     report = scan_dataset(dataset, layout, min_duration_s=10)
@@ -95,13 +96,12 @@ def test_another_window_length_is_judged_anew(tmp_path: Path, folder: Path) -> N
 
 
 def test_bad_files_are_reported_once_by_name_and_cause_and_stop_nothing(
-    tmp_path: Path, folder: Path, write_tone: WriteTone
+    tmp_path: Path, layout: Layout, folder: Path, write_tone: WriteTone
 ) -> None:
     (folder / "text.mp3").write_bytes(b"no audio at all " * 50)
     write_tone("corpus/hush.wav", level=0.0)
     write_tone("corpus/tiny.wav", seconds=0.3)
     expected = {"text": "unreadable", "hush": "silent", "tiny": "too_short"}
-    layout = Layout(tmp_path / "data", "mine")
     seen: list[str] = []
     report = scan_dataset(
         FolderDataset("mine", folder), layout, progress=lambda *facts: seen.append(facts[2])
@@ -165,6 +165,7 @@ BAD: list[tuple[str, Callable[[Path], object], str, str]] = [
 @pytest.mark.parametrize(("name", "make", "status", "reason"), BAD, ids=[row[0] for row in BAD])
 def test_every_kind_of_bad_file_has_its_own_message_and_the_corpus_goes_on(
     tmp_path: Path,
+    layout: Layout,
     write_tone: WriteTone,
     name: str,
     make: Callable[[Path], object],
@@ -174,9 +175,7 @@ def test_every_kind_of_bad_file_has_its_own_message_and_the_corpus_goes_on(
     write_tone("corpus/good.wav")
     path = tmp_path / "corpus" / name
     make(path)
-    report = scan_dataset(
-        FolderDataset("mine", tmp_path / "corpus"), Layout(tmp_path / "data", "mine")
-    )
+    report = scan_dataset(FolderDataset("mine", tmp_path / "corpus"), layout)
     assert [r.recording_id for r in usable(report.recordings)] == ["good"]
     (problem,) = report.problems
     assert (problem.recording_id, problem.status) == (path.stem, status)
@@ -205,15 +204,13 @@ ODD = [
 
 @pytest.mark.parametrize(("name", "rate", "channels", "options"), ODD, ids=[o[0] for o in ODD])
 def test_odd_files_are_used_and_hold_their_tone(
-    tmp_path: Path, name: str, rate: int, channels: int, options: dict[str, str]
+    tmp_path: Path, layout: Layout, name: str, rate: int, channels: int, options: dict[str, str]
 ) -> None:
     path = tmp_path / "corpus" / name
     path.parent.mkdir()
     samples = np.repeat(tone(rate=rate)[:, None], channels, axis=1)
     soundfile.write(path, samples, rate, **options)
-    report = scan_dataset(
-        FolderDataset("mine", tmp_path / "corpus"), Layout(tmp_path / "data", "mine")
-    )
+    report = scan_dataset(FolderDataset("mine", tmp_path / "corpus"), layout)
     (recording,) = usable(report.recordings)
     assert recording.duration_s == 6.0
     loaded = load_audio(Path(recording.audio))
@@ -223,39 +220,20 @@ def test_odd_files_are_used_and_hold_their_tone(
 
 
 def test_a_folder_named_like_audio_hides_nothing_in_it(
-    tmp_path: Path, write_tone: WriteTone
+    tmp_path: Path, layout: Layout, write_tone: WriteTone
 ) -> None:
     write_tone("corpus/x.wav/take.wav")
     write_tone("corpus/y/take.wav")
-    report = scan_dataset(
-        FolderDataset("mine", tmp_path / "corpus"), Layout(tmp_path / "data", "mine")
-    )
+    report = scan_dataset(FolderDataset("mine", tmp_path / "corpus"), layout)
     assert len(usable(report.recordings)) == 2
     (problem,) = report.problems
     assert (problem.recording_id, problem.audio_sha256) == ("x", "")
 
 
-@contextmanager
-def no_root() -> Iterator[None]:
-    """Give up root's right to read everything, for a while."""
-    if os.geteuid() != 0:
-        yield
-        return
-    try:
-        os.seteuid(65534)
-    except PermissionError:
-        pytest.skip("root may not become another user here")
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    """Give a folder in which every user may write; pytest's own are closed to others."""
+    """Give a folder that another user may own; pytest's own are closed to others."""
     folder = Path(tempfile.mkdtemp(prefix="mess-shared-"))
-    folder.chmod(0o777)
     yield folder
     for path in folder.iterdir():
         path.chmod(0o755)
@@ -279,7 +257,7 @@ def test_files_without_read_permission_are_named_until_they_can_be_read(shared: 
     for name in ("locked.wav", "closed", "notes"):
         (shared / name).chmod(0)
     advice = "this user has no permission to read it; give it (`chmod a+r` on the file"
-    with no_root():
+    with as_nobody(shared):
         report = scan_dataset(dataset, layout)
         for name in ("locked.wav", "closed/a.wav"):
             for read in (validate_audio_file, load_audio):
@@ -301,14 +279,13 @@ def test_files_without_read_permission_are_named_until_they_can_be_read(shared: 
     # Neither a file's size nor its time changes when it becomes readable.
     for name in ("locked.wav", "closed"):
         (shared / name).chmod(0o755)
-    with no_root():
+    with as_nobody(shared):
         report = scan_dataset(dataset, layout)
     assert report.read == 2
     assert len(usable(report.recordings)) == 3
 
 
-def test_midi_that_cannot_be_read_is_left_out_and_reported(tmp_path: Path, folder: Path) -> None:
-    layout = Layout(tmp_path / "data", "mine")
+def test_midi_that_cannot_be_read_is_left_out_and_reported(layout: Layout, folder: Path) -> None:
     (folder / "one" / "a.mid").write_bytes(b"no MIDI")
     (folder / "table.tsv").write_text("audio\tmidi\none/a.wav\tone/a.mid\none/b.wav\tgone.mid\n")
     report = scan_dataset(TableDataset("mine", folder / "table.tsv"), layout)
@@ -324,8 +301,7 @@ def test_midi_that_cannot_be_read_is_left_out_and_reported(tmp_path: Path, folde
     assert layout.problems.read_text().count("MIDI left out") == 1
 
 
-def test_beats_belong_to_their_midi_and_bad_ones_are_left_out(tmp_path: Path, folder: Path) -> None:
-    layout = Layout(tmp_path / "data", "mine")
+def test_beats_belong_to_their_midi_and_bad_ones_are_left_out(layout: Layout, folder: Path) -> None:
     for name in ("a", "b"):
         write_midi(folder / "one" / f"{name}.mid")
     (folder / "one" / "a.beats.tsv").write_text("0.5\t0.5\tdb\n1.0\t1.0\tb\n1.6\t1.6\tb\n")
@@ -345,12 +321,11 @@ def test_beats_belong_to_their_midi_and_bad_ones_are_left_out(tmp_path: Path, fo
 
 
 def test_odd_names_stay_apart_and_lead_to_their_files(
-    tmp_path: Path, write_tone: WriteTone
+    tmp_path: Path, layout: Layout, write_tone: WriteTone
 ) -> None:
     names = ["a  b.wav", "日本/1.wav", "中国/1.wav", "-x'\"$.wav", f"{'long' * 55}.wav", " .wav"]
     for name in names:
         write_tone(f"corpus/{name}")
-    layout = Layout(tmp_path / "data", "mine")
     scan_dataset(FolderDataset("mine", tmp_path / "corpus"), layout)
     rows = read_recordings(layout.table)
     assert {r.status for r in rows} == {"ok"}
@@ -360,10 +335,11 @@ def test_odd_names_stay_apart_and_lead_to_their_files(
         assert file_sha256(Path(row.audio)) == row.audio_sha256
 
 
-def test_a_name_that_no_table_can_hold_is_reported(tmp_path: Path, write_tone: WriteTone) -> None:
+def test_a_name_that_no_table_can_hold_is_reported(
+    tmp_path: Path, layout: Layout, write_tone: WriteTone
+) -> None:
     write_tone("corpus/good.wav")
     write_tone("corpus/tab\there.wav")
     (tmp_path / "corpus" / "good.wav").rename(tmp_path / "corpus" / os.fsdecode(b"\xff.wav"))
-    layout = Layout(tmp_path / "data", "mine")
     scan_dataset(FolderDataset("mine", tmp_path / "corpus"), layout)
     assert [r.status for r in read_recordings(layout.table)] == ["unreadable"] * 2

@@ -165,19 +165,14 @@ def test_onset_rate_curve_follows_where_it_is_busy() -> None:
     assert np.median(curve[40:60]) == pytest.approx(4, rel=0.2)
 
 
-def test_a_ramp_up_is_a_crescendo_and_its_reverse_a_diminuendo() -> None:
-    ramp = (np.linspace(0.01, 1, 10 * RATE) * tone(440, 10)).astype(np.float32)
-    rising, falling = values(ramp), values(ramp[::-1].copy())
-    assert rising["crescendo_strength"] > 5 * rising["diminuendo_strength"]
-    assert falling["diminuendo_strength"] == pytest.approx(rising["crescendo_strength"], rel=0.05)
-
-
 def test_crescendo_strength_is_the_slope_in_db_per_second() -> None:
     gain = 10 ** (2.0 * (seconds(12) - 12) / 20)
-    measured = values((gain * tone(440, 12)).astype(np.float32))
-    assert measured["crescendo_strength"] == pytest.approx(2.0, rel=0.02)
-    assert measured["diminuendo_strength"] == 0
-    assert measured["dynamic_range"] == pytest.approx(0.85 * 2.0 * 11.6, rel=0.03)
+    swell = (gain * tone(440, 12)).astype(np.float32)
+    rising, falling = values(swell), values(swell[::-1].copy())
+    assert rising["crescendo_strength"] == pytest.approx(2.0, rel=0.02)
+    assert rising["diminuendo_strength"] == 0
+    assert rising["dynamic_range"] == pytest.approx(0.85 * 2.0 * 11.6, rel=0.03)
+    assert falling["diminuendo_strength"] == pytest.approx(2.0, rel=0.02)
 
 
 def test_a_quiet_copy_has_the_same_dynamics_and_shape() -> None:
@@ -191,11 +186,7 @@ def test_a_quiet_copy_has_the_same_dynamics_and_shape() -> None:
 
 
 def test_ranges_do_not_follow_the_recordings_own_peak() -> None:
-    """Playing 20 dB softer over the same noise changes no range and no slope.
-
-    Levels over a floor that lies below the recording's own peak count the noise between notes of
-    the soft recording as music, and miss it in the loud one.
-    """
+    """Playing 20 dB softer over the same noise changes no range and no slope."""
     music = np.tile(
         np.concatenate([notes(0.01, level=1.0)[: 4 * RATE], np.zeros(2 * RATE, np.float32)]), 3
     )
@@ -203,18 +194,10 @@ def test_ranges_do_not_follow_the_recordings_own_peak() -> None:
     hiss = noise(18.0, 10 ** (-92 / 20))
     loud, soft = values(music + hiss), values(music * np.float32(0.1) + hiss)
 
-    def naive_range(samples: Samples) -> float:
-        frames = samples[: len(samples) // 9600 * 9600].reshape(-1, 9600)
-        power = np.square(frames).mean(axis=1)
-        level = np.maximum(10 * np.log10(power / power.max()), -75)
-        low, high = np.percentile(level[level > -75], (10, 95))
-        return float(high - low)
-
     ranges = ("dynamic_range", "dynamic_variance", "crescendo_strength", "diminuendo_strength")
     for name in (*ranges, "loudness_extent"):
         assert soft[name] == pytest.approx(loud[name], rel=0.02, abs=0.02), name
     assert soft["loudness_level"] == pytest.approx(loud["loudness_level"] - 20, abs=0.1)
-    assert abs(naive_range(music + hiss) - naive_range(music * np.float32(0.1) + hiss)) > 6
 
 
 #: Offsets of a few per cent of full scale, by time in shares of the recording.

@@ -25,9 +25,6 @@ def test_cells_are_the_means_of_what_is_defined(n: int) -> None:
     edges = np.floor(np.linspace(0, n, CURVE_FRAMES + 1) + 1e-9).astype(int)
     cells = [series[a : max(b, a + 1)] for a, b in pairwise(edges)]
     np.testing.assert_allclose(to_curve(series), [mean_of(cell) for cell in cells])
-
-
-def test_a_curve_of_nothing_is_undefined() -> None:
     assert np.isnan(to_curve(np.empty(0))).all()
 
 
@@ -87,8 +84,4 @@ def test_every_curve_over_time_has_its_parts(spec: TargetSpec) -> None:
     assert [part.length for part in parts] == [0, 0, SHAPE_COEFFICIENTS]
     for part in parts:
         assert part.curve == spec.name
-        assert (part.category, part.source, part.levels) == (
-            spec.category,
-            spec.source,
-            spec.levels,
-        )
+        assert (part.category, part.levels) == (spec.category, spec.levels)

@@ -1,6 +1,5 @@
 """Windows of a recording: what they have in common with the same samples alone."""
 
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -131,22 +130,6 @@ def test_a_window_is_worth_what_its_samples_are_worth_alone(
         check(pairs[start], name, ON_GRID_TOLERANCE.get(name, SAME))
     for start in OFF_GRID:
         check(pairs[start], name, OFF_GRID_TOLERANCE[name])
-
-
-def test_the_tolerances_tell_windows_apart(pairs: dict[float, dict[str, Pair]]) -> None:
-    """A target of a window misses that of another window by more than it may."""
-    alike = {
-        name
-        for name, tolerance in OFF_GRID_TOLERANCE.items()
-        if all(
-            np.allclose(
-                pairs[a][name][0], pairs[b][name][1], tolerance.relative, tolerance.absolute
-            )
-            for a, b in combinations(OFF_GRID, 2)
-        )
-    }
-    coarse = {"attack_slopes", "onset_rate_extent"}
-    assert alike <= coarse | {"tempo_octave_ambiguity", "local_tempo_extent", "local_tempo_shape"}
 
 
 def test_onsets_belong_to_the_window_that_they_lie_in(sound: Sound) -> None:
