@@ -30,23 +30,11 @@ _LEFTOVER_S = 24 * 3600
 
 
 def find(cache: Path, kind: str, fingerprint: str, suffix: str) -> Path | None:
-    """Return a cached file if its content is still what its name says. Do not write to it.
+    """Return a cached file, or None where it is absent, damaged or unreadable. Do not write to it.
 
-    Parameters
-    ----------
-    cache : Path
-        The cache's folder.
-    kind : str
-        What is cached, for example ``features``: a sub-folder.
-    fingerprint : str
-        Of everything that the content depends on (`mess_core.files.fingerprint`).
-    suffix : str
-        File name suffix with its dot.
-
-    Returns
-    -------
-    Path or None
-        None where the file is absent, damaged or unreadable.
+    ``kind``, for example ``features``, is the sub-folder of ``cache``, ``fingerprint`` that of
+    everything that the content depends on (`mess_core.files.fingerprint`), and ``suffix`` the file
+    name's, with its dot.
     """
     found = sorted(_shelf(cache, kind, fingerprint).glob(f"{fingerprint}.*{suffix}"))
     return next((path for path in found if _is_intact(path, fingerprint, suffix)), None)
@@ -92,12 +80,7 @@ def scratch(cache: Path) -> Iterator[Path]:
 def store(cache: Path, kind: str, fingerprint: str, content: Path, suffix: str) -> Path:
     """Move a finished, closed file from a `scratch` folder into the cache, and return it there.
 
-    Parameters
-    ----------
-    cache, kind, fingerprint, suffix
-        As in `find`.
-    content : Path
-        The file.
+    The other parameters are those of `find`.
 
     Raises
     ------
@@ -123,12 +106,8 @@ def cached(
 ) -> Path:
     """Return a cached file, computing it first where it is absent. Do not write to it.
 
-    Parameters
-    ----------
-    cache, kind, fingerprint, suffix
-        As in `find`.
-    write : callable
-        Gets a path to write the content to. When it raises, nothing is cached.
+    ``write`` gets a path to write the content to; when it raises, nothing is cached. The other
+    parameters are those of `find`.
 
     Raises
     ------

@@ -96,7 +96,7 @@ def test_verify_prints_what_held_before_the_first_failure(
     assert "sha256" in printed.out
     assert "tensors" not in printed.out
     assert printed.err.startswith("mess model: ")
-    assert "missing 1 tensors (encoder.pos_conv_embed" in printed.err
+    assert 'Missing key(s) in state_dict: "encoder.pos_conv_embed' in printed.err
 
 
 class Distorted:

@@ -388,12 +388,7 @@ def test_channels_that_cancel_and_samples_around_another_level_are_silent(tmp_pa
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [
-        (5.0, [0.0]),
-        (5.1, [0.0, 0.1]),
-        (7.5, [0.0, 2.5]),
-        (12.0, [0.0, 2.5, 5.0, 7.0]),
-    ],
+    [(5.0, [0.0]), (5.1, [0.0, 0.1]), (7.5, [0.0, 2.5]), (12.0, [0.0, 2.5, 5.0, 7.0])],
 )
 def test_windows_cover_everything_and_the_last_ends_with_the_recording(
     seconds: float, expected: list[float]

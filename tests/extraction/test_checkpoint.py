@@ -9,10 +9,9 @@ import pytest
 from transformers import HubertConfig
 
 from mess_core.errors import EncoderError
-from mess_core.extraction.checkpoint import fetch_model, find_checkpoint
+from mess_core.extraction.checkpoint import fetch_model, find_checkpoint, make_demo_encoder
 from mess_core.extraction.specs import DEMO_ENCODER, MODELS, MertSpec, resolve_spec
 from mess_core.extraction.torch_engine import load_hubert
-from mess_core.extraction.untrained import make_demo_encoder
 from mess_core.files import file_sha256
 from tests.extraction.checkpoints import MERT_95M, STABLE, TINY, write_checkpoint
 

@@ -20,13 +20,12 @@ from mess_core.extraction import (
     torch_engine,
     trace_activations,
 )
-from mess_core.extraction.checkpoint import find_checkpoint
-from mess_core.extraction.encoder import Choice, MertEncoder, Output, load_encoder
+from mess_core.extraction.checkpoint import find_checkpoint, make_demo_encoder
+from mess_core.extraction.encoder import Choice, ConversionError, MertEncoder, Output, load_encoder
 from mess_core.extraction.golden import check_windows, compare, golden_hash
-from mess_core.extraction.openvino_engine import ConversionError, OpenVinoEngine, prepare
+from mess_core.extraction.openvino_engine import OpenVinoEngine, prepare
 from mess_core.extraction.specs import DEMO_ENCODER, MODELS
 from mess_core.extraction.torch_engine import HiddenStates, TorchEngine, load_hubert
-from mess_core.extraction.untrained import make_demo_encoder
 from mess_core.files import file_sha256, read_json
 from tests.extraction import make_golden_features
 from tests.extraction.checkpoints import MERT_95M, STABLE, write_checkpoint

@@ -183,7 +183,7 @@ def test_other_errors_are_raised() -> None:
 
 def test_a_window_that_does_not_fit_alone_is_an_error() -> None:
     message = (
-        r"one window of 8 samples does not fit into the memory of cuda:0 in float32 "
+        r"a batch of 1 windows of 8 samples does not fit into the memory of cuda:0 in float32 "
         r"\(OutOfMemoryError: CUDA out of memory\.\); choose a shorter window_s, a lower precision "
         r"or another device"
     )

@@ -305,8 +305,8 @@ def test_the_estimate_is_the_sampled_time_per_window(
     # 2 s have 3 windows of 1 s, 12 s have 23, 22 s have 43.
     assert estimate.windows == 10 * (3 + 23 + 43)
     assert estimate.seconds == pytest.approx(0.25 * estimate.windows)
-    assert seen == [1, 4, 8]
-    assert estimate.sampled == 12 * 12
+    assert seen == [1, 8, 8]
+    assert estimate.sampled == 12 * 16
 
 
 def test_the_estimate_really_extracts_and_leaves_nothing(

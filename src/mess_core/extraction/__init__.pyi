@@ -12,6 +12,8 @@ from .checkpoint import (
     Checkpoint as Checkpoint,
     fetch_model as fetch_model,
     find_checkpoint as find_checkpoint,
+    make_demo_encoder as make_demo_encoder,
+    make_untrained as make_untrained,
 )
 from .encoder import (
     MertEncoder as MertEncoder,
@@ -34,4 +36,3 @@ from .pipeline import (
 )
 from .specs import MODELS as MODELS, MertSpec as MertSpec, resolve_spec as resolve_spec
 from .storage import load_features as load_features, segment_times as segment_times
-from .untrained import make_demo_encoder as make_demo_encoder, make_untrained as make_untrained

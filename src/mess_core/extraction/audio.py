@@ -2,22 +2,19 @@
 
 Conventions: samples are float32, full scale is 1, mono (the mean of all channels), shape ``[n]``;
 times are seconds, positions are samples. soundfile decodes whatever libsndfile reads (WAV, FLAC,
-Ogg, MP3, AIFF, any rate, channel count and sample format, whatever the file's name ends with).
+Ogg, MP3, AIFF and others), whatever the file's name ends with.
 
-A file whose rate differs is resampled by `torchaudio.transforms.Resample` with its defaults: sinc
-interpolation under a Hann window (``sinc_interp_hann``) of 6 zero crossings on each side
-(``lowpass_filter_width``), which cuts off at 0.99 of the lower Nyquist frequency (``rolloff``). The
-signal counts as zero before its beginning and after its end. *N* samples become ``ceil(N * target /
-source)``. `stream_audio` gives what the resampler makes of the whole signal, block by block in
-memory that does not depend on the file's length; where the result is longer than some 10 seconds,
-torchaudio itself rounds that length in float32 and may return a few samples more or less.
+A file whose rate differs is resampled by `torchaudio.transforms.Resample` with its defaults (a sinc
+under a Hann window of 6 zero crossings on each side, which cuts off at 0.99 of the lower Nyquist
+frequency). The signal counts as zero outside, and *N* samples become ``ceil(N * target / source)``.
+`stream_audio` gives what the resampler makes of the whole signal, block by block in memory that
+does not depend on the file's length (of long signals torchaudio itself may round a few samples
+away).
 
-Windows have equal length, because padding would change MERT's features (group norm over time):
-
-* windows start every ``window * (1 - overlap)`` seconds from the beginning;
-* samples after the last whole window are not lost: one more window is placed so that it ends with
-  the recording (it overlaps its neighbour more than the others do);
-* a recording shorter than one window has no features: it is refused as ``too_short``.
+Windows have equal length, because padding would change MERT's features (group norm over time). They
+start every ``window * (1 - overlap)`` seconds. If samples are left after the last whole window, one
+more is placed so that it ends with the recording. A recording shorter than one window is refused as
+``too_short``.
 
 A file that is cut off is noticed where its format says how long it should be (WAV, RF64, W64, AIFF,
 AU, FLAC, most MP3). Files that do not say it (a WAV from a pipe or of a recorder that crashed, an
@@ -37,7 +34,6 @@ __all__ = [
     "validate_audio_file",
 ]
 
-import mmap
 import os
 import re
 import shlex
@@ -58,6 +54,8 @@ import soundfile
 
 from mess_core.errors import AudioError
 from mess_core.recordings import too_short
+
+Floats = npt.NDArray[np.float32]
 
 #: A recording whose highest sample is below this level (dB re full scale) counts as silent: it lies
 #: between the noise of 16-bit dither (about -90) and the softest concert recordings (about -30).
@@ -89,8 +87,8 @@ _ENDLESS = 2**63 - 1
 class AudioInfo:
     """Facts about a readable audio file.
 
-    ``peak`` is half the distance from the lowest to the highest sample of the channels' mean: the
-    peak without the DC offset, 1 is full scale.
+    ``peak`` is half the distance from the lowest to the highest sample of the channels' mean, which
+    leaves out a DC offset; 1 is full scale.
     """
 
     duration_s: float
@@ -222,14 +220,18 @@ def _samples_chunk(file: BinaryIO) -> tuple[int, int]:
 
 def _is_joined(path: Path, form: str) -> bool:
     """Say whether another Ogg stream or MP3 follows behind the end of the first."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if form == "OGG":  # a page that ends a stream, and a later one that begins another
-            return bool(re.search(rb"OggS\0[\4-\7].*?OggS\0[\2\3\6\7]", content, re.DOTALL))
+    with path.open("rb") as file:
+        ended = 0
+        while form == "OGG" and (page := file.read(27))[:4] == b"OggS":
+            if ended and page[5] & 2:  # it begins a stream
+                return True
+            ended |= page[5] & 4
+            file.seek(sum(file.read(page[26])), os.SEEK_CUR)
         start, counted = _mp3_start(file)
         if form != "MP3" or not counted or not counted[1][0] & 2:
             return False
-        end = start + int.from_bytes(counted[1][5:], "big")
-        rest = content[end : end + 2**20]
+        file.seek(start + int.from_bytes(counted[1][5:], "big"))
+        rest = file.read(1 << 20)
     # A frame has at most 1441 bytes, and begins with what other bytes, as of tags, seldom hold.
     frames = re.findall(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]", rest)
     return len(frames) > max(len(rest) / 4000, 5)
@@ -293,21 +295,20 @@ def _no_access(path: Path, error: OSError) -> AudioError:
             f"{path}: {what}; put the file back, or run `mess recordings` again if it is gone",
             status="missing",
         )
+    what = f"cannot be read ({error.strerror or error}); check the path and its disk"
     if isinstance(error, PermissionError):
-        return AudioError(
-            f"{path}: this user has no permission to read it; give it (`chmod a+r` on the file, "
+        what = (
+            "this user has no permission to read it; give it (`chmod a+r` on the file, "
             "`chmod a+x` on its folders)"
         )
-    return AudioError(
-        f"{path}: cannot be read ({error.strerror or error}); check the path and its disk"
-    )
+    return AudioError(f"{path}: {what}")
 
 
 def _cause(error: Exception) -> str:
     return str(getattr(error, "error_string", error)).rstrip(".")
 
 
-def _blocks(path: Path, file: Any) -> Iterator[npt.NDArray[np.float32]]:
+def _blocks(path: Path, file: Any) -> Iterator[Floats]:
     """Yield all samples of an open file as ``[frames, channels]`` blocks of finite numbers."""
     frames = 0
     while True:
@@ -351,7 +352,7 @@ def _unusable(path: Path, block: npt.NDArray[Any], frames: int, rate: int) -> Au
     )
 
 
-def _mono(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _mono(block: Floats) -> Floats:
     """Return the mean of all channels, a hundred times as fast as numpy's along a short axis."""
     mono = block[:, 0].copy()
     for channel in block.T[1:]:
@@ -360,7 +361,7 @@ def _mono(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return mono
 
 
-def stream_audio(path: Path, *, sample_rate: int = 24_000) -> Iterator[npt.NDArray[np.float32]]:
+def stream_audio(path: Path, *, sample_rate: int = 24_000) -> Iterator[Floats]:
     """Decode any file that libsndfile reads to mono samples, block by block in constant memory.
 
     Yields the mean of all channels at ``sample_rate`` in arrays of different lengths, at least 1.
@@ -368,8 +369,8 @@ def stream_audio(path: Path, *, sample_rate: int = 24_000) -> Iterator[npt.NDArr
     Raises
     ------
     AudioError
-        While iterating: if the file is missing, may not be read, is empty or cut off, cannot be
-        decoded, or has samples that cannot be used. Blocks before a bad place were already given.
+        While iterating: as `validate_audio_file`, but for ``silent`` and ``too_short``. Blocks
+        before a bad place were already given.
     """
     with _opened(path) as file:
         mono = map(_mono, _blocks(path, file))
@@ -379,19 +380,17 @@ def stream_audio(path: Path, *, sample_rate: int = 24_000) -> Iterator[npt.NDArr
             yield from _resampled(mono, get_resampler(file.samplerate, sample_rate))
 
 
-def load_audio(path: Path, *, sample_rate: int = 24_000) -> npt.NDArray[np.float32]:
+def load_audio(path: Path, *, sample_rate: int = 24_000) -> Floats:
     """Load a file as one array of mono samples [shape=(n,)]; see `stream_audio`."""
     return np.concatenate(list(stream_audio(path, sample_rate=sample_rate)))
 
 
-def _resampled(
-    blocks: Iterable[npt.NDArray[np.float32]], resampler: Any
-) -> Iterator[npt.NDArray[np.float32]]:
+def _resampled(blocks: Iterable[Floats], resampler: Any) -> Iterator[Floats]:
     """Yield what the resampler would make of all blocks joined.
 
-    Every ``source`` samples become ``target`` samples, by the same kernel, which reaches ``width``
-    samples before them and behind them. So blocks that begin at a multiple of ``source`` give the
-    whole signal's result, except where the kernel reaches over their edges: that is cut away.
+    Every ``source`` samples become ``target`` samples by the same kernel. So blocks that begin at a
+    multiple of ``source`` give the whole signal's result, except near their edges, over which the
+    kernel reaches ``width`` samples: that is cut away.
     """
     source, target, width = resampler.orig_freq, resampler.new_freq, resampler.width
     context = -(-width // source)  # in periods of `source` samples
@@ -410,7 +409,7 @@ def _resampled(
     yield _run(resampler, held)[context * target : context * target + last]
 
 
-def _run(resampler: Any, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _run(resampler: Any, samples: Floats) -> Floats:
     import torch
 
     with torch.inference_mode():
@@ -446,13 +445,8 @@ def segment_starts(
 ) -> npt.NDArray[np.int64]:
     """Return where the windows of ``n_samples`` start, in samples [shape=(segments,)].
 
-    ``overlap`` is the share of a window that it has in common with the next, 0 <= overlap < 1. See
-    the module's rules for the tail.
-
-    Raises
-    ------
-    AudioError
-        If the recording is shorter than one window (``too_short``), or a setting is out of range.
+    ``overlap`` is the share of a window that it has in common with the next, 0 <= overlap < 1. A
+    recording that is shorter than one window, and a setting out of range, are an AudioError.
     """
     window, hop = _window_and_hop(sample_rate, window_s, overlap)
     if n_samples < window:
@@ -477,48 +471,30 @@ def _window_and_hop(sample_rate: int, window_s: float, overlap: float) -> tuple[
 
 
 def segment_audio(
-    samples: npt.NDArray[np.float32],
-    *,
-    sample_rate: int,
-    window_s: float = 5.0,
-    overlap: float = 0.5,
-) -> npt.NDArray[np.float32]:
-    """Cut mono samples [shape=(n,)] into windows [shape=(segments, window)].
-
-    Raises
-    ------
-    AudioError
-        As `segment_starts`, or if ``samples`` has more than one dimension.
-    """
-    if samples.ndim != 1:
-        raise AudioError(f"samples have the shape {samples.shape}, expected one dimension (mono)")
+    samples: Floats, *, sample_rate: int, window_s: float = 5.0, overlap: float = 0.5
+) -> Floats:
+    """Cut mono samples [shape=(n,)] into windows [shape=(segments, window)] by `stream_windows`."""
     windows = stream_windows([samples], sample_rate=sample_rate, window_s=window_s, overlap=overlap)
     return np.stack([window for _, window in windows])
 
 
 def stream_windows(
-    blocks: Iterable[npt.NDArray[np.float32]],
-    *,
-    sample_rate: int,
-    window_s: float = 5.0,
-    overlap: float = 0.5,
-) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    blocks: Iterable[Floats], *, sample_rate: int, window_s: float = 5.0, overlap: float = 0.5
+) -> Iterator[tuple[int, Floats]]:
     """Cut a stream of mono samples, in blocks of any length, into the windows of `segment_audio`.
 
     Holds about one window and one block, however long the stream is. Yields where each window
-    starts, in samples, and a copy of its samples [shape=(window,)].
-
-    Raises
-    ------
-    AudioError
-        While iterating: as `segment_starts`. That the stream is shorter than one window is known
-        only at its end.
+    starts, in samples, and a copy of its samples [shape=(window,)]. Raises an AudioError while
+    iterating: as `segment_starts`, or if a block has more than one dimension. That the stream is
+    shorter than one window is known only at its end.
     """
     window, hop = _window_and_hop(sample_rate, window_s, overlap)
     held = np.zeros(0, np.float32)
     first = 0  # where `held` starts
     start = 0  # where the next window of the grid starts
     for block in blocks:
+        if block.ndim != 1:
+            raise AudioError(f"samples have the shape {block.shape}, expected one dimension (mono)")
         held = np.concatenate([held, block])
         end = first + len(held)
         while start + window <= end:

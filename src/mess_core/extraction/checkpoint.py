@@ -4,22 +4,33 @@ A folder in MERT's form holds ``config.json``, ``preprocessor_config.json`` and 
 (``model.safetensors`` or ``pytorch_model.bin``). No code from it runs. Its configuration is read
 strictly: a switch that `HubertModel` would not follow is an error, since the model would then
 compute something else than the one that was trained.
+
+The bundled encoder lets the demo and the tests run everything without a model hub. It has
+MERT-v1-95M's seven convolutions (374 frames in 5 s at 24 kHz) and twelve transformer layers, with
+32 channels instead of 512 and 48 dimensions instead of 768. Its weights are random: results show
+that the chain works, not what MERT knows. An untrained twin has the shape of a trained encoder and
+transformers' own initialisation. Only what a trained encoder knows beyond its twin was learned.
 """
 
-__all__ = ["Checkpoint", "fetch_model", "find_checkpoint"]
+__all__ = ["Checkpoint", "fetch_model", "find_checkpoint", "make_demo_encoder", "make_untrained"]
 
+import hashlib
+import json
+import math
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from filelock import FileLock
+from safetensors.numpy import save as save_tensors
 
 from mess_core.errors import EncoderError
-from mess_core.extraction.specs import MertSpec, read_model_json, resolve_spec
-from mess_core.extraction.untrained import make_demo_encoder
-from mess_core.files import file_sha256, fingerprint
+from mess_core.extraction.specs import DEMO_ENCODER, MODELS, MertSpec, read_model_json, resolve_spec
+from mess_core.files import file_sha256, fingerprint, write_bytes, write_json
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _CONFIGS = ("config.json", "preprocessor_config.json")
@@ -57,21 +68,53 @@ _INERT_PREFIXES = ("_", "mask_feature_", "mask_time_", "mask_channel_", "mess_")
 _OFF: tuple[Any, ...] = (None, False, 0, "", [], {})
 _MODEL_TYPES = ("mert_model", "hubert")
 
+# The bundled encoder.
+_SEED = 2026
+_DIMS = MODELS[DEMO_ENCODER].dims
+_CHANNELS = 32
+_FEED_FORWARD = 96
+_LAYERS = MODELS[DEMO_ENCODER].layers - 1
+_KERNELS = (10, 3, 3, 3, 3, 2, 2)
+_STRIDES = (5, 2, 2, 2, 2, 2, 2)
+_POSITION_KERNEL = 128
+_POSITION_GROUPS = 16
+
+_CONFIG: dict[str, Any] = {
+    "model_type": "mert_model",
+    "hidden_size": _DIMS,
+    "intermediate_size": _FEED_FORWARD,
+    "num_hidden_layers": _LAYERS,
+    "num_attention_heads": 4,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-05,
+    "feat_extract_norm": "group",
+    "feat_extract_activation": "gelu",
+    "feat_proj_layer_norm": True,
+    "conv_bias": False,
+    "conv_dim": [_CHANNELS] * len(_KERNELS),
+    "conv_kernel": list(_KERNELS),
+    "conv_stride": list(_STRIDES),
+    "num_conv_pos_embeddings": _POSITION_KERNEL,
+    "num_conv_pos_embedding_groups": _POSITION_GROUPS,
+    "do_stable_layer_norm": False,
+    "mask_time_prob": 0.0,
+    "license": "MIT",
+    "mess_trained": False,
+}
+
+_PREPROCESSOR = {
+    "do_normalize": True,
+    "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+    "sampling_rate": MODELS[DEMO_ENCODER].sample_rate,
+}
+
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A model folder that can be loaded exactly.
 
-    Attributes
-    ----------
-    spec : MertSpec
-        Its facts, with the weights' SHA-256.
-    folder, weights : Path
-        Where it lies, and the weights file in it.
-    config : dict
-        What `transformers.HubertConfig` is made of.
-    normalize : bool
-        Whether every window is brought to mean 0 and variance 1 first (``do_normalize``).
+    ``spec`` has the weights' SHA-256, ``config`` what `transformers.HubertConfig` is made of. With
+    ``normalize`` every window is brought to mean 0 and variance 1 first.
     """
 
     spec: MertSpec
@@ -90,12 +133,8 @@ class Checkpoint:
 def find_checkpoint(name: str, *, models: Path = Path("data/models")) -> Checkpoint:
     """Find a model's folder, fetching it where it is missing, and check what can be read of it.
 
-    Parameters
-    ----------
-    name : str
-        A name in `specs.MODELS` or a local folder in MERT's form.
-    models : Path
-        Where fetched models and the bundled one are kept.
+    ``name`` is one of `specs.MODELS` or a local folder in MERT's form; ``models`` is where fetched
+    models and the bundled one are kept.
 
     Raises
     ------
@@ -123,7 +162,19 @@ def read_checkpoint(folder: Path, spec: MertSpec) -> Checkpoint:
             "remove the folder and get it again"
         )
     config = read_model_json(folder / "config.json")
-    _refuse_foreign_parts(folder / "config.json", config)
+    path = folder / "config.json"
+    if config.get("model_type") not in _MODEL_TYPES:
+        raise EncoderError(
+            f"{path}: model_type is {config.get('model_type')!r}; only "
+            f"{' and '.join(_MODEL_TYPES)} can be loaded exactly"
+        )
+    for key, value in config.items():
+        known = key in _FOLLOWED | _IGNORED or key.startswith(_INERT_PREFIXES)
+        if not known and value not in _OFF:
+            raise EncoderError(
+                f"{path}: {key} is {value!r}, which HuBERT does not have; only checkpoints "
+                "without it can be loaded exactly"
+            )
     preprocessor = read_model_json(folder / "preprocessor_config.json")
     keys = ("num_hidden_layers", "hidden_size")
     found = (*map(config.get, keys), preprocessor.get("sampling_rate"))
@@ -142,13 +193,7 @@ def read_checkpoint(folder: Path, spec: MertSpec) -> Checkpoint:
             f"{folder / 'preprocessor_config.json'}: do_normalize is {normalize!r}, it must be "
             "true or false"
         )
-    checkpoint = Checkpoint(
-        spec=replace(spec, weights_sha256=sha256),
-        folder=folder,
-        weights=weights,
-        config=facts,
-        normalize=normalize,
-    )
+    checkpoint = Checkpoint(replace(spec, weights_sha256=sha256), folder, weights, facts, normalize)
     if spec.fingerprint not in (None, checkpoint.fingerprint):
         raise EncoderError(
             f"{folder}: its config.json or preprocessor_config.json is not that of {spec.name}; "
@@ -164,39 +209,15 @@ def _weights_file(folder: Path) -> Path:
     raise EncoderError(f"{folder} holds no weights; expected {' or '.join(_WEIGHTS)}")
 
 
-def _refuse_foreign_parts(path: Path, config: dict[str, Any]) -> None:
-    if config.get("model_type") not in _MODEL_TYPES:
-        raise EncoderError(
-            f"{path}: model_type is {config.get('model_type')!r}; only "
-            f"{' and '.join(_MODEL_TYPES)} can be loaded exactly"
-        )
-    for key, value in config.items():
-        known = key in _FOLLOWED or key in _IGNORED or key.startswith(_INERT_PREFIXES)
-        if not known and value not in _OFF:
-            raise EncoderError(
-                f"{path}: {key} is {value!r}, which HuBERT does not have; only checkpoints "
-                "without it can be loaded exactly"
-            )
-
-
 def fetch_model(
     spec: MertSpec, *, models: Path = Path("data/models"), source: Path | None = None
 ) -> Path:
-    """Bring a model into the models folder: from a folder, the hub's cache, or the hub.
+    """Bring a model of the hub into the models folder: from ``source``, the hub's cache or the hub.
 
-    Parameters
-    ----------
-    spec : MertSpec
-        A model of the hub, at its pinned revision.
-    models : Path
-        Gets the folder ``{name}``, which is returned. What is there already is left as it is.
-    source : Path, optional
-        A copy of the model's folder to take instead of asking the hub.
+    Returns the folder ``{models}/{name}``, which is left as it is where it is there already.
+    ``source`` is a copy of the model's folder to take instead of asking the hub.
 
-    Raises
-    ------
-    EncoderError
-        If the model is not to be had, or what was had is not the pinned one; then nothing is kept.
+    If the model is not to be had, or not the pinned one, it is an EncoderError and nothing is kept.
     """
     folder = models / spec.name
     if _has_files(folder):
@@ -237,3 +258,84 @@ def _from_hub(spec: MertSpec) -> Path:
             f"Without one: `hf download {spec.location} --revision {spec.revision}` on a machine "
             f"that has one, copy the folder, and `mess model fetch {spec.name} --from FOLDER`"
         ) from None
+
+
+def make_demo_encoder(folder: Path) -> Path:
+    """Write the bundled encoder, the same bytes on every machine, and return its folder.
+
+    A folder that has it already is left as it is.
+    """
+    weights = folder / "model.safetensors"
+    if not weights.exists():
+        write_json(folder / "config.json", _CONFIG)
+        write_json(folder / "preprocessor_config.json", _PREPROCESSOR)
+        write_bytes(weights, save_tensors(_tensors(), metadata={"format": "pt"}))
+    return folder
+
+
+def _tensors() -> dict[str, npt.NDArray[np.float32]]:
+    tensors: dict[str, npt.NDArray[np.float32]] = {}
+
+    def linear(name: str, outputs: int, inputs: int) -> None:
+        tensors[f"{name}.weight"] = _uniform(name, (outputs, inputs))
+        tensors[f"{name}.bias"] = np.zeros(outputs, np.float32)
+
+    def norm(name: str, size: int) -> None:
+        tensors[f"{name}.weight"] = np.ones(size, np.float32)
+        tensors[f"{name}.bias"] = np.zeros(size, np.float32)
+
+    for i, kernel in enumerate(_KERNELS):
+        name = f"feature_extractor.conv_layers.{i}.conv"
+        tensors[f"{name}.weight"] = _uniform(name, (_CHANNELS, _CHANNELS if i else 1, kernel))
+    norm("feature_extractor.conv_layers.0.layer_norm", _CHANNELS)
+    norm("feature_projection.layer_norm", _CHANNELS)
+    linear("feature_projection.projection", _DIMS, _CHANNELS)
+    # The positional convolution, stored as direction v and length g.
+    name, inputs = "encoder.pos_conv_embed.conv", _DIMS // _POSITION_GROUPS
+    tensors[f"{name}.weight_v"] = _uniform(name, (_DIMS, inputs, _POSITION_KERNEL))
+    # The norm of a [dims, inputs] slice of weights with variance 1 / (inputs * kernel).
+    length = math.sqrt(_DIMS / _POSITION_KERNEL)
+    tensors[f"{name}.weight_g"] = np.full((1, 1, _POSITION_KERNEL), length, np.float32)
+    tensors[f"{name}.bias"] = np.zeros(_DIMS, np.float32)
+    norm("encoder.layer_norm", _DIMS)
+    for i in range(_LAYERS):
+        layer = f"encoder.layers.{i}"
+        for part in ("k_proj", "v_proj", "q_proj", "out_proj"):
+            linear(f"{layer}.attention.{part}", _DIMS, _DIMS)
+        norm(f"{layer}.layer_norm", _DIMS)
+        linear(f"{layer}.feed_forward.intermediate_dense", _FEED_FORWARD, _DIMS)
+        linear(f"{layer}.feed_forward.output_dense", _DIMS, _FEED_FORWARD)
+        norm(f"{layer}.final_layer_norm", _DIMS)
+    return dict(sorted(tensors.items()))
+
+
+def _uniform(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Draw weights of variance 2 / fan-in from the tensor's own seed, the same bits everywhere."""
+    seed = hashlib.sha256(json.dumps([_SEED, name]).encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(seed[:8], "little"))
+    unit = rng.integers(-(2**23), 2**23, size=shape, dtype=np.int64).astype(np.float32) / 2**23
+    bound = math.sqrt(6 / math.prod(shape[1:]))
+    return np.asarray(unit * np.float32(bound), np.float32)
+
+
+def make_untrained(checkpoint: Checkpoint, folder: Path) -> Path:
+    """Write an encoder of a checkpoint's shape and normalisation with untrained weights.
+
+    Returns ``folder``; its ``config.json`` says ``mess_trained: false``.
+    """
+    import torch
+    from safetensors.torch import save
+    from transformers import HubertConfig, HubertModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        tensors = HubertModel(HubertConfig(**checkpoint.config)).state_dict()
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_bytes(folder / "model.safetensors", save(contiguous, metadata={"format": "pt"}))
+    write_json(
+        folder / "preprocessor_config.json",
+        read_model_json(checkpoint.folder / "preprocessor_config.json"),
+    )
+    config = read_model_json(checkpoint.folder / "config.json")
+    write_json(folder / "config.json", {**config, "mess_trained": False})
+    return folder

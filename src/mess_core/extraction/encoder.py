@@ -7,6 +7,7 @@ Slurm's allocation or ``CUDA_VISIBLE_DEVICES``. torch is imported only where a G
 
 __all__ = [
     "Choice",
+    "ConversionError",
     "Engine",
     "MertEncoder",
     "Output",
@@ -41,7 +42,7 @@ Floats = npt.NDArray[np.float32]
 #: What may be asked for; ``auto`` becomes one of the others.
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
-_DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
+_DEVICE = re.compile(r"mps|cuda(:\d+)?")
 _DEV = Path("/dev")
 # What the drivers of NVIDIA, of Windows' Linux (WSL) and of AMD put there.
 _DRIVER_FILES = ("nvidia*", "dxg", "kfd")
@@ -59,7 +60,7 @@ class Output(NamedTuple):
 
 
 class Engine(Protocol):
-    """A model on a device. Threads may share it.
+    """A model on a device, which threads may share.
 
     ``name`` is what runs the model, with its version (``openvino 2026.4.1``), ``device`` is
     ``cpu``, ``cuda:0`` or ``mps``, and ``precision`` that of the matrix products.
@@ -72,28 +73,16 @@ class Engine(Protocol):
     def run(self, windows: Floats, *, raw: bool = False) -> Output:
         """Run windows [shape=(n, samples)], and give all frames too with ``raw``.
 
-        Raises
-        ------
-        torch.OutOfMemoryError, MemoryError
-            If the device's memory does not suffice.
+        Raises torch's OutOfMemoryError or a MemoryError where the device's memory does not suffice.
         """
         ...
 
 
 @dataclass(frozen=True)
 class MertEncoder:
-    """A loaded encoder.
+    """A loaded encoder: its facts, what runs it, and where it comes from.
 
-    Attributes
-    ----------
-    spec : MertSpec
-        Its facts, with the weights' SHA-256.
-    engine : Engine
-        What runs it, on which device and in which precision.
-    checkpoint : Checkpoint
-        Where it comes from.
-    notes : tuple of str
-        What was preferred and could not be had, with the reasons.
+    ``notes`` are what was preferred and could not be had, with the reasons.
     """
 
     spec: MertSpec
@@ -121,16 +110,10 @@ class MertEncoder:
         }
 
     def hidden_states(self, windows: Floats) -> Floats:
-        """Return all hidden states of mono windows [shape=(n, samples)] at ``spec.sample_rate``.
+        """Return all hidden states [shape=(n, layers, time, dims)], float32.
 
-        Returns
-        -------
-        ndarray of float32 [shape=(n, layers, time, dims)]
-
-        Raises
-        ------
-        EncoderError
-            If the windows are not two-dimensional or the model gives values that are not finite.
+        ``windows`` [shape=(n, samples)] are mono at ``spec.sample_rate``. Other shapes, and values
+        of the model that are not finite, are an EncoderError.
         """
         frames = self.engine.run(_checked(windows), raw=True).raw
         assert frames is not None
@@ -192,9 +175,8 @@ def load_encoder(
     Raises
     ------
     EncoderError
-        If the model is not to be had, asks for parts that HuBERT does not have, any tensor is
-        missing, left over, of another shape or of another value than in the checkpoint, or the
-        device or precision cannot be had.
+        If the model is not to be had or its load not exact (see `find_checkpoint` and
+        `torch_engine.load_hubert`), or the device or precision cannot be had.
     """
     if precision not in PRECISIONS:
         raise EncoderError(f"precision is {precision!r}, it must be one of {', '.join(PRECISIONS)}")
@@ -214,24 +196,22 @@ def load_encoder(
 def _cpu_engine(
     checkpoint: Checkpoint, models: Path, precision: str, samples: int, threads: int | None
 ) -> tuple[Engine, tuple[str, ...]]:
-    note = "openvino: is not installed (pip install openvino)"
+    note = "is not installed (pip install openvino)"
     if find_spec("openvino") is not None:
         try:
-            from mess_core.extraction.openvino_engine import ConversionError, OpenVinoEngine
-        except ImportError as error:
-            note = f"openvino: {error}"
-        else:
-            try:
-                engine = OpenVinoEngine(
-                    checkpoint, models=models, samples=samples, precision=precision, threads=threads
-                )
-                return engine, engine.notes
-            except ConversionError as error:
-                note = f"openvino: {error}"
+            from mess_core.extraction.openvino_engine import OpenVinoEngine
+
+            converted = OpenVinoEngine(
+                checkpoint, models=models, samples=samples, precision=precision, threads=threads
+            )
+            return converted, converted.notes
+        except (ImportError, ConversionError) as error:
+            note = str(error)
     from mess_core.extraction.torch_engine import TorchEngine
 
     chosen = "float32" if precision == "auto" else precision
-    return TorchEngine(checkpoint, device="cpu", precision=chosen, threads=threads), (note,)
+    engine = TorchEngine(checkpoint, device="cpu", precision=chosen, threads=threads)
+    return engine, (f"openvino: {note}",)
 
 
 def _gpu_engine(
@@ -258,6 +238,10 @@ def _pooled(engine: Engine, windows: Floats) -> Floats:
     return np.concatenate([engine.run(window[np.newaxis]).pooled for window in windows])
 
 
+class ConversionError(EncoderError):
+    """OpenVINO cannot run a model, or does not compute what transformers' model computes."""
+
+
 class Choice(NamedTuple):
     """A device that works, and for every device that was passed over its name and why."""
 
@@ -268,14 +252,10 @@ class Choice(NamedTuple):
 def pick_device(device: str = "auto") -> Choice:
     """Choose a device (``auto`` is the first of CUDA, MPS and CPU that works), and test it.
 
-    Raises
-    ------
-    EncoderError
-        If a device that was asked for by name does not exist or does not work.
+    One that was asked for by name and does not exist or does not work is an EncoderError.
     """
     if device != "auto":
-        fault = _fault(device)
-        if fault:
+        if fault := _fault(device):
             raise EncoderError(
                 f"device {device!r} cannot be used: {fault}; set `device: auto` or `device: cpu`"
             )
@@ -304,10 +284,10 @@ def _absence(device: str) -> str | None:
 
 def _fault(device: str) -> str | None:
     """Say why a device does not work; None where it does."""
-    if not _DEVICE.fullmatch(device):
-        return "known are auto, cpu, mps, cuda and cuda:N"
     if device == "cpu":
         return None
+    if not _DEVICE.fullmatch(device):
+        return "known are auto, cpu, mps, cuda and cuda:N"
     try:
         import torch
 
@@ -338,12 +318,8 @@ Model = Union[MertEncoder, str, Path, "Module"]
 def inspect_model(encoder: Model, *, models: Path = Path("data/models")) -> dict[str, Any]:
     """Describe a model in plain numbers.
 
-    Parameters
-    ----------
-    encoder : MertEncoder, str, Path or torch.nn.Module
-        A loaded encoder, what `load_encoder` takes, or transformers' model.
-    models : Path
-        Where models are kept.
+    ``encoder`` is a loaded one, what `load_encoder` takes, or transformers' model (another thing
+    is an EncoderError); ``models`` is where models are kept.
 
     Returns
     -------
@@ -352,32 +328,28 @@ def inspect_model(encoder: Model, *, models: Path = Path("data/models")) -> dict
         module has no transformers configuration; ``parameters`` (numbers in all tensors that are
         parameters); ``modules``: per module that owns parameters itself its ``name``, ``class``,
         ``parameters`` and their ``shapes`` by name, in the model's order.
-
-    Raises
-    ------
-    EncoderError
-        If the encoder cannot be had, or is no torch module.
     """
     module = _module(encoder, models)
     config = getattr(module, "config", None)
     depth = getattr(config, "num_hidden_layers", None)
-    modules = []
-    for name, part in module.named_modules():
-        if own := dict(part.named_parameters(recurse=False)):
-            modules.append(
-                {
-                    "name": name,
-                    "class": type(part).__name__,
-                    "parameters": sum(parameter.numel() for parameter in own.values()),
-                    "shapes": {key: list(parameter.shape) for key, parameter in own.items()},
-                }
-            )
+    own = {
+        name: dict(part.named_parameters(recurse=False)) for name, part in module.named_modules()
+    }
     return {
         "class": type(module).__name__,
         "layers": None if depth is None else depth + 1,
         "dims": getattr(config, "hidden_size", None),
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
-        "modules": modules,
+        "modules": [
+            {
+                "name": name,
+                "class": type(module.get_submodule(name)).__name__,
+                "parameters": sum(parameter.numel() for parameter in parameters.values()),
+                "shapes": {key: list(parameter.shape) for key, parameter in parameters.items()},
+            }
+            for name, parameters in own.items()
+            if parameters
+        ],
     }
 
 
@@ -398,29 +370,17 @@ def _module(encoder: Model, models: Path) -> "Module":
 def trace_activations(
     encoder: Model, samples: npt.NDArray[np.floating], *, models: Path = Path("data/models")
 ) -> list[dict[str, Any]]:
-    """Summarise what each layer gives for a window.
+    """Summarise what each layer gives for a window of mono samples at the encoder's rate.
 
-    Parameters
-    ----------
-    encoder : MertEncoder, str, Path or torch.nn.Module
-        As in `inspect_model`. An encoder prepares samples as for features; a bare module gets them
-        as they are.
-    samples : ndarray [shape=(n,)]
-        Mono samples at the encoder's rate.
-    models : Path
-        Where models are kept.
+    ``encoder`` and ``models`` are as in `inspect_model`. An encoder prepares samples as for
+    features; a bare module gets them as they are. An encoder that cannot be had, a module without
+    hidden states, and samples of another shape than [n] are an EncoderError.
 
     Returns
     -------
     list of dict
         Per hidden state ``layer``, ``frames``, ``dims``, ``mean``, ``std``, ``min``, ``max`` of
         all its numbers, and ``norm``, the mean Euclidean length of its frames.
-
-    Raises
-    ------
-    EncoderError
-        If the encoder cannot be had, the samples are not one-dimensional, or the module gives no
-        hidden states.
     """
     if samples.ndim != 1 or not len(samples):
         raise EncoderError(f"samples have the shape {samples.shape}, expected one window [n]")
@@ -431,7 +391,19 @@ def trace_activations(
         states = encoder.hidden_states(window)[0]
     else:
         states = _hidden_states(_module(encoder, models), window)
-    return [_summary(layer, state) for layer, state in enumerate(states)]
+    return [
+        {
+            "layer": layer,
+            "frames": state.shape[0],
+            "dims": state.shape[1],
+            "mean": float(state.mean()),
+            "std": float(state.std()),
+            "norm": float(np.linalg.norm(state, axis=1).mean()),
+            "min": float(state.min()),
+            "max": float(state.max()),
+        }
+        for layer, state in enumerate(states.astype(np.float64))
+    ]
 
 
 def _hidden_states(module: "Module", window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -450,17 +422,3 @@ def _hidden_states(module: "Module", window: npt.NDArray[np.float32]) -> npt.NDA
     if output.hidden_states is None:
         raise EncoderError(f"{type(module).__name__} gives no hidden states")
     return np.asarray(torch.cat(output.hidden_states).float().cpu().numpy(), np.float32)
-
-
-def _summary(layer: int, state: npt.NDArray[np.float32]) -> dict[str, Any]:
-    wide = state.astype(np.float64)
-    return {
-        "layer": layer,
-        "frames": wide.shape[0],
-        "dims": wide.shape[1],
-        "mean": float(wide.mean()),
-        "std": float(wide.std()),
-        "norm": float(np.linalg.norm(wide, axis=1).mean()),
-        "min": float(wide.min()),
-        "max": float(wide.max()),
-    }

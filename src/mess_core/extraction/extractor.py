@@ -15,13 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import AudioError, ConfigError, EncoderError
-from mess_core.extraction.audio import (
-    load_audio,
-    segment_audio,
-    segment_starts,
-    stream_audio,
-    stream_windows,
-)
+from mess_core.extraction.audio import load_audio, segment_starts, stream_audio, stream_windows
 from mess_core.extraction.encoder import MertEncoder, Output, clear_gpu_cache, load_encoder
 
 Floats = npt.NDArray[np.float32]
@@ -43,14 +37,9 @@ _LOG = logging.getLogger(__name__)
 class Features:
     """Features of one recording; S segments, L layers, T frames, D dims.
 
-    Attributes
-    ----------
-    segments : ndarray of float32 [shape=(S, L, D)]
-        Mean over the frames of every window.
-    starts_s : ndarray of float64 [shape=(S,)]
-        Where the windows start, in seconds.
-    raw : ndarray of float32 [shape=(S, L, T, D)] or None
-        All frames, where they were asked for (about 15 MB a window for MERT-v1-95M).
+    ``segments``, float32 [shape=(S, L, D)], are the means over the frames of every window,
+    ``starts_s`` where the windows start in seconds, and ``raw``, float32 [shape=(S, L, T, D)], all
+    frames where they were asked for (about 15 MB a window for MERT-v1-95M).
     """
 
     segments: Floats
@@ -69,28 +58,20 @@ class FeatureExtractor:
     Parameters
     ----------
     encoder : MertEncoder or str or Path
-        A loaded encoder, or what `load_encoder` takes.
+        A loaded encoder, or what `load_encoder` takes, with ``models``, ``device``, ``precision``
+        and ``threads``.
     window_s : float
         Length of a window in seconds.
     overlap : float
         Share of a window that it has in common with the next.
     batch_size : int, optional
         Windows per run of the model; by default 16 on CUDA, 8 on MPS and 4 on a CPU. It is halved
-        when memory runs out, and stays so.
-    models, device, precision, threads
-        As in `load_encoder`; used when ``encoder`` is a name.
+        when memory runs out, and stays so. Less than 1 is a ConfigError.
 
     Attributes
     ----------
-    windows_run : int
-        Windows that the model has run on so far.
-    seconds : float
-        Time that it took.
-
-    Raises
-    ------
-    ConfigError
-        If ``batch_size`` is less than 1.
+    windows_run, seconds
+        Windows that the model has run on so far, and the time that it took.
     """
 
     def __init__(
@@ -126,23 +107,16 @@ class FeatureExtractor:
         self.seconds = 0.0
 
     def windows(self, path: Path) -> Iterator[tuple[int, Floats]]:
-        """Decode an audio file of any rate and channel count as a stream of mono windows.
+        """Decode an audio file of any rate and channel count to mono windows.
 
-        Yields
-        ------
-        int
-            Where the window starts, in samples at the encoder's rate.
-        ndarray of float32 [shape=(samples,)]
-
-        Raises
-        ------
-        AudioError
-            If the file cannot be read, or is shorter than one window.
+        Yields and raises what `stream_windows` of `stream_audio` does.
         """
-        rate = self.encoder.spec.sample_rate
+        return self._cut(stream_audio(Path(path), sample_rate=self.encoder.spec.sample_rate))
+
+    def _cut(self, blocks: Iterable[Floats]) -> Iterator[tuple[int, Floats]]:
         return stream_windows(
-            stream_audio(Path(path), sample_rate=rate),
-            sample_rate=rate,
+            blocks,
+            sample_rate=self.encoder.spec.sample_rate,
             window_s=self.window_s,
             overlap=self.overlap,
         )
@@ -163,19 +137,10 @@ class FeatureExtractor:
     ) -> Iterator[tuple[Tag, Floats, Floats | None]]:
         """Run the model on windows in batches, and give what it makes of each, in their order.
 
-        Parameters
-        ----------
-        windows : iterable of (tag, ndarray of float32 [shape=(samples,)])
-            Of equal length; drawn one batch at a time. Tags come back with the results.
-        raw : bool
-            Whether to give all frames too.
-
-        Yields
-        ------
-        tag
-            The window's.
-        pooled, frames : ndarray of float32 [shape=(L, D)] and [shape=(L, T, D)] or None
-            Parts of the batch's arrays: copy what is to be kept of them for long.
+        ``windows`` are tags with samples [shape=(samples,)] of equal length, and are drawn one
+        batch at a time. Yields each tag with the means [shape=(L, D)] and, where ``raw`` asks for
+        them, the frames [shape=(L, T, D)]. These are parts of the batch's arrays: copy what is to
+        be kept for long.
 
         Raises
         ------
@@ -216,24 +181,16 @@ class FeatureExtractor:
 
     def _halve(self, batch: Floats, cause: str) -> None:
         engine, (count, samples) = self.encoder.engine, batch.shape
+        what = (
+            f"a batch of {count} windows of {samples} samples does not fit into the memory of "
+            f"{engine.device} in {engine.precision} ({cause})"
+        )
         if count == 1:
-            raise EncoderError(
-                f"one window of {samples} samples does not fit into the memory of "
-                f"{engine.device} in {engine.precision} ({cause}); choose a shorter window_s, a "
-                "lower precision or another device"
-            )
+            advice = "choose a shorter window_s, a lower precision or another device"
+            raise EncoderError(f"{what}; {advice}")
         self.batch_size = count // 2
         clear_gpu_cache()
-        _LOG.warning(
-            "%s ran out of memory with batches of %d windows of %d samples in %s (%s); "
-            "going on with batches of %d",
-            engine.device,
-            count,
-            samples,
-            engine.precision,
-            cause,
-            self.batch_size,
-        )
+        _LOG.warning("%s; going on with batches of %d", what, self.batch_size)
 
     def extract(self, samples: Floats, *, raw: bool = False) -> Features:
         """Return the features of mono samples [shape=(n,)] at the encoder's rate.
@@ -250,25 +207,10 @@ class FeatureExtractor:
         samples = np.asarray(samples, np.float32)
         if not np.isfinite(samples).all():
             raise AudioError("the samples are not all finite numbers", status="not_finite")
-        rate = self.encoder.spec.sample_rate
-        windows = segment_audio(
-            samples, sample_rate=rate, window_s=self.window_s, overlap=self.overlap
-        )
-        starts = segment_starts(
-            len(samples), sample_rate=rate, window_s=self.window_s, overlap=self.overlap
-        )
-        return self._features(zip(starts.tolist(), windows, strict=True), raw=raw)
+        return self._features(self._cut([samples]), raw=raw)
 
     def extract_file(self, path: Path, *, raw: bool = False) -> Features:
-        """Return the features of an audio file of any rate and channel count.
-
-        Raises
-        ------
-        AudioError
-            If the file cannot be read, or is shorter than one window.
-        EncoderError
-            If the model's output is not finite.
-        """
+        """Return the features of an audio file; raises what `windows` and `extract` do."""
         return self._features(self.windows(path), raw=raw)
 
     def _features(self, windows: Iterator[tuple[int, Floats]], *, raw: bool) -> Features:
@@ -294,7 +236,7 @@ def extract_passage(
     start_s: float | None = None,
     end_s: float | None = None,
 ) -> Floats:
-    """Return the features of the windows of a passage.
+    """Return the features of a passage's windows, float32 [shape=(windows, layers, dims)].
 
     The passage is cut out and windowed as a recording is, from its very start. One that is shorter
     than a window is made as long as a window around its middle, with what the file has there:
@@ -310,10 +252,6 @@ def extract_passage(
         The passage in seconds. Without both it is the whole file, without a start it begins with
         the file, and without an end it is as long as a window, or ends with the file.
 
-    Returns
-    -------
-    ndarray of float32 [shape=(windows, layers, dims)]
-
     Raises
     ------
     AudioError
@@ -322,10 +260,9 @@ def extract_passage(
     rate = extractor.encoder.spec.sample_rate
     samples = load_audio(path, sample_rate=rate)
     duration = len(samples) / rate
-    start = start_s or 0.0
-    if end_s is None:
-        end_s = duration if start_s is None else min(start + extractor.window_s, duration)
-    end = end_s
+    start, end = start_s or 0.0, end_s
+    if end is None:
+        end = duration if start_s is None else min(start + extractor.window_s, duration)
     if not 0 <= start < end <= duration + 1 / rate:
         raise AudioError(
             f"{path}: {start:g} to {end:g} s is no passage of its {duration:.2f} s; the start must "

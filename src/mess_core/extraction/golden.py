@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-#: Largest difference of a float32 engine from transformers' model, relative to a layer's largest
-#: value.
+#: Largest difference of a float32 engine from transformers' model, by a layer's largest value.
 MAX_ERROR = 1e-4
 #: Smallest cosine, in every layer and window, between half precision and float32.
 MIN_COSINE = 0.999

@@ -8,11 +8,10 @@ a check window. A model that fails is not used: torch runs instead. A job that f
 model loads none with torch.
 
 Windows run one at a time, each on all threads, so results do not depend on the batch or on what
-else is running. Several at a time gained nothing measurable on two cores; on a machine of many
-cores run several jobs, each with a few threads.
+else is running. On a machine of many cores run several jobs, each with a few threads.
 """
 
-__all__ = ["ConversionError", "OpenVinoEngine", "prepare"]
+__all__ = ["OpenVinoEngine", "prepare"]
 
 import errno
 import json
@@ -32,7 +31,7 @@ from filelock import FileLock
 from mess_core.cache import find, scratch, store
 from mess_core.errors import EncoderError, StorageError
 from mess_core.extraction.checkpoint import Checkpoint, find_checkpoint
-from mess_core.extraction.encoder import Output
+from mess_core.extraction.encoder import ConversionError, Output
 from mess_core.extraction.golden import MAX_ERROR, MIN_COSINE, check_windows, compare
 from mess_core.files import fingerprint, read_json, storage_errors
 
@@ -50,23 +49,13 @@ _SUFFIXES = (".bin", ".xml", ".json")
 _NOT_WRITTEN = 3
 
 
-class ConversionError(EncoderError):
-    """OpenVINO cannot run a model, or does not compute what transformers' model computes."""
-
-
 class OpenVinoEngine:
     """A checkpoint's model on the CPU; see `encoder.Engine`.
 
     It is ready for windows of ``samples``; others are converted when they come. ``auto`` takes
     bfloat16 where the processor computes it natively and every layer agrees with float32
-    (`golden.MIN_COSINE`), else float32. By default it uses all CPU threads.
-
-    Raises
-    ------
-    EncoderError
-        If the processor lacks the precision.
-    ConversionError
-        If the model cannot be converted, or disagrees with transformers'.
+    (`golden.MIN_COSINE`), else float32; a precision that the processor lacks is an EncoderError. By
+    default it uses all CPU threads.
     """
 
     def __init__(
@@ -177,14 +166,13 @@ def _available_threads() -> int:
 
 
 def _fingerprint(checkpoint: Checkpoint, samples: int, core: Any) -> str:
-    capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     return fingerprint(
         {
             "form": 2,  # of what is kept
             "checkpoint": checkpoint.fingerprint,
             "samples": samples,
             "openvino": str(openvino.__version__),
-            "capabilities": capabilities,
+            "capabilities": sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
         }
     )
 
@@ -193,9 +181,9 @@ def _find(models: Path, key: str) -> dict[str, Path] | None:
     found = {suffix: find(models, _KIND, key, suffix) for suffix in _SUFFIXES}
     paths = {suffix: path for suffix, path in found.items() if path is not None}
     report = paths.get(".json")
-    if report and len(paths) < len(found) and _largest_error(report) <= MAX_ERROR:
+    if report is None or (len(paths) < len(found) and _largest_error(report) <= MAX_ERROR):
         return None
-    return paths if report else None
+    return paths
 
 
 def _largest_error(report: Path) -> float:
@@ -241,13 +229,7 @@ def _prepare_in_another_process(checkpoint: Checkpoint, models: Path, samples: i
 
 
 def prepare(checkpoint: Checkpoint, *, models: Path, samples: int) -> None:
-    """Convert a model for windows of ``samples``; keep it if it agrees with transformers'.
-
-    Raises
-    ------
-    StorageError
-        If it cannot be written.
-    """
+    """Convert a model for windows of ``samples``; keep it if it agrees with transformers'."""
     core = openvino.Core()
     key = _fingerprint(checkpoint, samples, core)
     with scratch(models) as folder:
@@ -279,20 +261,16 @@ def _convert(checkpoint: Checkpoint, samples: int, path: Path) -> tuple[Output, 
         model = openvino.convert_model(module, example_input=torch.from_numpy(windows[:1]))
     model.reshape([1, samples])
     # Here, because the converted model shares the weights of the module.
-    _save(model, path, weights=checkpoint.weights)
-    return Output(pooled.numpy(), frames.numpy()), windows
-
-
-def _save(model: Any, path: Path, *, weights: Path) -> None:
     with storage_errors(path):
         try:
             openvino.save_model(model, path, compress_to_fp16=False)
         except RuntimeError as error:
             # OpenVINO removes what it could not write whole, and does not say why it could not. The
             # weights and the graph take less than twice what the checkpoint takes.
-            if shutil.disk_usage(path.parent).free < 2 * weights.stat().st_size:
+            if shutil.disk_usage(path.parent).free < 2 * checkpoint.weights.stat().st_size:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise
+    return Output(pooled.numpy(), frames.numpy()), windows
 
 
 def _measure(core: Any, path: Path, windows: Floats, expected: Output) -> dict[str, Any]:

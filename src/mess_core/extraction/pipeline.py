@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,31 +43,19 @@ Item = TypeVar("Item")
 _KIND = "features"
 # Batches of windows that are decoded ahead.
 _BATCHES_AHEAD = 4
-# A long recording's first windows stand for all in an estimate.
-_SAMPLED_WINDOWS = 12
+# An estimate times so many recordings at once, and of each its first windows.
+_SAMPLED_RECORDINGS, _SAMPLED_WINDOWS = 8, 12
 
 
 @dataclass(frozen=True)
 class ExtractionSummary:
     """The outcome of one run.
 
-    Attributes
-    ----------
-    stored : mapping of str to mapping of str to str
-        For every recording that is there now and each of its views, the name in the cache of what
-        its file is a copy of: its fingerprint, and the first 16 digits of its SHA-256.
-    computed, kept : sequence of str
-        Recordings that the model ran on, and those that were in the cache.
-    failed : mapping of str to str
-        Recordings without features, with the causes.
-    audio_s, windows : float, int
-        Length of the computed recordings in seconds, and windows that the model ran on.
-    seconds, inference_s : float
-        Wall time of the run, and the part of it in which the model ran.
-    encoder : mapping
-        `MertEncoder.facts`.
-    batch_size : int
-        Windows in a batch at the end, smaller than asked for where memory ran out.
+    ``stored`` has for each recording that is there now, and each of its views, the name in the
+    cache of what its file is a copy of. The model ran on the recordings in ``computed``; those in
+    ``kept`` were in the cache, and those in ``failed`` have no features, with the causes. The run
+    took ``seconds``, of which the model ran for ``inference_s``, on ``windows`` windows of
+    ``audio_s`` seconds. ``batch_size`` is that at the end.
     """
 
     stored: Mapping[str, Mapping[str, str]]
@@ -106,9 +94,9 @@ class ExtractionSummary:
         """Raise an AudioError that names every recording that failed, if any did."""
         if self.failed:
             total = len(self.failed) + len(self.stored)
-            causes = "\n  ".join(f"{name}: {cause}" for name, cause in self.failed.items())
+            causes = "".join(f"\n  {name}: {cause}" for name, cause in self.failed.items())
             raise AudioError(
-                f"{len(self.failed)} of {total} recordings failed; the rest is stored:\n  {causes}"
+                f"{len(self.failed)} of {total} recordings failed; the rest is stored:{causes}"
             )
 
 
@@ -132,18 +120,8 @@ def extract_shard(
     """Load an encoder and make the feature files of some recordings of a dataset.
 
     Takes and raises what `FeatureExtractor`, `ExtractionPipeline` and its `run` do. The models
-    folder is the layout's by default.
-
-    Parameters
-    ----------
-    others : mapping, optional
-        `MertEncoder.facts` of the dataset's other features, from which these must not differ.
-
-    Raises
-    ------
-    EncoderError
-        If the encoder cannot be had, differs from that of the other features, or one window does
-        not fit into the device's memory.
+    folder is the layout's by default. ``others`` are `MertEncoder.facts` of the dataset's other
+    features: an encoder that differs from them is refused with an EncoderError.
     """
     extractor = FeatureExtractor(
         encoder,
@@ -157,7 +135,18 @@ def extract_shard(
     )
     print(extractor.encoder.describe(), flush=True)
     if others is not None:
-        _refuse_mixture(extractor.encoder.facts(), others, layout.features_manifest)
+        facts = extractor.encoder.facts()
+        different = [
+            f"{key} {others.get(key)!r} there, {fact!r} here"
+            for key, fact in facts.items()
+            if others.get(key) != fact
+        ]
+        if different:
+            raise EncoderError(
+                f"{layout.features_manifest}: these features were made otherwise "
+                f"({', '.join(different)}); run where it is the same or set `precision`, or delete "
+                "the manifest and run snakemake again to make all anew"
+            )
     pipeline = ExtractionPipeline(
         extractor,
         layout,
@@ -169,38 +158,12 @@ def extract_shard(
     return pipeline.run(recordings, progress=progress)
 
 
-def _refuse_mixture(facts: dict[str, Any], others: Mapping[str, Any], manifest: Path) -> None:
-    different = [key for key in facts if others.get(key) != facts[key]]
-    if different:
-        told = ", ".join(
-            f"{key} {others.get(key)!r} there, {facts[key]!r} here" for key in different
-        )
-        raise EncoderError(
-            f"{manifest}: these features were made otherwise ({told}); run where it is the same or "
-            "set `precision`, or delete the manifest and run snakemake again to make all anew"
-        )
-
-
 class ExtractionPipeline:
     """Extract, cache and write out the features of recordings.
 
-    Parameters
-    ----------
-    extractor : FeatureExtractor
-        The encoder and its windowing.
-    layout : Layout
-        The dataset's paths.
-    views : sequence of str
-        The views to write.
-    raw_dtype : {'float32', 'float16'}
-        How the ``raw`` view is stored.
-    decoders : int
-        Recordings that are decoded at the same time; one is enough for a CPU.
-
-    Raises
-    ------
-    MessError
-        If a view is unknown.
+    ``views`` are those to write, of `mess_core.layout.VIEWS` (others are a MessError), and
+    ``raw_dtype``, float32 or float16, is how ``raw`` is stored. So many ``decoders`` decode
+    recordings at the same time; one is enough for a CPU.
     """
 
     def __init__(
@@ -252,9 +215,8 @@ class ExtractionPipeline:
         EncoderError
             If one window does not fit into the device's memory.
         """
-        with scratch(self.layout.cache) as folder, _Run(self, recordings, folder, progress) as run:
-            run.compute()
-        return run.summary()
+        with scratch(self.layout.cache) as folder:
+            return _Run(self, recordings, folder, progress).compute()
 
 
 @dataclass(eq=False)
@@ -289,6 +251,8 @@ class _Run:
     ) -> None:
         self._pipeline = pipeline
         self._extractor = pipeline.extractor
+        self._layout = pipeline.layout
+        self._views = pipeline.views
         self._recordings = recordings
         self._folder = folder
         self._largest = float(np.finfo(pipeline.dtypes["raw"]).max)
@@ -303,26 +267,22 @@ class _Run:
         self._started = time.perf_counter()
         self._before = (self._extractor.seconds, self._extractor.windows_run)
 
-    def __enter__(self) -> "_Run":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for job in self._open:
-            job.abandon()
-
-    def compute(self) -> None:
+    def compute(self) -> ExtractionSummary:
         """Compute all recordings that are not in the cache."""
-        for view in self._pipeline.views:  # before anything is computed for nothing
-            check_writable(self._pipeline.layout.features(view, "any"))
+        for view in self._views:  # before anything is computed for nothing
+            check_writable(self._layout.features(view, "any"))
         ahead = _BATCHES_AHEAD * self._extractor.batch_size
-        decoded = in_threads(
-            self._recordings, self._decode, threads=self._pipeline.decoders, ahead=ahead
-        )
-        raw = "raw" in self._pipeline.views
-        with closing(decoded):
-            results = self._extractor.run(self._windows(decoded), raw=raw)
-            for (job, last), pooled, frames in results:
-                self._take(job, pooled, frames, last=last)
+        threads = self._pipeline.decoders
+        decoded = in_threads(self._recordings, self._decode, threads=threads, ahead=ahead)
+        try:
+            with closing(decoded):
+                results = self._extractor.run(self._windows(decoded), raw="raw" in self._views)
+                for (job, last), pooled, frames in results:
+                    self._take(job, pooled, frames, last=last)
+        finally:
+            for job in self._open:
+                job.abandon()
+        return self._summary()
 
     # In the decoding threads.
 
@@ -334,8 +294,11 @@ class _Run:
         """
         job = _Job(recording)
         try:
-            job.stored = self._find(recording)
-            if len(job.stored) == len(self._pipeline.views):
+            for view in self._views:
+                key = self._pipeline.fingerprint(recording, view)
+                if path := find(self._layout.cache, _KIND, key, ".npy"):
+                    job.stored[view] = path
+            if len(job.stored) == len(self._views):
                 yield job, None, True
                 return
             window: Floats | None = None
@@ -349,19 +312,6 @@ class _Run:
             yield job, window, True
         except Exception as error:  # whatever it is, it is this recording's problem
             yield job, _cause(recording, error), True
-
-    def _find(self, recording: Recording) -> dict[str, Path]:
-        """Return the views that are in the cache."""
-        found = {
-            view: find(
-                self._pipeline.layout.cache,
-                _KIND,
-                self._pipeline.fingerprint(recording, view),
-                ".npy",
-            )
-            for view in self._pipeline.views
-        }
-        return {view: path for view, path in found.items() if path is not None}
 
     # In the main thread.
 
@@ -393,8 +343,14 @@ class _Run:
             return
         self._open.add(job)
         for view, features in (("segments", pooled), ("raw", frames)):
-            if view in self._pipeline.views and features is not None:
-                self._append(job, view, features)
+            if view in self._views and features is not None:
+                if view not in job.writers:
+                    dtype = np.dtype(self._pipeline.dtypes.get(view, "float32"))
+                    writer = ArrayWriter(self._path(job, view), dtype)
+                    job.writers[view] = job.files.enter_context(writer)
+                # The writer's own block ends later, and not with this error.
+                with storage_errors(job.writers[view].path):
+                    job.writers[view].append(features[np.newaxis])
         job.total = np.add(job.total, pooled, dtype=np.float64)
         job.windows += 1
         if last:
@@ -403,42 +359,32 @@ class _Run:
             hop_s = self._extractor.window_s * (1 - self._extractor.overlap)
             self._advance(job, min(job.windows * hop_s, job.recording.duration_s))
 
-    def _append(self, job: _Job, view: str, features: Floats) -> None:
-        if view not in job.writers:
-            path = self._path(job, view)
-            writer = ArrayWriter(path, np.dtype(self._pipeline.dtypes.get(view, "float32")))
-            job.writers[view] = job.files.enter_context(writer)
-        # The writer's own block ends later, and not with this error.
-        with storage_errors(job.writers[view].path):
-            job.writers[view].append(features[np.newaxis])
-
     def _path(self, job: _Job, view: str) -> Path:
         return self._folder / f"{job.recording.recording_id}.{view}.npy"
 
     def _finish(self, job: _Job) -> None:
         job.files.close()
         self._open.discard(job)
-        if "aggregated" in self._pipeline.views:
+        if "aggregated" in self._views:
             mean = np.asarray(job.total / job.windows, np.float32)
             save_array(self._path(job, "aggregated"), mean)
-        for view in self._pipeline.views:
+        for view in self._views:
             key = self._pipeline.fingerprint(job.recording, view)
-            cache = self._pipeline.layout.cache
-            job.stored[view] = store(cache, _KIND, key, self._path(job, view), ".npy")
+            job.stored[view] = store(self._layout.cache, _KIND, key, self._path(job, view), ".npy")
         self._write_out(job)
         self._computed[job.recording.recording_id] = job.recording
 
     def _write_out(self, job: _Job) -> None:
         """Make the cached views the recording's output files."""
         name = job.recording.recording_id
-        for view in self._pipeline.views:
-            materialise(job.stored[view], self._pipeline.layout.features(view, name))
-        if "raw" not in self._pipeline.views:
+        for view in self._views:
+            materialise(job.stored[view], self._layout.features(view, name))
+        if "raw" not in self._views:
             # Frames of another run may not fit these features.
-            frames = self._pipeline.layout.features("raw", name)
+            frames = self._layout.features("raw", name)
             with storage_errors(frames):
                 frames.unlink(missing_ok=True)
-        self._names[name] = {view: job.stored[view].stem for view in self._pipeline.views}
+        self._names[name] = {view: job.stored[view].stem for view in self._views}
         self._advance(job, job.recording.duration_s)
 
     def _fail(self, job: _Job, reason: str) -> None:
@@ -458,8 +404,7 @@ class _Run:
             done, total = int(self._done_s + 1e-3), max(int(self._total_s), 1)
             self._progress(done, total, job.recording.recording_id)
 
-    def summary(self) -> ExtractionSummary:
-        """Return what happened."""
+    def _summary(self) -> ExtractionSummary:
         encoder = self._extractor.encoder
         return ExtractionSummary(
             stored={name: self._names[name] for name in sorted(self._names)},
@@ -533,12 +478,8 @@ def in_threads(
                 items.get(timeout=0.05)
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """An expected wall time on this machine without loading the model, and its basis.
-
-    ``windows`` are all windows, ``sampled`` those that were timed.
-    """
+class Estimate(NamedTuple):
+    """An expected wall time without loading the model; all windows, and those that were timed."""
 
     seconds: float
     windows: int
@@ -551,13 +492,8 @@ def estimate_extraction_time(
     """Estimate the time that extraction takes on this machine.
 
     The first windows of some recordings, drawn at random, really go the whole way (decoding, the
-    model, files) for at least ``sample_s`` seconds, where the corpus is large enough. The time per
-    window, times the number of all windows, is the result.
-
-    Raises
-    ------
-    DatasetError
-        If no recording is long enough, or could be extracted.
+    model, files) for about ``sample_s`` seconds. Their time per window is taken for all windows.
+    Raises a DatasetError if no recording is long enough, or could be extracted.
     """
     windows = sum(extractor.count_windows(r.duration_s) for r in recordings)
     if not windows:
@@ -568,11 +504,12 @@ def estimate_extraction_time(
     order = np.random.default_rng(0).permutation(len(recordings))
     shuffled = [recordings[i] for i in order.tolist()]
     _extract_beginnings(extractor, shuffled[:1])  # warms up: libraries load
-    seconds, sampled, first, count = 0.0, 0, 0, 4
-    while seconds < sample_s and first < len(shuffled):
-        summary = _extract_beginnings(extractor, shuffled[first : first + count])
+    seconds, sampled = 0.0, 0
+    for first in range(0, len(shuffled), _SAMPLED_RECORDINGS):
+        summary = _extract_beginnings(extractor, shuffled[first : first + _SAMPLED_RECORDINGS])
         seconds, sampled = seconds + summary.seconds, sampled + summary.windows
-        first, count = first + count, count * 2
+        if seconds >= sample_s:
+            break
     if not sampled:
         raise DatasetError(
             f"none of {len(recordings)} recordings could be extracted to time it; run "

@@ -3,6 +3,7 @@
 __all__ = ["DEMO_ENCODER", "MODELS", "MertSpec", "resolve_spec"]
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,29 +18,12 @@ DEMO_ENCODER = "mess-demo-untrained"
 class MertSpec:
     """Facts about an encoder of MERT's form.
 
-    Attributes
-    ----------
-    source : str
-        ``bundled``, ``hub`` or ``folder``.
-    location : str
-        The hub's repository or the folder; empty for the bundled encoder.
-    revision : str
-        The hub's revision; empty elsewhere.
-    frame_rate : float
-        Frames per second of the hidden states.
-    layers : int
-        Hidden states: the encoder's layers and the input of the first one.
-    dims : int
-        Numbers per hidden state and frame.
-    window_s : float
-        Length of input that it was made for, in seconds.
-    weights_sha256, fingerprint : str or None
-        Of the weights file, and of weights, configuration and normalisation
-        (`checkpoint.Checkpoint.fingerprint`); None where it is only known after loading.
-    licence : str
-        Of the weights.
-    trained : bool
-        False means: results show the mechanism, no musical knowledge.
+    ``source`` is ``bundled``, ``hub`` or ``folder``; ``location`` the hub's repository or the
+    folder, and ``revision`` the hub's. Hidden states have so many ``layers`` (with the input of the
+    first), ``dims``, and frames per second (``frame_rate``). It was made for windows of
+    ``window_s`` seconds. The hash of the weights, and the ``fingerprint`` of weights, configuration
+    and normalisation, are None where they are only known after loading. One that is not ``trained``
+    shows the mechanism, no musical knowledge. ``licence`` is that of the weights.
     """
 
     name: str
@@ -103,15 +87,11 @@ MODELS: dict[str, MertSpec] = {
 
 
 def resolve_spec(name: str) -> MertSpec:
-    """Return the facts about an encoder by its key in `MODELS`, or by the path of a local folder.
+    """Return the facts about an encoder: a key in `MODELS`, or the path of a local folder.
 
     For a folder ``weights_sha256`` is None and ``trained`` is what its ``config.json`` says in
-    ``mess_trained`` (true when it says nothing).
-
-    Raises
-    ------
-    EncoderError
-        If the name is neither, or the folder's configuration cannot be read.
+    ``mess_trained`` (true when it says nothing). A name that is neither, and a folder whose
+    configuration cannot be read, are an EncoderError.
     """
     if name in MODELS:
         return MODELS[name]
@@ -121,30 +101,11 @@ def resolve_spec(name: str) -> MertSpec:
             f"encoder {name!r} is neither a known model ({nearest(name, MODELS)}) "
             "nor a folder with a config.json"
         )
-    return _spec_of_folder(folder)
-
-
-def read_model_json(path: Path) -> dict[str, Any]:
-    """Read one of a model folder's JSON files."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise EncoderError(f"{path} does not exist; a model folder needs it") from None
-    except ValueError as error:
-        raise EncoderError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise EncoderError(f"{path} holds a {type(content).__name__}, expected an object")
-    return content
-
-
-def _spec_of_folder(folder: Path) -> MertSpec:
     config = read_model_json(folder / "config.json")
     preprocessor = read_model_json(folder / "preprocessor_config.json")
     try:
         sample_rate = int(preprocessor["sampling_rate"])
-        stride = 1
-        for step in config["conv_stride"]:
-            stride *= int(step)
+        stride = math.prod(map(int, config["conv_stride"]))
         return MertSpec(
             name=folder.resolve().name,
             source="folder",
@@ -158,3 +119,16 @@ def _spec_of_folder(folder: Path) -> MertSpec:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise EncoderError(f"{folder}: its configuration lacks or misstates {error}") from None
+
+
+def read_model_json(path: Path) -> dict[str, Any]:
+    """Read one of a model folder's JSON files."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise EncoderError(f"{path} does not exist; a model folder needs it") from None
+    except ValueError as error:
+        raise EncoderError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise EncoderError(f"{path} holds a {type(content).__name__}, expected an object")
+    return content

@@ -19,19 +19,9 @@ def load_features(
 ) -> npt.NDArray[np.float32]:
     """Load a recording's features.
 
-    Parameters
-    ----------
-    layout : Layout
-        The dataset's paths.
-    recording_id : str
-        The recording.
-    view : str
-        ``raw`` [S, L, T, D] (memory-mapped), ``segments`` [S, L, D] or ``aggregated`` [L, D].
-
-    Raises
-    ------
-    StorageError
-        If the view is unknown, or the file missing, damaged, or not of the view's form.
+    ``view`` is ``raw`` [S, L, T, D] (memory-mapped), ``segments`` [S, L, D] or ``aggregated``
+    [L, D]. Another view, and a file that is missing, damaged or not of the view's form, are a
+    StorageError.
     """
     if view not in VIEWS:
         raise StorageError(f"{view!r} is no view of features; {nearest(view, VIEWS)}")

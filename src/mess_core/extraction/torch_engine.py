@@ -103,10 +103,9 @@ class HiddenStates(torch.nn.Module):
             self._frames.append(state.float())
 
     def forward(self, windows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Run mono windows [shape=(n, samples)].
+        """Return the means over time [shape=(n, layers, dims)] of windows [shape=(n, samples)].
 
-        Returns the means over time [shape=(n, layers, dims)], and with ``raw`` also all frames
-        [shape=(n, layers, time, dims)], float32.
+        With ``raw`` also all frames [shape=(n, layers, time, dims)], float32.
         """
         if self.normalize:
             variance, mean = torch.var_mean(windows, dim=1, correction=0, keepdim=True)
@@ -123,10 +122,7 @@ class HiddenStates(torch.nn.Module):
 def load_hubert(checkpoint: Checkpoint) -> HubertModel:
     """Load a checkpoint (float32, CPU, evaluation mode) and prove that it is exactly the file.
 
-    Raises
-    ------
-    EncoderError
-        If any tensor is missing, left over, of another shape or of another value than in the file.
+    A tensor that is missing, left over, of another shape or value than in it is an EncoderError.
     """
     weights = checkpoint.weights
     stored = {_modern(key): tensor for key, tensor in _read_weights(weights).items()}
@@ -137,24 +133,16 @@ def load_hubert(checkpoint: Checkpoint) -> HubertModel:
         raise EncoderError(
             f"{checkpoint.folder / 'config.json'} makes no model ({error}); get it again"
         ) from error
-    expected = model.state_dict()
-    missing, left_over = expected.keys() - stored.keys(), stored.keys() - expected.keys()
-    if missing or left_over:
-        raise EncoderError(
-            f"{weights} does not fit the model: missing {_some(missing)}; left over "
-            f"{_some(left_over)}. It is no checkpoint of MERT's form, or the "
-            "config.json is another's"
-        )
-    for key, tensor in stored.items():
-        if tensor.shape != expected[key].shape:
-            raise EncoderError(
-                f"{weights}: {key} has the shape {tuple(tensor.shape)}, the configuration asks for "
-                f"{tuple(expected[key].shape)}"
-            )
-    untold = {name for name, _ in model.named_buffers()} - expected.keys()
+    untold = {name for name, _ in model.named_buffers()} - model.state_dict().keys()
     if untold:
-        raise EncoderError(f"{weights}: {_some(untold)} of the model are in no checkpoint")
-    model.to_empty(device="cpu").load_state_dict(stored)
+        raise EncoderError(f"{weights}: {', '.join(untold)} of the model are in no checkpoint")
+    try:
+        model.to_empty(device="cpu").load_state_dict(stored)
+    except RuntimeError as error:  # tensors that are missing, left over or of another shape
+        raise EncoderError(
+            f"{weights} does not fit the model ({' '.join(str(error).split())[:400]}). It is no "
+            "checkpoint of MERT's form, or the config.json is another's"
+        ) from None
     for key, tensor in model.state_dict().items():
         if not torch.equal(tensor, stored[key].to(tensor.dtype)):
             raise EncoderError(f"{weights}: {key} differs in memory from the file after loading")
@@ -177,8 +165,3 @@ def _modern(key: str) -> str:
         if key.endswith(f".conv.{old}"):
             return key.removesuffix(old) + f"parametrizations.weight.{new}"
     return key
-
-
-def _some(names: set[str]) -> str:
-    shown = ", ".join(sorted(names)[:3])
-    return f"{len(names)} tensors ({shown}{', ...' if len(names) > 3 else ''})" if names else "none"

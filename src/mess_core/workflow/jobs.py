@@ -54,10 +54,10 @@ _BEHIND_INDEX = (
 
 def make_untrained(layout: Layout, *, encoder: str, folder: str) -> None:
     """Write an untrained encoder of the same shape, whose features are a baseline of probing."""
-    from mess_core.extraction.checkpoint import find_checkpoint
-    from mess_core.extraction.untrained import make_untrained as make
+    from mess_core import extraction
 
-    make(find_checkpoint(encoder, models=layout.models), Path(folder))
+    checkpoint = extraction.find_checkpoint(encoder, models=layout.models)
+    extraction.make_untrained(checkpoint, Path(folder))
 
 
 def extract_shard(
