@@ -41,6 +41,11 @@ def test_every_exported_name_exists_and_is_listed(package: str) -> None:
         ("import mess_core.cli.search", f"{HEAVY} numpy faiss boto3"),
         ("import mess_core.cli.main", f"{HEAVY} faiss boto3"),
         ("import mess_core.probing.aspects", f"{HEAVY} threadpoolctl"),
+        ("import mess_core.targets.registry", f"{HEAVY} numpy"),
+        (
+            "from mess_core.datasets.demo import demo_recordings; demo_recordings()",
+            f"{HEAVY} midirenderer mido pretty_midi",
+        ),
         # FAISS is there where examples are asked, so torch may not be.
         ("import mess_core.report.page, mess_core.index.artifact", HEAVY),
     ],

@@ -55,22 +55,14 @@ def test_at_least_eight_works_in_order() -> None:
 
 
 @works
-def test_voices_fill_the_score_and_every_bar(score: Score) -> None:
-    # Reading the notes checks it; what is left is that nothing sticks out.
+def test_scores_are_whole_and_playable(score: Score) -> None:
+    # Reading the notes checks that voices and bars are full; nothing sticks out either.
     assert min(note.onset for note in score.notes) == 0
     assert max(note.onset + note.duration for note in score.notes) <= score.length
     assert (score.length - score.upbeat) % score.bar in (0, score.bar - score.upbeat)
-
-
-@works
-def test_melody_is_monophonic_and_notes_are_on_the_piano(score: Score) -> None:
     melody = [note for note in score.notes if note.voice == 0]
     assert all(a.onset + a.duration <= b.onset for a, b in pairwise(melody))
     assert all(21 <= note.pitch <= 108 for note in score.notes)
-
-
-@works
-def test_facts_are_complete(score: Score) -> None:
     assert score.composer
     assert any(mark in score.title for mark in ("BWV", "op.", "WoO", "no."))
     assert all(-0.5 <= phrase.level <= 0.5 for phrase in score.phrases)

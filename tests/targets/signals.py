@@ -1,7 +1,5 @@
 """Signals of which the truth is known."""
 
-from itertools import accumulate
-
 import numpy as np
 import numpy.typing as npt
 
@@ -41,12 +39,13 @@ def clicks(bpm: float, duration: float = 12.0) -> Samples:
     return bursts(list(np.arange(30 / bpm, duration - 0.05, 60 / bpm)), duration)
 
 
-def slowing_clicks(first_bpm: float, last_bpm: float, count: int) -> tuple[Samples, float]:
-    """Clicks at intervals that grow by the same ratio, and the duration."""
+def slowing_clicks(
+    first_bpm: float, last_bpm: float, count: int
+) -> tuple[Samples, npt.NDArray[np.float64]]:
+    """Clicks at intervals that grow by the same ratio, until 0.3 s before the end; their times."""
     intervals = 60 / np.geomspace(first_bpm, last_bpm, count)
-    times = list(accumulate(intervals, initial=0.3))
-    duration = times[-1] + 0.3
-    return bursts(times, duration), duration
+    times = 0.3 + np.cumsum([0.0, *intervals])
+    return bursts(list(times), times[-1] + 0.3), times
 
 
 def piano_chord(

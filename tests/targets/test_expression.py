@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pretty_midi
 import pytest
 
-from mess_core.targets import MidiExpressionTargets
+from mess_core.errors import MidiError
+from mess_core.targets import MidiExpressionTargets, expression
 from mess_core.targets.notes import read_performance
 
 pytestmark = pytest.mark.unit
@@ -83,7 +84,7 @@ def play(path: Path, how: Playing, seed: int = 0) -> Path:
     return path
 
 
-def expression(path: Path) -> dict[str, float]:
+def scalars(path: Path) -> dict[str, float]:
     computed = MidiExpressionTargets().compute(path)
     assert set(computed) == {"expression"}
     values = computed["expression"].items()
@@ -91,7 +92,7 @@ def expression(path: Path) -> dict[str, float]:
 
 
 def measured(folder: Path, how: Playing, seed: int = 0) -> dict[str, float]:
-    return expression(play(folder / "playing.mid", how, seed))
+    return scalars(play(folder / "playing.mid", how, seed))
 
 
 def midi_of(path: Path, notes: list[tuple[float, float, int, int]]) -> Path:
@@ -153,7 +154,7 @@ def test_note_values_would_have_been_rubato_by_ratios_of_raw_intervals(tmp_path:
     dotted = np.cumsum([0.0, *[0.45, 0.15] * 32])
     equal = np.arange(65) * 0.3
     even, uneven = (
-        expression(midi_of(tmp_path / "a.mid", [(t, t + 0.1, 60, 64) for t in onsets]))
+        scalars(midi_of(tmp_path / "a.mid", [(t, t + 0.1, 60, 64) for t in onsets]))
         for onsets in (equal, dotted)
     )
     assert even["rubato_ioi_ratio"] < 0.02
@@ -195,14 +196,14 @@ def test_articulation_does_not_follow_tempo_rubato_or_spread(tmp_path: Path) -> 
 
 def test_velocities(tmp_path: Path) -> None:
     notes = [(0.5 * i, 0.5 * i + 0.4, 60 + i % 12, 20 + i) for i in range(101)]
-    result = expression(midi_of(tmp_path / "a.mid", notes))
+    result = scalars(midi_of(tmp_path / "a.mid", notes))
     assert result["velocity_mean"] == pytest.approx(70)
     assert result["velocity_std"] == pytest.approx(np.std(np.arange(101)))
     assert result["velocity_range"] == pytest.approx(90)
 
 
 def test_one_chord_has_velocity_but_no_tempo(tmp_path: Path) -> None:
-    result = expression(midi_of(tmp_path / "a.mid", [(0.0, 1.0, 60 + i, 64) for i in range(8)]))
+    result = scalars(midi_of(tmp_path / "a.mid", [(0.0, 1.0, 60 + i, 64) for i in range(8)]))
     assert result["velocity_mean"] == 64
     undefined = ("rubato", "tempo_variability", "onset_timing_std", "articulation_ratio")
     assert all(np.isnan(result[name]) for name in undefined)
@@ -215,3 +216,72 @@ def test_chords_are_merged_and_scales_are_not(tmp_path: Path) -> None:
         midi_of(tmp_path / "a.mid", chord + scale)
     ).chord_onsets
     np.testing.assert_allclose(onsets, [0, *(1 + 0.07 * np.arange(5))], atol=2e-3)
+
+
+def test_with_annotated_beats_tempo_is_theirs(tmp_path: Path) -> None:
+    midi = play(tmp_path / "a.mid", Playing(depth=0.3))
+    periods = 0.6 * np.exp(0.1 * np.sin(np.arange(40)))
+    times = 0.5 + np.cumsum([0.0, *periods])
+    beats = tmp_path / "a.tsv"
+    beats.write_text("".join(f"{time:.6f}\t{time:.6f}\tb\n" for time in times))
+    performance = read_performance(midi, beats=beats)
+    np.testing.assert_allclose(performance.beat_periods, periods, atol=1e-5)
+    curve = expression.performed_tempo_curve(performance.shaped_tempo, performance.beat_periods)
+    assert curve.shape == (64,)
+    assert np.median(curve) == pytest.approx(100, rel=0.03)
+
+
+def test_tracked_beats_have_the_tempo_of_the_true_ones(tmp_path: Path) -> None:
+    performance = read_performance(play(tmp_path / "a.mid", Playing(depth=0.2, bpm=96)))
+    level = 60 / np.median(performance.beat_periods)
+    # Over phrases the log tempo is a half sine of depth 0.2, whose median is 0.14.
+    assert level == pytest.approx(96 * np.exp(0.2 * np.sqrt(0.5)), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0.5\n", "has 1 beats"),
+        ("1.0\n0.5\n2.0\n", "increasing"),
+        ("0.5\nnan\n1.0\n", "finite"),
+        ("time\n0.5\n1.0\n", "no readable file of beats"),
+        ("500\n501\n", "of the same performance"),
+    ],
+)
+def test_beats_that_cannot_be_used_are_named(tmp_path: Path, text: str, message: str) -> None:
+    beats = tmp_path / "bad.tsv"
+    beats.write_text(text)
+    with pytest.raises(MidiError, match=message) as caught:
+        read_performance(play(tmp_path / "a.mid", Playing()), beats=beats)
+    assert str(beats) in str(caught.value)
+
+
+def test_windows_are_slices_of_the_whole(tmp_path: Path) -> None:
+    whole = read_performance(play(tmp_path / "a.mid", Playing(depth=0.3, spread=0.03)))
+    parts = [whole.cut(start, start + 4.0) for start in np.arange(0.0, 60.0, 4.0)]
+    names = ("onsets", "velocities", "chord_onsets", "beat_times", "deviations")
+    for name in (*names, "beat_periods", "shaped_tempo", "overlap_ratios"):
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        np.testing.assert_array_equal(joined, getattr(whole, name))
+    assert all(np.ptp(part.onsets) < 4.0 for part in parts if len(part.onsets))
+
+
+def test_what_a_window_cannot_carry_is_undefined(tmp_path: Path) -> None:
+    whole = read_performance(play(tmp_path / "a.mid", Playing()))
+    short = whole.cut(1.0, 1.3)
+    assert np.isnan(expression.tempo_variability(short.beat_periods))
+    assert np.isnan(expression.rubato(short.shaped_tempo, short.beat_periods))
+    assert np.isnan(expression.performed_tempo_curve(short.shaped_tempo, short.beat_periods)).all()
+    beyond = whole.cut(900.0, 905.0)
+    assert not len(beyond.onsets)
+    assert np.isnan(expression.articulation_histogram(beyond.overlap_ratios)).all()
+
+
+def test_the_histogram_counts_half_octaves(tmp_path: Path) -> None:
+    held = [0.2] * 8 + [0.9] * 4 + [1.2] * 4 + [0.5]
+    notes = [(0.5 * i, 0.5 * i + 0.5 * ratio, 60 + i % 3, 64) for i, ratio in enumerate(held)]
+    performance = read_performance(midi_of(tmp_path / "a.mid", notes))
+    shares = expression.articulation_histogram(performance.overlap_ratios)
+    assert shares.sum() == pytest.approx(1)
+    # 2 ** (-3 + bin / 2): 0.2 in bin 1, 0.9 in bin 5, 1.2 in bin 6; the last note has no successor.
+    np.testing.assert_allclose(shares[[1, 5, 6]], [0.5, 0.25, 0.25])
