@@ -2,7 +2,6 @@
 
 import io
 import math
-from collections.abc import Sequence
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -16,14 +15,12 @@ import soundfile
 
 from mess_core.datasets.render import GAIN, RING_S, render_midi, render_midi_file
 from mess_core.errors import MidiError
+from tests.targets.signals import Event, midi_bytes, tempo
 
 pytestmark = pytest.mark.unit
 
 RATE = 44100
-TICKS_PER_BEAT = 480
 PERCEPIANO = Path(__file__).parents[3] / "shared/data/percepiano/midi"
-
-Event = tuple[int, mido.Message]
 
 
 def note(tick: int, length: int, pitch: int = 60, velocity: int = 80) -> list[Event]:
@@ -33,25 +30,8 @@ def note(tick: int, length: int, pitch: int = 60, velocity: int = 80) -> list[Ev
     ]
 
 
-def tempo(tick: int, beats_per_minute: float) -> Event:
-    return tick, mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(beats_per_minute))
-
-
 def pedal(tick: int, value: int) -> Event:
     return tick, mido.Message("control_change", control=64, value=value)
-
-
-def midi_bytes(*tracks: Sequence[Event]) -> bytes:
-    midi = mido.MidiFile(type=int(len(tracks) > 1), ticks_per_beat=TICKS_PER_BEAT)
-    for events in tracks:
-        track, now = mido.MidiTrack(), 0
-        for tick, message in sorted(events, key=lambda event: event[0]):
-            track.append(message.copy(time=tick - now))
-            now = tick
-        midi.tracks.append(track)
-    buffer = io.BytesIO()
-    midi.save(file=buffer)
-    return buffer.getvalue()
 
 
 def rms(samples: npt.NDArray[np.float32], start_s: float, end_s: float) -> float:

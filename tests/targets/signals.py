@@ -1,10 +1,15 @@
-"""Signals of which the truth is known."""
+"""Signals and MIDI of which the truth is known."""
 
+import io
+from collections.abc import Iterable
+
+import mido
 import numpy as np
 import numpy.typing as npt
 
 RATE = 24_000
 Samples = npt.NDArray[np.float32]
+Event = tuple[int, mido.Message | mido.MetaMessage]
 
 
 def seconds(duration: float) -> npt.NDArray[np.float64]:
@@ -79,3 +84,21 @@ def melody(duration: float, *, interval: float = 0.35, growth: float = 1.0) -> S
             samples[first : first + len(note)] += (note * decay)[: len(samples) - first]
         start, number = start + interval * growth**number, number + 1
     return samples[: round(duration * RATE)]
+
+
+def tempo(tick: int, bpm: float) -> Event:
+    return tick, mido.MetaMessage("set_tempo", tempo=round(6e7 / bpm))
+
+
+def midi_bytes(*tracks: Iterable[Event], kind: int = 1, division: int = 480) -> bytes:
+    """Tracks of events at ticks; a beat has 480, half a second where no tempo is set."""
+    midi = mido.MidiFile(type=kind, ticks_per_beat=division)
+    for events in tracks:
+        track, now = mido.MidiTrack(), 0
+        for tick, message in sorted(events, key=lambda event: event[0]):
+            track.append(message.copy(time=tick - now))
+            now = tick
+        midi.tracks.append(track)
+    buffer = io.BytesIO()
+    midi.save(file=buffer)
+    return buffer.getvalue()

@@ -9,10 +9,9 @@ import pytest
 from mess_core.errors import MidiError
 from mess_core.targets import measure, measure_windows
 from mess_core.targets.notes import read_performance
+from tests.targets.signals import Event, midi_bytes, tempo
 
 pytestmark = pytest.mark.unit
-
-Event = tuple[int, mido.Message | mido.MetaMessage]
 
 ON, OFF = "note_on", "note_off"
 
@@ -21,20 +20,8 @@ def key(tick: int, kind: str, note: int = 60, velocity: int = 64, channel: int =
     return tick, mido.Message(kind, note=note, velocity=velocity, channel=channel)
 
 
-def tempo(tick: int, bpm: float) -> Event:
-    return tick, mido.MetaMessage("set_tempo", tempo=round(6e7 / bpm))
-
-
-def write(path: Path, *tracks: list[Event], kind: int = 1, division: int = 480) -> Path:
-    """Write tracks of events at ticks; a beat has 480, half a second where no tempo is set."""
-    midi = mido.MidiFile(type=kind, ticks_per_beat=division)
-    for events in tracks:
-        track, now = mido.MidiTrack(), 0
-        for tick, message in events:
-            track.append(message.copy(time=tick - now))
-            now = tick
-        midi.tracks.append(track)
-    midi.save(path)
+def write(path: Path, *tracks: list[Event], **options: int) -> Path:
+    path.write_bytes(midi_bytes(*tracks, **options))
     return path
 
 
@@ -52,7 +39,7 @@ SCALE = [key(480 * i // 2, (ON, OFF)[i % 2], 60 + i // 2) for i in range(8)]
 def test_tempo_counts_in_whatever_track_it_stands(tmp_path: Path, place: int) -> None:
     """Two beats at 40 BPM, then 120: notes begin on every half beat."""
     tracks: list[list[Event]] = [[], SCALE, []]
-    tracks[place] = sorted([tempo(0, 40), tempo(960, 120), *tracks[place]], key=lambda e: e[0])
+    tracks[place] = [tempo(0, 40), tempo(960, 120), *tracks[place]]
     path = write(tmp_path / "a.mid", *tracks)
     found = read_performance(path).onsets
     np.testing.assert_allclose(found, [0.0, 1.5, 3.0, 3.5])

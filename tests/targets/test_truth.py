@@ -1,0 +1,89 @@
+"""Expression targets against the truth: of the demo corpus, and beats that people annotated."""
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from mess_core.datasets.demo import Interpretation, demo_recordings, perform, to_midi
+from mess_core.targets import MidiExpressionTargets
+from mess_core.targets.expression import rubato, rubato_ioi_ratio, tempo_variability
+from mess_core.targets.notes import read_performance
+
+ASAP = Path(__file__).parents[3] / "shared" / "data" / "asap"
+
+Work = list[tuple[Interpretation, dict[str, float]]]
+
+
+@pytest.fixture(scope="module")
+def works(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Work]:
+    folder: Path = tmp_path_factory.mktemp("demo")
+    found: dict[str, Work] = defaultdict(list)
+    for recording in demo_recordings():
+        path = folder / f"{recording.recording_id}.mid"
+        path.write_bytes(to_midi(perform(recording.score, recording.interpretation)))
+        expression = MidiExpressionTargets().compute(path)["expression"]
+        measured = {name: float(value) for name, value in expression.items() if not value.ndim}
+        found[recording.work_id].append((recording.interpretation, measured))
+    return found
+
+
+PAIRS = [
+    ("rubato", "rubato"),
+    ("rubato", "tempo_variability"),
+    ("articulation", "articulation_ratio"),
+    ("dynamic_range", "velocity_range"),
+    ("level", "velocity_mean"),
+]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("parameter", "target"), PAIRS)
+def test_the_extreme_interpretation_has_the_extreme_target(
+    works: dict[str, Work], parameter: str, target: str
+) -> None:
+    for work_id, performances in works.items():
+        truth = [getattr(interpretation, parameter) for interpretation, _ in performances]
+        measured = [values[target] for _, values in performances]
+        if parameter != "level":  # three interpretations are nearly as loud as the loudest
+            assert np.argmax(measured) == np.argmax(truth), (work_id, truth, measured)
+        assert np.corrcoef(truth, measured)[0, 1] > 0.8, (work_id, truth, measured)
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(not ASAP.is_dir(), reason="../shared/data/asap is not on this machine")
+def test_timing_from_notes_agrees_with_annotated_beats_within_works() -> None:
+    """On every third work of at least four performances; all are in docs/targets.md."""
+    works: dict[str, list[dict[str, str]]] = defaultdict(list)
+    with (ASAP / "recordings.tsv").open() as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            works[row["work_id"]].append(row)
+    names = sorted(name for name, rows in works.items() if len(rows) >= 4)[::3][:8]
+    assert len(names) >= 6
+    agreement = np.array([within(works[name]) for name in names]).mean(axis=0)
+    variability, shaping, ratios = agreement
+    assert variability >= 0.4
+    assert shaping >= 0.4
+    assert ratios < min(variability, shaping)
+
+
+def within(rows: list[dict[str, str]]) -> list[float]:
+    """Return how tempo variability, rubato and ratios of raw intervals agree with the beats'."""
+    found, truth = [], []
+    for row in rows:
+        notes = read_performance(ASAP / row["midi"])
+        beats = read_performance(ASAP / row["midi"], beats=ASAP / row["beats"])
+        found.append(
+            (
+                tempo_variability(notes.beat_periods),
+                rubato(notes.shaped_tempo, notes.beat_periods),
+                rubato_ioi_ratio(notes.onsets),
+            )
+        )
+        variability = tempo_variability(beats.beat_periods)
+        truth.append((variability, rubato(beats.shaped_tempo, beats.beat_periods), variability))
+    pairs = zip(np.transpose(found), np.transpose(truth), strict=True)
+    return [float(spearmanr(one, other).statistic) for one, other in pairs]
