@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pretty_midi
 import pytest
 import soundfile
 from threadpoolctl import threadpool_limits
@@ -28,6 +27,7 @@ from mess_core.targets import (
 from mess_core.targets.create import DESCRIPTORS
 from mess_core.targets.registry import TARGETS
 from mess_core.targets.sound import analyse
+from tests.targets.test_expression import midi_of
 
 pytestmark = pytest.mark.unit
 
@@ -49,12 +49,8 @@ def recording(folder: Path, name: str, *, frequency: float = 440.0) -> Recording
 
 
 def with_midi(row: Recording) -> Recording:
-    path = Path(row.audio).with_suffix(".mid")
-    instrument = pretty_midi.Instrument(0)
-    instrument.notes = [pretty_midi.Note(60 + i, 60 + i, i / 2, i / 2 + 0.4) for i in range(12)]
-    midi = pretty_midi.PrettyMIDI()
-    midi.instruments.append(instrument)
-    midi.write(str(path))
+    notes = [(i / 2, i / 2 + 0.4, 60 + i, 60 + i) for i in range(12)]
+    path = midi_of(Path(row.audio).with_suffix(".mid"), notes)
     return replace(row, midi=str(path), midi_sha256=file_sha256(path))
 
 
@@ -77,26 +73,18 @@ def test_targets_of_all_recordings(tmp_path: Path, layout: Layout) -> None:
     assert b["expression"]["velocity_mean"] == 65.5
 
 
-def test_the_second_time_computes_and_writes_nothing(
+def test_the_second_time_writes_nothing_and_computes_nothing_even_for_damaged_outputs(
     tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [recording(tmp_path, "a")]
+    rows = [recording(tmp_path, "a"), recording(tmp_path, "b", frequency=300)]
     done = create_target_dataset(rows, layout=layout)
     before = layout.targets("a").stat()
     monkeypatch.setattr(create, "load_audio", None)
     assert create_target_dataset(rows, layout=layout) == done
     assert layout.targets("a").stat() == before
-
-
-def test_damaged_and_deleted_outputs_cost_a_copy(
-    tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = [recording(tmp_path, "a"), recording(tmp_path, "b", frequency=300)]
-    create_target_dataset(rows, layout=layout)
     content = layout.targets("a").read_bytes()
     write_bytes(layout.targets("a"), content[:-1] + b"?")
     layout.targets("b").unlink()
-    monkeypatch.setattr(create, "load_audio", None)
     create_target_dataset(rows, layout=layout)
     assert layout.targets("a").read_bytes() == content
     load_targets(layout.targets("b"))

@@ -70,18 +70,15 @@ def play(path: Path, how: Playing, seed: int = 0) -> Path:
     beats = np.arange(0, 66, 0.01)
     log_tempo = how.depth * np.sin(np.pi * (beats % PHRASE_BEATS) / PHRASE_BEATS)
     times = np.concatenate([[0], np.cumsum(0.01 * 60 / how.bpm / np.exp(log_tempo))[:-1]])
-    instrument = pretty_midi.Instrument(0)
+    notes = []
     for onset, length, pitch, place in score(seed, triplets=how.triplets):
         start, stop = np.interp([onset, onset + length], beats, times) + 0.5
         held = how.overlap * (stop - start)
         start += -how.lead if place < 0 else how.spread * place / 2
         start += how.jitter * rng.normal()
         velocity = int(np.clip(64 + how.velocities * rng.normal(), 1, 127))
-        instrument.notes.append(pretty_midi.Note(velocity, pitch, start, start + held))
-    midi = pretty_midi.PrettyMIDI(resolution=960)
-    midi.instruments.append(instrument)
-    midi.write(str(path))
-    return path
+        notes.append((start, start + held, pitch, velocity))
+    return midi_of(path, notes)
 
 
 def scalars(path: Path) -> dict[str, float]:
