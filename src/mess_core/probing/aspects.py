@@ -38,19 +38,11 @@ DEFAULT_RESULTS = Layout(Path("data"), "demo").probing
 
 @dataclass(frozen=True, slots=True)
 class Aspect:
-    """A musical aspect.
+    """A musical aspect: what a search calls it, and what a listener would say that it is.
 
-    Attributes
-    ----------
-    name : str
-        What a search calls it.
-    description : str
-        What a listener would say that it is.
-    targets : tuple of str
-        Names in `mess_core.targets.registry.TARGETS` that measure it.
-    more : {1, -1, 0}
-        Whether more of the aspect means more of its targets or less of them; 0 where neither is
-        meant, because a target is a shape, or may rise for several reasons.
+    ``targets`` of `mess_core.targets.registry.TARGETS` measure it. ``more`` is 1 or -1 where more
+    of the aspect means more or less of its targets, and 0 where neither is meant, because a target
+    is a shape, or may rise for several reasons.
     """
 
     name: str
@@ -126,15 +118,8 @@ def resolve_aspects(
 ) -> dict[str, Any]:
     """Find each aspect's layer from the probing results of a folder.
 
-    Parameters
-    ----------
-    min_r2 : float
-        R2 within works that an aspect must reach to be resolved.
-    results_path : Path
-        A folder of probing results, ``data/probing/{dataset}``.
-    targets : collection of str, optional
-        Whose results to read, of those that belong to an aspect; others in the folder may be of an
-        earlier configuration.
+    ``min_r2`` is the R2 within works that an aspect must reach to be resolved. With ``targets``
+    only their results are read; others in the folder may be of an earlier configuration.
 
     Returns
     -------
@@ -190,8 +175,9 @@ def _resolve(aspect: Aspect, results: Results, min_r2: float) -> dict[str, Any]:
 
 
 def _best_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    r2 = score_r2(result["layers"][result["best_layer"]])
-    return {"layer": result["best_layer"], "r2": r2, "confidence": confidence(r2)}
+    layer = result["best_layer"]
+    r2 = score_r2(result["layers"][layer])
+    return {"layer": layer, "r2": r2, "confidence": confidence(r2)}
 
 
 def _best_layer(found: Results) -> tuple[int | None, float | None]:

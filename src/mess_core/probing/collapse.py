@@ -42,23 +42,12 @@ MIN_ROWS = 4
 def layer_geometry(
     X: Features, works: Sequence[str], references: Mapping[str, Features] | None = None
 ) -> dict[str, Any]:
-    """Describe the geometry of one layer.
+    """Describe the geometry of one layer, of features [n, D] with at least 2 rows.
 
-    Parameters
-    ----------
-    X : ndarray [shape=(n, D)]
-        Finite features, at least 2 rows.
-    works : sequence of str
-        The work of each row.
-    references : mapping of str to ndarray [shape=(n, D2)], optional
-        Features of the same rows to compare with, for example an untrained encoder's.
-
-    Returns
-    -------
-    dict
-        ``n_rows``, ``n_works``, ``n_dims``, ``rankme``, ``rankme_centred``, ``within_work``,
-        ``within_work_standardised``, ``within_work_chance`` and ``cka_{name}`` per reference. None
-        where features do not vary or, of CKA, rows are fewer than 4.
+    ``references`` are features of the same rows to compare with, for example an untrained
+    encoder's. Returns ``n_rows``, ``n_works``, ``n_dims``, ``rankme``, ``rankme_centred``,
+    ``within_work``, ``within_work_standardised``, ``within_work_chance`` and ``cka_{name}`` per
+    reference. None where features do not vary or, of CKA, rows are fewer than 4.
 
     Raises
     ------
@@ -81,10 +70,7 @@ def layer_geometry(
             float((within[varies] / total[varies]).mean()) if moving else None
         ),
         "within_work_chance": (len(values) - len(set(works))) / (len(values) - 1),
-        **{
-            f"cka_{name}": linear_cka(values, reference)
-            for name, reference in (references or {}).items()
-        },
+        **{f"cka_{name}": linear_cka(values, other) for name, other in (references or {}).items()},
     }
 
 
@@ -103,11 +89,8 @@ def rankme(X: Features) -> float:
 def linear_cka(X: Features, Y: Features) -> float | None:
     """Compare two representations of the same rows by linear centred kernel alignment.
 
-    Returns
-    -------
-    float or None
-        1 for features that are equal up to rotation and scale; None where one does not vary, and
-        for fewer than 4 rows.
+    Features that are equal up to rotation and scale have 1; None where one does not vary, and for
+    fewer than 4 rows.
 
     Raises
     ------

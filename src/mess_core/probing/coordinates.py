@@ -53,21 +53,10 @@ GOOD_SHARE = 0.85
 class AspectCoordinates:
     """How to read an aspect from the features of its layer.
 
-    Attributes
-    ----------
-    name : str
-        The aspect.
-    layer : int
-        Its layer.
-    readout : ndarray [shape=(D, r)]
-        Coordinates are ``(x - mean) @ readout``, of variance 1 over the rows.
-    mean : ndarray [shape=(D,)]
-        Mean features of the rows.
-    value : ndarray [shape=(r,)] or None
-        The predicted value is ``coordinates @ value``, in standard deviations of the true value;
-        None where the aspect has no direction.
-    standard_error : float or None
-        Of the predicted value, in the same unit, on works that were not learned from.
+    Coordinates are ``(x - mean) @ readout`` [r], of variance 1 over the rows, with their ``mean``
+    [D] and a ``readout`` [D, r]. The predicted value is ``coordinates @ value``, in standard
+    deviations of the true value; ``standard_error``, in the same unit, is its error on works that
+    were not learned from. Both are None where the aspect has no direction.
     """
 
     name: str
@@ -96,14 +85,7 @@ def fit_coordinates(
 ) -> list[AspectCoordinates]:
     """Fit the coordinates of every aspect that the aspect map has resolved, in its order.
 
-    Parameters
-    ----------
-    discovery : LayerDiscoverySystem
-        The dataset, with its features, targets, probing results and aspect map on disk.
-    averaged : bool
-        Whether standard errors are of recordings' means over their rows.
-    progress : callable, optional
-        Called with the aspects done, those in all, and the name of the last.
+    ``averaged`` says whether standard errors are of recordings' means over their rows.
 
     Raises
     ------

@@ -65,15 +65,7 @@ from mess_core.errors import ProbingError, StorageError
 from mess_core.extraction.storage import load_features
 from mess_core.files import atomic_path, save_array, write_json
 from mess_core.layout import DESCRIPTORS, ENCODER, UNTRAINED, Layout
-from mess_core.probing.folds import (
-    Bools,
-    Features,
-    Floats,
-    Ints,
-    ProbeRows,
-    deal_folds,
-    plan_rows,
-)
+from mess_core.probing.folds import Bools, Features, Floats, Ints, ProbeRows, deal_folds, plan_rows
 from mess_core.progress import Report, counted
 from mess_core.recordings import Recording, failures
 from mess_core.targets.npz import load_descriptors
@@ -99,14 +91,9 @@ _DAMAGE = (ValueError, EOFError, OSError, BadZipFile, LookupError)
 class RidgeDecomposition:
     """What ridge regression needs to know about its training rows.
 
-    Attributes
-    ----------
-    mean, scale : ndarray [shape=(D,)]
-        Of the training rows' columns; the scale of a constant column is 1.
-    basis : ndarray [shape=(D, r)]
-        Right singular vectors of the standardised rows, r = their rank.
-    values : ndarray [shape=(r,)]
-        Squared singular values.
+    ``mean`` and ``scale`` [D] are those of the columns; the scale of a constant one is 1. ``basis``
+    [D, r] are the right singular vectors of the standardised rows, ``values`` [r] the squared
+    singular values.
     """
 
     mean: Floats
@@ -168,12 +155,8 @@ def _eigen(product: Floats, size: int) -> tuple[Floats, Floats]:
 class FoldDecompositions:
     """The training unions' decompositions of one layer.
 
-    Attributes
-    ----------
-    digest : str
-        `ProbeRows.digest` of the rows that were decomposed.
-    work_means : ndarray of float64 [shape=(n_works, D)]
-        Mean features of each work.
+    ``digest`` is that of the `ProbeRows` that were decomposed, ``work_means`` [n_works, D] are the
+    mean features of each work.
     """
 
     def __init__(self, arrays: Mapping[str, npt.NDArray[Any]], path: Path | None = None) -> None:
@@ -268,22 +251,8 @@ def decompose_source(
 ) -> None:
     """Stack the rows of every layer of a source and decompose them; one layer is in memory.
 
-    Parameters
-    ----------
-    layout : Layout
-        Where features and targets lie.
-    recordings : sequence of Recording
-        Whose rows; folds never share a work.
-    source : str
-        One of `mess_core.layout.SOURCES`.
-    n_layers : int
-        Layers of the source; 1 for descriptors.
-    unit : {'windows', 'recordings'}
-        What a row is.
-    n_folds : int
-        Folds of the cross-validation.
-    progress : callable, optional
-        Called with the layers done, those in all, and the last one.
+    ``source`` is one of `mess_core.layout.SOURCES`; descriptors have 1 layer. A row is one of
+    ``unit``, ``windows`` or ``recordings``.
 
     Raises
     ------
@@ -339,14 +308,8 @@ def _rows_of(
 def decompose_folds(X: Features, rows: ProbeRows, *, nested: bool = True) -> FoldDecompositions:
     """Decompose all training unions of one layer.
 
-    Parameters
-    ----------
-    X : ndarray [shape=(n, D)]
-        Features of all rows, present or not; may be memory-mapped, is read in blocks.
-    rows : ProbeRows
-        Which rows are present, and their works and folds.
-    nested : bool
-        Whether the unions without two folds are needed, too.
+    ``X`` [n, D] are all rows, present or not; it may be memory-mapped and is read in blocks.
+    ``nested`` says whether the unions without two folds are needed, too.
 
     Raises
     ------
@@ -380,15 +343,10 @@ def union_moment(
 ) -> tuple[Floats, Floats]:
     """Return ``Z'y`` [D, q] of a training union's rows, and the targets' means [q] in it.
 
-    Parameters
-    ----------
-    cross : ndarray [shape=(k, D, q)]
-        Per fold the products, summed over rows, of the features' deviations from the means of their
-        works and the targets.
-    target_means, work_means : ndarray [shape=(n_works, q)], ndarray [shape=(n_works, D)]
-        Mean targets and features of each work of the rows.
-    training, out
-        The union's decomposition, and the folds that are not in it.
+    ``cross`` [k, D, q] are, per fold, the products of the features' deviations from the means of
+    their works and the targets, summed over rows. ``target_means`` [n_works, q] and ``work_means``
+    [n_works, D] are means of each work, ``training`` is the decomposition of the union without the
+    folds ``out``.
     """
     kept = ~np.isin(rows.work_folds, out)
     sizes = rows.work_sizes[kept]

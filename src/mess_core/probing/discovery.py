@@ -36,23 +36,11 @@ _BASELINE_FIELDS = ("layer", "r2", "r2_within", "interval", "interval_within")
 class LayerDiscoverySystem:
     """Finds the layers that predict musical targets best.
 
-    Parameters
-    ----------
-    layout : Layout
-        Where the dataset's features (`mess_core.probing.decompositions`), targets and results lie.
-    recordings : sequence of Recording
-        The recording table; rows whose status is not ``ok`` are left out.
-    layers : mapping of str to int
-        Number of layers of each source that is probed; `mess_core.layout.ENCODER` is one of them,
-        the others are baselines.
-    unit : {'windows', 'recordings'}
-        What a row is.
-    n_folds : int
-        Folds, at least 3; they never share a work.
-    alphas : sequence of float
-        Ridge penalties to choose from, all above 0.
-    encoder : mapping
-        ``name``, ``weights_sha256`` and ``trained`` of the encoder that made the features.
+    ``recordings`` whose status is not ``ok`` are left out. ``layers`` is the number of layers of
+    each source; `mess_core.layout.ENCODER` is one of them, the others are baselines. A row is one
+    of ``unit``, ``windows`` or ``recordings``. There are ``n_folds`` (at least 3) and penalties
+    ``alphas`` (above 0). ``encoder`` has the ``name``, ``weights_sha256`` and ``trained`` of the
+    encoder that made the features.
 
     Raises
     ------
@@ -135,17 +123,7 @@ class LayerDiscoverySystem:
         return "window" if self.unit == "windows" else "recording"
 
     def load_targets(self, target: str) -> Floats:
-        """Load one target of all rows.
-
-        Parameters
-        ----------
-        target : str
-            One of `mess_core.targets.registry.probed_targets` of the rows' level.
-
-        Returns
-        -------
-        ndarray of float64 [shape=(n,) or (n, q)]
-            In the order of the rows; NaN where a recording does not have it. A shape has q numbers.
+        """Load one target of all rows, [n] or of a shape [n, q]; NaN where a recording lacks it.
 
         Raises
         ------
@@ -159,11 +137,9 @@ class LayerDiscoverySystem:
         width = (length,) if length else ()
         blocks, failed = [], failures(self.layout, target)
         for recording, size in zip(self.recordings, self._counts, strict=True):
-            path, missing = (
-                self.layout.targets(recording.recording_id),
-                recording.recording_id in failed,
-            )
-            found = None if missing else load_target(path, target, level=self._level)
+            name = recording.recording_id
+            path = self.layout.targets(name)
+            found = None if name in failed else load_target(path, target, level=self._level)
             block = np.full((size, *width), np.nan) if found is None else found
             block = block.reshape(-1, *width)
             if len(block) != size:
@@ -175,12 +151,7 @@ class LayerDiscoverySystem:
         return np.concatenate(blocks)
 
     def discover(self, targets: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
-        """Probe targets, by default all of the rows' level.
-
-        Returns
-        -------
-        dict of str to dict
-            Per target its result, as `mess_core.probing.results` describes it.
+        """Probe targets, by default all of the rows' level; see `mess_core.probing.results`.
 
         Raises
         ------

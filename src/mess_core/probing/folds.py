@@ -27,17 +27,10 @@ Features = npt.NDArray[np.floating]
 
 @dataclass(frozen=True, eq=False)
 class ProbeRows:
-    """The rows that are probed.
+    """The rows that are probed: those of n rows that are ``present`` [n].
 
-    Attributes
-    ----------
-    present : ndarray of bool [shape=(n,)]
-        Which of all rows these are. The other arrays are about the m rows that are present.
-    works, recordings : ndarray of int64 [shape=(m,)]
-        Number of each row's work and recording, from 0. Where recordings are not known, each work
-        is one.
-    folds : ndarray of int64 [shape=(m,)]
-        Each row's fold, from 0; none is empty, and none shares a work with another.
+    ``works``, ``recordings`` and ``folds`` [m] number those of the m present rows from 0. Where
+    recordings are not known, each work is one. No fold is empty or shares a work with another.
     """
 
     present: Bools
@@ -129,16 +122,8 @@ def plan_rows(
     All targets keep the same folds, so that they can be compared. Only where a fold would be left
     without a row are the works of the present rows dealt anew.
 
-    Parameters
-    ----------
-    works : sequence of str
-        The work of each of n rows.
-    folds : ndarray of int [shape=(n,)]
-        Their folds, for example from `deal_folds`.
-    present : ndarray of bool [shape=(n,)], optional
-        Rows that have the target; all when not given.
-    recordings : sequence of str, optional
-        The recording of each row.
+    ``works``, ``folds`` and ``recordings`` are those of each row; rows that are ``present`` have
+    the target (all when not given).
 
     Raises
     ------

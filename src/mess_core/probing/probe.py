@@ -88,27 +88,22 @@ def probe(
     Parameters
     ----------
     features : sequence of ndarray [shape=(n, D)]
-        One matrix per layer, one row per window or recording; may be memory-mapped.
+        One matrix per layer; may be memory-mapped.
     Y : ndarray [shape=(n,) or (n, q)]
         The target. A row with NaN has none.
-    works : sequence of str
-        The work of each row.
-    folds : ndarray of int [shape=(n,)]
-        Its fold, from `deal_folds`; at least 3 folds.
+    works, folds
+        The work and the fold of each row, from `deal_folds`; at least 3 folds.
     name : str
         The target's name: the seed of bootstrap and permutations.
     recordings : sequence of str, optional
         The recording of each row. Permutations then exchange targets recording by recording.
     decompositions : callable, optional
         Given a layer and the rows that have the target, returns the layer's decompositions of
-        these rows. Keep them by `ProbeRows.digest`: targets with the same rows share them. When not
-        given, `decompose_folds` makes them.
+        these rows; when not given, `decompose_folds` makes them.
     alphas : sequence of float
         Penalties to choose from, all above 0.
-    n_permutations : int
-        Permuted targets; 0 leaves out p and selectivity.
-    n_resamples : int
-        Bootstrap resamples, at least 1.
+    n_permutations, n_resamples : int
+        Permuted targets (0 leaves out p and selectivity), and bootstrap resamples (at least 1).
 
     Raises
     ------
@@ -152,18 +147,8 @@ def probe_layers(
 ) -> ProbeResult:
     """Probe every layer for one target of rows that fit into memory; deals folds itself.
 
-    Parameters
-    ----------
-    features : ndarray [shape=(n, layers, D)]
-        One row per recording or window.
-    target : ndarray [shape=(n,) or (n, q)]
-        NaN where a row has no target.
-    works : sequence of str
-        The work of each row.
-    n_folds : int
-        Folds, at least 3; one per work where there are fewer works.
-    alphas, name
-        As `probe` takes them, which also says what is raised.
+    ``features`` are [n, layers, D], ``n_folds`` is at least 3 (one per work where there are fewer
+    works). All else is as `probe` takes it, which also says what is raised.
     """
     if features.ndim != 3 or 0 in features.shape[1:]:
         raise ProbingError(f"features have the shape {features.shape}, expected [n, layers, dims]")

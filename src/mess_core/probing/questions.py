@@ -65,18 +65,10 @@ def answer(
     *,
     progress: Report | None = None,
 ) -> None:
-    """Write the table and the picture that answer a question.
+    """Write the table and the picture that answer one of `mess_core.layout.QUESTIONS`.
 
-    Parameters
-    ----------
-    question : str
-        One of `mess_core.layout.QUESTIONS`.
-    discovery : LayerDiscoverySystem
-        The dataset, its features and targets.
-    targets : sequence of str
-        Whose probing results count; for separability those of the aspects, for collapse none.
-    progress : callable, optional
-        Called with the aspects or layers done, those in all, and the last one.
+    The probing results of ``targets`` count; for separability those of the aspects, for collapse
+    none.
 
     Raises
     ------
@@ -169,24 +161,18 @@ def _geometry(
 
 
 def layer_table(results: Iterable[Row]) -> list[dict[str, Any]]:
-    """Answer which layer encodes each target best.
+    """Answer which layer encodes each target best: a row per target.
 
-    Returns
-    -------
-    list of dict
-        Per target
-
-        * ``target``, ``category``, ``n_rows``, ``n_recordings``, ``n_works``;
-        * ``best_layer``, ``best_layers`` (those that are best with 95 % probability together) and
-          ``measure`` (what they are best by: ``r2_within``, or ``r2`` where no work has rows that
-          differ);
-        * of the best layer ``r2``, ``r2_within``, ``r2_lo`` and ``r2_hi`` (the 95 % interval of the
-          measure), ``r2_std`` and ``r2_min`` over folds, ``correlation``, ``rmse``, ``alpha``,
-          ``p`` (of the measure, corrected over layers) and ``selectivity``;
-        * ``nested``: the measure with the layer chosen inside the training folds; ``mixture``: that
-          of the mixture of layers;
-        * the measure of each baseline, under its name;
-        * ``caution`` and ``reason``: what to know about the figures, and why there are none.
+    * ``target``, ``category``, ``n_rows``, ``n_recordings``, ``n_works``;
+    * ``best_layer``, ``best_layers`` (those that are best with 95 % probability together) and
+      ``measure`` (what they are best by: ``r2_within``, or ``r2`` where no work has rows that
+      differ);
+    * of the best layer ``r2``, ``r2_within``, ``r2_lo`` and ``r2_hi`` (the 95 % interval of the
+      measure), ``r2_std`` and ``r2_min`` over folds, ``correlation``, ``rmse``, ``alpha``, ``p``
+      (of the measure, corrected over layers) and ``selectivity``;
+    * ``nested``: the measure with the layer chosen inside the training folds; ``mixture``: that of
+      the mixture of layers; the measure of each baseline, under its name;
+    * ``caution`` and ``reason``: what to know about the figures, and why there are none.
     """
     listed = list(results)
     baselines = {name: None for result in listed for name in result["baselines"]}
@@ -254,22 +240,10 @@ def _cell(value: Any) -> str:
 def kendall_w(
     values: npt.ArrayLike, *, n_permutations: int = _PERMUTATIONS, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Measure how far folds rank layers alike.
+    """Measure how far folds rank layers alike: W, from 0 to 1, and p of random rankings.
 
-    Parameters
-    ----------
-    values : array_like [shape=(m, n)]
-        A finite figure of each of n layers in each of m folds; only its order in a fold counts.
-    n_permutations : int
-        Random rankings for the p value.
-    seed : int
-        Of these.
-
-    Returns
-    -------
-    tuple of (float, float) or None
-        W, from 0 to 1, and p. None for fewer than two folds or layers, or where every fold ties all
-        layers.
+    ``values`` are a finite figure of each of n layers in each of m folds [m, n]; only its order in
+    a fold counts. None for fewer than two folds or layers, or where every fold ties all layers.
     """
     from scipy.stats import rankdata
 
@@ -278,7 +252,9 @@ def kendall_w(
     if m < 2 or n < 2 or not np.ptp(matrix, axis=1).any():
         return None
     ranks = rankdata(matrix, axis=1)
-    largest = m**2 * (n**3 - n) - m * _ties(matrix)
+    # Of each fold's groups of equal values, their sizes.
+    ties = np.concatenate([np.unique(fold, return_counts=True)[1] for fold in matrix])
+    largest = m**2 * (n**3 - n) - m * int((ties**3 - ties).sum())
     w = 12 * _spread(ranks.sum(axis=0)) / largest
     rng = np.random.default_rng(seed)
     sums = np.zeros((n_permutations, n))
@@ -289,16 +265,13 @@ def kendall_w(
 
 
 def stability_table(results: Iterable[Row]) -> list[dict[str, Any]]:
-    """Describe how stable the results of targets are over folds.
+    """Describe how stable the results of targets are over folds: a row per target.
 
-    Returns
-    -------
-    list of dict
-        Per target ``target``, ``category``, ``measure`` (which R2 all figures are of), ``n_folds``,
-        ``best_layer``, its ``r2``, ``r2_folds``, ``r2_std``, ``r2_min`` and ``r2_max``,
-        ``kendall_w`` and ``kendall_p``, ``best_layer_folds`` (each fold's best layer),
-        ``agreement`` (the share of folds whose best layer is ``best_layer``) and ``reason`` (why a
-        target has no figures). Folds in which the target does not vary are left out.
+    It has ``target``, ``category``, ``measure`` (which R2 all figures are of), ``n_folds``,
+    ``best_layer``, its ``r2``, ``r2_folds``, ``r2_std``, ``r2_min`` and ``r2_max``, ``kendall_w``
+    and ``kendall_p``, ``best_layer_folds`` (each fold's best layer), ``agreement`` (the share of
+    folds whose best layer is ``best_layer``) and ``reason`` (why a target has no figures). Folds in
+    which the target does not vary are left out.
     """
     return [_stability_row(result) for result in results]
 
@@ -309,7 +282,8 @@ def _stability_row(result: Row) -> dict[str, Any]:
     if best is None:
         return row | dict.fromkeys(_STABILITY) | {"reason": result["reason"]}
     measure = result["primary"]
-    folds = _layers_by_fold(result["layers"], measure)
+    folds = np.array([layer[f"{measure}_folds"] for layer in result["layers"]], float).T
+    folds = folds[np.isfinite(folds).all(axis=1)]
     of_best = folds[:, best].tolist()
     winners = folds.argmax(axis=1).tolist()
     w, p = kendall_w(folds, seed=seed_of(result["target"])) or (None, None)
@@ -336,17 +310,5 @@ _STABILITY = (
 )
 
 
-def _layers_by_fold(layers: Sequence[Row], measure: str) -> Floats:
-    """Return R2 ``[folds, layers]`` of those folds where it is defined."""
-    values = np.array([layer[f"{measure}_folds"] for layer in layers], float).T
-    return np.asarray(values[np.isfinite(values).all(axis=1)])
-
-
 def _spread(sums: Floats) -> Floats:
     return np.asarray(((sums - sums.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1))
-
-
-def _ties(matrix: Floats) -> int:
-    """Sum ``t^3 - t`` over the groups of t equal values of each row."""
-    counts = [np.unique(row, return_counts=True)[1] for row in matrix]
-    return int(sum((count**3 - count).sum() for count in counts))

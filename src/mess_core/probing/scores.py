@@ -44,35 +44,22 @@ class LayerPredictions:
 class LayerScore:
     """How well one layer predicts the target.
 
-    Attributes
-    ----------
-    layer : int
-        Hidden state, 0 is the input of the first transformer layer.
-    r2 : float
-        Coefficient of determination of all out-of-fold predictions.
-    r2_within : float or None
-        The same of targets and predictions that are centred per work; None where no work has two
-        different values.
-    r2_folds, r2_within_folds : tuple of (float or None)
-        R2, and R2 within works, of each fold alone; None where the target does not vary there.
-    r2_std, r2_min : float or None
-        Standard deviation (of at least two) and minimum of ``r2_folds``.
-    interval, interval_within : tuple of (float, float) or None
-        95 % intervals of ``r2`` and ``r2_within``.
-    correlation : float or None
-        Pearson's, of targets and out-of-fold predictions (mean over columns); None where
-        predictions do not vary.
-    rmse : float
-        Root of the mean squared error, in the target's unit; for several columns in their standard
-        deviations.
-    alpha : float
-        Median penalty of the folds (the lower one of two).
-    alpha_folds : tuple of float
-        The penalty that was chosen for each fold.
-    p, p_within : float or None
-        Of ``r2`` and ``r2_within``, corrected over layers; None without permutations.
-    selectivity : float or None
-        R2 minus that of targets permuted between works.
+    * ``layer``: the hidden state, 0 is the input of the first transformer layer.
+    * ``r2``: the coefficient of determination of all out-of-fold predictions.
+    * ``r2_within``: the same of targets and predictions that are centred per work; None where no
+      work has two different values.
+    * ``r2_folds``, ``r2_within_folds``: both of each fold alone; None where the target does not
+      vary there.
+    * ``r2_std``, ``r2_min``: standard deviation (of at least two) and minimum of ``r2_folds``.
+    * ``interval``, ``interval_within``: 95 % intervals of ``r2`` and ``r2_within``.
+    * ``correlation``: Pearson's, of targets and out-of-fold predictions (mean over columns); None
+      where predictions do not vary.
+    * ``rmse``: root of the mean squared error, in the target's unit; for several columns in their
+      standard deviations.
+    * ``alpha_folds``, ``alpha``: the penalty that was chosen for each fold, and their median (the
+      lower one of two).
+    * ``p``, ``p_within``: of both R2, corrected over layers; None without permutations.
+    * ``selectivity``: R2 minus that of targets permuted between works.
     """
 
     layer: int
@@ -97,13 +84,8 @@ class LayerScore:
 class Mixture:
     """How well all layers together predict the target.
 
-    Attributes
-    ----------
-    r2, r2_within, interval, interval_within
-        As `LayerScore` has them.
-    weights : tuple of float
-        Each layer's part, at least 0: its weight times the spread of its predictions, in standard
-        deviations of the target; mean over the folds.
+    ``weights`` are each layer's part, at least 0: its weight times the spread of its predictions,
+    in standard deviations of the target; mean over the folds. All else is as in `LayerScore`.
     """
 
     r2: float
@@ -117,39 +99,23 @@ class Mixture:
 class ProbeResult:
     """All layers' scores for one target.
 
-    Attributes
-    ----------
-    n_rows, n_works, n_folds : int
-        Rows that have the target, their works, and the folds that these were dealt to (0 where the
-        target cannot be probed).
-    n_recordings : int or None
-        Their recordings, where these were given.
-    primary : str or None
-        ``r2_within``, or ``r2`` where no work has two different values of the target.
-    layers : tuple of LayerScore
-        From layer 0 on; empty where the target cannot be probed.
-    best_layer : int or None
-        The layer that is best by the primary measure, the lower one of equals.
-    best_r2, best_r2_within : float or None
-        Its ``r2`` and ``r2_within``; the primary one is optimistic, because it chose the layer.
-    best_by_r2, best_by_r2_within : int or None
-        The layers that are best by each measure.
-    best_probability : tuple of float
-        Each layer's probability to be the best by the primary measure.
-    best_layers : tuple of int
-        The smallest set of layers that holds the best one with a probability of 95 %.
-    p : float or None
-        The smallest of the layers' by the primary measure: of no layer knowing anything.
-    r2_nested, r2_within_nested, interval_nested, interval_within_nested
-        When the layer, too, is chosen inside the training folds.
-    nested_layers : tuple of int
-        The layer that was chosen for each fold.
-    mixture : Mixture or None
-        All layers together.
-    caution : str or None
-        What to beware of: R2 that comes from differences between works only.
-    reason : str or None
-        Why the target cannot be probed.
+    * ``n_rows``, ``n_works``, ``n_recordings``, ``n_folds``: rows that have the target, their
+      works, their recordings (where these were given), and the folds that they were dealt to (0
+      where the target cannot be probed).
+    * ``primary``: ``r2_within``, or ``r2`` where no work has two different values of the target.
+    * ``layers``: from layer 0 on; empty where the target cannot be probed.
+    * ``best_layer``: the best by the primary measure, the lower one of equals.
+    * ``best_r2``, ``best_r2_within``: its R2; the primary one is optimistic, because it chose the
+      layer.
+    * ``best_by_r2``, ``best_by_r2_within``: the layers that are best by each measure.
+    * ``best_probability``: each layer's probability to be the best by the primary measure.
+    * ``best_layers``: the smallest set of layers that holds the best with a probability of 95 %.
+    * ``p``: the smallest of the layers' by the primary measure: of no layer knowing anything.
+    * ``r2_nested``, ``r2_within_nested``, ``interval_nested``, ``interval_within_nested``: when the
+      layer, too, is chosen inside the training folds; ``nested_layers``: that of each fold.
+    * ``mixture``: all layers together.
+    * ``caution``: what to beware of: R2 that comes from differences between works only.
+    * ``reason``: why the target cannot be probed.
     """
 
     n_rows: int

@@ -113,21 +113,9 @@ def separate_aspects(
 ) -> list[dict[str, Any]]:
     """Judge for every ordered pair of aspects whether the one outlives the erasure of the other.
 
-    Parameters
-    ----------
-    layers : callable
-        Gives the features ``[n, D]`` of a layer's number; called once per aspect.
-    aspects : sequence of AspectProbe
-        At least two, in the order of the result.
-    works : sequence of str
-        The work of each of n rows.
-    folds : ndarray of int [shape=(n,)]
-        Their folds, which share no work.
-    decompositions : callable, optional
-        Gives, for a layer's number and some rows, their decompositions. Called once per layer of an
-        aspect and set of rows.
-    progress : callable, optional
-        Called with the aspects done, those in all, and the name of the last.
+    ``layers`` gives the features ``[n, D]`` of a layer's number, ``decompositions`` those of some
+    rows of it; each is called once per aspect (and set of rows). ``works`` and ``folds`` are those
+    of each row.
 
     Returns
     -------
