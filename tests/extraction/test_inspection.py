@@ -7,12 +7,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from transformers import HubertConfig, HubertModel
+from transformers import HubertModel
 
 from mess_core.errors import EncoderError
 from mess_core.extraction import inspect_model, trace_activations
+from mess_core.extraction.checkpoint import find_checkpoint
 from mess_core.extraction.encoder import MertEncoder
 from mess_core.extraction.specs import DEMO_ENCODER
+from mess_core.extraction.torch_engine import load_hubert
+from tests.extraction.checkpoints import write_checkpoint
 
 pytestmark = pytest.mark.unit
 
@@ -20,23 +23,10 @@ WINDOW = 800
 
 
 @pytest.fixture(scope="module")
-def model() -> HubertModel:
-    torch.manual_seed(0)
-    config = HubertConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        conv_dim=(8, 8),
-        conv_kernel=(10, 3),
-        conv_stride=(5, 2),
-        num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=2,
-        conv_pos_batch_norm=False,
-    )
-    model = HubertModel(config)
-    model.train(False)
-    return model
+def model(tmp_path_factory: pytest.TempPathFactory) -> HubertModel:
+    folder = tmp_path_factory.mktemp("model")
+    write_checkpoint(folder)
+    return load_hubert(find_checkpoint(str(folder)))
 
 
 @pytest.fixture
@@ -47,7 +37,7 @@ def samples() -> npt.NDArray[np.float32]:
 def test_a_model_is_described_in_plain_numbers(model: HubertModel) -> None:
     facts = inspect_model(model)
     assert facts["class"] == "HubertModel"
-    assert (facts["layers"], facts["dims"]) == (3, 16)
+    assert (facts["layers"], facts["dims"]) == (4, 16)
     assert facts["parameters"] == sum(p.numel() for p in model.parameters())
     assert facts["parameters"] == sum(part["parameters"] for part in facts["modules"])
     projection = next(m for m in facts["modules"] if m["name"] == "feature_projection.projection")
@@ -83,7 +73,7 @@ def test_activations_are_those_of_the_hidden_states(
     trace = trace_activations(model, samples)
     with torch.inference_mode():
         states = model(torch.from_numpy(samples[None]), output_hidden_states=True).hidden_states
-    assert [row["layer"] for row in trace] == [0, 1, 2]
+    assert [row["layer"] for row in trace] == [0, 1, 2, 3]
     for row, state in zip(trace, states, strict=True):
         expected = state[0].double()
         assert (row["frames"], row["dims"]) == tuple(expected.shape)

@@ -40,18 +40,17 @@ def recordings(write_tone: WriteTone) -> list[Recording]:
     ]
 
 
-class Counting:
-    """Lists the files that are really decoded for the model."""
+def count_decoded(monkeypatch: pytest.MonkeyPatch, extractor: FeatureExtractor) -> list[str]:
+    """Return a list that grows by the files that are really decoded for the model."""
+    files: list[str] = []
+    real = extractor.windows
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, extractor: FeatureExtractor) -> None:
-        self.files: list[str] = []
-        real = extractor.windows
+    def windows(path: Path) -> Iterator[tuple[int, np.ndarray]]:
+        files.append(path.stem)
+        return real(path)
 
-        def windows(path: Path) -> Iterator[tuple[int, np.ndarray]]:
-            self.files.append(path.stem)
-            return real(path)
-
-        monkeypatch.setattr(extractor, "windows", windows)
+    monkeypatch.setattr(extractor, "windows", windows)
+    return files
 
 
 def run(
@@ -106,12 +105,12 @@ def test_nothing_is_computed_twice_and_outputs_come_back_from_the_store(
     first = run(extractor, layout, recordings[:2])
     expected = layout.features("segments", "a").read_bytes()
     kept = layout.features("segments", "b").stat()
-    counting = Counting(monkeypatch, extractor)
+    decoded = count_decoded(monkeypatch, extractor)
 
     layout.features("segments", "a").unlink()
     write_bytes(layout.features("aggregated", "a"), b"another file")
     second = run(extractor, layout, recordings)
-    assert counting.files == ["c"]
+    assert decoded == ["c"]
     assert layout.features("segments", "a").read_bytes() == expected
     assert load_features(layout, "a").shape == (13, extractor.encoder.spec.dims)
     assert layout.features("segments", "b").stat().st_mtime_ns == kept.st_mtime_ns
@@ -132,9 +131,9 @@ def test_outputs_are_the_cached_files_and_damage_is_computed_again(
     expected = output.read_bytes()
     output.chmod(0o644)
     output.write_bytes(b"through the link into the cache")
-    counting = Counting(monkeypatch, extractor)
+    decoded = count_decoded(monkeypatch, extractor)
     run(extractor, layout, recordings[:2])
-    assert counting.files == ["a"]
+    assert decoded == ["a"]
     assert output.read_bytes() == expected
     assert output.stat().st_nlink == 2
 
@@ -147,10 +146,10 @@ def test_the_same_audio_under_another_name_or_time_costs_nothing(
 ) -> None:
     layout = Layout(tmp_path / "data", "x")
     run(extractor, layout, recordings[:1])
-    counting = Counting(monkeypatch, extractor)
+    decoded = count_decoded(monkeypatch, extractor)
     Path(recordings[0].audio).touch()
     run(extractor, layout, [replace(recordings[0], recording_id="renamed")])
-    assert counting.files == []
+    assert decoded == []
     np.testing.assert_array_equal(load_features(layout, "a"), load_features(layout, "renamed"))
 
 
@@ -183,17 +182,13 @@ def test_one_bad_recording_does_not_stop_the_others(
         recordings, progress=lambda done, total, name: seen.append((done, total, name))
     )
     assert (list(summary.computed), list(summary.kept)) == (["a", "c"], [])
-    assert summary.failed.keys() == {"b"}
     assert "run `mess recordings` again" in summary.failed["b"]
     assert (summary.windows, summary.audio_s) == (8, 4.5)
-    with pytest.raises(AudioError, match=r"1 of 3 recordings failed.*\n  b: .*mess recordings"):
-        summary.check()
-    assert "2 recordings computed, 0 kept, 1 failed" in summary.lines()[0]
-    there = [layout.features("segments", name).exists() for name in "abc"]
-    assert there == [True, False, True]
+    first, _, cause = summary.lines()
+    assert first == "2 recordings computed, 0 kept, 1 failed"
+    assert cause == f"  b: {summary.failed['b']}"
     assert seen[-1][:2] == (6, 6)
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
-    assert not list(tmp_path.rglob("*tmp*/*"))
 
 
 def test_batches_cross_the_recordings_borders(
@@ -235,21 +230,7 @@ def test_raw_may_be_half_as_large(
     np.testing.assert_array_equal(segments[0], segments[1])
 
 
-def test_raw_that_comes_later_leaves_what_is_there(
-    tmp_path: Path, extractor: FeatureExtractor, recordings: list[Recording]
-) -> None:
-    layout = Layout(tmp_path / "data", "x")
-    run(extractor, layout, recordings[:1])
-    before = layout.features("segments", "a").stat().st_mtime_ns
-    run(extractor, layout, recordings[:1], ("raw", "segments", "aggregated"))
-    assert layout.features("segments", "a").stat().st_mtime_ns == before
-    raw = load_features(layout, "a", view="raw")
-    np.testing.assert_allclose(
-        load_features(layout, "a", view="segments"), raw.mean(axis=2), atol=1e-5
-    )
-
-
-def test_frames_of_another_run_do_not_stay_beside_features(
+def test_raw_that_comes_later_leaves_what_is_there_and_does_not_outlive_its_setting(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     extractor: FeatureExtractor,
@@ -257,12 +238,18 @@ def test_frames_of_another_run_do_not_stay_beside_features(
 ) -> None:
     layout = Layout(tmp_path / "data", "x")
     views = ("raw", "segments", "aggregated")
+    run(extractor, layout, recordings[:1])
+    before = layout.features("segments", "a").stat().st_mtime_ns
     run(extractor, layout, recordings[:1], views)
+    assert layout.features("segments", "a").stat().st_mtime_ns == before
+    raw, segments = (load_features(layout, "a", view=view) for view in ("raw", "segments"))
+    np.testing.assert_allclose(segments, raw.mean(axis=2), atol=1e-5)
+    # Frames of another run do not stay beside features, but in the cache.
     run(extractor, layout, recordings[:1])
     assert not layout.features("raw", "a").exists()
-    counting = Counting(monkeypatch, extractor)
+    decoded = count_decoded(monkeypatch, extractor)
     run(extractor, layout, recordings[:1], views)
-    assert counting.files == []
+    assert decoded == []
     assert load_features(layout, "a", view="raw").shape[0] == 4
 
 

@@ -250,9 +250,9 @@ class Choice(NamedTuple):
 
 
 def pick_device(device: str = "auto") -> Choice:
-    """Choose a device (``auto`` is the first of CUDA, MPS and CPU that works), and test it.
+    """Return a device that works; ``auto`` is the first of CUDA, MPS and CPU that does.
 
-    One that was asked for by name and does not exist or does not work is an EncoderError.
+    One that was asked for by name and does not work is an EncoderError.
     """
     if device != "auto":
         if fault := _fault(device):

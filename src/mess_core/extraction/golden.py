@@ -1,8 +1,7 @@
 """A fixed signal on which models and engines are compared, and what they make of it.
 
-The same four windows everywhere: piano-like chords, a soft melody, a loud cluster with noise, and
-near silence. On them an engine is compared with transformers' model in float32, half precision is
-admitted or not, and a model shows whether it is the one that somebody else has.
+On the same four windows everywhere an engine is compared with transformers' model in float32, half
+precision is admitted or not, and a model shows whether it is the one that somebody else has.
 """
 
 __all__ = ["Agreement", "check_windows", "compare", "golden_hash"]
@@ -36,7 +35,7 @@ class Agreement:
 
 
 def check_windows(samples: int, *, sample_rate: int) -> Floats:
-    """Return the four windows, float32 [shape=(4, samples)]."""
+    """Return chords, a soft melody, a loud noisy cluster, and near silence [shape=(4, samples)]."""
     times = np.arange(samples) / sample_rate
     rng = np.random.default_rng(1924)
     noise = rng.normal(size=samples)

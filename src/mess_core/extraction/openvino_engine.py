@@ -53,9 +53,8 @@ class OpenVinoEngine:
     """A checkpoint's model on the CPU; see `encoder.Engine`.
 
     It is ready for windows of ``samples``; others are converted when they come. ``auto`` takes
-    bfloat16 where the processor computes it natively and every layer agrees with float32
-    (`golden.MIN_COSINE`), else float32; a precision that the processor lacks is an EncoderError. By
-    default it uses all CPU threads.
+    bfloat16 where the processor computes it natively and every layer agrees with float32, else
+    float32. By default it uses all CPU threads.
     """
 
     def __init__(

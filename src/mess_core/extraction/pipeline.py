@@ -73,8 +73,7 @@ class ExtractionSummary:
 
     def lines(self) -> list[str]:
         """Return the outcome as lines to print."""
-        rate = self.audio_s / self.seconds if self.seconds else 0.0
-        share = self.inference_s / self.seconds if self.seconds else 0.0
+        rate, share = self.audio_s / self.seconds, self.inference_s / self.seconds
         lines = [
             f"{len(self.computed)} recordings computed, {len(self.kept)} kept, "
             f"{len(self.failed)} failed"
@@ -399,8 +398,7 @@ class _Run:
         self._done_s += seconds - job.done_s
         job.done_s = seconds
         if self._progress:
-            # Down to whole seconds, so that the end is reached at the end; the millisecond is what
-            # many sums of parts may lack.
+            # Whole seconds; the millisecond is what many sums of parts may lack.
             done, total = int(self._done_s + 1e-3), max(int(self._total_s), 1)
             self._progress(done, total, job.recording.recording_id)
 
