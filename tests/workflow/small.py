@@ -65,11 +65,20 @@ def run_jobs(workspace: Workspace, **changes: Any) -> tuple[Counter[str], list[s
     workspace = replace(workspace, config={**CONFIG, **changes})
     outcome = workspace.snakemake()
     assert outcome.status == 0, outcome.output[-3000:]
-    clean = workspace.snakemake("--dry-run")
-    assert "Nothing to be done" in clean.output, clean.output[-3000:]
+    if "Nothing to be done" not in outcome.output:
+        assert planned(workspace, **changes) == set()
     jobs = rules_that_ran(outcome.output)
     del jobs["all"]
     return jobs, sorted(stored(workspace) - before)
+
+
+def planned(workspace: Workspace, **changes: Any) -> set[str]:
+    """Return the rules that would run."""
+    outcome = replace(workspace, config={**CONFIG, **changes}).snakemake("--dry-run")
+    assert outcome.status == 0, outcome.output[-3000:]
+    rules = set(re.findall(r"^(\w+) +\d+$", outcome.output, re.MULTILINE)) - {"all", "total"}
+    assert bool(rules) == ("Nothing to be done" not in outcome.output)
+    return rules
 
 
 def rules_that_ran(output: str) -> Counter[str]:

@@ -23,6 +23,7 @@ from tests.workflow.small import (
     INDEXED,
     TARGETS,
     finished,
+    planned,
     recordings_in_index,
     rules_that_ran,
     run,
@@ -51,87 +52,98 @@ def test_touching_or_copying_everything_runs_nothing(workspace: Workspace, tmp_p
     assert run(replace(workspace, folder=copy)) == (set(), [])
 
 
-def test_one_recording_more_is_computed_alone_and_then_one_less(workspace: Workspace) -> None:
+def test_a_recording_is_computed_alone_and_copied_when_it_is_known(workspace: Workspace) -> None:
+    everything = FEATURES | TARGETS | DOWNSTREAM
     new = workspace.folder / "corpus" / "work2" / "new.wav"
     write(new, 500.0)
     scan(workspace)
     jobs, computed = run_jobs(workspace)
-    assert set(jobs) == FEATURES | TARGETS | DOWNSTREAM
+    assert set(jobs) == everything
     # One shard of two, of the encoder and of the untrained baseline.
     assert (jobs["features"], jobs["targets"]) == (2, 1)
     # One recording: its segments and their mean, twice, and its targets.
-    assert [name.split()[0] for name in computed] == ["features"] * 4 + ["targets"]
+    of_one = ["features"] * 4 + ["targets"]
+    assert [name.split()[0] for name in computed] == of_one
     assert "work2__new" in recordings_in_index(workspace)
+
+    # Other audio under the same name ...
+    write(new, 777.0)
+    scan(workspace)
+    ran, computed = run(workspace)
+    assert (ran, [name.split()[0] for name in computed]) == (everything, of_one)
+    # ... and the first again, under another name.
+    new.unlink()
+    new = new.with_name("other.wav")
+    write(new, 500.0)
+    scan(workspace)
+    assert run(workspace) == (everything, [])
+    names = recordings_in_index(workspace)
+    assert ("work2__other" in names, "work2__new" in names) == (True, False)
 
     new.unlink()
     scan(workspace)
-    ran, computed = run(workspace)
-    assert (ran, computed) == (FEATURES | TARGETS | DOWNSTREAM, [])
-    assert "work2__new" not in recordings_in_index(workspace)
-
-
-def test_other_audio_under_the_same_name_is_computed_alone(workspace: Workspace) -> None:
-    path = workspace.folder / "corpus" / "work0" / "take0.wav"
-    old = path.read_bytes()
-    write(path, 777.0)
-    scan(workspace)
-    ran, computed = run(workspace)
-    assert (ran, len(computed)) == (FEATURES | TARGETS | DOWNSTREAM, 5)
-    path.write_bytes(old)
-    scan(workspace)
-    assert run(workspace) == (FEATURES | TARGETS | DOWNSTREAM, [])
+    assert run(workspace) == (everything, [])
+    assert "work2__other" not in recordings_in_index(workspace)
 
 
 #: Settings, and what each of them reaches.
 SETTINGS: list[tuple[dict[str, Any], set[str]]] = [
     ({"precision": "float32"}, FEATURES | DOWNSTREAM),
     ({"window_s": 4.0}, FEATURES | TARGETS | DOWNSTREAM),
+    ({"overlap": 0.25}, FEATURES | TARGETS | DOWNSTREAM),
     ({"probing": {"n_folds": 3}}, DOWNSTREAM),
     ({"probing": {"rows": "recordings"}}, DOWNSTREAM | {"validity"}),
     ({"probing": {"alphas": [1.0, 100.0]}}, DOWNSTREAM - {"decomposition"}),
     ({"aspects": {"min_r2": 0.2}}, ANSWERS),
+    ({"index": {"exact_up_to": 2000}}, INDEXED),
     ({"publish": {"destination": "elsewhere"}}, {"publish"}),
     ({"device": "cpu", "batch_size": 2, "tracking": {"experiment": "other"}}, set()),
+]
+#: Those that are run, one after the other.
+CHANGES: list[tuple[dict[str, Any], set[str]]] = [
+    SETTINGS[1],
+    ({"probing": {"rows": "recordings", "n_folds": 3}}, DOWNSTREAM | {"validity"}),
     # Values that change places: Snakemake compares params as a set, in which a swap is no change.
     ({"index": {"exact_up_to": 2000, "memory_gb": 3000.0}}, INDEXED),
     ({"index": {"exact_up_to": 3000, "memory_gb": 2000.0}}, INDEXED),
-    ({"overlap": 0.25}, FEATURES | TARGETS | DOWNSTREAM),
+    SETTINGS[-2],
 ]
 
 
 def test_a_setting_reaches_what_it_matters_to_in_one_call(workspace: Workspace) -> None:
-    last: set[str] = set()
     for changes, expected in SETTINGS:
+        assert planned(workspace, **changes) == expected, changes
+    last: set[str] = set()
+    for changes, expected in CHANGES:
         ran, computed = run(workspace, **changes)
         # The last change is taken back in the same call.
         assert ran == last | expected, changes
         assert bool(computed) == (expected >= FEATURES), changes
         last = expected
-    assert run(workspace) == (last, []), "going back costs copies only"
+    assert run(workspace) == (last, [])
 
 
-@pytest.mark.parametrize("kind", ["features", "targets"])
-def test_a_deleted_file_costs_a_copy_and_nothing_that_follows(
-    workspace: Workspace, kind: str
-) -> None:
+def test_deleted_files_cost_copies_and_nothing_that_follows(workspace: Workspace) -> None:
     layout = Layout(workspace.data, "mine")
     name = "work1__take1"
-    path = layout.features("segments", name) if kind == "features" else layout.targets(name)
-    content = path.read_bytes()
-    # With a receipt, a shard is made again ...
-    path.unlink()
-    for shard in "01":
-        layout.receipt(kind, shard).unlink()
+    paths = [layout.features("segments", name), layout.targets(name)]
+    content = [path.read_bytes() for path in paths]
+    # Without a receipt, a shard is made again ...
+    for path, kind in zip(paths, ("features", "targets"), strict=True):
+        path.unlink()
+        for shard in "01":
+            layout.receipt(kind, shard).unlink()
     jobs, computed = run_jobs(workspace)
-    assert (jobs, computed) == ({kind: 2}, [])
-    assert path.read_bytes() == content
+    assert (jobs, computed) == ({"features": 2, "targets": 2}, [])
+    assert [path.read_bytes() for path in paths] == content
     # ... and so it is by name.
-    path.unlink()
-    outcome = workspace.snakemake("-R", kind)
+    for path in paths:
+        path.unlink()
+    outcome = workspace.snakemake("-R", "features", "targets")
     assert outcome.status == 0, outcome.output[-3000:]
-    assert set(rules_that_ran(outcome.output)) == {kind, "all"}
-    assert path.read_bytes() == content
-    assert run(workspace) == (set(), [])
+    assert set(rules_that_ran(outcome.output)) == {"features", "targets", "all"}
+    assert [path.read_bytes() for path in paths] == content
+    assert planned(workspace) == set()
 
 
 def test_a_run_for_another_setting_that_stops_half_way_leaves_no_mixture(
@@ -153,15 +165,15 @@ def test_a_run_for_another_setting_that_stops_half_way_leaves_no_mixture(
 
 def test_deleted_results_come_back(workspace: Workspace) -> None:
     layout = Layout(workspace.data, "mine")
+    layout.page("facts").unlink()
+    assert planned(workspace) == {"report"}
     shutil.rmtree(layout.index("clips"))
-    assert run(workspace) == (INDEXED, [])
+    assert planned(workspace) == INDEXED
     layout.probe("onset_density").unlink()
     assert run(workspace) == (DOWNSTREAM - {"decomposition"}, [])
-    layout.page("facts").unlink()
-    assert run(workspace) == ({"report"}, [])
     # Only probing needs decompositions: to delete them frees space and costs nothing until then.
     shutil.rmtree(layout.decomposition_receipt("encoder").parent)
-    assert run(workspace) == (set(), [])
+    assert planned(workspace) == set()
     layout.probe("onset_density").unlink()
     assert run(workspace) == (DOWNSTREAM, [])
 
@@ -178,16 +190,6 @@ def test_a_deleted_table_is_asked_for_and_made_again_it_changes_nothing(
     assert "Traceback" not in outcome.output
     scan(workspace)
     assert run(workspace) == (set(), [])
-
-
-def test_a_renamed_recording_costs_copies_only(workspace: Workspace) -> None:
-    folder = workspace.folder / "corpus" / "work1"
-    for old, new in (("take3", "other"), ("other", "take3")):
-        (folder / f"{old}.wav").rename(folder / f"{new}.wav")
-        scan(workspace)
-        assert run(workspace) == (FEATURES | TARGETS | DOWNSTREAM, [])
-        names = recordings_in_index(workspace)
-        assert (f"work1__{new}" in names, f"work1__{old}" in names) == (True, False)
 
 
 def test_damaged_features_are_named_by_their_reader_and_come_back(workspace: Workspace) -> None:
@@ -229,7 +231,7 @@ def test_one_result_can_be_asked_for_by_its_name(workspace: Workspace) -> None:
     assert outcome.status == 0, outcome.output[-3000:]
     assert path.read_bytes() == content
     assert set(rules_that_ran(outcome.output)) == {"probing"}
-    for name in ("all_features", "all_targets", "probes", "answers", "indices", "pages"):
-        clean = workspace.snakemake("--dry-run", name)
-        assert clean.status == 0, clean.output[-3000:]
+    names = ("all_features", "all_targets", "probes", "answers", "indices", "pages")
+    outcome = workspace.snakemake(*names)
+    assert outcome.status == 0, outcome.output[-3000:]
     run(workspace)
