@@ -11,10 +11,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from mess_core import cache as module
 from mess_core.cache import cached, find, materialise, scratch, store
 from mess_core.errors import StorageError
-from mess_core.files import file_sha256, write_text
+from mess_core.files import write_text
 from tests.conftest import SmallDisk, as_nobody, make_read_only
 
 pytestmark = pytest.mark.unit
@@ -47,13 +46,6 @@ def files(cache: Path) -> list[Path]:
     return sorted([*cache.glob("k/*/*"), *cache.glob("tmp/*")])
 
 
-def test_a_value_is_computed_once(tmp_path: Path) -> None:
-    path = cached(tmp_path, "k", NAME, ".txt", saves("value"))
-    assert path.read_text() == "value"
-    assert cached(tmp_path, "k", NAME, ".txt", forbidden) == path
-    assert files(tmp_path) == [path]
-
-
 def test_many_that_compute_the_same_at_the_same_time_do_no_harm(tmp_path: Path) -> None:
     def compute(i: int) -> Path:
         # As on different machines: every second one rounds differently.
@@ -79,9 +71,12 @@ def test_a_failing_computation_stores_nothing_and_may_be_tried_again(tmp_path: P
     assert cached(tmp_path, "k", NAME, ".txt", saves("ok")).read_text() == "ok"
 
 
-def test_what_is_found_depends_on_kind_fingerprint_suffix_and_content(tmp_path: Path) -> None:
+def test_a_value_is_computed_once_and_found_by_kind_fingerprint_and_suffix(tmp_path: Path) -> None:
     assert find(tmp_path, "k", NAME, ".txt") is None
     path = cached(tmp_path, "k", NAME, ".txt", saves("value"))
+    assert path.read_text() == "value"
+    assert cached(tmp_path, "k", NAME, ".txt", forbidden) == path
+    assert files(tmp_path) == [path]
     assert find(tmp_path, "k", NAME, ".txt") == path
     assert find(tmp_path, "other", NAME, ".txt") is None
     assert find(tmp_path, "k", NEAR, ".txt") is None
@@ -179,22 +174,6 @@ def test_what_cannot_be_read_counts_as_damaged(tmp_path: Path) -> None:
     path.symlink_to(tmp_path / "nowhere")
     assert find(tmp_path, "k", NAME, ".txt") is None
     assert cached(tmp_path, "k", NAME, ".txt", saves("value")).read_text() == "value"
-
-
-def test_a_repair_during_a_search_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = cached(tmp_path, "k", NAME, ".txt", saves("value"))
-    damage(path, "vAlue")
-    real = file_sha256
-
-    def repaired_meanwhile(damaged: Path) -> str:
-        digest = real(damaged)
-        monkeypatch.setattr(module, "file_sha256", real)
-        cached(tmp_path, "k", NAME, ".txt", saves("value"))
-        return digest
-
-    monkeypatch.setattr(module, "file_sha256", repaired_meanwhile)
-    assert find(tmp_path, "k", NAME, ".txt") is None
-    assert cached(tmp_path, "k", NAME, ".txt", forbidden) == path
 
 
 #: Dies just before the function named by the third argument does its work for the n-th time.

@@ -49,11 +49,12 @@ def test_a_log_gets_whole_lines_with_rates_now_and_then(clock: Clock) -> None:
     assert "\r" not in log.getvalue()
 
 
-@pytest.mark.parametrize("columns", [30, 80, 200])
+@pytest.mark.parametrize(("told", "columns"), [(30, 30), (200, 200), (None, 80)])
 def test_a_terminal_gets_one_line_that_fits(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch, columns: int
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, told: int | None, columns: int
 ) -> None:
-    monkeypatch.setattr(os, "get_terminal_size", lambda _: of_width(columns))
+    if told:
+        monkeypatch.setattr(os, "get_terminal_size", lambda _: of_width(told))
     terminal = Terminal()
     report = Progress("s of audio", stream=terminal)
     for done in (1, 6, 12):
@@ -65,19 +66,6 @@ def test_a_terminal_gets_one_line_that_fits(
     assert whole.startswith("[########################]")
     assert whole.endswith("\n")
     assert "\n" not in first + half
-
-
-def test_a_terminal_of_unknown_width_is_taken_for_a_common_one(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unknown(_: int) -> os.terminal_size:
-        raise OSError
-
-    monkeypatch.setattr(os, "get_terminal_size", unknown)
-    terminal = Terminal()
-    Progress("files", stream=terminal)(1, 1)
-    assert clock.seconds == 100
-    assert len(terminal.getvalue()) == len("\r") + 79 + len("\n")
 
 
 def test_a_terminal_is_not_written_to_more_often_than_one_sees(

@@ -272,11 +272,3 @@ def test_estimate_counts_what_the_table_says_can_be_used(
     assert "2 recordings, 0.00 hours of audio, 5 windows" in printed
     assert "about " in printed
     assert not (tmp_path / "data" / "embeddings").exists()
-
-
-@pytest.mark.unit
-def test_estimate_without_a_table_says_how_to_make_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["estimate", "--dataset", "mine", "--data", str(tmp_path)]) == 1
-    assert "mess recordings" in capsys.readouterr().err

@@ -21,6 +21,9 @@ import psutil
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "setpriv")
 CPUS, MEMORY_MB = 16, 16_000
 
+#: What slurmd takes for its node's name.
+HOST = socket.gethostname().split(".")[0]
+
 _CONFIGURATION = """\
 ClusterName=mess
 SlurmctldHost={host}(127.0.0.1)
@@ -74,13 +77,7 @@ def missing() -> str:
 
 @dataclass
 class Cluster:
-    """A running cluster.
-
-    Attributes
-    ----------
-    folder : Path
-        Its files; short, for a socket lies in it.
-    """
+    """A running cluster, with its files in a folder of a short name, for a socket lies in it."""
 
     folder: Path
     _daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -94,11 +91,10 @@ class Cluster:
     def start(self) -> None:
         """Bring the cluster up and wait until its node can be used."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in ("state", "spool"):
+        for name in ("state", "spool", "bin"):
             (self.folder / name).mkdir(exist_ok=True)
-        host = _host()
         text = _CONFIGURATION.format(
-            host=host,
+            host=HOST,
             folder=self.folder,
             controller_port=_free_port(),
             node_port=_free_port(),
@@ -106,8 +102,11 @@ class Cluster:
             memory=MEMORY_MB,
         )
         (self.folder / "slurm.conf").write_text(text)
-        (self.folder / "gres.conf").write_text(f"NodeName={host} Name=gpu File=/dev/null\n")
-        self._write_srun()
+        (self.folder / "gres.conf").write_text(f"NodeName={HOST} Name=gpu File=/dev/null\n")
+        # An srun that finds the cluster: the plugin's job step drops SLURM_CONF.
+        srun, real = self.folder / "bin" / "srun", shutil.which("srun")
+        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {real} "$@"\n')
+        srun.chmod(0o755)
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
@@ -139,7 +138,7 @@ class Cluster:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         # What the controller does by itself, but only when the node was silent for SlurmdTimeout.
-        self.command("scontrol", "update", f"NodeName={_host()}", "State=DOWN", "Reason=silent")
+        self.command("scontrol", "update", f"NodeName={HOST}", "State=DOWN", "Reason=silent")
 
     def _is_inside_job(self, process: psutil.Process) -> bool:
         """Say whether a process is Slurm's helper of a job here, or what the job has started."""
@@ -182,14 +181,6 @@ class Cluster:
             if line.startswith("JobId=")
         ]
 
-    def _write_srun(self) -> None:
-        """Write an srun that finds the cluster: the plugin's job step drops SLURM_CONF."""
-        srun = self.folder / "bin" / "srun"
-        srun.parent.mkdir(exist_ok=True)
-        real = shutil.which("srun")
-        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {real} "$@"\n')
-        srun.chmod(0o755)
-
     def _client(self, *command: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, **self.environment}
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -214,11 +205,6 @@ class Cluster:
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
-
-
-def _host() -> str:
-    """Return what slurmd takes for its node's name."""
-    return socket.gethostname().split(".")[0]
 
 
 def _free_port() -> int:

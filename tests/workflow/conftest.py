@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -90,8 +92,15 @@ def finish(process: "subprocess.Popen[str]") -> Outcome:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The demo corpus with the workflow run to its end."""
-    workspace = Workspace(tmp_path_factory.mktemp("demo"))
-    for outcome in (workspace.mess("recordings", "demo"), workspace.snakemake()):
-        assert outcome.status == 0, outcome.output[-5000:]
+    """The demo corpus with the workflow run to its end: once for all processes, a copy for each."""
+    base = tmp_path_factory.getbasetemp()
+    first = Workspace((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "first demo")
+    with FileLock(f"{first.folder}.lock"):
+        if not (first.folder / "done").exists():
+            first.folder.mkdir(exist_ok=True)
+            for outcome in (first.mess("recordings", "demo"), first.snakemake()):
+                assert outcome.status == 0, outcome.output[-5000:]
+            (first.folder / "done").touch()
+    workspace = Workspace(tmp_path_factory.mktemp("demo") / "run")
+    shutil.copytree(first.folder, workspace.folder, symlinks=True)
     return workspace

@@ -204,31 +204,6 @@ def test_one_more_recording_concerns_its_own_shard_only() -> None:
     assert shards == {f"{kind} {own}" for kind in ("features", "untrained-features", "targets")}
 
 
-@pytest.mark.parametrize(
-    ("stage", "expected"),
-    [
-        ("FEATURES", FEATURES),
-        ("UNTRAINED", {"untrained", "untrained-features", "all-untrained-features"}),
-        ("TARGETS", {"targets", "all-targets"}),
-        ("DECOMPOSITION", {"decomposition"}),
-        ("PROBING", {"probing"}),
-        ("QUESTIONS", {"question"}),
-        ("VALIDITY", {"validity"}),
-        ("REPORT", {"report"}),
-        ("ASPECTS", {"aspects"}),
-        ("INDEX", {"index"}),
-        ("PUBLISH", {"publish"}),
-    ],
-)
-def test_a_stages_version_makes_stale_what_it_matters_to(
-    monkeypatch: pytest.MonkeyPatch, stage: str, expected: set[str]
-) -> None:
-    before = params(SETTINGS, RECORDINGS)
-    monkeypatch.setattr(stages, stage, 99)
-    after = params(SETTINGS, RECORDINGS)
-    assert {name.split()[0] for name in after if before[name] != after[name]} == expected
-
-
 def test_a_target_of_no_aspect_concerns_no_answer_about_aspects_or_rows() -> None:
     more = replace(SETTINGS, targets=(*SETTINGS.targets, "tempo_octave_ambiguity"))
     before, after = Plan(SETTINGS, RECORDINGS), Plan(more, RECORDINGS)
