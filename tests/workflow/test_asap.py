@@ -39,9 +39,8 @@ def chosen() -> list[Row]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    workspace = Workspace(
-        tmp_path_factory.mktemp("asap"), {"dataset": "asap", "encoder": "mess-demo-untrained"}
-    )
+    config = {"dataset": "asap", "encoder": "mess-demo-untrained", "shards": 2}
+    workspace = Workspace(tmp_path_factory.mktemp("asap"), config)
     rows = chosen()
     columns = ("recording_id", "work_id", "performer", "composer")
     lines = ["\t".join((*columns, "audio", "midi", "beats"))]

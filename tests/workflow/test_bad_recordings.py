@@ -54,7 +54,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     (corpus / "text.wav").write_bytes(b"a text that calls itself audio " * 40)
     soundfile.write(corpus / "hush.wav", np.zeros(8 * RATE), RATE)
     write_notes(corpus / "tiny.wav", 300, seconds=0.3)
-    config = {"dataset": "mine", "encoder": "mess-demo-untrained", "targets": ASKED}
+    config = {"dataset": "mine", "encoder": "mess-demo-untrained", "targets": ASKED, "shards": 2}
     return Workspace(folder, config)
 
 
@@ -140,8 +140,7 @@ def test_whatever_one_recording_raises_the_others_go_on(
     ):
         with (tmp_path / "mess_core" / module).open("a") as file:
             file.write(_FAULT.format(module=audio, name=name, take=take))
-    small = {"shards": 2, "targets": ["spectral_centroid", "onset_density"]}
-    config = {**workspace.config, **small}
+    config = {**workspace.config, "targets": ["spectral_centroid", "onset_density"]}
     faulty = replace(
         workspace,
         folder=tmp_path,
