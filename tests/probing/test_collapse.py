@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 
 from mess_core.errors import ProbingError
-from mess_core.probing.collapse import layer_geometry, linear_cka, rankme
+from mess_core.probing.questions import layer_geometry, linear_cka, rankme
 
 pytestmark = pytest.mark.unit
 

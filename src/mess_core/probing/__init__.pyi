@@ -4,11 +4,6 @@ from .aspects import (
     resolve_aspects as resolve_aspects,
     save_aspects as save_aspects,
 )
-from .collapse import (
-    layer_geometry as layer_geometry,
-    linear_cka as linear_cka,
-    rankme as rankme,
-)
 from .decompositions import (
     ALPHAS as ALPHAS,
     FoldDecompositions as FoldDecompositions,
@@ -27,7 +22,10 @@ from .pictures import (
 from .probe import probe_layers as probe_layers
 from .questions import (
     kendall_w as kendall_w,
+    layer_geometry as layer_geometry,
     layer_table as layer_table,
+    linear_cka as linear_cka,
+    rankme as rankme,
     stability_table as stability_table,
     write_table as write_table,
 )

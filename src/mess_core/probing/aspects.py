@@ -78,16 +78,12 @@ _ASPECTS = (
         ("dynamic_range", "dynamic_variance", "velocity_mean", "velocity_range"),
     ),
     Aspect(
-        "crescendo",
-        "How much it swells and fades",
-        ("crescendo_strength", "diminuendo_strength"),
+        "crescendo", "How much it swells and fades", ("crescendo_strength", "diminuendo_strength")
     ),
     Aspect("harmonic_richness", "How many pitch classes sound together", ("harmonic_complexity",)),
     Aspect("tension", "How dissonant what sounds together is", ("tension_level",)),
     Aspect(
-        "articulation",
-        "How notes begin: struck or eased in",
-        ("attack_slopes", "attack_sharpness"),
+        "articulation", "How notes begin: struck or eased in", ("attack_slopes", "attack_sharpness")
     ),
     Aspect(
         "phrasing",

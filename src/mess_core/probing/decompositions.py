@@ -127,18 +127,6 @@ def decompose(X: Floats) -> RidgeDecomposition:
     return RidgeDecomposition(mean, scale, (Z.T @ vectors) / np.sqrt(values), values)
 
 
-def decompose_scatter(n: int, mean: Floats, scatter: Floats) -> RidgeDecomposition:
-    """Decompose n training rows of which only sums are known; not for more columns than rows.
-
-    With the mean ``[D]`` and the scatter ``(X - mean)'(X - mean)`` of rows X, the result is that
-    of `decompose` up to rounding.
-    """
-    scale, varies = _scale(mean, np.sqrt(np.diagonal(scatter) / n))
-    weight = varies / scale
-    basis, values = _eigen(scatter * weight * weight[:, np.newaxis], max(n, len(mean)))
-    return RidgeDecomposition(mean, scale, basis * varies[:, np.newaxis], values)
-
-
 def _scale(mean: Floats, spread: Floats) -> tuple[Floats, Bools]:
     """Return the columns' scale, and which of them vary."""
     varies = spread > _ROUNDING * np.abs(mean)
@@ -421,10 +409,15 @@ class _FoldSums:
         return cls(np.bincount(rows.folds), means, within, within + between)
 
     def decompose(self, out: tuple[int, ...]) -> RidgeDecomposition:
+        """Decompose the other folds, as `decompose` does; not for more columns than rows."""
         kept = [fold for fold in range(len(self.sizes)) if fold not in out]
+        n = int(self.sizes[kept].sum())
         mean, between = _pool(self.sizes[kept], self.means[kept])
         scatter = between + self.scatter[kept].sum(axis=0)
-        return decompose_scatter(int(self.sizes[kept].sum()), mean, scatter)
+        scale, varies = _scale(mean, np.sqrt(np.diagonal(scatter) / n))
+        weight = varies / scale
+        basis, values = _eigen(scatter * weight * weight[:, np.newaxis], max(n, len(mean)))
+        return RidgeDecomposition(mean, scale, basis * varies[:, np.newaxis], values)
 
 
 def _pool(sizes: Ints, means: Floats) -> tuple[Floats, Floats]:

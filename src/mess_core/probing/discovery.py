@@ -90,16 +90,13 @@ class LayerDiscoverySystem:
         for source in self.layers:
             receipt = self.layout.decomposition_receipt(source)
             found: dict[str, int] = read_json(receipt)["counts"]
+            wrong = ""
             if list(found) != names:
-                raise ProbingError(
-                    f"{receipt}: rows are of other recordings than the table; delete it and run "
-                    "snakemake again"
-                )
-            if counts and found != counts:
-                raise ProbingError(
-                    f"{receipt}: {source} has other windows than the encoder; delete it and run "
-                    "snakemake again"
-                )
+                wrong = "rows are of other recordings than the table"
+            elif counts and found != counts:
+                wrong = f"{source} has other windows than the encoder"
+            if wrong:
+                raise ProbingError(f"{receipt}: {wrong}; delete it and run snakemake again")
             counts = found
         return list(counts.values())
 

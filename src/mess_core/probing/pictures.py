@@ -56,7 +56,7 @@ _SIGNIFICANT = 0.05
 _LIGHT = 0.45
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "0.55"
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "osD^vP*"
+_MARKERS, _DASHES = "osD^vP*", ("-", "--", "-.", ":")
 
 #: How a cell marks a verdict beside the share that is retained.
 _MARKS = {"separable": "", "correlated": "°", "entangled": "*", "uncertain": "?"}
@@ -324,9 +324,7 @@ def plot_collapse(encoders: Mapping[str, Sequence[Row]], output: Path, *, title:
     share.axhline(chance, color=_GREY, ls=":", label="rows unrelated to works")
     share.set_title("share of variance within works", size=10)
     share.set_ylim(0, 1.02)
-    keys = dict.fromkeys(
-        key for layers in encoders.values() for key in layers[0] if key.startswith("cka_")
-    )
+    keys = (key for layers in encoders.values() for key in layers[0] if key.startswith("cka_"))
     _draw_lines(likeness, encoders, {key: f" and {key[4:].replace('_', ' ')}" for key in keys})
     likeness.set_title("likeness (linear CKA, debiased)", size=10)
     likeness.set_ylim(-0.1, 1.02)
@@ -439,9 +437,6 @@ def _draw_lines(ax: Axes, encoders: Mapping[str, Sequence[Row]], fields: Mapping
         for number, (field, suffix) in enumerate(fields.items()):
             values = np.array([row.get(field) for row in layers], float)
             if np.isfinite(values).any():
-                dashes, marker = (
-                    ("-", "--", "-.", ":")[number % 4],
-                    _MARKERS[number % len(_MARKERS)],
-                )
-                label = f"{encoder}{suffix}"
-                ax.plot(values, color=colour, ls=dashes, marker=marker, ms=4, label=label)
+                style: Any = {"ls": _DASHES[number % len(_DASHES)], "color": colour, "ms": 4}
+                marker = _MARKERS[number % len(_MARKERS)]
+                ax.plot(values, marker=marker, label=f"{encoder}{suffix}", **style)

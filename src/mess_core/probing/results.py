@@ -109,19 +109,15 @@ def read_results(folder: Path, targets: Iterable[str]) -> dict[str, dict[str, An
         raise ProbingError(f"{folder} holds no probing result; run the probing rule")
     first, *others = results.values()
     for other in others:
-        _check_same_origin(folder, first, other)
+        for field in ("dataset", "encoder", "stage", "unit"):
+            if other[field] != first[field]:
+                raise ProbingError(
+                    f"{folder}: {first['target']}.json is of {field} {first[field]}, "
+                    f"{other['target']}.json of {other[field]}; delete the older and probe again"
+                )
     if len({len(result["layers"]) for result in results.values() if result["layers"]}) > 1:
         raise ProbingError(f"{folder}: results differ in their number of layers; probe again")
     return results
-
-
-def _check_same_origin(folder: Path, first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
-    for field in ("dataset", "encoder", "stage", "unit"):
-        if other[field] != first[field]:
-            raise ProbingError(
-                f"{folder}: {first['target']}.json is of {field} {first[field]}, "
-                f"{other['target']}.json of {other[field]}; delete the older and probe again"
-            )
 
 
 def _numbered(layers: Any) -> bool:

@@ -391,14 +391,10 @@ def whitened_projection(values: Floats, moments: Floats, penalty: float) -> tupl
     return root * directions, directions / root
 
 
-def _per_work(columns: Floats, works: Ints) -> Floats:
-    """Sum columns ``[m, q]`` over the rows of each work ``[works, q]``."""
-    return np.stack([np.bincount(works, column) for column in columns.T], axis=1)
-
-
 def _centred(columns: Floats, groups: Ints) -> Floats:
     """Return deviations from the group's mean; all 0 where they are rounding."""
-    deviations = columns - (_per_work(columns, groups) / np.bincount(groups)[:, np.newaxis])[groups]
+    sums = np.stack([np.bincount(groups, column) for column in columns.T], axis=1)
+    deviations = columns - (sums / np.bincount(groups)[:, np.newaxis])[groups]
     varies = (deviations**2).sum(axis=0) > _ROUNDING * (columns**2).sum(axis=0)
     return np.asarray(deviations * varies)
 
