@@ -72,14 +72,9 @@ class Source:
 
 
 class BaseDataset(ABC):
-    """A collection of recordings on disk.
+    """A collection of recordings on disk: its constants and `sources`; nothing opens audio.
 
-    A dataset is its constants and `sources`; nothing in it opens audio.
-
-    Parameters
-    ----------
-    data : Path
-        The data folder; the dataset's own files lie in ``data/audio/{name}``.
+    Its own files lie in ``audio/{name}`` of the folder ``data``.
     """
 
     #: What configuration, paths and results call it.
@@ -139,18 +134,9 @@ def _first_file(candidates: Iterable[Path]) -> Path | None:
 def read_rows(path: Path, needed: Collection[str]) -> list[dict[str, str]]:
     """Read a table of text whose first line names the columns.
 
-    Parameters
-    ----------
-    path : Path
-        UTF-8; ``.csv`` is comma-separated, everything else tab-separated.
-    needed : collection of str
-        Columns that must be there, and filled.
-
-    Returns
-    -------
-    list of dict
-        One per line that is not empty; cells without spaces around them, empty where a line ends
-        early.
+    It is UTF-8; ``.csv`` is comma-separated, everything else tab-separated. ``needed`` are the
+    columns that must be there, and filled. Each line that is not empty gives a dict; cells have no
+    spaces around them, and are empty where a line ends early.
 
     Raises
     ------

@@ -165,17 +165,7 @@ def _unit(key: str) -> float:
 
 
 class PerformedNote(NamedTuple):
-    """A note as it is played.
-
-    Attributes
-    ----------
-    onset_s, offset_s : float
-        When the key goes down and up, in seconds.
-    pitch, velocity : int
-        As in MIDI.
-    written : ScoreNote
-        The note in the score.
-    """
+    """A note as it is played: when its key goes down and up, and what is written in the score."""
 
     onset_s: float
     offset_s: float
@@ -200,16 +190,9 @@ class Beat(NamedTuple):
 
 @dataclass(frozen=True)
 class Performance:
-    """A score as it was played.
+    """A score as it was played: notes by onset, pedal by time, and every beat of the score.
 
-    Attributes
-    ----------
-    notes : tuple of PerformedNote
-        By onset; notes of the same pitch do not overlap.
-    pedal : tuple of PedalEvent
-        By time.
-    beats : tuple of Beat
-        Every beat of the score.
+    Notes of the same pitch do not overlap.
     """
 
     notes: tuple[PerformedNote, ...]
@@ -389,17 +372,7 @@ def beats_to_tsv(beats: Iterable[Beat]) -> str:
 
 @dataclass(frozen=True)
 class DemoRecording:
-    """One work in one interpretation.
-
-    Attributes
-    ----------
-    score : Score
-        What is played.
-    performer : str
-        The name of the interpretation.
-    interpretation : Interpretation
-        How it is played, in numbers.
-    """
+    """One work in one interpretation; ``performer`` is the interpretation's name."""
 
     score: Score
     performer: str

@@ -23,17 +23,7 @@ from typing import NamedTuple
 
 
 class ScoreNote(NamedTuple):
-    """A note as it is written, ties joined.
-
-    Attributes
-    ----------
-    onset, duration : Fraction
-        In beats.
-    pitch : int
-        MIDI note number.
-    voice : int
-        Index into the score's voices; 0 is the melody.
-    """
+    """A note as it is written, ties joined: in beats, as a MIDI pitch; voice 0 is the melody."""
 
     onset: Fraction
     duration: Fraction
@@ -42,14 +32,9 @@ class ScoreNote(NamedTuple):
 
 
 class Phrase(NamedTuple):
-    """A phrase: what one arch of tempo and dynamics spans.
+    """What one arch of tempo and dynamics spans; ``level`` is its loudness in the score.
 
-    Attributes
-    ----------
-    beats : int
-        Its length.
-    level : float
-        What the score says about its loudness, from -0.5 (softest) to 0.5 (loudest).
+    From -0.5 (softest) to 0.5 (loudest).
     """
 
     beats: int

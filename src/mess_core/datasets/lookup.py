@@ -162,14 +162,7 @@ class DatasetFactory:
 
     @classmethod
     def create_dataset(cls, name: str, source: Path) -> BaseDataset:
-        """Return a dataset of one's own, from a folder of audio or from a table.
-
-        Parameters
-        ----------
-        name : str
-            What to call it; no registered name, and safe as a file name.
-        source : Path
-            A folder, or a ``.tsv`` or ``.csv`` file.
+        """Return a dataset of one's own, from a folder of audio or a ``.tsv`` or ``.csv`` file.
 
         Raises
         ------

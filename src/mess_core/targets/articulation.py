@@ -54,13 +54,11 @@ def attacks(envelope: Float, onsets: Float) -> Float:
     (RMS of 10 ms, 400 values per second) before the onset to the highest after it; NaN where the
     amplitude rises by less than 1 dB.
     """
-    found = [_attack(_around(envelope, onset)) for onset in onsets]
+    found = []
+    for onset in onsets:
+        first = max(0, round((onset - BEFORE_S) * ENVELOPE_RATE))
+        found.append(_attack(envelope[first : round((onset + AFTER_S) * ENVELOPE_RATE)]))
     return np.array(found, np.float64).reshape(-1, 2)
-
-
-def _around(envelope: Float, onset: float) -> Float:
-    first = max(0, round((onset - BEFORE_S) * ENVELOPE_RATE))
-    return envelope[first : round((onset + AFTER_S) * ENVELOPE_RATE)]
 
 
 def _attack(segment: Float) -> tuple[float, float]:

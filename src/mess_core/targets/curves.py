@@ -14,7 +14,7 @@ their own; vectors over pitch classes or bins have none, because neither their o
 their shares means anything.
 """
 
-__all__ = ["PARTS", "Float", "extent", "level", "mean_of", "shape", "to_curve"]
+__all__ = ["PARTS", "Float", "extent", "level", "mean_of", "shape", "smoothed", "to_curve"]
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -53,6 +53,12 @@ def to_curve(series: Float) -> Float:
     sums = np.add.reduceat(np.where(defined, series, 0.0), starts)
     undefined = np.full(CURVE_FRAMES, np.nan)
     return np.asarray(np.divide(sums, counts, out=undefined, where=counts > 0))
+
+
+def smoothed(series: Float, kernel: Float) -> Float:
+    """Return the convolution with a kernel, as long as the series, zeros around it."""
+    start = (len(kernel) - 1) // 2
+    return np.convolve(series, kernel)[start : start + len(series)]
 
 
 def level(curve: Float) -> float:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mess_core.targets.curves import Float
+from mess_core.targets.curves import Float, smoothed
 
 Int = npt.NDArray[np.int64]
 
@@ -185,6 +185,5 @@ def tempo_curve(times: Float, beats: Float, *, smoothing: float, rate: float) ->
     speed = np.diff(np.interp(grid, times, beats)) / np.diff(grid)
     reach = int(np.ceil(4 * smoothing * rate))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / (smoothing * rate)) ** 2)
-    inside = np.convolve(np.ones_like(speed), kernel)[reach : reach + len(speed)]
-    smooth = np.convolve(speed, kernel)[reach : reach + len(speed)] / inside
-    return np.asarray(np.log(smooth))
+    inside = smoothed(np.ones_like(speed), kernel)
+    return np.asarray(np.log(smoothed(speed, kernel) / inside))

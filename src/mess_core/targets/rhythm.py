@@ -42,7 +42,7 @@ import numpy.typing as npt
 import scipy.fft
 from scipy.signal import find_peaks
 
-from mess_core.targets.curves import Float, to_curve
+from mess_core.targets.curves import Float, smoothed, to_curve
 from mess_core.targets.registry import CURVE_FRAMES
 
 #: An onset is a rise of at least this many dB, mean over bands, above the ordinary of the 0.4 s
@@ -152,8 +152,7 @@ def onset_times(strength: Float, *, frame_rate: float, frame_s: float) -> Float:
     if not len(strength):
         return np.empty(0)
     context = round(ONSET_CONTEXT_S * frame_rate) | 1
-    ordinary = np.convolve(strength, np.full(context, 1 / context))
-    excess = strength - ordinary[context // 2 : context // 2 + len(strength)]
+    excess = strength - smoothed(strength, np.full(context, 1 / context))
     distance = max(1, round(ONSET_DISTANCE_S * frame_rate))
     peaks, _ = find_peaks(excess, height=ONSET_RISE_DB, distance=distance)
     # A rise is seen when the new sound reaches the middle of the frame.
@@ -248,16 +247,10 @@ def _transforms(length: int, size: int, frame_rate: float) -> tuple[Float, Float
 def _accents(strength: Float, frame_rate: float) -> Float:
     """Return what exceeds the local mean of the widened onset strength."""
     hann = np.hanning(round(WIDENING_S * frame_rate) + 2)
-    wide = _smoothed(strength, hann / hann.sum())
+    wide = smoothed(strength, hann / hann.sum())
     length = round(LOCAL_MEAN_S * frame_rate) | 1
-    excess = np.maximum(wide - _smoothed(wide, np.full(length, 1 / length)), 0)
+    excess = np.maximum(wide - smoothed(wide, np.full(length, 1 / length)), 0)
     return np.asarray(excess - excess.mean())
-
-
-def _smoothed(series: Float, kernel: Float) -> Float:
-    """Return the convolution, as long as the series, zeros around it."""
-    start = (len(kernel) - 1) // 2
-    return np.convolve(series, kernel)[start : start + len(series)]
 
 
 def _track(strength: Float) -> npt.NDArray[np.int64]:
