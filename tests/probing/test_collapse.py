@@ -79,24 +79,18 @@ def test_cka_ignores_rotation_offset_and_scale_but_not_content() -> None:
     X = RNG.normal(size=(60, 10)) * np.geomspace(1, 5, 10)
     rotation = np.linalg.qr(RNG.normal(size=(10, 10)))[0]
     assert linear_cka(X, 1e-4 * X @ rotation + 1) == pytest.approx(1)
-    half = linear_cka(X, np.column_stack([X[:, 9], RNG.normal(size=(60, 9))]))
-    assert half is not None
-    assert half < 0.9
+    assert (linear_cka(X, np.column_stack([X[:, 9], RNG.normal(size=(60, 9))])) or 1) < 0.9
 
 
 def test_the_unbiased_estimate_does_not_find_likeness_in_few_rows() -> None:
     X, Y = RNG.normal(size=(30, 700)), RNG.normal(size=(30, 700))
-    unbiased = linear_cka(X, Y)
-    assert unbiased is not None
-    assert abs(unbiased) < 0.1
+    assert linear_cka(X, Y) == pytest.approx(0, abs=0.1)
 
 
 def test_a_layer_is_described_whole() -> None:
     X = (RNG.normal(size=(90, 16)) + 50).astype(np.float32)
     described = layer_geometry(X, ["a", "b", "c"] * 30, {"itself": X, "constant": np.ones((90, 2))})
-    assert described["n_rows"] == 90
-    assert described["n_works"] == 3
-    assert described["n_dims"] == 16
+    assert [described[name] for name in ("n_rows", "n_works", "n_dims")] == [90, 3, 16]
     assert described["rankme"] < 3 < 14 < described["rankme_centred"]
     assert described["cka_itself"] == pytest.approx(1)
     assert described["cka_constant"] is None
@@ -106,10 +100,8 @@ def test_features_that_do_not_vary_have_collapsed() -> None:
     X = np.full((20, 6), 0.1, np.float32)
     described = layer_geometry(X, ["a", "b"] * 10, {"other": RNG.normal(size=(20, 3))})
     assert described["rankme"] == pytest.approx(1, abs=1e-3)
-    assert described["rankme_centred"] is None
-    assert described["within_work"] is None
-    assert described["within_work_standardised"] is None
-    assert described["cka_other"] is None
+    undefined = "rankme_centred", "within_work", "within_work_standardised", "cka_other"
+    assert [described[name] for name in undefined] == [None] * 4
 
 
 def test_few_rows_are_described_and_bad_ones_refused() -> None:

@@ -51,6 +51,28 @@ def unions(rows: ProbeRows) -> list[tuple[int, ...]]:
     return [*((i,) for i in folds), *combinations(folds, 2)]
 
 
+@pytest.mark.parametrize(("n", "dims"), [(60, 8), (12, 40), (20, 20), (2, 5)])
+def test_the_closed_form_equals_scikit_learn_for_every_penalty(n: int, dims: int) -> None:
+    (X, _), y = made(n + 7, dims), np.random.default_rng(2).normal(5, 3, n)
+    training, unseen = decompose(X[:n]), X[n:]
+    moment = training.standardise(X[:n]).T @ (y - y.mean())
+    slopes = training.solve(moment[:, np.newaxis], ALPHAS)[:, :, 0]
+    predicted = y.mean() + training.standardise(unseen) @ slopes
+    for column, alpha in enumerate(ALPHAS):
+        pipeline = make_pipeline(StandardScaler(), Ridge(alpha=alpha)).fit(X[:n], y)
+        np.testing.assert_allclose(predicted[:, column], pipeline.predict(unseen), atol=1e-8)
+
+
+def test_a_column_that_only_rounding_moves_is_constant() -> None:
+    column = np.full(40, 7.0, np.float32)
+    column[::2] = np.nextafter(np.float32(7), np.float32(8))
+    assert decompose(column.astype(np.float64)[:, np.newaxis]).scale[0] == 1
+
+
+def test_rows_that_are_all_equal_predict_the_mean() -> None:
+    assert decompose(np.ones((6, 3))).basis.shape == (3, 0)
+
+
 @pytest.mark.parametrize(
     ("n", "dims", "missing"), [(200, 12, 0), (200, 12, 50), (60, 45, 0), (40, 90, 0), (45, 70, 6)]
 )

@@ -68,9 +68,9 @@ def reference(X: Floats, y: Floats, folds: Ints, scale_on: Floats | None = None)
     return predicted
 
 
-def assert_same(result: ProbeResult, other: ProbeResult, tolerance: float = 1e-8) -> None:
+def assert_same(result: ProbeResult, other: ProbeResult) -> None:
     for score, expected in zip(result.layers, other.layers, strict=True):
-        assert score.r2 == pytest.approx(expected.r2, abs=tolerance)
+        assert score.r2 == pytest.approx(expected.r2, abs=1e-12)
         assert score.alpha_folds == expected.alpha_folds
     assert result.best_layer == other.best_layer
 
@@ -79,16 +79,11 @@ def test_a_signal_planted_in_layer_3_is_found_there() -> None:
     features, y = planted(share=0.95)
     result = probe_layers(features, y, works(200, 20))
     assert result.best_layer == 3
-    assert result.best_r2 is not None
-    assert result.best_r2 > 0.9
+    assert (result.best_r2 or 0) > 0.9
     assert result.nested_layers == (3,) * 5
     assert result.r2_nested == pytest.approx(result.best_r2)
     assert all(score.r2 < 0.1 for score in result.layers if score.layer != 3)
     best = result.layers[3]
-    assert best.correlation is not None
-    assert best.correlation**2 == pytest.approx(best.r2, abs=0.02)
-    assert best.rmse == pytest.approx(y.std() * np.sqrt(1 - best.r2), rel=1e-6)
-    assert all(value is not None and value > 0.8 for value in best.r2_folds)
     assert best.r2_std == pytest.approx(np.std(np.array(best.r2_folds, float)))
 
 
@@ -106,10 +101,8 @@ def test_knowing_the_work_does_not_pay() -> None:
     features = fingerprints[of_work] + 0.1 * noise(n, 2, 30, seed=2)
     grouped = probe_layers(features, values[of_work], works(n, n_works))
     shuffled = probe_layers(features, values[of_work], [str(row) for row in range(n)])
-    assert shuffled.best_r2 is not None
-    assert grouped.best_r2 is not None
-    assert shuffled.best_r2 > 0.9
-    assert grouped.best_r2 < 0.2
+    assert (shuffled.best_r2 or 0) > 0.9
+    assert (grouped.best_r2 or 1) < 0.2
 
 
 def test_choosing_among_many_layers_of_noise_is_not_rewarded_when_nested() -> None:
@@ -131,10 +124,14 @@ def test_choosing_among_many_layers_of_noise_is_not_rewarded_when_nested() -> No
 def test_equals_a_scikit_learn_loop_over_the_same_folds(n: int, dims: int) -> None:
     features = noise(n, 2, dims) * 10 + 3
     y = features[:, 0] @ noise(dims, seed=1) + 20 * noise(n, seed=2)
-    names = works(n, 9)
+    names = [f"work-{int(9 * (row / n) ** 2)}" for row in range(n)]
+    y += np.unique(names, return_inverse=True)[1]
     result = probe_layers(features, y, names, alphas=ALPHAS, n_folds=4)
     for score in result.layers:
         predicted = reference(features[:, score.layer], y, deal_folds(names, 4))
+        centred, missed = by_work(y, names), by_work(y - predicted, names)
+        r2_within = 1 - (missed @ missed) / (centred @ centred)
+        assert score.r2_within == pytest.approx(r2_within, abs=1e-8)
         assert score.r2 == pytest.approx(r2_score(y, predicted), abs=1e-8)
         assert score.correlation == pytest.approx(np.corrcoef(y, predicted)[0, 1], abs=1e-8)
         assert score.rmse == pytest.approx(np.sqrt(np.mean((y - predicted) ** 2)), abs=1e-8)
@@ -142,6 +139,8 @@ def test_equals_a_scikit_learn_loop_over_the_same_folds(n: int, dims: int) -> No
         for fold, r2 in enumerate(score.r2_folds):
             rows = deal_folds(names, 4) == fold
             assert r2 == pytest.approx(r2_score(y[rows], predicted[rows]), abs=1e-8)
+            r2_within = 1 - (missed[rows] @ missed[rows]) / (centred[rows] @ centred[rows])
+            assert score.r2_within_folds[fold] == pytest.approx(r2_within, abs=1e-8)
     assert any(score.alpha != score.alpha_folds[0] for score in result.layers)
 
 
@@ -167,33 +166,7 @@ def test_rows_without_the_target_drop_out() -> None:
     y[absent], features[absent] = np.nan, 1e9
     result = probe_layers(features, y, names)
     assert (result.n_rows, result.n_works) == (100, 10)
-    assert_same(result, without, 0)
-
-
-def test_a_target_of_few_works_still_gets_all_its_folds() -> None:
-    features, y = planted(n=200, share=0.9)
-    names = works(200, 20)
-    first_fold = deal_folds(names, 5) == 0
-    y[~first_fold] = np.nan
-    result = probe_layers(features, y, names)
-    assert (result.n_works, result.n_folds) == (4, 4)
-    assert result.best_layer == 3
-
-
-def test_scale_of_features_and_target_changes_nothing() -> None:
-    features, y = planted(share=0.7)
-    names = works(200, 20)
-    result = probe_layers(features, y, names)
-    rescaled = probe_layers(features * 1000 + 5, y * 1e-6 + 2, names)
-    assert_same(rescaled, result, 1e-6)
-    assert rescaled.layers[3].rmse == pytest.approx(result.layers[3].rmse * 1e-6)
-
-
-def test_constant_columns_change_nothing() -> None:
-    features, y = planted(share=0.7)
-    padded = np.concatenate([features, np.full((200, 6, 3), 0.1)], axis=2)
-    names = works(200, 20)
-    assert_same(probe_layers(padded, y, names), probe_layers(features, y, names))
+    assert_same(result, without)
 
 
 def test_a_fold_in_which_the_target_does_not_vary_has_no_r2_of_its_own() -> None:
@@ -224,8 +197,7 @@ def test_a_hopeless_target_is_reported_not_raised(
 ) -> None:
     y = noise(n) if target is None else target
     result = probe_layers(noise(n, 2, 3), y, works(n, n_works))
-    assert result.reason is not None
-    assert words in result.reason
+    assert words in (result.reason or "")
     assert result.layers == ()
     assert (result.best_layer, result.best_r2, result.r2_nested) == (None, None, None)
 
@@ -275,15 +247,11 @@ def test_a_leak_of_the_work_has_r2_but_none_within_and_says_so() -> None:
     result = probe_layers(features, y, names)
     leaky = result.layers[1]
     assert leaky.r2 > 0.7
-    assert leaky.r2_within is not None
-    assert abs(leaky.r2_within) < 0.05
+    assert leaky.r2_within == pytest.approx(0, abs=0.05)
     assert leaky.p == 1 / 200
-    assert leaky.p_within is not None
-    assert leaky.p_within > 0.05
-    assert result.primary == "r2_within"
-    assert result.best_by_r2 == 1
-    assert result.caution is not None
-    assert "not its differences within works" in result.caution
+    assert (leaky.p_within or 0) > 0.05
+    assert (result.primary, result.best_by_r2) == ("r2_within", 1)
+    assert "not its differences within works" in (result.caution or "")
 
 
 def test_one_row_per_work_has_no_r2_within() -> None:
@@ -296,24 +264,7 @@ def test_one_row_per_work_has_no_r2_within() -> None:
     assert (best.r2_within, best.interval_within, best.p_within) == (None, None, None)
     assert best.r2_within_folds == (None,) * 5
     assert result.p == 1 / 200
-    assert result.caution is not None
-    assert "none has two different values" in result.caution
-
-
-def test_within_works_equals_scikit_learn() -> None:
-    n = 90
-    names = [f"work-{int(9 * (row / n) ** 2)}" for row in range(n)]
-    features = noise(n, 1, 8)
-    y = features[:, 0] @ noise(8, seed=1) + 2 * noise(n, seed=2) + np.linspace(0, 9, n)
-    score = probe_layers(features, y, names, alphas=ALPHAS, n_folds=4).layers[0]
-    folds = deal_folds(names, 4)
-    expected, predicted = (
-        by_work(values, names) for values in (y, reference(features[:, 0], y, folds))
-    )
-    assert score.r2_within == pytest.approx(r2_score(expected, predicted), abs=1e-8)
-    for fold, r2 in enumerate(score.r2_within_folds):
-        rows = folds == fold
-        assert r2 == pytest.approx(r2_score(expected[rows], predicted[rows]), abs=1e-8)
+    assert "none has two different values" in (result.caution or "")
 
 
 def test_several_columns_share_the_penalty_and_average_their_r2() -> None:
@@ -322,7 +273,6 @@ def test_several_columns_share_the_penalty_and_average_their_r2() -> None:
     features = noise(n, 1, 8)
     Y = features[:, 0] @ noise(8, 3, seed=1) + noise(n, 3, seed=2) * [0.5, 3, 9]
     scaled = Y * [1, 1e3, 1e-3] + 7
-    folds = deal_folds(names, 4)
     three = probe_layers(features, scaled, names, alphas=(10.0,), n_folds=4)
     each = [
         probe_layers(features, column, names, alphas=(10.0,), n_folds=4).layers[0] for column in Y.T
@@ -338,18 +288,6 @@ def test_several_columns_share_the_penalty_and_average_their_r2() -> None:
         probe_layers(features, constant, names, n_folds=4),
         probe_layers(features, Y, names, n_folds=4),
     )
-    predicted = np.column_stack([cross_validated(features[:, 0], column, folds) for column in Y.T])
-    np.testing.assert_allclose(score.r2, r2_score(Y, predicted), atol=1e-10)
-
-
-def cross_validated(X: Floats, y: Floats, folds: Ints) -> Floats:
-    predicted = np.empty_like(y)
-    for fold in set(folds.tolist()):
-        model = make_pipeline(StandardScaler(), Ridge(alpha=10.0))
-        predicted[folds == fold] = model.fit(X[folds != fold], y[folds != fold]).predict(
-            X[folds == fold]
-        )
-    return predicted
 
 
 def test_the_mixture_stacks_what_the_training_folds_say() -> None:
@@ -401,16 +339,6 @@ def test_the_layer_is_chosen_by_what_it_knows_within_works() -> None:
     assert result.mixture.r2 > result.layers[0].r2
 
 
-def test_layers_that_know_the_same_are_all_likely_best() -> None:
-    signal = noise(100)
-    features = noise(100, 4, 3, seed=1)
-    features[:, 1, 0] = signal + 0.5 * noise(100, seed=2)
-    features[:, 3, 0] = signal + 0.5 * noise(100, seed=3)
-    result = probe_layers(features, signal, works(100, 10))
-    assert result.best_layers == (1, 3)
-    assert sum(result.best_probability) == pytest.approx(1)
-
-
 def test_what_any_other_work_would_give_as_well_is_not_selective() -> None:
     """All works are played in the same arc, and features know the place in the work."""
     names = in_blocks(20, 10)
@@ -420,30 +348,21 @@ def test_what_any_other_work_would_give_as_well_is_not_selective() -> None:
     result = probe_layers(features, arc + 0.3 * noise(200, seed=1), names)
     assert result.layers[0].r2 > 0.7
     assert result.layers[0].selectivity == pytest.approx(0, abs=0.05)
-    assert result.p is not None
-    assert result.p > 0.01
+    assert (result.p or 0) > 0.01
 
 
-def test_recordings_are_counted_and_exchanged() -> None:
+def test_recordings_are_counted_and_without_permutations_there_is_no_p() -> None:
     features, y = planted(n=120, share=0.5)
     names = in_blocks(10, 12)
     recordings = [f"{name}-{row % 3}" for row, name in enumerate(names)]
     y[:5] = np.nan
     folds = deal_folds(names, 5)
-    result = probe(features.swapaxes(0, 1), y, names, folds, name="y", recordings=recordings)
-    assert result.n_recordings == 30
-    assert probe_layers(features, y, names).n_recordings is None
-
-
-def test_without_permutations_there_is_no_p() -> None:
-    features, y = planted(n=60)
-    names = works(60, 6)
-    result = probe(
-        features.swapaxes(0, 1), y, names, deal_folds(names, 3), name="y", n_permutations=0
-    )
-    assert result.p is None
+    given: Any = {"name": "y", "recordings": recordings, "n_permutations": 0}
+    result = probe(features.swapaxes(0, 1), y, names, folds, **given)
+    assert (result.n_recordings, result.p) == (30, None)
     score = result.layers[0]
     assert (score.p, score.p_within, score.selectivity) == (None, None, None)
+    assert probe_layers(features, y, names).n_recordings is None
 
 
 def test_what_does_not_belong_together_is_refused() -> None:
