@@ -54,7 +54,9 @@ def harmonic_complexity(chroma: Float, frame_rate: float) -> float:
         return np.nan
     seconds = np.add.reduceat(_normalised(chroma), starts, axis=0)
     total = seconds.sum(axis=1)
-    entropy = _entropy(seconds[total > 0] / total[total > 0, None])
+    shares = seconds[total > 0] / total[total > 0, None]
+    logarithm = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
+    entropy = -(shares * logarithm).sum(axis=1) + 0.0
     return float(np.average(entropy, weights=total[total > 0])) if len(entropy) else np.nan
 
 
@@ -62,11 +64,6 @@ def _normalised(chroma: Float) -> Float:
     """Return each frame divided by its sum, so that loud frames count like soft ones."""
     total = chroma.sum(axis=1, keepdims=True)
     return np.asarray(np.divide(chroma, total, out=np.zeros_like(chroma), where=total > 0))
-
-
-def _entropy(shares: Float) -> Float:
-    logarithm = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
-    return np.asarray(-(shares * logarithm).sum(axis=1) + 0.0)
 
 
 def chroma_mean(chroma: Float) -> Float:

@@ -183,7 +183,8 @@ def follow_pulse(
     if not defined.any() or not possible.any():
         return tempo, levels
     spectra, products = _tempograms(strength, times[defined], frame_rate)
-    scores = products * np.where(possible, _preference(bpm), 0)
+    preference = np.exp(-0.5 * (np.log2(bpm / PREFERRED_BPM) / PREFERENCE_OCTAVES) ** 2)
+    scores = products * np.where(possible, preference, 0)
     level = int(np.argmax(scores.sum(axis=0)))
     reach = round(TRACKING_OCTAVES * STEPS_PER_OCTAVE)
     first, stop = max(level - reach, 0), min(level + reach + 1, len(bpm))
@@ -199,11 +200,6 @@ def _grid() -> Float:
     octaves = np.log2(BPM_RANGE[1] / BPM_RANGE[0])
     steps = np.arange(int(octaves * STEPS_PER_OCTAVE) + 1)
     return np.asarray(BPM_RANGE[0] * 2 ** (steps / STEPS_PER_OCTAVE), np.float64)
-
-
-def _preference(bpm: Float) -> Float:
-    octaves = np.log2(bpm / PREFERRED_BPM) / PREFERENCE_OCTAVES
-    return np.asarray(np.exp(-0.5 * octaves**2))
 
 
 def _tempograms(strength: Float, times: Float, frame_rate: float) -> tuple[Float, Float]:

@@ -176,6 +176,7 @@ def analyse(samples: npt.NDArray[np.float32], sample_rate: int) -> Sound:
     hop = max(1, round(sample_rate / FRAME_RATE))
     frame_rate = sample_rate / hop
     power = _fine_power(samples, sample_rate)
+    envelope = np.sqrt(_moving_mean(power, round(ENVELOPE_WINDOW_S * ENVELOPE_RATE)))
     spectral = _spectral(samples, sample_rate, hop)
     strength = onset_strength(spectral["mel_level"])
     onsets = onset_times(strength, frame_rate=frame_rate, frame_s=HOPS_PER_FRAME / frame_rate)
@@ -186,7 +187,7 @@ def analyse(samples: npt.NDArray[np.float32], sample_rate: int) -> Sound:
         loudness=_loudness(power),
         onset_strength=strength,
         onsets=onsets,
-        attacks=attacks(_envelope(power), onsets),
+        attacks=attacks(envelope, onsets),
         local_tempo=local_tempo,
         metrical_levels=metrical_levels,
         **spectral,
@@ -220,23 +221,13 @@ def _without_offset(samples: Float32, sample_rate: int) -> Float32:
 
 
 def _fine_power(samples: Float32, sample_rate: int) -> Float:
-    """Return the mean square of consecutive bins."""
-    starts = _bins(len(samples), sample_rate)
+    """Return the mean square of consecutive bins of samples, `ENVELOPE_RATE` per second."""
+    edges = np.arange(int(len(samples) * ENVELOPE_RATE / sample_rate) + 1) / ENVELOPE_RATE
+    starts = np.round(edges * sample_rate).astype(np.int64)
     if len(starts) < 2:
         return np.empty(0)
     sums = np.add.reduceat(np.square(samples[: starts[-1]]), starts[:-1])
     return sums.astype(np.float64) / np.diff(starts)
-
-
-def _bins(samples: int, sample_rate: int) -> npt.NDArray[np.int64]:
-    """Return the borders of bins of samples, `ENVELOPE_RATE` per second."""
-    edges = np.arange(int(samples * ENVELOPE_RATE / sample_rate) + 1) / ENVELOPE_RATE
-    return np.round(edges * sample_rate).astype(np.int64)
-
-
-def _envelope(power: Float) -> Float:
-    """Return the RMS amplitude of 10 ms."""
-    return np.sqrt(_moving_mean(power, round(ENVELOPE_WINDOW_S * ENVELOPE_RATE)))
 
 
 def _loudness(power: Float) -> Float:
