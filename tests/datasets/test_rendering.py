@@ -46,11 +46,12 @@ def onset_after(samples: npt.NDArray[np.float32], start_s: float) -> float:
     return start_s + float(np.argmax(level > 0.1 * level[:RATE].max())) / RATE
 
 
-def test_one_rate_two_channels_and_time_to_ring() -> None:
-    samples = render_midi(midi_bytes(note(0, 480)))
+@pytest.mark.parametrize(("bpm", "seconds"), [(120, 0.5), (30, 2.0)])
+def test_two_channels_and_time_to_ring_at_any_tempo(bpm: float, seconds: float) -> None:
+    samples = render_midi(midi_bytes([tempo(0, bpm), *note(0, 480)]))
     assert samples.dtype == np.float32
     assert samples.shape[1] == 2
-    assert len(samples) / RATE == pytest.approx(0.5 + RING_S, abs=0.01)
+    assert len(samples) / RATE == pytest.approx(seconds + RING_S, abs=0.01)
     assert np.abs(samples[-1]).max() == 0
 
 
@@ -67,16 +68,11 @@ def test_pitch_and_length_do_not_depend_on_the_rate(sample_rate: int) -> None:
 def test_tempo_changes_move_onsets(tracks: str) -> None:
     tempos = [tempo(0, 120), tempo(960, 60)]
     notes = note(0, 240) + note(960, 240) + note(1920, 240)
-    content = midi_bytes(tempos + notes) if tracks == "one" else midi_bytes(tempos, notes)
+    content = midi_bytes(tempos + notes, kind=0) if tracks == "one" else midi_bytes(tempos, notes)
     samples = render_midi(content)
     # Two beats at 120 a minute take 1 s, two more at 60 a minute take 2 s.
     assert onset_after(samples, 0.7) == pytest.approx(1.0, abs=0.02)
     assert onset_after(samples, 2.5) == pytest.approx(3.0, abs=0.02)
-
-
-def test_ring_is_in_seconds_at_any_tempo() -> None:
-    samples = render_midi(midi_bytes([tempo(0, 30), *note(0, 480)]))
-    assert len(samples) / RATE == pytest.approx(2 + RING_S, abs=0.01)
 
 
 @pytest.mark.parametrize(("value", "sounds"), [(0, False), (63, False), (64, True), (127, True)])
