@@ -10,41 +10,17 @@ from mess_core.errors import ProbingError
 from mess_core.files import read_json, write_json
 from mess_core.probing import ASPECT_REGISTRY, confidence, resolve_aspects, save_aspects
 from mess_core.targets.registry import TARGETS, probed_targets
+from tests.probing.toy import FACTS, result, score
 
 pytestmark = pytest.mark.unit
-
-ENCODER = {"name": "tiny", "weights_sha256": "ab" * 32, "trained": False}
 
 #: Scalars that belong to no aspect on purpose: what warns of another, and what is only kept for
 #: comparison with publications. Parts of curves serve aspects where they add something.
 UNUSED = {"tempo_octave_ambiguity", "rubato_ioi_ratio"}
 
 
-def score(r2: float, *, half: float = 0.1, pooled: float = 0.99) -> dict[str, Any]:
-    """A layer's figures: R2 within works, and a pooled one that must not count."""
-    return {
-        "r2": pooled,
-        "r2_within": r2,
-        "interval": [pooled, pooled],
-        "interval_within": [r2 - half, r2 + half],
-    }
-
-
 def write_result(folder: Path, target: str, r2: list[float], **changes: Any) -> None:
-    best = max(range(len(r2)), key=lambda layer: r2[layer]) if r2 else None
-    result = {
-        "target": target,
-        "category": TARGETS[target].category,
-        "dataset": "toy",
-        "stage": stages.PROBING,
-        "encoder": ENCODER,
-        "unit": "windows",
-        "layers": [{"layer": layer, **score(value)} for layer, value in enumerate(r2)],
-        "best_layer": best,
-        "best_r2": None if best is None else 0.99,
-        "baselines": {},
-    }
-    write_json(folder / f"{target}.json", {**result, **changes})
+    write_json(folder / f"{target}.json", result(target, r2, **{"baselines": {}, **changes}))
 
 
 def resolve(folder: Path, aspect: str, min_r2: float = 0.5) -> dict[str, Any]:
@@ -127,7 +103,7 @@ def test_an_aspect_is_validated_where_its_interval_lies_above_the_untrained_enco
     tmp_path: Path,
 ) -> None:
     def finding(untrained: float | None) -> tuple[bool, float, str]:
-        twin = None if untrained is None else score(untrained)
+        twin = None if untrained is None else score(0, untrained)
         write_result(tmp_path, "tempo", [0.2, 0.6], baselines={"untrained": twin})
         tempo = resolve(tmp_path, "tempo")
         assert tempo["interval"] == [pytest.approx(0.5), pytest.approx(0.7)]
@@ -146,9 +122,9 @@ def test_an_aspect_is_validated_where_its_interval_lies_above_the_untrained_enco
 
 
 def test_an_aspects_interval_and_baseline_are_means_over_its_targets(tmp_path: Path) -> None:
-    twin = {"untrained": score(0.4)}
+    twin = {"untrained": score(0, 0.4)}
     write_result(tmp_path, "spectral_centroid", [0.9], baselines=twin)
-    write_result(tmp_path, "spectral_rolloff", [0.3], baselines={"untrained": score(0.1)})
+    write_result(tmp_path, "spectral_rolloff", [0.3], baselines={"untrained": score(0, 0.1)})
     brightness = resolve(tmp_path, "brightness")
     assert brightness["interval"] == [pytest.approx(0.5), pytest.approx(0.7)]
     assert brightness["baseline"] == pytest.approx(0.25)
@@ -164,17 +140,18 @@ def test_an_r2_below_zero_counts_as_zero_also_in_its_interval(tmp_path: Path) ->
 
 
 def test_where_no_work_varies_the_pooled_r2_counts(tmp_path: Path) -> None:
-    single = {**score(0.0), "r2_within": None, "interval_within": None, "interval": [0.7, 0.9]}
-    write_result(tmp_path, "tempo", [0.0], layers=[{"layer": 0, **single, "r2": 0.8}])
+    pooled = score(0, 0.6, r2_within=None, interval_within=None)
+    write_result(tmp_path, "tempo", [0.6], layers=[pooled])
     tempo = resolve(tmp_path, "tempo")
-    assert (tempo["r2"], tempo["interval"], tempo["validated"]) == (0.8, [0.7, 0.9], True)
+    assert (tempo["r2"], tempo["validated"]) == (0.8, True)
+    assert tempo["interval"] == pytest.approx([0.7, 0.9])
 
 
 def test_every_aspect_is_in_the_map_and_it_is_saved_as_it_is(tmp_path: Path) -> None:
     write_result(tmp_path, "tempo", [0.3, 0.85])
     resolved = resolve_aspects(0.5, tmp_path)
     assert set(resolved["aspects"]) == set(ASPECT_REGISTRY)
-    assert resolved["encoder"] == ENCODER
+    assert resolved["encoder"] == FACTS
     origin = [resolved[name] for name in ("dataset", "stage", "min_r2")]
     assert origin == ["toy", stages.ASPECTS, 0.5]
     path = tmp_path / "aspects.json"
@@ -186,10 +163,10 @@ def test_every_aspect_is_in_the_map_and_it_is_saved_as_it_is(tmp_path: Path) -> 
     ("change", "words"),
     [
         ({"dataset": "other"}, "of dataset"),
-        ({"encoder": {**ENCODER, "weights_sha256": "cd" * 32}}, "of encoder"),
+        ({"encoder": {**FACTS, "weights_sha256": "cd" * 32}}, "of encoder"),
         ({"stage": stages.PROBING + 1}, "of stage"),
         ({"unit": "recordings"}, "of unit"),
-        ({"layers": [{"layer": 0, **score(0.5)}]}, "number of layers"),
+        ({"layers": [score(0, 0.5)]}, "number of layers"),
     ],
 )
 def test_results_that_do_not_belong_together_are_refused(
@@ -210,7 +187,7 @@ def test_a_malformed_result_is_named(tmp_path: Path, content: Any, lacks: str) -
 
 @pytest.mark.parametrize(
     "layers",
-    [None, [{"layer": 0}], [{"layer": 1, **score(0.5)}], [{"layer": 0, "r2": 0.5}], [0.5]],
+    [None, [{"layer": 0}], [score(1, 0.5)], [{"layer": 0, "r2": 0.5}], [0.5]],
 )
 def test_malformed_layers_are_named(tmp_path: Path, layers: Any) -> None:
     write_result(tmp_path, "tempo", [0.5], layers=layers)

@@ -20,6 +20,7 @@ from mess_core.probing.pictures import (
     save_figure,
 )
 from mess_core.targets.registry import TARGETS
+from tests.probing.toy import result, score
 
 pytestmark = pytest.mark.unit
 
@@ -147,46 +148,9 @@ def test_other_suffixes_are_refused(tmp_path: Path) -> None:
         plot_separability([pair("a", "b"), pair("b", "a")], tmp_path / "map.pdf")
 
 
-def score(layer: int, r2: float) -> dict[str, Any]:
-    """A layer whose R2 within works is the given one, and 0.2 more over all rows."""
-    return {
-        "layer": layer,
-        "r2": r2 + 0.2,
-        "r2_within": r2,
-        "interval": [r2 + 0.1, r2 + 0.3],
-        "interval_within": [r2 - 0.1, r2 + 0.1],
-        "p": 0.5,
-        "p_within": 0.005,
-    }
-
-
-def result(target: str, r2: list[float], **changes: Any) -> dict[str, Any]:
-    best = int(np.argmax(r2)) if r2 else None
-    return {
-        "target": target,
-        "category": TARGETS[target].category,
-        "dataset": "toy",
-        "stage": 2,
-        "unit": "windows",
-        "encoder": {"name": "tiny", "weights_sha256": "ab", "trained": False},
-        "layers": [score(layer, value) for layer, value in enumerate(r2)],
-        "primary": "r2_within" if r2 else None,
-        "best_layer": best,
-        "best_layers": [] if best is None else [best],
-        "best_r2": max(r2) + 0.2 if r2 else None,
-        "r2_nested": 0.31 if r2 else None,
-        "r2_within_nested": 0.32 if r2 else None,
-        "mixture": {"r2": 0.41, "r2_within": 0.42} if r2 else None,
-        "baselines": {"untrained": score(0, 0.11), "layer_0": score(0, 0.12)} if r2 else {},
-        "caution": None,
-        "reason": None if r2 else "too few rows",
-        **changes,
-    }
-
-
 def pooled(target: str, r2: list[float]) -> dict[str, Any]:
     """A target that has one value in each work."""
-    layers = [{**score(i, value), "r2_within": None} for i, value in enumerate(r2)]
+    layers = [score(layer, value, r2_within=None) for layer, value in enumerate(r2)]
     return result(target, r2, layers=layers, primary="r2")
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from mess_core.errors import ProbingError, StorageError
 from mess_core.probing.results import log_probing
+from tests.probing.toy import result, score
 
 pytestmark = pytest.mark.unit
 
@@ -38,43 +39,26 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return found
 
 
-def result(**changes: Any) -> dict[str, Any]:
-    score = {"r2": 0.25, "r2_within": 0.5, "r2_std": None, "p": 0.005, "alpha": 100.0}
-    return {
-        "target": "tempo",
-        "dataset": "toy",
-        "stage": 2,
-        "unit": "windows",
-        "alphas": [1.0, 10.0],
-        "encoder": {"name": "tiny", "weights_sha256": "ab", "trained": False},
-        "n_rows": 200,
-        "best_layer": 1,
-        "best_r2": 0.75,
-        "r2_nested": None,
-        "layers": [{"layer": 0, **score}, {"layer": 1, **score, "r2": 0.75}],
-        "mixture": {"r2": 0.8, "r2_within": 0.6},
-        "baselines": {"untrained": {"layer": 3, "r2": 0.1, "r2_within": None}, "layer_0": None},
-        **changes,
-    }
-
-
 def test_a_run_has_the_parameters_the_figures_and_the_files(
     tmp_path: Path, logged: dict[str, Any]
 ) -> None:
     file = tmp_path / "tempo.json"
     file.write_text("{}")
-    other = result(target="rubato", layers=[], best_layer=None, mixture=None, baselines={})
+    twin = {"untrained": score(3, 0.1, r2_within=None), "layer_0": None}
+    layers = [score(0, 0.05, r2_std=None), score(1, 0.5)]
+    tempo = result("tempo", [0.05, 0.5], layers=layers, r2_nested=None, baselines=twin)
+    results = [tempo, result("rubato", [])]
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    assert log_probing([result(), other], [file], uri=uri, experiment="mess") == "run0"
+    assert log_probing(results, [file], uri=uri, experiment="mess") == "run0"
     assert (logged["uri"], logged["experiment"], logged["files"]) == (uri, "mess", ["tempo.json"])
     assert logged["run"] == "probing toy"
     assert logged["place"] == (tmp_path / "artifacts").as_uri()
     assert logged["params"]["alphas"] == [1.0, 10.0]
     assert logged["params"]["encoder.name"] == "tiny"
     first, second = logged["metrics"][0], logged["metrics"][1]
-    assert (first["tempo/r2"], second["tempo/r2"]) == (0.25, 0.75)
-    assert (first["tempo/best/r2"], first["tempo/best/layer"]) == (0.75, 1)
-    assert (first["tempo/mixture/r2_within"], first["tempo/untrained/layer"]) == (0.6, 3)
+    assert (first["tempo/r2"], second["tempo/r2"]) == (0.25, 0.7)
+    assert (first["tempo/best/r2"], first["tempo/best/layer"]) == (0.7, 1)
+    assert (first["tempo/mixture/r2_within"], first["tempo/untrained/layer"]) == (0.42, 3)
     assert first["rubato/best/n_rows"] == 200
     # What is undefined is not logged.
     absent = {"tempo/r2_std", "tempo/best/r2_nested", "tempo/untrained/r2_within", "rubato/r2"}
@@ -83,7 +67,7 @@ def test_a_run_has_the_parameters_the_figures_and_the_files(
 
 
 def test_what_cannot_be_logged_is_refused(tmp_path: Path, logged: dict[str, Any]) -> None:
-    def log(*files: Path, results: tuple[Any, ...] = (result(),)) -> None:
+    def log(*files: Path, results: tuple[Any, ...] = (result("tempo", [0.5]),)) -> None:
         log_probing(results, files, uri="http://there", experiment="mess")
 
     with pytest.raises(StorageError, match="does not exist"):

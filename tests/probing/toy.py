@@ -1,4 +1,4 @@
-"""A toy dataset on disk: features, targets that are planted in them, and decompositions."""
+"""A toy dataset on disk (features, planted targets, decompositions), and results to draw."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mess_core import stages
 from mess_core.files import save_array
 from mess_core.layout import DESCRIPTORS, ENCODER, UNTRAINED, Layout
 from mess_core.probing import LayerDiscoverySystem
@@ -87,3 +88,37 @@ def decompose_all(layout: Layout, unit: str = "windows") -> None:
 def system_of(layout: Layout, **changes: Any) -> LayerDiscoverySystem:
     settings: dict[str, Any] = {"layers": SOURCES, "encoder": FACTS, **changes}
     return LayerDiscoverySystem(layout, [*RECORDINGS, recording(99, "silent")], **settings)
+
+
+def score(layer: int, r2: float, **changes: Any) -> dict[str, Any]:
+    """A layer's figures: this R2 within works, 0.2 more of all rows, intervals 0.1 either side."""
+    return {
+        "layer": layer,
+        **{"r2": r2 + 0.2, "interval": [r2 + 0.1, r2 + 0.3], "p": 0.5},
+        **{"r2_within": r2, "interval_within": [r2 - 0.1, r2 + 0.1], "p_within": 0.005},
+        **{"r2_std": 0.05, "r2_min": 0.3, "correlation": 0.8, "rmse": 12.0, "alpha": 100.0},
+        "selectivity": 0.65,
+        **changes,
+    }
+
+
+def result(target: str, r2: list[float], **changes: Any) -> dict[str, Any]:
+    """A probing result of layers with these R2 within works; of none, with a reason."""
+    best = int(np.argmax(r2)) if r2 else None
+    figures = {
+        **{"primary": "r2_within", "best_r2": max(r2, default=0) + 0.2},
+        **{"r2_nested": 0.31, "r2_within_nested": 0.32, "mixture": {"r2": 0.41, "r2_within": 0.42}},
+    }
+    return {
+        **{"target": target, "category": TARGETS[target].category, "dataset": "toy"},
+        **{"stage": stages.PROBING, "encoder": FACTS, "unit": "windows", "alphas": [1.0, 10.0]},
+        **{"n_rows": 200, "n_recordings": 20, "n_works": 7},
+        **(figures if r2 else dict.fromkeys(figures)),
+        "layers": [score(layer, value) for layer, value in enumerate(r2)],
+        "best_layer": best,
+        "best_layers": [] if best is None else [best],
+        "baselines": {"untrained": score(0, 0.11), "layer_0": score(0, 0.12)} if r2 else {},
+        "caution": None,
+        "reason": None if r2 else "too few rows",
+        **changes,
+    }
