@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import os
 import struct
 import subprocess
 import sys
@@ -171,6 +172,23 @@ def test_a_file_that_vanished_or_shrank_since_the_scan_is_named(write_tone: Writ
     assert caught.value.status == "truncated"
     path.unlink()
     with pytest.raises(AudioError, match=r"does not exist; put the file back, or run `mess rec"):
+        load_audio(path)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(errno.EIO, "cannot be read .Input/output"), (errno.EACCES, "no permission to read it")],
+)
+def test_a_file_that_the_system_refuses_is_named(
+    write_tone: WriteTone, monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
+    path = write_tone("a.wav")
+
+    def stat(_: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "stat", stat)
+    with pytest.raises(AudioError, match=rf"a\.wav: .*{message}"):
         load_audio(path)
 
 

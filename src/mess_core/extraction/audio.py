@@ -295,13 +295,11 @@ def _no_access(path: Path, error: OSError) -> AudioError:
             f"{path}: {what}; put the file back, or run `mess recordings` again if it is gone",
             status="missing",
         )
-    what = f"cannot be read ({error.strerror or error}); check the path and its disk"
     if isinstance(error, PermissionError):
-        what = (
-            "this user has no permission to read it; give it (`chmod a+r` on the file, "
-            "`chmod a+x` on its folders)"
-        )
-    return AudioError(f"{path}: {what}")
+        advice = "give it (`chmod a+r` on the file, `chmod a+x` on its folders)"
+        return AudioError(f"{path}: this user has no permission to read it; {advice}")
+    reason = error.strerror or error
+    return AudioError(f"{path}: cannot be read ({reason}); check the path and its disk")
 
 
 def _cause(error: Exception) -> str:
