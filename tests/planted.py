@@ -94,6 +94,13 @@ class Corpus:
             lambda layer: self.features[:, layer], layers, coordinates=self.coordinates
         )
 
+    def bare(self, rows: Sequence[Row], kind: str, layers: Sequence[int] = (0, 1)) -> Index:
+        """Build an index without aspects."""
+        projection = fit_projection(lambda layer: self.features[:, layer], layers)
+        return build_index(
+            self.features, rows, kind=kind, projection=projection, aspects={}, facts={}
+        )
+
     def index(self, rows: Sequence[Row], kind: str = "clips") -> Index:
         """Build an index of all rows."""
         return build_index(

@@ -104,6 +104,12 @@ def proxy(s3: tuple[Any, str]) -> Iterator[Proxy]:
 
 
 @pytest.fixture
+def through(proxy: Proxy, seaweed_server: Seaweed) -> Any:
+    """Give a client that reaches the store through the proxy and tries once."""
+    return seaweed_server.client(url=proxy.url)
+
+
+@pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let boto3 try again at once, and nothing wait for the disk."""
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)

@@ -60,17 +60,7 @@ class Fault:
 
 
 class Proxy(socketserver.ThreadingTCPServer):
-    """Stands before a store.
-
-    Attributes
-    ----------
-    choose : callable
-        Gets each request and returns the fault that it meets, or None.
-    changed : callable
-        Is called after each request that may have changed the store, before its answer.
-    requests : list of Request
-        In the order of arrival, also those that were dropped.
-    """
+    """Stands before a store."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -80,11 +70,8 @@ class Proxy(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         parts = urlsplit(target)
         self.target = (str(parts.hostname), int(parts.port or 80))
-        self.choose: Callable[[Request], Fault | None] = lambda _: None
-        self.changed: Callable[[], None] = lambda: None
-        self.requests: list[Request] = []
-        self.problems: list[BaseException] = []
         self._lock = threading.Lock()
+        self.reset()
 
     @property
     def url(self) -> str:
@@ -92,8 +79,13 @@ class Proxy(socketserver.ThreadingTCPServer):
 
     def reset(self) -> None:
         """Be a plain proxy again, and forget all requests."""
-        self.choose, self.changed = (lambda _: None), (lambda: None)
-        self.requests, self.problems = [], []
+        #: Gets each request and returns the fault that it meets, or None.
+        self.choose: Callable[[Request], Fault | None] = lambda _: None
+        #: Is called after each request that may have changed the store, before its answer.
+        self.changed: Callable[[], None] = lambda: None
+        #: In the order of arrival, also those that were dropped; and what `changed` raised.
+        self.requests: list[Request] = []
+        self.problems: list[BaseException] = []
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients hang up, too."""

@@ -162,13 +162,13 @@ def test_of_two_publishers_at_once_one_wins_and_the_other_says_so(
     first: bool,
     s3: S3,
     proxy: Proxy,
-    seaweed_server: Seaweed,
+    through: Any,
     versions_of: Save,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The store must decide, not the proxy's lock.
     monkeypatch.setattr(proxy, "forward", proxy._forward)
-    through, location = seaweed_server.client(url=proxy.url), f"s3://{s3[1]}/x"
+    location = f"s3://{s3[1]}/x"
     earlier, *rivals = versions_of(3)
     if not first:
         publish(earlier, location, client=through)
@@ -195,9 +195,9 @@ def test_of_two_publishers_at_once_one_wins_and_the_other_says_so(
 
 
 def test_two_publishers_of_the_same_version_both_succeed(
-    s3: S3, proxy: Proxy, seaweed_server: Seaweed, artifact: Path
+    s3: S3, proxy: Proxy, through: Any, artifact: Path
 ) -> None:
-    through, location = seaweed_server.client(url=proxy.url), f"s3://{s3[1]}/x"
+    location = f"s3://{s3[1]}/x"
     proxy.choose = Meeting(2)
     with ThreadPoolExecutor(2) as pool:
         receipts = list(pool.map(lambda a: publish(a, location, client=through), [artifact] * 2))

@@ -95,6 +95,12 @@ def _age(folder: Path, days: float) -> None:
         os.utime(path, (then, then))
 
 
+def _publish_aged(location: str, artifacts: list[Path], *days: float) -> None:
+    for artifact, age in zip(artifacts, days, strict=True):
+        publish(artifact, location)
+        _age(Path(location, *KIND, artifact.name), age)
+
+
 def _damage(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -305,9 +311,7 @@ def test_versions_are_listed_newest_first_with_what_is_known_of_them(
     location: str, folder: Path, versions_of: Save
 ) -> None:
     saved = versions_of(3)
-    for days, artifact in zip((3, 2, 1), saved, strict=True):
-        publish(artifact, location)
-        _age(folder / artifact.name, days)
+    _publish_aged(location, saved, 3, 2, 1)
     (folder / saved[2].name / MANIFEST).unlink()
     rollback(location, *KIND, saved[0].name)
     (folder / "something else").mkdir()
@@ -354,9 +358,7 @@ def test_pruning_keeps_the_newest_the_latest_and_the_young(
     location: str, folder: Path, versions_of: Save
 ) -> None:
     saved = versions_of(6)
-    for days, artifact in zip((5, 4, 3, 2, 1.1, 0.9), saved, strict=True):
-        publish(artifact, location)
-        _age(folder / artifact.name, days)
+    _publish_aged(location, saved, 5, 4, 3, 2, 1.1, 0.9)
     (folder / saved[1].name / MANIFEST).unlink()  # Abandoned half-published.
     (folder / saved[5].name / MANIFEST).unlink()  # Perhaps on its way.
     rollback(location, *KIND, saved[0].name)
@@ -387,9 +389,7 @@ def test_a_version_of_another_schema_is_listed_and_pruned_like_others(
 def test_nothing_is_pruned_where_no_pointer_says_what_is_used(
     location: str, folder: Path, versions_of: Save
 ) -> None:
-    for artifact in versions_of(2):
-        publish(artifact, location)
-        _age(folder / artifact.name, 2)
+    _publish_aged(location, versions_of(2), 2, 2)
     with pytest.raises(ArtifactError, match="expected at least 1"):
         prune_versions(location, *KIND, keep=0)
     (folder / POINTER).write_text("{")
@@ -402,12 +402,10 @@ def test_nothing_is_pruned_where_no_pointer_says_what_is_used(
 
 
 def test_a_version_that_becomes_the_latest_while_others_are_pruned_stays(
-    location: str, folder: Path, versions_of: Save, watch: Watch
+    location: str, versions_of: Save, watch: Watch
 ) -> None:
     saved = versions_of(3)
-    for days, artifact in zip((4, 3, 2), saved, strict=True):
-        publish(artifact, location)
-        _age(folder / artifact.name, days)
+    _publish_aged(location, saved, 4, 3, 2)
 
     def meanwhile(operation: str, _: str) -> None:
         if operation == "delete":
@@ -420,12 +418,10 @@ def test_a_version_that_becomes_the_latest_while_others_are_pruned_stays(
 
 
 def test_a_version_that_is_pruned_while_it_becomes_the_latest_is_told(
-    location: str, folder: Path, versions_of: Save, watch: Watch
+    location: str, versions_of: Save, watch: Watch
 ) -> None:
     old, new = versions_of(2)
-    publish(old, location)
-    _age(folder / old.name, 2)
-    publish(new, location)
+    _publish_aged(location, [old, new], 2, 0)
 
     def meanwhile(operation: str, _: str) -> None:
         if operation == "swap":

@@ -244,14 +244,14 @@ def test_a_store_that_never_lets_the_pointer_move_is_told(s3: S3, versions_of: S
 def test_a_large_file_goes_in_parts_and_is_checked_without_reading_it_back(
     s3: S3,
     proxy: Proxy,
-    seaweed_server: Seaweed,
+    through: Any,
     large_artifact: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stores, "PART_BYTES", FIVE_MIB)
     client, bucket = s3
-    location, through = f"s3://{bucket}", seaweed_server.client(url=proxy.url)
+    location = f"s3://{bucket}"
     for moved in (True, False):
         assert publish(large_artifact, location, client=through)["pointer_moved"] == moved
     large = CONTENT[0]
@@ -305,9 +305,9 @@ def test_a_store_that_keeps_no_checksums_is_read_back(s3: S3, artifact: Path) ->
 
 
 def test_content_that_is_damaged_on_its_way_is_refused_by_the_store(
-    s3: S3, proxy: Proxy, seaweed_server: Seaweed, artifact: Path
+    s3: S3, proxy: Proxy, through: Any, artifact: Path
 ) -> None:
-    location, through = f"s3://{s3[1]}", seaweed_server.client(url=proxy.url)
+    location = f"s3://{s3[1]}"
     proxy.choose = lambda r: Fault("garbled request") if r.method == "PUT" else None
     with pytest.raises(ArtifactError, match=rf"cannot write s3://.*{CONTENT[0]}.*BadDigest"):
         publish(artifact, location, client=through)
@@ -382,6 +382,7 @@ def test_a_reader_reads_and_cannot_write(
 @pytest.mark.parametrize(
     ("status", "code", "hint"),
     [
+        (301, "PermanentRedirect", "the bucket's region"),  # boto3 follows it without end.
         (403, "AccessDenied", "may not do this"),
         (403, "RequestTimeTooSkewed", "set the clock"),
         (400, "ExpiredToken", "sign in again"),
@@ -401,17 +402,10 @@ def test_refusals_say_what_to_do_and_are_not_repeated(
 ) -> None:
     monkeypatch.setattr(proxy, "forward", lambda _: refusal(status, code))
     through = seaweed_server.client(url=proxy.url, attempts=4)
-    with pytest.raises(ArtifactError, match=rf"s3://.*latest\.json: .*{code}.*{hint}"):
+    said = "recursion" if status == 301 else code
+    with pytest.raises(ArtifactError, match=rf"s3://.*latest\.json: .*{said}.*{hint}"):
         publish(artifact, f"s3://{s3[1]}/x", client=through)
-    assert len([r for r in proxy.requests if r.path.endswith(POINTER)]) == 1
-
-
-def test_redirects_without_end_are_an_error(
-    s3: S3, proxy: Proxy, seaweed_server: Seaweed, artifact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(proxy, "forward", lambda _: refusal(301, "PermanentRedirect"))
-    with pytest.raises(ArtifactError, match="the bucket's region"):
-        publish(artifact, f"s3://{s3[1]}/x", client=seaweed_server.client(url=proxy.url))
+    assert status == 301 or len([r for r in proxy.requests if r.path.endswith(POINTER)]) == 1
 
 
 def test_a_mistake_of_the_program_is_not_tried_again(s3: S3) -> None:

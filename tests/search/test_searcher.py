@@ -2,9 +2,7 @@
 
 import gc
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import cycle
 from pathlib import Path
 from threading import Event, Thread
 
@@ -105,23 +103,3 @@ def test_a_question_ends_on_the_index_that_it_began_with() -> None:
     assert answers == [expected]
     gc.collect()
     assert held() is None
-
-
-def test_every_answer_during_refreshes_is_of_one_version() -> None:
-    versions = [_version(seed) for seed in range(4)]
-    expected = [search(version, Query("r3", k=40)) for version in versions]
-    turn = cycle(versions)
-    searcher = Searcher(lambda: next(turn))
-    done = Event()
-
-    def refresh() -> None:
-        while not done.is_set():
-            searcher.refresh()
-
-    refreshing = Thread(target=refresh)
-    refreshing.start()
-    with ThreadPoolExecutor(4) as threads:
-        answers = list(threads.map(lambda _: searcher.search(Query("r3", k=40)), range(300)))
-    done.set()
-    refreshing.join()
-    assert all(answer in expected for answer in answers)

@@ -89,6 +89,10 @@ def is_version_id(text: object) -> bool:
 def save_artifact(index: Index, root: Path, *, build: Mapping[str, Any] | None = None) -> Path:
     """Write an index to a folder named by its content's hash.
 
+    Returns the folder, ``root / artifact_version_id``; an undamaged one stays as it is. Raises
+    `ArtifactError` if the index could not be loaded again (see `load_artifact`), and `StorageError`
+    if the disk is full, read-only or not ours.
+
     Parameters
     ----------
     index : Index
@@ -97,18 +101,6 @@ def save_artifact(index: Index, root: Path, *, build: Mapping[str, Any] | None =
         Where artifacts of its kind lie. Made when missing.
     build : mapping, optional
         When and by what it was made, of builtins; no part of the version.
-
-    Returns
-    -------
-    Path
-        ``root / artifact_version_id``. An undamaged folder of that name stays as it is.
-
-    Raises
-    ------
-    ArtifactError
-        If the index could not be loaded again, for one of the reasons of `load_artifact`.
-    StorageError
-        If the disk is full, read-only or not ours.
     """
     with temporary_folder(root) as folder:
         with atomic_path(folder / "index.faiss") as path:
@@ -191,13 +183,9 @@ def place(folder: Path, target: Path) -> Path:
 def verify_artifact(folder: Path, *, version_id: str | None = None) -> dict[str, Any]:
     """Check the names, sizes and SHA-256 of an artifact's files, and return the manifest.
 
-    ``folder`` is as for `load_artifact`, and ``version_id`` too.
-
-    Raises
-    ------
-    ArtifactError
-        If a file is missing, unknown, not readable or damaged, or the schema is another. The
-        message names the file, what was expected and what was found.
+    ``folder`` and ``version_id`` are as for `load_artifact`. Raises `ArtifactError` if a file is
+    missing, unknown, not readable or damaged, or the schema is another. The message names the file,
+    what was expected and what was found.
     """
     return _check_files(folder, version_id, verify=True)
 
@@ -298,6 +286,9 @@ def load_artifact(path: Path, *, version_id: str | None = None, verify: bool = T
     Its vectors are memory-mapped: they are read from the disk as searches need them, and processes
     share them.
 
+    Raises `ArtifactError` as `verify_artifact` does, or if the files disagree with each other, or a
+    value is not finite.
+
     Parameters
     ----------
     path : Path
@@ -308,11 +299,6 @@ def load_artifact(path: Path, *, version_id: str | None = None, verify: bool = T
         Whether to compare each file with its SHA-256 and look at every vector. False suits who
         opens gigabytes often and has checked them before; names, sizes and shapes are still
         checked.
-
-    Raises
-    ------
-    ArtifactError
-        As `verify_artifact`, or if the files disagree with each other, or a value is not finite.
     """
     folder = path.resolve()  # Of a link that changes meanwhile, one artifact is read.
     manifest = _check_files(folder, version_id, verify=verify)

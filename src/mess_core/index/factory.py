@@ -16,7 +16,6 @@ __all__ = [
     "EXACT_UP_TO",
     "FLAT",
     "MEMORY_GB",
-    "Choice",
     "choose_factory",
     "flat_index",
     "hold",
@@ -25,16 +24,13 @@ __all__ = [
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import ArtifactError
-
-Floats = npt.NDArray[np.float32]
 
 #: Of these classes FAISS declares the C++ constructors, not those that its Python wrappers give.
 _FAISS: Any = faiss
@@ -60,65 +56,37 @@ _ID_BYTES, _FLOAT_BYTES = 8, 4
 _AT_ONCE = 65536
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """How vectors are held."""
 
     #: FAISS's name for it.
     factory: str
     #: Rows of a search whose exact scores are computed; 0 where all are.
     candidates: int
-    #: What searches touch all the time, and the size of the file.
-    memory_bytes: int
-    disk_bytes: int
-    #: The reason, a sentence.
-    why: str
 
 
 def choose_factory(
-    n: int,
-    width: int,
-    memory_bytes: float = MEMORY_GB * 1e9,
-    *,
-    exact_up_to: int = EXACT_UP_TO,
+    n: int, width: int, memory_bytes: float = MEMORY_GB * 1e9, *, exact_up_to: int = EXACT_UP_TO
 ) -> Choice:
-    """Choose how to hold vectors.
+    """Choose how to hold n vectors of ``width`` numbers.
 
-    Parameters
-    ----------
-    n : int
-        How many.
-    width : int
-        Numbers of each.
-    memory_bytes : float
-        What they may take where they are served, if they are more than ``exact_up_to``.
-    exact_up_to : int
-        Rows up to which search is exact. Taken for at least 1000: less cannot be learned from.
-
-    Raises
-    ------
-    ArtifactError
-        If not even codes fit in the memory.
+    Up to ``exact_up_to`` they are held exactly, and always up to 1000: codes cannot be learned from
+    fewer. More may take ``memory_bytes`` where they are served; `ArtifactError` if not even their
+    codes fit.
     """
-    exact = n * width * _FLOAT_BYTES
     if n <= max(exact_up_to, _FEWEST):
-        why = f"{n} rows are at most {exact_up_to}: every row is compared exactly"
-        return Choice(FLAT, 0, exact, exact, why)
+        return Choice(FLAT, 0)
+    exact = n * width * _FLOAT_BYTES
     # Two numbers share a byte; each row has its number.
     codes = n * (-(-width // 2) + _ID_BYTES)
     factory = f"IVF{min(_CELLS, n // _PER_CELL)},PQ{width}x4fsr{_REFINED}"
-    given = f"the {memory_bytes / 1e9:g} GB of memory"
-    above = f"{n} rows are more than {exact_up_to}"
-    if codes + exact <= memory_bytes:
-        why = f"{above}; codes and exact vectors fit in {given}"
-        return Choice(factory, _IN_MEMORY, codes + exact, codes + exact, why)
-    if codes <= memory_bytes:
-        why = f"{above}; codes fit in {given}, exact vectors are read from the disk"
-        return Choice(factory, _ON_DISK, codes, codes + exact, why)
-    raise ArtifactError(
-        f"the codes of {n} rows of {width} numbers take {codes / 1e9:.2f} GB, more than {given} "
-        "that an index may take; raise index.memory_gb, or make windows overlap less"
-    )
+    if codes > memory_bytes:
+        raise ArtifactError(
+            f"the codes of {n} rows of {width} numbers take {codes / 1e9:.2f} GB, more than the "
+            f"{memory_bytes / 1e9:g} GB of memory that an index may take; raise index.memory_gb, "
+            "or make windows overlap less"
+        )
+    return Choice(factory, _IN_MEMORY if codes + exact <= memory_bytes else _ON_DISK)
 
 
 def flat_index(width: int, expected: int = 0) -> Any:
@@ -155,10 +123,9 @@ def hold(exact: Any, choice: Choice) -> Any:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let FAISS use one thread.
+    """Let FAISS use one thread: its sums do not depend on the machine then.
 
-    Its sums do not depend on the machine then, and its many small steps of learning codes wait for
-    no other (on a busy machine 0.5 s became 60 s with two).
+    Learning codes takes many small steps. With two threads on a busy machine 0.5 s became 60 s.
     """
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)

@@ -48,6 +48,9 @@ def fit_projection(
 ) -> Projection:
     """Fit the projection of a corpus.
 
+    Raises `ArtifactError` if layers or aspects occur twice, an aspect's layer is not kept, or
+    values are not finite, and `SearchError` if rows do not vary.
+
     Parameters
     ----------
     layer_rows : callable
@@ -62,13 +65,6 @@ def fit_projection(
     recordings : sequence of str, optional
         The recording of every row, for an index of recordings: aspects are scaled and decorrelated
         such that recordings' means, which vary less than their rows, have what is promised.
-
-    Raises
-    ------
-    ArtifactError
-        If layers or aspects occur twice, an aspect's layer is not kept, or values are not finite.
-    SearchError
-        If rows do not vary.
     """
     rows = [layer_rows(layer) for layer in layers]
     _check_layers(rows, layers, coordinates)

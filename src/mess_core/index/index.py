@@ -28,14 +28,7 @@ import numpy.typing as npt
 
 from mess_core.errors import ArtifactError
 from mess_core.extraction.storage import segment_times
-from mess_core.index.factory import (
-    EXACT_UP_TO,
-    FLAT,
-    MEMORY_GB,
-    choose_factory,
-    flat_index,
-    hold,
-)
+from mess_core.index.factory import EXACT_UP_TO, FLAT, MEMORY_GB, choose_factory, flat_index, hold
 from mess_core.index.projection import SMALLEST_SHARE, Projection
 from mess_core.layout import INDEX_KINDS
 from mess_core.progress import Report, counted
@@ -69,47 +62,20 @@ class Row:
     @classmethod
     def of(cls, recording: Recording, *, start_s: float = 0.0, end_s: float | None = None) -> "Row":
         """Make the row of a recording in the table, or of a passage of it."""
-        return cls(
-            recording_id=recording.recording_id,
-            work_id=recording.work_id,
-            performer=recording.performer,
-            composer=recording.composer,
-            title=recording.title,
-            split=recording.split,
-            start_s=start_s,
-            end_s=recording.duration_s if end_s is None else end_s,
-        )
+        facts = {name: getattr(recording, name) for name in FIELDS}
+        end_s = recording.duration_s if end_s is None else end_s
+        return cls(**facts, start_s=start_s, end_s=end_s)
 
 
 #: The fields that rows of one recording share.
 FIELDS = tuple(field.name for field in fields(Row) if field.name not in ("start_s", "end_s"))
 
 
-def _entry(
-    row: Row, numbers: dict[str, int], known: list[tuple[str, ...]]
-) -> tuple[int, float, float]:
-    """Return what the table says of a row; add its recording to those that are known."""
-    facts = tuple(getattr(row, name) for name in FIELDS)
-    number = numbers.setdefault(row.recording_id, len(numbers))
-    if number == len(known):
-        known.append(facts)
-    elif known[number] != facts:
-        raise ArtifactError(
-            f"recording {row.recording_id} is described as {known[number]} and as {facts}; "
-            "give all its rows the same work, performer, composer, title and split"
-        )
-    return number, row.start_s, row.end_s
-
-
 class Rows(Sequence[Row]):
     """The rows of an index, in the order of its vectors.
 
-    Parameters
-    ----------
-    recordings : mapping of str to sequence of str
-        The fields of `FIELDS` as columns, one entry per recording.
-    table : ndarray of `ROW_TYPE` [shape=(n,)]
-        May be memory-mapped.
+    ``recordings`` has the columns `FIELDS`, with one entry per recording. ``table`` is an array of
+    `ROW_TYPE` [n], which may be memory-mapped.
     """
 
     def __init__(self, recordings: Mapping[str, Sequence[str]], table: npt.NDArray[np.void]):
@@ -121,8 +87,21 @@ class Rows(Sequence[Row]):
         """Make columns of rows; raise `ArtifactError` if those of one recording disagree."""
         numbers: dict[str, int] = {}
         known: list[tuple[str, ...]] = []
+
+        def entry(row: Row) -> tuple[int, float, float]:
+            facts = tuple(getattr(row, name) for name in FIELDS)
+            number = numbers.setdefault(row.recording_id, len(numbers))
+            if number == len(known):
+                known.append(facts)
+            elif known[number] != facts:
+                raise ArtifactError(
+                    f"recording {row.recording_id} is described as {known[number]} and as {facts}; "
+                    "give all its rows the same work, performer, composer, title and split"
+                )
+            return number, row.start_s, row.end_s
+
         # Row by row, so that no list of them is made.
-        table = np.fromiter((_entry(row, numbers, known) for row in rows), ROW_TYPE)
+        table = np.fromiter((entry(row) for row in rows), ROW_TYPE)
         columns = {name: [facts[i] for facts in known] for i, name in enumerate(FIELDS)}
         return cls(columns, table)
 
@@ -179,14 +158,7 @@ class Rows(Sequence[Row]):
         return found
 
     def check(self, kind: str) -> None:
-        """Refuse rows that no index of this kind can have.
-
-        Raises
-        ------
-        ArtifactError
-            If the kind is unknown, there is no row, a recording id is empty or repeated, a row's
-            recording does not exist, or times are not finite and in order.
-        """
+        """Raise `ArtifactError` if no index of this kind can have these rows."""
         if kind not in INDEX_KINDS:
             raise ArtifactError(f"index kind {kind!r} is none of {', '.join(INDEX_KINDS)}")
         if not len(self):
@@ -194,7 +166,13 @@ class Rows(Sequence[Row]):
         names = self.recordings["recording_id"]
         if len(self.numbers) < len(names) or "" in self.numbers:
             raise ArtifactError("recording ids are empty or repeated; give each recording its own")
-        used = np.bincount(self._valid_numbers(), minlength=len(names))
+        numbers = self.table["recording"]
+        if numbers.min() < 0 or numbers.max() >= len(names):
+            raise ArtifactError(
+                f"rows are of recordings {numbers.min()} to {numbers.max()}, but there are "
+                f"{len(names)}, counted from 0"
+            )
+        used = np.bincount(numbers, minlength=len(names))
         if (used == 0).any():
             raise ArtifactError(f"recording {names[int(np.argmin(used))]} has no row")
         if kind == "recordings" and (used > 1).any():
@@ -208,16 +186,6 @@ class Rows(Sequence[Row]):
                 f"recording {row.recording_id}: {row.start_s} to {row.end_s} s is no passage; "
                 "times must be finite with 0 <= start <= end"
             )
-
-    def _valid_numbers(self) -> npt.NDArray[np.int64]:
-        numbers: npt.NDArray[np.int64] = self.table["recording"]
-        names = self.recordings["recording_id"]
-        if numbers.min() < 0 or numbers.max() >= len(names):
-            raise ArtifactError(
-                f"rows are of recordings {numbers.min()} to {numbers.max()}, but there are "
-                f"{len(names)}, counted from 0"
-            )
-        return numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,8 +250,7 @@ def build_index(
     aspects : mapping
         The content of ``aspects.json``; empty when aspects were not probed.
     facts : mapping
-        Builtins for the manifest: ``dataset``, ``encoder`` (``name``, ``weights_sha256``,
-        ``trained``), ``licence``, stage versions, ...
+        Builtins for the manifest: ``dataset``, ``encoder``, ``licence``, stage versions, ...
     exact_up_to : int
         Rows up to which searches are exact (`mess_core.index.factory`).
     memory_gb : float
@@ -320,6 +287,8 @@ def index_recordings(
 
     Beside the index, about 0.3 GB of features are in memory, however many recordings there are.
 
+    Raises `ArtifactError` as `build_index` does.
+
     Parameters
     ----------
     recordings : sequence of Recording
@@ -332,11 +301,6 @@ def index_recordings(
         As for `build_index`.
     progress : callable, optional
         Called with the recordings done, those in all, and the id of the last.
-
-    Raises
-    ------
-    ArtifactError
-        As `build_index`.
     """
     parts = (
         _part(recording, read(recording), kind, window_s, overlap)
@@ -420,15 +384,10 @@ def check_aspects(projection: Projection, aspects: Mapping[str, Any]) -> None:
 
 
 def _is_entry(entry: object) -> bool:
-    return (
-        isinstance(entry, dict)
-        and isinstance(entry.get("resolved"), bool)
-        and all(entry.get(key, "") is None or _is_number(entry.get(key)) for key in ("layer", "r2"))
-    )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if not isinstance(entry, dict) or not isinstance(entry.get("resolved"), bool):
+        return False
+    numbers = [entry.get(key, "") for key in ("layer", "r2")]
+    return all(isinstance(n, int | float | None) and not isinstance(n, bool) for n in numbers)
 
 
 def _blocks(

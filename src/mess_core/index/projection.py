@@ -158,10 +158,8 @@ class Projection:
     @cached_property
     def _places(self) -> npt.NDArray[np.int64]:
         """The place among the layers that each coordinate is read from [shape=(E,)]."""
-        order = {int(layer): place for place, layer in enumerate(self.layers)}
-        return np.repeat([order[int(layer)] for layer in self.aspect_layers], self.sizes).astype(
-            np.int64
-        )
+        places = [self.layers.tolist().index(layer) for layer in self.aspect_layers.tolist()]
+        return np.repeat(np.array(places, np.int64), self.sizes)
 
     def read(self, features: npt.NDArray[np.floating[Any]]) -> Reading:
         """Read components and coordinates from the features [n, B, D] of the layers that are used.
@@ -190,20 +188,10 @@ class Projection:
         return Reading(components, coordinates, usable)
 
     def project(self, features: npt.NDArray[np.floating[Any]]) -> tuple[Floats, Floats, Bools]:
-        """Make stored vectors.
+        """Make stored vectors [n, width] of the features [n, B, D] of the layers that are used.
 
-        Parameters
-        ----------
-        features : ndarray [shape=(n, B, D)]
-            Of the layers that are used. Not changed.
-
-        Returns
-        -------
-        vectors : ndarray of float32 [shape=(n, width)]
-        predicted : ndarray of float32 [shape=(n, A)]
-            Values of the aspects; NaN for those without a direction.
-        usable : ndarray of bool [shape=(n, B)]
-            As in `Reading`.
+        Returns with them the aspects' predicted values [n, A], NaN for those without a direction,
+        and which layers are usable [n, B], as in `Reading`.
         """
         components, coordinates, usable = self.read(features)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -229,13 +217,7 @@ class Projection:
         return np.column_stack([unit, stored, *norms]).astype(np.float32)
 
     def check(self) -> None:
-        """Refuse arrays that do not belong together or hold impossible values.
-
-        Raises
-        ------
-        ArtifactError
-            The message names the array.
-        """
+        """Raise `ArtifactError` that names an array that does not fit or has impossible values."""
         b, e, a, g = len(self.layers), len(self.offset), len(self.names), self.basis.shape[-1]
         d = self.means.shape[-1]
         shapes = {
@@ -243,16 +225,11 @@ class Projection:
             "means": (b, d),
             "basis": (b * d, g),
             "centre": (g,),
-            "names": (a,),
-            "aspect_layers": (a,),
-            "sizes": (a,),
+            **dict.fromkeys(("names", "aspect_layers", "sizes", "standard_errors"), (a,)),
             "readout": (d, e),
-            "offset": (e,),
+            **dict.fromkeys(("offset", "bounds", "steer"), (e,)),
             "decorrelate": (e, e),
-            "bounds": (e,),
             "value": (e, a),
-            "steer": (e,),
-            "standard_errors": (a,),
             "erase": (g, e),
         }
         for name, shape in shapes.items():

@@ -4,8 +4,7 @@ A version is fetched to a temporary folder, verified, and renamed to ``{cache}/{
 there whole or not at all. Nothing is removed from a cache; delete versions that nobody uses.
 
 ``client`` and ``progress`` are those of `mess_core.publishing.publish`. What opens an index takes
-``verify``, as `load_artifact` does. All raise `ArtifactError` if nothing was published there, what
-was is damaged, or a request fails.
+``verify``, as `load_artifact` does. All raise `ArtifactError` if a request fails.
 """
 
 __all__ = [
@@ -56,6 +55,9 @@ def fetch(
 ) -> Path:
     """Fetch a version into a cache, unless it is there and undamaged; the latest by default.
 
+    Returns the artifact's folder, for `load_artifact`. Raises `ArtifactError` if there is no such
+    version or it is damaged, and `StorageError` if the cache cannot be written.
+
     Parameters
     ----------
     location : str
@@ -63,21 +65,9 @@ def fetch(
     dataset, kind : str
         One of `published_datasets`, and ``recordings`` or ``clips``.
     cache_dir : Path
-        Where it goes, as ``cache_dir / version_id``.
+        Where versions are kept, each in a folder named by its id.
     version_id : str, optional
         Another version than the latest.
-
-    Returns
-    -------
-    Path
-        The artifact's folder, for `load_artifact`.
-
-    Raises
-    ------
-    ArtifactError
-        As everything here.
-    StorageError
-        If the cache cannot be written.
     """
     store = open_store(location, dataset, kind, client=client)
     if version_id is None:
@@ -94,7 +84,10 @@ def download_artifact_from_s3(
     client: Any = None,
     progress: Report | None = None,
 ) -> Path:
-    """Fetch a version from below a prefix in S3, as `fetch` does below a dataset and kind."""
+    """Fetch a version from below a prefix in S3, as `fetch` does below a dataset and kind.
+
+    Raises `ArtifactError` if there is no such version or it is damaged.
+    """
     return _fetch_version(S3Store(bucket, prefix, client=client), version_id, cache_dir, progress)
 
 
@@ -141,7 +134,10 @@ def _fetch_version(
 
 
 def load_latest(folder: Path, *, verify: bool = True) -> Index:
-    """Load the version that the pointer in a folder of `publish_to_folder` names, where it lies."""
+    """Load the version that the pointer in a folder of `publish_to_folder` names, where it lies.
+
+    Raises `ArtifactError` if nothing was published there, or it is damaged.
+    """
     version_id = read_pointer(FolderStore(folder))
     return load_artifact(folder / version_id, version_id=version_id, verify=verify)
 
@@ -155,7 +151,10 @@ def load_latest_from_s3(
     progress: Report | None = None,
     verify: bool = True,
 ) -> Index:
-    """Load the latest version below a prefix in S3, as `load_published` does."""
+    """Load the latest version below a prefix in S3, as `load_published` does.
+
+    Raises `ArtifactError` if nothing was published there, or it is damaged.
+    """
     return _load_latest(S3Store(bucket, prefix, client=client), cache_dir, progress, verify=verify)
 
 
@@ -171,14 +170,8 @@ def load_published(
 ) -> Index:
     """Load the latest index of a dataset from a published location.
 
-    Parameters
-    ----------
-    location : str
-        A folder, which is read where it is, or ``s3://bucket/prefix``.
-    dataset, kind : str
-        One of `published_datasets`, and ``recordings`` or ``clips``.
-    cache_dir : Path
-        Where versions from S3 are kept.
+    The parameters are those of `fetch`; a folder is read where it is, without a cache. Raises
+    `ArtifactError` if nothing was published there, or it is damaged.
     """
     store = open_store(location, dataset, kind, client=client)
     if isinstance(store, FolderStore):

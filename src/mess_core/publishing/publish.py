@@ -82,6 +82,10 @@ def publish(
 ) -> dict[str, Any]:
     """Publish an artifact and make it the latest of its dataset and kind.
 
+    Returns ``location``, ``artifact_version_id``, and ``pointer_moved``: False when this version
+    was the latest already. Raises `ArtifactError` if the artifact is damaged or names no dataset,
+    or another publisher moved the pointer meanwhile.
+
     Parameters
     ----------
     artifact_dir : Path
@@ -90,18 +94,6 @@ def publish(
         A folder, or ``s3://bucket/prefix``.
     dry_run : bool
         Only look what would be done.
-
-    Returns
-    -------
-    dict
-        ``location``, ``artifact_version_id``, and ``pointer_moved``: False when this version was
-        the latest already.
-
-    Raises
-    ------
-    ArtifactError
-        If the artifact is damaged or names no dataset, or another publisher moved the pointer
-        meanwhile.
     """
     manifest = verify_artifact(artifact_dir)
     dataset = manifest["facts"].get("dataset")
@@ -110,7 +102,10 @@ def publish(
 
 
 def publish_to_folder(artifact_dir: Path, folder: Path) -> dict[str, Any]:
-    """Publish an artifact in a folder, as `publish` does below a dataset and kind."""
+    """Publish an artifact in a folder, as `publish` does below a dataset and kind.
+
+    Raises `ArtifactError` as `publish` does.
+    """
     return _publish(FolderStore(folder), artifact_dir, verify_artifact(artifact_dir), None)
 
 
@@ -122,7 +117,10 @@ def upload_artifact_to_s3(
     client: Any = None,
     progress: Report | None = None,
 ) -> dict[str, Any]:
-    """Publish an artifact below a prefix in S3, as `publish` does below a dataset and kind."""
+    """Publish an artifact below a prefix in S3, as `publish` does below a dataset and kind.
+
+    Raises `ArtifactError` as `publish` does.
+    """
     manifest = verify_artifact(artifact_dir)
     return _publish(S3Store(bucket, prefix, client=client), artifact_dir, manifest, progress)
 
@@ -234,7 +232,10 @@ def read_pointer(store: Store) -> str:
 
 
 def published_datasets(location: str, *, client: Any = None) -> list[str]:
-    """Return the names of the datasets at a published location, sorted."""
+    """Return the names of the datasets at a published location, sorted.
+
+    Raises `ArtifactError` if the location cannot be read.
+    """
     store = open_store(location, client=client)
     return [
         name
@@ -244,18 +245,21 @@ def published_datasets(location: str, *, client: Any = None) -> list[str]:
 
 
 def published_version(location: str, dataset: str, kind: str, *, client: Any = None) -> str:
-    """Return the latest version's id, by reading the pointer alone."""
+    """Return the latest version's id, by reading the pointer alone.
+
+    Raises `ArtifactError` if nothing was published there.
+    """
     return read_pointer(open_store(location, dataset, kind, client=client))
 
 
 def published_versions(
     location: str, dataset: str, kind: str, *, client: Any = None
 ) -> list[Version]:
-    """List the versions of a dataset and kind, the newest first, those not complete last."""
-    return _list(open_store(location, dataset, kind, client=client))
+    """List the versions of a dataset and kind, the newest first, those not complete last.
 
-
-def _list(store: Store) -> list[Version]:
+    Raises `ArtifactError` if the location cannot be read.
+    """
+    store = open_store(location, dataset, kind, client=client)
     pointer = store.read(POINTER)
     latest = _named(pointer[0]) if pointer else None
     files: dict[str, dict[str, Entry]] = {}
@@ -283,10 +287,7 @@ def verify_published(
 
     Raises `ArtifactError` if one is missing or damaged.
     """
-    return _verify(open_store(location, dataset, kind, client=client), version_id)
-
-
-def _verify(store: Store, version_id: str) -> int:
+    store = open_store(location, dataset, kind, client=client)
     listed = read_description(store, version_id)
     for name, entry in listed.items():
         if not store.holds(f"{version_id}/{name}", entry["size"], entry["sha256"]):
@@ -313,7 +314,7 @@ def rollback(
     """
     store = open_store(location, dataset, kind, client=client)
     before = store.read(POINTER)
-    _verify(store, version_id)
+    verify_published(location, dataset, kind, version_id, client=client)
     return _make_latest(store, version_id, before, dry_run=dry_run)
 
 
@@ -329,7 +330,7 @@ def prune_versions(
         raise ArtifactError(f"cannot keep {keep} versions: expected at least 1")
     store = open_store(location, dataset, kind, client=client)
     read_pointer(store)  # Where it says nothing, nobody knows what is used.
-    found = _list(store)
+    found = published_versions(location, dataset, kind, client=client)
     kept = [version for version in found if version.complete][:keep]
     old = time.time() - _YOUNG_S
     going = [v for v in found if v not in kept and not v.latest and v.modified < old]

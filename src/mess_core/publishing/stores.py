@@ -8,16 +8,7 @@ uploading one again is harmless. Only the pointer is ever changed, by compare-an
 multipart uploads.
 """
 
-__all__ = [
-    "Entry",
-    "FolderStore",
-    "MissingError",
-    "S3Store",
-    "Sent",
-    "Store",
-    "meter",
-    "open_store",
-]
+__all__ = ["Entry", "FolderStore", "MissingError", "S3Store", "Store", "meter", "open_store"]
 
 import base64
 import fcntl
@@ -27,7 +18,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,24 +72,21 @@ class Entry(NamedTuple):
 
 
 def meter(report: Report | None, total: int) -> Callable[[str], Sent]:
-    """Return a function that makes, of a file's name, what counts its bytes and reports megabytes.
+    """Return a function from a file's name to what counts its bytes, and reports megabytes.
 
     ``total`` is the number of bytes of all files.
     """
     done, reported = 0, -1
 
-    def of(name: str) -> Sent:
-        def sent(n_bytes: int) -> None:
-            nonlocal done, reported
-            done += n_bytes
-            megabytes = -(-done // _MEGABYTE)
-            if report and megabytes != reported:
-                reported = megabytes
-                report(megabytes, -(-total // _MEGABYTE), name)
+    def count(name: str, n_bytes: int) -> None:
+        nonlocal done, reported
+        done += n_bytes
+        megabytes = -(-done // _MEGABYTE)
+        if report and megabytes != reported:
+            reported = megabytes
+            report(megabytes, -(-total // _MEGABYTE), name)
 
-        return sent
-
-    return of
+    return lambda name: partial(count, name)
 
 
 def open_store(location: str, *below: str, client: Any = None) -> "Store":
@@ -229,18 +217,10 @@ class FolderStore:
 class S3Store:
     """Objects below a prefix of a bucket.
 
-    Parameters
-    ----------
-    bucket, prefix : str
-        Where the objects lie. The prefix is taken as it is written, without slashes at its ends.
-    client : boto3 S3 client, optional
-        Else one from the environment (``AWS_ENDPOINT_URL_S3`` names another store than AWS).
-
-    Raises
-    ------
-    ArtifactError
-        If the prefix has empty parts or characters that listings cannot hold, or no client can be
-        made of what the environment says.
+    The prefix is taken as it is written, without slashes at its ends. Without a boto3 ``client``,
+    one is made from the environment (``AWS_ENDPOINT_URL_S3`` names another store than AWS). Raises
+    `ArtifactError` if no client can be made, or the prefix has empty parts or characters that
+    listings cannot hold.
     """
 
     def __init__(self, bucket: str, prefix: str, *, client: Any = None) -> None:
@@ -263,8 +243,8 @@ class S3Store:
     def _explained(self, action: str, name: str) -> Iterator[None]:
         """Turn what boto3 raises into an error that says what was tried and what to do.
 
-        Of an answer that was cut off boto3 makes a KeyError or ValueError, and of redirects without
-        end a RecursionError; so only its own calls belong into the block.
+        boto3 makes a KeyError or ValueError of an answer that was cut off, and a RecursionError of
+        redirects without end. So only its own calls belong in the block.
         """
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError

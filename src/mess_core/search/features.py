@@ -21,6 +21,9 @@ def load_features(
 ) -> Index:
     """Load an artifact, or index a folder of aggregated features in memory.
 
+    Raises `SearchError` if features or the table do not fit, and `ArtifactError` if an artifact is
+    damaged or features cannot be indexed.
+
     Parameters
     ----------
     source : Path
@@ -30,14 +33,6 @@ def load_features(
         For a folder of features: the layers to keep; all of them when not given.
     table : Path, optional
         For a folder of features: the recording table, which gives works, performers and titles.
-
-    Raises
-    ------
-    SearchError
-        If the folder holds no features, a file is not ``(layers, dims)``, shapes differ, or a
-        recording is not in the table.
-    ArtifactError
-        If an artifact is damaged, or features cannot be indexed (see `build_index`).
     """
     if (source / "manifest.json").exists():
         if layers is not None or table is not None:

@@ -36,7 +36,8 @@ class Query:
     """A question to an index.
 
     Where it starts from is a recording, a passage of it (``start_s``, ``end_s``), a stored clip, or
-    nothing of these when features from elsewhere are given with it (`search_features`).
+    nothing of these when features from elsewhere are given with it (`search_features`). Raises
+    `SearchError` if a value is not allowed, or two of them contradict each other.
 
     Attributes
     ----------
@@ -67,11 +68,6 @@ class Query:
     dedupe_s : float
         Leave out a hit that starts less than this many seconds from a better one of the same
         recording; 0 keeps all.
-
-    Raises
-    ------
-    SearchError
-        If a value is not allowed, or two of them contradict each other.
     """
 
     recording_id: str | None = None

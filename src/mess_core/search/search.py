@@ -29,6 +29,7 @@ from mess_core.index.index import Index
 from mess_core.search.query import GENERAL, Query, clip_id
 from mess_core.search.scoring import Condition, Passage, Question, ask
 
+Features = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
@@ -84,19 +85,20 @@ class Answer:
 def search(index: Index, query: Query) -> Answer:
     """Answer a question that starts from a recording, a passage of one, or a stored clip.
 
-    Raises
-    ------
-    SearchError
-        If the recording, clip or an aspect is unknown, no probe found the aspect well enough, it
-        has no direction, or times lie outside of the recording.
+    Raises `SearchError` if the recording, clip or an aspect is unknown, no probe found the aspect
+    well enough, it has no direction, or times lie outside of the recording.
     """
     _check_aspects(index, query)
     positions = _start(index, query)
-    return _answer(index, query, _passage(index, positions), positions)
+    passage = _average(index, index.stored(positions), index.predicted[:, positions].T)
+    return _answer(index, query, passage, positions)
 
 
-def search_features(index: Index, features: npt.NDArray[np.floating[Any]], query: Query) -> Answer:
+def search_features(index: Index, features: Features, query: Query) -> Answer:
     """Answer a question that starts from features made elsewhere, by the index's own encoder.
+
+    Raises `SearchError` as `search` does, and if the features do not fit the index or have no
+    direction.
 
     Parameters
     ----------
@@ -107,16 +109,9 @@ def search_features(index: Index, features: npt.NDArray[np.floating[Any]], query
         windows of a passage are.
     query : Query
         Without a recording or clip.
-
-    Raises
-    ------
-    SearchError
-        As `search`, and if the features do not fit the index or have no direction.
     """
     if query.recording_id or query.clip:
-        raise SearchError(
-            "the query starts from features, so it cannot name a recording or clip too"
-        )
+        raise SearchError("the query starts from features: it cannot name a recording or clip too")
     if query.exclude != "none":
         raise SearchError(f"features are of no recording, so no {query.exclude} can be excluded")
     _check_aspects(index, query)
@@ -229,14 +224,10 @@ def _covering(index: Index, rows: Ints, start: float, end: float | None) -> Ints
     return np.asarray(rows[inside])
 
 
-def _fitting(
-    index: Index, features: npt.NDArray[np.floating[Any]]
-) -> npt.NDArray[np.floating[Any]]:
+def _fitting(index: Index, features: Features) -> Features:
     dims, highest = index.projection.dims, int(index.projection.layers.max())
     if not np.issubdtype(features.dtype, np.floating):
-        raise SearchError(
-            f"features are {features.dtype}, expected floats as `mess embed` writes them"
-        )
+        raise SearchError(f"features are {features.dtype}, expected floats, as `mess embed` writes")
     if features.ndim == 2:
         features = features[np.newaxis]
     if features.ndim != 3 or 0 in features.shape or features.shape[2] != dims:
@@ -249,15 +240,7 @@ def _fitting(
     return features[:, index.projection.layers]
 
 
-def _passage(index: Index, positions: Ints) -> Passage:
-    return _average(index, index.stored(positions), index.predicted[:, positions].T)
-
-
-def _average(
-    index: Index,
-    vectors: npt.NDArray[np.float32],
-    predicted: npt.NDArray[np.floating[Any]],
-) -> Passage:
+def _average(index: Index, vectors: Features, predicted: Features) -> Passage:
     mean = vectors.mean(axis=0, dtype=np.float64)[np.newaxis]
     borders = [index.projection.general, index.projection.general + len(index.projection.offset)]
     components, blocks, _ = np.split(mean, borders, axis=1)
@@ -328,9 +311,7 @@ def _best(index: Index, question: Question, allowed: Bools | None, query: Query)
     return []
 
 
-def _is_settled(
-    index: Index, question: Question, scores: npt.NDArray[np.float32], last: float
-) -> bool:
+def _is_settled(index: Index, question: Question, scores: Features, last: float) -> bool:
     """Return whether no row that FAISS has not returned belongs before the last hit.
 
     They score no more than the last that it has; it breaks ties by position. An index that
@@ -341,14 +322,14 @@ def _is_settled(
 
 def _nearest(
     index: Index, question: Question, wanted: int, allowed: Bools | None
-) -> tuple[npt.NDArray[np.float32], Ints]:
+) -> tuple[Features, Ints]:
     parameters = search_parameters(index.vectors, wanted, allowed)
     scores, rows = index.vectors.search(question.vector[np.newaxis], wanted, params=parameters)
     found = rows[0] >= 0
     return scores[0][found], rows[0][found]
 
 
-def _worth(scores: npt.NDArray[np.float32], rows: Ints, query: Query) -> Ints:
+def _worth(scores: Features, rows: Ints, query: Query) -> Ints:
     """Return the rows that can be among the hits by what FAISS says, the best first."""
     if query.dedupe_s or len(rows) <= query.k:
         return rows
@@ -368,15 +349,9 @@ def _ranked(index: Index, question: Question, positions: Ints) -> _Ranked:
     parts = question.contributions(index.stored(positions))
     scores = parts.sum(axis=1)
     ids = index.rows.recordings["recording_id"]
-    table = index.rows.table[positions]
-    keys = zip(
-        (-scores).tolist(),
-        [ids[number] for number in table["recording"].tolist()],
-        table["start_s"].tolist(),
-        range(len(scores)),
-        strict=True,
-    )
-    order = np.array([key[-1] for key in sorted(keys)], np.int64)
+    rows = index.rows.table[positions].tolist()
+    keys = [(-s, ids[row[0]], row[1]) for s, row in zip(scores.tolist(), rows, strict=True)]
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
     return _Ranked(positions[order], parts[order], scores[order])
 
 
@@ -417,12 +392,9 @@ def _hit(index: Index, question: Question, ranked: _Ranked, place: int) -> Hit:
     )
 
 
-def _values(index: Index, predicted: npt.NDArray[np.floating[Any]]) -> dict[str, float]:
-    return {
-        str(name): value
-        for name, value in zip(index.projection.names, predicted.tolist(), strict=True)
-        if not math.isnan(value)
-    }
+def _values(index: Index, predicted: Features) -> dict[str, float]:
+    values = zip(index.projection.names.tolist(), predicted.tolist(), strict=True)
+    return {name: value for name, value in values if not math.isnan(value)}
 
 
 def _why_nothing(index: Index, query: Query, question: Question, allowed: Bools | None) -> str:
@@ -448,7 +420,7 @@ def _unknown_value(index: Index, column: str, values: tuple[str, ...]) -> str | 
     return f"no {column} is {missing[0]!r}: {nearest(missing[0], known)}" if missing else None
 
 
-def _unmet(condition: Condition, values: npt.NDArray[np.floating[Any]]) -> str:
+def _unmet(condition: Condition, values: Features) -> str:
     word, extreme = ("more", values.max()) if condition.sign > 0 else ("less", values.min())
     furthest = "highest" if condition.sign > 0 else "lowest"
     return (
@@ -506,7 +478,7 @@ class Searcher:
         """Answer a question; see `mess_core.search.search`."""
         return search(self._index, query)
 
-    def search_features(self, features: npt.NDArray[np.floating[Any]], query: Query) -> Answer:
+    def search_features(self, features: Features, query: Query) -> Answer:
         """Answer a question about features; see `mess_core.search.search_features`."""
         return search_features(self._index, features, query)
 
