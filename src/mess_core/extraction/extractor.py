@@ -240,17 +240,9 @@ def extract_passage(
 
     The passage is cut out and windowed as a recording is, from its very start. One that is shorter
     than a window is made as long as a window around its middle, with what the file has there:
-    padding would change the encoder's features.
-
-    Parameters
-    ----------
-    extractor : FeatureExtractor
-        With the window and overlap of the index that will be searched.
-    path : Path
-        An audio file of any rate and channel count.
-    start_s, end_s : float, optional
-        The passage in seconds. Without both it is the whole file, without a start it begins with
-        the file, and without an end it is as long as a window, or ends with the file.
+    padding would change the encoder's features. Without start and end it is the whole file, without
+    a start it begins with the file, and without an end it is as long as a window, or ends with the
+    file. The extractor needs the window and overlap of the index that will be searched.
 
     Raises
     ------

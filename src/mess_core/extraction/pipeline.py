@@ -207,12 +207,8 @@ class ExtractionPipeline:
         already is not computed again. ``progress`` is called with the seconds of audio done, the
         seconds in all, and a recording's id.
 
-        Raises
-        ------
-        StorageError
-            If files cannot be written (disk full, folder read-only); what is finished is kept.
-        EncoderError
-            If one window does not fit into the device's memory.
+        Files that cannot be written (disk full, folder read-only) are a StorageError, and a window
+        that does not fit into the device's memory an EncoderError; what is finished is kept.
         """
         with scratch(self.layout.cache) as folder:
             return _Run(self, recordings, folder, progress).compute()
