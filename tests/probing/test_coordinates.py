@@ -132,12 +132,11 @@ def test_less_of_a_target_may_be_more_of_an_aspect(system: LayerDiscoverySystem)
     aspects = read_json(system.layout.aspects)
     entry = aspects["aspects"]["tempo"]
     warm = {**aspects, "aspects": {"warmth": entry, "tempo": entry, "phrasing": entry}}
-    kept = system.layout.aspects.read_text()
     write_json(system.layout.aspects, warm)
     try:
         warmth, tempo, phrasing = fit_coordinates(system)
     finally:
-        system.layout.aspects.write_text(kept)
+        write_json(system.layout.aspects, aspects)
     assert warmth.value is not None
     assert tempo.value is not None
     np.testing.assert_allclose(warmth.value, -tempo.value)

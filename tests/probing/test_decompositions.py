@@ -3,6 +3,7 @@
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,6 @@ from mess_core.errors import ProbingError, StorageError
 from mess_core.probing import decompositions as module
 from mess_core.probing.decompositions import (
     FoldDecompositions,
-    RidgeDecomposition,
     decompose,
     decompose_folds,
     union_moment,
@@ -97,16 +97,11 @@ def test_predictions_of_all_unions_equal_scikit_learn(n: int, dims: int, missing
 
 def test_both_forms_are_used_where_folds_are_unequal(monkeypatch: pytest.MonkeyPatch) -> None:
     X, rows = made(120, 60)
-    read: list[int] = []
-
-    def counting(values: Floats) -> RidgeDecomposition:
-        read.append(len(values))
-        return decompose(values)
-
-    monkeypatch.setattr(module, "decompose", counting)
+    counted = Mock(wraps=decompose)
+    monkeypatch.setattr(module, "decompose", counted)
     decompose_folds(X, rows)
-    assert 0 < len(read) < len(unions(rows))
-    assert max(read) < 60
+    assert 0 < counted.call_count < len(unions(rows))
+    assert all(len(call.args[0]) < 60 for call in counted.call_args_list)
 
 
 def test_blocks_and_float32_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import numpy.typing as npt
@@ -123,18 +123,12 @@ def test_baselines_are_probed_alike(system: LayerDiscoverySystem) -> None:
 def test_a_target_without_gaps_decomposes_nothing_again(
     system: LayerDiscoverySystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[Any] = []
-    real = decompositions.decompose_folds
-
-    def counted(*args: Any, **settings: Any) -> Any:
-        calls.append(args)
-        return real(*args, **settings)
-
+    counted = Mock(wraps=decompositions.decompose_folds)
     monkeypatch.setattr(decompositions, "decompose_folds", counted)
     system.discover(["tempo", "loudness_shape"])
-    assert not calls
+    counted.assert_not_called()
     system.discover(["rubato"])
-    assert len(calls) == sum(SOURCES.values()), "a target with gaps: its own rows, layer by layer"
+    assert counted.call_count == sum(SOURCES.values()), "its own rows, layer by layer"
 
 
 def test_discover_covers_the_registry_when_nothing_is_named(layout: Layout) -> None:
@@ -154,15 +148,13 @@ def test_the_file_is_the_result_and_keeps_the_contract(
     result = read_result(path)
     assert result == system.discover(["tempo"])["tempo"]
     assert (result["dataset"], result["category"], result["unit"]) == ("toy", "rhythm", "windows")
-    assert result["stage"] == stages.PROBING
-    assert result["encoder"] == FACTS
+    assert (result["stage"], result["encoder"]) == (stages.PROBING, FACTS)
     assert (result["n_recordings"], result["n_works"], result["n_folds"]) == (N, 6, 5)
     assert [score["layer"] for score in result["layers"]] == list(range(LAYERS))
     assert result["layers"][LAYER]["r2_within"] > 0.99
     assert result["best_layers"] == [LAYER]
     assert result["alphas"] == list(system.alphas)
-    assert result["confidence"] == "high"
-    assert result["reason"] is None
+    assert (result["confidence"], result["reason"]) == ("high", None)
 
 
 def test_progress_counts_the_layers_of_all_sources(system: LayerDiscoverySystem) -> None:
@@ -233,13 +225,12 @@ def test_what_is_not_probed_is_refused(system: LayerDiscoverySystem, name: str) 
         system.discover([name])
 
 
-def test_the_encoder_must_be_described_and_among_the_layers(layout: Layout) -> None:
+def test_it_needs_a_described_encoder_among_the_layers_and_usable_recordings(
+    layout: Layout,
+) -> None:
     with pytest.raises(ProbingError, match="weights_sha256, trained"):
         system_of(layout, encoder={"name": "tiny"})
     with pytest.raises(ProbingError, match="encoder must be among them"):
         system_of(layout, layers={DESCRIPTORS: 1})
-
-
-def test_without_usable_recordings_it_says_where_to_look(layout: Layout) -> None:
     with pytest.raises(ProbingError, match=r"toy\.problems\.tsv"):
         LayerDiscoverySystem(layout, [recording(0, "silent")], layers=SOURCES, encoder=FACTS)

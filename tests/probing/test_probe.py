@@ -169,15 +169,12 @@ def test_rows_without_the_target_drop_out() -> None:
     assert_same(result, without)
 
 
-def test_a_fold_in_which_the_target_does_not_vary_has_no_r2_of_its_own() -> None:
+def test_where_target_or_features_do_not_vary_figures_are_undefined() -> None:
     names = works(40, 4)
     y = np.array([float(name[-1]) for name in names])
     result = probe_layers(noise(40, 1, 3), y, names)
     assert result.layers[0].r2_folds == (None,) * 4
     assert result.layers[0].r2_std is None
-
-
-def test_constant_features_have_no_correlation() -> None:
     result = probe_layers(np.ones((40, 1, 3)), noise(40), works(40, 4))
     assert result.layers[0].r2 <= 0
     assert np.isfinite(result.layers[0].rmse)

@@ -9,7 +9,6 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from mess_core.errors import ProbingError
 from mess_core.probing.decompositions import FoldDecompositions, decompose_folds
 from mess_core.probing.folds import ProbeRows, deal_folds
 from mess_core.probing.separability import (
@@ -118,14 +117,6 @@ def mixed(n: int = 400, dims: int = 12) -> tuple[Floats, Floats]:
     latent = rng.normal(size=(n, dims))
     X = latent @ rng.normal(size=(dims, dims)) * np.geomspace(0.1, 30, dims) + rng.normal(size=dims)
     return X, latent[:, :2] @ rng.normal(size=(2, 2)) + 0.5 * rng.normal(size=(n, 2))
-
-
-def test_an_erasure_done_by_hand() -> None:
-    # Columns [1, -1, 1, -1] and [1, -1, 0, 0] around their means, S = [[1, 1/2], [1/2, 1/2]]. With
-    # z = the first column C = [1, 1/2], so S^-1 C = [1, 0] is read, and x0 * [1, 1/2] goes away.
-    X = np.array([[4.0, 6.0], [2.0, 4.0], [4.0, 5.0], [2.0, 5.0]])
-    expected = [[3.0, 5.5], [3.0, 4.5], [3.0, 4.5], [3.0, 5.5]]
-    np.testing.assert_allclose(erase(X, X[:, 0]), expected, atol=1e-12)
 
 
 def test_erasure_is_the_projection_of_the_paper() -> None:
@@ -249,13 +240,6 @@ def test_too_little_is_undefined_and_says_why(a: Floats, reason: str) -> None:
     assert pair["verdict"] == "undefined"
     assert reason in pair["reason"]
     assert pair["r2"] is pair["retained"] is None
-
-
-def test_a_work_in_two_folds_is_refused() -> None:
-    a, b, *_ = latents(0).T
-    aspects, folds = [aspect("a", a), aspect("b", b)], np.arange(N) % 5 + np.arange(N) // 300
-    with pytest.raises(ProbingError, match="several folds"):
-        separate_aspects(lambda _: features(a, b), aspects, WORKS, folds)
 
 
 def test_an_angle_is_of_the_folds_in_which_both_vary() -> None:

@@ -242,14 +242,15 @@ def _layer_row(result: Row, baselines: Sequence[str]) -> dict[str, Any]:
     mixture = result["mixture"] or {}
     compared = {name: result["baselines"].get(name) for name in baselines}
     return {
-        **{name: result[name] for name in ("target", "category", *_SIZES)},
+        **{name: result[name] for name in ("target", "category")},
+        **{name: result[name] for name in ("n_rows", "n_recordings", "n_works")},
         "best_layer": best,
         "best_layers": result["best_layers"],
         "measure": measure,
         **{name: score.get(name) for name in ("r2", "r2_within")},
         "r2_lo": low,
         "r2_hi": high,
-        **{name: score.get(name) for name in _FIGURES},
+        **{name: score.get(name) for name in ("r2_std", "r2_min", "correlation", "rmse", "alpha")},
         "p": score.get("p_within" if measure == "r2_within" else "p"),
         "selectivity": score.get("selectivity"),
         "nested": result["r2_within_nested" if measure == "r2_within" else "r2_nested"],
@@ -257,10 +258,6 @@ def _layer_row(result: Row, baselines: Sequence[str]) -> dict[str, Any]:
         **{name: baseline and score_r2(baseline) for name, baseline in compared.items()},
         **{name: result[name] for name in ("caution", "reason")},
     }
-
-
-_SIZES = ("n_rows", "n_recordings", "n_works")
-_FIGURES = ("r2_std", "r2_min", "correlation", "rmse", "alpha")
 
 
 def _cell(value: Any) -> str:
