@@ -30,10 +30,6 @@ class Terminal(io.StringIO):
         return 7
 
 
-def of_width(columns: int) -> "os.terminal_size":
-    return os.terminal_size((columns, 24))
-
-
 def test_a_log_gets_whole_lines_with_rates_now_and_then(clock: Clock) -> None:
     log = io.StringIO()
     report = Progress("recordings", stream=log)
@@ -54,7 +50,7 @@ def test_a_terminal_gets_one_line_that_fits(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, told: int | None, columns: int
 ) -> None:
     if told:
-        monkeypatch.setattr(os, "get_terminal_size", lambda _: of_width(told))
+        monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((told, 24)))
     terminal = Terminal()
     report = Progress("s of audio", stream=terminal)
     for done in (1, 6, 12):
@@ -71,7 +67,7 @@ def test_a_terminal_gets_one_line_that_fits(
 def test_a_terminal_is_not_written_to_more_often_than_one_sees(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "get_terminal_size", lambda _: of_width(80))
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((80, 24)))
     terminal = Terminal()
     report = Progress("files", stream=terminal)
     for done in range(1000):

@@ -64,10 +64,8 @@ def test_a_long_passage_is_cut_and_says_so(tmp_path: Path) -> None:
     samples, rate = heard(excerpt)
     assert len(samples) == LONGEST_S * rate
     assert len(excerpt.uri) < 100_000
-
-
-def test_a_passage_that_ends_with_the_file_is_as_long_as_what_is_there(tmp_path: Path) -> None:
-    samples, rate = heard(cut_excerpt(siren(tmp_path / "a.wav", 16_000), 11.0, 16.0))
+    # What ends with the file is as long as what is there.
+    samples, rate = heard(cut_excerpt(tmp_path / "a.wav", 11.0, 16.0))
     assert len(samples) == pytest.approx(rate, abs=2)
 
 
