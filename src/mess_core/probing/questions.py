@@ -77,8 +77,6 @@ from mess_core.probing.results import read_results, score_interval, score_r2
 from mess_core.probing.separability import AspectProbe, separate_aspects, undefined_pairs
 from mess_core.progress import Report, counted
 
-_PERMUTATIONS = 1999
-
 # Two values of W from the same ranks in another order may differ by this much.
 _TIE = 1e-12
 
@@ -271,20 +269,20 @@ def _cell(value: Any) -> str:
 
 
 def kendall_w(
-    values: npt.ArrayLike, *, n_permutations: int = _PERMUTATIONS, seed: int = 0
+    values: npt.ArrayLike, *, n_permutations: int = 1999, seed: int = 0
 ) -> tuple[float, float] | None:
     """Measure how far folds rank layers alike: W, from 0 to 1, and p of random rankings.
 
     ``values`` are a finite figure of each of n layers in each of m folds [m, n]; only its order in
     a fold counts. None for fewer than two folds or layers, or where every fold ties all layers.
     """
-    from scipy.stats import rankdata
-
     matrix = np.asarray(values, float)
     m, n = matrix.shape
     if m < 2 or n < 2 or not np.ptp(matrix, axis=1).any():
         return None
-    ranks = rankdata(matrix, axis=1)
+    one, other = matrix[:, :, np.newaxis], matrix[:, np.newaxis]
+    # Layers that tie share the mean of their ranks. (`scipy.stats` takes longer to import.)
+    ranks = ((one > other).sum(axis=2) + (one >= other).sum(axis=2) + 1) / 2
     # Of each fold's groups of equal values, their sizes.
     ties = np.concatenate([np.unique(fold, return_counts=True)[1] for fold in matrix])
     largest = m**2 * (n**3 - n) - m * int((ties**3 - ties).sum())
