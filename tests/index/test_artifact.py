@@ -23,7 +23,6 @@ from mess_core.index import artifact as module
 from mess_core.index.artifact import (
     CONTENT,
     FILES,
-    is_version_id,
     load_artifact,
     read_projection,
     save_artifact,
@@ -319,12 +318,6 @@ def test_without_verifying_names_and_sizes_are_checked_and_nothing_is_hashed(
     os.truncate(artifact / "index.faiss", 50)
     with pytest.raises(ArtifactError, match=r"index\.faiss: size is 50, expected"):
         load_artifact(artifact, verify=False)
-
-
-@pytest.mark.parametrize("text", ["", "0" * 63, "A" * 64, "0" * 64 + "\n", "../" + "0" * 61, 7])
-def test_other_names_are_no_version_ids(text: object) -> None:
-    assert not is_version_id(text)
-    assert is_version_id("0123456789abcdef" * 4)
 
 
 # --- content that cannot be, though all hashes agree

@@ -214,14 +214,12 @@ _COMMANDS = {
 }
 
 
-def _kill_at(
-    proxy: Proxy, stops: Callable[[Request], bool], what: str, location: str, path: Path
-) -> None:
+def _kill_at(proxy: Proxy, method: str, name: str, what: str, location: str, path: Path) -> None:
     """Run a command in a process of its own, and kill it at a request, which is not answered."""
     arrived, ended = threading.Event(), threading.Event()
 
     def choose(request: Request) -> Fault | None:
-        if stops(request):
+        if request.method == method and request.path.endswith(f"/{name}"):
             arrived.set()
             ended.wait(60)
             return Fault("drop")
@@ -244,13 +242,7 @@ def test_a_publisher_that_is_killed_leaves_the_old_version_and_publishing_again_
 ) -> None:
     location = f"s3://{s3[1]}/x"
     publish(artifact, location)
-    _kill_at(
-        proxy,
-        lambda r: r.method == "PUT" and r.path.endswith(f"/{name}"),
-        "publish",
-        location,
-        other_artifact,
-    )
+    _kill_at(proxy, "PUT", name, "publish", location, other_artifact)
     assert published_version(location, *KIND) == artifact.name
     verify_published(location, *KIND, artifact.name)
     assert publish(other_artifact, location)["pointer_moved"]
@@ -262,13 +254,7 @@ def test_a_process_that_is_killed_while_fetching_leaves_no_version(
 ) -> None:
     location, cache = f"s3://{s3[1]}/x", tmp_path / "cache"
     publish(artifact, location)
-    _kill_at(
-        proxy,
-        lambda r: r.method == "GET" and r.path.endswith(f"/{CONTENT[1]}"),
-        "fetch",
-        location,
-        cache,
-    )
+    _kill_at(proxy, "GET", CONTENT[1], "fetch", location, cache)
     assert list(cache.glob("[!.]*")) == []
     assert fetch(location, *KIND, cache).name == artifact.name
     check_cache(cache)

@@ -60,7 +60,7 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
-    """Give a function that sets what is told before each operation on a folder: its name, which."""
+    """Give a function that sets what is told each operation on a folder, and its object, before."""
     told: list[Tell | None] = [None]
 
     def watched(name: str) -> Callable[..., Any]:
@@ -497,7 +497,9 @@ def test_what_is_damaged_in_the_store_is_not_fetched_and_leaves_nothing(
     assert _whole(cache) == [artifact.name]
 
 
-@pytest.mark.parametrize("version_id", ["", "../../etc", "0" * 63, "G" * 64])
+@pytest.mark.parametrize(
+    "version_id", ["", "../../etc", "0" * 63, "A" * 64, "0" * 64 + "\n", "../" + "0" * 61]
+)
 def test_a_version_id_that_is_none_never_becomes_a_path(
     version_id: str, location: str, cache: Path
 ) -> None:

@@ -126,33 +126,29 @@ def test_the_functions_of_a_bucket_and_prefix(s3: S3, artifact: Path, tmp_path: 
         download_artifact_from_s3(bucket, "a/b", "0" * 64, tmp_path, client=client)
 
 
-@pytest.mark.parametrize("prefix", ["", "/mess", "/a/b/"], ids=["none", "one", "two"])
-def test_a_location_is_published_to_and_loaded_by_its_name_alone(
-    prefix: str, s3: S3, artifact: Path, tmp_path: Path
-) -> None:
-    location = f"s3://{s3[1]}{prefix}"
-    publish(artifact, location)
-    assert not any(key.startswith("/") or "//" in key for key in _keys(*s3))
-    assert len(load_published(location, *KIND, cache_dir=tmp_path / "c").rows) == 6
-
-
 # --- keys, tags and swaps
 
 
 @pytest.mark.parametrize(
-    "prefix", ["a#b", "a?b", "a b", "100%", "%41", "a+b", "naïve-日本", "a&b=c", "it's", "a:b@c"]
+    "prefix",
+    [
+        *("", "/", "/x", "/a/b/", "/a#b", "/a?b", "/a b", "/100%", "/%41", "/a+b", "/naïve-日本"),
+        *("/a&b=c", "/it's", "/a:b@c"),
+    ],
 )
 def test_a_prefix_is_taken_as_it_is_written(
     prefix: str, s3: S3, artifact: Path, tmp_path: Path
 ) -> None:
-    client, bucket = s3
-    location = f"s3://{bucket}/{prefix}/x"
-    publish(artifact, location, client=client)
-    assert all(key.startswith(f"{prefix}/x/planted/") for key in _keys(client, bucket))
-    assert published_datasets(location, client=client) == ["planted"]
-    assert [v.latest for v in published_versions(location, *KIND, client=client)] == [True]
-    assert fetch(location, *KIND, tmp_path, client=client).name == artifact.name
-    assert published_datasets(f"s3://{bucket}/{prefix[:1]}", client=client) == []
+    location = f"s3://{s3[1]}{prefix}"
+    publish(artifact, location)
+    first = f"{prefix.strip('/')}/planted/".lstrip("/")
+    assert all(key.startswith(first) for key in _keys(*s3))
+    assert published_datasets(location) == ["planted"]
+    assert [v.latest for v in published_versions(location, *KIND)] == [True]
+    assert len(load_published(location, *KIND, cache_dir=tmp_path).rows) == 6
+    assert published_datasets(f"s3://{s3[1]}/other") == []
+    if len(prefix) > 2:
+        assert published_datasets(f"s3://{s3[1]}{prefix[:2]}") == []
 
 
 @pytest.mark.parametrize("prefix", ["a//b", "a/../b", "./a", "a\nb", "a/\u2028"])
