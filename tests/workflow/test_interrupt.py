@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mess_core.files import read_json
-from mess_core.layout import Layout
+from mess_core.layout import VIEWS, Layout
 from tests.workflow.conftest import ROOT, Workspace, listen_to_ctrl_c
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -93,17 +93,12 @@ def stored_features(layout: Layout) -> list[Path]:
     return sorted((layout.cache / "features").glob("*/*.npy"))
 
 
-def without_features(layout: Layout) -> None:
-    """Delete all features, and what the store has of them."""
-    shutil.rmtree(layout.cache / "features")
-    for view in ("segments", "aggregated"):
-        shutil.rmtree(layout.embeddings / view)
-
-
 def test_ctrl_c_during_extraction_loses_the_recordings_in_flight_only(
     workspace: Workspace, layout: Layout
 ) -> None:
-    without_features(layout)
+    # No features, neither as outputs nor in the cache.
+    for folder in (layout.cache / "features", *map(layout.embeddings.joinpath, VIEWS[1:])):
+        shutil.rmtree(folder)
     receipt = layout.receipt("features", "0")
     names = list(read_json(receipt)["recordings"])
     receipt.unlink()
