@@ -460,6 +460,26 @@ def test_a_projection_with_an_array_missing_or_of_another_shape_is_refused(
         read_projection(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("centre", np.nan, "centre holds values that are not finite"),
+        ("standard_errors", -1, "standard errors are"),
+        ("bounds", -1, "bounds hold values below 0"),
+        ("names", "", "distinct names"),
+        ("layers", 1, "distinct numbers from 0"),
+        ("aspect_layers", 9, "aspects are read from layers"),
+        ("sizes", 9, "blocks have"),
+    ],
+)
+def test_a_projection_with_impossible_values_is_refused(
+    name: str, value: Any, message: str, index: Index
+) -> None:
+    wrong = np.full_like(getattr(index.projection, name), value)
+    with pytest.raises(ArtifactError, match=message):
+        replace(index.projection, **{name: wrong}).check()
+
+
 # --- memory, and a service
 
 
