@@ -261,7 +261,8 @@ def test_unknown_names_name_the_nearest(tmp_path: Path) -> None:
         DatasetFactory.get_dataset("mastro")
     with pytest.raises(DatasetError, match="registered dataset; choose another"):
         DatasetFactory.create_dataset("smd", tmp_path)
-    with pytest.raises(DatasetError, match="cannot name a dataset"):
-        DatasetFactory.create_dataset("../x", tmp_path)
+    for name in ("../x", "x-untrained"):
+        with pytest.raises(DatasetError, match="cannot name a dataset"):
+            DatasetFactory.create_dataset(name, tmp_path)
     with pytest.raises(DatasetError, match="neither a folder nor a table"):
         DatasetFactory.create_dataset("mine", tmp_path / "none")

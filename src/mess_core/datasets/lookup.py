@@ -22,6 +22,7 @@ from mess_core.datasets.base import (
     unique_ids,
 )
 from mess_core.errors import DatasetError, nearest
+from mess_core.layout import UNTRAINED
 
 _COLUMNS = tuple(field.name for field in fields(Source))
 
@@ -211,4 +212,8 @@ def _check_name(name: str) -> None:
     if not name or not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
         raise DatasetError(
             f"{name!r} cannot name a dataset; use ASCII letters, digits, '-' and '_' only"
+        )
+    if name.endswith(f"-{UNTRAINED}"):
+        raise DatasetError(
+            f"{name!r} cannot name a dataset: a baseline has such a name; choose another"
         )
