@@ -22,6 +22,7 @@ __all__ = [
     "read_with_features",
     "shard_of",
     "too_short",
+    "try_failed_again",
     "usable",
     "write_recordings",
 ]
@@ -274,6 +275,15 @@ def read_problems(layout: Layout, window_s: float, target: str) -> list[Recordin
         if row.recording_id in failed
     ]
     return without + [row for row in rows if row.reason]
+
+
+def try_failed_again(layout: Layout) -> None:
+    """Delete the receipts of shards in which a recording failed, so that these run again."""
+    untrained = Layout(layout.data, layout.dataset, UNTRAINED)
+    for place, kind in ((layout, "features"), (untrained, "features"), (layout, "targets")):
+        for receipt in place.receipt(kind, "0").parent.glob("*.json"):
+            if read_json(receipt).get("failed"):
+                receipt.unlink()
 
 
 def problem_lines(recordings: Iterable[Recording]) -> list[str]:

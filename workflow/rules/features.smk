@@ -45,7 +45,7 @@ rule features:
     params:
         cfg=features_params,
     message:
-        f"Features, shard {{wildcards.shard}} of {len(PLAN.shards)} in {{wildcards.folder}} ({amount()} in all)"
+        f"Features in {{wildcards.folder}}, shard {{wildcards.shard}} ({len(PLAN.shards)} shards, {amount()} in all)"
     script:
         "../scripts/features.py"
 

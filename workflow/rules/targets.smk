@@ -18,7 +18,7 @@ rule targets:
     params:
         cfg=targets_params,
     message:
-        f"Proxy targets, shard {{wildcards.shard}} of {len(PLAN.shards)} ({amount()} in all)"
+        f"Proxy targets, shard {{wildcards.shard}} ({len(PLAN.shards)} shards, {amount()} in all)"
     script:
         "../scripts/targets.py"
 

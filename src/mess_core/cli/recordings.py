@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
             "or --folder PATH --name NAME, or --table FILE --name NAME"
         )
     if own:
+        if args.data != Path("data"):  # The table is of a run in another folder.
+            own = own.absolute()
         dataset = DatasetFactory.create_dataset(args.name, own)
     else:
         dataset = DatasetFactory.get_dataset(args.dataset, data=args.data)

@@ -203,6 +203,7 @@ def _queries(index: "Index", resolved: list[str]) -> list[str]:
 def _next(dataset: str, index: "Index", resolved: list[str]) -> list[str]:
     recording = next(iter(index.rows.numbers))
     search = f"  mess search --recording {recording}"
+    chosen = "" if dataset == "demo" else f" --config dataset={dataset}"
     both = []
     if len(resolved) > 1:
         one, other = resolved[:2]
@@ -214,7 +215,7 @@ def _next(dataset: str, index: "Index", resolved: list[str]) -> list[str]:
         "What next",
         *both,
         f"{search} --from 2.5 --to 9 --json",
-        f"  snakemake data/probing/{dataset}/tempo.json   # one result, rebuilt when stale",
+        f"  snakemake data/probing/{dataset}/tempo.json{chosen}   # one result, rebuilt when stale",
         "  mess recordings --folder PATH --name mine && snakemake --config dataset=mine",
         "  (mess and snakemake are in .venv/bin; README.md explains every step)",
     ]

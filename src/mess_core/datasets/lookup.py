@@ -76,7 +76,7 @@ class FolderDataset(BaseDataset):
                 audio=self.root / path,
                 midi=midis.get(path),
                 beats=resolve_beats_path(self.root / path, midis.get(path)),
-                title=path.stem,
+                title=path.parent.name or path.stem,
             )
             for name, work, path in zip(ids, works, inner, strict=True)
         ]

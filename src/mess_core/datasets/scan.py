@@ -23,7 +23,15 @@ from mess_core.errors import AudioError, DatasetError, MidiError, StorageError
 from mess_core.extraction.audio import validate_audio_file
 from mess_core.files import file_sha256, read_json, write_json, write_text
 from mess_core.layout import Layout
-from mess_core.recordings import Recording, cell, judge, problem_lines, usable, write_recordings
+from mess_core.recordings import (
+    Recording,
+    cell,
+    judge,
+    problem_lines,
+    try_failed_again,
+    usable,
+    write_recordings,
+)
 
 Progress = Callable[[int, int, str], None]
 
@@ -226,3 +234,4 @@ def _write(layout: Layout, report: ScanReport, facts: Mapping[str, Any]) -> None
     write_text(layout.problems, "\n".join(lines) + "\n")
     # Last, because everything else goes by it.
     write_recordings(layout.table, report.recordings)
+    try_failed_again(layout)

@@ -447,7 +447,7 @@ def _hint(error: BaseException) -> str:
 
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in AWS_PROFILE"
-    if isinstance(error, RecursionError):
+    if "maximum recursion depth" in str(error):  # Botocore may have wrapped the RecursionError.
         return f"the store redirects without end; {_REGION}, and check AWS_ENDPOINT_URL_S3"
     code = _code(error)
     if code:

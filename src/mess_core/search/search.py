@@ -105,8 +105,8 @@ def search_features(index: Index, features: Features, query: Query) -> Answer:
     index : Index
         Of either kind.
     features : ndarray [shape=(layers, dims) or (windows, layers, dims)]
-        Pooled features with all of the encoder's layers. Several windows are averaged as the
-        windows of a passage are.
+        Pooled features with all of the encoder's layers. Several windows are averaged: for an
+        index of clips as those of a passage, for one of recordings as those of a recording.
     query : Query
         Without a recording or clip.
     """
@@ -116,6 +116,8 @@ def search_features(index: Index, features: Features, query: Query) -> Answer:
         raise SearchError(f"features are of no recording, so no {query.exclude} can be excluded")
     _check_aspects(index, query)
     windows = _fitting(index, features)
+    if index.kind == "recordings":
+        windows = windows.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
     vectors, predicted, usable = index.projection.project(windows)
     if not usable.all():
         raise SearchError(
