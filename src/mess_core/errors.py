@@ -95,7 +95,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
     ``"did you mean 'a' or 'b'?"``, or the list of what exists where nothing is close.
     """
-    choices = sorted(known)
+    choices = sorted(filter(None, known))
     close = get_close_matches(name, choices, n=3, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"

@@ -47,7 +47,7 @@ def test_recordings_scans_a_folder_and_says_what_is_next(
         (["recordings", "."], "say `mess recordings --folder . --name NAME`"),
         (["recordings", "mastro"], "did you mean 'maestro'?"),
         (["render", ".", "--output", "out"], "holds no MIDI files"),
-        (["tour", "--dataset", "demo"], "published.json does not exist"),
+        (["tour", "--dataset", "demo"], "demo has no finished run here"),
         (["search", "--recording", "x"], "nothing is published at data/published"),
     ],
 )

@@ -218,7 +218,7 @@ def test_what_is_gathered_is_judged_by_content(tmp_path: Path) -> None:
         return Plan(settings, recordings).has_features(variant)
 
     assert not has()
-    shards = Plan(settings, RECORDINGS).features_inputs("")
+    shards = Plan(settings, RECORDINGS).features_inputs[""]
     write_json(settings.layout.features_manifest, {"shards": shards})
     assert has()
     assert not has(RECORDINGS[1:])

@@ -44,7 +44,7 @@ def finish(folder: Path, config: dict[str, Any]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
     for variant in plan.variants:
-        manifest = {"shards": plan.features_inputs(variant), "failed": {}}
+        manifest = {"shards": plan.features_inputs[variant], "failed": {}}
         write_json(plan.layout(variant).features_manifest, manifest)
     for name in plan.ungathered:
         write_json(plan.settings.layout.target_manifest(name), {"shards": plan.target_inputs[name]})

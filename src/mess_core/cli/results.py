@@ -117,6 +117,11 @@ def _short(cell: str) -> str:
 
 def _tour(args: argparse.Namespace) -> int:
     layout = Layout(args.data, args.dataset)
+    if not layout.publish_receipt.exists():
+        raise StorageError(
+            f"{args.dataset} has no finished run here; run `snakemake --config "
+            f"dataset={args.dataset}`"
+        )
     destination = read_json(layout.publish_receipt)["destination"]
     index = cli_search.open_index(destination, args.dataset, "recordings")
     resolved = _resolved(index)

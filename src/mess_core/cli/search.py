@@ -239,6 +239,8 @@ def _features(args: argparse.Namespace, index: "Index") -> "Floats":
 
     if args.features:
         return read_embedded(args.features, index.facts)
+    if not args.audio.is_file():
+        raise SearchError(f"{args.audio} does not exist or is no file; check the path")
     return embed_elsewhere(args.audio, args.start, args.end, index.facts, encoder=args.encoder)
 
 

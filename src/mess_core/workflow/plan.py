@@ -125,26 +125,30 @@ class Plan:
                 "choose another `encoder` (`mess model list`)"
             )
 
-    def features_inputs(self, variant: str) -> dict[str, str]:
-        """Return a hash of all that every shard's features depend on."""
+    @cached_property
+    def features_inputs(self) -> dict[str, dict[str, str]]:
+        """A hash of all that the features of every variant's shards depend on."""
         settings = self.settings
         common = {
             "stage": stages.FEATURES,
-            "encoder": {"stage": stages.UNTRAINED, **self._weights} if variant else self._weights,
             "precision": settings.precision,
             "window_s": settings.window_s,
             "overlap": settings.overlap,
         }
+        encoders = {"": self._weights, UNTRAINED: {"stage": stages.UNTRAINED, **self._weights}}
         return {
-            shard: fingerprint(common | {"recordings": audio})
-            for shard, audio in self._audio.items()
+            variant: {
+                shard: fingerprint(common | {"encoder": encoder, "recordings": audio})
+                for shard, audio in self._audio.items()
+            }
+            for variant, encoder in encoders.items()
         }
 
     def features_params(self, variant: str, shard: str) -> Params:
         """Return the params of a shard's extraction."""
         settings = self.settings.untrained if variant else self.settings
         return {
-            "inputs": self.features_inputs(variant)[shard],
+            "inputs": self.features_inputs[variant][shard],
             "variant": variant,
             "shard": shard,
             "shards": settings.shards,
@@ -157,11 +161,11 @@ class Plan:
 
     def has_features(self, variant: str) -> bool:
         """Whether the features that the last run gathered are those of this plan."""
-        return _holds(self.layout(variant).features_manifest, self.features_inputs(variant))
+        return _holds(self.layout(variant).features_manifest, self.features_inputs[variant])
 
     def gather_features_params(self, variant: str) -> Params:
         """Return the params of the rule that writes the manifest of all features."""
-        return {"variant": variant, "shards": self.features_inputs(variant)}
+        return {"variant": variant, "shards": self.features_inputs[variant]}
 
     # Targets.
 
