@@ -279,7 +279,7 @@ def read_problems(layout: Layout, window_s: float, target: str) -> list[Recordin
 
 def try_failed_again(layout: Layout) -> None:
     """Delete the receipts of shards in which a recording failed, so that these run again."""
-    untrained = Layout(layout.data, layout.dataset, UNTRAINED)
+    untrained = replace(layout, variant=UNTRAINED)
     for place, kind in ((layout, "features"), (untrained, "features"), (layout, "targets")):
         for receipt in place.receipt(kind, "0").parent.glob("*.json"):
             if read_json(receipt).get("failed"):

@@ -171,7 +171,7 @@ def gather_targets(layout: Layout, *, targets: Mapping[str, Mapping[str, str]]) 
 
 
 def _failed(receipts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the recordings of all shards that failed; if none did not, that is an error."""
+    """Return the recordings of all shards that failed; raise if every recording did."""
     failed = {name: cause for receipt in receipts for name, cause in receipt["failed"].items()}
     if failed and not any(receipt["recordings"] for receipt in receipts):
         name, cause = next(iter(failed.items()))
