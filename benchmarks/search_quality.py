@@ -155,7 +155,7 @@ def spans_of(index: Index, beats: Mapping[str, Path]) -> Floats:
 def true_values(index: Index, layout: Layout, aspect: str) -> Floats | None:
     """Return what was measured of an aspect [n, q] in standard deviations; None if nothing was."""
     columns: list[Floats] = []
-    for target in sorted(set(probed_targets("window")) & set(ASPECT_REGISTRY[aspect].targets)):
+    for target in sorted(set(probed_targets("window")) & set(ASPECT_REGISTRY[aspect].measures)):
         blocks = [
             load_target(layout.targets(name), target, level="window") for name in index.rows.numbers
         ]
@@ -211,7 +211,7 @@ def print_aspects(index: Index, layout: Layout) -> None:
     print("|---|---|---|---|---|---|")
     for x, y in permutations(names, 2):
         wanted, given = values[x], values[y]
-        if set(ASPECT_REGISTRY[x].targets) & set(ASPECT_REGISTRY[y].targets):
+        if set(ASPECT_REGISTRY[x].measures) & set(ASPECT_REGISTRY[y].measures):
             continue
         if wanted is not None and given is not None:
             sides = (asking(index, like={x: 1.0}), asking(index))

@@ -16,7 +16,11 @@ pytestmark = pytest.mark.unit
 
 #: Scalars that belong to no aspect on purpose: what warns of another, and what is only kept for
 #: comparison with publications. Parts of curves serve aspects where they add something.
-UNUSED = {"tempo_octave_ambiguity", "rubato_ioi_ratio"}
+UNUSED = {
+    *("tempo_octave_ambiguity", "rubato_ioi_ratio", "dynamic_variance"),
+    *("attack_slopes", "attack_sharpness", "spectral_bandwidth", "zero_crossing_rate"),
+    *("num_phrases", "phrase_regularity"),
+}
 
 
 def write_result(folder: Path, target: str, r2: list[float], **changes: Any) -> None:
@@ -31,8 +35,8 @@ def resolve(folder: Path, aspect: str, min_r2: float = 0.5) -> dict[str, Any]:
 
 def test_the_registry_has_the_documented_aspects() -> None:
     assert " ".join(ASPECT_REGISTRY) == (
-        "brightness texture warmth tempo rhythmic_energy dynamics crescendo harmonic_richness "
-        "tension articulation phrasing rubato expressiveness legato"
+        "brightness tempo rhythmic_energy dynamics dynamic_range crescendo harmonic_richness "
+        "tension articulation phrasing rubato expressiveness"
     )
 
 
@@ -40,13 +44,14 @@ def test_every_aspect_names_targets_that_are_probed_some_of_them_for_windows() -
     for name, aspect in ASPECT_REGISTRY.items():
         assert name == aspect.name
         assert aspect.description
-        assert len(set(aspect.targets)) == len(aspect.targets) > 0
-        assert set(aspect.targets) <= set(probed_targets("recording"))
-        assert set(aspect.targets) & set(probed_targets("window"))
+        assert len(set(aspect.measures)) == len(aspect.measures) > 0
+        assert set(aspect.measures) <= set(probed_targets("window"))
+        assert {TARGETS[target].category for target in aspect.midi} <= {"expression"}
+        assert "expression" not in {TARGETS[target].category for target in aspect.targets}
 
 
 def test_every_scalar_belongs_to_an_aspect_or_is_left_out_on_purpose() -> None:
-    used = {target for aspect in ASPECT_REGISTRY.values() for target in aspect.targets}
+    used = {target for aspect in ASPECT_REGISTRY.values() for target in aspect.measures}
     scalars = {n for n, spec in TARGETS.items() if spec.kind == "scalar" and not spec.curve}
     assert scalars - used == UNUSED
 
@@ -81,13 +86,13 @@ def test_the_limit_itself_is_enough(tmp_path: Path) -> None:
 
 
 def test_missing_and_hopeless_targets_are_left_out_and_listed(tmp_path: Path) -> None:
-    write_result(tmp_path, "dynamic_range", [0.1, 0.9])
+    write_result(tmp_path, "loudness_level", [0.1, 0.9])
     write_result(tmp_path, "velocity_mean", [], reason="0 rows")
     dynamics = resolve(tmp_path, "dynamics")
     assert (dynamics["layer"], dynamics["r2"], dynamics["resolved"]) == (1, 0.9, True)
-    assert dynamics["missing"] == ["dynamic_variance", "velocity_mean", "velocity_range"]
-    legato = resolve(tmp_path, "legato")
-    assert legato == {
+    assert dynamics["missing"] == ["velocity_mean"]
+    articulation = resolve(tmp_path, "articulation")
+    assert articulation == {
         **dict.fromkeys(("layer", "r2", "interval", "baseline")),
         "resolved": False,
         "confidence": "low",

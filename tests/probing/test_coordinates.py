@@ -12,7 +12,8 @@ from sklearn.preprocessing import StandardScaler
 
 from mess_core.files import read_json, write_json
 from mess_core.layout import ENCODER
-from mess_core.probing import resolve_aspects, save_aspects
+from mess_core.probing import ASPECT_REGISTRY, resolve_aspects, save_aspects
+from mess_core.probing.aspects import Aspect
 from mess_core.probing.coordinates import (
     LARGEST_RANK,
     AspectCoordinates,
@@ -127,8 +128,12 @@ def test_the_standard_error_is_that_of_works_that_were_not_heard_and_recordings_
     assert averaged.value == pytest.approx(fitted["tempo"].value)
 
 
-def test_less_of_a_target_may_be_more_of_an_aspect(system: LayerDiscoverySystem) -> None:
-    """Warmth is measured by a centroid and a bandwidth: the lower, the warmer."""
+def test_less_of_a_target_may_be_more_of_an_aspect(
+    system: LayerDiscoverySystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Warmth may be measured by a centroid: the lower, the warmer."""
+    warm_aspect = Aspect("warmth", "How low the sound lies", ("spectral_centroid",), more=-1)
+    monkeypatch.setitem(ASPECT_REGISTRY, "warmth", warm_aspect)
     aspects = read_json(system.layout.aspects)
     entry = aspects["aspects"]["tempo"]
     warm = {**aspects, "aspects": {"warmth": entry, "tempo": entry, "phrasing": entry}}

@@ -37,7 +37,7 @@ _WITHOUT_QUERY = (
 _EXAMPLES = """examples:
   mess search --recording R --aspect dynamics
   mess search --recording R --from 1:05 --to 1:10 --like phrasing=1 --like dynamics=0.5 \\
-      --ignore tempo --more legato --exclude work -k 10 --explain
+      --ignore tempo --more articulation --exclude work -k 10 --explain
   mess search --audio take.wav --from 12 --to 17 --where composer="Erik Satie"
   mess search --query question.json --json
 """

@@ -40,42 +40,33 @@ DEFAULT_RESULTS = Layout(Path("data"), "demo").probing
 class Aspect:
     """A musical aspect: what a search calls it, and what a listener would say that it is.
 
-    ``targets`` of `mess_core.targets.registry.TARGETS` measure it. ``more`` is 1 or -1 where more
-    of the aspect means more or less of its targets, and 0 where neither is meant, because a target
-    is a shape, or may rise for several reasons.
+    ``targets`` of `mess_core.targets.registry.TARGETS` measure it from audio, and those of ``midi``
+    from MIDI, which is the truth where a recording has MIDI. ``more`` is 1 or -1 where more of the
+    aspect means more or less of its targets, and 0 where neither is meant, because a target is a
+    shape.
     """
 
     name: str
     description: str
-    targets: tuple[str, ...]
+    targets: tuple[str, ...] = ()
+    midi: tuple[str, ...] = ()
     more: int = 1
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """All that measures it: from audio, then from MIDI."""
+        return self.targets + self.midi
 
 
 _ASPECTS = (
     Aspect(
         "brightness", "How much of the sound lies high", ("spectral_centroid", "spectral_rolloff")
     ),
+    Aspect("tempo", "How fast it goes", ("tempo",)),
+    Aspect("rhythmic_energy", "How much happens per second", ("onset_density",)),
+    Aspect("dynamics", "How loud it is played", ("loudness_level",), ("velocity_mean",)),
     Aspect(
-        "texture",
-        "How dense, wide and noisy the sound is",
-        ("spectral_bandwidth", "zero_crossing_rate"),
-    ),
-    Aspect(
-        "warmth",
-        "How low and how narrow the sound lies around its centre",
-        ("spectral_centroid", "spectral_bandwidth"),
-        more=-1,
-    ),
-    Aspect("tempo", "How fast the beat goes", ("tempo",)),
-    Aspect(
-        "rhythmic_energy",
-        "How much happens per second, and how sharply",
-        ("onset_density", "attack_slopes"),
-    ),
-    Aspect(
-        "dynamics",
-        "How loud, and how far apart soft and loud are",
-        ("dynamic_range", "dynamic_variance", "velocity_mean", "velocity_range"),
+        "dynamic_range", "How far apart soft and loud are", ("dynamic_range",), ("velocity_range",)
     ),
     Aspect(
         "crescendo", "How much it swells and fades", ("crescendo_strength", "diminuendo_strength")
@@ -83,21 +74,23 @@ _ASPECTS = (
     Aspect("harmonic_richness", "How many pitch classes sound together", ("harmonic_complexity",)),
     Aspect("tension", "How dissonant what sounds together is", ("tension_level",)),
     Aspect(
-        "articulation", "How notes begin: struck or eased in", ("attack_slopes", "attack_sharpness")
+        "articulation",
+        "How connected notes are: more is legato, less is staccato",
+        midi=("articulation_ratio",),
     ),
     Aspect(
         "phrasing",
-        "The contour of loudness and tempo; how many phrases there are, and how equal in length",
-        ("phrase_regularity", "num_phrases", "loudness_shape", "performed_tempo_shape"),
+        "The contour of loudness and tempo",
+        ("loudness_shape",),
+        ("performed_tempo_shape",),
         more=0,
     ),
-    Aspect("rubato", "How freely the beat is bent", ("rubato", "tempo_variability")),
+    Aspect("rubato", "How freely the beat is bent", midi=("rubato", "tempo_variability")),
     Aspect(
         "expressiveness",
         "How much a player departs from even touch and even time",
-        ("velocity_std", "tempo_variability", "onset_timing_std"),
+        midi=("velocity_std", "tempo_variability", "onset_timing_std"),
     ),
-    Aspect("legato", "How far notes are held over to the next", ("articulation_ratio",)),
 )
 
 #: Every aspect by name.
@@ -131,7 +124,7 @@ def resolve_aspects(
     ProbingError, StorageError
         If there is no result, or results are malformed or do not belong together.
     """
-    wanted = {name for aspect in ASPECT_REGISTRY.values() for name in aspect.targets}
+    wanted = {name for aspect in ASPECT_REGISTRY.values() for name in aspect.measures}
     if targets is not None:
         wanted &= set(targets)
     results = read_results(results_path, sorted(wanted))
@@ -153,9 +146,9 @@ def save_aspects(aspects: Mapping[str, Any], path: Path) -> None:
 
 
 def _resolve(aspect: Aspect, results: Results, min_r2: float) -> dict[str, Any]:
-    known = {name: results[name] for name in aspect.targets if name in results}
+    known = {name: results[name] for name in aspect.measures if name in results}
     found = {name: result for name, result in known.items() if result["layers"]}
-    missing = {n: _why_missing(known.get(n)) for n in aspect.targets if n not in found}
+    missing = {n: _why_missing(known.get(n)) for n in aspect.measures if n not in found}
     layer, r2 = _best_layer(found)
     resolved = r2 is not None and r2 >= min_r2
     return {

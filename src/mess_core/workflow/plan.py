@@ -250,12 +250,14 @@ class Plan:
     @cached_property
     def aspect_targets(self) -> tuple[str, ...]:
         """The targets that are probed and serve an aspect; others change no aspect."""
-        used = {target for aspect in ASPECT_REGISTRY.values() for target in aspect.targets}
+        used = {target for aspect in ASPECT_REGISTRY.values() for target in aspect.measures}
         return tuple(target for target in self.settings.targets if target in used)
 
     def aspects_params(self) -> Params:
         """Return the params of the aspect map."""
-        registry = {a.name: [list(a.targets), a.more] for a in ASPECT_REGISTRY.values()}
+        registry = {
+            a.name: [list(a.targets), list(a.midi), a.more] for a in ASPECT_REGISTRY.values()
+        }
         return {
             "stale_with": {"stage": stages.ASPECTS, "aspects": registry},
             "min_r2": self.settings.min_r2,
