@@ -9,9 +9,9 @@ from .datasets import (
 )
 from .errors import MessError as MessError
 from .extraction import (
+    EncoderSpec as EncoderSpec,
     ExtractionPipeline as ExtractionPipeline,
     FeatureExtractor as FeatureExtractor,
-    MertSpec as MertSpec,
     clear_gpu_cache as clear_gpu_cache,
     estimate_extraction_time as estimate_extraction_time,
     inspect_model as inspect_model,

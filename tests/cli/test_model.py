@@ -13,9 +13,9 @@ from benchmarks.recordings import describe
 from mess_core.cli import main as cli
 from mess_core.extraction import encoder as encoders
 from mess_core.extraction.checkpoint import find_checkpoint
-from mess_core.extraction.encoder import Engine, MertEncoder, Output, load_encoder
+from mess_core.extraction.encoder import Encoder, Engine, Output, load_encoder
 from mess_core.extraction.golden import check_windows, golden_hash
-from mess_core.extraction.specs import DEMO_ENCODER, MODELS, MertSpec, resolve_spec
+from mess_core.extraction.specs import DEMO_ENCODER, MODELS, EncoderSpec, resolve_spec
 from mess_core.extraction.torch_engine import HiddenStates, load_hubert
 from mess_core.files import file_sha256
 from mess_core.layout import Layout
@@ -138,7 +138,7 @@ def test_verify_fails_where_the_engine_computes_something_else(
 ) -> None:
     exact = load_encoder(DEMO_ENCODER, models=models, device="cpu", precision="float32")
 
-    def load(_: str, **options: Any) -> MertEncoder:
+    def load(_: str, **options: Any) -> Encoder:
         if options["precision"] == "float32" and precision != "float32":
             return exact
         return replace(exact, engine=Distorted(exact.engine, precision, factor))
@@ -151,7 +151,7 @@ def test_verify_fails_where_the_engine_computes_something_else(
 
 
 @pytest.fixture
-def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MertSpec:
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EncoderSpec:
     """A tiny model of the hub, whose copy lies in ``tmp_path / "copy"``; the hub is not reached."""
     write_checkpoint(tmp_path / "copy")
     spec = replace(
@@ -171,7 +171,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MertSpec:
 
 @pytest.mark.unit
 def test_fetch_takes_a_folder_and_says_what_is_next(
-    tmp_path: Path, published: MertSpec, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, published: EncoderSpec, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["model", "fetch", "tiny", "--from", "copy"]) == 0
     printed = capsys.readouterr().out

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.extraction.checkpoint import Checkpoint
-from mess_core.extraction.encoder import MertEncoder, Output
+from mess_core.extraction.encoder import Encoder, Output
 from mess_core.extraction.extractor import FeatureExtractor
 from mess_core.extraction.pipeline import ExtractionPipeline
 from mess_core.extraction.specs import DEMO_ENCODER, MODELS
@@ -55,7 +55,7 @@ class StandIn:
 
 def make_pipeline(stand_in: StandIn, layout: Layout, **settings: Any) -> ExtractionPipeline:
     checkpoint = Checkpoint(MODELS[DEMO_ENCODER], Path(), Path(), {}, normalize=False)
-    encoder = MertEncoder(checkpoint.spec, stand_in, checkpoint)
+    encoder = Encoder(checkpoint.spec, stand_in, checkpoint)
     extractor = FeatureExtractor(encoder, window_s=WINDOW_S, batch_size=2)
     return ExtractionPipeline(extractor, layout, **{"views": VIEWS, **settings})
 

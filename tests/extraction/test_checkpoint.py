@@ -10,7 +10,7 @@ from transformers import HubertConfig
 
 from mess_core.errors import EncoderError
 from mess_core.extraction.checkpoint import fetch_model, find_checkpoint, make_demo_encoder
-from mess_core.extraction.specs import DEMO_ENCODER, MODELS, MertSpec, resolve_spec
+from mess_core.extraction.specs import DEMO_ENCODER, MODELS, EncoderSpec, resolve_spec
 from mess_core.extraction.torch_engine import load_hubert
 from mess_core.files import file_sha256
 from tests.extraction.checkpoints import MERT_95M, STABLE, TINY, write_checkpoint
@@ -106,7 +106,7 @@ def test_hub_models_are_pinned_to_commits() -> None:
 
 
 @pytest.fixture
-def hub_spec(tmp_path: Path) -> MertSpec:
+def hub_spec(tmp_path: Path) -> EncoderSpec:
     """A model of the hub that is as tiny as the checkpoint in ``tmp_path/copy``."""
     write_checkpoint(tmp_path / "copy")
     sha256 = file_sha256(tmp_path / "copy" / "pytorch_model.bin")
@@ -120,7 +120,7 @@ def hub_spec(tmp_path: Path) -> MertSpec:
     )
 
 
-def test_a_copied_folder_is_taken_and_used_from_then_on(tmp_path: Path, hub_spec: MertSpec) -> None:
+def test_a_copied_folder_is_taken_and_used_later(tmp_path: Path, hub_spec: EncoderSpec) -> None:
     models = tmp_path / "models"
     folder = fetch_model(hub_spec, models=models, source=tmp_path / "copy")
     assert folder == models / "tiny"
@@ -141,7 +141,7 @@ def test_a_copied_folder_is_taken_and_used_from_then_on(tmp_path: Path, hub_spec
     ],
 )
 def test_another_model_is_not_taken(
-    tmp_path: Path, hub_spec: MertSpec, change: dict[str, Any], message: str
+    tmp_path: Path, hub_spec: EncoderSpec, change: dict[str, Any], message: str
 ) -> None:
     wanted = replace(hub_spec, **change)
     with pytest.raises(EncoderError, match=message):
@@ -149,7 +149,7 @@ def test_another_model_is_not_taken(
     assert [p.name for p in (tmp_path / "models").iterdir()] == [".tiny.lock"]
 
 
-def test_a_copy_that_is_missing_or_incomplete_is_named(tmp_path: Path, hub_spec: MertSpec) -> None:
+def test_an_incomplete_or_missing_copy_is_named(tmp_path: Path, hub_spec: EncoderSpec) -> None:
     with pytest.raises(EncoderError, match="nowhere does not exist"):
         fetch_model(hub_spec, models=tmp_path, source=tmp_path / "nowhere")
     (tmp_path / "copy" / "preprocessor_config.json").unlink()
@@ -157,7 +157,7 @@ def test_a_copy_that_is_missing_or_incomplete_is_named(tmp_path: Path, hub_spec:
         fetch_model(hub_spec, models=tmp_path / "models", source=tmp_path / "copy")
 
 
-def test_an_empty_folder_is_no_model(tmp_path: Path, hub_spec: MertSpec) -> None:
+def test_an_empty_folder_is_no_model(tmp_path: Path, hub_spec: EncoderSpec) -> None:
     (tmp_path / "models" / "tiny").mkdir(parents=True)
     folder = fetch_model(hub_spec, models=tmp_path / "models", source=tmp_path / "copy")
     assert (folder / "config.json").is_file()
@@ -193,7 +193,7 @@ def test_normalisation_is_said_in_json(tmp_path: Path) -> None:
 
 
 def test_the_hubs_cache_serves_without_a_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub_spec: MertSpec
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub_spec: EncoderSpec
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))

@@ -21,7 +21,7 @@ from mess_core.extraction import (
     trace_activations,
 )
 from mess_core.extraction.checkpoint import find_checkpoint, make_demo_encoder
-from mess_core.extraction.encoder import Choice, ConversionError, MertEncoder, Output, load_encoder
+from mess_core.extraction.encoder import Choice, ConversionError, Encoder, Output, load_encoder
 from mess_core.extraction.golden import check_windows, compare, golden_hash
 from mess_core.extraction.openvino_engine import OpenVinoEngine, prepare
 from mess_core.extraction.specs import DEMO_ENCODER, MODELS
@@ -47,7 +47,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo(models: Path) -> MertEncoder:
+def demo(models: Path) -> Encoder:
     return load_encoder(
         DEMO_ENCODER, models=models, device="cpu", precision="float32", window_s=1.0
     )
@@ -67,7 +67,7 @@ def reference(checkpoint_name: str, windows: np.ndarray, models: Path) -> np.nda
 
 
 def test_a_cpu_runs_openvino_with_transformers_hidden_states(
-    demo: MertEncoder, windows: np.ndarray, models: Path
+    demo: Encoder, windows: np.ndarray, models: Path
 ) -> None:
     expected = reference(DEMO_ENCODER, windows, models)
     assert demo.engine.name.startswith("openvino ")
@@ -126,11 +126,12 @@ def test_the_batch_and_the_threads_change_nothing(
 
 
 @pytest.mark.parametrize("engine", ["openvino", "torch"])
-def test_threads_may_share_an_encoder(demo: MertEncoder, engine: str) -> None:
+def test_threads_may_share_an_encoder(demo: Encoder, engine: str) -> None:
     encoder = demo
     if engine == "torch":
+        assert demo.checkpoint is not None
         shared = TorchEngine(demo.checkpoint, device="cpu", precision="float32")
-        encoder = MertEncoder(demo.spec, shared, demo.checkpoint)
+        encoder = Encoder(demo.spec, shared, demo.checkpoint)
     rng = np.random.default_rng(3)
     batches = [rng.normal(size=(3, SAMPLES)).astype(np.float32) for _ in range(12)]
     expected = [demo.pooled(batch) for batch in batches]
@@ -141,7 +142,7 @@ def test_threads_may_share_an_encoder(demo: MertEncoder, engine: str) -> None:
 
 
 def test_torch_runs_the_same_where_openvino_is_missing(
-    models: Path, windows: np.ndarray, demo: MertEncoder, monkeypatch: pytest.MonkeyPatch
+    models: Path, windows: np.ndarray, demo: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoder_module, "find_spec", lambda _: None)
     found = load_encoder(DEMO_ENCODER, models=models, device="cpu", window_s=1.0)
@@ -267,7 +268,7 @@ def test_a_damaged_converted_model_is_made_again(
 def test_bfloat16_is_taken_only_where_it_agrees(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load() -> MertEncoder:
+    def load() -> Encoder:
         return load_encoder(DEMO_ENCODER, models=models, device="cpu", window_s=1.0)
 
     def receipt(cosine: float | None) -> None:
@@ -370,7 +371,7 @@ def test_a_converted_model_needs_no_torch(models: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-def test_activations_are_traced_by_an_encoders_name(models: Path, demo: MertEncoder) -> None:
+def test_activations_are_traced_by_an_encoders_name(models: Path, demo: Encoder) -> None:
     window = np.random.default_rng(0).normal(size=SAMPLES).astype(np.float32)
     trace = trace_activations(DEMO_ENCODER, window, models=models)
     states = demo.hidden_states(window[None])[0]
@@ -378,7 +379,7 @@ def test_activations_are_traced_by_an_encoders_name(models: Path, demo: MertEnco
         assert row["mean"] == pytest.approx(float(state.mean()), abs=0.02)
 
 
-def test_values_that_are_not_finite_are_an_error(demo: MertEncoder) -> None:
+def test_values_that_are_not_finite_are_an_error(demo: Encoder) -> None:
     with pytest.raises(EncoderError, match="not finite"):
         demo.pooled(np.full((1, SAMPLES), np.nan, np.float32))
     with pytest.raises(EncoderError, match="expected"):
@@ -386,7 +387,7 @@ def test_values_that_are_not_finite_are_an_error(demo: MertEncoder) -> None:
 
 
 def test_the_bundled_encoder_has_merts_form_and_pinned_bytes(
-    tmp_path: Path, demo: MertEncoder, models: Path
+    tmp_path: Path, demo: Encoder, models: Path
 ) -> None:
     folder = make_demo_encoder(tmp_path / "demo")
     assert file_sha256(folder / "model.safetensors") == MODELS[DEMO_ENCODER].weights_sha256

@@ -15,7 +15,7 @@ import torch
 from mess_core.errors import ConfigError, EncoderError
 from mess_core.extraction import extractor as module
 from mess_core.extraction.checkpoint import Checkpoint
-from mess_core.extraction.encoder import MertEncoder, Output
+from mess_core.extraction.encoder import Encoder, Output
 from mess_core.extraction.extractor import FeatureExtractor
 from mess_core.extraction.specs import DEMO_ENCODER, MODELS
 
@@ -63,7 +63,7 @@ class FakeEngine:
 
 def extractor(engine: FakeEngine, batch_size: int | None) -> FeatureExtractor:
     checkpoint = Checkpoint(MODELS[DEMO_ENCODER], Path(), Path(), {}, normalize=False)
-    encoder = MertEncoder(checkpoint.spec, engine, checkpoint)
+    encoder = Encoder(checkpoint.spec, engine, checkpoint)
     return FeatureExtractor(encoder, batch_size=batch_size)
 
 

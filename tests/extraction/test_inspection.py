@@ -12,7 +12,7 @@ from transformers import HubertModel
 from mess_core.errors import EncoderError
 from mess_core.extraction import inspect_model, trace_activations
 from mess_core.extraction.checkpoint import find_checkpoint
-from mess_core.extraction.encoder import MertEncoder
+from mess_core.extraction.encoder import Encoder
 from mess_core.extraction.specs import DEMO_ENCODER
 from mess_core.extraction.torch_engine import load_hubert
 from tests.extraction.checkpoints import write_checkpoint
@@ -50,7 +50,7 @@ def test_a_model_is_described_in_plain_numbers(model: HubertModel) -> None:
 
 
 def test_a_known_encoder_is_inspected_by_name_and_when_loaded(
-    tmp_path: Path, torch_encoder: MertEncoder
+    tmp_path: Path, torch_encoder: Encoder
 ) -> None:
     facts = inspect_model(DEMO_ENCODER, models=tmp_path)
     assert (facts["class"], facts["layers"], facts["dims"]) == ("HubertModel", 13, 48)
@@ -95,7 +95,7 @@ def test_tracing_leaves_the_model_in_its_mode_and_is_repeatable(
         model.train(False)
 
 
-def test_an_encoder_prepares_its_own_windows(torch_encoder: MertEncoder) -> None:
+def test_an_encoder_prepares_its_own_windows(torch_encoder: Encoder) -> None:
     window = np.random.default_rng(0).normal(size=24_000).astype(np.float32)
     trace = trace_activations(torch_encoder, window)
     states = torch_encoder.hidden_states(window[None])[0]

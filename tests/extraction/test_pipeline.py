@@ -11,7 +11,7 @@ import pytest
 from benchmarks.recordings import describe
 from mess_core.errors import AudioError, DatasetError, EncoderError, MessError, StorageError
 from mess_core.extraction.audio import load_audio
-from mess_core.extraction.encoder import MertEncoder
+from mess_core.extraction.encoder import Encoder
 from mess_core.extraction.extractor import FeatureExtractor
 from mess_core.extraction.pipeline import (
     ExtractionPipeline,
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.fixture
-def extractor(torch_encoder: MertEncoder) -> FeatureExtractor:
+def extractor(torch_encoder: Encoder) -> FeatureExtractor:
     return FeatureExtractor(torch_encoder, window_s=1.0, batch_size=2)
 
 
@@ -256,7 +256,7 @@ def test_raw_that_comes_later_leaves_what_is_there_and_does_not_outlive_its_sett
 def test_a_shard_is_extracted_by_one_call_and_not_by_another_encoder(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    torch_encoder: MertEncoder,
+    torch_encoder: Encoder,
     recordings: list[Recording],
 ) -> None:
     monkeypatch.setattr(

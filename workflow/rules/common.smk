@@ -78,7 +78,7 @@ PLAN = read_plan()
 FOLDERS = {PLAN.layout(variant).embeddings.name: variant for variant in PLAN.variants}
 UNTRAINED_FILES = strings(
     Path(SETTINGS.untrained.encoder, name)
-    for name in ("config.json", "preprocessor_config.json", "model.safetensors")
+    for name in ("config.json", "model.safetensors")
 )
 UNGATHERED = [name for name in FOLDERS if not PLAN.has_features(FOLDERS[name])]
 

@@ -20,7 +20,7 @@ from mess_core.extraction.golden import (
     compare,
     golden_hash,
 )
-from mess_core.extraction.specs import MODELS, MertSpec, read_model_json, resolve_spec
+from mess_core.extraction.specs import MODELS, EncoderSpec, read_model_json, resolve_spec
 from mess_core.layout import Layout
 from mess_core.progress import duration
 
@@ -188,7 +188,7 @@ def _listed(config: dict[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in sorted(config.items()))
 
 
-def _digest(checkpoint: "Checkpoint", published: MertSpec) -> str:
+def _digest(checkpoint: "Checkpoint", published: EncoderSpec) -> str:
     pinned = "as pinned" if published.weights_sha256 else "not pinned: nothing to compare it with"
     return f"{checkpoint.spec.weights_sha256} ({pinned})"
 
@@ -222,7 +222,7 @@ def _reference(checkpoint: "Checkpoint", windows: Floats) -> tuple[Floats, Float
 
 
 def _compare_engines(
-    args: argparse.Namespace, spec: MertSpec, windows: Floats, expected: Floats
+    args: argparse.Namespace, spec: EncoderSpec, windows: Floats, expected: Floats
 ) -> None:
     """Compare the engine in use, in its precision and in float32, with transformers' model."""
     from mess_core.extraction.encoder import load_encoder

@@ -16,7 +16,7 @@ from .checkpoint import (
     make_untrained as make_untrained,
 )
 from .encoder import (
-    MertEncoder as MertEncoder,
+    Encoder as Encoder,
     clear_gpu_cache as clear_gpu_cache,
     inspect_model as inspect_model,
     load_encoder as load_encoder,
@@ -34,5 +34,5 @@ from .pipeline import (
     estimate_extraction_time as estimate_extraction_time,
     extract_shard as extract_shard,
 )
-from .specs import MODELS as MODELS, MertSpec as MertSpec, resolve_spec as resolve_spec
+from .specs import MODELS as MODELS, EncoderSpec as EncoderSpec, resolve_spec as resolve_spec
 from .storage import load_features as load_features, segment_times as segment_times

@@ -29,7 +29,13 @@ from filelock import FileLock
 from safetensors.numpy import save as save_tensors
 
 from mess_core.errors import EncoderError
-from mess_core.extraction.specs import DEMO_ENCODER, MODELS, MertSpec, read_model_json, resolve_spec
+from mess_core.extraction.specs import (
+    DEMO_ENCODER,
+    MODELS,
+    EncoderSpec,
+    read_model_json,
+    resolve_spec,
+)
 from mess_core.files import file_sha256, fingerprint, write_bytes, write_json
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -117,7 +123,7 @@ class Checkpoint:
     ``normalize`` every window is brought to mean 0 and variance 1 first.
     """
 
-    spec: MertSpec
+    spec: EncoderSpec
     folder: Path
     weights: Path
     config: dict[str, Any]
@@ -143,6 +149,7 @@ def find_checkpoint(name: str, *, models: Path = Path("data/models")) -> Checkpo
         configuration asks for parts that HuBERT does not have.
     """
     spec = resolve_spec(name)
+    # A kind that is no MERT is found and read here, into a Checkpoint too.
     if spec.source == "bundled":
         folder = make_demo_encoder(models / spec.name)
     elif spec.source == "hub":
@@ -152,7 +159,7 @@ def find_checkpoint(name: str, *, models: Path = Path("data/models")) -> Checkpo
     return read_checkpoint(folder, spec)
 
 
-def read_checkpoint(folder: Path, spec: MertSpec) -> Checkpoint:
+def read_checkpoint(folder: Path, spec: EncoderSpec) -> Checkpoint:
     """Check a folder against its spec and read its configuration; see `find_checkpoint`."""
     weights = _weights_file(folder)
     sha256 = file_sha256(weights)
@@ -210,7 +217,7 @@ def _weights_file(folder: Path) -> Path:
 
 
 def fetch_model(
-    spec: MertSpec, *, models: Path = Path("data/models"), source: Path | None = None
+    spec: EncoderSpec, *, models: Path = Path("data/models"), source: Path | None = None
 ) -> Path:
     """Bring a model of the hub into the models folder: from ``source``, the hub's cache or the hub.
 
@@ -243,7 +250,7 @@ def _has_files(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _from_hub(spec: MertSpec) -> Path:
+def _from_hub(spec: EncoderSpec) -> Path:
     """Return the folder in the hub's cache, which is filled when there is a network."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

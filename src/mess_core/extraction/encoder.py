@@ -8,8 +8,8 @@ Slurm's allocation or ``CUDA_VISIBLE_DEVICES``. torch is imported only where a G
 __all__ = [
     "Choice",
     "ConversionError",
+    "Encoder",
     "Engine",
-    "MertEncoder",
     "Output",
     "clear_gpu_cache",
     "inspect_model",
@@ -32,7 +32,7 @@ import numpy.typing as npt
 from mess_core.errors import EncoderError
 from mess_core.extraction.checkpoint import Checkpoint, find_checkpoint
 from mess_core.extraction.golden import MIN_COSINE, check_windows, compare
-from mess_core.extraction.specs import MertSpec
+from mess_core.extraction.specs import EncoderSpec
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -79,42 +79,52 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
-class MertEncoder:
-    """A loaded encoder: its facts, what runs it, and where it comes from.
+class Encoder:
+    """A loaded encoder: its facts, what runs it, and the checkpoint that it comes from, if any.
 
     ``notes`` are what was preferred and could not be had, with the reasons.
     """
 
-    spec: MertSpec
+    spec: EncoderSpec
     engine: Engine
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None
     notes: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that the output depends on, besides its input and precision."""
+        known = self.checkpoint.fingerprint if self.checkpoint else self.spec.fingerprint
+        assert known is not None
+        return known
 
     def describe(self) -> str:
         """Return one line on what runs where, and one for each of the notes."""
         engine = self.engine
-        digest = (self.spec.weights_sha256 or "")[:12]
+        digest = (self.spec.weights_sha256 or self.fingerprint)[:12]
         line = f"{self.spec.name} ({digest}) on {engine.device}, {engine.precision}, {engine.name}"
         return "\n  not taken: ".join((line, *self.notes))
 
     def facts(self) -> dict[str, Any]:
         """Return what features must have in common to be compared."""
+        names = self.spec.layer_names
         return {
             "name": self.spec.name,
             "revision": self.spec.revision,
             "weights_sha256": self.spec.weights_sha256,
-            "fingerprint": self.checkpoint.fingerprint,
+            "fingerprint": self.fingerprint,
             "precision": self.engine.precision,
             "trained": self.spec.trained,
             "licence": self.spec.licence,
+            **({"layer_names": list(names)} if names else {}),
         }
 
     def hidden_states(self, windows: Floats) -> Floats:
         """Return all hidden states [shape=(n, layers, time, dims)], float32.
 
         ``windows`` [shape=(n, samples)] are mono at ``spec.sample_rate``. Other shapes, and values
-        of the model that are not finite, are an EncoderError.
+        of the model that are not finite, are an EncoderError; so is an encoder without frames.
         """
+        self.check_frames()
         frames = self.engine.run(_checked(windows), raw=True).raw
         assert frames is not None
         return self.finite(frames)
@@ -125,6 +135,13 @@ class MertEncoder:
         Takes and raises the same as `hidden_states`, and needs much less memory.
         """
         return self.finite(self.engine.run(_checked(windows)).pooled)
+
+    def check_frames(self) -> None:
+        """Raise an EncoderError if this encoder has no hidden states frame by frame."""
+        if not self.spec.frame_rate:
+            raise EncoderError(
+                f"{self.spec.name} describes whole windows and has no frames; set `save_raw: false`"
+            )
 
     def finite(self, result: Floats) -> Floats:
         """Return ``result`` if all its values are finite; raise an EncoderError if not."""
@@ -150,16 +167,16 @@ def load_encoder(
     precision: str = "auto",
     window_s: float = 5.0,
     threads: int | None = None,
-) -> MertEncoder:
-    """Load an encoder and prove that it is exactly its checkpoint.
+) -> Encoder:
+    """Load an encoder of any kind, and prove that it is exactly its checkpoint.
 
-    On CPUs OpenVINO runs it, elsewhere torch. See `openvino_engine` and `torch_engine` for what is
-    compared with what.
+    On CPUs OpenVINO runs a MERT, elsewhere torch. See `openvino_engine` and `torch_engine` for what
+    is compared with what. A kind is told from its spec; what loads it returns an `Engine`.
 
     Parameters
     ----------
     name : str
-        A name in `specs.MODELS` or a local folder in MERT's on-disk form.
+        A name in `specs.MODELS` or a local folder of a model.
     models : Path
         Where models are kept, also as OpenVINO reads them.
     device : str
@@ -184,13 +201,14 @@ def load_encoder(
         raise EncoderError(f"window_s is {window_s}, it must be above 0")
     models = Path(models)
     checkpoint = find_checkpoint(name, models=models)
+    # A kind that is no MERT returns here, with its own engine.
     choice = pick_device(device)
     samples = round(window_s * checkpoint.spec.sample_rate)
     if choice.device != "cpu":
         engine, notes = _gpu_engine(checkpoint, choice.device, precision, samples)
     else:
         engine, notes = _cpu_engine(checkpoint, models, precision, samples, threads)
-    return MertEncoder(checkpoint.spec, engine, checkpoint, (*choice.notes, *notes))
+    return Encoder(checkpoint.spec, engine, checkpoint, (*choice.notes, *notes))
 
 
 def _cpu_engine(
@@ -312,7 +330,7 @@ def clear_gpu_cache() -> None:
 
 
 #: What can be inspected.
-Model = Union[MertEncoder, str, Path, "Module"]
+Model = Union[Encoder, str, Path, "Module"]
 
 
 def inspect_model(encoder: Model, *, models: Path = Path("data/models")) -> dict[str, Any]:
@@ -356,7 +374,9 @@ def inspect_model(encoder: Model, *, models: Path = Path("data/models")) -> dict
 def _module(encoder: Model, models: Path) -> "Module":
     if isinstance(encoder, (str, Path)):
         checkpoint = find_checkpoint(str(encoder), models=models)
-    elif isinstance(encoder, MertEncoder):
+    elif isinstance(encoder, Encoder):
+        if encoder.checkpoint is None:
+            raise EncoderError(f"{encoder.spec.name} is no torch module: there is nothing inside")
         checkpoint = encoder.checkpoint
     elif hasattr(encoder, "named_modules"):
         return encoder
@@ -387,7 +407,7 @@ def trace_activations(
     window = np.asarray(samples, np.float32)[np.newaxis]
     if isinstance(encoder, (str, Path)):
         encoder = load_encoder(str(encoder), models=models)
-    if isinstance(encoder, MertEncoder):
+    if isinstance(encoder, Encoder):
         states = encoder.hidden_states(window)[0]
     else:
         states = _hidden_states(_module(encoder, models), window)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mess_core.errors import AudioError, ConfigError, EncoderError
 from mess_core.extraction.audio import load_audio, segment_starts, stream_audio, stream_windows
-from mess_core.extraction.encoder import MertEncoder, Output, clear_gpu_cache, load_encoder
+from mess_core.extraction.encoder import Encoder, Output, clear_gpu_cache, load_encoder
 
 Floats = npt.NDArray[np.float32]
 Tag = TypeVar("Tag")
@@ -57,7 +57,7 @@ class FeatureExtractor:
 
     Parameters
     ----------
-    encoder : MertEncoder or str or Path
+    encoder : Encoder or str or Path
         A loaded encoder, or what `load_encoder` takes, with ``models``, ``device``, ``precision``
         and ``threads``.
     window_s : float
@@ -76,7 +76,7 @@ class FeatureExtractor:
 
     def __init__(
         self,
-        encoder: MertEncoder | str | Path,
+        encoder: Encoder | str | Path,
         *,
         window_s: float = 5.0,
         overlap: float = 0.5,
@@ -86,7 +86,7 @@ class FeatureExtractor:
         precision: str = "auto",
         threads: int | None = None,
     ) -> None:
-        if not isinstance(encoder, MertEncoder):
+        if not isinstance(encoder, Encoder):
             encoder = load_encoder(
                 str(encoder),
                 models=models,

@@ -119,7 +119,7 @@ def extract_shard(
     """Load an encoder and make the feature files of some recordings of a dataset.
 
     Takes and raises what `FeatureExtractor`, `ExtractionPipeline` and its `run` do. The models
-    folder is the layout's by default. ``others`` are `MertEncoder.facts` of the dataset's other
+    folder is the layout's by default. ``others`` are `Encoder.facts` of the dataset's other
     features: an encoder that differs from them is refused with an EncoderError.
     """
     extractor = FeatureExtractor(
@@ -160,9 +160,9 @@ def extract_shard(
 class ExtractionPipeline:
     """Extract, cache and write out the features of recordings.
 
-    ``views`` are those to write, of `mess_core.layout.VIEWS` (others are a MessError), and
-    ``raw_dtype``, float32 or float16, is how ``raw`` is stored. So many ``decoders`` decode
-    recordings at the same time; one is enough for a CPU.
+    ``views`` are those to write, of `mess_core.layout.VIEWS` (others are a MessError, as is ``raw``
+    of an encoder without frames), and ``raw_dtype``, float32 or float16, is how ``raw`` is stored.
+    So many ``decoders`` decode recordings at the same time; one is enough for a CPU.
     """
 
     def __init__(
@@ -177,6 +177,8 @@ class ExtractionPipeline:
         unknown = sorted(set(views) - set(VIEWS))
         if unknown:
             raise MessError(f"unknown views {unknown}; known: {', '.join(VIEWS)}")
+        if "raw" in views:
+            extractor.encoder.check_frames()
         self.extractor = extractor
         self.layout = layout
         self.views = tuple(views)
@@ -191,7 +193,7 @@ class ExtractionPipeline:
                 "view": view,
                 "dtype": self.dtypes.get(view, "float32"),
                 "audio": recording.audio_sha256,
-                "encoder": self.extractor.encoder.checkpoint.fingerprint,
+                "encoder": self.extractor.encoder.fingerprint,
                 "precision": self.extractor.encoder.engine.precision,
                 "window_s": self.extractor.window_s,
                 "overlap": self.extractor.overlap,

@@ -1,6 +1,6 @@
 """What is known about an encoder before it is loaded. Imports nothing heavy."""
 
-__all__ = ["DEMO_ENCODER", "MODELS", "MertSpec", "resolve_spec"]
+__all__ = ["DEMO_ENCODER", "MODELS", "EncoderSpec", "resolve_spec"]
 
 import json
 import math
@@ -15,24 +15,28 @@ DEMO_ENCODER = "mess-demo-untrained"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MertSpec:
-    """Facts about an encoder of MERT's form.
+class EncoderSpec:
+    """Facts about an encoder: windows of audio in, time means ``[windows, layers, dims]`` out.
 
-    ``source`` is ``bundled``, ``hub`` or ``folder``; ``location`` the hub's repository or the
-    folder, and ``revision`` the hub's. Hidden states have so many ``layers`` (with the input of the
-    first), ``dims``, and frames per second (``frame_rate``). It was made for windows of
-    ``window_s`` seconds. The hash of the weights, and the ``fingerprint`` of weights, configuration
-    and normalisation, are None where they are only known after loading. One that is not ``trained``
-    shows the mechanism, no musical knowledge. ``licence`` is that of the weights.
+    ``kind`` is ``mert`` (a HuBERT), ``small`` (log-mel and a small transformer) or ``descriptors``
+    (defined numbers, no weights). ``source`` is ``bundled``, ``hub`` or ``folder``; ``location``
+    the hub's repository or the folder, and ``revision`` the hub's. Features have so many ``layers``
+    (of a transformer with the input of the first), which are numbers without ``layer_names``, and
+    ``dims``. Hidden states have ``frame_rate`` frames per second, 0 where there are none. It was
+    made for windows of ``window_s`` seconds. The hash of the weights, and the ``fingerprint`` of
+    all that the output depends on, are None where they are only known after loading. One that is
+    not ``trained`` shows the mechanism, no musical knowledge. ``licence`` is that of the weights.
     """
 
     name: str
+    kind: str = "mert"
     source: str
     location: str = ""
     revision: str = ""
     sample_rate: int = 24_000
     frame_rate: float = 75.0
     layers: int
+    layer_names: tuple[str, ...] = ()
     dims: int
     window_s: float = 5.0
     weights_sha256: str | None = None
@@ -47,10 +51,10 @@ class MertSpec:
 # pin independently; for the 330M weights no published hash was found. The 95M fingerprint is
 # that of the published config.json (SHA-256 ea2627c4...) and preprocessor_config.json
 # (cc5a5e4a...).
-MODELS: dict[str, MertSpec] = {
+MODELS: dict[str, EncoderSpec] = {
     spec.name: spec
     for spec in (
-        MertSpec(
+        EncoderSpec(
             name=DEMO_ENCODER,
             source="bundled",
             layers=13,
@@ -60,7 +64,7 @@ MODELS: dict[str, MertSpec] = {
             trained=False,
             fingerprint="d3e7986cdc2183ac215b790166a69558a0b44a4a0e3f38cae7607f2a59ce196f",
         ),
-        MertSpec(
+        EncoderSpec(
             name="MERT-v1-95M",
             source="hub",
             location="m-a-p/MERT-v1-95M",
@@ -72,7 +76,7 @@ MODELS: dict[str, MertSpec] = {
             trained=True,
             fingerprint="83a9f3de25a3b06ba8c17e081fcc6eae54f29ead451ca32a50074b46cdd0d1b0",
         ),
-        MertSpec(
+        EncoderSpec(
             name="MERT-v1-330M",
             source="hub",
             location="m-a-p/MERT-v1-330M",
@@ -86,7 +90,7 @@ MODELS: dict[str, MertSpec] = {
 }
 
 
-def resolve_spec(name: str) -> MertSpec:
+def resolve_spec(name: str) -> EncoderSpec:
     """Return the facts about an encoder: a key in `MODELS`, or the path of a local folder.
 
     For a folder ``weights_sha256`` is None and ``trained`` is what its ``config.json`` says in
@@ -106,7 +110,7 @@ def resolve_spec(name: str) -> MertSpec:
     try:
         sample_rate = int(preprocessor["sampling_rate"])
         stride = math.prod(map(int, config["conv_stride"]))
-        return MertSpec(
+        return EncoderSpec(
             name=folder.resolve().name,
             source="folder",
             location=str(folder),

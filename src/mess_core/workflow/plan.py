@@ -19,7 +19,7 @@ from typing import Any
 
 from mess_core import stages
 from mess_core.errors import EncoderError, StorageError
-from mess_core.extraction.specs import MertSpec, resolve_spec
+from mess_core.extraction.specs import EncoderSpec, resolve_spec
 from mess_core.files import file_sha256, fingerprint, read_json, write_json
 from mess_core.layout import DESCRIPTORS, UNTRAINED, Layout
 from mess_core.probing.aspects import ASPECT_REGISTRY
@@ -75,7 +75,7 @@ class Plan:
         return dict(sorted(members.items()))
 
     @cached_property
-    def spec(self) -> MertSpec:
+    def spec(self) -> EncoderSpec:
         """The encoder's facts, with the weights' hash for a local folder."""
         return resolve_spec(self.settings.encoder)
 
