@@ -191,6 +191,39 @@ def test_articulation_does_not_follow_tempo_rubato_or_spread(tmp_path: Path) -> 
     np.testing.assert_allclose(found, 0.9, atol=0.06)
 
 
+def test_chord_and_note_rates_are_the_tempo_of_a_texture(tmp_path: Path) -> None:
+    """Four crotchets of one, two, three, four notes, and again: at 90 BPM 1.5 chords per second."""
+    rates = []
+    for bpm in (90, 120):
+        beat = 60 / bpm
+        chords = [(beat * i, j) for i in range(33) for j in range(1 + i % 4)]
+        notes = [(t + 0.01 * j, t + beat, 60 + 4 * j, 64) for t, j in chords]
+        result = scalars(midi_of(tmp_path / "a.mid", notes))
+        rates.append((result["chord_rate"], result["note_rate"]))
+    np.testing.assert_allclose(rates, [(1.5, 3.75), (2, 5)], rtol=1e-3)
+
+
+def test_chords_are_spread_and_led_as_planted(tmp_path: Path) -> None:
+    """Broken upwards over 40 ms, the top voice 30 ms before the chord; single notes say nothing."""
+    chords = [
+        (t + shift, t + 0.7, pitch, velocity)
+        for t in 0.5 + np.arange(20)
+        for shift, pitch, velocity in (
+            (-0.03, 76, 90),
+            (0.0, 48, 60),
+            (0.02, 52, 65),
+            (0.04, 55, 70),
+            (0.5, 77, 120),
+        )
+    ]
+    result = scalars(midi_of(tmp_path / "a.mid", chords))
+    assert result["chord_spread"] == pytest.approx(0.07, abs=1e-3)
+    assert result["melody_lead"] == pytest.approx(0.05, abs=1e-3)
+    assert result["hand_balance"] == pytest.approx(25)
+    alone = scalars(midi_of(tmp_path / "b.mid", chords[4::5]))
+    assert all(np.isnan(alone[name]) for name in ("chord_spread", "melody_lead", "hand_balance"))
+
+
 def test_velocities(tmp_path: Path) -> None:
     notes = [(0.5 * i, 0.5 * i + 0.4, 60 + i % 12, 20 + i) for i in range(101)]
     result = scalars(midi_of(tmp_path / "a.mid", notes))
@@ -256,8 +289,9 @@ def test_beats_that_cannot_be_used_are_named(tmp_path: Path, text: str, message:
 def test_windows_are_slices_of_the_whole(tmp_path: Path) -> None:
     whole = read_performance(play(tmp_path / "a.mid", Playing(depth=0.3, spread=0.03)))
     parts = [whole.cut(start, start + 4.0) for start in np.arange(0.0, 60.0, 4.0)]
-    names = ("onsets", "velocities", "chord_onsets", "beat_times", "deviations")
-    for name in (*names, "beat_periods", "shaped_tempo", "overlap_ratios"):
+    notes = ("onsets", "velocities", "deviations", "overlap_ratios")
+    chords = ("chord_onsets", "chord_widths", "melody_leads", "top_balance")
+    for name in (*notes, *chords, "beat_times", "beat_periods", "shaped_tempo"):
         joined = np.concatenate([getattr(part, name) for part in parts])
         np.testing.assert_array_equal(joined, getattr(whole, name))
     assert all(np.ptp(part.onsets) < 4.0 for part in parts if len(part.onsets))

@@ -87,6 +87,47 @@ def test_two_hands_on_one_channel_hold_their_own_keys(tmp_path: Path) -> None:
     assert played(write(tmp_path / "a.mid", left, right)) == [(0, 2, 64), (0.5, 1, 64)]
 
 
+def pedal(tick: int, value: int, channel: int = 0) -> Event:
+    return tick, mido.Message("control_change", control=64, value=value, channel=channel)
+
+
+@pytest.mark.parametrize(
+    ("events", "down"),
+    [
+        ([], []),
+        ([pedal(0, 127), pedal(480, 0)], [(0, 0.5)]),
+        # As a sensor sends it, half pedal included: 64 is down.
+        ([pedal(0, 40), pedal(96, 64), pedal(192, 100), pedal(480, 63)], [(0.1, 0.5)]),
+        # Never up again.
+        ([pedal(480, 127)], [(0.5, 1.75)]),
+        # Either of two hands' channels holds it; drums have none.
+        ([pedal(0, 127), pedal(96, 127, 1), pedal(192, 0), pedal(480, 0, 1)], [(0, 0.5)]),
+        ([pedal(0, 127, 9)], []),
+    ],
+)
+def test_the_pedal_is_down_from_64(
+    tmp_path: Path, events: list[Event], down: list[tuple[float, float]]
+) -> None:
+    path = write(tmp_path / "a.mid", events, SCALE)
+    found = read_performance(path).pedal
+    np.testing.assert_allclose(found, np.reshape(down, (-1, 2)), atol=1e-9)
+
+
+def test_pedal_share_and_changes_are_those_of_the_time_played(tmp_path: Path) -> None:
+    """Notes from 0.5 to 4.5 s; the pedal goes down before them, and at 3 and 4 s."""
+    changes = {0.25: 127, 1.5: 0, 3: 127, 3.5: 0, 4: 127, 4.5: 0}
+    events = [pedal(round(960 * time), value) for time, value in changes.items()]
+    notes = [key(480 + 960 * i, ON, 60 + i) for i in range(4)]
+    notes += [key(1440 + 960 * i, OFF, 60 + i) for i in range(4)]
+    performance = read_performance(write(tmp_path / "a.mid", events + notes))
+    whole = measure(performance)["expression"]
+    assert whole["pedal_share"] == pytest.approx(2 / 4)
+    assert whole["pedal_changes"] == pytest.approx(2 / 4)
+    windows = measure_windows(performance, [0.0, 2.0, 4.0, 6.0], window_s=2.0)["expression"]
+    np.testing.assert_allclose(windows["pedal_share"], [1 / 1.5, 0.25, 1.0, np.nan])
+    np.testing.assert_allclose(windows["pedal_changes"], [0.0, 0.5, 2.0, np.nan])
+
+
 def test_drums_do_not_count(tmp_path: Path) -> None:
     drums = [key(tick, kind, channel=9) for tick, kind in [(0, ON), (60, OFF)]]
     path = write(tmp_path / "a.mid", [*drums, key(480, ON), key(960, OFF)])
@@ -116,9 +157,11 @@ def test_what_cannot_be_measured_is_refused_by_name(
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_a_handful_of_notes_gives_nan(tmp_path: Path, count: int) -> None:
     performance = read_performance(write(tmp_path / "a.mid", SCALE[: 2 * count]))
-    assert all(np.isnan(v).all() for v in measure(performance)["expression"].values())
     windows = measure_windows(performance, [0.0, 2.5], window_s=5.0)["expression"]
-    assert all(np.isnan(v).all() for v in windows.values())
+    for found in (measure(performance)["expression"], windows):
+        defined = {name for name, value in found.items() if not np.isnan(value).all()}
+        rates = {"chord_rate", "note_rate"} if count > 2 else set()
+        assert defined == {"pedal_share", "pedal_changes"} | rates
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF and no MIDI", b"MThd\0\0\0\6\0\1\0\1", None])

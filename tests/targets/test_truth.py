@@ -37,6 +37,9 @@ PAIRS = [
     ("articulation", "articulation_ratio"),
     ("dynamic_range", "velocity_range"),
     ("level", "velocity_mean"),
+    ("pedal", "pedal_share"),
+    ("tempo", "chord_rate"),
+    ("tempo", "note_rate"),
 ]
 
 

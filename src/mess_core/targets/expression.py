@@ -20,6 +20,15 @@ values. A fermata, a pause or a misread bar does not count.
   register, median over notes. Below 1 is detached, above 1 is overlapping.
 * `articulation_histogram`: how these ratios are distributed, from *staccato* to overlapping.
 * `velocity_mean`, `velocity_std`, `velocity_range` (5th to 95th percentile): loudness of touch.
+* `chord_rate`: chords and single notes per second, `note_rate`: notes per second. In one work they
+  follow the tempo, and no metrical level has to be guessed.
+* `chord_spread`: from the first to the last note of a chord, mean over chords. What is merged to a
+  chord is within 0.1 s.
+* `melody_lead`: how much earlier the highest note of a chord comes than the others, median (Goebl
+  2001, *Melody lead in piano performance*).
+* `hand_balance`: how much stronger the highest note of a chord is than the others, median.
+* `pedal_share`: share of the time from first onset to last release that the sustain pedal is down;
+  `pedal_changes`: how often it goes down, per second.
 
 Of a window of a performance they are the same measures of what the window holds, undefined where
 that is too little: fewer than 4 beat periods, fewer than 5 notes.
@@ -28,7 +37,14 @@ that is too little: fewer than 4 beat periods, fewer than 5 notes.
 __all__ = [
     "articulation_histogram",
     "articulation_ratio",
+    "chord_rate",
+    "chord_spread",
+    "hand_balance",
+    "melody_lead",
+    "note_rate",
     "onset_timing_std",
+    "pedal_changes",
+    "pedal_share",
     "performed_tempo_curve",
     "rubato",
     "rubato_ioi_ratio",
@@ -40,11 +56,14 @@ __all__ = [
 
 import numpy as np
 
-from mess_core.targets.curves import Float, to_curve
+from mess_core.targets.curves import Float, mean_of, to_curve
 from mess_core.targets.registry import CURVE_FRAMES, OVERLAP_BINS
 
 #: Fewer notes define no statistics of a performance.
 MIN_NOTES = 5
+
+#: Fewer chords define no rate of theirs.
+MIN_CHORDS = 3
 
 #: Fewer beat periods define no tempo that could vary.
 MIN_PERIODS = 4
@@ -126,6 +145,55 @@ def velocity_range(velocities: Float) -> float:
         return np.nan
     soft, loud = np.percentile(velocities, (5, 95))
     return float(loud - soft)
+
+
+def chord_rate(chord_onsets: Float) -> float:
+    """Return the chords begun per second, from first to last; NaN with fewer than 3."""
+    if len(chord_onsets) < MIN_CHORDS:
+        return np.nan
+    return float((len(chord_onsets) - 1) / (chord_onsets[-1] - chord_onsets[0]))
+
+
+def note_rate(onsets: Float, chord_onsets: Float) -> float:
+    """Return the notes begun per second, from first to last chord; NaN with fewer than 3 chords."""
+    if len(chord_onsets) < MIN_CHORDS:
+        return np.nan
+    first, last = chord_onsets[[0, -1]]
+    return float(((onsets >= first) & (onsets < last)).sum() / (last - first))
+
+
+def chord_spread(chord_widths: Float) -> float:
+    """Return the mean time from first to last note of a chord, s; NaN without a chord."""
+    return mean_of(chord_widths)
+
+
+def melody_lead(melody_leads: Float) -> float:
+    """Return how much the top voice leads its chord, s, median; NaN without a chord."""
+    return _median(melody_leads)
+
+
+def hand_balance(top_balance: Float) -> float:
+    """Return how much stronger the top voice is, MIDI velocity, median; NaN without a chord."""
+    return _median(top_balance)
+
+
+def pedal_share(pedal: Float, span: tuple[float, float]) -> float:
+    """Return the share of the time that the sustain pedal is down, NaN without any time."""
+    start, stop = span
+    down, up = np.clip(pedal, start, stop).T
+    return float((up - down).sum() / (stop - start)) if stop > start else np.nan
+
+
+def pedal_changes(pedal: Float, span: tuple[float, float]) -> float:
+    """Return how often a second the sustain pedal goes down, NaN without any time."""
+    start, stop = span
+    pressed = ((pedal[:, 0] >= start) & (pedal[:, 0] < stop)).sum()
+    return float(pressed / (stop - start)) if stop > start else np.nan
+
+
+def _median(values: Float) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else np.nan
 
 
 def _spread(values: Float) -> float:

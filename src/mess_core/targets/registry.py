@@ -194,6 +194,13 @@ _SPECS = (
         "tempo_variability", "expression", "1", "unsteadiness of the tempo at every time scale"
     ),
     _scalar("onset_timing_std", "expression", "s", "deviation of notes from the flexible pulse"),
+    _scalar("chord_rate", "expression", "1/s", "tempo as chords and single notes begun per second"),
+    _scalar("note_rate", "expression", "1/s", "tempo as notes begun per second"),
+    _scalar("chord_spread", "expression", "s", "how far apart the notes of a chord begin"),
+    _scalar("melody_lead", "expression", "s", "how much the top voice leads its chord"),
+    _scalar("hand_balance", "expression", "MIDI velocity", "how much the top voice stands out"),
+    _scalar("pedal_share", "expression", "1", "share of the time that the sustain pedal is down"),
+    _scalar("pedal_changes", "expression", "1/s", "how often the sustain pedal goes down"),
 )
 
 #: Every target by name.
