@@ -23,6 +23,7 @@ FLOORS = (
     "index",
     "publishing",
     "search",
+    "evaluation",
     "report",
     "workflow",
     "cli",

@@ -1,0 +1,283 @@
+"""Judges: what a space of features knows of playing, and how good the order is that it finds.
+
+A space has a vector, or one per layer, for each of n windows; `Rows` says what these are of. An
+order is judged as a `Search`: a score of every window for the one that is asked. Judges:
+
+* `within_works`: R2 within works of a linear readout of something true (velocity, pedal, tempo).
+  Folds share no work, so that knowing the piece is worth nothing (`mess_core.probing.probe`).
+* `same_passage`: how high the same passage by another player ranks among all windows of other
+  recordings: the mean of 1 / rank (MRR), and whether it is among the first k (recall@k).
+* `like_not`: whether distances follow the true ones in X and not those in Y, among the same work's
+  other players: Spearman's correlation with X given Y (partial, of ranks), and the leak, that with
+  Y given X.
+* `more`: share of the first ten hits, among the same work's other players, that truly have more.
+* `triplets`: of three players of a passage, is the one nearer to the first that listeners put
+  nearer? Share of triplets; the listeners' own agreement, one half of them judged by the other, is
+  the same function of two halves.
+
+Every figure is a mean over works (over groups, of triplets), so that long works count once, with
+what chance reaches there. Intervals are of 95 %, from a bootstrap over works
+(`mess_core.probing.inference`). NaN: what was not found ranks last; an undefined truth is left out;
+a query without a right answer, or with fewer than `LEAST` candidates, does not count; a figure
+without any query is NaN.
+"""
+
+__all__ = [
+    "Figure",
+    "Rows",
+    "Search",
+    "cosine",
+    "general",
+    "like_not",
+    "more",
+    "overlapping",
+    "partial_correlation",
+    "same_passage",
+    "triplets",
+    "within_works",
+]
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from mess_core.index.fitting import fit_projection
+from mess_core.probing.folds import Bools, Features, Floats, Ints, deal_folds
+from mess_core.probing.inference import resample_works, seed_of, t_interval
+from mess_core.probing.probe import probe
+
+#: Gives a score of every row [n] for the row that is asked, more for what is closer; NaN for what
+#: it does not find.
+Search = Callable[[int], Floats]
+
+#: Queries drawn from each work, first hits looked at, and the fewest candidates that have an order.
+PER_WORK, HITS, LEAST = 20, 10, 4
+#: Where recall is measured.
+RECALL = (1, HITS)
+_RESAMPLES, _FOLDS = 2000, 5
+# A smaller share of the sum of squares is rounding.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure, its 95 % interval over works (None where there are too few), and chance.
+
+    ``n`` are the queries, rows or triplets that it is of, ``layer`` the one that is best.
+    """
+
+    value: float
+    interval: tuple[float, float] | None
+    chance: float
+    n: int
+    works: int
+    layer: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What each of n rows is of: arrays of names [n]; a performer may be empty."""
+
+    recordings: npt.NDArray[np.str_]
+    works: npt.NDArray[np.str_]
+    performers: npt.NDArray[np.str_]
+
+    def others(self, row: int) -> Bools:
+        """Say which rows are of other recordings, in the same work also by other players."""
+        alike = (self.recordings == self.recordings[row]) | (
+            self._of_work(row) & (self.performers == self.performers[row]) & (self.performers != "")
+        )
+        return np.asarray(~alike)
+
+    def rivals(self, row: int) -> Bools:
+        """Say which of the others are of the same work."""
+        return np.asarray(self.others(row) & self._of_work(row))
+
+    def _of_work(self, row: int) -> Bools:
+        return np.asarray(self.works == self.works[row])
+
+    @cached_property
+    def queries(self) -> list[Ints]:
+        """The rows that are asked, of each work."""
+        rng = np.random.default_rng(0)
+        of_works = [np.flatnonzero(self.works == work) for work in np.unique(self.works)]
+        return [rng.choice(rows, min(PER_WORK, len(rows)), replace=False) for rows in of_works]
+
+
+def cosine(vectors: Features) -> Search:
+    """Search by the cosine of vectors [n, D] or [n, L, D], layers side by side, as they are."""
+    flat = vectors.reshape(len(vectors), -1).astype(np.float64)
+    unit = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), np.finfo(float).tiny)
+    return lambda row: np.asarray(unit @ unit[row])
+
+
+def general(features: npt.NDArray[np.float32], layers: Sequence[int] | None = None) -> Search:
+    """Search by the whitened general block of features [n, L, D], fitted to them.
+
+    As `mess_core.index.fitting` makes it for an index, of all layers by default. Nothing of works
+    or players is learned.
+    """
+    chosen = list(range(features.shape[1])) if layers is None else list(layers)
+    projection = fit_projection(lambda layer: features[:, layer], chosen)
+    return cosine(projection.read(features[:, chosen]).components)
+
+
+def within_works(
+    features: npt.NDArray[Any], truth: Floats, rows: Rows, *, name: str = "truth"
+) -> Figure:
+    """Judge what the best layer of features [n, L, D] knows of a truth [n]; chance is 0.
+
+    The best of several layers is a little too good: compare spaces of as many.
+    """
+    layers = features.swapaxes(0, 1)
+    works = rows.works.tolist()
+    folds = deal_folds(works, _FOLDS)
+    found = probe(layers, truth, works, folds, name=name, n_permutations=0)
+    if found.best_layer is None or found.best_r2_within is None:
+        return Figure(np.nan, None, 0.0, found.n_rows, found.n_works)
+    reach = found.layers[found.best_layer].interval_within
+    value, layer = found.best_r2_within, found.best_layer
+    return Figure(value, reach, 0.0, found.n_rows, found.n_works, layer)
+
+
+def same_passage(search: Search, rows: Rows, spans: Floats) -> dict[str, Figure]:
+    """Judge how high the same passage by another player ranks: ``MRR``, ``recall@1``, ``@10``.
+
+    ``spans`` [n, 2] are in beats of the work. Equal scores share their mean rank.
+    """
+
+    def judge(row: int) -> list[float]:
+        candidates = rows.others(row)
+        right = (candidates & overlapping(spans, rows, row))[candidates]
+        if not right.any() or len(right) < LEAST:
+            return [np.nan] * 6
+        scores = search(row)[candidates]
+        ranks = rankdata(-np.where(np.isnan(scores), -np.inf, scores))
+        first = float(ranks[right].min())
+        found = [1 / first, *(float(first <= k) for k in RECALL)]
+        # The chance that all right ones lie behind the first k of a random order.
+        n, among = len(right), int(right.sum())
+        missed = np.cumprod((n - among - np.arange(n - among)) / (n - np.arange(n - among)))
+        behind = np.concatenate([[1.0], missed])
+        ranked = behind - np.append(behind[1:], 0.0)
+        reached = [1 - behind[min(k, len(behind) - 1)] for k in RECALL]
+        return [*found, float(ranked @ (1 / np.arange(1, len(behind) + 1))), *reached]
+
+    names = ("MRR", *(f"recall@{k}" for k in RECALL))
+    of_works, n = _over_works(rows, judge)
+    return {
+        name: _mean(of_works[:, place], of_works[:, place + len(names)], n)
+        for place, name in enumerate(names)
+    }
+
+
+def overlapping(spans: Floats, rows: Rows, row: int) -> Bools:
+    """Say which spans of beats [n, 2] share half of the shorter one with a row's, in its work."""
+    starts, ends = spans.T
+    shared = np.minimum(ends, ends[row]) - np.maximum(starts, starts[row])
+    shorter = np.minimum(ends - starts, ends[row] - starts[row])
+    return np.asarray((rows.works == rows.works[row]) & (shorter > 0) & (shared >= shorter / 2))
+
+
+def like_not(search: Search, rows: Rows, wanted: Floats, given: Floats) -> tuple[Figure, Figure]:
+    """Judge whether an order follows X (values [n, q]) and not Y ([n, p]): with X, and the leak."""
+
+    def judge(row: int) -> list[float]:
+        rivals = rows.rivals(row)
+        apart = [-search(row), *(np.linalg.norm(v - v[row], axis=1) for v in (wanted, given))]
+        far, x, y = (values[rivals] for values in apart)
+        return [partial_correlation(far, x, y), partial_correlation(far, y, x)]
+
+    of_works, n = _over_works(rows, judge)
+    chance = np.zeros(len(of_works))
+    return _mean(of_works[:, 0], chance, n), _mean(of_works[:, 1], chance, n)
+
+
+def partial_correlation(x: Floats, y: Floats, given: Floats) -> float:
+    """Return the Spearman correlation of x and y without what a third explains of both.
+
+    0 where nothing of x is left, NaN where nothing of y is, and with fewer than `LEAST` entries
+    that are defined.
+    """
+    values = np.array([x, y, given])
+    values = values[:, np.isfinite(values).all(axis=0)]
+    if values.shape[1] < LEAST:
+        return np.nan
+    ranks = rankdata(values, axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    total = np.square(ranks).sum(axis=1)
+    left = ranks[:2] - np.outer(ranks[:2] @ ranks[2] / max(total[2], 1.0), ranks[2])
+    spread = np.square(left).sum(axis=1)
+    explained = spread <= _ROUNDING * total[:2]
+    if explained.any():
+        return np.nan if explained[1] else 0.0
+    return float(left[0] @ left[1] / np.sqrt(spread.prod()))
+
+
+def more(search: Search, rows: Rows, values: Floats) -> Figure:
+    """Judge which share of the first hits has more of something [n] than what was asked.
+
+    Chance is the share of all candidates that have more. A search that finds nothing does not
+    count.
+    """
+
+    def judge(row: int) -> list[float]:
+        rivals = np.flatnonzero(rows.rivals(row) & np.isfinite(values))
+        if len(rivals) < LEAST or np.isnan(values[row]):
+            return [np.nan] * 2
+        scores = search(row)[rivals]
+        hits = np.argsort(-scores, kind="stable")[: min(HITS, int(np.isfinite(scores).sum()))]
+        greater = values[rivals] > values[row]
+        return [float(greater[hits].mean()), float(greater.mean())] if len(hits) else [np.nan] * 2
+
+    of_works, n = _over_works(rows, judge)
+    return _mean(of_works[:, 0], of_works[:, 1], n)
+
+
+def triplets(apart: Floats, heard: Floats, groups: npt.NDArray[np.str_]) -> Figure:
+    """Judge whether distances [n, n] order the players of a group as other distances do.
+
+    Of the triplets (a, b, c) in which listeners hear one of b and c nearer to a, the half in which
+    they do so most clearly counts. Equal distances agree half. Chance is 0.5.
+    """
+    shares, n = [], 0
+    for group in np.unique(groups):
+        threes = np.array([*permutations(np.flatnonzero(groups == group), 3)], np.int64)
+        a, b, c = threes.reshape(-1, 3).T
+        told, clear = apart[a, b] - apart[a, c], heard[a, b] - heard[a, c]
+        kept = (b < c) & np.isfinite(told) & np.isfinite(clear) & (clear != 0)
+        if not kept.any():
+            continue
+        kept &= np.abs(clear) >= np.median(np.abs(clear[kept]))
+        shares.append(float((np.sign(told * clear)[kept] + 1).mean() / 2))
+        n += int(kept.sum())
+    return _mean(np.array(shares), np.full(len(shares), 0.5), n)
+
+
+def _over_works(rows: Rows, judge: Callable[[int], Sequence[float]]) -> tuple[Floats, int]:
+    """Return means [works, m] of what is judged [m] of each work's queries, and how many count."""
+    of_works, n = [], 0
+    for queries in rows.queries:
+        results = np.array([judge(int(row)) for row in queries])
+        known = np.isfinite(results).all(axis=1)
+        if known.any():
+            of_works.append(results[known].mean(axis=0))
+            n += int(known.sum())
+    return np.array(of_works).reshape(len(of_works), -1 if of_works else 6), n
+
+
+def _mean(values: Floats, chance: Floats, n: int) -> Figure:
+    """Return the mean of works' values, with its interval."""
+    values, chance = values[known := np.isfinite(values)], chance[known]
+    if not len(values):
+        return Figure(np.nan, None, np.nan, 0, 0)
+    value, works = float(values.mean()), len(values)
+    counts = resample_works(works, _RESAMPLES, np.random.default_rng(seed_of("works")))
+    reach = t_interval(value, counts @ values / counts.sum(axis=1), works)
+    return Figure(value, reach, float(chance.mean()), n, works)

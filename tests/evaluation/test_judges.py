@@ -1,0 +1,166 @@
+"""The judges, on planted spaces of which the answer is known."""
+
+import numpy as np
+import pytest
+
+from mess_core.evaluation.judges import (
+    Rows,
+    cosine,
+    general,
+    like_not,
+    more,
+    partial_correlation,
+    same_passage,
+    triplets,
+    within_works,
+)
+
+pytestmark = pytest.mark.unit
+
+WORKS, PLAYERS, WINDOWS = 8, 4, 10
+RNG = np.random.default_rng(5)
+WORK, PLAYER, WINDOW = (axis.ravel() for axis in np.indices((WORKS, PLAYERS, WINDOWS)))
+N = len(WORK)
+ROWS = Rows(
+    np.array([f"r{w}-{p}" for w, p in zip(WORK, PLAYER, strict=True)]),
+    np.array([f"w{w}" for w in WORK]),
+    np.array([f"p{p}" for p in PLAYER]),
+)
+SPANS = np.column_stack([4.0 * WINDOW, 4.0 * WINDOW + 6])
+#: What passages are, how works are, and two things that differ freely in every window.
+PASSAGES = RNG.normal(size=(WORKS, WINDOWS, 12))[WORK, WINDOW]
+OF_WORK = RNG.normal(size=(WORKS, 12))[WORK]
+X, Y = RNG.normal(size=(2, N, 1))
+
+
+def test_a_space_of_passages_finds_every_passage_and_noise_finds_them_by_chance() -> None:
+    perfect = same_passage(cosine(PASSAGES + 1e-3 * RNG.normal(size=(N, 12))), ROWS, SPANS)
+    # Neighbours overlap by 2 of 6 beats, which is not the same passage.
+    assert {name: round(figure.value, 9) for name, figure in perfect.items()} == {
+        "MRR": 1.0, "recall@1": 1.0, "recall@10": 1.0,
+    }  # fmt: skip
+    noise = same_passage(lambda _: RNG.normal(size=N), ROWS, SPANS)
+    assert 0 < noise["recall@1"].chance == pytest.approx(3 / (N - WINDOWS))
+    for figure in noise.values():
+        assert figure.interval is not None
+        assert figure.interval[0] < figure.chance < figure.interval[1]
+        assert figure.n == WORKS * 20
+        assert figure.works == WORKS
+
+
+def test_the_general_block_brings_out_what_a_loud_direction_hides() -> None:
+    loud = np.column_stack([5 * RNG.normal(size=(N, 3)), PASSAGES]).astype(np.float32)
+    loud = loud[:, np.newaxis]
+    plain = same_passage(cosine(loud), ROWS, SPANS)["MRR"].value
+    whitened = same_passage(general(loud), ROWS, SPANS)["MRR"].value
+    assert plain + 0.1 < whitened, (plain, whitened)
+
+
+def test_a_passage_that_is_not_found_ranks_last() -> None:
+    nothing = same_passage(lambda _: np.full(N, np.nan), ROWS, SPANS)
+    # All rows share the middle rank.
+    assert nothing["MRR"].value == pytest.approx(2 / (N - WINDOWS + 1))
+    assert nothing["recall@10"].value == 0
+
+
+def test_players_of_one_name_are_no_others_and_unknown_ones_are() -> None:
+    same = Rows(ROWS.recordings, ROWS.works, np.array(["p"] * N))
+    assert np.isnan(same_passage(cosine(PASSAGES), same, SPANS)["MRR"].value)
+    unknown = Rows(ROWS.recordings, ROWS.works, np.array([""] * N))
+    assert same_passage(cosine(PASSAGES), unknown, SPANS)["MRR"].n == WORKS * 20
+
+
+def test_chance_is_exact() -> None:
+    rows = Rows(np.array(["a", "b", "c", "d", "e"]), np.array(["w"] * 5), np.array([""] * 5))
+    # Of four candidates two are right: ranks 1, 2, 3 with 1/2, 1/3, 1/6.
+    spans = np.array([[0.0, 1], [0, 1], [0, 1], [5, 6], [7, 8]])
+    chance = same_passage(lambda _: np.zeros(5), rows, spans)["MRR"].chance
+    of_three = (3 * (1 / 2 + 1 / 3 / 2 + 1 / 6 / 3)) / 3
+    assert chance == pytest.approx(of_three)
+
+
+def test_a_layer_that_knows_the_truth_is_found() -> None:
+    truth = X[:, 0]
+    mixed = np.column_stack([X + 0.1 * RNG.normal(size=X.shape), RNG.normal(size=(N, 3))])
+    features = np.stack([RNG.normal(size=mixed.shape), mixed], axis=1)
+    figure = within_works(features, truth, ROWS)
+    assert figure.layer == 1
+    assert figure.value == pytest.approx(0.99, abs=0.01)
+    assert figure.interval is not None
+
+
+def test_knowing_the_work_is_worth_nothing() -> None:
+    truth = 0.3 * X[:, 0] + 2 * OF_WORK[:, 0]
+    figure = within_works(OF_WORK[:, np.newaxis], truth, ROWS)
+    assert figure.value <= 0
+    nothing = within_works(OF_WORK[:, np.newaxis], np.full(N, np.nan), ROWS)
+    assert np.isnan(nothing.value)
+    assert (nothing.interval, nothing.n) == (None, 0)
+
+
+def test_a_space_that_knows_x_and_not_y() -> None:
+    knows_x = lambda row: -np.abs(X[:, 0] - X[row, 0])  # noqa: E731
+    # X and Y go together: distances in X tell of Y, but not beyond X.
+    bound = Y + X
+    wanted, leak = like_not(knows_x, ROWS, X, bound)
+    assert wanted.value > 0.95
+    assert abs(leak.value) < 0.1
+    assert wanted.chance == 0
+    wanted, leak = like_not(knows_x, ROWS, Y, X)
+    assert abs(wanted.value) < 0.1
+    assert leak.value > 0.95
+
+
+def test_undefined_truth_is_left_out() -> None:
+    half = np.where(RNG.random((N, 1)) < 0.5, np.nan, X)
+    knows_x = lambda row: -np.abs(X[:, 0] - X[row, 0])  # noqa: E731
+    wanted, _ = like_not(knows_x, ROWS, half, Y)
+    assert wanted.value > 0.95
+    assert wanted.n < WORKS * 20
+    assert np.isnan(like_not(knows_x, ROWS, np.full((N, 1), np.nan), Y)[0].value)
+
+
+def test_more_is_right_where_the_order_rises_with_the_truth() -> None:
+    rising = more(lambda _: X[:, 0], ROWS, X[:, 0])
+    assert rising.value > 0.75
+    assert rising.chance == pytest.approx(0.5, abs=0.05)
+    noise = more(lambda _: RNG.normal(size=N), ROWS, X[:, 0])
+    assert noise.interval is not None
+    assert noise.interval[0] < noise.chance < noise.interval[1]
+    assert np.isnan(more(lambda _: np.full(N, np.nan), ROWS, X[:, 0]).value)
+
+
+def test_partial_correlation_is_that_of_ranks_without_the_third() -> None:
+    x, y, z = RNG.normal(size=(3, 500))
+    assert partial_correlation(x + z, y + z, z) == pytest.approx(0, abs=0.12)
+    assert partial_correlation(x + z, x - z, z) > 0.9
+    assert partial_correlation(z, x, z) == 0
+    assert np.isnan(partial_correlation(x, z, z))
+    assert np.isnan(partial_correlation(x[:3], y[:3], z[:3]))
+
+
+def test_triplets_of_those_who_hear_the_same_agree() -> None:
+    places = RNG.normal(size=(60, 3))
+    heard = np.linalg.norm(places[:, np.newaxis] - places, axis=2)
+    groups = np.repeat([f"g{i}" for i in range(10)], 6)
+    assert triplets(heard, heard, groups).value == 1
+    assert triplets(-heard, heard, groups).value == 0
+    other = RNG.normal(size=(60, 3))
+    noise = triplets(np.linalg.norm(other[:, np.newaxis] - other, axis=2), heard, groups)
+    assert noise.interval is not None
+    assert noise.interval[0] < 0.5 == noise.chance < noise.interval[1]
+    # 60 triplets of six players, the clearest half of them.
+    assert noise.n == 10 * 30
+    assert np.isnan(triplets(heard, heard, np.array([str(i) for i in range(60)])).value)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(100):
+        of_work = rng.normal(size=WORKS)[WORK]
+        # The share of the others that have more, shifted by the work.
+        shifted = rng.normal(size=N) + 0.5 * of_work
+        figure = more(lambda _, s=shifted: s, ROWS, rng.normal(size=N))  # type: ignore[misc]
+        assert figure.interval is not None
+        hits += figure.interval[0] <= figure.chance <= figure.interval[1]
+    assert hits > 85
