@@ -109,12 +109,16 @@ def show_models(args: argparse.Namespace) -> int:
             "revision": spec.revision[:12] or "bundled",
             "weights": "pinned" if spec.weights_sha256 else "not pinned",
             "licence": spec.licence,
-            "here": "yes" if (args.models / spec.name).is_dir() else "no",
+            "here": "yes" if _is_here(spec, args.models) else "no",
         }
         for spec in MODELS.values()
     ]
     print("\n".join(table(rows)))
     return 0
+
+
+def _is_here(spec: EncoderSpec, models: Path) -> bool:
+    return spec.kind == "small" or (models / spec.name).is_dir()
 
 
 def fetch(args: argparse.Namespace) -> int:
@@ -127,8 +131,8 @@ def fetch(args: argparse.Namespace) -> int:
             f"{args.name!r} is no known model ({nearest(args.name, MODELS)}); a folder of your own "
             "needs no fetching: `mess model verify FOLDER`, and `encoder: FOLDER` in the config"
         )
-    there = (args.models / spec.name).is_dir()
-    if there and args.source:
+    there = _is_here(spec, args.models)
+    if there and args.source and spec.source == "hub":
         raise EncoderError(
             f"{args.models / spec.name} exists already; remove it first to take {args.source}"
         )
@@ -194,13 +198,16 @@ def _digest(checkpoint: "Checkpoint", published: EncoderSpec) -> str:
 
 
 def _reference(checkpoint: "Checkpoint", windows: Floats) -> tuple[Floats, Floats]:
-    """Return what transformers' own model and preprocessor make of the check windows."""
+    """Return what the reference makes of the check windows.
+
+    That is transformers' own model and preprocessor, or the small encoder's module.
+    """
     import torch
     from transformers import Wav2Vec2FeatureExtractor
 
-    from mess_core.extraction.torch_engine import HiddenStates, load_hubert
+    from mess_core.extraction.torch_engine import load_module, load_states
 
-    model = load_hubert(checkpoint)
+    model = load_module(checkpoint)
     tensors = model.state_dict().values()
     values = sum(tensor.numel() for tensor in tensors)
     _say(
@@ -208,17 +215,19 @@ def _reference(checkpoint: "Checkpoint", windows: Floats) -> tuple[Floats, Float
         f"ok: {len(tensors)} tensors with {values:,} values, each in memory equal to the file's; "
         "none missing, none left over",
     )
+    inputs = torch.from_numpy(windows)
+    with torch.inference_mode():
+        (pooled,) = load_states(checkpoint)(inputs)
+        if checkpoint.spec.kind == "small":
+            return torch.stack(model(inputs), dim=1).numpy(), pooled.numpy()
     rate = checkpoint.spec.sample_rate
     prepare: Any = Wav2Vec2FeatureExtractor(  # type: ignore[no-untyped-call]
         sampling_rate=rate, do_normalize=checkpoint.normalize
     )
-    inputs = prepare(list(windows), sampling_rate=rate, return_tensors="pt")
+    prepared = prepare(list(windows), sampling_rate=rate, return_tensors="pt").input_values
     with torch.inference_mode():
-        states = model(inputs.input_values, output_hidden_states=True).hidden_states
-        frames = torch.stack(states, dim=1).numpy()
-        module = HiddenStates(model, normalize=checkpoint.normalize)
-        (pooled,) = module(torch.from_numpy(windows))
-    return frames, pooled.numpy()
+        states = model(prepared, output_hidden_states=True).hidden_states
+        return torch.stack(states, dim=1).numpy(), pooled.numpy()
 
 
 def _compare_engines(
@@ -227,6 +236,8 @@ def _compare_engines(
     """Compare the engine in use, in its precision and in float32, with transformers' model."""
     from mess_core.extraction.encoder import load_encoder
 
+    small = spec.kind == "small"
+    reference = "torch's own operations" if small else "transformers' HubertModel"
     for precision in dict.fromkeys((args.precision, "float32")):
         encoder = load_encoder(
             args.name,
@@ -245,8 +256,8 @@ def _compare_engines(
             _say("  not taken", note)
         _say(
             "hidden states",
-            f"in the worst layer {error:.1e} of its largest value away from transformers' "
-            f"HubertModel in float32, cosine of the means over time {cosine:.5f}",
+            f"in the worst layer {error:.1e} of its largest value away from {reference} in "
+            f"float32, cosine of the means over time {cosine:.5f}",
         )
         if engine.precision == "float32" and not error <= MAX_ERROR:
             raise EncoderError(

@@ -32,6 +32,7 @@ from mess_core.errors import EncoderError
 from mess_core.extraction.specs import (
     DEMO_ENCODER,
     MODELS,
+    SMALL_TYPE,
     EncoderSpec,
     read_model_json,
     resolve_spec,
@@ -74,7 +75,10 @@ _INERT_PREFIXES = ("_", "mask_feature_", "mask_time_", "mask_channel_", "mess_")
 _OFF: tuple[Any, ...] = (None, False, 0, "", [], {})
 _MODEL_TYPES = ("mert_model", "hubert")
 
-# The bundled encoder.
+# The bundled trained encoder, with its card.
+_BUNDLED = Path(__file__).with_name("mess-small")
+
+# The bundled untrained encoder.
 _SEED = 2026
 _DIMS = MODELS[DEMO_ENCODER].dims
 _CHANNELS = 32
@@ -149,7 +153,8 @@ def find_checkpoint(name: str, *, models: Path = Path("data/models")) -> Checkpo
         configuration asks for parts that HuBERT does not have.
     """
     spec = resolve_spec(name)
-    # A kind that is no MERT is found and read here, into a Checkpoint too.
+    if spec.kind == "small":
+        return _read_small(Path(spec.location).expanduser() if spec.location else _BUNDLED, spec)
     if spec.source == "bundled":
         folder = make_demo_encoder(models / spec.name)
     elif spec.source == "hub":
@@ -159,15 +164,27 @@ def find_checkpoint(name: str, *, models: Path = Path("data/models")) -> Checkpo
     return read_checkpoint(folder, spec)
 
 
-def read_checkpoint(folder: Path, spec: EncoderSpec) -> Checkpoint:
-    """Check a folder against its spec and read its configuration; see `find_checkpoint`."""
+def _read_small(folder: Path, spec: EncoderSpec) -> Checkpoint:
+    """Read what `mess train` exports; the code has the form, the configuration its name."""
     weights = _weights_file(folder)
+    spec = replace(spec, weights_sha256=_checked_sha256(weights, spec))
+    return Checkpoint(spec, folder, weights, {"model_type": SMALL_TYPE}, normalize=False)
+
+
+def _checked_sha256(weights: Path, spec: EncoderSpec) -> str:
     sha256 = file_sha256(weights)
     if spec.weights_sha256 not in (None, sha256):
         raise EncoderError(
             f"{weights}: its SHA-256 is {sha256}, {spec.name} has {spec.weights_sha256}; "
             "remove the folder and get it again"
         )
+    return sha256
+
+
+def read_checkpoint(folder: Path, spec: EncoderSpec) -> Checkpoint:
+    """Check a folder against its spec and read its configuration; see `find_checkpoint`."""
+    weights = _weights_file(folder)
+    sha256 = _checked_sha256(weights, spec)
     config = read_model_json(folder / "config.json")
     path = folder / "config.json"
     if config.get("model_type") not in _MODEL_TYPES:
@@ -328,21 +345,23 @@ def _uniform(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
 def make_untrained(checkpoint: Checkpoint, folder: Path) -> Path:
     """Write an encoder of a checkpoint's shape and normalisation with untrained weights.
 
-    Returns ``folder``; its ``config.json`` says ``mess_trained: false``.
+    Returns ``folder``, the same bytes every time; its ``config.json`` says ``mess_trained: false``.
     """
     import torch
     from safetensors.torch import save
-    from transformers import HubertConfig, HubertModel
+
+    from mess_core.extraction.torch_engine import make_module
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        tensors = HubertModel(HubertConfig(**checkpoint.config)).state_dict()
+        tensors = make_module(checkpoint).state_dict()
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     write_bytes(folder / "model.safetensors", save(contiguous, metadata={"format": "pt"}))
-    write_json(
-        folder / "preprocessor_config.json",
-        read_model_json(checkpoint.folder / "preprocessor_config.json"),
-    )
+    if checkpoint.spec.kind == "mert":
+        write_json(
+            folder / "preprocessor_config.json",
+            read_model_json(checkpoint.folder / "preprocessor_config.json"),
+        )
     config = read_model_json(checkpoint.folder / "config.json")
     write_json(folder / "config.json", {**config, "mess_trained": False})
     return folder

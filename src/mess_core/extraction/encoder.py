@@ -170,8 +170,8 @@ def load_encoder(
 ) -> Encoder:
     """Load an encoder of any kind, and prove that it is exactly its checkpoint.
 
-    On CPUs OpenVINO runs a MERT, elsewhere torch. See `openvino_engine` and `torch_engine` for what
-    is compared with what. A kind is told from its spec; what loads it returns an `Engine`.
+    On CPUs OpenVINO runs a model, elsewhere torch. See `openvino_engine` and `torch_engine` for
+    what is compared with what. A kind is told from its spec; what loads it returns an `Engine`.
 
     Parameters
     ----------
@@ -201,7 +201,9 @@ def load_encoder(
         raise EncoderError(f"window_s is {window_s}, it must be above 0")
     models = Path(models)
     checkpoint = find_checkpoint(name, models=models)
-    # A kind that is no MERT returns here, with its own engine.
+    if checkpoint.spec.kind == "small" and precision == "auto":
+        # It takes a few hundredths of a second a window; half precision would gain little.
+        precision = "float32"
     choice = pick_device(device)
     samples = round(window_s * checkpoint.spec.sample_rate)
     if choice.device != "cpu":
@@ -382,9 +384,9 @@ def _module(encoder: Model, models: Path) -> "Module":
         return encoder
     else:
         raise EncoderError(f"{type(encoder).__name__} is no encoder and no torch module")
-    from mess_core.extraction.torch_engine import load_hubert
+    from mess_core.extraction.torch_engine import load_module
 
-    return load_hubert(checkpoint)
+    return load_module(checkpoint)
 
 
 def trace_activations(

@@ -249,10 +249,10 @@ def _convert(checkpoint: Checkpoint, samples: int, path: Path) -> tuple[Output, 
     import torch
     from transformers.utils import logging
 
-    from mess_core.extraction.torch_engine import HiddenStates, load_hubert
+    from mess_core.extraction.torch_engine import load_states
 
     windows = check_windows(samples, sample_rate=checkpoint.spec.sample_rate)
-    module = HiddenStates(load_hubert(checkpoint), normalize=checkpoint.normalize, raw=True)
+    module = load_states(checkpoint, raw=True)
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,10 +1,10 @@
 """What is known about an encoder before it is loaded. Imports nothing heavy."""
 
-__all__ = ["DEMO_ENCODER", "MODELS", "EncoderSpec", "resolve_spec"]
+__all__ = ["DEMO_ENCODER", "MODELS", "SMALL_ENCODER", "SMALL_TYPE", "EncoderSpec", "resolve_spec"]
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,10 @@ from mess_core.errors import EncoderError, nearest
 
 #: The bundled small encoder; its weights are drawn from a seed and never trained.
 DEMO_ENCODER = "mess-demo-untrained"
+#: The bundled encoder that was trained on piano music; its card is beside its weights.
+SMALL_ENCODER = "mess-small"
+#: ``model_type`` in the ``config.json`` of what `mess train` exports.
+SMALL_TYPE = "mess_small"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,17 @@ MODELS: dict[str, EncoderSpec] = {
             fingerprint="d3e7986cdc2183ac215b790166a69558a0b44a4a0e3f38cae7607f2a59ce196f",
         ),
         EncoderSpec(
+            name=SMALL_ENCODER,
+            kind="small",
+            source="bundled",
+            layers=7,
+            dims=160,
+            weights_sha256="93ce6eadd4483b83a5ab94d9981a84c8ff61d786df2a6d475022ea31b8911617",
+            licence="MIT",
+            trained=True,
+            fingerprint="581122e11b4a79c507b226e0a15d096ebe6ccf50fcda82fa46fd1e9282170aad",
+        ),
+        EncoderSpec(
             name="MERT-v1-95M",
             source="hub",
             location="m-a-p/MERT-v1-95M",
@@ -106,6 +121,17 @@ def resolve_spec(name: str) -> EncoderSpec:
             "nor a folder with a config.json"
         )
     config = read_model_json(folder / "config.json")
+    if config.get("model_type") == SMALL_TYPE:
+        return replace(
+            MODELS[SMALL_ENCODER],
+            name=folder.resolve().name,
+            source="folder",
+            location=str(folder),
+            weights_sha256=None,
+            licence=str(config.get("license", "unknown")),
+            trained=bool(config.get("mess_trained", True)),
+            fingerprint=None,
+        )
     preprocessor = read_model_json(folder / "preprocessor_config.json")
     try:
         sample_rate = int(preprocessor["sampling_rate"])

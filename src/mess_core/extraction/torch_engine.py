@@ -6,10 +6,19 @@ because published ways of loading them leave the positional convolution randomly
 without saying so. torch runs the model on CUDA and MPS, and on CPUs where OpenVINO cannot.
 """
 
-__all__ = ["HiddenStates", "TorchEngine", "half_precision", "load_hubert"]
+__all__ = [
+    "HiddenStates",
+    "TorchEngine",
+    "half_precision",
+    "load_hubert",
+    "load_module",
+    "load_states",
+    "make_module",
+]
 
 import threading
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +29,9 @@ from transformers import HubertConfig, HubertModel
 from mess_core.errors import EncoderError
 from mess_core.extraction.checkpoint import Checkpoint
 from mess_core.extraction.encoder import Output
+from mess_core.extraction.small import SmallEncoder, SmallStates
+
+Filled = TypeVar("Filled", bound=torch.nn.Module)
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 # Wav2Vec2FeatureExtractor's constant, by which MERT's inputs are normalised.
@@ -44,7 +56,7 @@ class TorchEngine:
         self.device = device
         self.precision = precision
         self._device = torch.device(device)
-        module = HiddenStates(load_hubert(checkpoint), normalize=checkpoint.normalize)
+        module = load_states(checkpoint)
         self._turn = threading.Lock()
         self._module = module.to(self._device)
 
@@ -119,6 +131,29 @@ class HiddenStates(torch.nn.Module):
             self._frames.clear()
 
 
+def load_states(checkpoint: Checkpoint, *, raw: bool = False) -> HiddenStates | SmallStates:
+    """Load what gives all hidden states of windows, pooled; with ``raw`` also frame by frame."""
+    module = load_module(checkpoint)
+    if isinstance(module, SmallEncoder):
+        return SmallStates(module, raw=raw)
+    return HiddenStates(module, normalize=checkpoint.normalize, raw=raw)
+
+
+def make_module(checkpoint: Checkpoint) -> HubertModel | SmallEncoder:
+    """Make a model of a checkpoint's form, with weights of torch's random numbers."""
+    if checkpoint.spec.kind == "small":
+        return SmallEncoder()
+    return HubertModel(HubertConfig(**checkpoint.config))
+
+
+def load_module(checkpoint: Checkpoint) -> HubertModel | SmallEncoder:
+    """Load a checkpoint of either kind (float32, CPU, evaluation mode); see `load_hubert`."""
+    if checkpoint.spec.kind != "small":
+        return load_hubert(checkpoint)
+    stored = _read_weights(checkpoint.weights)
+    return _filled(SmallEncoder(), stored, checkpoint.weights)
+
+
 def load_hubert(checkpoint: Checkpoint) -> HubertModel:
     """Load a checkpoint (float32, CPU, evaluation mode) and prove that it is exactly the file.
 
@@ -136,12 +171,17 @@ def load_hubert(checkpoint: Checkpoint) -> HubertModel:
     untold = {name for name, _ in model.named_buffers()} - model.state_dict().keys()
     if untold:
         raise EncoderError(f"{weights}: {', '.join(untold)} of the model are in no checkpoint")
+    return _filled(model.to_empty(device="cpu"), stored, weights)
+
+
+def _filled(model: Filled, stored: dict[str, torch.Tensor], weights: Path) -> Filled:
+    """Put a file's tensors into a model, and compare each with it."""
     try:
-        model.to_empty(device="cpu").load_state_dict(stored)
+        model.load_state_dict(stored)
     except RuntimeError as error:  # tensors that are missing, left over or of another shape
         raise EncoderError(
             f"{weights} does not fit the model ({' '.join(str(error).split())[:400]}). It is no "
-            "checkpoint of MERT's form, or the config.json is another's"
+            "checkpoint of this form, or the config.json is another's"
         ) from None
     for key, tensor in model.state_dict().items():
         if not torch.equal(tensor, stored[key].to(tensor.dtype)):
