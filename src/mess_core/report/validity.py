@@ -81,11 +81,17 @@ OWN_PARAMETER = {
     "articulation_histogram": ("articulation", 1),
     "tempo_variability": ("rubato", 1),
     "onset_timing_std": ("chord_spread_ms", 1),
+    "chord_rate": ("tempo", 1),
+    "note_rate": ("tempo", 1),
+    "chord_spread": ("chord_spread_ms", 1),
+    "melody_lead": ("melody_lead_ms", 1),
+    "pedal_share": ("pedal", 1),
 }
 
 #: What is heard in the audio, and what MIDI says of the same.
 PARTNERS = {
-    "tempo": "performed_tempo_level",
+    "tempo": "chord_rate",
+    "onset_density": "chord_rate",
     "local_tempo_level": "performed_tempo_level",
     "local_tempo_extent": "performed_tempo_extent",
     "local_tempo_shape": "performed_tempo_shape",

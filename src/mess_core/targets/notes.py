@@ -11,7 +11,8 @@ Melody lead (20 to 30 ms, Goebl 2001) and spread chords are within that, trills 
 the melody, which leads, or of the bass of a broken chord, which is on the beat.
 
 Beats are those of an annotation where there is one. Otherwise they are tracked, and their metrical
-level is not known: it is taken to be the one with a median tempo of 70 to 140 BPM.
+level is not known: it is taken to be the one at which a beat has 5 to 10 notes, so that it does not
+depend on how fast a work is played.
 """
 
 __all__ = ["DEFAULT_TEMPO", "Performance", "parse_midi", "read_performance"]
@@ -30,7 +31,7 @@ import numpy.typing as npt
 
 from mess_core.errors import MidiError
 from mess_core.targets.curves import Float
-from mess_core.targets.pulse import MIN_ONSETS, Pulse, tempo_curve, track_pulse
+from mess_core.targets.pulse import MIN_ONSETS, Pulse, tempo_curve, track_levels, track_pulse
 
 #: Onsets of one chord: distance to the one before, and from the first to the last, s.
 CHORD_GAP_S = 0.045
@@ -43,9 +44,9 @@ MOST_SALIENT = 2.0
 #: What varies less than this (in log units, semitones, velocity steps) does not vary.
 LEAST_SPREAD = 1e-3
 
-#: Slowest median tempo of tracked beats, BPM; the fastest is an octave above. Preferred tempos are
-#: around 100 to 120 BPM; this octave was the best of three within the works of ASAP.
-SLOWEST_BPM = 70.0
+#: Fewest notes of a tracked beat, mean of the performance; twice as many are the most. A beat of
+#: ASAP has 7.0 (geometric mean; 4.4 to 11.2 in 28 works, those of the tuning half).
+NOTES_PER_BEAT = 5.0
 
 #: Smoothing (standard deviation) of the tempo curve that is shaped on purpose, s: it averages over
 #: melody lead and inaccuracy and follows a phrase of a few bars.
@@ -55,9 +56,9 @@ SHAPE_SMOOTHING_S = 0.5
 TEMPO_RATE = 40.0
 
 #: A beat is expected where a parabola through so many beats either side has it, near ones (standard
-#: deviation in beats) counting more.
+#: deviation in s) counting more.
 NEIGHBOURS = 6
-NEIGHBOUR_SPREAD = 2.0
+NEIGHBOUR_SPREAD_S = 1.2
 
 #: A chord at most this far from a beat is on it, s.
 BEAT_TOLERANCE_S = 0.05
@@ -192,8 +193,31 @@ class Performance:
         if len(self.chord_onsets) < MIN_ONSETS:
             return Pulse(np.empty(0), np.empty(0))
         tracked = track_pulse(self.chord_onsets, self.salience)
-        octaves = np.floor(np.log2(60 / np.median(tracked.periods) / SLOWEST_BPM))
-        return Pulse(tracked.times, tracked.positions / 2.0**octaves)
+        beats = max(tracked.positions[-1], 1.0)
+        octaves = np.floor(np.log2(len(self.onsets) / beats / NOTES_PER_BEAT))
+        return Pulse(tracked.times, tracked.positions * 2.0**octaves)
+
+    @cached_property
+    def level_pulses(self) -> tuple[Pulse, ...]:
+        """The beats, tracked at six metrical levels or annotated at one; none without a pulse."""
+        if self.annotated_beats is not None:
+            return (self.pulse,)
+        if len(self.chord_onsets) < MIN_ONSETS:
+            return ()
+        return track_levels(self.chord_onsets, self.salience)
+
+    @cached_property
+    def level_periods(self) -> tuple[Float, ...]:
+        """Seconds per beat at each of the levels."""
+        return tuple(pulse.periods for pulse in self.level_pulses)
+
+    @cached_property
+    def level_tempos(self) -> tuple[Float, ...]:
+        """Log beats per second at each of the levels, smooth enough to be shaped on purpose.
+
+        `TEMPO_RATE` values per second from the level's first beat to its last.
+        """
+        return tuple(_shaped(pulse) for pulse in self.level_pulses)
 
     @cached_property
     def beat_times(self) -> Float:
@@ -208,18 +232,12 @@ class Performance:
     @cached_property
     def shaped_tempo(self) -> Float:
         """Log beats per second at `tempo_times`, smooth enough to be shaped on purpose."""
-        if len(self.beat_times) < 2:
-            return np.empty(0)
-        return tempo_curve(*self.pulse, smoothing=SHAPE_SMOOTHING_S, rate=TEMPO_RATE)
+        return _shaped(self.pulse)
 
     @cached_property
     def tempo_times(self) -> Float:
         """Equally spaced from the first beat to the last, s; empty without a pulse."""
-        count = len(self.shaped_tempo)
-        if not count:
-            return np.empty(0)
-        first, last = self.beat_times[[0, -1]]
-        return np.asarray(first + (np.arange(count) + 0.5) * (last - first) / count)
+        return _tempo_times(self.beat_times, self.shaped_tempo)
 
     @cached_property
     def deviations(self) -> Float:
@@ -229,8 +247,7 @@ class Performance:
         """
         if len(self.beat_times) < MIN_BEATS:
             return np.full(len(self.onsets), np.nan)
-        middles = (self.beat_times[1:] + self.beat_times[:-1]) / 2
-        nearest = np.searchsorted(middles, self.chord_onsets)
+        nearest = np.searchsorted(self.pulse.middles, self.chord_onsets)
         distance = np.abs(self.chord_onsets - self.beat_times[nearest])
         expected = _expected(self.pulse)[nearest]
         expected[distance > BEAT_TOLERANCE_S] = np.nan
@@ -272,8 +289,7 @@ class Performance:
         start, stop = np.clip((start_s, stop_s), *self.span)
         chords = slice(*np.searchsorted(self.chord_onsets, (start_s, stop_s)))
         beats = slice(*np.searchsorted(self.beat_times, (start_s, stop_s)))
-        middles = (self.beat_times[1:] + self.beat_times[:-1]) / 2
-        periods = slice(*np.searchsorted(middles, (start_s, stop_s)))
+        periods = slice(*np.searchsorted(self.pulse.middles, (start_s, stop_s)))
         shape = slice(*np.searchsorted(self.tempo_times, (start_s, stop_s)))
         # What the part would compute for itself lacks the context; a cached property that has its
         # value is not computed.
@@ -288,10 +304,31 @@ class Performance:
             beat_periods=self.beat_periods[periods],
             tempo_times=self.tempo_times[shape],
             shaped_tempo=self.shaped_tempo[shape],
+            level_periods=tuple(
+                periods[slice(*np.searchsorted(pulse.middles, (start_s, stop_s)))]
+                for pulse, periods in zip(self.level_pulses, self.level_periods, strict=True)
+            ),
+            level_tempos=tuple(
+                tempo[slice(*np.searchsorted(_tempo_times(pulse.times, tempo), (start_s, stop_s)))]
+                for pulse, tempo in zip(self.level_pulses, self.level_tempos, strict=True)
+            ),
             deviations=self.deviations[notes],
             overlap_ratios=self.overlap_ratios[notes],
         )
         return part
+
+
+def _shaped(pulse: Pulse) -> Float:
+    if len(pulse.times) < 2:
+        return np.empty(0)
+    return tempo_curve(*pulse, smoothing=SHAPE_SMOOTHING_S, rate=TEMPO_RATE)
+
+
+def _tempo_times(beat_times: Float, tempo: Float) -> Float:
+    if not len(tempo):
+        return np.empty(0)
+    first, last = beat_times[[0, -1]]
+    return np.asarray(first + (np.arange(len(tempo)) + 0.5) * (last - first) / len(tempo))
 
 
 def _standardised(series: Float) -> Float:
@@ -321,12 +358,13 @@ def _expected(pulse: Pulse) -> Float:
     inside = (window >= 0) & (window < beats)
     window = np.clip(window, 0, beats - 1)
     distance = pulse.positions[window] - pulse.positions[:, None]
-    weight = np.sqrt(np.exp(-0.5 * (distance / NEIGHBOUR_SPREAD) ** 2) * inside)
+    distance_s = pulse.times[window] - pulse.times[:, None]
+    weight = np.sqrt(np.exp(-0.5 * (distance_s / NEIGHBOUR_SPREAD_S) ** 2) * inside)
     parabola = weight[..., None] * distance[..., None] ** np.arange(3)
     influence = np.linalg.pinv(parabola)[:, 0] * weight
-    distance_s = pulse.times - (influence * pulse.times[window]).sum(axis=1)
+    missed_s = pulse.times - (influence * pulse.times[window]).sum(axis=1)
     leverage = np.minimum(influence[:, NEIGHBOURS], MOST_LEVERAGE)
-    return np.asarray(pulse.times - distance_s / np.sqrt(1 - leverage))
+    return np.asarray(pulse.times - missed_s / np.sqrt(1 - leverage))
 
 
 def read_performance(midi: Path, *, beats: Path | None = None) -> Performance:
