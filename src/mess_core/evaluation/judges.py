@@ -3,8 +3,9 @@
 A space has a vector, or one per layer, for each of n windows; `Rows` says what these are of. An
 order is judged as a `Search`: a score of every window for the one that is asked. Judges:
 
-* `within_works`: R2 within works of a linear readout of something true (velocity, pedal, tempo).
-  Folds share no work, so that knowing the piece is worth nothing (`mess_core.probing.probe`).
+* `within_works`: R2 within works of a linear readout of something true (velocity, pedal, tempo), a
+  ridge regression that is learned from the differences within other works
+  (`mess_core.probing.probe`). To know the piece is worth nothing.
 * `same_passage`: how high the same passage by another player ranks among all windows of other
   recordings: the mean of 1 / rank (MRR), and whether it is among the first k (recall@k).
 * `like_not`: whether distances follow the true ones in X and not those in Y, among the same work's
@@ -135,15 +136,26 @@ def within_works(
 
     The best of several layers is a little too good: compare spaces of as many.
     """
-    layers = features.swapaxes(0, 1)
-    works = rows.works.tolist()
-    folds = deal_folds(works, _FOLDS)
-    found = probe(layers, truth, works, folds, name=name, n_permutations=0)
+    present = np.isfinite(truth)
+    works = rows.works[present]
+    numbers = np.unique(works, return_inverse=True)[1]
+    layers = [_centred(layer[present], numbers) for layer in features.swapaxes(0, 1)]
+    folds = deal_folds(works.tolist(), _FOLDS)
+    values = _centred(truth[present], numbers)
+    found = probe(layers, values, works.tolist(), folds, name=name, n_permutations=0)
     if found.best_layer is None or found.best_r2_within is None:
         return Figure(np.nan, None, 0.0, found.n_rows, found.n_works)
     reach = found.layers[found.best_layer].interval_within
     value, layer = found.best_r2_within, found.best_layer
     return Figure(value, reach, 0.0, found.n_rows, found.n_works, layer)
+
+
+def _centred(values: npt.NDArray[Any], numbers: Ints) -> Floats:
+    """Take away the mean of each work, whose numbers [n] are given, from values [n] or [n, D]."""
+    sums = np.zeros((numbers.max(initial=-1) + 1, *values.shape[1:]))
+    np.add.at(sums, numbers, values)
+    sizes = np.bincount(numbers).reshape(-1, *[1] * (values.ndim - 1))
+    return np.asarray(values - (sums / sizes)[numbers])
 
 
 def same_passage(search: Search, rows: Rows, spans: Floats) -> dict[str, Figure]:
