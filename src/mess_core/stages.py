@@ -9,6 +9,7 @@ __all__ = [
     "ASPECTS",
     "DECOMPOSITION",
     "DEMO",
+    "DESCRIPTORS",
     "FEATURES",
     "INDEX",
     "PROBING",
@@ -25,6 +26,7 @@ __all__ = [
 DEMO = 1
 RECORDINGS = 4
 UNTRAINED = 1
+DESCRIPTORS = 1
 FEATURES = 3
 TARGETS = 4
 PROBING = 3

@@ -256,6 +256,19 @@ def test_list_says_what_is_known_pinned_and_here(
     assert rows[DEMO_ENCODER][2] == "bundled"
 
 
+@pytest.mark.unit
+def test_descriptors_are_here_and_have_nothing_to_fetch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["model", "list", "--models", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[4:] == ["none", "MIT", "yes"]
+    assert verify("descriptors", tmp_path) == 0
+    assert "timbre, harmony, rhythm" in capsys.readouterr().out
+    assert cli.main(["model", "fetch", "descriptors", "--models", str(tmp_path)]) == 1
+    assert "has no weights: `encoder: descriptors` works as it is" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.integration
 def test_estimate_counts_what_the_table_says_can_be_used(
     tmp_path: Path, write_tone: WriteTone, capsys: pytest.CaptureFixture[str]

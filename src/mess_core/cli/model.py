@@ -20,7 +20,13 @@ from mess_core.extraction.golden import (
     compare,
     golden_hash,
 )
-from mess_core.extraction.specs import MODELS, EncoderSpec, read_model_json, resolve_spec
+from mess_core.extraction.specs import (
+    DESCRIPTORS,
+    MODELS,
+    EncoderSpec,
+    read_model_json,
+    resolve_spec,
+)
 from mess_core.layout import Layout
 from mess_core.progress import duration
 
@@ -107,7 +113,7 @@ def show_models(args: argparse.Namespace) -> int:
             "layers": str(spec.layers),
             "dims": str(spec.dims),
             "revision": spec.revision[:12] or "bundled",
-            "weights": "pinned" if spec.weights_sha256 else "not pinned",
+            "weights": _weights(spec),
             "licence": spec.licence,
             "here": "yes" if _is_here(spec, args.models) else "no",
         }
@@ -117,8 +123,14 @@ def show_models(args: argparse.Namespace) -> int:
     return 0
 
 
+def _weights(spec: EncoderSpec) -> str:
+    if spec.kind == DESCRIPTORS:
+        return "none"
+    return "pinned" if spec.weights_sha256 else "not pinned"
+
+
 def _is_here(spec: EncoderSpec, models: Path) -> bool:
-    return spec.kind == "small" or (models / spec.name).is_dir()
+    return spec.kind in ("small", DESCRIPTORS) or (models / spec.name).is_dir()
 
 
 def fetch(args: argparse.Namespace) -> int:
@@ -131,6 +143,8 @@ def fetch(args: argparse.Namespace) -> int:
             f"{args.name!r} is no known model ({nearest(args.name, MODELS)}); a folder of your own "
             "needs no fetching: `mess model verify FOLDER`, and `encoder: FOLDER` in the config"
         )
+    if spec.kind == DESCRIPTORS:
+        raise EncoderError(f"{spec.name} has no weights: `encoder: {spec.name}` works as it is")
     there = _is_here(spec, args.models)
     if there and args.source and spec.source == "hub":
         raise EncoderError(
@@ -151,6 +165,8 @@ def fetch(args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     """Check a model part by part, and print each with its outcome as soon as it is known."""
+    if resolve_spec(args.name).kind == DESCRIPTORS:
+        return _verify_descriptors(resolve_spec(args.name))
     from mess_core.extraction.checkpoint import find_checkpoint
 
     checkpoint = find_checkpoint(args.name, models=args.models)
@@ -179,6 +195,19 @@ def verify(args: argparse.Namespace) -> int:
     _say("normalisation", f"{how}, every window (do_normalize: {checkpoint.normalize})")
     _say("golden hash", f"{golden_hash(pooled)} (float32, {len(pooled)} check windows)")
     _compare_engines(args, spec, windows, expected)
+    print("verified")
+    return 0
+
+
+def _verify_descriptors(spec: EncoderSpec) -> int:
+    """Print what there is to know of an encoder without weights."""
+    from mess_core.extraction.encoder import load_encoder
+
+    samples = round(spec.window_s * spec.sample_rate)
+    pooled = load_encoder(spec.name).pooled(check_windows(samples, sample_rate=spec.sample_rate))
+    _say("model", f"{spec.name}: {spec.dims} defined numbers (docs/descriptors.md), no weights")
+    _say("layers", f"{spec.layers}: {', '.join(spec.layer_names)}")
+    _say("golden hash", f"{golden_hash(pooled)} (float32, {len(pooled)} check windows)")
     print("verified")
     return 0
 

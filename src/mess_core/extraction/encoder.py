@@ -32,7 +32,7 @@ import numpy.typing as npt
 from mess_core.errors import EncoderError
 from mess_core.extraction.checkpoint import Checkpoint, find_checkpoint
 from mess_core.extraction.golden import MIN_COSINE, check_windows, compare
-from mess_core.extraction.specs import EncoderSpec
+from mess_core.extraction.specs import EncoderSpec, resolve_spec
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -199,7 +199,11 @@ def load_encoder(
         raise EncoderError(f"precision is {precision!r}, it must be one of {', '.join(PRECISIONS)}")
     if not window_s > 0:
         raise EncoderError(f"window_s is {window_s}, it must be above 0")
-    models = Path(models)
+    models, spec = Path(models), resolve_spec(name)
+    if spec.kind == "descriptors":
+        from mess_core.extraction.descriptors import DescriptorEngine
+
+        return Encoder(spec, DescriptorEngine(), None)
     checkpoint = find_checkpoint(name, models=models)
     if checkpoint.spec.kind == "small" and precision == "auto":
         # It takes a few hundredths of a second a window; half precision would gain little.

@@ -1,6 +1,9 @@
 """What is known about an encoder before it is loaded. Imports nothing heavy."""
 
-__all__ = ["DEMO_ENCODER", "MODELS", "SMALL_ENCODER", "SMALL_TYPE", "EncoderSpec", "resolve_spec"]
+__all__ = [
+    *("DEMO_ENCODER", "DESCRIPTORS", "MODELS", "SMALL_ENCODER", "SMALL_TYPE"),
+    *("EncoderSpec", "resolve_spec"),
+]
 
 import json
 import math
@@ -8,7 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mess_core import stages
 from mess_core.errors import EncoderError, nearest
+from mess_core.files import fingerprint
 
 #: The bundled small encoder; its weights are drawn from a seed and never trained.
 DEMO_ENCODER = "mess-demo-untrained"
@@ -16,6 +21,8 @@ DEMO_ENCODER = "mess-demo-untrained"
 SMALL_ENCODER = "mess-small"
 #: ``model_type`` in the ``config.json`` of what `mess train` exports.
 SMALL_TYPE = "mess_small"
+#: Defined numbers; what there is where no weights are.
+DESCRIPTORS = "descriptors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +55,8 @@ class EncoderSpec:
     trained: bool
     fingerprint: str | None = None
 
+
+_FAMILIES = ("timbre", "harmony", "rhythm", "dynamics", "articulation", "space", "keys")
 
 # MERT-v1: Li et al., "MERT: Acoustic Music Understanding Model with Large-Scale Self-supervised
 # Training", ICLR 2024; rates, layers and dims from the models' cards. Revisions, and the hash of
@@ -100,6 +109,18 @@ MODELS: dict[str, EncoderSpec] = {
             dims=1024,
             licence="CC-BY-NC-4.0",
             trained=True,
+        ),
+        EncoderSpec(
+            name=DESCRIPTORS,
+            kind="descriptors",
+            source="bundled",
+            frame_rate=0.0,
+            layers=len(_FAMILIES) + 1,
+            layer_names=(*_FAMILIES, "all"),
+            dims=402,
+            licence="MIT",
+            trained=True,
+            fingerprint=fingerprint({"kind": "descriptors", "stage": stages.DESCRIPTORS}),
         ),
     )
 }
