@@ -34,17 +34,33 @@ ASPECT_MAP: dict[str, Any] = {
         **{
             name: {
                 "resolved": True,
+                "sources": ["probed"],
+                "agreement": {"probed": {"r2": 0.7, "distances": 0.4}},
                 "layer": layer,
                 "r2": 0.7,
                 "confidence": "medium",
                 "targets": {},
-                "finding": "not validated: why",
+                "finding": "probed in layer 0",
                 "reason": None,
             }
             for name, (layer, _) in ASPECTS.items()
         },
-        "rubato": {"resolved": False, "layer": 1, "r2": 0.12, "reason": "no layer predicts it"},
-        "pedal": {"resolved": False, "layer": None, "r2": None, "reason": "no MIDI"},
+        "rubato": {
+            "resolved": False,
+            "sources": [],
+            "agreement": {"probed": {"r2": 0.12, "distances": 0.1}},
+            "layer": 1,
+            "r2": 0.12,
+            "reason": "no layer predicts it",
+        },
+        "pedal": {
+            "resolved": False,
+            "sources": [],
+            "agreement": {},
+            "layer": None,
+            "r2": None,
+            "reason": "no MIDI",
+        },
     },
 }
 FACTS: dict[str, Any] = {

@@ -79,8 +79,8 @@ def test_an_aspect_comes_with_how_well_it_is_known(
     ask("--recording", "take1", "--aspects", "legato=0.7,tempo=0.3")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "recordings like take1, by legato=0.7, tempo=0.3"
-    assert lines[1] == "legato: layer 2, R2 0.70 within works, not validated: why"
-    assert lines[2] == "tempo: layer 0, R2 0.70 within works, not validated: why"
+    assert lines[1] == "legato: probed in layer 0"
+    assert lines[2] == "tempo: probed in layer 0"
 
 
 def test_times_of_clips_are_minutes_and_seconds(
@@ -193,8 +193,8 @@ def test_a_question_that_nothing_satisfies_says_so(
 ) -> None:
     ask("--recording", "take1", "--from", "5", "--more", "legato=99")
     out = capsys.readouterr().out
-    assert "more legato (by 99 standard errors)" in out
-    assert "no row satisfies: more legato by 99 standard errors" in out
+    assert "more legato (by 99 steps)" in out
+    assert "no row satisfies: more legato by 99 steps" in out
     assert "rank" not in out
     ask("--recording", "take1", "--where", "composer=Nobody")
     out = capsys.readouterr().out

@@ -120,7 +120,7 @@ def test_a_manifest_says_what_the_index_is_and_how_it_was_made(
     manifest = read_json(folder / "manifest.json")
     general = manifest["general"]
     assert manifest == {
-        "schema_version": 3,
+        "schema_version": 4,
         "kind": "recordings",
         "factory": "Flat",
         "n_rows": 6,
@@ -130,6 +130,8 @@ def test_a_manifest_says_what_the_index_is_and_how_it_was_made(
         "dims": DIMS,
         "general": general,
         "blocks": {name: dims for name, (_, dims) in ASPECTS.items()},
+        "sources": dict.fromkeys(ASPECTS, "probed"),
+        "columns": [],
         "width": general + sum(dims for _, dims in ASPECTS.values()) + len(ASPECTS),
         "facts": FACTS,
         "aspects": ASPECT_MAP,
@@ -272,11 +274,11 @@ def test_the_files_of_another_version_are_refused(artifact: Path, other_artifact
 
 
 @pytest.mark.usefixtures("unread")
-@pytest.mark.parametrize("schema", [2, 4, None, "3"])
+@pytest.mark.parametrize("schema", [3, 5, None, "4"])
 def test_another_schema_is_refused_before_all_else(schema: object, artifact: Path) -> None:
     (artifact / "manifest.json").write_text(json.dumps({"schema_version": schema, "n": 1}))
     (artifact / "rows.npy").rename(artifact / "rows.json")
-    _refuses(artifact, rf"has schema version {schema}, this package reads 3; build the index again")
+    _refuses(artifact, rf"has schema version {schema}, this package reads 4; build the index again")
 
 
 @pytest.mark.usefixtures("unread")

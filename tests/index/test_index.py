@@ -155,7 +155,10 @@ def test_features_must_fit_the_rows_and_the_projection(corpus: Corpus) -> None:
 
 
 def _resolved(layers: Mapping[str, Any]) -> dict[str, Any]:
-    entries = {name: {"resolved": True, "layer": n, "r2": 0.5} for name, n in layers.items()}
+    entries = {
+        name: {"resolved": True, "sources": ["probed"], "layer": n, "r2": 0.5}
+        for name, n in layers.items()
+    }
     return {"min_r2": 0.3, "aspects": entries}
 
 

@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mess_core import stages
 from mess_core.errors import ProbingError
 from mess_core.files import read_json, write_json
 from mess_core.probing import ASPECT_REGISTRY, confidence, resolve_aspects, save_aspects
+from mess_core.probing.inference import paired_p
 from mess_core.targets.registry import TARGETS, probed_targets
-from tests.probing.toy import FACTS, result, score
+from tests.probing.toy import FACTS, baseline, result, score
 
 pytestmark = pytest.mark.unit
 
@@ -92,48 +94,87 @@ def test_missing_and_hopeless_targets_are_left_out_and_listed(tmp_path: Path) ->
     assert (dynamics["layer"], dynamics["r2"], dynamics["resolved"]) == (1, 0.9, True)
     assert dynamics["missing"] == ["velocity_mean"]
     articulation = resolve(tmp_path, "articulation")
-    assert articulation == {
-        **dict.fromkeys(("layer", "r2", "interval", "baseline")),
-        "resolved": False,
-        "confidence": "low",
-        "validated": False,
-        "finding": "not validated: no target has a result",
-        "targets": {},
-        "missing": ["articulation_ratio"],
-        "reason": "no result for articulation_ratio",
+    assert articulation["missing"] == ["articulation_ratio"]
+    assert articulation["reason"] == "no result for articulation_ratio"
+    assert (articulation["sources"], articulation["verdict"]) == ([], "not probed")
+
+
+def losing(own: float, twin: float, descriptors: float) -> dict[str, Any]:
+    """What is lost of a target, in each of seven works."""
+    return {
+        "loss": [own + 0.001 * n for n in range(7)],
+        "baselines": {
+            "untrained": baseline(0.49, twin),
+            "descriptors": baseline(0.31, descriptors),
+        },
     }
 
 
-def test_an_aspect_is_validated_where_its_interval_lies_above_the_untrained_encoder(
-    tmp_path: Path,
-) -> None:
-    def finding(untrained: float | None) -> tuple[bool, float, str]:
-        twin = None if untrained is None else score(0, untrained)
-        write_result(tmp_path, "tempo", [0.2, 0.6], baselines={"untrained": twin})
-        tempo = resolve(tmp_path, "tempo")
-        assert tempo["interval"] == [pytest.approx(0.5), pytest.approx(0.7)]
-        assert tempo["resolved"] is True
-        return tempo["validated"], tempo["baseline"], tempo["finding"]
-
-    assert finding(0.49)[:2] == (True, 0.49)
-    assert finding(0.51) == (
-        False,
-        0.51,
-        "not validated: the interval 0.50 to 0.70 is not above an untrained encoder of the same "
-        "shape (0.51)",
-    )
-    assert finding(-0.3)[:2] == (True, 0.0)
-    assert finding(None) == (True, 0.0, "validated: the interval 0.50 to 0.70 lies above 0")
+TRAINED = {**FACTS, "trained": True}
 
 
-def test_an_aspects_interval_and_baseline_are_means_over_its_targets(tmp_path: Path) -> None:
-    twin = {"untrained": score(0, 0.4)}
+def verdict(folder: Path, **changes: Any) -> tuple[bool, str]:
+    write_result(folder, "tempo", [0.2, 0.6], encoder=TRAINED, **changes)
+    tempo = resolve(folder, "tempo")
+    assert tempo["interval"] == [pytest.approx(0.5), pytest.approx(0.7)]
+    return tempo["validated"], tempo["verdict"]
+
+
+def test_an_aspect_is_validated_where_less_is_lost_than_by_both_baselines(tmp_path: Path) -> None:
+    known = "known better than"
+    assert verdict(tmp_path, **losing(0.05, 0.1, 0.1)) == (True, f"{known} descriptors tell")
+    assert resolve(tmp_path, "tempo")["baselines"] == {"untrained": 0.49, "descriptors": 0.31}
+    not_twin = (False, f"not {known} by an untrained encoder")
+    assert verdict(tmp_path, **losing(0.05, 0.05, 0.1)) == not_twin
+    not_descriptors = (False, f"not {known} descriptors tell")
+    assert verdict(tmp_path, **losing(0.05, 0.1, 0.05)) == not_descriptors
+    without = losing(0.05, 0.1, 0.1)
+    without["baselines"]["descriptors"] = None
+    assert verdict(tmp_path, **without) == (False, "not compared with descriptors")
+    assert verdict(tmp_path) == (False, "not compared with an untrained encoder and descriptors")
+
+
+def test_an_untrained_encoder_validates_nothing(tmp_path: Path) -> None:
+    write_result(tmp_path, "tempo", [0.2, 0.6], encoder=FACTS, **losing(0.0, 0.9, 0.9))
+    tempo = resolve(tmp_path, "tempo")
+    assert max(tempo["p"].values()) < 1e-6
+    assert (tempo["validated"], tempo["verdict"]) == (False, "the encoder is untrained")
+
+
+def test_what_looks_at_many_aspects_needs_more(tmp_path: Path) -> None:
+    """A p value of 0.03 is enough for one aspect and not for three."""
+    rng = np.random.default_rng(4)
+    gains = rng.normal(size=7)
+    gains = 0.93 + (gains - gains.mean()) / gains.std(ddof=1)
+    assert 0.02 < paired_p(gains.tolist()) < 0.05
+    own = {"loss": [0.0] * 7, "baselines": dict.fromkeys(("untrained", "descriptors"))}
+    own["baselines"] = {n: {**baseline(0.1), "loss": gains.tolist()} for n in own["baselines"]}
+    write_result(tmp_path, "tempo", [0.6], encoder=TRAINED, **own)
+    assert resolve(tmp_path, "tempo")["validated"] is True
+    for other in ("onset_density", "tension_level"):
+        write_result(tmp_path, other, [0.6], encoder=TRAINED, **own)
+    tempo = resolve(tmp_path, "tempo")
+    assert tempo["p"]["corrected"] == pytest.approx(3 * tempo["p"]["untrained"])
+    assert tempo["validated"] is False
+
+
+def test_targets_of_an_aspect_are_compared_work_by_work_together(tmp_path: Path) -> None:
+    """What one target loses in a work another may gain: only their sum counts."""
+    seesaw = [0.2, -0.2, 0.2, -0.2, 0.2, -0.2, 0.2]
+    for target, sign in (("spectral_centroid", 1), ("spectral_rolloff", -1)):
+        loss = [0.1 + sign * value + 0.001 * n for n, value in enumerate(seesaw)]
+        lost = losing(0.05, 0.1, 0.1) | {"loss": [0.05 - 0.1 + value for value in loss]}
+        write_result(tmp_path, target, [0.6], encoder=TRAINED, **lost)
+    assert resolve(tmp_path, "brightness")["validated"] is True
+
+
+def test_an_aspects_interval_and_baselines_are_means_over_its_targets(tmp_path: Path) -> None:
+    twin = {"untrained": baseline(0.4)}
     write_result(tmp_path, "spectral_centroid", [0.9], baselines=twin)
-    write_result(tmp_path, "spectral_rolloff", [0.3], baselines={"untrained": score(0, 0.1)})
+    write_result(tmp_path, "spectral_rolloff", [0.3], baselines={"untrained": baseline(0.1)})
     brightness = resolve(tmp_path, "brightness")
     assert brightness["interval"] == [pytest.approx(0.5), pytest.approx(0.7)]
-    assert brightness["baseline"] == pytest.approx(0.25)
-    assert brightness["validated"] is True
+    assert brightness["baselines"] == {"untrained": pytest.approx(0.25)}
 
 
 def test_an_r2_below_zero_counts_as_zero_also_in_its_interval(tmp_path: Path) -> None:
@@ -148,7 +189,7 @@ def test_where_no_work_varies_the_pooled_r2_counts(tmp_path: Path) -> None:
     pooled = score(0, 0.6, r2_within=None, interval_within=None)
     write_result(tmp_path, "tempo", [0.6], layers=[pooled])
     tempo = resolve(tmp_path, "tempo")
-    assert (tempo["r2"], tempo["validated"]) == (0.8, True)
+    assert tempo["r2"] == 0.8
     assert tempo["interval"] == pytest.approx([0.7, 0.9])
 
 

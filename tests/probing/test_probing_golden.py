@@ -50,6 +50,7 @@ def scored(layer: int, r2_within: float) -> dict[str, Any]:
         "r2_within": r2_within,
         "interval": [r2_within - 0.05, r2_within + 0.1],
         "interval_within": [r2_within - 0.1, r2_within + 0.1],
+        "distances": r2_within / 2,
     }
 
 
@@ -67,7 +68,12 @@ def aspects() -> dict[str, Any]:
                 "layers": [scored(layer, value) for layer, value in enumerate(r2)],
                 "best_layer": r2.index(max(r2)),
                 "best_r2": max(r2) + 0.05,
-                "baselines": {"untrained": scored(0, 0.25)},
+                "works": ["a", "b", "c"],
+                "loss": [0.1, 0.2, 0.3],
+                "baselines": {
+                    name: scored(0, r2) | {"loss": [0.2, 0.35, 0.5]}
+                    for name, r2 in (("untrained", 0.25), ("descriptors", 0.3))
+                },
             }
             write_json(Path(folder) / f"{target}.json", result)
         resolved = resolve_aspects(0.5, Path(folder))

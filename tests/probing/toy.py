@@ -1,5 +1,6 @@
 """A toy dataset on disk (features, planted targets, decompositions), and results to draw."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ PROBED = ["tempo", "spectral_centroid", "rubato", "loudness_shape", "dynamic_ran
 
 def recording(number: int, status: str = "ok") -> Recording:
     name, work, reason = f"r{number:02d}", f"w{number % 6}", "" if status == "ok" else "because"
+    midi = "x.mid" if number % 5 else ""
     return Recording(
-        name, work, "", "", "", "", "x.wav", "", "", "", "", "", 20.0, status, reason
+        name, work, "", "", "", "", "x.wav", midi, "", "", "", "", 20.0, status, reason
     )  # fmt: skip
 
 
@@ -35,7 +37,14 @@ def windows_of(number: int) -> int:
     return 2 + number % 3
 
 
-def save(layout: Layout, number: int, segments: npt.NDArray[np.float32], *, midi: bool) -> None:
+def save(
+    layout: Layout,
+    number: int,
+    segments: npt.NDArray[np.float32],
+    *,
+    midi: bool,
+    more: Mapping[str, npt.NDArray[np.float64]] | None = None,
+) -> None:
     """Write features and targets of one recording; targets that are not planted are NaN."""
     name, count = recording(number).recording_id, len(segments)
     for variant in ("", UNTRAINED):
@@ -49,6 +58,7 @@ def save(layout: Layout, number: int, segments: npt.NDArray[np.float32], *, midi
         "rubato": segments[:, LAYER, 1],
         "loudness_shape": segments[:, LAYER, 1:],
         "dynamic_range": np.full(count, 4.0),
+        **(more or {}),
     }
     made = [category for category in CATEGORIES if midi or category != "expression"]
     fields: dict[str, dict[str, Any]] = {category: {} for category in made}
@@ -87,7 +97,8 @@ def decompose_all(layout: Layout, unit: str = "windows") -> None:
 
 def system_of(layout: Layout, **changes: Any) -> LayerDiscoverySystem:
     settings: dict[str, Any] = {"layers": SOURCES, "encoder": FACTS, **changes}
-    return LayerDiscoverySystem(layout, [*RECORDINGS, recording(99, "silent")], **settings)
+    recordings = settings.pop("recordings", RECORDINGS)
+    return LayerDiscoverySystem(layout, [*recordings, recording(99, "silent")], **settings)
 
 
 def score(layer: int, r2: float, **changes: Any) -> dict[str, Any]:
@@ -97,9 +108,14 @@ def score(layer: int, r2: float, **changes: Any) -> dict[str, Any]:
         **{"r2": r2 + 0.2, "interval": [r2 + 0.1, r2 + 0.3], "p": 0.5},
         **{"r2_within": r2, "interval_within": [r2 - 0.1, r2 + 0.1], "p_within": 0.005},
         **{"r2_std": 0.05, "r2_min": 0.3, "correlation": 0.8, "rmse": 12.0, "alpha": 100.0},
-        "selectivity": 0.65,
+        **{"selectivity": 0.65, "distances": 0.4},
         **changes,
     }
+
+
+def baseline(r2: float, loss: float = 0.12) -> dict[str, Any]:
+    """What a baseline reaches, and loses in each work."""
+    return score(0, r2) | {"loss": [loss - 0.002 * n for n in range(7)]}
 
 
 def result(target: str, r2: list[float], **changes: Any) -> dict[str, Any]:
@@ -114,10 +130,11 @@ def result(target: str, r2: list[float], **changes: Any) -> dict[str, Any]:
         **{"stage": stages.PROBING, "encoder": FACTS, "unit": "windows", "alphas": [1.0, 10.0]},
         **{"n_rows": 200, "n_recordings": 20, "n_works": 7},
         **(figures if r2 else dict.fromkeys(figures)),
+        **{"works": list("abcdefg"), "loss": [0.02 + 0.001 * n for n in range(7)] if r2 else []},
         "layers": [score(layer, value) for layer, value in enumerate(r2)],
         "best_layer": best,
         "best_layers": [] if best is None else [best],
-        "baselines": {"untrained": score(0, 0.11), "layer_0": score(0, 0.12)} if r2 else {},
+        "baselines": {"untrained": baseline(0.11), "layer_0": score(0, 0.12)} if r2 else {},
         "caution": None,
         "reason": None if r2 else "too few rows",
         **changes,

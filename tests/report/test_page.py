@@ -33,12 +33,14 @@ RECORDINGS, WINDOWS = 9, 21
 
 ASPECT = {
     "resolved": True, "layer": 3, "r2": 0.4321, "confidence": "low", "interval": [0.31, 0.55],
-    "baseline": 0.12, "validated": True, "finding": "validated: above", "missing": [],
+    "baselines": {"untrained": 0.12}, "validated": True, "finding": "probed", "missing": [],
+    "sources": ["probed"], "agreement": {"probed": {"r2": 0.4321, "distances": 0.234}},
     "targets": {"tempo": {"layer": 3, "r2": 0.44, "confidence": "low"}}, "reason": None,
 }  # fmt: skip
 UNKNOWN = {
-    **ASPECT, "resolved": False, "layer": None, "r2": None, "interval": None, "baseline": None,
-    "validated": False, "targets": {}, "missing": ["rubato"], "reason": "no result for rubato",
+    **ASPECT, "resolved": False, "layer": None, "r2": None, "interval": None, "baselines": {},
+    "validated": False, "targets": {}, "missing": ["rubato"], "finding": "no result for rubato",
+    "sources": [], "agreement": {},
 }  # fmt: skip
 LAYER = {
     "target": "tempo", "category": "rhythm", "best_layer": "3", "best_layers": "3,4",
@@ -168,7 +170,10 @@ def test_the_table_of_contents_names_every_section(findings: Findings) -> None:
 
 def test_what_is_planted_appears(findings: Findings) -> None:
     pages = {name: Reader(page).text for name, page in render_pages(findings).items()}
-    assert "1 of 2 aspects reach an R² of 0.1" in pages["report"]
+    assert (
+        "1 of 2 aspects are measured, or follow what is measured with an R² of 0.1"
+        in pages["report"]
+    )
     assert "1,234" in pages["report"]
     assert "high" in pages["report"], "the confidence of 0.81"
     assert "0.70 to 0.90" in pages["report"]
@@ -176,6 +181,7 @@ def test_what_is_planted_appears(findings: Findings) -> None:
     assert "0.77 0.50 to 0.90 0.88" in pages["report"], "validity: MIDI, interval, parameter"
     for name in ("report", "aspects"):
         assert "0.43 [0.31, 0.55]" in pages[name]
+        assert "probed 0.43, 0.23" in pages[name], "the agreement"
         assert "no result for rubato" in pages[name]
     for name in ("report", "facts"):
         assert all(t in pages[name] for t in ("f00d", "abcdef0123456789", "2.5 MB", "9.9.9"))
@@ -281,8 +287,9 @@ def test_nothing_probed_and_nothing_asked_is_a_page_too(findings: Findings) -> N
     reader = Reader(render_pages(empty)["report"])
     text = reader.text
     assert (
-        "0 of 1 aspects reach an R² of 0.5 within works (of what differs between passages of one "
-        "work, the share that a layer predicts without having heard the work) and can be searched "
+        "0 of 1 aspects are measured, or follow what is measured with an R² of 0.5 within works "
+        "(of what differs between passages of one work, the share that is predicted without having "
+        "heard the work), and can be searched "
         "by." in text
     )
     assert "none could be probed" in str(

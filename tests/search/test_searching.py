@@ -190,7 +190,7 @@ def test_times_outside_of_the_recording_are_refused_with_its_range(
         (Query(clip="r999@0"), "recording 'r999' is not in the index"),
         (Query("r1", like={"temp": 1.0}), "aspect 'temp' is unknown: did you mean 'tempo'"),
         (Query("r1", like={"rubato": 1.0}), r"'rubato'.*R2 0\.12.*min_r2 is 0\.3.*no layer.*lower"),
-        (Query("r1", ignore=("pedal",)), "'pedal'.*no target of it was probed.*no MIDI"),
+        (Query("r1", ignore=("pedal",)), "'pedal'.*no target of it was measured.*no MIDI"),
         (
             Query("r1", more={"contour": 1.0}),
             "no more or less of 'contour'.*tempo, legato, dynamics",
@@ -252,7 +252,7 @@ def test_a_query_that_nothing_satisfies_says_what_it_would_need() -> None:
     assert answer.hits == ()
     (note,) = answer.notes
     highest = INDEX.predicted[INDEX.projection.aspects["legato"].number].max()
-    assert "satisfies: more legato by 50 standard errors means a predicted value of +2" in note
+    assert "satisfies: more legato by 50 steps means a predicted value of +2" in note
     assert f"the highest of 210 rows is {highest:+.2f}" in note
     both = search(INDEX, Query("r0", 0.0, more={"legato": 50.0}, less={"tempo": 50.0}))
     assert "at once" in both.notes[0]

@@ -53,7 +53,7 @@ def recording(name: str, **changes: Any) -> Recording:
 FEATURES = {"features", "all-features", "untrained-features", "all-untrained-features"}
 TARGETS = {"targets", "all-targets"}
 #: What depends on which rows are probed.
-ROWS = {"decomposition", "probing", "projection", "question"}
+ROWS = {"aspects", "decomposition", "probing", "projection", "question"}
 RECORDINGS = tuple(recording(str(n)) for n in range(20))
 
 
@@ -127,6 +127,7 @@ def test_params_are_builtins_only() -> None:
         ({"alphas": (10.0, 1.0)}, ROWS - {"decomposition"}),
         ({"baselines": ("untrained",)}, (ROWS - {"decomposition"}) | {"all-targets"}),
         ({"min_r2": 0.4}, {"aspects"}),
+        ({"source": "probed"}, {"aspects"}),
         ({"exact_up_to": 2_000_000}, {"index"}),
         ({"memory_gb": 8.0}, {"index"}),
         ({"destination": "s3://b/p"}, {"publish"}),

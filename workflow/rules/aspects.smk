@@ -1,6 +1,7 @@
 rule aspects:
     input:
-        probes(PLAN.aspect_targets),
+        probes=probes(PLAN.aspect_targets),
+        layers=decompositions(),
     output:
         SETTINGS.layout.aspects,
     log:
@@ -16,6 +17,6 @@ rule aspects:
     params:
         cfg=PLAN.aspects_params(),
     message:
-        "Resolving aspects to layers"
+        "Deciding where each aspect is read from"
     script:
         "../scripts/aspects.py"

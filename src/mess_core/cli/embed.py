@@ -15,12 +15,14 @@ from zipfile import BadZipFile
 from mess_core.cli.printing import length
 from mess_core.cli.search import add_passage
 from mess_core.errors import SearchError
+from mess_core.targets.columns import WINDOWS
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    Floats = npt.NDArray[np.float32]
+    Floats = npt.NDArray[np.floating]
+    Embedded = tuple[Floats, dict[str, Floats]]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -29,8 +31,8 @@ def add_parser(subparsers: Any) -> None:
         "embed",
         help="compute the features of an audio file or of a passage of it",
         description="Write the pooled features [windows, layers, dims] of an audio file, or of a "
-        "passage of it, with the facts about the encoder that made them, as .npz. `mess search "
-        "--features` takes them, also where there is no encoder.",
+        "passage of it, with its audio targets and the facts about the encoder, as .npz. `mess "
+        "search --features` takes them, also where there is no encoder.",
     )
     parser.add_argument("audio", type=Path, metavar="FILE", help="any audio that libsndfile reads")
     add_passage(parser)
@@ -53,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     from mess_core.extraction import FeatureExtractor, extract_passage
     from mess_core.files import atomic_path
+    from mess_core.targets import measure_passage
 
     extractor = FeatureExtractor(
         args.encoder,
@@ -62,27 +65,33 @@ def run(args: argparse.Namespace) -> int:
         precision=args.precision,
     )
     features = extract_passage(extractor, args.audio, args.start, args.end)
+    measured = measure_passage(
+        args.audio, args.start, args.end, window_s=args.window, overlap=args.overlap
+    )
     facts = {
         "encoder": extractor.encoder.facts(),
         "window_s": args.window,
         "passage": args.start is not None or args.end is not None,
     }
     with atomic_path(args.output) as path, path.open("wb") as file:
-        np.savez(file, features=features, facts=json.dumps(facts))
+        np.savez(file, features=features, facts=json.dumps(facts), **dict[str, Any](measured))
     name, precision = facts["encoder"]["name"], facts["encoder"]["precision"]
     print(f"{len(features)} windows by {name} in {precision}: {args.output}")
     return 0
 
 
-def read_embedded(path: Path, index_facts: Mapping[str, Any]) -> "Floats":
+def read_embedded(path: Path, index_facts: Mapping[str, Any]) -> "Embedded":
     """Read features [windows, layers, dims] of `mess embed`, for an index of the same encoder.
+
+    Returns with them what is measured, as `search_features` takes it: of a passage's windows, or of
+    a whole file.
 
     Raises
     ------
     SearchError
         If it is no such file, or of another encoder, precision or window.
     """
-    features, facts = _read(path)
+    features, facts, measured = _read(path)
     own, theirs = facts["encoder"], index_facts.get("encoder", {})
     compared = [(key, own.get(key), theirs.get(key)) for key in ("fingerprint", "precision")]
     compared.append(("window_s", facts.get("window_s"), index_facts.get("window_s")))
@@ -93,7 +102,9 @@ def read_embedded(path: Path, index_facts: Mapping[str, Any]) -> "Floats":
                 f"{theirs.get('name')} with {wanted}: embed the audio again with the index's "
                 "encoder, --precision and --window"
             )
-    return features
+    start = WINDOWS if facts.get("passage") else ""
+    fields = [key for key in measured if key.startswith(WINDOWS) == bool(start)]
+    return features, {key.removeprefix(start): measured[key] for key in fields}
 
 
 def is_of_passage(path: Path) -> bool:
@@ -101,19 +112,20 @@ def is_of_passage(path: Path) -> bool:
     return bool(_read(path)[1].get("passage"))
 
 
-def _read(path: Path) -> "tuple[Floats, dict[str, Any]]":
+def _read(path: Path) -> "tuple[Floats, dict[str, Any], dict[str, Floats]]":
     import numpy as np
 
     try:
         with np.load(path, allow_pickle=False) as file:
             features, facts = file["features"], json.loads(str(file["facts"]))
+            measured = {key: file[key] for key in file.files if "/" in key}
         facts["encoder"]["name"]
     except (OSError, ValueError, EOFError, LookupError, TypeError, BadZipFile) as error:
         raise SearchError(
             f"{path} holds no features as `mess embed` writes them ({type(error).__name__}); in "
             "Python, search_features takes any array"
         ) from None
-    return features, facts
+    return features, facts, measured
 
 
 def embed_elsewhere(
@@ -123,8 +135,8 @@ def embed_elsewhere(
     facts: Mapping[str, Any],
     *,
     encoder: str | None = None,
-) -> "Floats":
-    """Compute a passage's features [windows, layers, dims] for an index, in another process.
+) -> "Embedded":
+    """Compute what `read_embedded` returns of a passage for an index, in another process.
 
     PyTorch and FAISS bring an OpenMP each, which do not get on in one process everywhere. The
     encoder is looked for by its name, where no other place is given.

@@ -19,6 +19,7 @@ from mess_core.cli.printing import table
 from mess_core.errors import StorageError
 from mess_core.files import read_json
 from mess_core.layout import QUESTIONS, Layout
+from mess_core.probing.aspects import aspect_r2
 from mess_core.workflow.record import find_record
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _tour(args: argparse.Namespace) -> int:
 def _resolved(index: "Index") -> list[str]:
     """Return the searchable aspects, the best known first."""
     known = index.aspects["aspects"]
-    return sorted((a for a in known if known[a]["resolved"]), key=lambda a: -known[a]["r2"])
+    return sorted((a for a in known if known[a]["resolved"]), key=lambda a: -aspect_r2(known[a]))
 
 
 def _places(layout: Layout, destination: str) -> list[str]:
@@ -162,17 +163,12 @@ def _aspects(index: "Index", resolved: list[str]) -> list[str]:
     known = index.aspects["aspects"]
     limit = index.aspects["min_r2"]
     lines = [
-        f"Aspects: {len(resolved)} of {len(known)} reach min_r2 {limit} and can be searched by"
+        f"Aspects: {len(resolved)} of {len(known)} are measured, or reach min_r2 {limit}, and can "
+        "be searched by"
     ]
-    for name in sorted(known, key=lambda a: (a not in resolved, -(known[a]["r2"] or 0))):
-        entry = known[name]
-        if entry["r2"] is None:
-            lines.append(f"  {name:<18}no result, cannot be searched by")
-            continue
-        facts = f"R2 {entry['r2']:.2f} within works in layer {entry['layer']:>2}"
-        facts += f", {'' if entry['validated'] else 'not '}validated"
-        lines.append(f"  {name:<18}{facts}{'' if entry['resolved'] else ', below the limit'}")
-    lines.append("  (validated: surely above what an untrained encoder of the same shape knows)")
+    for name in (*resolved, *(name for name in known if name not in resolved)):
+        cannot = "" if name in resolved else "cannot be searched by: "
+        lines.append(f"  {name:<18}{cannot}{known[name]['finding']}")
     from mess_core.search.search import directed
 
     steered = ", ".join(directed(index)) or "no aspect"

@@ -19,7 +19,7 @@ from mess_core.progress import clock
 from mess_core.search.query import EXCLUDES, FILTERS, GENERAL, Query
 
 if TYPE_CHECKING:
-    from mess_core.cli.embed import Floats
+    from mess_core.cli.embed import Embedded
     from mess_core.index.index import Index
     from mess_core.search.search import Answer, Hit
 
@@ -107,9 +107,9 @@ def _add_respects(group: Any) -> None:
         "--aspects", metavar="A=W,B=W", help='the same as several --like: "rubato=0.7,tempo=0.3"'
     )
     _add_list(group, "--unlike", "ASPECT[=WEIGHT]", "different in this")
-    more = "hits must have more of this, by 1 standard error of the probe"
-    _add_list(group, "--more", "ASPECT[=ERRORS]", more)
-    _add_list(group, "--less", "ASPECT[=ERRORS]", "hits must have less of this")
+    more = "hits must have more of this, by 1 step (docs/search.md)"
+    _add_list(group, "--more", "ASPECT[=STEPS]", more)
+    _add_list(group, "--less", "ASPECT[=STEPS]", "hits must have less of this")
     _add_list(group, "--ignore", "ASPECT", "this must not matter")
 
 
@@ -145,7 +145,8 @@ def run(args: argparse.Namespace) -> int:
     kind = "clips" if _of_passage(args, query) else "recordings"
     index = open_index(args.artifacts, args.dataset, kind)
     if args.audio or args.features:
-        answer = search_features(index, _features(args, index), query)
+        features, measured = _embedded(args, index)
+        answer = search_features(index, features, query, measured)
     else:
         answer = search(index, query)
     heading = "\n".join([_question(args, query, index.kind), *_trust(index, query.aspects)])
@@ -233,8 +234,8 @@ def _parse_filters(parts: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return filters
 
 
-def _features(args: argparse.Namespace, index: "Index") -> "Floats":
-    """Return the features of the file that the question starts from."""
+def _embedded(args: argparse.Namespace, index: "Index") -> "Embedded":
+    """Return the features of the file that the question starts from, and what is measured of it."""
     from mess_core.cli.embed import embed_elsewhere, read_embedded
 
     if args.features:
@@ -302,8 +303,7 @@ def _respects(query: Query) -> str:
     parts += [f"unlike in {', '.join(_weighed(query.unlike))}"] if query.unlike else []
     for word, asked in (("more", query.more), ("less", query.less)):
         parts += [
-            f"{word} {name} (by {n:g} standard error{'' if n == 1 else 's'})"
-            for name, n in asked.items()
+            f"{word} {name} (by {n:g} step{'' if n == 1 else 's'})" for name, n in asked.items()
         ]
     return ", ".join(parts)
 
@@ -314,14 +314,9 @@ def _weighed(weights: Mapping[str, float]) -> list[str]:
 
 
 def _trust(index: "Index", aspects: Iterable[str]) -> list[str]:
-    """Return a line per aspect on how well its layer knows it."""
+    """Return a line per aspect on where it comes from, and how far that is to be trusted."""
     known = index.aspects.get("aspects", {})
-    return [
-        f"{name}: layer {known[name]['layer']}, R2 {known[name]['r2']:.2f} within works, "
-        f"{known[name]['finding']}"
-        for name in aspects
-        if name in known
-    ]
+    return [f"{name}: {known[name]['finding']}" for name in aspects if name in known]
 
 
 def _show(index: "Index", answer: "Answer", question: str, *, as_json: bool, explain: bool) -> None:

@@ -25,6 +25,7 @@ one are refused, because libsndfile reads the first only.
 __all__ = [
     "SILENCE_DBFS",
     "AudioInfo",
+    "find_passage",
     "get_resampler",
     "load_audio",
     "segment_audio",
@@ -456,6 +457,36 @@ def segment_starts(
     starts = np.arange(0, n_samples - window + 1, hop, dtype=np.int64)
     last = n_samples - window
     return starts if starts[-1] == last else np.append(starts, last)
+
+
+def find_passage(
+    n_samples: int,
+    start_s: float | None,
+    end_s: float | None,
+    *,
+    sample_rate: int,
+    window_s: float,
+) -> tuple[int, int]:
+    """Return the first sample of a passage and the one after its last, at least a window later.
+
+    `mess_core.extraction.extractor.extract_passage` says what start and end mean. Times outside of
+    the recording are an AudioError.
+    """
+    duration = n_samples / sample_rate
+    start, end = start_s or 0.0, end_s
+    if end is None:
+        end = duration if start_s is None else min(start + window_s, duration)
+    if not 0 <= start < end <= duration + 1 / sample_rate:
+        raise AudioError(
+            f"{start:g} to {end:g} s is no passage of its {duration:.2f} s; the start must come "
+            "before the end"
+        )
+    first, last = round(start * sample_rate), min(round(end * sample_rate), n_samples)
+    window = round(window_s * sample_rate)
+    if last - first < window:
+        first = max(0, min((first + last - window) // 2, n_samples - window))
+        last = first + window
+    return first, last
 
 
 def _window_and_hop(sample_rate: int, window_s: float, overlap: float) -> tuple[int, int]:

@@ -15,7 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import AudioError, ConfigError, EncoderError
-from mess_core.extraction.audio import load_audio, segment_starts, stream_audio, stream_windows
+from mess_core.extraction.audio import (
+    find_passage,
+    load_audio,
+    segment_starts,
+    stream_audio,
+    stream_windows,
+)
 from mess_core.extraction.encoder import Encoder, Output, clear_gpu_cache, load_encoder
 
 Floats = npt.NDArray[np.float32]
@@ -251,18 +257,7 @@ def extract_passage(
     """
     rate = extractor.encoder.spec.sample_rate
     samples = load_audio(path, sample_rate=rate)
-    duration = len(samples) / rate
-    start, end = start_s or 0.0, end_s
-    if end is None:
-        end = duration if start_s is None else min(start + extractor.window_s, duration)
-    if not 0 <= start < end <= duration + 1 / rate:
-        raise AudioError(
-            f"{path}: {start:g} to {end:g} s is no passage of its {duration:.2f} s; the start must "
-            "come before the end"
-        )
-    first, last = round(start * rate), min(round(end * rate), len(samples))
-    window = round(extractor.window_s * rate)
-    if last - first < window:
-        first = max(0, min((first + last - window) // 2, len(samples) - window))
-        last = first + window
+    first, last = find_passage(
+        len(samples), start_s, end_s, sample_rate=rate, window_s=extractor.window_s
+    )
     return extractor.extract(samples[first:last]).segments

@@ -66,7 +66,7 @@ from mess_core.index.projection import Projection
 CONTENT = ("index.faiss", "rows.npy", "recordings.json", "predicted.npy", "projection.npz")
 #: Every file, in the order of uploading: a version with a manifest is complete.
 FILES = (*CONTENT, "checksums.json", "manifest.json")
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _REQUIRED = {"kind", "factory", "n_rows", "n_recordings", "width", "facts", "aspects"}
 #: Entries that are no part of the version.

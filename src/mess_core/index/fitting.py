@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import ArtifactError, SearchError
-from mess_core.index.projection import REACH, Projection, unit_rows
+from mess_core.index.projection import PROBED, REACH, Projection, unit_rows
 
 if TYPE_CHECKING:
     from mess_core.probing.coordinates import AspectCoordinates
@@ -44,6 +44,7 @@ def fit_projection(
     *,
     general_layers: Collection[int] | None = None,
     coordinates: "Sequence[AspectCoordinates]" = (),
+    measured: Callable[[Sequence[str]], npt.NDArray[np.float64]] | None = None,
     recordings: Sequence[str] | None = None,
 ) -> Projection:
     """Fit the projection of a corpus.
@@ -62,6 +63,9 @@ def fit_projection(
         Those of them that general similarity is made of; all by default.
     coordinates : sequence of AspectCoordinates
         The aspects.
+    measured : callable, optional
+        Gives some columns of measured targets ``[n, columns]`` of the same rows
+        (`mess_core.targets.columns`); not needed where no aspect is measured.
     recordings : sequence of str, optional
         The recording of every row, for an index of recordings: aspects are scaled and decorrelated
         such that recordings' means, which vary less than their rows, have what is promised.
@@ -80,7 +84,11 @@ def fit_projection(
             raise ArtifactError(f"features of layer {layer} are not finite; extract them again")
     basis = _principal(rows, means, [layer in chosen for layer in layers])
     reading = _bare(np.array(layers, np.int64), means, basis, coordinates)
-    moments = _moments(reading, rows, recordings)
+    columns = reading.columns.tolist()
+    if columns and measured is None:
+        raise ArtifactError(f"aspects are measured by {', '.join(columns)}: give their values")
+    values = measured(columns) if measured and columns else None
+    moments = _moments(reading, rows, values, recordings)
     projection = _decorrelated(replace(reading, centre=moments.centre.astype(np.float32)), moments)
     projection.check()
     return projection
@@ -92,7 +100,7 @@ def _check_layers(
     if not layers or len(set(layers)) < len(layers):
         raise ArtifactError(f"layers {list(layers)} must name at least one layer, each once")
     for aspect in coordinates:
-        if aspect.layer not in layers:
+        if PROBED in aspect.sources and aspect.layer not in layers:
             raise ArtifactError(
                 f"aspect {aspect.name!r} needs layer {aspect.layer}, but only {list(layers)} are "
                 "kept; add that layer"
@@ -169,14 +177,21 @@ def _bare(
     total, general = int(sizes.sum()), basis.shape[1]
     errors = [np.nan if a.standard_error is None else a.standard_error for a in coordinates]
     value = np.zeros((total, len(sizes)))
+    columns = list(dict.fromkeys(column for a in coordinates for column in a.columns))
+    column_means, measured = np.zeros(len(columns)), np.zeros((len(columns), total))
+    readout = np.zeros((means.shape[1], total))
     for number, (aspect, end) in enumerate(zip(coordinates, np.cumsum(sizes), strict=True)):
+        mine, places = slice(end - sizes[number], end), [columns.index(c) for c in aspect.columns]
+        column_means[places], measured[places, mine] = aspect.column_means, aspect.measured
+        if PROBED in aspect.sources:
+            readout[:, mine] = aspect.readout
         if aspect.value is not None:
-            value[end - sizes[number] : end, number] = aspect.value
+            value[mine, number] = aspect.value
     arrays = {
         "centre": np.zeros(general),
-        "readout": np.column_stack(
-            [np.zeros((means.shape[1], 0)), *(aspect.readout for aspect in coordinates)]
-        ),
+        "readout": readout,
+        "column_means": column_means,
+        "measured": measured,
         "offset": np.zeros(total),
         "decorrelate": np.eye(total),
         "bounds": np.full(total, np.inf),
@@ -191,6 +206,8 @@ def _bare(
         basis=basis,
         names=np.array([aspect.name for aspect in coordinates], np.str_),
         aspect_layers=np.array([aspect.layer for aspect in coordinates], np.int64),
+        sources=np.array([" ".join(aspect.sources) for aspect in coordinates], np.str_),
+        columns=np.array(columns, np.str_),
         sizes=sizes,
         **{name: array.astype(np.float32) for name, array in arrays.items()},
     )
@@ -210,7 +227,10 @@ class _Moments(NamedTuple):
 
 
 def _moments(
-    projection: Projection, rows: Sequence[Features], recordings: Sequence[str] | None
+    projection: Projection,
+    rows: Sequence[Features],
+    measured: Floats | None,
+    recordings: Sequence[str] | None,
 ) -> _Moments:
     """Read all rows, some at a time; with ``recordings``, of each recording's mean."""
     n, size = len(rows[0]), len(projection.offset)
@@ -220,7 +240,8 @@ def _moments(
     sums, products = np.zeros((len(counts), width)), np.zeros((width, width))
     for start in range(0, n, _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        read = projection.read(np.stack([layer[part] for layer in rows], axis=1))
+        values = None if measured is None else measured[part]
+        read = projection.read(np.stack([layer[part] for layer in rows], axis=1), values)
         both = np.column_stack([read.coordinates, read.components])
         if recordings is None:
             sums += both.sum(axis=0)
@@ -245,8 +266,10 @@ def _decorrelated(reading: Projection, moments: _Moments) -> Projection:
     if not size:
         return reading
     spans = [aspect.coordinates for aspect in reading.aspects.values()]
-    shrunk = (1 - DECORRELATION_SHRINKAGE) * moments.correlation
-    shrunk += DECORRELATION_SHRINKAGE * np.eye(size)
+    probed = np.repeat([s.startswith(PROBED) for s in reading.sources.tolist()], reading.sizes)
+    mixed = moments.correlation * np.outer(probed, probed)
+    shrunk = (1 - DECORRELATION_SHRINKAGE) * mixed + DECORRELATION_SHRINKAGE * np.eye(size)
+    shrunk[~probed, ~probed] = 1.0
     values, vectors = np.linalg.eigh(shrunk)
     root = vectors * np.sqrt(values) @ vectors.T
     zca = vectors / np.sqrt(values) @ vectors.T
@@ -265,6 +288,7 @@ def _decorrelated(reading: Projection, moments: _Moments) -> Projection:
         erase[:, span.start : span.start + told.sum()] = directions[:, told]
     arrays = {
         "readout": reading.readout / moments.spread,
+        "measured": reading.measured / moments.spread,
         "offset": moments.mean / moments.spread,
         "decorrelate": zca * scales,
         "bounds": REACH * np.sqrt(variances) * scales,

@@ -29,13 +29,14 @@ import numpy.typing as npt
 from mess_core.errors import ArtifactError
 from mess_core.extraction.storage import segment_times
 from mess_core.index.factory import EXACT_UP_TO, FLAT, MEMORY_GB, choose_factory, flat_index, hold
-from mess_core.index.projection import SMALLEST_SHARE, Projection
+from mess_core.index.projection import PROBED, SMALLEST_SHARE, Projection
 from mess_core.layout import INDEX_KINDS
 from mess_core.progress import Report, counted
 from mess_core.recordings import Recording
 
 Floats = npt.NDArray[np.float32]
 Features = npt.NDArray[np.floating[Any]]
+Measured = npt.NDArray[np.float64]
 
 #: Rows that are projected at a time: 40 MB of 13 layers with 768 numbers.
 _AT_ONCE = 1024
@@ -66,6 +67,9 @@ class Row:
         end_s = recording.duration_s if end_s is None else end_s
         return cls(**facts, start_s=start_s, end_s=end_s)
 
+
+#: Features and measured targets of some rows, and what these are.
+_Part = tuple[Features, Measured | None, list[Row]]
 
 #: The fields that rows of one recording share.
 FIELDS = tuple(field.name for field in fields(Row) if field.name not in ("start_s", "end_s"))
@@ -232,6 +236,7 @@ def build_index(
     projection: Projection,
     aspects: Mapping[str, Any],
     facts: Mapping[str, Any],
+    measured: Measured | None = None,
     exact_up_to: int = EXACT_UP_TO,
     memory_gb: float = MEMORY_GB,
 ) -> Index:
@@ -251,6 +256,8 @@ def build_index(
         The content of ``aspects.json``; empty when aspects were not probed.
     facts : mapping
         Builtins for the manifest: ``dataset``, ``encoder``, ``licence``, stage versions, ...
+    measured : ndarray [shape=(n, T)], optional
+        The rows' ``projection.columns``, NaN where undefined; needed where there are some.
     exact_up_to : int
         Rows up to which searches are exact (`mess_core.index.factory`).
     memory_gb : float
@@ -265,13 +272,21 @@ def build_index(
     """
     given = list(rows)
     return _build(
-        [(features, given)], len(given), kind, projection, aspects, facts, exact_up_to, memory_gb
+        [(features, measured, given)],
+        len(given),
+        kind,
+        projection,
+        aspects,
+        facts,
+        exact_up_to,
+        memory_gb,
     )
 
 
 def index_recordings(
     recordings: Sequence[Recording],
     read: Callable[[Recording], Features],
+    measure: Callable[[Recording], Measured] | None = None,
     *,
     kind: str,
     window_s: float,
@@ -295,6 +310,9 @@ def index_recordings(
         From the recording table.
     read : callable
         Gives a recording's features ``[L, dims]``, for clips those of its windows ``[W, L, dims]``.
+    measure : callable, optional
+        Gives its ``projection.columns`` ``[T]``, for clips those of its windows ``[W, T]``, NaN
+        where undefined; needed where there are some.
     window_s, overlap : float
         How windows were cut, for the times of clips.
     kind, projection, aspects, facts, exact_up_to, memory_gb
@@ -303,7 +321,7 @@ def index_recordings(
         Called with the recordings done, those in all, and the id of the last.
     """
     parts = (
-        _part(recording, read(recording), kind, window_s, overlap)
+        _part(recording, read(recording), measure, kind, window_s, overlap)
         for recording in counted(recordings, progress, lambda recording: recording.recording_id)
     )
     expected = len(recordings)
@@ -314,19 +332,28 @@ def index_recordings(
 
 
 def _part(
-    recording: Recording, features: Features, kind: str, window_s: float, overlap: float
-) -> tuple[Features, list[Row]]:
+    recording: Recording,
+    features: Features,
+    measure: Callable[[Recording], Measured] | None,
+    kind: str,
+    window_s: float,
+    overlap: float,
+) -> _Part:
     if kind != "clips":
-        return features[np.newaxis], [Row.of(recording)]
-    starts = segment_times(
-        len(features), duration_s=recording.duration_s, window_s=window_s, overlap=overlap
-    )
-    rows = [Row.of(recording, start_s=s, end_s=s + window_s) for s in starts.tolist()]
-    return features, rows
+        features, rows = features[np.newaxis], [Row.of(recording)]
+    else:
+        starts = segment_times(
+            len(features), duration_s=recording.duration_s, window_s=window_s, overlap=overlap
+        )
+        rows = [Row.of(recording, start_s=s, end_s=s + window_s) for s in starts.tolist()]
+    measured = None if measure is None else measure(recording)
+    if measured is not None and measured.ndim == 1:
+        measured = np.tile(measured, (len(rows), 1))
+    return features, measured, rows
 
 
 def _build(
-    parts: Iterable[tuple[Features, list[Row]]],
+    parts: Iterable[_Part],
     expected: int,
     kind: str,
     projection: Projection,
@@ -340,8 +367,8 @@ def _build(
     predicted: list[Floats] = [np.empty((0, len(projection.names)), np.float32)]
 
     def added() -> Iterator[Row]:
-        for features, rows in _blocks(parts, projection):
-            block, values, usable = projection.project(features)
+        for features, measured, rows in _blocks(parts, projection):
+            block, values, usable = projection.project(features, measured)
             _check_usable(usable, rows, projection)
             vectors.add(block)
             predicted.append(values)
@@ -372,40 +399,68 @@ def check_aspects(projection: Projection, aspects: Mapping[str, Any]) -> None:
     if not isinstance(known, dict) or not all(_is_entry(entry) for entry in known.values()):
         raise ArtifactError(
             "the aspect map is malformed: expected aspects, each with resolved (true or false), "
-            "layer and r2 (a number or null); resolve the aspects again"
+            "layer and r2 (a number or null), and sources; resolve the aspects again"
         )
-    resolved = {name: entry["layer"] for name, entry in known.items() if entry["resolved"]}
-    layers = dict(zip(projection.names.tolist(), projection.aspect_layers.tolist(), strict=True))
-    if aspects and resolved != layers:
+    resolved = {
+        name: [" ".join(entry["sources"]), entry["layer"] if PROBED in entry["sources"] else -1]
+        for name, entry in known.items()
+        if entry["resolved"]
+    }
+    its = zip(projection.sources.tolist(), projection.aspect_layers.tolist(), strict=True)
+    read = dict(zip(projection.names.tolist(), map(list, its), strict=True))
+    if aspects and resolved != read:
         raise ArtifactError(
-            f"the aspect map has resolved {resolved} (aspect and layer), but the "
-            f"projection has {layers}; fit the projection and build the index again"
+            f"the aspect map has resolved {resolved} (aspect, sources and layer), but the "
+            f"projection has {read}; fit the projection and build the index again"
         )
 
 
 def _is_entry(entry: object) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("resolved"), bool):
         return False
+    if not isinstance(entry.get("sources"), list):
+        return False
     numbers = [entry.get(key, "") for key in ("layer", "r2")]
     return all(isinstance(n, int | float | None) and not isinstance(n, bool) for n in numbers)
 
 
-def _blocks(
-    parts: Iterable[tuple[Features, list[Row]]], projection: Projection
-) -> Iterator[tuple[Features, list[Row]]]:
+def _blocks(parts: Iterable[_Part], projection: Projection) -> Iterator[_Part]:
     """Cut and join parts to blocks of `_AT_ONCE` rows or some more, of the layers in use."""
-    kept: list[Features] = []
+    kept: list[tuple[Features, Measured]] = []
     rows: list[Row] = []
-    for features, of in parts:
+
+    def joined() -> _Part:
+        features, measured = (np.concatenate(arrays) for arrays in zip(*kept, strict=True))
+        return features, measured if len(projection.columns) else None, rows
+
+    for features, given, of in parts:
         _check_shape(features, of, projection)
+        measured = _check_measured(given, of, projection)
         for start in range(0, len(of), _AT_ONCE):
-            kept.append(features[start : start + _AT_ONCE, projection.layers])
-            rows += of[start : start + _AT_ONCE]
+            part = slice(start, start + _AT_ONCE)
+            kept.append((features[part, projection.layers], measured[part]))
+            rows += of[part]
             if len(rows) >= _AT_ONCE:
-                yield np.concatenate(kept), rows
+                yield joined()
                 kept, rows = [], []
     if rows:
-        yield np.concatenate(kept), rows
+        yield joined()
+
+
+def _check_measured(
+    measured: Measured | None, rows: Sequence[Row], projection: Projection
+) -> Measured:
+    wanted = len(rows), len(projection.columns)
+    if not wanted[1]:
+        return np.zeros(wanted)
+    if measured is None or measured.shape != wanted:
+        of = f" of recording {rows[0].recording_id}" if rows else ""
+        found = None if measured is None else measured.shape
+        raise ArtifactError(
+            f"measured targets{of} have shape {found}, expected {wanted}: "
+            f"{', '.join(projection.columns.tolist())}; run the targets rule again"
+        )
+    return measured
 
 
 def _check_shape(features: Features, rows: Sequence[Row], projection: Projection) -> None:

@@ -10,10 +10,13 @@ side; projected on the G principal components, each divided by the square root o
 shrunk towards their mean (whitening); and scaled to unit length. The similarity of two rows is the
 cosine.
 
-*Aspects.* The coordinates of all aspects' probes (`mess_core.probing.coordinates`), of variance 1,
-are decorrelated over aspects by the symmetric square root ``R^-1/2`` of their correlation
-matrix (ZCA: of all decorrelated coordinates those closest to the original ones; Kessy, Lewin and
-Strimmer 2018, "Optimal whitening and decorrelation"), shrunk towards the identity. A coordinate
+*Aspects.* Each is read from measured targets, or from the features of a layer
+(`mess_core.probing.coordinates`): from the first of its sources that a row has what it needs for. A
+target that is undefined counts as the corpus mean. Coordinates have variance 1. Those of probes,
+which take one aspect for another, are decorrelated over aspects by the symmetric square root
+``R^-1/2`` of their correlation matrix (ZCA: of all decorrelated coordinates those closest to the
+original ones; Kessy, Lewin and Strimmer 2018, "Optimal whitening and decorrelation"), shrunk
+towards the identity; what is measured stays as it is. A coordinate
 farther than `REACH` standard deviations out is taken for that far, so that no outlier rules a
 query for what is *unlike*. Each block is scaled to a total variance of 1/2: two rows taken at
 random have a squared distance of 1 on average. The similarity is 1 minus the squared distance.
@@ -22,7 +25,7 @@ All similarities are 1 for equal rows and 0 on average for unrelated ones, and a
 stored vector. `mess_core.search.scoring` makes the query.
 """
 
-__all__ = ["REACH", "AspectBlock", "Projection", "Reading", "unit_rows"]
+__all__ = ["PROBED", "REACH", "AspectBlock", "Projection", "Reading", "unit_rows"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,10 +36,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import ArtifactError
+from mess_core.targets.columns import is_midi
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+
+#: What of an aspect is read from features; all else is measured.
+PROBED = "probed"
 
 #: Standard deviations beyond which a coordinate is taken for this far out.
 REACH = 3.0
@@ -82,13 +89,20 @@ class Projection:
     basis: Floats
     #: The components' mean [G].
     centre: Floats
-    #: The aspects [A], and the layer that each is read from.
+    #: The aspects [A], and the layer that each is read from; -1 where none is.
     names: npt.NDArray[np.str_]
     aspect_layers: npt.NDArray[np.int64]
     #: How many coordinates each aspect has [A]; they sum to E.
     sizes: npt.NDArray[np.int64]
+    #: What each can be read from [A], the first choice first: ``midi audio probed``, for example.
+    sources: npt.NDArray[np.str_]
     #: From an aspect's centred layer to its coordinates of variance 1 [D, E].
     readout: Floats
+    #: The targets that are measured [T] (`mess_core.targets.columns`), their means, and what turns
+    #: the centred ones into coordinates [T, E].
+    columns: npt.NDArray[np.str_]
+    column_means: Floats
+    measured: Floats
     #: What is taken away from them [E].
     offset: Floats
     #: From coordinates to blocks [E, E]: ``R^-1/2`` and the blocks' scale.
@@ -136,6 +150,8 @@ class Projection:
             "width": self.width,
             "general": self.general,
             "blocks": dict(zip(self.names.tolist(), self.sizes.tolist(), strict=True)),
+            "sources": dict(zip(self.names.tolist(), self.sources.tolist(), strict=True)),
+            "columns": self.columns.tolist(),
         }
 
     @cached_property
@@ -157,25 +173,49 @@ class Projection:
 
     @cached_property
     def _places(self) -> npt.NDArray[np.int64]:
-        """The place among the layers that each coordinate is read from [shape=(E,)]."""
-        places = [self.layers.tolist().index(layer) for layer in self.aspect_layers.tolist()]
+        """The place among the layers that each coordinate is read from [shape=(E,)], or -1."""
+        place = {layer: n for n, layer in enumerate(self.layers.tolist())}
+        places = [place.get(layer, -1) for layer in self.aspect_layers.tolist()]
         return np.repeat(np.array(places, np.int64), self.sizes)
 
-    def read(self, features: npt.NDArray[np.floating[Any]]) -> Reading:
+    def read_from(self, *kinds: str) -> dict[str, str | None]:
+        """Return what each aspect is read from, of features and these kinds of measured targets.
+
+        Kinds are ``audio`` and ``midi``; None is what cannot be read.
+        """
+        return {
+            str(name): next((s for s in str(sources).split() if s in (*kinds, PROBED)), None)
+            for name, sources in zip(self.names, self.sources, strict=True)
+        }
+
+    def read(
+        self,
+        features: npt.NDArray[np.floating[Any]],
+        measured: npt.NDArray[np.floating[Any]] | None = None,
+        *,
+        midi: bool = True,
+    ) -> Reading:
         """Read components and coordinates from the features [n, B, D] of the layers that are used.
 
-        `Reading` says what they are. All rows are read at once: give a few thousand.
+        ``measured`` are the rows' `columns` [n, T], NaN where undefined; ``midi`` says whether
+        those from MIDI are among them. An aspect that cannot be read has coordinates of 0.
+        `Reading` says what is returned. All rows are read at once: give a few thousand.
         """
+        kinds = [] if measured is None else ["audio", *(["midi"] if midi else [])]
+        sources = np.repeat(
+            [source or "" for source in self.read_from(*kinds).values()], self.sizes
+        )
         rows = len(features)
         components = np.tile(-self.centre.astype(np.float64), (rows, 1))
-        coordinates = np.tile(-self.offset.astype(np.float64), (rows, 1))
+        coordinates = np.tile(-self.offset.astype(np.float64) * (sources != ""), (rows, 1))
         usable = np.ones((rows, len(self.layers)), np.bool_)
         bases = self.basis.reshape(len(self.layers), self.dims, self.general)
         root = np.sqrt(len(self.layers))
         # What is not finite is not usable, and said to be so by the caller.
         with np.errstate(invalid="ignore", over="ignore"):
             for place, layer in enumerate(self.layers):
-                mine, general = self._places == place, int(layer) in self.general_layers
+                mine = (self._places == place) & (sources == PROBED)
+                general = int(layer) in self.general_layers
                 if not general and not mine.any():
                     continue
                 centred = np.subtract(features[:, place], self.means[place], dtype=np.float64)
@@ -185,15 +225,28 @@ class Projection:
                     components += (unit / root).astype(np.float32) @ bases[place]
                 else:
                     usable[:, place] = np.isfinite(coordinates[:, mine]).all(axis=1)
+        if measured is not None:
+            centred = np.nan_to_num(measured - self.column_means.astype(np.float64))
+            of_midi = np.array([is_midi(column) for column in self.columns.tolist()], np.bool_)
+            for kind, its in (("midi", of_midi), ("audio", ~of_midi)):
+                mine = sources == kind
+                coordinates[:, mine] += centred[:, its] @ self.measured[its][:, mine].astype(float)
         return Reading(components, coordinates, usable)
 
-    def project(self, features: npt.NDArray[np.floating[Any]]) -> tuple[Floats, Floats, Bools]:
+    def project(
+        self,
+        features: npt.NDArray[np.floating[Any]],
+        measured: npt.NDArray[np.floating[Any]] | None = None,
+        *,
+        midi: bool = True,
+    ) -> tuple[Floats, Floats, Bools]:
         """Make stored vectors [n, width] of the features [n, B, D] of the layers that are used.
 
-        Returns with them the aspects' predicted values [n, A], NaN for those without a direction,
-        and which layers are usable [n, B], as in `Reading`.
+        ``measured`` and ``midi`` are as for `read`. Returns with them the aspects' predicted values
+        [n, A], NaN for those without a direction, and which layers are usable [n, B], as in
+        `Reading`.
         """
-        components, coordinates, usable = self.read(features)
+        components, coordinates, usable = self.read(features, measured, midi=midi)
         with np.errstate(invalid="ignore", over="ignore"):
             blocks = np.clip(coordinates @ self.decorrelate, -self.bounds, self.bounds)
             vectors = self.lay_out(components, blocks)
@@ -219,14 +272,17 @@ class Projection:
     def check(self) -> None:
         """Raise `ArtifactError` that names an array that does not fit or has impossible values."""
         b, e, a, g = len(self.layers), len(self.offset), len(self.names), self.basis.shape[-1]
-        d = self.means.shape[-1]
+        d, t = self.means.shape[-1], len(self.columns)
         shapes = {
             "layers": (b,),
             "means": (b, d),
             "basis": (b * d, g),
             "centre": (g,),
-            **dict.fromkeys(("names", "aspect_layers", "sizes", "standard_errors"), (a,)),
+            **dict.fromkeys(("names", "aspect_layers", "sizes", "sources"), (a,)),
+            "standard_errors": (a,),
             "readout": (d, e),
+            **dict.fromkeys(("columns", "column_means"), (t,)),
+            "measured": (t, e),
             **dict.fromkeys(("offset", "bounds", "steer"), (e,)),
             "decorrelate": (e, e),
             "value": (e, a),
@@ -259,7 +315,13 @@ class Projection:
             raise ArtifactError(
                 f"the projection's layers are {layers}, expected distinct numbers from 0"
             )
-        if not set(self.aspect_layers.tolist()) <= set(layers):
+        for name, sources in zip(names, self.sources.tolist(), strict=True):
+            given = sources.split()
+            if not given or not {*given} <= {"midi", "audio", PROBED}:
+                raise ArtifactError(
+                    f"the projection reads {name!r} from {sources!r}, expected midi, audio, probed"
+                )
+        if not set(self.aspect_layers.tolist()) <= {-1, *layers}:
             raise ArtifactError(
                 f"aspects are read from layers {self.aspect_layers.tolist()}, but only {layers} "
                 "are kept"
@@ -274,7 +336,10 @@ class Projection:
             )
 
 
-_KINDS = {"layers": "i8", "aspect_layers": "i8", "sizes": "i8", "names": "U"}
+_KINDS = {
+    **dict.fromkeys(("layers", "aspect_layers", "sizes"), "i8"),
+    **dict.fromkeys(("names", "sources", "columns"), "U"),
+}
 
 
 def unit_rows(centred: Doubles, mean: Floats) -> tuple[Doubles, Bools]:

@@ -1,37 +1,68 @@
-"""Musical aspects: the words that people search by, the targets behind them, the layer for each.
+"""Musical aspects: the words that people search by, the targets behind them, where each comes from.
 
-An aspect is a name for a few targets. Its layer is the one whose *mean R2 over the aspect's
-targets* is the largest, and that mean is the aspect's R2. The R2 is that *within works*: to know
-which piece it is must not count as hearing how it is played. Only where a target has none (each
-work has a single row or value) it is the pooled one. In the mean an R2 below 0 counts as 0 (a probe
-that is worse than the mean has found nothing, and how much worse is noise), and targets without a
-result (not probed, or too little data) are left out and listed as missing.
+An aspect is a name for a few targets. Its *truth* are those from MIDI where recordings have MIDI,
+else those from audio. It can be read from three *sources*:
 
-An aspect is *resolved*, which means that it can be searched, when its R2 reaches ``min_r2``; where
-it does not, it says why.
+* ``midi``, the targets from MIDI themselves, where every recording has MIDI;
+* ``audio``, the targets from audio; where the truth is MIDI, a linear map from them to the truth
+  (`mess_core.probing.measured`);
+* ``probed``, the probes' predictions from one layer: the one whose *mean R2 over the true targets*
+  is the largest.
 
-An aspect is *validated* when its interval lies above its baseline. The interval is the mean of its
-targets' 95 % intervals (bootstrap over works), as wide as if the targets' errors all went together;
-bounds below 0 count as 0, as R2 does. The baseline is the mean of what an untrained encoder of the
-same shape reaches, at its best layer per target and at least 0; where none was probed it is 0. An
-aspect that is not validated may be searched, and says so.
+What agrees better with the truth, by R2 in works that were not learned from, is taken; the truth
+itself has 1. The R2 is that *within works*: to know which piece it is must not count as hearing how
+it is played. Only where a target has none (each work has a single row or value) it is the pooled
+one. In the mean an R2 below 0 counts as 0 (a probe that is worse than the mean has found nothing,
+and how much worse is noise), and targets without a result (not probed, or too little data) are left
+out and listed as missing.
+
+An aspect is *resolved*, which means that it can be searched, when the R2 of its source reaches
+``min_r2``; where it does not, it says why. The other sources that reach it stand in, the best
+first, where a query lacks what the first needs.
+
+An aspect is *validated* when the encoder knows it better than an untrained encoder of the same
+shape and better than plain descriptors. What each loses per work (`ProbeResult.loss`, with the
+layer chosen in the training folds) is compared by a paired t test over works; the larger of the two
+p values, corrected over aspects (Holm 1979), must be at most `ALPHA`. An encoder that says that it
+is untrained validates nothing. An aspect that is not validated may be searched, and says so.
 
 The layer is chosen by the figure that is reported, over few layers and targets: see
 `mess_core.probing.probe` on what that means.
 """
 
-__all__ = ["ASPECT_REGISTRY", "Aspect", "resolve_aspects", "save_aspects"]
+__all__ = [
+    *("ALPHA", "ASPECT_REGISTRY", "AUDIO", "MIDI", "PROBED"),
+    *("Aspect", "aspect_r2", "resolve_aspects", "save_aspects"),
+]
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mess_core import stages
 from mess_core.files import write_json
-from mess_core.layout import UNTRAINED, Layout
-from mess_core.probing.results import confidence, read_results, score_interval, score_r2
+from mess_core.layout import DESCRIPTORS, UNTRAINED, Layout
+from mess_core.probing.results import (
+    confidence,
+    mean_of_known,
+    read_results,
+    score_interval,
+    score_r2,
+)
+
+if TYPE_CHECKING:
+    from mess_core.probing.discovery import LayerDiscoverySystem
+
+#: Where an aspect can be read from.
+MIDI, AUDIO, PROBED = "midi", "audio", "probed"
+
+#: The largest corrected p value of an aspect that is validated.
+ALPHA = 0.05
+
+#: What an aspect must be known better than, in words.
+_BASELINES = {UNTRAINED: "an untrained encoder", DESCRIPTORS: "descriptors tell"}
 
 DEFAULT_RESULTS = Layout(Path("data"), "demo").probing
 
@@ -104,19 +135,27 @@ def resolve_aspects(
     results_path: Path = DEFAULT_RESULTS,
     *,
     targets: Collection[str] | None = None,
+    source: str = "best",
+    discovery: "LayerDiscoverySystem | None" = None,
 ) -> dict[str, Any]:
-    """Find each aspect's layer from the probing results of a folder.
+    """Decide where each aspect is read from, by a folder's probing results and measured values.
 
     ``min_r2`` is the R2 within works that an aspect must reach to be resolved. With ``targets``
-    only their results are read; others in the folder may be of an earlier configuration.
+    only their results are read; others in the folder may be of an earlier configuration. ``source``
+    is ``best``, or ``measured`` or ``probed`` to take nothing else. Without ``discovery``, which
+    has the measured values, aspects are probed.
 
     Returns
     -------
     dict
         ``dataset``, ``stage``, ``min_r2``, ``encoder`` and ``aspects``: per name ``resolved``,
-        ``layer``, ``r2``, ``confidence`` (all three also below ``min_r2``, None, None and ``low``
-        without any result), ``interval``, ``baseline``, ``validated`` with its ``finding`` in
-        words, ``targets`` (per target its own best ``layer``, ``r2`` and ``confidence``),
+        ``sources`` (the first is the aspect's own, the others stand in; empty when it is not
+        resolved), ``truth`` (its ``source`` and ``targets``), ``measures`` (per source the targets
+        that can be used), ``agreement`` (per source ``r2`` and ``distances`` with the truth); of
+        the probe ``layer``, ``r2``, ``confidence`` (None, None and ``low`` without any result),
+        ``interval``, ``baselines`` (their R2), ``p`` (against each, and corrected over aspects),
+        ``validated`` and the ``verdict`` in words; the ``finding``, which says where the aspect
+        comes from; ``targets`` (per target its own best ``layer``, ``r2`` and ``confidence``),
         ``missing`` (names of targets without a result) and ``reason`` (None when resolved).
 
     Raises
@@ -129,14 +168,17 @@ def resolve_aspects(
         wanted &= set(targets)
     results = read_results(results_path, sorted(wanted))
     origin = next(iter(results.values()))
+    aspects = {
+        name: _resolve(aspect, results, min_r2, source, discovery)
+        for name, aspect in ASPECT_REGISTRY.items()
+    }
+    _judge(aspects, trained=origin["encoder"].get("trained"))
     return {
         "dataset": origin["dataset"],
         "stage": stages.ASPECTS,
         "min_r2": min_r2,
         "encoder": origin["encoder"],
-        "aspects": {
-            name: _resolve(aspect, results, min_r2) for name, aspect in ASPECT_REGISTRY.items()
-        },
+        "aspects": aspects,
     }
 
 
@@ -145,22 +187,79 @@ def save_aspects(aspects: Mapping[str, Any], path: Path) -> None:
     write_json(path, dict(aspects))
 
 
-def _resolve(aspect: Aspect, results: Results, min_r2: float) -> dict[str, Any]:
-    known = {name: results[name] for name in aspect.measures if name in results}
-    found = {name: result for name, result in known.items() if result["layers"]}
-    missing = {n: _why_missing(known.get(n)) for n in aspect.measures if n not in found}
+def aspect_r2(entry: Mapping[str, Any]) -> float:
+    """Return how well the source of an aspect agrees with the truth; of none -1."""
+    sources = entry["sources"] or entry["agreement"]
+    return max((float(entry["agreement"][name]["r2"]) for name in sources), default=-1.0)
+
+
+def _resolve(
+    aspect: Aspect,
+    results: Results,
+    min_r2: float,
+    source: str,
+    discovery: "LayerDiscoverySystem | None",
+) -> dict[str, Any]:
+    named = {MIDI: aspect.midi, AUDIO: aspect.targets}
+    measures = {kind: _usable(discovery, names, results) for kind, names in named.items()}
+    probed = {kind: [n for n in ns if _layers(results, n)] for kind, ns in named.items()}
+    truth = MIDI if probed[MIDI] or measures[MIDI] else AUDIO
+    found = {name: results[name] for name in probed[truth]}
+    without = [name for name in aspect.measures if not _layers(results, name)]
+    missing = {name: _why_missing(results.get(name)) for name in without}
+    true = list(found) or measures[truth]
     layer, r2 = _best_layer(found)
-    resolved = r2 is not None and r2 >= min_r2
+    agreement: dict[str, dict[str, Any]] = {}
+    if discovery and measures[truth] and (truth == AUDIO or discovery.has_midi):
+        agreement[truth] = {"r2": 1.0, "distances": 1.0}
+    if discovery and truth == MIDI and measures[AUDIO]:
+        from mess_core.probing.measured import agree
+
+        agreement |= {AUDIO: told} if (told := agree(discovery, measures[AUDIO], true)) else {}
+    if layer is not None:
+        distances = [result["layers"][layer]["distances"] for result in found.values()]
+        agreement[PROBED] = {"r2": r2, "distances": mean_of_known(distances)}
+    sources = _choose(agreement, min_r2, source)
     return {
-        "resolved": resolved,
+        "resolved": bool(sources),
+        "sources": sources,
+        "truth": {"source": truth, "targets": true},
+        "measures": measures,
+        "agreement": agreement,
         "layer": layer,
         "r2": r2,
         "confidence": confidence(r2),
-        **_validate(found, layer),
+        **_compare(found, layer),
         "targets": {name: _best_of(result) for name, result in found.items()},
         "missing": list(missing),
-        "reason": None if resolved else _reason(found, missing, layer, r2, min_r2),
+        "reason": None if sources else _reason(found, missing, layer, r2, min_r2, agreement),
     }
+
+
+def _usable(
+    discovery: "LayerDiscoverySystem | None", names: Collection[str], results: Results
+) -> list[str]:
+    if discovery is None:
+        return []
+    from mess_core.probing.measured import usable_targets
+
+    return usable_targets(discovery, [name for name in names if name in results])
+
+
+def _layers(results: Results, name: str) -> bool:
+    return name in results and bool(results[name]["layers"])
+
+
+def _choose(agreement: Mapping[str, Any], min_r2: float, source: str) -> list[str]:
+    """Return the sources that an aspect is read from: the first that a row has the inputs of."""
+    good = [name for name in agreement if agreement[name]["r2"] >= min_r2]
+    best = sorted(good, key=lambda name: -agreement[name]["r2"])
+    if source == "measured":
+        best.sort(key=lambda name: name == PROBED)
+    if source == PROBED or (best and best[0] == PROBED):
+        # Features are always there, so that nothing has to stand in.
+        return [PROBED] if PROBED in best and source != "measured" else []
+    return best[: best.index(PROBED) + 1] if PROBED in best else best
 
 
 def _best_of(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,46 +278,110 @@ def _best_layer(found: Results) -> tuple[int | None, float | None]:
     return means.index(r2), r2
 
 
-def _validate(found: Results, layer: int | None) -> dict[str, Any]:
-    """Compare an aspect's interval at its layer with its baseline."""
+def _compare(found: Results, layer: int | None) -> dict[str, Any]:
+    """Return an aspect's interval at its layer, what its baselines reach, and p against each."""
     if layer is None:
-        finding = "not validated: no target has a result"
-        return {"interval": None, "baseline": None, "validated": False, "finding": finding}
+        return {"interval": None, "baselines": {}, "p": {}}
     intervals = [score_interval(result["layers"][layer]) for result in found.values()]
-    twins = [result.get("baselines", {}).get(UNTRAINED) for result in found.values()]
-    baseline = fmean(max(0.0, score_r2(twin)) if twin else 0.0 for twin in twins)
-    against = "an untrained encoder of the same shape" if any(twins) else "0"
     interval = None
     if all(intervals):
         # Negative ones count as 0, as in the R2 itself, which could lie outside otherwise.
         interval = [fmean(max(0.0, b) for b in bounds) for bounds in zip(*intervals, strict=True)]
-    validated = interval is not None and interval[0] > baseline
-    told = f"the interval {interval[0]:.2f} to {interval[1]:.2f}" if interval else "no interval"
-    relation = "lies above" if validated else "is not above"
-    return {
-        "interval": interval,
-        "baseline": baseline,
-        "validated": validated,
-        "finding": f"{'' if validated else 'not '}validated: {told} {relation} "
-        f"{against}{f' ({baseline:.2f})' if any(twins) else ''}",
-    }
+    baselines, p = {}, {}
+    for name in _BASELINES:
+        others = [result.get("baselines", {}).get(name) for result in found.values()]
+        if all(others):
+            baselines[name] = fmean(max(0.0, score_r2(other)) for other in others)
+            p[name] = _p(list(found.values()), others)
+    return {"interval": interval, "baselines": baselines, "p": p}
+
+
+def _p(results: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> float:
+    """Return the p value of results losing no less than a baseline, work by work."""
+    from mess_core.probing.inference import paired_p
+
+    gains: dict[str, float] = {}
+    for result, other in zip(results, others, strict=True):
+        for work, own, its in zip(result["works"], result["loss"], other["loss"], strict=True):
+            gains[work] = gains.get(work, 0.0) + its - own
+    return paired_p(list(gains.values()))
+
+
+def _judge(aspects: Mapping[str, dict[str, Any]], *, trained: bool | None) -> None:
+    """Decide which aspects are validated, all together, and say of each where it comes from."""
+    from mess_core.probing.inference import holm
+
+    compared = [entry for entry in aspects.values() if entry["p"].keys() == _BASELINES.keys()]
+    corrected = holm([max(entry["p"].values()) for entry in compared])
+    for entry, p in zip(compared, corrected, strict=True):
+        entry["p"] = {**entry["p"], "corrected": p}
+    for entry in aspects.values():
+        entry["validated"] = trained is not False and entry["p"].get("corrected", 1.0) <= ALPHA
+        entry["verdict"] = _verdict(entry, trained)
+        entry["finding"] = _finding(entry)
+
+
+def _verdict(entry: Mapping[str, Any], trained: bool | None) -> str:
+    if entry["layer"] is None:
+        return "not probed"
+    if trained is False:
+        return "the encoder is untrained"
+    if entry["validated"]:
+        return "known better than descriptors tell"
+    missing = [words for name, words in _BASELINES.items() if name not in entry["p"]]
+    if missing:
+        return f"not compared with {' and '.join(missing)}".removesuffix(" tell")
+    worst = max(_BASELINES, key=lambda name: entry["p"][name])
+    return f"not known better than {'by ' if worst == UNTRAINED else ''}{_BASELINES[worst]}"
+
+
+def _finding(entry: Mapping[str, Any]) -> str:
+    """Say in a sentence where an aspect comes from, and how far its distances follow the truth."""
+    if not entry["sources"]:
+        return str(entry["reason"])
+    source, truth = entry["sources"][0], entry["truth"]["source"]
+    names = {MIDI: "MIDI", AUDIO: "audio"}
+    told = (
+        f"measured from {names[source]}"
+        if source != PROBED
+        else f"probed in layer {entry['layer']}"
+    )
+    if source == truth:
+        return told
+    agreement = entry["agreement"][source]
+    r2, distances = agreement["r2"], agreement["distances"]
+    follow, far = "it follows", f"R2 {r2:.2f} within works"
+    if distances is not None:
+        follow, far = "its distances follow", f"{distances:.2f} within works (R2 {r2:.2f})"
+    told += f"; {follow} the truth ({names[truth]}) with {far}"
+    return f"{told}; {entry['verdict']}" if source == PROBED else told
 
 
 def _reason(
-    found: Results, missing: Mapping[str, str], layer: int | None, r2: float | None, min_r2: float
+    found: Results,
+    missing: Mapping[str, str],
+    layer: int | None,
+    r2: float | None,
+    min_r2: float,
+    agreement: Mapping[str, Any],
 ) -> str:
     lacking = "; ".join(
         f"no result for {', '.join(name for name in missing if missing[name] == why)}{why}"
         for why in dict.fromkeys(missing.values())
     )
+    parts = [lacking] if lacking else []
+    if AUDIO in agreement:
+        parts.insert(
+            0, f"what audio measures follows the truth with R2 {agreement[AUDIO]['r2']:.3f}"
+        )
     if layer is None or r2 is None:
-        return lacking
-    parts = [f"{name} {score_r2(r['layers'][layer]):.2f}" for name, r in found.items()]
+        return "; ".join(parts) or "nothing of it is measured"
+    each = [f"{name} {score_r2(r['layers'][layer]):.2f}" for name, r in found.items()]
     below = (
-        f"the best layer, {layer}, has a mean R2 within works of {r2:.3f} ({', '.join(parts)}), "
-        f"below min_r2 {min_r2:g}"
+        f"the best layer, {layer}, has a mean R2 within works of {r2:.3f} ({', '.join(each)}), "
+        f"{'below' if r2 < min_r2 else 'at least'} min_r2 {min_r2:g}"
     )
-    return f"{below}; {lacking}" if lacking else below
+    return "; ".join([below, *parts])
 
 
 def _why_missing(result: Mapping[str, Any] | None) -> str:

@@ -1,48 +1,66 @@
-"""Coordinates of an aspect: the few numbers that its probes read from a window's features.
+"""Coordinates of an aspect: the few numbers that are read of it from a window.
 
-An aspect's targets (columns ``Y [n, q]``, standardised, a shape's columns weighted so that it
-counts as one target) are predicted by ridge regression from the features of the aspect's layer,
-each with the penalty that probing chose. The predictions ``Z B`` mostly vary along fewer directions
-than q. Reduced-rank ridge regression (Mukherjee and Zhu 2011, "Reduced rank ridge regression and
-its kernel extensions", with the identity as weights) keeps the best of them: with ``Z B = U S V'``
-the coordinates are ``Z B V_r``, centred and of variance 1 each over the rows. A component is kept
-when it has at least `SMALLEST_SHARE` of the predictions' variance, and there are at most
-`LARGEST_RANK`.
+An aspect's true targets are columns ``Y [n, q]``, standardised, a shape's columns weighted so that
+it counts as one target. They are the aspect's own source (`mess_core.probing.aspects`), or are
+predicted by ridge regression from the features of the aspect's layer, or from its audio targets,
+each with the penalty that probing chose. What is read, ``Z B``, mostly varies along fewer
+directions than q. Reduced-rank ridge regression (Mukherjee and Zhu 2011, "Reduced rank ridge
+regression and its kernel extensions", with the identity as weights) keeps the best of them: with
+``Z B = U S V'`` the coordinates are ``Z B V_r``, centred and of variance 1 each over the rows. A
+component is kept when it has at least `SMALLEST_SHARE` of the variance, and there are at most
+`LARGEST_RANK`. Sources that stand in predict the same coordinates. A measured value that is
+undefined is taken for the corpus mean.
 
 Where the aspect has a direction (`mess_core.probing.aspects.Aspect.more`), its *value* is the mean
 of its standardised targets, signed such that more of the value is more of the aspect, in standard
-deviations. The predicted value is linear in the coordinates. Its *standard error* is the root mean
-square error of the same readout in cross-validation: learned without a fold and judged on it. Folds
-share no work. What is averaged over a recording's rows errs less than each of them.
+deviations. It is linear in the coordinates. Its *standard error* is the root mean square error of
+the same readout in cross-validation: learned without a fold and judged on it. Folds share no work.
+What is averaged over a recording's rows errs less than each of them. A true target has no such
+error: `MEASURED_STEP` stands for it.
 """
 
 __all__ = [
     "GOOD_SHARE",
     "LARGEST_RANK",
+    "MEASURED_STEP",
     "SMALLEST_SHARE",
     "AspectCoordinates",
     "fit_coordinates",
     "musical_layers",
 ]
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.linalg import block_diag
 from threadpoolctl import threadpool_limits
 
 from mess_core.files import read_json
 from mess_core.layout import ENCODER
-from mess_core.probing.aspects import ASPECT_REGISTRY
-from mess_core.probing.decompositions import LayerFeatures, RidgeDecomposition, decompose
+from mess_core.probing.aspects import ASPECT_REGISTRY, PROBED
+from mess_core.probing.decompositions import (
+    FoldDecompositions,
+    RidgeDecomposition,
+    decompose,
+    decompose_folds,
+)
 from mess_core.probing.discovery import LayerDiscoverySystem
-from mess_core.probing.folds import Bools, Floats, plan_rows
+from mess_core.probing.folds import Bools, Floats, ProbeRows, plan_rows
+from mess_core.probing.measured import fill
 from mess_core.probing.results import read_results, score_r2
 from mess_core.progress import Report, counted
+from mess_core.targets.columns import columns_of
+from mess_core.targets.registry import Level
 
 #: Dimensions of an aspect at most, and the share of the predictions' variance that one must have.
 LARGEST_RANK, SMALLEST_SHARE = 4, 0.02
+
+#: What "more" of a measured aspect asks for, in standard deviations: as the standard error of a
+#: probe with an R2 of 0.75.
+MEASURED_STEP = 0.5
 
 #: Share of the best layer's mean R2 that a layer needs to count in general similarity. Chosen on
 #: the demo and on rendered performances (docs/search.md), where all layers together do worse.
@@ -51,12 +69,14 @@ GOOD_SHARE = 0.85
 
 @dataclass(frozen=True, eq=False)
 class AspectCoordinates:
-    """How to read an aspect from the features of its layer.
+    """How to read an aspect from the features of its layer, and from measured targets.
 
-    Coordinates are ``(x - mean) @ readout`` [r], of variance 1 over the rows, with their ``mean``
-    [D] and a ``readout`` [D, r]. The predicted value is ``coordinates @ value``, in standard
-    deviations of the true value; ``standard_error``, in the same unit, is its error on works that
-    were not learned from. Both are None where the aspect has no direction.
+    From features [D] coordinates are ``(x - mean) @ readout`` [r], from measured columns [c] they
+    are ``(m - column_means) @ measured``, with those columns alone that the source has; of variance
+    1 over the rows for the first of the ``sources``. ``layer`` is -1 and the readout 0 where the
+    probe is none of these. The value is ``coordinates @ value``, in standard deviations of the true
+    value; ``standard_error``, in the same unit, is its error on works that were not learned from.
+    Both are None where the aspect has no direction.
     """
 
     name: str
@@ -65,6 +85,10 @@ class AspectCoordinates:
     mean: Floats
     value: Floats | None
     standard_error: float | None
+    sources: tuple[str, ...] = (PROBED,)
+    columns: tuple[str, ...] = ()
+    column_means: Floats = field(default_factory=lambda: np.zeros(0))
+    measured: Floats = field(default_factory=lambda: np.zeros((0, 1)))
 
 
 def musical_layers(results: Iterable[Mapping[str, Any]]) -> list[int]:
@@ -111,86 +135,170 @@ def _fit(
     results: Mapping[str, Any],
     averaged: bool,
 ) -> AspectCoordinates:
-    layer = int(entry["layer"])
-    features = discovery.features[ENCODER][layer]
-    targets = [
-        _Target.load(discovery, target, float(results[target]["layers"][layer]["alpha"]))
-        for target in entry["targets"]
-    ]
-    X = features.rows.astype(np.float64)
-    mean = X.mean(axis=0)
-    slopes = np.column_stack([target.slopes(X) for target in targets])
-    readout, basis = _reduce(X - mean, slopes)
+    first, layer = entry["sources"][0], -1
+    level: Level | None = None
+    if first != PROBED:
+        level = "recording" if averaged else "window"
+    targets = [_Target.load(discovery, target, level) for target in entry["truth"]["targets"]]
+    columns: list[str] = []
+    sources: dict[str, _Source] = {}
+    for source in entry["sources"]:
+        if source == PROBED:
+            layer = int(entry["layer"])
+            sources[source] = _probe(discovery, layer, targets, results)
+        else:
+            sources[source] = _measure(discovery, entry, source, targets, level)
+            columns += _columns(entry, source)
+    to, basis = _reduce(sources[first])
+    read = {
+        source: (found.rows.mean(axis=0), found.slopes @ to) for source, found in sources.items()
+    }
+    mean, readout = read.pop(PROBED, (np.zeros(0), np.zeros((0, to.shape[1]))))
+    value, error = None, None
     sign = ASPECT_REGISTRY[name].more if name in ASPECT_REGISTRY else 0
-    if not sign or any(target.columns.shape[1] > 1 for target in targets):
-        return AspectCoordinates(name, layer, readout, mean, None, None)
-    value, error = _judge(discovery, features, targets, basis, averaged)
-    return AspectCoordinates(name, layer, readout, mean, sign * value, error)
+    if sign and all(target.columns.shape[1] == 1 for target in targets):
+        value, error = _judge(discovery, sources[first], targets, basis, averaged)
+        value = sign * value
+    return AspectCoordinates(
+        name,
+        layer,
+        readout,
+        mean,
+        value,
+        error,
+        tuple(entry["sources"]),
+        tuple(columns),
+        np.concatenate([np.zeros(0), *(means for means, _ in read.values())]),
+        np.concatenate([np.zeros((0, to.shape[1])), *(slopes for _, slopes in read.values())]),
+    )
 
 
 @dataclass(frozen=True)
 class _Target:
-    """One target's standardised columns [n, q] (NaN where absent), and its ridge penalty."""
+    """One target's standardised columns [n, q]; NaN where absent."""
 
+    name: str
     columns: Floats
-    alpha: float
+    #: What turns its raw columns into these, but for their mean [q, q].
+    scaling: Floats
 
     @classmethod
-    def load(cls, discovery: LayerDiscoverySystem, name: str, alpha: float) -> "_Target":
-        values = discovery.load_targets(name)
+    def load(
+        cls, discovery: LayerDiscoverySystem, name: str, level: Level | None = None
+    ) -> "_Target":
+        values = discovery.load_targets(name, level)
         columns = values.reshape(len(values), -1)
         spread = np.nanstd(columns, axis=0)
-        centred = columns - np.nanmean(columns, axis=0)
         # A column that does not vary has nothing to be predicted.
-        scaled = centred / np.where(spread > 0, spread, np.inf) / np.sqrt(columns.shape[1])
-        return cls(scaled, alpha)
+        scale = 1 / np.where(spread > 0, spread, np.inf) / np.sqrt(columns.shape[1])
+        return cls(name, (columns - np.nanmean(columns, axis=0)) * scale, np.diag(scale))
 
     @property
     def present(self) -> Bools:
         return np.asarray(np.isfinite(self.columns).all(axis=1))
 
-    def slopes(self, X: Floats) -> Floats:
-        """Return the coefficients [D, q] for raw features, learned from the rows that have it."""
+    def slopes(self, X: Floats, alpha: float) -> Floats:
+        """Return the coefficients [D, q] for raw rows, learned from those that have it."""
         kept = self.present
         Y = self.columns[kept]
         training = decompose(X[kept])
-        return _slopes(training, X[kept].T @ (Y - Y.mean(axis=0)), self.alpha)
+        return _slopes(training, X[kept].T @ (Y - Y.mean(axis=0)), alpha)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What an aspect is read from: rows [n, D], and the slopes [D, q] of the targets' columns.
+
+    Where these were learned there are each target's penalty, and the decompositions of some rows.
+    """
+
+    rows: Floats
+    slopes: Floats
+    alphas: Sequence[float] = ()
+    decompose: Callable[[ProbeRows], FoldDecompositions] | None = None
+
+    @classmethod
+    def learned(
+        cls,
+        rows: Floats,
+        targets: Sequence[_Target],
+        alphas: Sequence[float],
+        decompose: Callable[[ProbeRows], FoldDecompositions],
+    ) -> "_Source":
+        slopes = [target.slopes(rows, a) for target, a in zip(targets, alphas, strict=True)]
+        return cls(rows, np.column_stack(slopes), alphas, decompose)
+
+
+def _probe(
+    discovery: LayerDiscoverySystem,
+    layer: int,
+    targets: Sequence[_Target],
+    results: Mapping[str, Any],
+) -> _Source:
+    features = discovery.features[ENCODER][layer]
+    alphas = [float(results[target.name]["layers"][layer]["alpha"]) for target in targets]
+    known = partial(features.decompose, nested=False)
+    return _Source.learned(features.rows.astype(np.float64), targets, alphas, known)
+
+
+def _measure(
+    discovery: LayerDiscoverySystem,
+    entry: Mapping[str, Any],
+    source: str,
+    targets: Sequence[_Target],
+    level: Level | None,
+) -> _Source:
+    rows = fill(discovery.load_columns(_columns(entry, source), level))
+    if source == entry["truth"]["source"]:
+        return _Source(rows, block_diag(*(target.scaling for target in targets)))
+    alphas = [float(entry["agreement"][source]["alphas"][target.name]) for target in targets]
+    return _Source.learned(rows, targets, alphas, partial(decompose_folds, rows, nested=False))
+
+
+def _columns(entry: Mapping[str, Any], source: str) -> tuple[str, ...]:
+    truth = entry["truth"]
+    return columns_of(truth["targets"] if source == truth["source"] else entry["measures"][source])
 
 
 def _slopes(training: RidgeDecomposition, products: Floats, alpha: float) -> Floats:
-    """Return the coefficients for raw features from the products ``X'y`` of centred targets."""
+    """Return the coefficients for raw rows from the products ``X'y`` of centred targets."""
     moment = products / training.scale[:, np.newaxis]
     solved = training.solve(moment, [alpha])[:, 0]
     return np.asarray(solved / training.scale[:, np.newaxis])
 
 
-def _reduce(centred: Floats, slopes: Floats) -> tuple[Floats, Floats]:
-    """Keep the directions along which predictions vary.
+def _reduce(source: _Source) -> tuple[Floats, Floats]:
+    """Keep the directions along which what is read of the targets' columns [n, q] varies.
 
-    Returns the readout [D, r], and the basis [q, r] with predictions ``coordinates @ basis.T``.
+    Returns what turns columns into coordinates [q, r], and the basis [q, r] with columns
+    ``coordinates @ basis.T``.
     """
-    predicted = centred @ slopes
-    _, strengths, directions = np.linalg.svd(predicted, full_matrices=False)
+    columns = (source.rows - source.rows.mean(axis=0)) @ source.slopes
+    _, strengths, directions = np.linalg.svd(columns, full_matrices=False)
     share = strengths**2 / np.maximum(np.square(strengths).sum(), np.finfo(float).tiny)
     rank = max(1, min(LARGEST_RANK, int((share >= SMALLEST_SHARE).sum())))
-    spread = np.maximum(strengths[:rank] / np.sqrt(len(centred)), np.finfo(float).tiny)
+    spread = np.maximum(strengths[:rank] / np.sqrt(len(columns)), np.finfo(float).tiny)
     kept = directions[:rank].T
-    return slopes @ kept / spread, kept * spread
+    return kept / spread, kept * spread
 
 
 def _judge(
     discovery: LayerDiscoverySystem,
-    features: LayerFeatures,
+    source: _Source,
     targets: Sequence[_Target],
     basis: Floats,
     averaged: bool,
 ) -> tuple[Floats, float]:
     """Return how the value is read from coordinates, and the readout's error on unheard works."""
+    mean_of = basis.T @ np.full(len(basis), 1 / len(basis))
+    if source.decompose is None:
+        own = (source.rows - source.rows.mean(axis=0)) @ source.slopes
+        return mean_of / own.mean(axis=1).std(), MEASURED_STEP
     present = np.logical_and.reduce([target.present for target in targets])
     rows = plan_rows(discovery.works, discovery.folds, present, discovery.names)
     Y = np.column_stack([target.columns for target in targets])[rows.indices]
-    X = np.asarray(features.rows[rows.indices], float)
-    decompositions = features.decompose(rows, nested=False)
+    X = source.rows[rows.indices]
+    decompositions = source.decompose(rows)
     # What the kept directions say of the mean of all targets, before its scale.
     read = basis @ np.linalg.pinv(basis) @ np.full(Y.shape[1], 1 / Y.shape[1])
     truth, predicted = Y.mean(axis=1), np.empty(len(Y))
@@ -198,13 +306,13 @@ def _judge(
         training, out = decompositions.training(fold), rows.folds == fold
         mean = Y[~out].mean(axis=0)
         others = np.where(out[:, np.newaxis], 0.0, Y - mean)
-        products = X.T @ others
-        columns = zip(np.hsplit(products, len(targets)), targets, strict=True)
-        slopes = np.column_stack([_slopes(training, p, target.alpha) for p, target in columns])
+        products = np.hsplit(X.T @ others, len(targets))
+        slopes = np.column_stack(
+            [_slopes(training, p, alpha) for p, alpha in zip(products, source.alphas, strict=True)]
+        )
         predicted[out] = mean.mean() + (X[out] - training.mean) @ slopes @ read
     scale = truth.std()
     wrong = truth - predicted
     if averaged:
         wrong = np.bincount(rows.recordings, wrong) / np.bincount(rows.recordings)
-    error = float(np.sqrt(np.square(wrong).mean()) / scale)
-    return basis.T @ np.full(len(basis), 1 / len(basis)) / scale, error
+    return mean_of / scale, float(np.sqrt(np.square(wrong).mean()) / scale)

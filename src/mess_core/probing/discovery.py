@@ -26,11 +26,12 @@ from mess_core.probing.probe import probe
 from mess_core.probing.results import ENCODER_FIELDS, confidence
 from mess_core.progress import Report
 from mess_core.recordings import Recording, failures, usable
+from mess_core.targets.columns import stack_columns
 from mess_core.targets.npz import load_target
 from mess_core.targets.registry import TARGETS, Level, probed_targets
 
 # What a baseline's result says of the layer that is best for the target.
-_BASELINE_FIELDS = ("layer", "r2", "r2_within", "interval", "interval_within")
+_BASELINE_FIELDS = ("layer", "r2", "r2_within", "interval", "interval_within", "distances")
 
 
 class LayerDiscoverySystem:
@@ -119,15 +120,19 @@ class LayerDiscoverySystem:
     def _level(self) -> Level:
         return "window" if self.unit == "windows" else "recording"
 
-    def load_targets(self, target: str) -> Floats:
+    def load_targets(self, target: str, level: Level | None = None) -> Floats:
         """Load one target of all rows, [n] or of a shape [n, q]; NaN where a recording lacks it.
+
+        With a ``level`` that is not the rows' own, every window has its recording's value, or a
+        recording the mean of its windows'.
 
         Raises
         ------
         TargetError
             If the target is unknown or no scalar or shape, or a targets file cannot be used.
         """
-        known = probed_targets(self._level)
+        level = level or self._level
+        known = probed_targets(level)
         if target not in known:
             raise TargetError(f"{target!r} is not probed for {self.unit}; {nearest(target, known)}")
         length = TARGETS[target].length
@@ -136,9 +141,13 @@ class LayerDiscoverySystem:
         for recording, size in zip(self.recordings, self._counts, strict=True):
             name = recording.recording_id
             path = self.layout.targets(name)
-            found = None if name in failed else load_target(path, target, level=self._level)
+            found = None if name in failed else load_target(path, target, level=level)
             block = np.full((size, *width), np.nan) if found is None else found
             block = block.reshape(-1, *width)
+            if level == "recording":
+                block = np.repeat(block[:1], size, axis=0)
+            elif self._level == "recording":
+                block = nan_mean(block)[np.newaxis]
             if len(block) != size:
                 raise TargetError(
                     f"{path}: {target} has {len(block)} values, the recording has {size} "
@@ -146,6 +155,17 @@ class LayerDiscoverySystem:
                 )
             blocks.append(block)
         return np.concatenate(blocks)
+
+    def load_columns(self, columns: Sequence[str], level: Level | None = None) -> Floats:
+        """Load columns of targets (`mess_core.targets.columns`) of all rows [n, columns]."""
+        return stack_columns(
+            columns, lambda key: self.load_targets(key.rpartition("/")[2], level=level)
+        )
+
+    @property
+    def has_midi(self) -> bool:
+        """Whether every recording has MIDI."""
+        return all(recording.midi for recording in self.recordings)
 
     def discover(self, targets: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
         """Probe targets, by default all of the rows' level; see `mess_core.probing.results`.
@@ -204,10 +224,22 @@ class LayerDiscoverySystem:
             **own,
             "confidence": confidence(own[f"best_{own['primary'] or 'r2'}"]),
             "baselines": {
-                **{name: _summary(found, found["best_layer"]) for name, found in results.items()},
+                **{
+                    name: (best := _summary(found, found["best_layer"]))
+                    and {**best, "loss": found["loss"]}
+                    for name, found in results.items()
+                },
                 "layer_0": _summary(own, 0),
             },
         }
+
+
+def nan_mean(rows: Floats) -> Floats:
+    """Return the mean of those of the rows [n, ...] that are defined; NaN where none is."""
+    defined = np.isfinite(rows)
+    counts = defined.sum(axis=0)
+    sums = np.where(defined, rows, 0.0).sum(axis=0)
+    return np.asarray(np.where(counts, sums / np.maximum(counts, 1), np.nan))
 
 
 def _summary(result: Mapping[str, Any], layer: int | None) -> dict[str, Any] | None:

@@ -44,8 +44,10 @@ __all__ = [
     "best_probability",
     "corrected_p",
     "exchange_works",
+    "holm",
     "interval",
     "likely_best",
+    "paired_p",
     "permuted_r2",
     "resample_works",
     "seed_of",
@@ -121,6 +123,17 @@ class WorkSums:
         errors = self.squared_errors - self.errors**2 / of_work[:, np.newaxis]
         return _r2(total, np.tensordot(counts, errors, axes=1), counts @ of_work)
 
+    def loss(self, *, within: bool) -> Floats:
+        """Return each work's share [n_works, K] of 1 - R2 (within works) of all works."""
+        total = self.squares.sum(axis=0) - self.sums.sum(axis=0) ** 2 / self.sizes.sum()
+        errors = self.squared_errors
+        if within:
+            of_work = self.sizes[:, np.newaxis]
+            total = (self.squares - self.sums**2 / of_work).sum(axis=0)
+            errors = errors - self.errors**2 / of_work[:, np.newaxis]
+        varies = total > _ROUNDING * self.sizes.sum()
+        return np.asarray((errors[..., varies] / total[varies]).mean(axis=2))
+
 
 def _r2(total: Floats, error: Floats, sizes: Floats) -> Floats:
     """Return the mean over columns of 1 - error [R, K, q] / total [R, q]."""
@@ -151,6 +164,26 @@ def t_interval(value: float, resampled: Floats, n_works: int) -> tuple[float, fl
     error = float(defined.std()) * np.sqrt(n_works / (n_works - 1))
     reach = stdtrit(n_works - 1, (1 + COVERAGE) / 2) * error
     return float(value - reach), float(value + reach)
+
+
+def paired_p(gains: Sequence[float]) -> float:
+    """Return the p value of works' mean gain not being above 0: a paired t test, one-sided."""
+    from scipy.special import stdtr
+
+    values, n = np.asarray(gains, np.float64), len(gains)
+    error = float(values.std(ddof=1)) / np.sqrt(n) if n > 1 else 0.0
+    if error <= _ROUNDING:
+        return 1.0
+    return float(stdtr(n - 1, -values.mean() / error))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p values corrected for looking at all of them (Holm 1979), in their order."""
+    values, n = np.asarray(p, np.float64), len(p)
+    order = np.argsort(values, kind="stable")
+    corrected = np.empty(n)
+    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(n, 0, -1)), 1.0)
+    return list(map(float, corrected))
 
 
 def best_probability(values: Floats) -> tuple[float, ...]:

@@ -133,7 +133,8 @@ def probe(
             known = decompositions(layer, rows) if decompositions else decompose_folds(X, rows)
             predicted.append(_predict_layer(X, y, rows, known, alphas, permuted))
         result = score_layers(predicted, y, rows, resampled, unit)
-    return replace(result, n_recordings=n_recordings)
+    names = np.unique(np.asarray(works)[rows.present]).tolist()
+    return replace(result, n_recordings=n_recordings, works=tuple(names))
 
 
 def probe_layers(

@@ -4,8 +4,9 @@ Fields: ``target``, ``category``, ``dataset``, ``stage``, ``encoder`` (``name``,
 ``trained``), ``unit`` (what a row is, ``windows`` or ``recordings``), ``alphas``, all fields of
 `mess_core.probing.scores.ProbeResult` (``layers`` is a list of the fields of `LayerScore`),
 ``confidence``, and ``baselines``: per name (``untrained``, ``descriptors``, ``layer_0``) the
-``layer``, ``r2``, ``r2_within``, ``interval`` and ``interval_within`` of its best layer, or null. A
-target that cannot be probed has no layers, null for its figures, and a ``reason``.
+``layer``, ``r2``, ``r2_within``, ``interval``, ``interval_within`` and ``distances`` of its best
+layer and (but for ``layer_0``) the ``loss`` of its nested choice, or null. A target that cannot be
+probed has no layers, null for its figures, and a ``reason``.
 
 `log_probing` logs results to MLflow (extra ``tracking``), for those who keep experiments there.
 """
@@ -14,6 +15,7 @@ __all__ = [
     "ENCODER_FIELDS",
     "confidence",
     "log_probing",
+    "mean_of_known",
     "read_result",
     "read_results",
     "score_interval",
@@ -23,6 +25,7 @@ __all__ = [
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from mess_core.errors import ProbingError, StorageError
@@ -36,10 +39,10 @@ HIGH_R2, MEDIUM_R2 = 0.8, 0.5
 
 _FIELDS = (
     *("target", "category", "dataset", "stage", "encoder", "unit"),
-    *("layers", "best_layer", "best_r2", "baselines"),
+    *("layers", "best_layer", "best_r2", "baselines", "works", "loss"),
 )
 
-_SCORE_FIELDS = {"r2", "r2_within", "interval", "interval_within"}
+_SCORE_FIELDS = {"r2", "r2_within", "interval", "interval_within", "distances"}
 
 
 def confidence(r2: float | None) -> str:
@@ -52,6 +55,12 @@ def confidence(r2: float | None) -> str:
 def score_r2(score: Mapping[str, Any]) -> float:
     """Return a layer's R2 within works, or the pooled one where no work has rows that differ."""
     return float(score["r2"] if score["r2_within"] is None else score["r2_within"])
+
+
+def mean_of_known(figures: Iterable[float | None]) -> float | None:
+    """Return the mean of the figures that are not None; None where all are."""
+    known = [figure for figure in figures if figure is not None]
+    return fmean(known) if known else None
 
 
 def score_interval(score: Mapping[str, Any]) -> list[float] | None:
@@ -79,8 +88,8 @@ def read_result(path: Path) -> dict[str, Any]:
         )
     if not _numbered(result["layers"]):
         raise ProbingError(
-            f"{path}: its layers are not numbered from 0 with an r2, an r2_within and their "
-            "intervals each; delete it and probe again"
+            f"{path}: its layers are not numbered from 0 with an r2, an r2_within, their "
+            "intervals and distances each; delete it and probe again"
         )
     if result["target"] != path.stem:
         raise ProbingError(

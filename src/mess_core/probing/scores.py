@@ -23,6 +23,9 @@ from mess_core.probing.inference import (
 # A spread below this share of a value's size is rounding, not variation.
 _ROUNDING = 1e-12
 
+# Rows of a work whose distances are compared, evenly spread over it.
+_PAIRED = 40
+
 Interval = tuple[float, float]
 
 
@@ -60,6 +63,9 @@ class LayerScore:
       lower one of two).
     * ``p``, ``p_within``: of both R2, corrected over layers; None without permutations.
     * ``selectivity``: R2 minus that of targets permuted between works.
+    * ``distances``: how far distances between predictions follow those between true values:
+      Spearman's correlation over pairs of rows of one work, mean over works; None where no work has
+      three different values.
     """
 
     layer: int
@@ -78,6 +84,7 @@ class LayerScore:
     p: float | None
     p_within: float | None
     selectivity: float | None
+    distances: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,8 @@ class ProbeResult:
     * ``p``: the smallest of the layers' by the primary measure: of no layer knowing anything.
     * ``r2_nested``, ``r2_within_nested``, ``interval_nested``, ``interval_within_nested``: when the
       layer, too, is chosen inside the training folds; ``nested_layers``: that of each fold.
+    * ``works``, ``loss``: the works, and each one's share of what the nested choice loses of the
+      primary R2: they sum to 1 minus that R2. Two sources are compared work by work.
     * ``mixture``: all layers together.
     * ``caution``: what to beware of: R2 that comes from differences between works only.
     * ``reason``: why the target cannot be probed.
@@ -137,6 +146,8 @@ class ProbeResult:
     interval_nested: Interval | None = None
     interval_within_nested: Interval | None = None
     nested_layers: tuple[int, ...] = ()
+    works: tuple[str, ...] = ()
+    loss: tuple[float, ...] = ()
     mixture: Mixture | None = None
     caution: str | None = None
     reason: str | None = None
@@ -156,7 +167,8 @@ def score_layers(
     mixed, parts = _mix(layers, Y, rows)
     chosen = tested[nested[rows.folds], everything]
     measured = _Measured.of(Y, np.stack([*tested, chosen, mixed], axis=1), rows, resampled)
-    scores = _score_each(layers, measured, unit, [_correlation(Y, values) for values in tested])
+    correlations = [_correlation(Y, values) for values in tested]
+    scores = _score_each(layers, measured, unit, correlations, _followed(Y, tested, rows))
     r2, r2_within = (overall[: len(layers)] for overall in (measured.r2, measured.r2_within))
     by_within = bool(np.isfinite(r2_within).all())
     best_by = int(r2.argmax()), int(r2_within.argmax()) if by_within else None
@@ -184,6 +196,7 @@ def score_layers(
         interval_nested=of_nested[2],
         interval_within_nested=of_nested[3],
         nested_layers=tuple(nested.tolist()),
+        loss=tuple(measured.loss(-2, within=by_within).tolist()),
         mixture=Mixture(*of_mixture, tuple(parts.mean(axis=0).tolist())),
         caution=_caution(scores[best_by[0]]),
     )
@@ -200,7 +213,11 @@ class _Measured:
     resampled: Floats
     resampled_within: Floats
     rmse: Floats
-    n_works: int
+    sums: WorkSums
+
+    @property
+    def n_works(self) -> int:
+        return len(self.sums.sizes)
 
     @classmethod
     def of(cls, Y: Floats, predictions: Floats, rows: ProbeRows, resampled: Floats) -> "_Measured":
@@ -215,8 +232,12 @@ class _Measured:
             sums.r2(resampled),
             sums.r2_within(resampled),
             np.sqrt(sums.squared_errors.sum(axis=(0, 2)) / Y.size),
-            rows.n_works,
+            sums,
         )
+
+    def loss(self, number: int, *, within: bool) -> Floats:
+        """Return each work's share [n_works] of what one prediction loses of an R2."""
+        return self.sums.loss(within=within)[:, number]
 
     def column(self, number: int) -> tuple[float, float | None, Interval | None, Interval | None]:
         """Return R2, R2 within works, and their intervals of one prediction."""
@@ -233,6 +254,7 @@ def _score_each(
     measured: _Measured,
     unit: float,
     correlations: Sequence[float | None],
+    distances: Sequence[float | None],
 ) -> tuple[LayerScore, ...]:
     statistics = np.stack([layer.permuted for layer in layers], axis=1)
     p, p_within = (_p_values(values) for values in statistics)
@@ -260,6 +282,7 @@ def _score_each(
                 p=p[number],
                 p_within=p_within[number],
                 selectivity=r2 - float(np.nanmean(permuted)) if permuted.size else None,
+                distances=distances[number],
             )
         )
     return tuple(scores)
@@ -314,6 +337,28 @@ def _correlation(Y: Floats, predicted: Floats) -> float | None:
     if not varies.any():
         return None
     return float(((Y * centred).mean(axis=0)[varies] / spread[varies]).mean())
+
+
+def _followed(Y: Floats, predicted: Floats, rows: ProbeRows) -> list[float | None]:
+    """Return how far distances of predictions [K, m, q] follow the true ones, for each of K."""
+    found = []
+    for work in range(rows.n_works):
+        mine = np.flatnonzero(rows.works == work)
+        mine = mine[np.linspace(0, len(mine) - 1, min(len(mine), _PAIRED)).astype(int)]
+        first, second = np.triu_indices(len(mine), 1)
+        both = np.concatenate([Y[np.newaxis, mine], predicted[:, mine]])
+        ranks = _ranks(np.linalg.norm(both[:, first] - both[:, second], axis=2))
+        spread = np.sqrt(np.square(ranks).sum(axis=1))
+        if len(mine) > 2 and spread[0] > 0:
+            found.append((ranks[1:] @ ranks[0]) / np.maximum(spread[0] * spread[1:], _ROUNDING))
+    return np.mean(found, axis=0).tolist() if found else [None] * len(predicted)
+
+
+def _ranks(values: Floats) -> Floats:
+    """Return each row's ranks, centred; where they do not differ by more than rounding, 0."""
+    ranks = values.argsort(axis=1).argsort(axis=1) - (values.shape[1] - 1) / 2
+    varies = np.ptp(values, axis=1, keepdims=True) > _ROUNDING if values.size else False
+    return np.asarray(np.where(varies, ranks, 0.0))
 
 
 def _p_values(statistics: Floats) -> list[float | None]:

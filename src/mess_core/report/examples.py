@@ -36,6 +36,7 @@ import numpy.typing as npt
 
 from mess_core.files import file_sha256
 from mess_core.layout import INDEX_KINDS
+from mess_core.probing.aspects import aspect_r2
 from mess_core.recordings import Recording
 from mess_core.search.query import Query
 
@@ -96,7 +97,7 @@ def choose_examples(recordings: "Index", clips: "Index") -> list[Example]:
     from mess_core.search.search import directed
 
     known = clips.aspects.get("aspects", {})
-    best = sorted(clips.projection.aspects, key=lambda name: -known[name]["r2"])
+    best = sorted(clips.projection.aspects, key=lambda name: -aspect_r2(known[name]))
     more = [name for name in best if name in directed(clips)]
     kinds: list[tuple[str, Index, dict[str, Any]]] = [
         ("Recordings alike in general", recordings, {}),

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from mess_core.layout import PAGES
-from mess_core.probing.aspects import ASPECT_REGISTRY
+from mess_core.probing.aspects import ASPECT_REGISTRY, aspect_r2
 from mess_core.probing.results import confidence
 from mess_core.progress import clock, duration
 from mess_core.report.examples import command
@@ -72,7 +72,7 @@ def _image(path: Path) -> dict[str, Any]:
 
 
 def _best_first(aspects: Mapping[str, Row]) -> list[tuple[str, Row]]:
-    return sorted(aspects.items(), key=lambda a: (not a[1]["resolved"], -(a[1]["r2"] or 0)))
+    return sorted(aspects.items(), key=lambda a: (not a[1]["resolved"], -aspect_r2(a[1])))
 
 
 def _highest(layers: Iterable[Row]) -> list[Row]:

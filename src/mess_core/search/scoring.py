@@ -52,6 +52,8 @@ class Passage:
     vector: npt.NDArray[np.float32]
     #: Its aspects' predicted values [A].
     predicted: Floats
+    #: Aspects that cannot be read of it.
+    unread: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +115,7 @@ def ask(projection: Projection, query: Query, passage: Passage) -> Question:
 
     Its aspects must exist in the projection, and those of ``more`` and ``less`` have a direction.
     """
-    weights = _weights(projection, query)
+    weights = _weights(projection, query, passage)
     conditions = tuple(_conditions(projection, query, passage))
     target = passage.vector.astype(np.float64)
     for condition in conditions:
@@ -141,14 +143,14 @@ def ask(projection: Projection, query: Query, passage: Passage) -> Question:
     return Question(projection, weights, kept, vector.astype(np.float32), constant, conditions)
 
 
-def _weights(projection: Projection, query: Query) -> dict[str, float]:
+def _weights(projection: Projection, query: Query, passage: Passage) -> dict[str, float]:
     """Return the blocks' weights, summing to 1, without zeros."""
     weights = {name: weight for name, weight in query.like.items() if weight}
     steered = (*query.more, *query.less)
     if not weights:
         weights = {GENERAL: 1.0}
         # Everything else is to stay close: all that there are names for.
-        named = projection.aspects if steered else ()
+        named = projection.aspects.keys() - passage.unread if steered else ()
         weights |= {name: 1.0 for name in named if name not in (*steered, *query.ignore)}
     heaviest = max(weights.values())
     for name in steered:

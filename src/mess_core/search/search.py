@@ -15,7 +15,7 @@ __all__ = ["Answer", "Hit", "Searcher", "directed", "search", "search_features"]
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -28,10 +28,14 @@ from mess_core.index.factory import search_parameters
 from mess_core.index.index import Index
 from mess_core.search.query import GENERAL, Query, clip_id
 from mess_core.search.scoring import Condition, Passage, Question, ask
+from mess_core.targets.columns import is_midi, stack_columns
 
 Features = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
+
+#: What aspects are read from, in words.
+_WORDS = {"midi": "MIDI", "audio": "audio", "probed": "features"}
 
 #: Times closer than this are the same: tables give times to the millisecond.
 _TIME_TOLERANCE_S = 1e-3
@@ -94,11 +98,18 @@ def search(index: Index, query: Query) -> Answer:
     return _answer(index, query, passage, positions)
 
 
-def search_features(index: Index, features: Features, query: Query) -> Answer:
+def search_features(
+    index: Index,
+    features: Features,
+    query: Query,
+    measured: Mapping[str, npt.ArrayLike] | None = None,
+) -> Answer:
     """Answer a question that starts from features made elsewhere, by the index's own encoder.
 
+    An aspect whose own source is not there is read from one that stands in, and the answer says so.
+
     Raises `SearchError` as `search` does, and if the features do not fit the index or have no
-    direction.
+    direction, or an aspect of the query cannot be read from what there is.
 
     Parameters
     ----------
@@ -109,6 +120,9 @@ def search_features(index: Index, features: Features, query: Query) -> Answer:
         index of clips as those of a passage, for one of recordings as those of a recording.
     query : Query
         Without a recording or clip.
+    measured : mapping of str to ndarray, optional
+        What is measured of the audio, by the keys of targets files (``category/field``): of every
+        window [windows, ...], for an index of recordings of the recording.
     """
     if query.recording_id or query.clip:
         raise SearchError("the query starts from features: it cannot name a recording or clip too")
@@ -118,14 +132,59 @@ def search_features(index: Index, features: Features, query: Query) -> Answer:
     windows = _fitting(index, features)
     if index.kind == "recordings":
         windows = windows.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
-    vectors, predicted, usable = index.projection.project(windows)
+    rows = _measured(index, measured or {}, len(windows))
+    notes, unread = _stand_ins(index, query, () if rows is None else ("audio",))
+    vectors, predicted, usable = index.projection.project(windows, rows, midi=False)
     if not usable.all():
         raise SearchError(
             "the query's features are not finite or equal the corpus mean, so they have no "
             "direction to search in; check that its audio is not silent"
         )
-    passage = _average(index, vectors, predicted.astype(np.float64))
-    return _answer(index, query, passage, np.array([], np.int64))
+    passage = replace(_average(index, vectors, predicted.astype(np.float64)), unread=unread)
+    answer = _answer(index, query, passage, np.array([], np.int64))
+    values = {name: value for name, value in answer.predicted.items() if name not in unread}
+    return replace(answer, notes=(*answer.notes, *notes), predicted=values)
+
+
+def _measured(index: Index, measured: Mapping[str, npt.ArrayLike], n: int) -> Features | None:
+    """Return the columns of n windows [n, T]; None where what is to be heard was not measured."""
+    columns = index.projection.columns.tolist()
+    heard = [column.partition(":")[0] for column in columns if not is_midi(column)]
+    if not heard or not measured.keys() >= set(heard):
+        return None
+    rows = stack_columns(columns, measured.get).reshape(-1, len(columns))
+    if len(rows) not in (1, n):
+        raise SearchError(
+            f"{len(rows)} windows are measured, but there are features of {n}; give both of the "
+            "same audio, for an index of recordings what is measured of the recording"
+        )
+    return np.broadcast_to(rows, (n, len(columns)))
+
+
+def _stand_ins(
+    index: Index, query: Query, kinds: tuple[str, ...]
+) -> tuple[list[str], frozenset[str]]:
+    """Say from what a query's aspects are read if not from their own source.
+
+    Returns with it the aspects that cannot be read; raises `SearchError` if they are asked for.
+    """
+    notes, known = [], index.aspects.get("aspects", {})
+    found = index.projection.read_from(*kinds)
+    for name in query.aspects:
+        own = str(index.projection.sources[index.projection.aspects[name].number]).split()[0]
+        if found[name] is None and name not in query.ignore:
+            raise SearchError(
+                f"the index measures {name!r} from {_WORDS[own]}, which the query does not have, "
+                "and nothing else follows it well enough to stand in; leave it out, or start from "
+                "a recording in the index"
+            )
+        if found[name] not in (own, None):
+            r2 = known[name]["agreement"][found[name]]["r2"]
+            notes.append(
+                f"{name}: the query has no {_WORDS[own]} to measure it from; read from "
+                f"{_WORDS[str(found[name])]} instead (R2 {r2:.2f})"
+            )
+    return notes, frozenset(name for name, source in found.items() if source is None)
 
 
 def _check_aspects(index: Index, query: Query) -> None:
@@ -159,9 +218,10 @@ def _why_not(index: Index, name: str) -> str:
     if name not in known:
         return f"aspect {name!r} is unknown: {nearest(name, [*known, GENERAL])}"
     entry = known[name]
-    reached = "no target of it was probed" if entry["r2"] is None else f"R2 {entry['r2']:.2f}"
+    best = max((found["r2"] for found in entry["agreement"].values()), default=None)
+    reached = "no target of it was measured" if best is None else f"R2 {best:.2f}"
     return (
-        f"aspect {name!r} is not resolved: the best its probes reached is {reached}, the limit "
+        f"aspect {name!r} is not resolved: the best that was reached is {reached}, the limit "
         f"min_r2 is {index.aspects.get('min_r2')} ({entry.get('reason') or 'no reason given'}); "
         f"search by a resolved aspect ({usable or 'there is none'}), probe more recordings, or "
         "lower min_r2 and resolve the aspects again"
@@ -426,7 +486,7 @@ def _unmet(condition: Condition, values: Features) -> str:
     word, extreme = ("more", values.max()) if condition.sign > 0 else ("less", values.min())
     furthest = "highest" if condition.sign > 0 else "lowest"
     return (
-        f"{word} {condition.aspect} by {condition.asked:g} standard errors means a predicted value "
+        f"{word} {condition.aspect} by {condition.asked:g} steps means a predicted value "
         f"of {condition.limit:+.2f} (the query has {condition.start:+.2f}), and the {furthest} of "
         f"{len(values)} rows is {extreme:+.2f}"
     )
@@ -480,9 +540,14 @@ class Searcher:
         """Answer a question; see `mess_core.search.search`."""
         return search(self._index, query)
 
-    def search_features(self, features: Features, query: Query) -> Answer:
+    def search_features(
+        self,
+        features: Features,
+        query: Query,
+        measured: Mapping[str, npt.ArrayLike] | None = None,
+    ) -> Answer:
         """Answer a question about features; see `mess_core.search.search_features`."""
-        return search_features(self._index, features, query)
+        return search_features(self._index, features, query, measured)
 
     def refresh(self) -> bool:
         """Take the latest index, without a pause for those who search; say whether it is another.

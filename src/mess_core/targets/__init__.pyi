@@ -3,6 +3,7 @@ from .create import (
     MusicalAspectTargets as MusicalAspectTargets,
     create_target_dataset as create_target_dataset,
     measure as measure,
+    measure_passage as measure_passage,
     measure_windows as measure_windows,
     targets_fingerprint as targets_fingerprint,
 )

@@ -12,6 +12,7 @@ __all__ = [
     "create_target_dataset",
     "descriptors",
     "measure",
+    "measure_passage",
     "measure_windows",
     "targets_fingerprint",
 ]
@@ -31,14 +32,14 @@ from threadpoolctl import threadpool_limits
 from mess_core import stages
 from mess_core.cache import cached, materialise
 from mess_core.errors import MessError, StorageError, TargetError
-from mess_core.extraction.audio import load_audio, segment_starts
+from mess_core.extraction.audio import find_passage, load_audio, segment_starts
 from mess_core.files import fingerprint
 from mess_core.layout import Layout
 from mess_core.recordings import Recording, check_unchanged
 from mess_core.targets.curves import PARTS
 from mess_core.targets.harmony import chroma_mean
 from mess_core.targets.notes import Performance, read_performance
-from mess_core.targets.npz import Targets, save_targets
+from mess_core.targets.npz import Targets, flatten, save_targets
 from mess_core.targets.registry import (
     PITCH_CLASSES,
     TARGETS,
@@ -114,6 +115,44 @@ def measure_windows(
         category: {name: np.stack([w[category][name] for w in windows]) for name in fields}
         for category, fields in windows[0].items()
     }
+
+
+def measure_passage(
+    path: Path,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    *,
+    sample_rate: int = 24_000,
+    window_s: float = 5.0,
+    overlap: float = 0.5,
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Measure an audio file, and the windows of a passage of it.
+
+    The passage and its windows are those of `mess_core.extraction.extract_passage`; what their
+    surroundings tell of them (onsets, local tempo) comes from the whole file.
+
+    Returns
+    -------
+    dict
+        By the keys of targets files, the file's audio targets (``category/field``) and those of the
+        windows (``windows/category/field``).
+
+    Raises
+    ------
+    AudioError
+        If the file cannot be read or is shorter than one window, or the times are not in it.
+    """
+    samples = load_audio(path, sample_rate=sample_rate)
+    first, last = find_passage(
+        len(samples), start_s, end_s, sample_rate=sample_rate, window_s=window_s
+    )
+    starts = segment_starts(
+        last - first, sample_rate=sample_rate, window_s=window_s, overlap=overlap
+    )
+    with threadpool_limits(limits=1, user_api="blas"):
+        sound = analyse(samples, sample_rate)
+        windows = measure_windows(sound, (first + starts) / sample_rate, window_s=window_s)
+        return flatten(measure(sound), windows)
 
 
 @cache

@@ -13,6 +13,8 @@ before it is imported.
 
 __all__ = [
     "Targets",
+    "flatten",
+    "load_columns",
     "load_descriptors",
     "load_target",
     "load_targets",
@@ -25,7 +27,7 @@ __all__ = [
 import pickle
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ import numpy.typing as npt
 
 from mess_core.errors import TargetError, nearest
 from mess_core.files import atomic_path
+from mess_core.targets.columns import WINDOWS, stack_columns
 from mess_core.targets.registry import CATEGORIES, TARGETS, Level, TargetSpec
 
 #: What zipfile and numpy run into in damaged files; RuntimeError where a flag says that an entry is
@@ -43,7 +46,6 @@ from mess_core.targets.registry import CATEGORIES, TARGETS, Level, TargetSpec
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError)
 
 _AGAIN = "delete it and run the targets rule"
-_WINDOWS = "windows/"
 _DESCRIPTORS = "descriptors"
 
 #: What pickles of numpy arrays, dtypes and scalars name, before and since numpy 2.
@@ -92,16 +94,18 @@ def save_targets(
         If the targets are malformed, or there are other numbers of windows and descriptors.
     """
     validate_target_structure(targets)
-    flat = _flat(targets)
-    segments = None
-    if windows is not None:
-        segments = validate_window_targets(windows)
-        flat |= {_WINDOWS + key: array for key, array in _flat(windows).items()}
+    flat: dict[str, Any] = flatten(targets, windows or {})
+    segments = None if windows is None else validate_window_targets(windows)
     if descriptors is not None:
         _validate_descriptors(descriptors, segments)
         flat[_DESCRIPTORS] = descriptors
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **flat)
+
+
+def flatten(targets: Given, windows: Given) -> dict[str, npt.NDArray[np.float64]]:
+    """Return targets, and those of windows, by the keys that files have for them."""
+    return _flat(targets) | {WINDOWS + key: array for key, array in _flat(windows).items()}
 
 
 def _flat(targets: Given) -> dict[str, Any]:
@@ -130,7 +134,7 @@ def load_targets(path: Path) -> Targets:
         names = [name for name in _names(archive) if name != _DESCRIPTORS]
         if _is_older(names):
             return {category: _older_fields(archive, category) for category in names}
-        targets = _targets(archive, [name for name in names if not name.startswith(_WINDOWS)])
+        targets = _targets(archive, [name for name in names if not name.startswith(WINDOWS)])
         validate_target_structure(targets)
         return targets
 
@@ -151,7 +155,7 @@ def load_window_targets(path: Path) -> Targets:
         malformed.
     """
     with _opened(path) as archive:
-        names = [name for name in _names(archive) if name.startswith(_WINDOWS)]
+        names = [name for name in _names(archive) if name.startswith(WINDOWS)]
         if not names:
             raise TargetError("no windows")
         windows = _targets(archive, names)
@@ -190,7 +194,7 @@ def load_target(
         if level == "recording" and _is_older(names):
             older = _older_fields(archive, spec.category) if spec.category in names else {}
             return older.get(name)
-        category = f"{_WINDOWS if level == 'window' else ''}{spec.category}/"
+        category = f"{WINDOWS if level == 'window' else ''}{spec.category}/"
         if category + name not in names:
             if spec.optional and not any(known.startswith(category) for known in names):
                 return None
@@ -200,6 +204,18 @@ def load_target(
         if problem:
             raise TargetError(problem)
         return array
+
+
+def load_columns(
+    path: Path, columns: Sequence[str], *, level: Level = "window"
+) -> npt.NDArray[np.float64]:
+    """Read columns of targets [columns], of windows [segments, columns]; NaN where there are none.
+
+    Raises `TargetError` as `load_target` does.
+    """
+    return stack_columns(
+        columns, lambda key: load_target(path, key.rpartition("/")[2], level=level)
+    )
 
 
 def load_descriptors(path: Path) -> npt.NDArray[np.float32]:
@@ -244,7 +260,7 @@ def _array(archive: zipfile.ZipFile, name: str) -> Any:
 def _targets(archive: zipfile.ZipFile, names: list[str]) -> Targets:
     targets: Targets = {}
     for full in names:
-        category, separator, name = full.removeprefix(_WINDOWS).partition("/")
+        category, separator, name = full.removeprefix(WINDOWS).partition("/")
         if not separator:
             raise TargetError(f"the key {full!r} is not of the form category/field")
         targets.setdefault(category, {})[name] = _array(archive, full)

@@ -108,10 +108,16 @@ class Settings:
         "What layers are compared with: an encoder of the same shape with random weights (costs a "
         "second extraction), and plain descriptors of the same windows.",
     )
+    source: Literal["best", "measured", "probed"] = _setting(
+        "aspects.source",
+        "best",
+        "What aspects are read from: `measured` targets, what is `probed` from a layer, or per "
+        "aspect what agrees `best` with the truth, its targets from MIDI (else from audio).",
+    )
     min_r2: float = _setting(
         "aspects.min_r2",
         0.5,
-        "R2 within works that an aspect's best layer needs for the aspect to be searchable.",
+        "R2 within works that what an aspect is read from must reach, to be searched by.",
         demo=0.1,
         le=1,
     )

@@ -30,20 +30,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mess_core import stages
 from mess_core.errors import StorageError
 from mess_core.files import fingerprint, read_json, write_json, write_text
 from mess_core.layout import ANSWERS, ENCODER, INDEX_KINDS, Layout
 from mess_core.progress import Progress
-from mess_core.recordings import failures, read_shard, read_with_features
+from mess_core.recordings import Recording, failures, read_shard, read_with_features
 from mess_core.workflow import record
 
 if TYPE_CHECKING:
     from mess_core.probing import LayerDiscoverySystem
+    from mess_core.targets.registry import Level
 
 #: What an index says of its encoder besides what its features are known by.
 _SPECIFIED = ("source", "sample_rate", "frame_rate", "layers", "dims")
+
+#: Of what the targets are that a row of an index is measured by.
+_LEVELS: dict[str, "Level"] = {"clips": "window", "recordings": "recording"}
 
 #: The stages whose versions an index's content depends on.
 _BEHIND_INDEX = (
@@ -214,11 +219,17 @@ def probe_target(layout: Layout, *, target: str, **probing: Any) -> None:
     _discovery(layout, **probing).discover_and_save(target, progress=Progress("layers"))
 
 
-def map_aspects(layout: Layout, *, min_r2: float, targets: Sequence[str]) -> None:
-    """Resolve the aspects to layers."""
+def map_aspects(
+    layout: Layout, *, min_r2: float, source: str, targets: Sequence[str], **probing: Any
+) -> None:
+    """Decide where each aspect is read from."""
     from mess_core.probing import resolve_aspects, save_aspects
 
-    save_aspects(resolve_aspects(min_r2, layout.probing, targets=targets), layout.aspects)
+    discovery = _discovery(layout, **probing)
+    aspects = resolve_aspects(
+        min_r2, layout.probing, targets=targets, source=source, discovery=discovery
+    )
+    save_aspects(aspects, layout.aspects)
 
 
 def fit_projection(layout: Layout, *, kind: str, targets: Sequence[str], **probing: Any) -> None:
@@ -237,6 +248,7 @@ def fit_projection(layout: Layout, *, kind: str, targets: Sequence[str], **probi
         coordinates=fit_coordinates(
             discovery, averaged=kind == "recordings", progress=Progress("aspects")
         ),
+        measured=lambda columns: discovery.load_columns(columns, _LEVELS[kind]),
         recordings=discovery.names if kind == "recordings" else None,
     )
     write_projection(projection, layout.projection(kind))
@@ -282,17 +294,31 @@ def build_index(
     from mess_core.extraction.storage import load_features
     from mess_core.index import index_recordings, save_artifact
     from mess_core.index.artifact import read_projection
+    from mess_core.targets.columns import stack_columns
+    from mess_core.targets.npz import load_columns
 
     recordings = read_with_features(layout, window_s)
+    projection = read_projection(layout.projection(kind))
+    columns = projection.columns.tolist()
+    targets = {column.partition(":")[0].rpartition("/")[2] for column in columns}
+    unmeasured = {name for target in targets for name in failures(layout, target)}
+
+    def measure(recording: Recording) -> npt.NDArray[np.float64]:
+        name = recording.recording_id
+        if name in unmeasured:
+            return stack_columns(columns, lambda _: None)
+        return load_columns(layout.targets(name), columns, level=_LEVELS[kind])
+
     spec = resolve_spec(encoder)
     view = "segments" if kind == "clips" else "aggregated"
     index = index_recordings(
         recordings,
         lambda recording: load_features(layout, recording.recording_id, view=view),
+        measure if columns else None,
         kind=kind,
         window_s=window_s,
         overlap=overlap,
-        projection=read_projection(layout.projection(kind)),
+        projection=projection,
         aspects=read_json(layout.aspects),
         facts={
             "dataset": layout.dataset,

@@ -259,9 +259,11 @@ class Plan:
             a.name: [list(a.targets), list(a.midi), a.more] for a in ASPECT_REGISTRY.values()
         }
         return {
-            "stale_with": {"stage": stages.ASPECTS, "aspects": registry},
+            "stale_with": {"stage": stages.ASPECTS, "works": self._works, "aspects": registry},
             "min_r2": self.settings.min_r2,
+            "source": self.settings.source,
             "targets": list(self.aspect_targets),
+            **self._probing,
         }
 
     def question_targets(self, question: str) -> tuple[str, ...]:
