@@ -81,12 +81,12 @@ def within(rows: list[dict[str, str]]) -> list[float]:
         beats = read_performance(ASAP / row["midi"], beats=ASAP / row["beats"])
         found.append(
             (
-                tempo_variability(notes.level_periods),
-                rubato(notes.level_tempos, notes.level_periods),
+                tempo_variability(notes.beat_periods),
+                rubato(notes.shaped_tempo, notes.beat_periods),
                 rubato_ioi_ratio(notes.onsets),
             )
         )
-        variability = tempo_variability(beats.level_periods)
-        truth.append((variability, rubato(beats.level_tempos, beats.level_periods), variability))
+        variability = tempo_variability(beats.beat_periods)
+        truth.append((variability, rubato(beats.shaped_tempo, beats.beat_periods), variability))
     pairs = zip(np.transpose(found), np.transpose(truth), strict=True)
     return [float(spearmanr(one, other).statistic) for one, other in pairs]

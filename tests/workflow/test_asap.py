@@ -74,7 +74,7 @@ def test_tempo_is_that_of_the_annotated_beats(workspace: Workspace) -> None:
         beats = np.loadtxt(recording.beats, usecols=0, delimiter="\t", dtype=str).astype(float)
         measured = load_targets(layout.targets(recording.recording_id))["expression"]
         assert float(measured["tempo_variability"]) == pytest.approx(
-            tempo_variability((np.diff(beats),))
+            tempo_variability(np.diff(beats))
         )
 
 

@@ -6,10 +6,9 @@ values. A fermata, a pause or a misread bar does not count.
 * `rubato`: the extent of the shaping of tempo: spread over time of the log local tempo, smoothed
   over half a second. 0.1 means that the tempo is mostly within 10 % of its median. Beats are
   annotated or tracked (`mess_core.targets.pulse`), so that note values do not count; chord spread
-  and melody lead hardly do, and neither does the tempo itself. A beat that is lost looks like
-  rubato: so beats are tracked at six metrical levels, and the spread is the lower quartile.
-* `tempo_variability`: unsteadiness from beat to beat as well: spread of the log beat periods, the
-  lower quartile over the levels. Contains rubato.
+  and melody lead hardly do, and neither does the tempo itself.
+* `tempo_variability`: unsteadiness from beat to beat as well: spread of the log beat periods.
+  Contains rubato.
 * `rubato_ioi_ratio`: what is often published as rubato, kept for comparison: standard deviation of
   the ratios of consecutive inter-onset intervals, each over the one before. A quaver after a
   crotchet gives 0.5 and a spread chord gives several: it measures note values and chord spread.
@@ -77,15 +76,15 @@ CENTRAL = (15.87, 84.13)
 OVERLAP_EDGES = 2.0 ** np.linspace(-3, 3, OVERLAP_BINS + 1)
 
 
-def rubato(level_tempos: tuple[Float, ...], level_periods: tuple[Float, ...]) -> float:
+def rubato(shaped_tempo: Float, beat_periods: Float) -> float:
     """Return the spread of log tempo over time, about relative change, NaN below 4 periods."""
-    pairs = zip(level_tempos, level_periods, strict=True)
-    return _lower_quartile([t for t, periods in pairs if len(periods) >= MIN_PERIODS and len(t)])
+    enough = len(beat_periods) >= MIN_PERIODS and len(shaped_tempo) > 0
+    return _spread(shaped_tempo) if enough else np.nan
 
 
-def tempo_variability(level_periods: tuple[Float, ...]) -> float:
+def tempo_variability(beat_periods: Float) -> float:
     """Return the spread of the log beat periods, NaN with fewer than 4."""
-    return _lower_quartile([np.log(p) for p in level_periods if len(p) >= MIN_PERIODS])
+    return _spread(np.log(beat_periods)) if len(beat_periods) >= MIN_PERIODS else np.nan
 
 
 def rubato_ioi_ratio(onsets: Float) -> float:
@@ -195,11 +194,6 @@ def pedal_changes(pedal: Float, span: tuple[float, float]) -> float:
 def _median(values: Float) -> float:
     known = values[np.isfinite(values)]
     return float(np.median(known)) if len(known) else np.nan
-
-
-def _lower_quartile(levels: list[Float]) -> float:
-    """Return the lower quartile over metrical levels of the spread, NaN without any."""
-    return float(np.percentile([_spread(level) for level in levels], 25)) if levels else np.nan
 
 
 def _spread(values: Float) -> float:

@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from mess_core.errors import MidiError
 from mess_core.targets.curves import Float
-from mess_core.targets.pulse import MIN_ONSETS, Pulse, tempo_curve, track_levels, track_pulse
+from mess_core.targets.pulse import MIN_ONSETS, Pulse, tempo_curve, track_pulse
 
 #: Onsets of one chord: distance to the one before, and from the first to the last, s.
 CHORD_GAP_S = 0.045
@@ -198,28 +198,6 @@ class Performance:
         return Pulse(tracked.times, tracked.positions * 2.0**octaves)
 
     @cached_property
-    def level_pulses(self) -> tuple[Pulse, ...]:
-        """The beats, tracked at six metrical levels or annotated at one; none without a pulse."""
-        if self.annotated_beats is not None:
-            return (self.pulse,)
-        if len(self.chord_onsets) < MIN_ONSETS:
-            return ()
-        return track_levels(self.chord_onsets, self.salience)
-
-    @cached_property
-    def level_periods(self) -> tuple[Float, ...]:
-        """Seconds per beat at each of the levels."""
-        return tuple(pulse.periods for pulse in self.level_pulses)
-
-    @cached_property
-    def level_tempos(self) -> tuple[Float, ...]:
-        """Log beats per second at each of the levels, smooth enough to be shaped on purpose.
-
-        `TEMPO_RATE` values per second from the level's first beat to its last.
-        """
-        return tuple(_shaped(pulse) for pulse in self.level_pulses)
-
-    @cached_property
     def beat_times(self) -> Float:
         """When beats fall, s; empty without a pulse."""
         return self.pulse.times
@@ -232,12 +210,18 @@ class Performance:
     @cached_property
     def shaped_tempo(self) -> Float:
         """Log beats per second at `tempo_times`, smooth enough to be shaped on purpose."""
-        return _shaped(self.pulse)
+        if len(self.beat_times) < 2:
+            return np.empty(0)
+        return tempo_curve(*self.pulse, smoothing=SHAPE_SMOOTHING_S, rate=TEMPO_RATE)
 
     @cached_property
     def tempo_times(self) -> Float:
         """Equally spaced from the first beat to the last, s; empty without a pulse."""
-        return _tempo_times(self.beat_times, self.shaped_tempo)
+        count = len(self.shaped_tempo)
+        if not count:
+            return np.empty(0)
+        first, last = self.beat_times[[0, -1]]
+        return np.asarray(first + (np.arange(count) + 0.5) * (last - first) / count)
 
     @cached_property
     def deviations(self) -> Float:
@@ -247,7 +231,8 @@ class Performance:
         """
         if len(self.beat_times) < MIN_BEATS:
             return np.full(len(self.onsets), np.nan)
-        nearest = np.searchsorted(self.pulse.middles, self.chord_onsets)
+        middles = (self.beat_times[1:] + self.beat_times[:-1]) / 2
+        nearest = np.searchsorted(middles, self.chord_onsets)
         distance = np.abs(self.chord_onsets - self.beat_times[nearest])
         expected = _expected(self.pulse)[nearest]
         expected[distance > BEAT_TOLERANCE_S] = np.nan
@@ -289,7 +274,8 @@ class Performance:
         start, stop = np.clip((start_s, stop_s), *self.span)
         chords = slice(*np.searchsorted(self.chord_onsets, (start_s, stop_s)))
         beats = slice(*np.searchsorted(self.beat_times, (start_s, stop_s)))
-        periods = slice(*np.searchsorted(self.pulse.middles, (start_s, stop_s)))
+        middles = (self.beat_times[1:] + self.beat_times[:-1]) / 2
+        periods = slice(*np.searchsorted(middles, (start_s, stop_s)))
         shape = slice(*np.searchsorted(self.tempo_times, (start_s, stop_s)))
         # What the part would compute for itself lacks the context; a cached property that has its
         # value is not computed.
@@ -304,31 +290,10 @@ class Performance:
             beat_periods=self.beat_periods[periods],
             tempo_times=self.tempo_times[shape],
             shaped_tempo=self.shaped_tempo[shape],
-            level_periods=tuple(
-                periods[slice(*np.searchsorted(pulse.middles, (start_s, stop_s)))]
-                for pulse, periods in zip(self.level_pulses, self.level_periods, strict=True)
-            ),
-            level_tempos=tuple(
-                tempo[slice(*np.searchsorted(_tempo_times(pulse.times, tempo), (start_s, stop_s)))]
-                for pulse, tempo in zip(self.level_pulses, self.level_tempos, strict=True)
-            ),
             deviations=self.deviations[notes],
             overlap_ratios=self.overlap_ratios[notes],
         )
         return part
-
-
-def _shaped(pulse: Pulse) -> Float:
-    if len(pulse.times) < 2:
-        return np.empty(0)
-    return tempo_curve(*pulse, smoothing=SHAPE_SMOOTHING_S, rate=TEMPO_RATE)
-
-
-def _tempo_times(beat_times: Float, tempo: Float) -> Float:
-    if not len(tempo):
-        return np.empty(0)
-    first, last = beat_times[[0, -1]]
-    return np.asarray(first + (np.arange(len(tempo)) + 0.5) * (last - first) / len(tempo))
 
 
 def _standardised(series: Float) -> Float:

@@ -13,7 +13,7 @@ change of tempo by a factor of two is therefore not seen; it takes annotated bea
 change of level.
 """
 
-__all__ = ["MIN_ONSETS", "Pulse", "tempo_curve", "track_levels", "track_pulse"]
+__all__ = ["MIN_ONSETS", "Pulse", "tempo_curve", "track_pulse"]
 
 from typing import NamedTuple
 
@@ -38,10 +38,6 @@ PERIOD_STEP = 0.04
 PREFERRED_S = 0.5
 PREFERENCE = 1.1
 LEVEL_PREFERENCE = 0.3
-
-#: Metrical levels that the extent of rubato is measured at: preferred periods, s. Slower ones do
-#: not follow a tempo that bends far.
-LEVELS_S = np.geomspace(0.3, 0.85, 6)
 
 #: Change of the log period from one beat to the next (standard deviation).
 DRIFT = 0.15
@@ -73,11 +69,6 @@ class Pulse(NamedTuple):
         """Seconds per beat between consecutive times."""
         return np.diff(self.times) / np.diff(self.positions)
 
-    @property
-    def middles(self) -> Float:
-        """Times half way between consecutive times."""
-        return (self.times[1:] + self.times[:-1]) / 2
-
 
 def track_pulse(onsets: Float, salience: Float) -> Pulse:
     """Find the beats of a performance among its onsets.
@@ -86,20 +77,9 @@ def track_pulse(onsets: Float, salience: Float) -> Pulse:
     how much each stands out from those around it (mean 0, spread about 1). Over a pause beats are
     counted as at the tempo before it.
     """
-    (first,) = _best_paths(onsets, salience, np.array([PREFERRED_S]), PREFERENCE)
-    level_s = np.array([_median_period(*first)])
-    (path,) = _best_paths(onsets, salience, level_s, LEVEL_PREFERENCE)
-    return _pulse(*path, float(level_s[0]))
-
-
-def track_levels(onsets: Float, salience: Float) -> tuple[Pulse, ...]:
-    """Find the beats as `track_pulse` does, close to each of `LEVELS_S`."""
-    paths = _best_paths(onsets, salience, LEVELS_S, LEVEL_PREFERENCE)
-    return tuple(_pulse(*path, level) for path, level in zip(paths, LEVELS_S, strict=True))
-
-
-def _pulse(times: Float, beats: Float, level_s: float) -> Pulse:
-    """Return the beats at ``times``, pauses counted as at the tempo before."""
+    times, beats = _best_path(onsets, salience, PREFERRED_S, PREFERENCE)
+    level_s = _median_period(times, beats)
+    times, beats = _best_path(onsets, salience, level_s, LEVEL_PREFERENCE)
     intervals = np.diff(times)
     for pause in np.flatnonzero(beats == 0):
         before = intervals[pause - 1] / beats[pause - 1] if pause else level_s
@@ -116,43 +96,44 @@ def _median_period(times: Float, beats: Float) -> float:
     return float(np.median(np.repeat(np.diff(times)[known] / counts, counts)))
 
 
-def _best_paths(
-    onsets: Float, salience: Float, preferred_s: Float, preference_spread: float
-) -> list[tuple[Float, Float]]:
+def _best_path(
+    onsets: Float, salience: Float, preferred_s: float, preference_spread: float
+) -> tuple[Float, Float]:
     """Return the onsets that are beats, and how many beats lie between them (0 for a pause).
 
-    That for each of the preferred periods. ``score[i, k, b]`` is that of the best sequence of beats
-    that ends with onset i and period b, near the k-th of them.
+    ``score[i, b]`` is that of the best sequence of beats that ends with onset i and period b.
     """
     log_periods = np.arange(np.log(PERIODS_S[0]), np.log(PERIODS_S[1]), PERIOD_STEP)
-    distance = log_periods - np.log(preferred_s)[:, None]
+    preference = -0.5 * ((log_periods - np.log(preferred_s)) / preference_spread) ** 2
+    drift = -0.5 * ((log_periods[:, None] - log_periods) / DRIFT) ** 2
     ways = _ways(onsets, log_periods)
-    search = _Search(
-        onsets,
-        ways=ways,
-        preference=-0.5 * (distance / preference_spread) ** 2,
-        starts=np.searchsorted(ways.to, np.arange(len(onsets) + 1)),
-        drift=-0.5 * ((log_periods[:, None] - log_periods) / DRIFT) ** 2,
-        score=np.empty((len(onsets), *distance.shape)),
-        moved=np.empty((len(onsets), *distance.shape)),
-    )
-    new_period = np.diff(ways.to * len(log_periods) + ways.period, prepend=-1) > 0
-    for i in range(len(onsets)):
-        here = search.ways_to(i)
-        score = search.score[i]
-        score[:] = search.beginning(i)
-        if here.start < here.stop:
-            groups = np.flatnonzero(new_period[here])
-            reached = np.maximum.reduceat(search.reached(here), groups)
-            period = ways.period[here][groups]
-            score[:, period] = np.maximum(score[:, period], reached.T)
-        score += HIT + salience[i]
-        search.moved[i] = (score[:, :, None] + search.drift).max(axis=1)
-    return [search.path(level) for level in range(len(preferred_s))]
+    gain = ways.beats * preference[ways.period] - MISS * (ways.beats - 1)
+    score = np.empty((len(onsets), len(log_periods)))
+    moved = np.empty_like(score)
+    period_before = np.zeros(score.shape, np.int64)
+    way_taken = np.full(score.shape, -1)
+    starts = np.searchsorted(ways.to, np.arange(len(onsets) + 1))
+    for i, onset in enumerate(onsets):
+        begins = onset <= onsets[0] + PERIODS_S[1]
+        score[i] = preference + (0.0 if begins else score[i - 1].max() - PAUSE)
+        here = slice(starts[i], starts[i + 1])
+        origin, period = ways.origin[here], ways.period[here]
+        reached = moved[origin, period] + gain[here]
+        # Of several values for one place the last one stays: the best.
+        order = np.argsort(reached, kind="stable")
+        order = order[reached[order] > score[i, period[order]]]
+        score[i, period[order]] = reached[order]
+        way_taken[i, period[order]] = starts[i] + order
+        score[i] += HIT + salience[i]
+        arrived = score[i][:, None] + drift
+        period_before[i] = arrived.argmax(axis=0)
+        moved[i] = arrived.max(axis=0)
+    chosen, beats = _traced(onsets, score, period_before, way_taken, ways)
+    return onsets[chosen], beats
 
 
 class _Ways(NamedTuple):
-    """Ways to come from one beat to the next, ordered by the onset that they lead to and period."""
+    """Ways to come from one beat to the next, ordered by the onset that they lead to."""
 
     to: Int
     origin: Int
@@ -170,62 +151,28 @@ def _ways(onsets: Float, log_periods: Float) -> _Ways:
     log_period = np.log((onsets[to] - onsets[origin])[:, None] / counts)
     period = np.round((log_period - log_periods[0]) / PERIOD_STEP).astype(np.int64)
     pair, count = np.nonzero((period >= 0) & (period < len(log_periods)))
-    ways = _Ways(to[pair], origin[pair], counts[count], period[pair, count])
-    order = np.lexsort((ways.period, ways.to))
-    return _Ways(*(column[order] for column in ways))
+    return _Ways(to[pair], origin[pair], counts[count], period[pair, count])
 
 
-class _Search(NamedTuple):
-    """The scores of all sequences of beats, for several preferred periods."""
-
-    onsets: Float
-    ways: _Ways
-    starts: Int
-    preference: Float
-    drift: Float
-    score: Float
-    moved: Float
-
-    def ways_to(self, onset: int) -> slice:
-        return slice(self.starts[onset], self.starts[onset + 1])
-
-    def beginning(self, onset: int) -> Float:
-        """Return the score of a sequence that begins, or goes on after a pause, with an onset."""
-        if self.onsets[onset] <= self.onsets[0] + PERIODS_S[1]:
-            return self.preference
-        before = self.score[onset - 1].max(axis=1, keepdims=True)
-        return np.asarray(self.preference + before - PAUSE)
-
-    def reached(self, ways: slice | Int) -> Float:
-        """Return the score to which each of the ways leads [shape=(ways, preferred periods)]."""
-        _, origin, beats, period = (column[ways] for column in self.ways)
-        came = self.moved[origin, :, period]
-        near = self.preference[:, period]
-        return np.asarray(came + (beats * near - MISS * (beats - 1)).T)
-
-    def path(self, level: int) -> tuple[Float, Float]:
-        """Follow the best path of one preferred period back from its end."""
-        onsets, score = self.onsets, self.score[:, level]
-        ends = np.flatnonzero(onsets >= onsets[-1] - PERIODS_S[1])
-        onset = int(ends[score[ends].max(axis=1).argmax()])
-        period = int(score[onset].argmax())
-        chosen, beats = [onset], []
-        while True:
-            here = self.ways_to(onset)
-            here = here.start + np.flatnonzero(self.ways.period[here] == period)
-            reached = self.reached(here)[:, level]
-            if len(reached) and reached.max() > self.beginning(onset)[level, period]:
-                way = here[reached.argmax()]
-                onset = int(self.ways.origin[way])
-                period = int((score[onset] + self.drift[:, period]).argmax())
-                beats.append(float(self.ways.beats[way]))
-            elif onsets[onset] > onsets[0] + PERIODS_S[1]:
-                onset -= 1
-                period = int(score[onset].argmax())
-                beats.append(0.0)
-            else:
-                return onsets[chosen[::-1]], np.array(beats[::-1])
-            chosen.append(onset)
+def _traced(
+    onsets: Float, score: Float, period_before: Int, way_taken: Int, ways: _Ways
+) -> tuple[Int, Float]:
+    """Follow the best path back from its end."""
+    ends = np.flatnonzero(onsets >= onsets[-1] - PERIODS_S[1])
+    onset = int(ends[score[ends].max(axis=1).argmax()])
+    period = int(score[onset].argmax())
+    chosen, beats = [onset], []
+    while (way := way_taken[onset, period]) >= 0 or onsets[onset] > onsets[0] + PERIODS_S[1]:
+        if way >= 0:
+            onset = int(ways.origin[way])
+            period = int(period_before[onset, period])
+            beats.append(float(ways.beats[way]))
+        else:
+            onset -= 1
+            period = int(score[onset].argmax())
+            beats.append(0.0)
+        chosen.append(onset)
+    return np.array(chosen[::-1]), np.array(beats[::-1])
 
 
 def tempo_curve(times: Float, beats: Float, *, smoothing: float, rate: float) -> Float:
