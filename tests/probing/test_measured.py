@@ -18,7 +18,7 @@ from mess_core.probing.coordinates import MEASURED_STEP, fit_coordinates
 from mess_core.probing.decompositions import decompose_source
 from mess_core.search.query import Query
 from mess_core.search.search import search, search_features
-from mess_core.targets.npz import load_columns
+from mess_core.targets.npz import load_columns, load_targets, load_window_targets, save_targets
 from tests.probing import toy
 from tests.probing.toy import LAYER, RECORDINGS, N, system_of
 
@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 #: Of dynamics and dynamic range; brightness has no MIDI, articulation no audio.
 TARGETS = (
     *("loudness_level", "velocity_mean", "dynamic_range", "velocity_range"),
-    *("spectral_centroid", "articulation_ratio"),
+    *("spectral_centroid", "spectral_rolloff", "articulation_ratio"),
 )
 WINDOWS = 8
 
@@ -52,6 +52,7 @@ class Planted:
             "velocity_range": 20 + 5 * wide,
             "dynamic_range": 10 + 3 * wide + 0.5 * noise,
             "spectral_centroid": 1000 + 100 * bright,
+            "spectral_rolloff": 2000 + 200 * bright + 100 * noise,
             "articulation_ratio": rng.normal(size=shape),
         }
         # Undefined in some windows.
@@ -167,8 +168,8 @@ def test_where_some_lack_midi_what_follows_it_better_is_taken(partly: Planted) -
     assert audio["distances"] < 0.3
     told = f"{probed['distances']:.2f} within works (R2 {probed['r2']:.2f})"
     assert aspects["dynamics"]["finding"] == (
-        f"probed in layer 2; its distances follow the truth (MIDI) with {told}; the encoder is "
-        "untrained"
+        f"probed in layer 2; its distances follow the truth (measured from MIDI) with {told}; "
+        "the encoder is untrained"
     )
     audio = aspects["dynamic_range"]["agreement"]["audio"]
     assert audio["r2"] > 0.85
@@ -222,20 +223,24 @@ def test_coordinates_of_the_truth_are_the_truth(planted: Planted) -> None:
 
 
 def test_an_index_finds_rows_in_the_order_of_true_distances(planted: Planted, index: Index) -> None:
-    for aspect, target in (("dynamics", "velocity_mean"), ("brightness", "spectral_centroid")):
-        truth = planted.values[target]
+    for aspect, targets in (
+        ("dynamics", ["velocity_mean"]),
+        ("brightness", ["spectral_centroid", "spectral_rolloff"]),
+    ):
+        raw = np.stack([planted.values[target] for target in targets], axis=-1)
+        truth = (raw - raw.mean(axis=(0, 1))) / raw.std(axis=(0, 1))
         hits = search(index, Query("r05", 5.0, 10.0, like={aspect: 1}, k=20)).hits
         assert (hits[0].recording_id, hits[0].start_s) == ("r05", 5.0)
         assert hits[0].score == pytest.approx(1, abs=1e-5)
-        found = [truth[int(hit.recording_id[1:]), round(hit.start_s / 2.5)] for hit in hits]
-        distances = np.abs(truth - truth[5, 2]).ravel()
-        nearest = distances[np.argsort(distances)[:20]]
-        np.testing.assert_allclose(np.abs(np.array(found) - truth[5, 2]), nearest, atol=1e-3)
+        distances = np.linalg.norm(truth - truth[5, 2], axis=-1)
+        found = [distances[int(h.recording_id[1:]), round(h.start_s / 2.5)] for h in hits]
+        np.testing.assert_allclose(found, np.sort(distances.ravel())[:20], atol=1e-3)
         more = search(index, Query("r05", 5.0, 10.0, more={aspect: 1}, k=20)).hits
         assert len(more) == 20
+        values = truth.mean(axis=-1) / truth.mean(axis=-1).std()
         for hit in more:
-            value = truth[int(hit.recording_id[1:]), round(hit.start_s / 2.5)]
-            assert value >= truth[5, 2] + 0.999 * MEASURED_STEP * truth.std()
+            value = values[int(hit.recording_id[1:]), round(hit.start_s / 2.5)]
+            assert value >= values[5, 2] + 0.999 * MEASURED_STEP
 
 
 def test_undefined_is_the_mean_and_does_no_harm(planted: Planted, index: Index) -> None:
@@ -252,6 +257,19 @@ def test_an_index_of_recordings_has_what_is_measured_of_recordings(planted: Plan
     truth = planted.values["velocity_mean"].mean(axis=1)
     value = index.predicted[index.projection.aspects["dynamics"].number]
     assert np.corrcoef(value, truth)[0, 1] == pytest.approx(1, abs=1e-6)
+
+
+def test_what_is_the_same_in_all_recordings_makes_none_differ(tmp_path: Path) -> None:
+    planted = Planted(tmp_path)
+    for recording in planted.recordings:
+        path = planted.layout.targets(recording.recording_id)
+        fields, windows = load_targets(path), load_window_targets(path)
+        fields["expression"]["velocity_mean"] = np.asarray(0.1 + 0.2)
+        save_targets(path, fields, windows=windows)
+    index = planted.index("recordings")
+    assert np.isfinite(index.stored(np.arange(N))).all()
+    hits = search(index, Query("r05", like={"dynamics": 1}, k=N)).hits
+    assert {hit.score for hit in hits} == {1.0}
 
 
 def test_features_alone_are_read_by_what_stands_in_and_the_answer_says_so(
@@ -280,7 +298,11 @@ def test_what_is_measured_of_a_query_is_used(planted: Planted, index: Index) -> 
     features = np.load(planted.layout.features("segments", "r05"))[2]
     measured = {
         f"{category}/{name}": planted.values[name][5, 2:3]
-        for category, name in (("timbre", "spectral_centroid"), ("dynamics", "dynamic_range"))
+        for category, name in (
+            ("timbre", "spectral_centroid"),
+            ("timbre", "spectral_rolloff"),
+            ("dynamics", "dynamic_range"),
+        )
     }
     answer = search_features(index, features, Query(like={"brightness": 1}), measured)
     first = answer.hits[0]

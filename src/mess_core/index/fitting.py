@@ -274,8 +274,11 @@ def _decorrelated(reading: Projection, moments: _Moments) -> Projection:
     root = vectors * np.sqrt(values) @ vectors.T
     zca = vectors / np.sqrt(values) @ vectors.T
     variances = np.einsum("ij,ik,kj->j", zca, moments.correlation, zca)
+    # What is measured has the spread that it had: its distances are those of the targets.
+    weights = np.where(probed, 1.0, moments.spread)
+    relative = [weights[span] / weights[span].max() for span in spans]
     scales = np.concatenate(
-        [np.full(s.stop - s.start, np.sqrt(0.5 / variances[s].sum())) for s in spans]
+        [w * np.sqrt(0.5 / (w**2 @ variances[s])) for w, s in zip(relative, spans, strict=True)]
     )
     value = reading.value.astype(np.float64) * moments.spread[:, np.newaxis]
     steer, erase = np.zeros(size), np.zeros((reading.general, size))

@@ -16,7 +16,8 @@ target that is undefined counts as the corpus mean. Coordinates have variance 1.
 which take one aspect for another, are decorrelated over aspects by the symmetric square root
 ``R^-1/2`` of their correlation matrix (ZCA: of all decorrelated coordinates those closest to the
 original ones; Kessy, Lewin and Strimmer 2018, "Optimal whitening and decorrelation"), shrunk
-towards the identity; what is measured stays as it is. A coordinate
+towards the identity; what is measured keeps its correlations, and its coordinates their spread, so
+that distances are those of the targets. A coordinate
 farther than `REACH` standard deviations out is taken for that far, so that no outlier rules a
 query for what is *unlike*. Each block is scaled to a total variance of 1/2: two rows taken at
 random have a squared distance of 1 on average. The similarity is 1 minus the squared distance.

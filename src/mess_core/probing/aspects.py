@@ -62,7 +62,7 @@ MIDI, AUDIO, PROBED = "midi", "audio", "probed"
 ALPHA = 0.05
 
 #: What an aspect must be known better than, in words.
-_BASELINES = {UNTRAINED: "an untrained encoder", DESCRIPTORS: "descriptors tell"}
+_BASELINES = {UNTRAINED: "an untrained encoder knows it", DESCRIPTORS: "descriptors tell"}
 
 DEFAULT_RESULTS = Layout(Path("data"), "demo").probing
 
@@ -201,7 +201,12 @@ def _resolve(
     discovery: "LayerDiscoverySystem | None",
 ) -> dict[str, Any]:
     named = {MIDI: aspect.midi, AUDIO: aspect.targets}
-    measures = {kind: _usable(discovery, names, results) for kind, names in named.items()}
+    measures: dict[str, list[str]] = {MIDI: [], AUDIO: []}
+    if discovery:
+        from mess_core.probing.measured import agree, usable_targets
+
+        known = {kind: [n for n in names if n in results] for kind, names in named.items()}
+        measures = {kind: usable_targets(discovery, names) for kind, names in known.items()}
     probed = {kind: [n for n in ns if _layers(results, n)] for kind, ns in named.items()}
     truth = MIDI if probed[MIDI] or measures[MIDI] else AUDIO
     found = {name: results[name] for name in probed[truth]}
@@ -213,14 +218,12 @@ def _resolve(
     if discovery and measures[truth] and (truth == AUDIO or discovery.has_midi):
         agreement[truth] = {"r2": 1.0, "distances": 1.0}
     if discovery and truth == MIDI and measures[AUDIO]:
-        from mess_core.probing.measured import agree
-
         agreement |= {AUDIO: told} if (told := agree(discovery, measures[AUDIO], true)) else {}
     if layer is not None:
         distances = [result["layers"][layer]["distances"] for result in found.values()]
         agreement[PROBED] = {"r2": r2, "distances": mean_of_known(distances)}
     sources = _choose(agreement, min_r2, source)
-    return {
+    entry = {
         "resolved": bool(sources),
         "sources": sources,
         "truth": {"source": truth, "targets": true},
@@ -232,18 +235,8 @@ def _resolve(
         **_compare(found, layer),
         "targets": {name: _best_of(result) for name, result in found.items()},
         "missing": list(missing),
-        "reason": None if sources else _reason(found, missing, layer, r2, min_r2, agreement),
     }
-
-
-def _usable(
-    discovery: "LayerDiscoverySystem | None", names: Collection[str], results: Results
-) -> list[str]:
-    if discovery is None:
-        return []
-    from mess_core.probing.measured import usable_targets
-
-    return usable_targets(discovery, [name for name in names if name in results])
+    return entry | {"reason": None if sources else _reason(found, missing, entry, min_r2)}
 
 
 def _layers(results: Results, name: str) -> bool:
@@ -327,12 +320,11 @@ def _verdict(entry: Mapping[str, Any], trained: bool | None) -> str:
     if trained is False:
         return "the encoder is untrained"
     if entry["validated"]:
-        return "known better than descriptors tell"
-    missing = [words for name, words in _BASELINES.items() if name not in entry["p"]]
-    if missing:
-        return f"not compared with {' and '.join(missing)}".removesuffix(" tell")
+        return f"known better than {_BASELINES[DESCRIPTORS]}"
+    if missing := [name for name in _BASELINES if name not in entry["p"]]:
+        return f"not compared with {' and '.join(missing)}"
     worst = max(_BASELINES, key=lambda name: entry["p"][name])
-    return f"not known better than {'by ' if worst == UNTRAINED else ''}{_BASELINES[worst]}"
+    return f"not known better than {_BASELINES[worst]}"
 
 
 def _finding(entry: Mapping[str, Any]) -> str:
@@ -340,48 +332,37 @@ def _finding(entry: Mapping[str, Any]) -> str:
     if not entry["sources"]:
         return str(entry["reason"])
     source, truth = entry["sources"][0], entry["truth"]["source"]
-    names = {MIDI: "MIDI", AUDIO: "audio"}
-    told = (
-        f"measured from {names[source]}"
-        if source != PROBED
-        else f"probed in layer {entry['layer']}"
-    )
-    if source == truth:
-        return told
-    agreement = entry["agreement"][source]
-    r2, distances = agreement["r2"], agreement["distances"]
-    follow, far = "it follows", f"R2 {r2:.2f} within works"
-    if distances is not None:
-        follow, far = "its distances follow", f"{distances:.2f} within works (R2 {r2:.2f})"
-    told += f"; {follow} the truth ({names[truth]}) with {far}"
+    told = f"probed in layer {entry['layer']}" if source == PROBED else f"measured from {source}"
+    if source != truth:
+        agreement = entry["agreement"][source]
+        follow, far = "it follows", f"R2 {agreement['r2']:.2f} within works"
+        if agreement["distances"] is not None:
+            follow = "its distances follow"
+            far = f"{agreement['distances']:.2f} within works (R2 {agreement['r2']:.2f})"
+        told += f"; {follow} the truth (measured from {truth}) with {far}"
+    told = told.replace("from midi", "from MIDI")
     return f"{told}; {entry['verdict']}" if source == PROBED else told
 
 
 def _reason(
-    found: Results,
-    missing: Mapping[str, str],
-    layer: int | None,
-    r2: float | None,
-    min_r2: float,
-    agreement: Mapping[str, Any],
+    found: Results, missing: Mapping[str, str], entry: Mapping[str, Any], min_r2: float
 ) -> str:
-    lacking = "; ".join(
+    parts = [
         f"no result for {', '.join(name for name in missing if missing[name] == why)}{why}"
         for why in dict.fromkeys(missing.values())
-    )
-    parts = [lacking] if lacking else []
-    if AUDIO in agreement:
+    ]
+    if AUDIO in entry["agreement"]:
+        r2 = entry["agreement"][AUDIO]["r2"]
+        parts.insert(0, f"what audio measures follows the truth with R2 {r2:.3f}")
+    if (layer := entry["layer"]) is not None:
+        each = [f"{name} {score_r2(r['layers'][layer]):.2f}" for name, r in found.items()]
         parts.insert(
-            0, f"what audio measures follows the truth with R2 {agreement[AUDIO]['r2']:.3f}"
+            0,
+            f"the best layer, {layer}, has a mean R2 within works of {entry['r2']:.3f} "
+            f"({', '.join(each)}), {'below' if entry['r2'] < min_r2 else 'at least'} min_r2 "
+            f"{min_r2:g}",
         )
-    if layer is None or r2 is None:
-        return "; ".join(parts) or "nothing of it is measured"
-    each = [f"{name} {score_r2(r['layers'][layer]):.2f}" for name, r in found.items()]
-    below = (
-        f"the best layer, {layer}, has a mean R2 within works of {r2:.3f} ({', '.join(each)}), "
-        f"{'below' if r2 < min_r2 else 'at least'} min_r2 {min_r2:g}"
-    )
-    return "; ".join([below, *parts])
+    return "; ".join(parts) or "nothing of it is measured"
 
 
 def _why_missing(result: Mapping[str, Any] | None) -> str:

@@ -6,10 +6,10 @@ predicted by ridge regression from the features of the aspect's layer, or from i
 each with the penalty that probing chose. What is read, ``Z B``, mostly varies along fewer
 directions than q. Reduced-rank ridge regression (Mukherjee and Zhu 2011, "Reduced rank ridge
 regression and its kernel extensions", with the identity as weights) keeps the best of them: with
-``Z B = U S V'`` the coordinates are ``Z B V_r``, centred and of variance 1 each over the rows. A
-component is kept when it has at least `SMALLEST_SHARE` of the variance, and there are at most
-`LARGEST_RANK`. Sources that stand in predict the same coordinates. A measured value that is
-undefined is taken for the corpus mean.
+``Z B = U S V'`` the coordinates are ``Z B V_r``, centred and, where they are probed, of variance 1
+each over the rows. A component is kept when it has at least `SMALLEST_SHARE` of the variance, and
+there are at most `LARGEST_RANK`. Sources that stand in predict the same coordinates. A measured
+value that is undefined is taken for the corpus mean.
 
 Where the aspect has a direction (`mess_core.probing.aspects.Aspect.more`), its *value* is the mean
 of its standardised targets, signed such that more of the value is more of the aspect, in standard
@@ -62,6 +62,9 @@ LARGEST_RANK, SMALLEST_SHARE = 4, 0.02
 #: probe with an R2 of 0.75.
 MEASURED_STEP = 0.5
 
+# A spread below this share of a value's size is rounding, not variation.
+_ROUNDING = 1e-12
+
 #: Share of the best layer's mean R2 that a layer needs to count in general similarity. Chosen on
 #: the demo and on rendered performances (docs/search.md), where all layers together do worse.
 GOOD_SHARE = 0.85
@@ -71,12 +74,11 @@ GOOD_SHARE = 0.85
 class AspectCoordinates:
     """How to read an aspect from the features of its layer, and from measured targets.
 
-    From features [D] coordinates are ``(x - mean) @ readout`` [r], from measured columns [c] they
-    are ``(m - column_means) @ measured``, with those columns alone that the source has; of variance
-    1 over the rows for the first of the ``sources``. ``layer`` is -1 and the readout 0 where the
-    probe is none of these. The value is ``coordinates @ value``, in standard deviations of the true
-    value; ``standard_error``, in the same unit, is its error on works that were not learned from.
-    Both are None where the aspect has no direction.
+    From features [D] coordinates are ``(x - mean) @ readout`` [r]; from measured columns [c] they
+    are ``(m - column_means) @ measured``, with those columns alone that the source has. ``layer``
+    is -1 and the readout 0 where the probe is none of the ``sources``. The value is ``coordinates @
+    value``, in standard deviations of the true value; ``standard_error``, in the same unit, is its
+    error on works that were not learned from. Both are None where the aspect has no direction.
     """
 
     name: str
@@ -135,25 +137,18 @@ def _fit(
     results: Mapping[str, Any],
     averaged: bool,
 ) -> AspectCoordinates:
-    first, layer = entry["sources"][0], -1
+    first = entry["sources"][0]
     level: Level | None = None
     if first != PROBED:
         level = "recording" if averaged else "window"
     targets = [_Target.load(discovery, target, level) for target in entry["truth"]["targets"]]
-    columns: list[str] = []
-    sources: dict[str, _Source] = {}
-    for source in entry["sources"]:
-        if source == PROBED:
-            layer = int(entry["layer"])
-            sources[source] = _probe(discovery, layer, targets, results)
-        else:
-            sources[source] = _measure(discovery, entry, source, targets, level)
-            columns += _columns(entry, source)
-    to, basis = _reduce(sources[first])
-    read = {
-        source: (found.rows.mean(axis=0), found.slopes @ to) for source, found in sources.items()
-    }
-    mean, readout = read.pop(PROBED, (np.zeros(0), np.zeros((0, to.shape[1]))))
+    sources = {s: _open(discovery, entry, s, targets, results, level) for s in entry["sources"]}
+    to, basis = _reduce(sources[first], equal=first == PROBED)
+    read = [(np.zeros(0), np.zeros((0, to.shape[1])))]
+    read += [(s.rows.mean(axis=0), s.slopes @ to) for n, s in sources.items() if n != PROBED]
+    mean, readout = read[0]
+    if probed := sources.get(PROBED):
+        mean, readout = probed.rows.mean(axis=0), probed.slopes @ to
     value, error = None, None
     sign = ASPECT_REGISTRY[name].more if name in ASPECT_REGISTRY else 0
     if sign and all(target.columns.shape[1] == 1 for target in targets):
@@ -161,15 +156,14 @@ def _fit(
         value = sign * value
     return AspectCoordinates(
         name,
-        layer,
+        int(entry["layer"]) if probed else -1,
         readout,
         mean,
         value,
         error,
-        tuple(entry["sources"]),
-        tuple(columns),
-        np.concatenate([np.zeros(0), *(means for means, _ in read.values())]),
-        np.concatenate([np.zeros((0, to.shape[1])), *(slopes for _, slopes in read.values())]),
+        tuple(sources),
+        tuple(column for source in sources for column in _columns(entry, source)),
+        *map(np.concatenate, zip(*read, strict=True)),
     )
 
 
@@ -188,10 +182,11 @@ class _Target:
     ) -> "_Target":
         values = discovery.load_targets(name, level)
         columns = values.reshape(len(values), -1)
-        spread = np.nanstd(columns, axis=0)
+        mean, spread = np.nanmean(columns, axis=0), np.nanstd(columns, axis=0)
         # A column that does not vary has nothing to be predicted.
-        scale = 1 / np.where(spread > 0, spread, np.inf) / np.sqrt(columns.shape[1])
-        return cls(name, (columns - np.nanmean(columns, axis=0)) * scale, np.diag(scale))
+        varies = spread > _ROUNDING * np.abs(mean)
+        scale = 1 / np.where(varies, spread, np.inf) / np.sqrt(columns.shape[1])
+        return cls(name, (columns - mean) * scale, np.diag(scale))
 
     @property
     def present(self) -> Bools:
@@ -209,7 +204,7 @@ class _Target:
 class _Source:
     """What an aspect is read from: rows [n, D], and the slopes [D, q] of the targets' columns.
 
-    Where these were learned there are each target's penalty, and the decompositions of some rows.
+    Where these were learned: each target's penalty, and the decompositions of some rows.
     """
 
     rows: Floats
@@ -217,46 +212,33 @@ class _Source:
     alphas: Sequence[float] = ()
     decompose: Callable[[ProbeRows], FoldDecompositions] | None = None
 
-    @classmethod
-    def learned(
-        cls,
-        rows: Floats,
-        targets: Sequence[_Target],
-        alphas: Sequence[float],
-        decompose: Callable[[ProbeRows], FoldDecompositions],
-    ) -> "_Source":
-        slopes = [target.slopes(rows, a) for target, a in zip(targets, alphas, strict=True)]
-        return cls(rows, np.column_stack(slopes), alphas, decompose)
 
-
-def _probe(
-    discovery: LayerDiscoverySystem,
-    layer: int,
-    targets: Sequence[_Target],
-    results: Mapping[str, Any],
-) -> _Source:
-    features = discovery.features[ENCODER][layer]
-    alphas = [float(results[target.name]["layers"][layer]["alpha"]) for target in targets]
-    known = partial(features.decompose, nested=False)
-    return _Source.learned(features.rows.astype(np.float64), targets, alphas, known)
-
-
-def _measure(
+def _open(
     discovery: LayerDiscoverySystem,
     entry: Mapping[str, Any],
     source: str,
     targets: Sequence[_Target],
+    results: Mapping[str, Any],
     level: Level | None,
 ) -> _Source:
-    rows = fill(discovery.load_columns(_columns(entry, source), level))
-    if source == entry["truth"]["source"]:
-        return _Source(rows, block_diag(*(target.scaling for target in targets)))
-    alphas = [float(entry["agreement"][source]["alphas"][target.name]) for target in targets]
-    return _Source.learned(rows, targets, alphas, partial(decompose_folds, rows, nested=False))
+    if source == PROBED:
+        features = discovery.features[ENCODER][entry["layer"]]
+        rows, known = features.rows.astype(np.float64), features.decompose
+        alphas = [results[target.name]["layers"][entry["layer"]]["alpha"] for target in targets]
+    else:
+        rows = fill(discovery.load_columns(_columns(entry, source), level))
+        if source == entry["truth"]["source"]:
+            return _Source(rows, block_diag(*(target.scaling for target in targets)))
+        known = partial(decompose_folds, rows)
+        alphas = [entry["agreement"][source]["alphas"][target.name] for target in targets]
+    slopes = [target.slopes(rows, alpha) for target, alpha in zip(targets, alphas, strict=True)]
+    return _Source(rows, np.column_stack(slopes), alphas, partial(known, nested=False))
 
 
 def _columns(entry: Mapping[str, Any], source: str) -> tuple[str, ...]:
     truth = entry["truth"]
+    if source == PROBED:
+        return ()
     return columns_of(truth["targets"] if source == truth["source"] else entry["measures"][source])
 
 
@@ -267,7 +249,7 @@ def _slopes(training: RidgeDecomposition, products: Floats, alpha: float) -> Flo
     return np.asarray(solved / training.scale[:, np.newaxis])
 
 
-def _reduce(source: _Source) -> tuple[Floats, Floats]:
+def _reduce(source: _Source, *, equal: bool) -> tuple[Floats, Floats]:
     """Keep the directions along which what is read of the targets' columns [n, q] varies.
 
     Returns what turns columns into coordinates [q, r], and the basis [q, r] with columns
@@ -278,6 +260,7 @@ def _reduce(source: _Source) -> tuple[Floats, Floats]:
     share = strengths**2 / np.maximum(np.square(strengths).sum(), np.finfo(float).tiny)
     rank = max(1, min(LARGEST_RANK, int((share >= SMALLEST_SHARE).sum())))
     spread = np.maximum(strengths[:rank] / np.sqrt(len(columns)), np.finfo(float).tiny)
+    spread = spread if equal else np.ones(rank)
     kept = directions[:rank].T
     return kept / spread, kept * spread
 
@@ -293,7 +276,7 @@ def _judge(
     mean_of = basis.T @ np.full(len(basis), 1 / len(basis))
     if source.decompose is None:
         own = (source.rows - source.rows.mean(axis=0)) @ source.slopes
-        return mean_of / own.mean(axis=1).std(), MEASURED_STEP
+        return mean_of / (own.mean(axis=1).std() or np.inf), MEASURED_STEP
     present = np.logical_and.reduce([target.present for target in targets])
     rows = plan_rows(discovery.works, discovery.folds, present, discovery.names)
     Y = np.column_stack([target.columns for target in targets])[rows.indices]
