@@ -18,7 +18,7 @@ FLOORS = (
     "recordings cache",
     "extraction",
     "targets",
-    "datasets",
+    "training datasets",
     "probing",
     "index",
     "publishing",

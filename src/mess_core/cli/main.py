@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from mess_core.cli import artifacts, embed, model, recordings, render, results, search
+from mess_core.cli import artifacts, embed, model, recordings, render, results, search, train
 from mess_core.errors import MessError
 
 
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mess {version('mess-core')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (recordings, render, model, embed, search, results, artifacts):
+    for module in (recordings, render, model, train, embed, search, results, artifacts):
         module.add_parser(commands)
     return parser
 

@@ -5,7 +5,7 @@ and feed-forward follow HuBERT with ``do_stable_layer_norm`` (Hsu et al., "HuBER
 Speech Representation Learning by Masked Prediction of Hidden Units", TASLP 2021).
 """
 
-__all__ = ["DIMS", "LAYERS", "SmallEncoder", "SmallStates"]
+__all__ = ["DIMS", "HOP", "LATER", "LAYERS", "SAMPLE_RATE", "SmallEncoder", "SmallStates"]
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ _CHANNELS = (24, 32, 48)
 _HEADS, _FEED_FORWARD = 5, 640
 _TAPS, _GROUPS = 128, 16
 # A frame of HuBERT's convolutions is centred 200 samples after its start, 0.625 of a hop.
-_LATER = 0.625
+LATER = 0.625
 _INIT_STD = 0.02  # of the transformer's matrices, as in BERT and HuBERT
 
 
@@ -64,11 +64,15 @@ class SmallEncoder(nn.Module):
             padded, _FFT, HOP, window=self.window, center=False, return_complex=True
         ).abs()
         mel = torch.log10(self.bands.T @ spectrum + 1e-4) * 0.8 + 1.6
-        return (1 - _LATER) * mel[..., :-1] + _LATER * mel[..., 1:]
+        return (1 - LATER) * mel[..., :-1] + LATER * mel[..., 1:]
 
     def forward(self, windows: Tensor) -> list[Tensor]:
         """Return the hidden states [shape=(n, frames, DIMS)], `LAYERS` of them."""
-        maps = self.front(self.log_mel(windows).unsqueeze(1))
+        return self.states(self.log_mel(windows))
+
+    def states(self, log_mel: Tensor) -> list[Tensor]:
+        """Return the hidden states of a spectrogram; see `forward`."""
+        maps = self.front(log_mel.unsqueeze(1))
         state = self.norm(self.proj(maps.permute(0, 3, 1, 2).flatten(2)))
         return [state, *self.encoder(state)]
 

@@ -1,0 +1,1 @@
+"""Training the small encoder: renderings of performances, losses, the loop, export."""

@@ -1,0 +1,187 @@
+"""The loop on tiny data: losses fall, runs repeat and resume bit by bit, what is exported loads."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mess_core.cli import main as cli
+from mess_core.errors import ConfigError, EncoderError, MidiError
+from mess_core.extraction.checkpoint import find_checkpoint
+from mess_core.extraction.golden import check_windows
+from mess_core.extraction.small import SmallEncoder, SmallStates
+from mess_core.extraction.torch_engine import TorchEngine
+from mess_core.training import examples, train as loop
+from mess_core.training.examples import Batches, split
+from mess_core.training.losses import SCALARS, Labels
+from mess_core.training.render import read_performances, read_pianos
+from mess_core.training.train import Budget, State, export, train
+from mess_core.training.validate import score
+from tests.training.planted import write_performances, write_piano
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_performances(folder, seed=3, count=4)
+    write_piano(folder / "pianos", "bright", partials=8)
+    write_piano(folder / "pianos", "dull", partials=2)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Batches of 2 x 2 windows, a checkpoint at every step, one thread."""
+    for module in (examples, loop):
+        monkeypatch.setattr(module, "GROUPS", 2)
+        monkeypatch.setattr(module, "VERSIONS", 2)
+    monkeypatch.setattr(examples, "_VALIDATION_BATCHES", 2)
+    monkeypatch.setattr(loop, "_CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(loop, "_WARM_UP", 2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def run(data: Path, out: Path, steps: int, **options: Any) -> dict[str, Any]:
+    return train(data, data / "pianos", out, budget=Budget(steps=steps), **options)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    stored: dict[str, torch.Tensor] = torch.load(folder / "checkpoint.pt", weights_only=True)[
+        "model"
+    ]
+    return stored
+
+
+def log(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_batches_are_the_same_for_a_seed_and_a_number(data: Path) -> None:
+    played, pianos = read_performances(data), read_pianos(data / "pianos")
+    (audio, labels), (again, relabelled) = (Batches(played, pianos, 5)[3] for _ in range(2))
+    other, _ = Batches(played, pianos, 6)[3]
+    assert audio.shape == (4, 120_000)
+    assert torch.equal(audio, again)
+    assert torch.equal(labels.velocities, relabelled.velocities)
+    assert not torch.equal(audio, other)
+    assert 1e-3 < float(audio.std()) < 0.3
+
+
+def test_losses_fall_on_what_is_shown_again_and_again(data: Path) -> None:
+    played, pianos = read_performances(data), read_pianos(data / "pianos")
+    batch = Batches(played, pianos, 5)[0]
+    state = loop._begin(0, None)
+    for group in state.optimizer.param_groups:
+        group["lr"] = 1e-3
+    first, *_, last = (loop._step(state, *batch) for _ in range(7))
+    for name in ("total", "mel", "onset", "held", "velocity", "scalars"):
+        assert last[name] < 0.9 * first[name], name
+
+
+def test_a_run_that_was_killed_ends_as_one_that_was_not(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(data, tmp_path / "whole", 4, leave_out="dull")
+    steps = iter(range(2))
+    step = loop._step
+
+    def killed(state: State, audio: torch.Tensor, labels: Labels) -> dict[str, float]:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return step(state, audio, labels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(data, tmp_path / "parts", 4, leave_out="dull")
+    assert not (tmp_path / "parts" / "model.safetensors").exists()
+    resumed = run(data, tmp_path / "parts", 4, leave_out="dull")
+    for name, tensor in weights(tmp_path / "whole").items():
+        assert torch.equal(tensor, weights(tmp_path / "parts")[name]), name
+    (line,) = log(tmp_path / "whole")
+    assert line["step"] == whole["steps"] == resumed["steps"] == 4
+    assert line["windows_per_s"] > 0
+    assert np.isfinite(line["total"])
+    assert whole["validation"] == resumed["validation"]
+    assert "velocity_mean" in whole["validation"]
+    with pytest.raises(ConfigError, match="choose another --out"):
+        run(data, tmp_path / "parts", 4, seed=1)
+
+
+def test_steps_without_finite_losses_are_skipped_and_end_a_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = loop._begin(0, None)
+    audio, labels = Batches(read_performances(data), read_pianos(data / "pianos"), 0)[0]
+    before = {name: tensor.clone() for name, tensor in state.model.named_parameters()}
+    assert loop._step(state, audio * float("nan"), labels) == {}
+    assert all(torch.equal(t, before[name]) for name, t in state.model.named_parameters())
+    monkeypatch.setattr(loop, "_step", lambda *_: {})
+    with pytest.raises(EncoderError, match="21 steps in a row were not finite"):
+        run(data, tmp_path, 100)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_what_is_exported_loads_as_what_was_trained(data: Path, tmp_path: Path) -> None:
+    state = loop._begin(0, "mess-small")
+    loop._step(state, *Batches(read_performances(data), read_pianos(data / "pianos"), 0)[0])
+    export(state.model, tmp_path, {"steps": 1})
+    checkpoint = find_checkpoint(str(tmp_path))
+    assert checkpoint.spec.kind == "small"
+    engine = TorchEngine(checkpoint, device="cpu", precision="float32")
+    windows = check_windows(24_000, sample_rate=24_000)
+    tensors = state.model.state_dict().items()
+    rounded = SmallEncoder().eval()
+    rounded.load_state_dict({name: t.half().to(t.dtype) for name, t in tensors})
+    with torch.inference_mode():
+        (expected,) = SmallStates(rounded)(torch.from_numpy(windows))
+    np.testing.assert_allclose(engine.run(windows).pooled, expected.numpy(), atol=1e-5)
+
+
+def test_the_command_trains_and_says_what_is_next(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mine"
+    command = ["train", "--performances", str(data), "--pianos", str(data / "pianos")]
+    command += ["--out", str(out), "--begin", "mess-small", "--workers", "1"]
+    assert cli.main([*command, "--seconds", "0.01"]) == 0
+    text = capsys.readouterr().out
+    assert "R2 within versions" in text
+    assert f"encoder={out}" in text
+    card = json.loads((out / "card.json").read_text())
+    assert card["steps"] == 1
+    assert card["sources"] == {"planted": 3}
+    assert cli.main([*command, "--seconds", "9", "--leave-out", "dul"]) == 1
+    assert "dull" in capsys.readouterr().err
+
+
+def test_one_performance_in_twenty_and_at_least_one_is_kept_aside(data: Path) -> None:
+    played = read_performances(data)
+    studied, kept = split(played)
+    assert len(kept) == 1
+    assert {**studied, **kept}.keys() == played.keys()
+    with pytest.raises(MidiError, match="at least two are needed"):
+        split(kept)
+
+
+def test_validation_finds_what_a_layer_knows_within_groups() -> None:
+    rng = np.random.default_rng(0)
+    scalars = rng.normal(size=(80, len(SCALARS))).astype(np.float32)
+    scalars[5, 1] = np.nan
+    layers = rng.normal(size=(80, 2, 12)).astype(np.float32)
+    layers[:, 1, :3] = scalars[:, :3] + 0.1 * rng.normal(size=(80, 3))
+    layers[5, 1, 1] = 0.0
+    layers[:, 1, 3] = scalars[:, 3].reshape(-1, 4).mean(1).repeat(4)  # differs between groups only
+    table = score(layers, scalars, versions=4)
+    names = list(SCALARS)
+    assert all(table[name][1] > 0.95 > 0.3 > table[name][0] for name in names[:3])
+    assert table[names[3]][1] < 0.2
