@@ -34,8 +34,9 @@ PROVENANCE = "provenance"
 #: What probing answers, each with a table and a picture.
 QUESTIONS = ("layers", "stability", "separability", "collapse")
 
-#: All tables with a picture: those of probing, and whether the targets measure what they say.
-ANSWERS = (*QUESTIONS, "validity")
+#: All tables with a picture: those of probing, whether the targets measure what they say, and how
+#: good answers are.
+ANSWERS = (*QUESTIONS, "validity", "evaluation")
 
 #: Pages for people: all of the report, and sections of it by themselves.
 PAGES = ("report", "aspects", "examples", "facts")

@@ -10,6 +10,7 @@ __all__ = [
     "DECOMPOSITION",
     "DEMO",
     "DESCRIPTORS",
+    "EVALUATION",
     "FEATURES",
     "INDEX",
     "PROBING",
@@ -36,5 +37,6 @@ QUESTIONS = 4
 PROJECTION = 2
 INDEX = 4
 PUBLISH = 2
+EVALUATION = 1
 VALIDITY = 4
 REPORT = 4

@@ -89,6 +89,16 @@ def test_a_layer_that_knows_the_truth_is_found() -> None:
     assert figure.interval is not None
 
 
+def test_works_that_are_not_judged_only_serve_to_learn_from() -> None:
+    features = X[:, np.newaxis] + 0.0
+    kept = WORK < 4
+    # What is true of the other works is of no use here: half of them say the opposite.
+    truth = np.where(kept, X[:, 0], X[:, 0] * np.where(WORK < 6, 1, -1))
+    figure = within_works(features, truth, ROWS, judged=kept)
+    assert (figure.works, figure.n) == (4, 4 * PLAYERS * WINDOWS)
+    assert figure.value > within_works(features, truth, ROWS).value + 0.3
+
+
 def test_knowing_the_work_is_worth_nothing() -> None:
     truth = 0.3 * X[:, 0] + 2 * OF_WORK[:, 0]
     figure = within_works(OF_WORK[:, np.newaxis], truth, ROWS)

@@ -87,6 +87,18 @@ class Reader(HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
 
+#: How good answers are, and what could not be judged, as the table's texts.
+JUDGED = {
+    **{"judge": "same passage", "asked": "general", "measure": "recall@1", "against": ""},
+    **{"source": "", "value": "0.87", "low": "0.8", "high": "0.94", "chance": "0.012"},
+    **{"n": "90", "works": "9", "reason": ""},
+}
+NOT_JUDGED = {
+    **dict.fromkeys(JUDGED, ""),
+    **{"judge": "like", "asked": "tempo", "reason": "too few players of a work"},
+}
+
+
 @pytest.fixture(scope="module")
 def indices() -> tuple[Index, Index]:
     recordings = Corpus(RECORDINGS).index(recording_rows(RECORDINGS), "recordings")
@@ -113,6 +125,7 @@ def findings(indices: tuple[Index, Index], pictures: dict[str, Path]) -> Finding
         aspects={"min_r2": 0.1, "aspects": {"tempo": ASPECT, "rubato": UNKNOWN}},
         layers=[LAYER, NOT_PROBED],
         validity=[VALIDITY],
+        evaluation=[JUDGED, NOT_JUDGED],
         pictures=pictures,
         examples=examples,
         excerpts={place: Excerpt(place[1], place[2], uri=SOUND) for place in places},
@@ -178,6 +191,9 @@ def test_what_is_planted_appears(findings: Findings) -> None:
     assert "high" in pages["report"], "the confidence of 0.81"
     assert "0.70 to 0.90" in pages["report"]
     assert "too few rows" in pages["report"]
+    assert "very first answer in 87 of 100" in pages["report"]
+    assert "by chance in 1.2" in pages["report"]
+    assert "Like, tempo: not judged, too few players of a work." in pages["report"]
     assert "0.77 0.50 to 0.90 0.88" in pages["report"], "validity: MIDI, interval, parameter"
     for name in ("report", "aspects"):
         assert "0.43 [0.31, 0.55]" in pages[name]

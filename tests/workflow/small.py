@@ -21,12 +21,12 @@ CONFIG: dict[str, Any] = {
     "targets": ["spectral_centroid", "onset_density"],
 }
 #: What follows from probing, and all that follows from features or targets.
-ANSWERS = {"aspects", "question", "projection", "index", "publish", "report"}
+ANSWERS = {"aspects", "question", "projection", "index", "publish", "evaluation", "report"}
 DOWNSTREAM = {"decomposition", "probing"} | ANSWERS
 FEATURES = {"features", "gather_features"}
 TARGETS = {"targets", "gather_targets", "validity"}
 #: What follows from an index.
-INDEXED = {"index", "publish", "report"}
+INDEXED = {"index", "publish", "evaluation", "report"}
 
 
 def write(path: Path, frequency: float) -> None:

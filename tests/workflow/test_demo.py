@@ -85,7 +85,7 @@ def test_the_aspect_map_speaks_of_every_aspect(layout: Layout) -> None:
         assert not aspect["validated"], "the encoder is untrained"
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("question", [*QUESTIONS, "evaluation"])
 def test_every_question_has_a_table_and_a_picture(
     demo: Workspace, layout: Layout, question: str
 ) -> None:

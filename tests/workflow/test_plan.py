@@ -69,6 +69,7 @@ def params(settings: Settings, recordings: tuple[Recording, ...]) -> dict[str, A
         "projection": plan.projection_params("clips"),
         "question": plan.question_params("layers"),
         "validity": plan.validity_params(),
+        "evaluation": plan.evaluation_params(),
         "report": plan.report_params({}),
         "untrained": plan.untrained_params(),
         "all-features": plan.gather_features_params(""),
@@ -119,7 +120,10 @@ def test_params_are_builtins_only() -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"window_s": 4.0}, FEATURES | TARGETS | ROWS | {"validity", "index", "report"}),
+        (
+            {"window_s": 4.0},
+            FEATURES | TARGETS | ROWS | {"validity", "index", "evaluation", "report"},
+        ),
         ({"overlap": 0.25}, FEATURES | TARGETS | {"index"}),
         ({"encoder": "MERT-v1-95M"}, FEATURES | {"untrained", "index"}),
         ({"n_folds": 4}, ROWS),
@@ -155,7 +159,7 @@ def test_a_setting_makes_stale_what_it_matters_to(
     [
         ({"audio_sha256": "new"}, FEATURES | TARGETS),
         ({"midi_sha256": "new"}, TARGETS),
-        ({"beats_sha256": "new"}, TARGETS),
+        ({"beats_sha256": "new"}, TARGETS | {"evaluation"}),
         ({"work_id": "new"}, ROWS | {"validity", "index"}),
         ({"performer": "new"}, {"index"}),
         ({"audio": "elsewhere.wav", "midi": "elsewhere.mid"}, set()),

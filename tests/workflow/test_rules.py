@@ -18,7 +18,7 @@ def test_all_rules_are_seen() -> None:
     assert names == {
         *("untrained", "features", "gather_features"),
         *("targets", "gather_targets", "decomposition", "probing", "question", "track"),
-        *("aspects", "projection", "index", "publish", "validity", "report"),
+        *("aspects", "projection", "index", "publish", "validity", "evaluation", "report"),
     }
 
 

@@ -250,6 +250,7 @@ STAGES = {
     "INDEX": INDEXED,
     "PUBLISH": {"publish"},
     "VALIDITY": {"validity", "report"},
+    "EVALUATION": {"evaluation", "report"},
     "REPORT": {"report"},
 }
 

@@ -34,6 +34,42 @@ rule validity:
         "../scripts/validity.py"
 
 
+rule evaluation:
+    input:
+        index=SETTINGS.layout.index_receipt("clips"),
+        features=SETTINGS.layout.features_manifest,
+        targets=target_manifests(),
+    output:
+        table=report(
+            SETTINGS.layout.answer("evaluation", ".tsv"),
+            caption="../report/evaluation.rst",
+            category="Retrieval",
+            labels={"result": "evaluation", "form": "table"},
+        ),
+        picture=report(
+            SETTINGS.layout.answer("evaluation", ".png"),
+            caption="../report/evaluation.rst",
+            category="Retrieval",
+            labels={"result": "evaluation", "form": "picture"},
+        ),
+    log:
+        log_file("evaluation"),
+    benchmark:
+        benchmark_file("evaluation")
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=more_memory(4000),
+        runtime=more_time(60),
+    params:
+        cfg=PLAN.evaluation_params(),
+    message:
+        "Judging how good answers are"
+    script:
+        "../scripts/evaluation.py"
+
+
 rule report:
     input:
         aspects=SETTINGS.layout.aspects,

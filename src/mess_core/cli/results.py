@@ -1,7 +1,7 @@
 """What a finished run has left.
 
-``mess question``: what probing answered. ``mess provenance``: how a result was made. ``mess tour``:
-where everything is, three example queries, and what is next.
+``mess question``: what probing and evaluation answered. ``mess provenance``: how a result was made.
+``mess tour``: where everything is, three example queries, and what is next.
 """
 
 __all__ = ["add_parser"]
@@ -18,7 +18,7 @@ from mess_core.cli import search as cli_search
 from mess_core.cli.printing import table
 from mess_core.errors import StorageError
 from mess_core.files import read_json
-from mess_core.layout import QUESTIONS, Layout
+from mess_core.layout import Layout
 from mess_core.probing.aspects import aspect_r2
 from mess_core.workflow.record import find_record
 
@@ -46,6 +46,10 @@ _SHOWN = {
         "Do the rows fill their space, and keep the recordings of a work apart?",
         "source layer rankme within_work within_work_standardised cka_untrained cka_descriptors",
     ),
+    "evaluation": (
+        "How good are answers, beside chance?",
+        "judge asked measure against source value low high chance works",
+    ),
 }
 
 
@@ -53,11 +57,11 @@ def add_parser(subparsers: Any) -> None:
     """Add ``question``, ``provenance`` and ``tour`` to the command line."""
     parser = subparsers.add_parser(
         "question",
-        help="show what probing found: layers, stability, separability, collapse",
+        help="show what was found: layers, stability, separability, collapse, evaluation",
         description="Show the table that answers a research question. "
         + " ".join(f"{name}: {asked}" for name, (asked, _) in _SHOWN.items()),
     )
-    parser.add_argument("question", choices=QUESTIONS)
+    parser.add_argument("question", choices=_SHOWN)
     parser.add_argument("--dataset", default="demo", help="default: %(default)s")
     parser.add_argument("--data", type=Path, default=Path("data"), help="default: %(default)s")
     parser.add_argument("--all", action="store_true", help="all columns, tab-separated")

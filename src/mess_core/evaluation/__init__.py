@@ -1,1 +1,5 @@
-"""Evaluation: how well spaces of features, and the answers of an index, serve musicians."""
+"""Evaluation: what spaces of features know of playing, and how good answers are."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -27,6 +27,7 @@ __all__ = [
     "Figure",
     "Rows",
     "Search",
+    "centred",
     "cosine",
     "general",
     "like_not",
@@ -50,7 +51,7 @@ from scipy.stats import rankdata
 
 from mess_core.index.fitting import fit_projection
 from mess_core.probing.folds import Bools, Features, Floats, Ints, deal_folds
-from mess_core.probing.inference import resample_works, seed_of, t_interval
+from mess_core.probing.inference import interval, resample_works, seed_of, t_interval
 from mess_core.probing.probe import probe
 
 #: Gives a score of every row [n] for the row that is asked, more for what is closer; NaN for what
@@ -70,7 +71,7 @@ _ROUNDING = 1e-9
 class Figure:
     """A figure, its 95 % interval over works (None where there are too few), and chance.
 
-    ``n`` are the queries, rows or triplets that it is of, ``layer`` the one that is best.
+    ``n`` are the queries, rows or triplets that it is of, ``layer`` the best one.
     """
 
     value: float
@@ -130,27 +131,38 @@ def general(features: npt.NDArray[np.float32], layers: Sequence[int] | None = No
 
 
 def within_works(
-    features: npt.NDArray[Any], truth: Floats, rows: Rows, *, name: str = "truth"
+    features: npt.NDArray[Any],
+    truth: Floats,
+    rows: Rows,
+    *,
+    name: str = "truth",
+    judged: Bools | None = None,
 ) -> Figure:
-    """Judge what the best layer of features [n, L, D] knows of a truth [n]; chance is 0.
+    """Judge what the layers of features [n, L, D] know of a truth [n]; chance is 0.
 
-    The best of several layers is a little too good: compare spaces of as many.
+    The layer is chosen in the training folds. The works of rows that are not ``judged`` [n] only
+    serve to learn from.
     """
-    present = np.isfinite(truth)
-    works = rows.works[present]
-    numbers = np.unique(works, return_inverse=True)[1]
-    layers = [_centred(layer[present], numbers) for layer in features.swapaxes(0, 1)]
-    folds = deal_folds(works.tolist(), _FOLDS)
-    values = _centred(truth[present], numbers)
-    found = probe(layers, values, works.tolist(), folds, name=name, n_permutations=0)
-    if found.best_layer is None or found.best_r2_within is None:
+    kept = np.isfinite(truth)
+    works, numbers = np.unique(rows.works[kept], return_inverse=True)
+    layers = [centred(layer[kept], numbers) for layer in features.swapaxes(0, 1)]
+    values, of_rows = centred(truth[kept], numbers), rows.works[kept].tolist()
+    folds = deal_folds(of_rows, _FOLDS)
+    found = probe(layers, values, of_rows, folds, name=name, n_permutations=0, n_resamples=1)
+    if not found.loss:
         return Figure(np.nan, None, 0.0, found.n_rows, found.n_works)
-    reach = found.layers[found.best_layer].interval_within
-    value, layer = found.best_r2_within, found.best_layer
-    return Figure(value, reach, 0.0, found.n_rows, found.n_works, layer)
+    counted = np.isin(works, rows.works if judged is None else rows.works[judged])
+    squares = np.bincount(numbers, values**2)
+    lost = np.array([dict(zip(found.works, found.loss, strict=True))[w] for w in works.tolist()])
+    errors = (lost * squares.sum())[counted]
+    n, squares = int(counted.sum()), squares[counted]
+    value = float(1 - errors.sum() / squares.sum())
+    counts = resample_works(n, _RESAMPLES, np.random.default_rng(seed_of(name)))
+    reach = interval(value, 1 - counts @ errors / (counts @ squares), n)
+    return Figure(value, reach, 0.0, int(counted[numbers].sum()), n, found.best_layer)
 
 
-def _centred(values: npt.NDArray[Any], numbers: Ints) -> Floats:
+def centred(values: npt.NDArray[Any], numbers: Ints) -> Floats:
     """Take away the mean of each work, whose numbers [n] are given, from values [n] or [n, D]."""
     sums = np.zeros((numbers.max(initial=-1) + 1, *values.shape[1:]))
     np.add.at(sums, numbers, values)

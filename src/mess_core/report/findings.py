@@ -31,7 +31,7 @@ class Findings:
         ``name``, ``trained``, ``weights_sha256`` and the like.
     aspects : mapping
         The content of ``aspects.json``.
-    layers, validity : sequence of mapping
+    layers, validity, evaluation : sequence of mapping
         Rows of the tables, as texts.
     pictures : mapping of str to Path
         By the names of `mess_core.layout.ANSWERS`.
@@ -52,6 +52,7 @@ class Findings:
     aspects: Row
     layers: Sequence[Row]
     validity: Sequence[Row]
+    evaluation: Sequence[Row]
     pictures: Mapping[str, Path]
     examples: Sequence[Example]
     excerpts: Mapping[Place, Excerpt]
@@ -93,6 +94,7 @@ def gather_findings(
         aspects=read_json(layout.aspects),
         layers=layers,
         validity=_read_table(layout.answer("validity", ".tsv")),
+        evaluation=_read_table(layout.answer("evaluation", ".tsv")),
         pictures={name: layout.answer(name, ".png") for name in ANSWERS},
         examples=examples,
         excerpts=cut_excerpts(examples, recordings),

@@ -9,6 +9,7 @@ __all__ = [
     "answer_question",
     "build_index",
     "decompose",
+    "evaluate",
     "extract_shard",
     "fit_projection",
     "gather_features",
@@ -390,6 +391,20 @@ def measure_validity(layout: Layout, *, targets: Sequence[str], window_s: float,
         parameters=parameter_rows(parameters, works),
         title=f"{layout.dataset}, {unit}",
     )
+
+
+def evaluate(layout: Layout, *, window_s: float) -> None:
+    """Write the table and the picture of how good the answers of the index of clips are."""
+    from mess_core import evaluation
+    from mess_core.index import load_artifact
+    from mess_core.probing.questions import write_table
+
+    version = read_json(layout.index_receipt("clips"))["artifact_version_id"]
+    index = load_artifact(layout.index("clips") / version)
+    lines = evaluation.evaluate(layout, index, read_with_features(layout, window_s))
+    write_table(lines, layout.answer("evaluation", ".tsv"))
+    title = f"{layout.dataset}, {index.facts['encoder']['name']}"
+    evaluation.plot_evaluation(lines, layout.answer("evaluation", ".png"), title=title)
 
 
 def write_report(layout: Layout, *, window_s: float, changed: Mapping[str, Any]) -> None:

@@ -334,6 +334,14 @@ class Plan:
             "unit": self.settings.rows,
         }
 
+    def evaluation_params(self) -> Params:
+        """Return the params of how good the answers of the index of clips are."""
+        beats = fingerprint({r.recording_id: r.beats_sha256 for r in self.recordings})
+        return {
+            "stale_with": {"stage": stages.EVALUATION, "beats": beats},
+            "window_s": self.settings.window_s,
+        }
+
     def report_params(self, changed: Params) -> Params:
         """Return the params of the report, which lists ``changed``, as `Settings.changed` is."""
         problems = [[r.recording_id, r.status, r.reason] for r in self.problems]

@@ -1,0 +1,13 @@
+from .corpus import evaluate as evaluate
+from .judges import (
+    Figure as Figure,
+    Rows as Rows,
+    cosine as cosine,
+    general as general,
+    like_not as like_not,
+    more as more,
+    same_passage as same_passage,
+    triplets as triplets,
+    within_works as within_works,
+)
+from .picture import plot_evaluation as plot_evaluation

@@ -1,0 +1,202 @@
+"""How good answers are on a corpus of one's own: what its recordings allow to judge.
+
+* Where recordings have beats: who finds the same passage by another player, by the index's general
+  block, and by the plain cosine of the encoder's features.
+* Of every aspect that is not its own truth: whether what is *like* it, among the players of a work,
+  follows the truth of the aspect, and not that of the aspect which goes with it most (`rival`); and
+  whether what has *more* of it truly has more. Everything is read from audio, as it is where there
+  is no MIDI: its truth, where all recordings have MIDI, is what MIDI says.
+
+Aspects were fitted to the works that are judged here. docs/evaluation.md has figures of others.
+"""
+
+__all__ = ["MOST_ROWS", "asking", "evaluate", "judge_aspects", "judge_passages", "rival"]
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mess_core.evaluation.judges import (
+    Figure,
+    Rows,
+    Search,
+    centred,
+    cosine,
+    like_not,
+    more,
+    same_passage,
+)
+from mess_core.extraction.storage import load_features
+from mess_core.index.index import Index
+from mess_core.index.projection import Projection
+from mess_core.layout import Layout
+from mess_core.probing.aspects import ASPECT_REGISTRY
+from mess_core.probing.folds import Floats, Ints
+from mess_core.recordings import Recording
+from mess_core.search.query import Query
+from mess_core.search.scoring import Passage, ask
+from mess_core.targets.columns import columns_of
+from mess_core.targets.npz import load_columns
+
+#: Windows that are judged at most: of whole works, drawn at random.
+MOST_ROWS = 5000
+
+Line = dict[str, Any]
+
+
+def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> list[Line]:
+    """Judge an index of clips by what its recordings have.
+
+    Returns a line per figure: ``judge``, ``asked``, ``measure``, ``against``, ``source`` (what is
+    asked is read from), ``value``, ``low``, ``high``, ``chance``, ``n``, ``works``, and ``reason``
+    where there is no figure.
+    """
+    chosen = _draw(index)
+    table = index.rows.table[chosen]
+    columns = (np.array(index.rows.recordings[c]) for c in ("recording_id", "work_id", "performer"))
+    rows = Rows(*(column[table["recording"]] for column in columns))
+    names = list(dict.fromkeys(rows.recordings.tolist()))
+    features = np.concatenate([load_features(layout, name, view="segments") for name in names])
+    beats = {r.recording_id: r.beats for r in recordings}
+    lines = [_line("same passage", "general", reason="not all recordings have beats")]
+    if all(beats[name] for name in names):
+        times = {name: np.loadtxt(Path(beats[name]), usecols=0, ndmin=1) for name in names}
+        spans = np.array(
+            [
+                np.interp(row[["start_s", "end_s"]].tolist(), times[name], range(len(times[name])))
+                for row, name in zip(table, rows.recordings.tolist(), strict=True)
+            ]
+        )
+        lines = judge_passages(
+            index.stored(chosen)[:, : index.projection.general], features, rows, spans
+        )
+
+    def measure(wanted: Sequence[str]) -> Floats:
+        paths = map(layout.targets, names)
+        return np.concatenate([load_columns(path, wanted, level="window") for path in paths])
+
+    projection, entries = index.projection, index.aspects.get("aspects", {})
+    read = projection.read_from("audio")
+    truths = {name: entries[name]["truth"] for name in projection.aspects}
+    truth = {name: measure(columns_of(told["targets"])) for name, told in truths.items()}
+    measured = measure(projection.columns.tolist()) if len(projection.columns) else None
+    kept = features[:, projection.layers]
+    vectors, predicted, _ = projection.project(kept, measured, midi=False)
+    judged = [name for name in truths if read[name] not in (None, truths[name]["source"])]
+    return lines + [
+        {**line, "source": read[line["asked"]]}
+        for line in judge_aspects(projection, vectors, predicted, rows, truth, judged)
+    ]
+
+
+def _draw(index: Index) -> Ints:
+    """Return the rows of works drawn at random, as many as may be judged."""
+    works = np.random.default_rng(0).permutation(np.unique(index.rows.recordings["work_id"]))
+    members = [np.flatnonzero(index.rows.having("work_id", [work])) for work in works.tolist()]
+    ends = np.cumsum([len(rows) for rows in members])
+    return np.sort(np.concatenate(members[: max(1, int((ends <= MOST_ROWS).sum()))]))
+
+
+def judge_passages(
+    general: npt.NDArray[np.float32], features: npt.NDArray[np.float32], rows: Rows, spans: Floats
+) -> list[Line]:
+    """Return lines on who finds the same passage by another player."""
+    searches = {"general": cosine(general), "plain cosine": cosine(features)}
+    return [
+        _line("same passage", name, measure=measure, figure=figure)
+        for name, search in searches.items()
+        for measure, figure in same_passage(search, rows, spans).items()
+    ]
+
+
+def judge_aspects(
+    projection: Projection,
+    vectors: npt.NDArray[np.float32],
+    predicted: npt.NDArray[np.float32],
+    rows: Rows,
+    truth: Mapping[str, Floats],
+    judged: Sequence[str],
+) -> list[Line]:
+    """Return lines on what is like and more in aspects, by stored vectors and predicted values.
+
+    ``truth`` has the true values [n, q] of these and other aspects.
+    """
+    lines = []
+    scaled = {name: (v - np.nanmean(v, axis=0)) / _spread(v) for name, v in truth.items()}
+    for name in judged:
+        values = scaled[name]
+        if given := rival(name, scaled, rows):
+            search = asking(projection, vectors, predicted, like={name: 1.0})
+            found = like_not(search, rows, values, scaled[given])
+            for measure, figure in zip(("correlation", "leak"), found, strict=True):
+                lines.append(_line("like", name, measure=measure, against=given, figure=figure))
+        sign = ASPECT_REGISTRY[name].more
+        if sign and np.isfinite(projection.standard_errors[projection.aspects[name].number]):
+            search = asking(projection, vectors, predicted, more={name: 1.0})
+            figure = more(search, rows, sign * values.mean(axis=1))
+            lines.append(_line("more", name, measure="share", figure=figure))
+    return lines
+
+
+def asking(
+    projection: Projection,
+    vectors: npt.NDArray[np.float32],
+    predicted: npt.NDArray[np.float32],
+    **respects: Any,
+) -> Search:
+    """Ask for rows by one of them, as `mess_core.search.search` does an index that holds them."""
+
+    def scores(row: int) -> Floats:
+        passage = Passage(vectors[row], predicted[row].astype(np.float64))
+        question = ask(projection, Query(**respects), passage)
+        found = np.asarray(vectors @ question.vector + question.constant, np.float64)
+        for condition in question.conditions:
+            found[~condition.met(predicted[:, condition.number])] = np.nan
+        return found
+
+    return scores
+
+
+def rival(name: str, truth: Mapping[str, Floats], rows: Rows) -> str | None:
+    """Return the aspect whose truth goes most with a name's within works, of no common target."""
+    best: dict[str, float] = {}
+    for other, values in truth.items():
+        if set(ASPECT_REGISTRY[name].measures) & set(ASPECT_REGISTRY[other].measures):
+            continue
+        both = np.column_stack([truth[name], values])
+        both = both[known := np.isfinite(both).all(axis=1)]
+        if len(both):
+            apart = centred(both, np.unique(rows.works[known], return_inverse=True)[1])
+            related = apart.T @ apart / len(apart) / np.outer(_spread(apart), _spread(apart))
+            width = truth[name].shape[1]
+            best[other] = float(np.abs(related[:width, width:]).max())
+    return max(best, key=best.__getitem__, default=None)
+
+
+def _spread(values: Floats) -> Floats:
+    spread = np.nanstd(values, axis=0)
+    return np.where(spread > 0, spread, 1.0)
+
+
+def _line(
+    judge: str,
+    asked: str,
+    *,
+    measure: str = "",
+    against: str = "",
+    reason: str = "",
+    figure: Figure | None = None,
+) -> Line:
+    known = figure if figure and np.isfinite(figure.value) else None
+    low, high = (known and known.interval) or (None, None)
+    return {
+        **{"judge": judge, "asked": asked, "measure": measure, "against": against, "source": ""},
+        **{"value": known and known.value, "low": low, "high": high},
+        "chance": known and known.chance,
+        "n": known.n if known else 0,
+        "works": known.works if known else 0,
+        "reason": "" if known else reason or "too few players of a work",
+    }

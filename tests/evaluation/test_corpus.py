@@ -1,0 +1,163 @@
+"""Judging a corpus: planted aspects of which the truth is known, with works, players and beats."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mess_core.evaluation.corpus import asking, evaluate, judge_aspects, rival
+from mess_core.evaluation.judges import Rows
+from mess_core.evaluation.picture import plot_evaluation
+from mess_core.index.index import Index
+from mess_core.layout import Layout
+from mess_core.recordings import COLUMNS, Recording
+from mess_core.search.query import Query, clip_id
+from mess_core.search.search import search
+from tests.planted import ASPECT_MAP, HOP_S, Corpus, clip_rows
+
+pytestmark = pytest.mark.unit
+
+RECORDINGS, WINDOWS, WORKS = 20, 12, 5
+N = RECORDINGS * WINDOWS
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return Corpus(N)
+
+
+@pytest.fixture(scope="module")
+def index(corpus: Corpus) -> Index:
+    entries = {
+        name: {**entry, "truth": {"source": "midi", "targets": [TRUE[name]]}}
+        for name, entry in ASPECT_MAP["aspects"].items()
+        if name in TRUE
+    }
+    found = corpus.index(clip_rows(RECORDINGS, WINDOWS, works=WORKS))
+    return replace(found, aspects={**ASPECT_MAP, "aspects": {**ASPECT_MAP["aspects"], **entries}})
+
+
+#: The targets that the planted aspects' truths are written as.
+TRUE = {
+    "tempo": "chord_rate",
+    "legato": "articulation_ratio",
+    "dynamics": "velocity_mean",
+    "contour": "rubato",
+}
+
+
+def rows() -> Rows:
+    return Rows(*(np.array(c) for c in zip(*(
+        (row.recording_id, row.work_id, "") for row in clip_rows(RECORDINGS, WINDOWS, works=WORKS)
+    ), strict=True)))  # fmt: skip
+
+
+def judged(index: Index, corpus: Corpus, *names: str) -> dict[tuple[str, str], Any]:
+    vectors = index.stored(range(N))
+    found = judge_aspects(
+        index.projection, vectors, index.predicted.T, rows(), corpus.values, names
+    )
+    return {(line["judge"] + line["measure"], line["asked"]): line for line in found}
+
+
+@pytest.fixture(autouse=True)
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the planted aspects be registered: ``legato`` and ``contour`` are no musical ones."""
+    from mess_core.evaluation import corpus as module
+    from mess_core.probing.aspects import Aspect
+
+    known = {name: Aspect(name, name, midi=(target,)) for name, target in TRUE.items()}
+    known["contour"] = replace(known["contour"], more=0)
+    monkeypatch.setattr(module, "ASPECT_REGISTRY", known)
+
+
+def test_asking_is_what_a_search_answers(index: Index) -> None:
+    vectors = index.stored(range(N))
+    asked: tuple[dict[str, Any], ...] = (
+        {"like": {"tempo": 1.0, "general": 0.5}},
+        {"more": {"dynamics": 0.5}},
+    )
+    for respects in asked:
+        scores = asking(index.projection, vectors, index.predicted.T, **respects)(7)
+        first = index.rows[7]
+        clip = clip_id(first.recording_id, first.start_s)
+        answer = search(index, Query(clip=clip, k=N, **respects))
+        found = {hit.clip: hit.score for hit in answer.hits}
+        mine = {
+            clip_id(index.rows[n].recording_id, index.rows[n].start_s): float(score)
+            for n, score in enumerate(scores)
+            if np.isfinite(score)
+        }
+        assert found == pytest.approx(mine, abs=1e-5)
+
+
+def test_planted_aspects_are_followed_and_told_apart(index: Index, corpus: Corpus) -> None:
+    found = judged(index, corpus, "tempo", "contour")
+    like, leak = found["likecorrelation", "tempo"], found["likeleak", "tempo"]
+    # Legato goes with tempo, and the index has decorrelated the two.
+    assert like["against"] == leak["against"] == "legato"
+    assert like["value"] > 0.8
+    assert abs(leak["value"]) < like["value"] / 2
+    assert found["moreshare", "tempo"]["value"] > 0.9 > 0.6 > found["moreshare", "tempo"]["chance"]
+    assert ("moreshare", "contour") not in found
+    assert found["likecorrelation", "contour"]["works"] == WORKS
+
+
+def test_the_rival_is_what_goes_with_an_aspect_within_works(corpus: Corpus) -> None:
+    assert rival("tempo", corpus.values, rows()) == "legato"
+    assert rival("tempo", {"tempo": corpus.values["tempo"]}, rows()) is None
+    of_work = rows().works == "w1"
+    between = {**corpus.values, "dynamics": corpus.values["tempo"].mean() + of_work[:, None] * 9.0}
+    assert rival("tempo", between, rows()) == "legato"
+
+
+def finished(folder: Path, corpus: Corpus, *, beats: bool) -> tuple[Layout, list[Recording]]:
+    """Write features, targets and beats of the planted corpus."""
+    layout, recordings = Layout(folder, "planted"), []
+    midi = {"chord_rate": "tempo", "articulation_ratio": "legato", "velocity_mean": "dynamics"}
+    for number in range(RECORDINGS):
+        name, mine = f"r{number}", slice(number * WINDOWS, (number + 1) * WINDOWS)
+        layout.features("segments", name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(layout.features("segments", name), corpus.features[mine])
+        values = {"rubato": corpus.values["contour"][mine, 0]}
+        values |= {target: corpus.values[aspect][mine, 0] for target, aspect in midi.items()}
+        layout.targets(name).parent.mkdir(parents=True, exist_ok=True)
+        keyed = {f"windows/expression/{key}": value for key, value in values.items()}
+        np.savez(layout.targets(name), **keyed)  # type: ignore[arg-type]
+        path = folder / f"{name}.beats"
+        path.write_text("".join(f"{t}\n" for t in np.arange(0, 40, 0.5 + 0.01 * number)))
+        facts: dict[str, Any] = {**dict.fromkeys(COLUMNS, ""), "duration_s": 5 + HOP_S * WINDOWS}
+        facts |= {"recording_id": name, "beats": str(path) if beats else ""}
+        recordings.append(Recording(**facts))
+    return layout, recordings
+
+
+def test_a_corpus_is_judged_by_what_it_has(tmp_path: Path, index: Index, corpus: Corpus) -> None:
+    layout, recordings = finished(tmp_path, corpus, beats=True)
+    lines = evaluate(layout, index, recordings)
+    by = {(line["judge"], line["asked"], line["measure"]): line for line in lines}
+    # Windows of the planted corpus are no passages: found as often as by chance.
+    found = by["same passage", "general", "MRR"]
+    assert found["low"] < found["chance"] < found["high"]
+    assert by["same passage", "plain cosine", "recall@1"]["n"] > WORKS * 18
+    assert by["like", "tempo", "correlation"]["value"] > 0.8
+    assert by["more", "dynamics", "share"]["source"] == "probed"
+    plot_evaluation(lines, tmp_path / "a.png", title="planted")
+    assert (tmp_path / "a.png").stat().st_size > 5000
+
+
+def test_without_beats_and_players_the_reason_is_said(
+    tmp_path: Path, index: Index, corpus: Corpus
+) -> None:
+    layout, recordings = finished(tmp_path, corpus, beats=False)
+    lines = evaluate(layout, index, recordings)
+    assert lines[0]["reason"] == "not all recordings have beats"
+    assert lines[0]["value"] is None
+    single = corpus.index(clip_rows(RECORDINGS, WINDOWS, works=RECORDINGS))
+    single = replace(single, aspects=index.aspects)
+    for line in evaluate(layout, single, recordings):
+        assert line["value"] is None
+        assert line["reason"]
+    plot_evaluation(lines[:1], tmp_path / "b.svg", title="nothing")
