@@ -12,7 +12,7 @@ READY := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help install demo report test test-all test-slurm test-unit bench bench-targets bench-probing \
-  bench-planning bench-search bench-search-quality check format clean
+  bench-planning bench-search bench-evaluation check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -56,8 +56,9 @@ bench-targets: $(READY)  ## measure how fast targets are, beside librosa
 bench-probing: $(READY)  ## measure probing against scikit-learn's loops
 	python -m benchmarks.probing
 
-bench-search-quality: $(READY)  ## measure how good answers are on the demo's finished run
-	python -m benchmarks.search_quality
+bench-evaluation: $(READY)  ## judge encoders side by side on real performances in ../shared/data (SOUNDFONT=PIANO.sf2: another piano)
+	python -m benchmarks.evaluation $(if $(SOUNDFONT),--soundfont $(SOUNDFONT)) \
+	  descriptors mess-small mess-small-untrained descriptors+mess-small
 
 bench-planning: $(READY)  ## measure what planning costs for up to 100,000 recordings
 	python -m benchmarks.planning

@@ -304,4 +304,6 @@ def _mean(values: Floats, chance: Floats, n: int) -> Figure:
     value, works = float(values.mean()), len(values)
     counts = resample_works(works, _RESAMPLES, np.random.default_rng(seed_of("works")))
     reach = t_interval(value, counts @ values / counts.sum(axis=1), works)
-    return Figure(value, reach, float(chance.mean()), n, works)
+    # No figure lies beyond.
+    bounds = reach and (max(-1.0, reach[0]), min(1.0, reach[1]))
+    return Figure(value, bounds, float(chance.mean()), n, works)
