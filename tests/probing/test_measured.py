@@ -297,7 +297,7 @@ def test_features_alone_are_read_by_what_stands_in_and_the_answer_says_so(
 def test_what_is_measured_of_a_query_is_used(planted: Planted, index: Index) -> None:
     features = np.load(planted.layout.features("segments", "r05"))[2]
     measured = {
-        f"{category}/{name}": planted.values[name][5, 2:3]
+        f"windows/{category}/{name}": planted.values[name][5, 2:3]
         for category, name in (
             ("timbre", "spectral_centroid"),
             ("timbre", "spectral_rolloff"),

@@ -15,7 +15,6 @@ from zipfile import BadZipFile
 from mess_core.cli.printing import length
 from mess_core.cli.search import add_passage
 from mess_core.errors import SearchError
-from mess_core.targets.columns import WINDOWS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,8 +82,7 @@ def run(args: argparse.Namespace) -> int:
 def read_embedded(path: Path, index_facts: Mapping[str, Any]) -> "Embedded":
     """Read features [windows, layers, dims] of `mess embed`, for an index of the same encoder.
 
-    Returns with them what is measured, as `search_features` takes it: of a passage's windows, or of
-    a whole file.
+    Returns with them what is measured, as `search_features` takes it.
 
     Raises
     ------
@@ -102,9 +100,7 @@ def read_embedded(path: Path, index_facts: Mapping[str, Any]) -> "Embedded":
                 f"{theirs.get('name')} with {wanted}: embed the audio again with the index's "
                 "encoder, --precision and --window"
             )
-    start = WINDOWS if facts.get("passage") else ""
-    fields = [key for key in measured if key.startswith(WINDOWS) == bool(start)]
-    return features, {key.removeprefix(start): measured[key] for key in fields}
+    return features, measured
 
 
 def is_of_passage(path: Path) -> bool:

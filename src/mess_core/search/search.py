@@ -28,7 +28,7 @@ from mess_core.index.factory import search_parameters
 from mess_core.index.index import Index
 from mess_core.search.query import GENERAL, Query, clip_id
 from mess_core.search.scoring import Condition, Passage, Question, ask
-from mess_core.targets.columns import is_midi, stack_columns
+from mess_core.targets.columns import WINDOWS, is_midi, stack_columns
 
 Features = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
@@ -121,8 +121,8 @@ def search_features(
     query : Query
         Without a recording or clip.
     measured : mapping of str to ndarray, optional
-        What is measured of the audio, by the keys of targets files (``category/field``): of every
-        window [windows, ...], for an index of recordings of the recording.
+        What is measured of the audio, by the keys of targets files and of what `mess embed` writes:
+        ``category/field`` of the recording, ``windows/category/field`` [windows, ...] for clips.
     """
     if query.recording_id or query.clip:
         raise SearchError("the query starts from features: it cannot name a recording or clip too")
@@ -149,14 +149,15 @@ def search_features(
 def _measured(index: Index, measured: Mapping[str, npt.ArrayLike], n: int) -> Features | None:
     """Return the columns of n windows [n, T]; None where what is to be heard was not measured."""
     columns = index.projection.columns.tolist()
-    heard = [column.partition(":")[0] for column in columns if not is_midi(column)]
-    if not heard or not measured.keys() >= set(heard):
+    level = WINDOWS if index.kind == "clips" else ""
+    heard = {level + column.partition(":")[0] for column in columns if not is_midi(column)}
+    if not heard or not measured.keys() >= heard:
         return None
-    rows = stack_columns(columns, measured.get).reshape(-1, len(columns))
+    rows = stack_columns(columns, lambda key: measured.get(level + key)).reshape(-1, len(columns))
     if len(rows) not in (1, n):
         raise SearchError(
             f"{len(rows)} windows are measured, but there are features of {n}; give both of the "
-            "same audio, for an index of recordings what is measured of the recording"
+            "same audio"
         )
     return np.broadcast_to(rows, (n, len(columns)))
 
