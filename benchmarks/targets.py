@@ -21,7 +21,6 @@ from mess_core.datasets.demo import demo_recordings, perform, to_midi
 from mess_core.datasets.render import render_midi
 from mess_core.extraction.audio import segment_starts
 from mess_core.targets import measure, measure_windows
-from mess_core.targets.create import descriptors
 from mess_core.targets.registry import TARGETS
 from mess_core.targets.sound import analyse
 
@@ -68,8 +67,6 @@ def our_targets_with_windows(samples: Samples) -> None:
     measure(sound)
     starts = segment_starts(len(samples), sample_rate=RATE) / RATE
     measure_windows(sound, starts, window_s=5.0)
-    for start in starts:
-        descriptors(sound.cut(start, start + 5.0))
 
 
 def minute_of_music() -> Samples:

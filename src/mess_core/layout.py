@@ -14,7 +14,7 @@ __all__ = [
     "Layout",
 ]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 #: The stored forms of a recording's features, from the largest to the smallest.
@@ -24,8 +24,8 @@ VIEWS = ("raw", "segments", "aggregated")
 INDEX_KINDS = ("recordings", "clips")
 
 
-#: What is probed: the encoder's layers, and what they are compared with: those of an untrained
-#: encoder of the same shape, and plain descriptors of the signal.
+#: Whose features are probed: the encoder's, and what they are compared with: an untrained encoder's
+#: of the same shape, and descriptors.
 SOURCES = ENCODER, UNTRAINED, DESCRIPTORS = ("encoder", "untrained", "descriptors")
 
 #: The folder below the data folder that says of every output how it was made.
@@ -53,12 +53,16 @@ class Layout:
     dataset : str
         The dataset's name.
     variant : str
-        Whose features: the encoder's (empty) or its ``untrained`` twin's.
+        Whose features: the encoder's (empty), or those of one of the other `SOURCES`.
     """
 
     data: Path
     dataset: str
     variant: str = ""
+
+    def of(self, source: str) -> "Layout":
+        """Return the paths of the features of one of `SOURCES`."""
+        return replace(self, variant="" if source == ENCODER else source)
 
     @property
     def metadata(self) -> Path:
@@ -129,7 +133,7 @@ class Layout:
         return self._sharded("targets") / "manifests"
 
     def target_manifest(self, target: str) -> Path:
-        """What the jobs of all shards together have measured of one target, or `DESCRIPTORS`."""
+        """What the jobs of all shards together have measured of one target."""
         return self.target_manifests / f"{target}.json"
 
     @property

@@ -37,7 +37,7 @@ from typing import Any
 
 from mess_core.errors import DatasetError
 from mess_core.files import file_sha256, read_json, write_text
-from mess_core.layout import UNTRAINED, Layout
+from mess_core.layout import SOURCES, Layout
 
 #: What a recording's audio can be: ``ok`` is used, everything else is reported and left out.
 STATUSES = (
@@ -253,9 +253,9 @@ def read_with_features(layout: Layout, window_s: float) -> list[Recording]:
 def failures(layout: Layout, target: str = "") -> dict[str, str]:
     """Return the recordings that failed although the scan had found no fault, with the reasons.
 
-    They are those whose features failed or, given a target (or `layout.DESCRIPTORS`), that one.
+    They are those whose features failed (the baselines' too) or, given a target, that one.
     """
-    manifests = [replace(layout, variant=name).features_manifest for name in ("", UNTRAINED)]
+    manifests = [layout.of(source).features_manifest for source in SOURCES]
     if target:
         manifests = [layout.target_manifest(target)]
     failed: dict[str, str] = {}
@@ -279,8 +279,8 @@ def read_problems(layout: Layout, window_s: float, target: str) -> list[Recordin
 
 def try_failed_again(layout: Layout) -> None:
     """Delete the receipts of shards in which a recording failed, so that these run again."""
-    untrained = replace(layout, variant=UNTRAINED)
-    for place, kind in ((layout, "features"), (untrained, "features"), (layout, "targets")):
+    places = [(layout.of(source), "features") for source in SOURCES]
+    for place, kind in (*places, (layout, "targets")):
         for receipt in place.receipt(kind, "0").parent.glob("*.json"):
             if read_json(receipt).get("failed"):
                 receipt.unlink()

@@ -246,6 +246,7 @@ def test_list_says_what_is_known_pinned_and_here(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "MERT-v1-95M").mkdir()
+    (tmp_path / "MERT-v1-95M" / "config.json").touch()
     assert cli.main(["model", "list", "--models", str(tmp_path)]) == 0
     title, _, *lines = capsys.readouterr().out.splitlines()
     assert title.split() == ["model", "layers", "dims", "revision", "weights", "licence", "here"]

@@ -209,10 +209,13 @@ def test_a_hub_model_without_hub_says_what_to_do(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(EncoderError) as caught:
-        find_checkpoint("MERT-v1-95M", models=tmp_path / "models")
-    message = str(caught.value)
-    assert "mess model fetch MERT-v1-95M --from FOLDER" in message
+    # A job does not ask the hub; to fetch does.
+    for get in (find_checkpoint, lambda name, models: fetch_model(MODELS[name], models=models)):
+        with pytest.raises(EncoderError) as caught:
+            get("MERT-v1-95M", models=tmp_path / "models")
+        message = str(caught.value)
+        assert "`mess model fetch MERT-v1-95M --from FOLDER`" in message
+        assert "`encoder: mess-small`" in message
     assert f"hf download m-a-p/MERT-v1-95M --revision {MODELS['MERT-v1-95M'].revision}" in message
 
 

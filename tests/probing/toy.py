@@ -47,9 +47,13 @@ def save(
 ) -> None:
     """Write features and targets of one recording; targets that are not planted are NaN."""
     name, count = recording(number).recording_id, len(segments)
-    for variant in ("", UNTRAINED):
-        features = segments if not variant else segments[:, ::-1] * np.float32(0.1)
-        place = Layout(layout.data, layout.dataset, variant)
+    made = {
+        ENCODER: segments,
+        UNTRAINED: segments[:, ::-1] * np.float32(0.1),
+        DESCRIPTORS: segments[:, :1].repeat(2, axis=2),
+    }
+    for source, features in made.items():
+        place = layout.of(source)
         save_array(place.features("segments", name), np.ascontiguousarray(features))
         save_array(place.features("aggregated", name), features.mean(axis=0))
     planted = {
@@ -60,9 +64,9 @@ def save(
         "dynamic_range": np.full(count, 4.0),
         **(more or {}),
     }
-    made = [category for category in CATEGORIES if midi or category != "expression"]
-    fields: dict[str, dict[str, Any]] = {category: {} for category in made}
-    rows: dict[str, dict[str, Any]] = {category: {} for category in made}
+    present = [category for category in CATEGORIES if midi or category != "expression"]
+    fields: dict[str, dict[str, Any]] = {category: {} for category in present}
+    rows: dict[str, dict[str, Any]] = {category: {} for category in present}
     for spec in TARGETS.values():
         if spec.category not in fields:
             continue
@@ -72,8 +76,7 @@ def save(
         fields[spec.category][spec.name] = values.mean(axis=0)
         if "window" in spec.levels:
             rows[spec.category][spec.name] = values
-    descriptors = segments[:, 0].repeat(2, axis=1)
-    save_targets(layout.targets(name), fields, windows=rows, descriptors=descriptors)
+    save_targets(layout.targets(name), fields, windows=rows)
 
 
 def random_features() -> list[npt.NDArray[np.float32]]:

@@ -1,6 +1,6 @@
 """Makes ``golden.json``: the targets of a fixed signal and a fixed performance, with the stage.
 
-Those of the recording, those of one window, and the window's descriptors.
+Those of the recording, and those of one window.
 
 Run ``python tests/targets/make_golden.py`` after `stages.TARGETS` or the version of a target went
 up, or a target was added, and only then.
@@ -17,7 +17,6 @@ import pretty_midi
 
 from mess_core import stages
 from mess_core.targets import measure
-from mess_core.targets.create import descriptors
 from mess_core.targets.notes import Performance, read_performance
 from mess_core.targets.registry import Level
 from mess_core.targets.sound import Sound, analyse
@@ -74,7 +73,6 @@ def golden() -> dict[str, Any]:
         for category, fields in measure(series, level=level).items()
         for name, array in fields.items()
     }
-    values["descriptors"] = descriptors(sound.cut(3.3, 8.3))
     return {"stage": stages.TARGETS, "targets": {key: _rounded(a) for key, a in values.items()}}
 
 

@@ -19,12 +19,10 @@ from mess_core.recordings import Recording
 from mess_core.targets import (
     create,
     create_target_dataset,
-    load_descriptors,
     load_targets,
     load_window_targets,
     measure_windows,
 )
-from mess_core.targets.create import DESCRIPTORS
 from mess_core.targets.registry import TARGETS
 from mess_core.targets.sound import analyse
 from tests.targets.test_expression import midi_of
@@ -133,7 +131,6 @@ def test_windows_are_those_of_the_features(tmp_path: Path, layout: Layout) -> No
     for category, fields in expected.items():
         for name, array in fields.items():
             np.testing.assert_allclose(found[category][name], array, rtol=1e-9, err_msg=name)
-    assert load_descriptors(path).shape == (3, len(DESCRIPTORS))
 
 
 def test_midi_brings_expression(tmp_path: Path, layout: Layout) -> None:

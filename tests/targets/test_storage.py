@@ -10,7 +10,6 @@ import pytest
 
 from mess_core.errors import TargetError
 from mess_core.targets import (
-    load_descriptors,
     load_target,
     load_targets,
     load_window_targets,
@@ -23,7 +22,6 @@ pytestmark = pytest.mark.unit
 
 Targets = dict[str, dict[str, npt.NDArray[np.float64]]]
 SEGMENTS = 3
-PLAIN = np.arange(SEGMENTS * 5, dtype=np.float32).reshape(SEGMENTS, 5)
 
 
 def make(level: Level, leading: tuple[int, ...]) -> Targets:
@@ -70,17 +68,13 @@ def test_what_is_saved_is_loaded(tmp_path: Path, targets: Targets) -> None:
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_windows_and_descriptors_are_in_the_same_file(
-    tmp_path: Path, targets: Targets, windows: Targets
-) -> None:
+def test_windows_are_in_the_same_file(tmp_path: Path, targets: Targets, windows: Targets) -> None:
     path = tmp_path / "a_targets.npz"
-    save_targets(path, targets, windows=windows, descriptors=PLAIN)
+    save_targets(path, targets, windows=windows)
     assert_same(targets, load_targets(path))
     assert_same(windows, load_window_targets(path))
-    np.testing.assert_array_equal(load_descriptors(path), PLAIN)
-    assert load_descriptors(path).dtype == np.float32
     with zipfile.ZipFile(path) as archive:
-        assert {"windows/rhythm/tempo.npy", "descriptors.npy"} <= set(archive.namelist())
+        assert "windows/rhythm/tempo.npy" in archive.namelist()
 
 
 def test_what_a_file_does_not_hold_is_named(tmp_path: Path, targets: Targets) -> None:
@@ -89,11 +83,8 @@ def test_what_a_file_does_not_hold_is_named(tmp_path: Path, targets: Targets) ->
     for path in (old, tmp_path / "a.npz"):
         with pytest.raises(TargetError, match=f"{path.name}: no windows; delete it"):
             load_window_targets(path)
-        with pytest.raises(TargetError, match=f"{path.name}: no descriptors; delete it"):
-            load_descriptors(path)
-    for load in (load_window_targets, load_descriptors):
-        with pytest.raises(TargetError, match="does not exist; run the targets rule"):
-            load(tmp_path / "none.npz")
+    with pytest.raises(TargetError, match="does not exist; run the targets rule"):
+        load_window_targets(tmp_path / "none.npz")
 
 
 @pytest.mark.parametrize(
@@ -111,10 +102,6 @@ def test_what_a_file_does_not_hold_is_named(tmp_path: Path, targets: Targets) ->
         ("windows", "rhythm/tempo", np.array(1.0), r"has the shape \(\), a scalar has \(3,\)"),
         ("windows", "dynamics/loudness_curve", np.zeros((3, 63)), r"\(3, 63\), .* has \(3, 64\)"),
         ("windows", "phrasing/num_phrases", np.zeros(3), "phrasing/num_phrases is unknown"),
-        ("descriptors", "", PLAIN[:2], "descriptors of 2 windows, of 3"),
-        ("descriptors", "", PLAIN[0], r"float32 \(5,\), expected finite float32 \[segments, F\]"),
-        ("descriptors", "", PLAIN.astype(np.float64), "descriptors are float64"),
-        ("descriptors", "", np.full((3, 5), np.nan, np.float32), "not finite"),
     ],
 )
 def test_what_is_malformed_is_named_and_not_written(
@@ -126,12 +113,9 @@ def test_what_is_malformed_is_named_and_not_written(
     value: Any,
     message: str,
 ) -> None:
-    parts: dict[str, Any] = {"targets": targets, "windows": windows, "descriptors": PLAIN}
+    parts: dict[str, Any] = {"targets": targets, "windows": windows}
     category, _, name = key.partition("/")
-    if key:
-        parts[part][category] = parts[part].pop(category, {}) | {name: value}
-    else:
-        parts[part] = value
+    parts[part][category] = parts[part].pop(category, {}) | {name: value}
     with pytest.raises(TargetError, match=message):
         save_targets(tmp_path / "a.npz", **parts)
     assert list(tmp_path.iterdir()) == []
@@ -165,14 +149,13 @@ def test_every_flipped_byte_is_noticed_or_harmless(
     tmp_path: Path, targets: Targets, windows: Targets
 ) -> None:
     path = tmp_path / "a.npz"
-    save_targets(path, targets, windows=windows, descriptors=PLAIN)
+    save_targets(path, targets, windows=windows)
     whole = path.read_bytes()
     for position in range(0, len(whole), 211):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
         try:
             assert_same(targets, load_targets(path))
             assert_same(windows, load_window_targets(path))
-            np.testing.assert_array_equal(PLAIN, load_descriptors(path))
         except TargetError as error:
             assert "a.npz" in str(error)  # noqa: PT017
 

@@ -5,7 +5,6 @@ import numpy.typing as npt
 import pytest
 
 from mess_core.targets import measure, measure_windows
-from mess_core.targets.create import DESCRIPTORS, descriptors
 from mess_core.targets.registry import TARGETS
 from mess_core.targets.sound import Sound, analyse
 from tests.targets.signals import RATE, Samples, melody, tone
@@ -141,23 +140,3 @@ def test_windows_are_stacked(sound: Sound) -> None:
 def test_windows_of_one_recording_keep_its_metrical_level(sound: Sound) -> None:
     tempos = measure_windows(sound, np.arange(0, 19, 2.5), window_s=WINDOW_S)["rhythm"]["tempo"]
     assert np.nanmax(tempos) / np.nanmin(tempos) < 1.3
-
-
-def test_descriptors_are_named_and_say_what_they_say(sound: Sound) -> None:
-    part = sound.cut(7.5, 12.5)
-    vector = descriptors(part)
-    assert vector.dtype == np.float32
-    assert len(set(DESCRIPTORS)) == len(DESCRIPTORS) == len(vector)
-    named = dict(zip(DESCRIPTORS, vector, strict=True))
-    assert named["mel_mean_3"] == pytest.approx(part.mel_level[:, 3].mean(), rel=1e-5)
-    assert named["mfcc_spread_2"] == pytest.approx(part.mfcc[:, 2].std(), rel=1e-5)
-    assert named["loudness_mean"] == pytest.approx(part.loudness.mean(), rel=1e-5)
-    assert sum(named[f"chroma_mean_{i}"] for i in range(12)) == pytest.approx(1, rel=1e-5)
-
-
-def test_descriptors_of_silence_are_finite() -> None:
-    silent = descriptors(analyse(np.zeros(5 * RATE, np.float32), RATE))
-    named = dict(zip(DESCRIPTORS, silent, strict=True))
-    assert np.isfinite(silent).all()
-    assert named["loudness_mean"] == -80
-    assert named["mel_mean_0"] == pytest.approx(-80)

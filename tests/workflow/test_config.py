@@ -1,5 +1,6 @@
 """Settings: what a configuration becomes, what is refused, and that the documentation is true."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,12 +39,22 @@ def test_defaults_follow_from_other_settings() -> None:
 
 
 @pytest.mark.parametrize("left_open", [{}, {"encoder": "auto", "shards": None, "aspects": {}}])
-def test_the_real_model_is_the_default_outside_the_demo(left_open: dict[str, Any]) -> None:
-    real, demo = (Settings.from_config({"dataset": name, **left_open}) for name in ("smd", "demo"))
+def test_the_real_model_is_the_default_outside_the_demo(
+    left_open: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "models/MERT-v1-95M").mkdir(parents=True)
+    (tmp_path / "models/MERT-v1-95M/config.json").touch()
+    real, demo = (
+        Settings.from_config({"dataset": name, "data": str(tmp_path), **left_open})
+        for name in ("smd", "demo")
+    )
+    assert real.changed == demo.changed == {}
     assert (real.encoder, real.precision, real.min_r2, real.shards) == (
         *("MERT-v1-95M", "auto"),
         *(0.5, 16),
     )
+    elsewhere = Settings.from_config({"dataset": "smd", "data": str(tmp_path / "x"), **left_open})
+    assert (elsewhere.encoder, elsewhere.changed) == ("mess-small", {})
     assert (demo.precision, demo.min_r2, demo.shards) == ("float32", 0.1, 2)
     chosen = Settings.from_config({"encoder": "MERT-v1-330M", "aspects": {"min_r2": 0}})
     assert (chosen.encoder, chosen.min_r2) == ("MERT-v1-330M", 0)
@@ -60,6 +71,7 @@ def test_the_real_model_is_the_default_outside_the_demo(left_open: dict[str, Any
         ({"overlap": 1}, "overlap: .* less than 1, not 1; Share of a window"),
         ({"window_s": float("inf")}, "window_s: .* finite number, not inf; Length of a window"),
         ({"dataset": "my takes"}, "dataset: .* pattern .*, not 'my takes'; A dataset whose"),
+        ({"dataset": "smd-descriptors"}, "dataset: must not end in -descriptors; A dataset"),
         ({"dataset": "smd-untrained"}, "dataset: must not end in -untrained; A dataset whose"),
         ({"batch_size": True}, "batch_size: cannot be True; Windows per run"),
         ({"probing": {"alphas": [1, 0]}}, r"probing\.alphas: 0.0 is not above 0"),

@@ -34,7 +34,7 @@ def test_what_comes_together_is_of_the_same_inputs_and_encoder(tmp_path: Path) -
         write_json(layout.receipt("features", shard), content)
 
     def gather() -> None:
-        gather_features(layout, variant="", shards={"0": "a", "1": "b"})
+        gather_features(layout, source="encoder", shards={"0": "a", "1": "b"})
 
     receipt("0", "a")
     receipt("1", "older")

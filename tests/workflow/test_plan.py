@@ -8,6 +8,7 @@ import pytest
 
 from mess_core import stages
 from mess_core.errors import DatasetError
+from mess_core.extraction.specs import MODELS
 from mess_core.files import write_json
 from mess_core.layout import QUESTIONS
 from mess_core.recordings import Recording, shard_of, write_recordings
@@ -50,7 +51,11 @@ def recording(name: str, **changes: Any) -> Recording:
 
 
 #: Params of features and of targets, of single shards and of all.
-FEATURES = {"features", "all-features", "untrained-features", "all-untrained-features"}
+ENCODED = {"features", "all-features", "untrained-features", "all-untrained-features"}
+DESCRIBED = {"descriptors-features", "all-descriptors-features"}
+FEATURES = ENCODED | DESCRIBED
+#: Those of the encoder alone, where there is no baseline.
+ENCODED_ALONE = {"features", "all-features"}
 TARGETS = {"targets", "all-targets"}
 #: What depends on which rows are probed.
 ROWS = {"aspects", "decomposition", "probing", "projection", "question"}
@@ -72,13 +77,14 @@ def params(settings: Settings, recordings: tuple[Recording, ...]) -> dict[str, A
         "evaluation": plan.evaluation_params(),
         "report": plan.report_params({}),
         "untrained": plan.untrained_params(),
-        "all-features": plan.gather_features_params(""),
-        "all-untrained-features": plan.gather_features_params("untrained"),
         "all-targets": plan.gather_targets_params(),
     }
+    for source in settings.sources:
+        name = "features" if source == "encoder" else f"{source}-features"
+        found[f"all-{name}"] = plan.gather_features_params(source)
+        for shard in plan.shards:
+            found[f"{name} {shard}"] = plan.features_params(source, shard)
     for shard in plan.shards:
-        found[f"features {shard}"] = plan.features_params("", shard)
-        found[f"untrained-features {shard}"] = plan.features_params("untrained", shard)
         found[f"targets {shard}"] = plan.targets_params(shard)
     return found
 
@@ -125,11 +131,12 @@ def test_params_are_builtins_only() -> None:
             FEATURES | TARGETS | ROWS | {"validity", "index", "evaluation", "report"},
         ),
         ({"overlap": 0.25}, FEATURES | TARGETS | {"index"}),
-        ({"encoder": "MERT-v1-95M"}, FEATURES | {"untrained", "index"}),
+        ({"encoder": "MERT-v1-95M"}, ENCODED | {"untrained", "index"}),
         ({"n_folds": 4}, ROWS),
         ({"rows": "recordings"}, ROWS | {"validity"}),
         ({"alphas": (10.0, 1.0)}, ROWS - {"decomposition"}),
-        ({"baselines": ("untrained",)}, (ROWS - {"decomposition"}) | {"all-targets"}),
+        ({"baselines": ("untrained",)}, ROWS - {"decomposition"}),
+        ({"encoder": "descriptors"}, ENCODED_ALONE | ROWS | {"untrained", "index"}),
         ({"min_r2": 0.4}, {"aspects"}),
         ({"source": "probed"}, {"aspects"}),
         ({"exact_up_to": 2_000_000}, {"index"}),
@@ -137,7 +144,7 @@ def test_params_are_builtins_only() -> None:
         ({"destination": "s3://b/p"}, {"publish"}),
         ({"device": "cuda"}, set()),
         ({"batch_size": 8}, set()),
-        ({"precision": "bfloat16"}, FEATURES),
+        ({"precision": "bfloat16"}, ENCODED),
         ({"save_raw": True}, {"features"}),
         ({"raw_dtype": "float16"}, set()),
         ({"save_raw": True, "raw_dtype": "float16"}, {"features"}),
@@ -206,7 +213,8 @@ def test_one_more_recording_concerns_its_own_shard_only() -> None:
     after = params(SETTINGS, (*RECORDINGS, recording("new")))
     own = shard_of("new", SETTINGS.shards)
     shards = {name for name in after if " " in name and before[name] != after[name]}
-    assert shards == {f"{kind} {own}" for kind in ("features", "untrained-features", "targets")}
+    kinds = ("features", "untrained-features", "descriptors-features", "targets")
+    assert shards == {f"{kind} {own}" for kind in kinds}
 
 
 def test_a_target_of_no_aspect_concerns_no_answer_about_aspects_or_rows() -> None:
@@ -219,15 +227,15 @@ def test_a_target_of_no_aspect_concerns_no_answer_about_aspects_or_rows() -> Non
 def test_what_is_gathered_is_judged_by_content(tmp_path: Path) -> None:
     settings = replace(SETTINGS, data=tmp_path)
 
-    def has(recordings: tuple[Recording, ...] = RECORDINGS, variant: str = "") -> bool:
-        return Plan(settings, recordings).has_features(variant)
+    def has(recordings: tuple[Recording, ...] = RECORDINGS, source: str = "encoder") -> bool:
+        return Plan(settings, recordings).has_features(source)
 
     assert not has()
-    shards = Plan(settings, RECORDINGS).features_inputs[""]
+    shards = Plan(settings, RECORDINGS).features_inputs["encoder"]
     write_json(settings.layout.features_manifest, {"shards": shards})
     assert has()
     assert not has(RECORDINGS[1:])
-    assert not has(variant="untrained")
+    assert not has(source="untrained")
     settings.layout.features_manifest.write_text("[]")
     assert not has()
 
@@ -235,11 +243,10 @@ def test_what_is_gathered_is_judged_by_content(tmp_path: Path) -> None:
 def test_each_target_is_gathered_for_itself(tmp_path: Path) -> None:
     settings = replace(SETTINGS, data=tmp_path)
     plan = Plan(settings, RECORDINGS)
-    wanted = ("tempo", "rubato", "descriptors")
+    wanted = ("tempo", "rubato")
     assert plan.ungathered == wanted
-    for name in ("tempo", "rubato"):
-        write_json(settings.layout.target_manifest(name), {"shards": plan.target_inputs[name]})
-    assert Plan(settings, RECORDINGS).ungathered == ("descriptors",)
+    write_json(settings.layout.target_manifest("tempo"), {"shards": plan.target_inputs["tempo"]})
+    assert Plan(settings, RECORDINGS).ungathered == ("rubato",)
     assert Plan(settings, RECORDINGS[1:]).ungathered == wanted
 
 
@@ -253,14 +260,52 @@ def test_a_changed_definition_makes_its_own_target_stale(monkeypatch: pytest.Mon
     assert after.targets_params("0") != shard
 
 
-def test_the_untrained_baseline_has_files_of_its_own() -> None:
+def test_the_baselines_have_files_and_encoders_of_their_own() -> None:
     plan = Plan(SETTINGS, RECORDINGS)
-    assert plan.variants == ("", "untrained")
-    assert plan.layout("untrained").embeddings == Path("data/embeddings/x-untrained-emb")
+    assert SETTINGS.sources == ("encoder", "untrained", "descriptors")
+    folders = [SETTINGS.layout.of(source).embeddings.name for source in SETTINGS.sources]
+    assert folders == ["x-emb", "x-untrained-emb", "x-descriptors-emb"]
+    described = plan.features_params("descriptors", "0")
+    assert (described["encoder"], described["precision"]) == ("descriptors", "float32")
+    assert plan.layers == {"encoder": 13, "untrained": 13, "descriptors": 8}
     encoder = plan.features_params("untrained", "0")["encoder"]
     assert encoder == plan.untrained_params()["folder"]
     assert encoder == "data/models/mess-demo-untrained-untrained"
-    assert Plan(replace(SETTINGS, baselines=()), RECORDINGS).variants == ("",)
+    assert replace(SETTINGS, baselines=()).sources == ("encoder",)
+    # Descriptors are compared with nothing: they are neither trained nor untrained.
+    assert Plan(replace(SETTINGS, encoder="descriptors"), RECORDINGS).layers == {"encoder": 8}
+
+
+def test_missing_weights_are_said_where_features_have_to_be_made(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, data=tmp_path, encoder="MERT-v1-95M")
+    plan = Plan(settings, RECORDINGS)
+    for source in ("encoder", "untrained"):
+        told = plan.missing_weights(source, "0")
+        assert told.startswith(f"the weights of MERT-v1-95M are not in {tmp_path}/models. With a")
+        assert "`encoder: mess-small` (trained, piano only) or `encoder: descriptors`" in told
+    assert not plan.missing_weights("descriptors", "0")
+    write_json(settings.layout.receipt("features", "0"), {})
+    assert not plan.missing_weights("encoder", "0")
+    (tmp_path / "models/MERT-v1-95M").mkdir(parents=True)
+    assert plan.missing_weights("encoder", "1"), "an empty folder holds no weights"
+    (tmp_path / "models/MERT-v1-95M/config.json").touch()
+    assert not plan.missing_weights("encoder", "1")
+
+
+def test_another_definition_of_descriptors_makes_their_features_stale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def inputs(encoder: str) -> dict[str, str]:
+        plan = Plan(replace(SETTINGS, encoder=encoder), RECORDINGS)
+        return {source: shards["0"] for source, shards in plan.features_inputs.items()}
+
+    names = ("mess-demo-untrained", "descriptors")
+    before = [inputs(name) for name in names]
+    spec = replace(MODELS["descriptors"], fingerprint="another")
+    monkeypatch.setitem(MODELS, "descriptors", spec)
+    after = [inputs(name) for name in names]
+    assert {s for s in before[0] if before[0][s] != after[0][s]} == {"descriptors"}
+    assert before[1]["encoder"] != after[1]["encoder"]
 
 
 def test_only_usable_recordings_of_a_windows_length_are_planned(tmp_path: Path) -> None:
@@ -288,7 +333,7 @@ def test_a_local_model_is_known_by_its_content(tmp_path: Path) -> None:
     settings = replace(SETTINGS, data=tmp_path, encoder=str(folder))
 
     def digest() -> Any:
-        return Plan(settings, RECORDINGS).features_params("", "0")["inputs"]
+        return Plan(settings, RECORDINGS).features_params("encoder", "0")["inputs"]
 
     first = digest()
     (folder / "model.safetensors").touch()

@@ -43,9 +43,9 @@ def finish(folder: Path, config: dict[str, Any]) -> None:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-    for variant in plan.variants:
-        manifest = {"shards": plan.features_inputs[variant], "failed": {}}
-        write_json(plan.layout(variant).features_manifest, manifest)
+    for source in plan.settings.sources:
+        manifest = {"shards": plan.features_inputs[source], "failed": {}}
+        write_json(plan.settings.layout.of(source).features_manifest, manifest)
     for name in plan.ungathered:
         write_json(plan.settings.layout.target_manifest(name), {"shards": plan.target_inputs[name]})
     # What was made here in any order gets times in the order of the rules.

@@ -60,10 +60,10 @@ def test_a_recording_is_computed_alone_and_copied_when_it_is_known(workspace: Wo
     scan(workspace)
     jobs, computed = run_jobs(workspace)
     assert set(jobs) == everything
-    # One shard of two, of the encoder and of the untrained baseline.
-    assert (jobs["features"], jobs["targets"]) == (2, 1)
-    # One recording: its segments and their mean, twice, and its targets.
-    of_one = ["features"] * 4 + ["targets"]
+    # One shard of two, of the encoder and of both baselines.
+    assert (jobs["features"], jobs["targets"]) == (3, 1)
+    # One recording: its segments and their mean, three times, and its targets.
+    of_one = ["features"] * 6 + ["targets"]
     assert [name.split()[0] for name in computed] == of_one
     assert "work2__new" in recordings_in_index(workspace)
 
@@ -90,6 +90,7 @@ def test_a_recording_is_computed_alone_and_copied_when_it_is_known(workspace: Wo
 #: Settings, and what each of them reaches.
 SETTINGS: list[tuple[dict[str, Any], set[str]]] = [
     ({"precision": "float32"}, FEATURES | DOWNSTREAM),
+    ({"encoder": "descriptors"}, FEATURES | DOWNSTREAM),
     ({"window_s": 4.0}, FEATURES | TARGETS | DOWNSTREAM),
     ({"overlap": 0.25}, FEATURES | TARGETS | DOWNSTREAM),
     ({"probing": {"n_folds": 3}}, DOWNSTREAM),

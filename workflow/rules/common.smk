@@ -1,12 +1,12 @@
 """Functions of the rules. Every cluster job parses them: nothing heavy is imported, no folder scanned."""
 
+import sys
 from pathlib import Path
 
 from mess_core.workflow.config import Settings
 from mess_core.errors import MessError
 from mess_core.layout import (
     ANSWERS,
-    DESCRIPTORS,
     ENCODER,
     INDEX_KINDS,
     PAGES,
@@ -26,6 +26,8 @@ def read_settings():
         settings = Settings.from_config(config)
     except MessError as error:
         raise WorkflowError(str(error))
+    if config.get("encoder", "auto") in (None, "auto") and workflow.is_main_process:
+        print(f"encoder: {settings.encoder} (auto; others: mess model list)", file=sys.stderr)
     # Jobs and their records get it complete: `config["device"]`, `config["probing.n_folds"]`.
     config.update(settings.by_key)
     return settings
@@ -74,10 +76,10 @@ SETTINGS = read_settings()
 PLAN = read_plan()
 
 
-# Features: of the encoder and of the untrained baseline, which differ by their folder.
-FOLDERS = {PLAN.layout(variant).embeddings.name: variant for variant in PLAN.variants}
+# Features: of the encoder and of the baselines, which differ by their folder.
+FOLDERS = {SETTINGS.layout.of(source).embeddings.name: source for source in SETTINGS.sources}
 UNTRAINED_FILES = strings(
-    Path(SETTINGS.untrained.encoder, name)
+    Path(SETTINGS.of(UNTRAINED).encoder, name)
     for name in ("config.json", "model.safetensors")
 )
 UNGATHERED = [name for name in FOLDERS if not PLAN.has_features(FOLDERS[name])]
@@ -93,13 +95,15 @@ def gather_features_params(wildcards):
 
 def untrained_model(wildcards):
     """Return the encoder that is made here, if it is the one whose features are wanted."""
-    variant = FOLDERS[wildcards.folder]
-    PLAN.check_model(variant, wildcards.shard)
-    return UNTRAINED_FILES if variant else []
+    source = FOLDERS[wildcards.folder]
+    if told := PLAN.missing_weights(source, wildcards.shard):
+        # Anything else would be told with a traceback into this file.
+        sys.exit(f"encoder: {told}")
+    return UNTRAINED_FILES if source == UNTRAINED else []
 
 
-def receipts(kind, variant=""):
-    layout = PLAN.layout(variant)
+def receipts(kind, source=ENCODER):
+    layout = SETTINGS.layout.of(source)
     return strings(layout.receipt(kind, shard) for shard in PLAN.shards)
 
 
@@ -108,12 +112,20 @@ def feature_receipts(wildcards):
 
 
 def gpu_count(wildcards):
-    """Return 0 where the encoder is told to run on the CPU, so that no GPU is asked for."""
-    return 0 if SETTINGS.device == "cpu" else 1
+    """Return 0 where the CPU does it, or is told to, so that no GPU is asked for."""
+    return 0 if SETTINGS.device == "cpu" or is_described(wildcards) else 1
+
+
+def feature_threads(wildcards):
+    return 1 if is_described(wildcards) else 8
+
+
+def is_described(wildcards):
+    return PLAN.specs[FOLDERS[wildcards.folder]].kind == "descriptors"
 
 
 def features_manifests():
-    return strings(PLAN.layout(v).features_manifest for v in PLAN.variants)
+    return strings(SETTINGS.layout.of(s).features_manifest for s in SETTINGS.sources)
 
 
 def targets_params(wildcards):
@@ -122,13 +134,6 @@ def targets_params(wildcards):
 
 def target_manifests():
     return strings(map(SETTINGS.layout.target_manifest, SETTINGS.targets))
-
-
-def decomposition_inputs(wildcards):
-    """Return the manifests that show that the rows are there; those of features say which."""
-    if wildcards.source != DESCRIPTORS:
-        return features_manifests()
-    return [*features_manifests(), SETTINGS.layout.target_manifest(DESCRIPTORS)]
 
 
 def decomposition_params(wildcards):

@@ -1,4 +1,4 @@
-if UNTRAINED in SETTINGS.baselines:
+if UNTRAINED in SETTINGS.sources:
 
     rule untrained:
         output:
@@ -37,7 +37,7 @@ rule features:
         shard=any_of(PLAN.shards),
     conda:
         "../../envs/gpu.yaml"
-    threads: 8
+    threads: feature_threads
     resources:
         gpu=gpu_count,
         mem_mb=more_memory(5000),
@@ -82,4 +82,4 @@ if UNGATHERED:
 rule all_features:
     input:
         features_manifests(),
-        [receipts("features", variant) for variant in PLAN.variants],
+        [receipts("features", source) for source in SETTINGS.sources],

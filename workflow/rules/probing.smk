@@ -1,7 +1,7 @@
 # What depends on the features alone, once for all targets: a new target decomposes nothing again.
 rule decomposition:
     input:
-        decomposition_inputs,
+        features_manifests(),
     output:
         SETTINGS.layout.decomposition_receipt("{source}"),
     log:

@@ -24,6 +24,7 @@ from mess_core.extraction.specs import (
     DESCRIPTORS,
     MODELS,
     EncoderSpec,
+    is_here,
     read_model_json,
     resolve_spec,
 )
@@ -115,7 +116,7 @@ def show_models(args: argparse.Namespace) -> int:
             "revision": spec.revision[:12] or "bundled",
             "weights": _weights(spec),
             "licence": spec.licence,
-            "here": "yes" if _is_here(spec, args.models) else "no",
+            "here": "yes" if is_here(spec, args.models) else "no",
         }
         for spec in MODELS.values()
     ]
@@ -127,10 +128,6 @@ def _weights(spec: EncoderSpec) -> str:
     if spec.kind == DESCRIPTORS:
         return "none"
     return "pinned" if spec.weights_sha256 else "not pinned"
-
-
-def _is_here(spec: EncoderSpec, models: Path) -> bool:
-    return spec.kind in ("small", DESCRIPTORS) or (models / spec.name).is_dir()
 
 
 def fetch(args: argparse.Namespace) -> int:
@@ -145,7 +142,7 @@ def fetch(args: argparse.Namespace) -> int:
         )
     if spec.kind == DESCRIPTORS:
         raise EncoderError(f"{spec.name} has no weights: `encoder: {spec.name}` works as it is")
-    there = _is_here(spec, args.models)
+    there = is_here(spec, args.models)
     if there and args.source and spec.source == "hub":
         raise EncoderError(
             f"{args.models / spec.name} exists already; remove it first to take {args.source}"
@@ -306,7 +303,10 @@ def estimate(args: argparse.Namespace) -> int:
     from mess_core.recordings import judge, read_recordings, usable
     from mess_core.workflow.config import Settings
 
-    layout, default = Layout(args.data, args.dataset), Settings(dataset=args.dataset)
+    layout, default = (
+        Layout(args.data, args.dataset),
+        Settings(dataset=args.dataset, data=args.data),
+    )
     recordings = usable(judge(read_recordings(layout.table), args.window))
     extractor = FeatureExtractor(
         args.encoder or default.encoder,

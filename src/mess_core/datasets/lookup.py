@@ -22,7 +22,7 @@ from mess_core.datasets.base import (
     unique_ids,
 )
 from mess_core.errors import DatasetError, nearest
-from mess_core.layout import UNTRAINED
+from mess_core.layout import DESCRIPTORS, UNTRAINED
 
 _COLUMNS = tuple(field.name for field in fields(Source))
 
@@ -213,7 +213,7 @@ def _check_name(name: str) -> None:
         raise DatasetError(
             f"{name!r} cannot name a dataset; use ASCII letters, digits, '-' and '_' only"
         )
-    if name.endswith(f"-{UNTRAINED}"):
+    if name.endswith((f"-{UNTRAINED}", f"-{DESCRIPTORS}")):
         raise DatasetError(
             f"{name!r} cannot name a dataset: a baseline has such a name; choose another"
         )

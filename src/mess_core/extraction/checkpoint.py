@@ -22,6 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +36,15 @@ from mess_core.extraction.specs import (
     MODELS,
     SMALL_TYPE,
     EncoderSpec,
+    is_here,
     read_model_json,
     resolve_spec,
+    where_to_get,
 )
 from mess_core.files import file_sha256, fingerprint, write_bytes, write_json
+
+#: How long the hub may take to answer at all, s.
+_REACHED_S = 5.0
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _CONFIGS = ("config.json", "preprocessor_config.json")
@@ -141,7 +148,7 @@ class Checkpoint:
 
 
 def find_checkpoint(name: str, *, models: Path = Path("data/models")) -> Checkpoint:
-    """Find a model's folder, fetching it where it is missing, and check what can be read of it.
+    """Find a model's folder and check what can be read of it; nothing is fetched.
 
     ``name`` is one of `specs.MODELS` or a local folder in MERT's form; ``models`` is where fetched
     models and the bundled one are kept.
@@ -155,12 +162,14 @@ def find_checkpoint(name: str, *, models: Path = Path("data/models")) -> Checkpo
     spec = resolve_spec(name)
     if spec.kind == "small":
         return _read_small(Path(spec.location).expanduser() if spec.location else _BUNDLED, spec)
+    if spec.kind != "mert":
+        raise EncoderError(f"{spec.name} has no weights, so there is no checkpoint")
+    if not is_here(spec, models):
+        raise EncoderError(where_to_get(spec, models))
     if spec.source == "bundled":
         folder = make_demo_encoder(models / spec.name)
-    elif spec.source == "hub":
-        folder = fetch_model(spec, models=models)
     else:
-        folder = Path(spec.location).expanduser()
+        folder = Path(spec.location).expanduser() if spec.source == "folder" else models / spec.name
     return read_checkpoint(folder, spec)
 
 
@@ -244,14 +253,14 @@ def fetch_model(
     If the model is not to be had, or not the pinned one, it is an EncoderError and nothing is kept.
     """
     folder = models / spec.name
-    if _has_files(folder):
+    if is_here(spec, models):
         return folder
     if source is not None and not source.is_dir():
         raise EncoderError(f"{source} does not exist or is no folder; give the model's folder")
     models.mkdir(parents=True, exist_ok=True)
     with FileLock(models / f".{spec.name}.lock"):
-        if not _has_files(folder):
-            found = source or _from_hub(spec)
+        if not is_here(spec, models):
+            found = source or _from_hub(spec, models)
             read_checkpoint(found, spec)
             with TemporaryDirectory(prefix=".tmp-", dir=models) as temporary:
                 fresh = Path(temporary) / spec.name
@@ -263,25 +272,36 @@ def fetch_model(
     return folder
 
 
-def _has_files(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
-
-
-def _from_hub(spec: EncoderSpec) -> Path:
-    """Return the folder in the hub's cache, which is filled when there is a network."""
-    from huggingface_hub import snapshot_download
+def _from_hub(spec: EncoderSpec, models: Path) -> Path:
+    """Return the folder in the hub's cache, which is filled where the hub can be reached."""
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    wanted = [*_CONFIGS, *_WEIGHTS]
     try:
-        return Path(snapshot_download(spec.location, revision=spec.revision, allow_patterns=wanted))
+        return Path(
+            snapshot_download(
+                spec.location,
+                revision=spec.revision,
+                allow_patterns=[*_CONFIGS, *_WEIGHTS],
+                # The library tries an unreachable hub again for half a minute.
+                local_files_only=not _is_reachable(constants.ENDPOINT),
+            )
+        )
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise EncoderError(
-            f"{spec.name} is neither in the models folder nor in the hub's cache, and could not be "
-            f"fetched ({type(error).__name__}). With a network: `mess model fetch {spec.name}`. "
-            f"Without one: `hf download {spec.location} --revision {spec.revision}` on a machine "
-            f"that has one, copy the folder, and `mess model fetch {spec.name} --from FOLDER`"
+            f"{spec.name} is not in the hub's cache, and could not be fetched "
+            f"({type(error).__name__}); {where_to_get(spec, models)}"
         ) from None
+
+
+def _is_reachable(address: str) -> bool:
+    try:
+        urlopen(Request(address, method="HEAD"), timeout=_REACHED_S).close()
+    except HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def make_demo_encoder(folder: Path) -> Path:

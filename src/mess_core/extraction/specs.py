@@ -2,7 +2,7 @@
 
 __all__ = [
     *("DEMO_ENCODER", "DESCRIPTORS", "MODELS", "SMALL_ENCODER", "SMALL_TYPE"),
-    *("EncoderSpec", "resolve_spec"),
+    *("EncoderSpec", "auto_encoder", "is_here", "resolve_spec", "where_to_get"),
 ]
 
 import json
@@ -124,6 +124,32 @@ MODELS: dict[str, EncoderSpec] = {
         ),
     )
 }
+
+
+#: What ``auto`` takes, the first that is here.
+_AUTO = ("MERT-v1-95M", SMALL_ENCODER)
+
+
+def auto_encoder(models: Path) -> str:
+    """Return the name of the encoder to take where none is asked for; see `is_here`."""
+    return next(name for name in _AUTO if is_here(MODELS[name], models))
+
+
+def is_here(spec: EncoderSpec, models: Path) -> bool:
+    """Say whether an encoder can be loaded without fetching it into the models folder."""
+    folder = models / spec.name
+    return spec.source != "hub" or (folder.is_dir() and any(folder.iterdir()))
+
+
+def where_to_get(spec: EncoderSpec, models: Path) -> str:
+    """Say that the weights of a model of the hub are missing, how to get them, and what works."""
+    return (
+        f"the weights of {spec.name} are not in {models}. With a network: `mess model fetch "
+        f"{spec.name}`. Without one: `hf download {spec.location} --revision {spec.revision}` on a "
+        f"machine that has one, copy the folder, and `mess model fetch {spec.name} --from FOLDER`. "
+        f"What works now: `encoder: {SMALL_ENCODER}` (trained, piano only) or `encoder: "
+        f"{DESCRIPTORS}` (defined numbers)"
+    )
 
 
 def resolve_spec(name: str) -> EncoderSpec:

@@ -46,6 +46,7 @@ from mess_core.files import write_json
 from mess_core.layout import DESCRIPTORS, UNTRAINED, Layout
 from mess_core.probing.results import (
     confidence,
+    layer_name,
     mean_of_known,
     read_results,
     score_interval,
@@ -172,7 +173,7 @@ def resolve_aspects(
         name: _resolve(aspect, results, min_r2, source, discovery)
         for name, aspect in ASPECT_REGISTRY.items()
     }
-    _judge(aspects, trained=origin["encoder"].get("trained"))
+    _judge(aspects, origin["encoder"])
     return {
         "dataset": origin["dataset"],
         "stage": stages.ASPECTS,
@@ -300,7 +301,7 @@ def _p(results: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
     return paired_p(list(gains.values()))
 
 
-def _judge(aspects: Mapping[str, dict[str, Any]], *, trained: bool | None) -> None:
+def _judge(aspects: Mapping[str, dict[str, Any]], encoder: Mapping[str, Any]) -> None:
     """Decide which aspects are validated, all together, and say of each where it comes from."""
     from mess_core.probing.inference import holm
 
@@ -308,10 +309,11 @@ def _judge(aspects: Mapping[str, dict[str, Any]], *, trained: bool | None) -> No
     corrected = holm([max(entry["p"].values()) for entry in compared])
     for entry, p in zip(compared, corrected, strict=True):
         entry["p"] = {**entry["p"], "corrected": p}
+    trained = encoder.get("trained")
     for entry in aspects.values():
         entry["validated"] = trained is not False and entry["p"].get("corrected", 1.0) <= ALPHA
         entry["verdict"] = _verdict(entry, trained)
-        entry["finding"] = _finding(entry)
+        entry["finding"] = _finding(entry, layer_name(encoder, entry["layer"]))
 
 
 def _verdict(entry: Mapping[str, Any], trained: bool | None) -> str:
@@ -327,12 +329,12 @@ def _verdict(entry: Mapping[str, Any], trained: bool | None) -> str:
     return f"not known better than {_BASELINES[worst]}"
 
 
-def _finding(entry: Mapping[str, Any]) -> str:
+def _finding(entry: Mapping[str, Any], layer: str | None) -> str:
     """Say in a sentence where an aspect comes from, and how far its distances follow the truth."""
     if not entry["sources"]:
         return str(entry["reason"])
     source, truth = entry["sources"][0], entry["truth"]["source"]
-    told = f"probed in layer {entry['layer']}" if source == PROBED else f"measured from {source}"
+    told = f"probed in layer {layer}" if source == PROBED else f"measured from {source}"
     if source != truth:
         agreement = entry["agreement"][source]
         follow, far = "it follows", f"R2 {agreement['r2']:.2f} within works"
@@ -356,9 +358,10 @@ def _reason(
         parts.insert(0, f"what audio measures follows the truth with R2 {r2:.3f}")
     if (layer := entry["layer"]) is not None:
         each = [f"{name} {score_r2(r['layers'][layer]):.2f}" for name, r in found.items()]
+        called = layer_name(next(iter(found.values()))["encoder"], layer)
         parts.insert(
             0,
-            f"the best layer, {layer}, has a mean R2 within works of {entry['r2']:.3f} "
+            f"the best layer, {called}, has a mean R2 within works of {entry['r2']:.3f} "
             f"({', '.join(each)}), {'below' if entry['r2'] < min_r2 else 'at least'} min_r2 "
             f"{min_r2:g}",
         )

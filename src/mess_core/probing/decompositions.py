@@ -1,8 +1,7 @@
 """What probing needs of the features alone, computed once per layer for all targets.
 
-The rows of a *layer* of one *source* (the encoder, its untrained copy, or the plain descriptors,
-which have one layer) are windows or recordings; a recording's descriptors are the mean of its
-windows'. `decompose_source` writes
+The rows of a *layer* of one *source* (the encoder, its untrained copy, or descriptors) are windows
+or recordings. `decompose_source` writes
 
 * ``{source}/{layer}/rows.npy``: float32 ``[n, D]``, recordings in the order of the table;
 * ``{source}/{layer}/folds.npz``: a `FoldDecompositions`;
@@ -64,11 +63,10 @@ from mess_core import stages
 from mess_core.errors import ProbingError, StorageError
 from mess_core.extraction.storage import load_features
 from mess_core.files import atomic_path, save_array, write_json
-from mess_core.layout import DESCRIPTORS, ENCODER, UNTRAINED, Layout
+from mess_core.layout import Layout
 from mess_core.probing.folds import Bools, Features, Floats, Ints, ProbeRows, deal_folds, plan_rows
 from mess_core.progress import Report, counted
-from mess_core.recordings import Recording, failures
-from mess_core.targets.npz import load_descriptors
+from mess_core.recordings import Recording
 
 #: Penalties to choose from. ``s^2`` of standardised rows sums to ``n * D``, so that the range
 #: reaches from hardly any shrinkage to almost the mean, for 48 rows of 48 numbers and for 20,000
@@ -239,28 +237,18 @@ def decompose_source(
 ) -> None:
     """Stack the rows of every layer of a source and decompose them; one layer is in memory.
 
-    ``source`` is one of `mess_core.layout.SOURCES`; descriptors have 1 layer. A row is one of
-    ``unit``, ``windows`` or ``recordings``.
+    ``source`` is one of `mess_core.layout.SOURCES`. A row is one of ``unit``, ``windows`` or
+    ``recordings``.
 
     Raises
     ------
-    StorageError, TargetError
-        If features or descriptors are missing or damaged.
+    StorageError
+        If features are missing or damaged.
     ProbingError
         If recordings have features of different widths.
     """
-    failed = failures(layout, DESCRIPTORS) if source == DESCRIPTORS else {}
     for layer in counted(range(n_layers), progress):
-        blocks = [
-            _rows_of(layout, r.recording_id, source, layer, unit)
-            for r in recordings
-            if r.recording_id not in failed
-        ]
-        for at, name in enumerate(r.recording_id for r in recordings):
-            if name in failed:
-                # Zeros, which no probe uses: these rows have no target either.
-                size = len(_rows_of(layout, name, ENCODER, layer, unit))
-                blocks.insert(at, np.zeros((size, blocks[0].shape[1]), np.float32))
+        blocks = [_rows_of(layout.of(source), r.recording_id, layer, unit) for r in recordings]
         if len({block.shape[1] for block in blocks}) > 1:
             raise ProbingError(
                 f"{layout.dataset}: recordings have {source} features of different widths; they "
@@ -280,14 +268,7 @@ def decompose_source(
     write_json(layout.decomposition_receipt(source), facts | {"counts": by_recording})
 
 
-def _rows_of(
-    layout: Layout, name: str, source: str, layer: int, unit: str
-) -> npt.NDArray[np.float32]:
-    if source == DESCRIPTORS:
-        windows = load_descriptors(layout.targets(name))
-        return windows if unit == "windows" else windows.mean(axis=0, keepdims=True)
-    if source == UNTRAINED:
-        layout = Layout(layout.data, layout.dataset, UNTRAINED)
+def _rows_of(layout: Layout, name: str, layer: int, unit: str) -> npt.NDArray[np.float32]:
     if unit == "windows":
         return load_features(layout, name, view="segments")[:, layer]
     return load_features(layout, name, view="aggregated")[np.newaxis, layer]

@@ -73,7 +73,8 @@ class LayerDiscoverySystem:
         self.unit = unit
         self.n_folds = n_folds
         self.alphas = tuple(float(alpha) for alpha in alphas)
-        self.encoder = {field: encoder[field] for field in ENCODER_FIELDS}
+        known = (*ENCODER_FIELDS, "layer_names")
+        self.encoder = {field: encoder[field] for field in known if field in encoder}
 
     @cached_property
     def features(self) -> dict[str, list[LayerFeatures]]:

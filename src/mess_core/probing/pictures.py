@@ -37,7 +37,7 @@ from matplotlib.patches import Rectangle
 from mess_core.errors import ProbingError
 from mess_core.files import atomic_path
 from mess_core.probing.folds import Floats
-from mess_core.probing.results import confidence, score_interval, score_r2
+from mess_core.probing.results import confidence, layer_name, score_interval, score_r2
 from mess_core.targets.registry import CATEGORIES
 
 # Inches: a cell holds ".86" in the small size; margins hold names, the title and the right columns.
@@ -230,12 +230,12 @@ def _label(
     headings = _columns(_headings(baselines), baselines)
     place: Any = {"xytext": (4, 4), "xycoords": "axes fraction", "textcoords": "offset points"}
     axes[0].annotate(headings, (1, 1), **place, family="monospace", size=_SMALL)
-    axes[0].tick_params(labeltop=True)
-    axes[-1].tick_params(labelbottom=True)
-    axes[-1].set_xticks(range(n_layers))
-    axes[-1].set_xlabel(
-        "layer (hidden state); thick outline: the best, thin: best with 95 % probability together"
-    )
+    names = [str(layer_name(encoder, layer)) for layer in range(n_layers)]
+    axes[-1].set_xticks(range(n_layers), names)
+    rotation = 90 if "layer_names" in encoder else 0
+    axes[0].tick_params("x", labeltop=True, labelrotation=rotation)
+    axes[-1].tick_params("x", labelbottom=True, labelrotation=rotation)
+    axes[-1].set_xlabel("layer; thick outline: the best, thin: best with 95 % probability together")
     bar: Any = {"orientation": "horizontal", "extend": "min", "shrink": 0.6, "aspect": 50}
     label = (
         "R² within works, out of fold, below 0 coloured as 0\n"
@@ -308,10 +308,17 @@ def plot_separability(pairs: Sequence[Row], output: Path, *, title: str = "") ->
     save_figure(figure, output)
 
 
-def plot_collapse(encoders: Mapping[str, Sequence[Row]], output: Path, *, title: str = "") -> None:
+def plot_collapse(
+    encoders: Mapping[str, Sequence[Row]],
+    output: Path,
+    *,
+    title: str = "",
+    layers: Sequence[str] = (),
+) -> None:
     """Draw rank, within-work variance and similarity over layers, from `layer_geometry`.
 
-    There is at least one encoder, each with its layers from 0 on.
+    There is at least one encoder, each with its layers from 0 on; ``layers`` are their names,
+    if they have any.
     """
     figure = Figure(figsize=(13.5, 4.6), layout="constrained")
     rank, share, likeness = figure.subplots(1, 3)
@@ -329,8 +336,11 @@ def plot_collapse(encoders: Mapping[str, Sequence[Row]], output: Path, *, title:
     likeness.set_title("likeness (linear CKA, debiased)", size=10)
     likeness.set_ylim(-0.1, 1.02)
     for ax in (rank, share, likeness):
-        ax.set_xlabel("layer (hidden state)")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.set_xlabel("layer")
+        if layers:
+            ax.set_xticks(range(len(layers)), layers, rotation=45)
+        else:
+            ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)
         if ax.lines:
             ax.legend(fontsize=_SMALL, loc="best")

@@ -73,7 +73,7 @@ from mess_core.probing.pictures import (
     plot_separability,
     plot_stability,
 )
-from mess_core.probing.results import read_results, score_interval, score_r2
+from mess_core.probing.results import layer_name, read_results, score_interval, score_r2
 from mess_core.probing.separability import AspectProbe, separate_aspects, undefined_pairs
 from mess_core.progress import Report, counted
 
@@ -121,22 +121,39 @@ def answer(
         ]
         # The encoder is compared with one more than its untrained copy: both get all columns.
         columns = dict.fromkeys(key for row in rows for key in row)
-        write_table([{key: row.get(key) for key in columns} for row in rows], table)
-        plot_collapse(measured, picture, title=title)
+        rows = [{key: row.get(key) for key in columns} for row in rows]
+        write_table(_named(rows, encoder), table)
+        plot_collapse(measured, picture, title=title, layers=encoder.get("layer_names", ()))
         return
     results = read_results(layout.probing, targets)
     if question == "layers":
-        write_table(layer_table(results.values()), table)
+        write_table(_named(layer_table(results.values()), encoder), table)
         plot_layer_map(list(results.values()), picture)
     elif question == "stability":
         rows = stability_table(results.values())
-        write_table(rows, table)
+        write_table(_named(rows, encoder), table)
         plot_stability(rows, picture, title=title)
     else:
         pairs = _pairs(discovery, results, progress)
         pairs = pairs or undefined_pairs(read_json(layout.aspects)["aspects"])
+        pairs = _named(pairs, encoder)
         write_table(pairs, table)
         plot_separability(pairs, picture, title=title)
+
+
+#: The columns of tables that hold layers.
+_LAYERS = ("layer", "best_layer", "best_layers", "best_layer_folds")
+
+
+def _named(rows: Iterable[Row], encoder: Row) -> list[dict[str, Any]]:
+    """Return rows with layers as people are told of them."""
+
+    def named(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [layer_name(encoder, layer) for layer in value]
+        return layer_name(encoder, value)
+
+    return [{k: named(v) if k in _LAYERS else v for k, v in row.items()} for row in rows]
 
 
 def _pairs(
@@ -185,7 +202,8 @@ def _geometry(
     measured: dict[str, list[dict[str, Any]]] = {source: [] for source in features}
     for source, layer in counted(every, progress, lambda item: f"{item[0]} {item[1]}"):
         references = {
-            name: layers[min(layer, len(layers) - 1)].rows
+            # Of descriptors the layer that has all of them.
+            name: layers[-1 if name == DESCRIPTORS else layer].rows
             for name, layers in discovery.features.items()
             if name == DESCRIPTORS or (name == UNTRAINED and source == ENCODER)
         }

@@ -1,8 +1,9 @@
 """Probing results: one ``{target}.json`` per target, the contract between the stages.
 
 Fields: ``target``, ``category``, ``dataset``, ``stage``, ``encoder`` (``name``, ``weights_sha256``,
-``trained``), ``unit`` (what a row is, ``windows`` or ``recordings``), ``alphas``, all fields of
-`mess_core.probing.scores.ProbeResult` (``layers`` is a list of the fields of `LayerScore`),
+``trained``, and ``layer_names`` if its layers have names), ``unit`` (what a row is, ``windows`` or
+``recordings``), ``alphas``, all fields of `mess_core.probing.scores.ProbeResult` (``layers`` is a
+list of the fields of `LayerScore`),
 ``confidence``, and ``baselines``: per name (``untrained``, ``descriptors``, ``layer_0``) the
 ``layer``, ``r2``, ``r2_within``, ``interval``, ``interval_within`` and ``distances`` of its best
 layer and (but for ``layer_0``) the ``loss`` of its nested choice, or null. A target that cannot be
@@ -14,6 +15,7 @@ probed has no layers, null for its figures, and a ``reason``.
 __all__ = [
     "ENCODER_FIELDS",
     "confidence",
+    "layer_name",
     "log_probing",
     "mean_of_known",
     "read_result",
@@ -43,6 +45,14 @@ _FIELDS = (
 )
 
 _SCORE_FIELDS = {"r2", "r2_within", "interval", "interval_within", "distances"}
+
+
+def layer_name(encoder: Mapping[str, Any], layer: int | None) -> str | None:
+    """Return what a layer is called: its name, or its number where the encoder has no names."""
+    if layer is None:
+        return None
+    names = encoder.get("layer_names")
+    return str(names[layer]) if names else str(layer)
 
 
 def confidence(r2: float | None) -> str:

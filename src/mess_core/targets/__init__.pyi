@@ -8,7 +8,6 @@ from .create import (
     targets_fingerprint as targets_fingerprint,
 )
 from .npz import (
-    load_descriptors as load_descriptors,
     load_target as load_target,
     load_targets as load_targets,
     load_window_targets as load_window_targets,

@@ -1,16 +1,9 @@
-"""All targets of a recording, of its windows, and of many recordings.
-
-Beside the targets, each file holds plain descriptors of the windows: what everyone would try first,
-and what a probe of an encoder is compared with. From the same spectrogram as the targets they take
-mean and spread over the window of 40 log-mel levels, 13 MFCC and loudness, and the mean chroma.
-"""
+"""All targets of a recording, of its windows, and of many recordings."""
 
 __all__ = [
-    "DESCRIPTORS",
     "MidiExpressionTargets",
     "MusicalAspectTargets",
     "create_target_dataset",
-    "descriptors",
     "measure",
     "measure_passage",
     "measure_windows",
@@ -37,27 +30,14 @@ from mess_core.files import fingerprint
 from mess_core.layout import Layout
 from mess_core.recordings import Recording, check_unchanged
 from mess_core.targets.curves import PARTS
-from mess_core.targets.harmony import chroma_mean
 from mess_core.targets.notes import Performance, read_performance
 from mess_core.targets.npz import Targets, flatten, save_targets
 from mess_core.targets.registry import (
-    PITCH_CLASSES,
     TARGETS,
     Level,
     TargetSpec,
 )
-from mess_core.targets.sound import FLOOR_DBFS, MEL_BANDS, MFCCS, Sound, analyse
-
-#: Names of the plain descriptors.
-DESCRIPTORS: tuple[str, ...] = (
-    *(f"mel_mean_{i}" for i in range(MEL_BANDS)),
-    *(f"mel_spread_{i}" for i in range(MEL_BANDS)),
-    *(f"chroma_mean_{i}" for i in range(PITCH_CLASSES)),
-    *(f"mfcc_mean_{i}" for i in range(MFCCS)),
-    *(f"mfcc_spread_{i}" for i in range(MFCCS)),
-    "loudness_mean",
-    "loudness_spread",
-)
+from mess_core.targets.sound import Sound, analyse
 
 
 class MusicalAspectTargets:
@@ -165,24 +145,6 @@ def _function(spec: TargetSpec) -> tuple[Callable[..., Any], tuple[str, ...]]:
     return function, tuple(signature(function).parameters)
 
 
-def descriptors(sound: Sound) -> npt.NDArray[np.float32]:
-    """Return the plain descriptors of a window of at least 0.4 s [shape=(120,)].
-
-    As `DESCRIPTORS` names them: levels and MFCC in dB, shares of pitch classes. Finite: what is
-    inaudible counts as being at the floor.
-    """
-    loudness = np.nan_to_num(sound.loudness, nan=FLOOR_DBFS)
-    parts = [
-        sound.mel_level.mean(axis=0),
-        sound.mel_level.std(axis=0),
-        np.nan_to_num(chroma_mean(sound.chroma)),
-        sound.mfcc.mean(axis=0),
-        sound.mfcc.std(axis=0),
-        [loudness.mean(), loudness.std()],
-    ]
-    return np.concatenate(parts).astype(np.float32)
-
-
 def create_target_dataset(
     recordings: Sequence[Recording],
     *,
@@ -283,10 +245,9 @@ def _compute(
         sound = analyse(samples, sample_rate)
         targets = measure(sound)
         windows = measure_windows(sound, times, window_s=window_s)
-        plain = np.stack([descriptors(sound.cut(t, t + window_s)) for t in times])
         if recording.midi:
             beats = Path(recording.beats) if recording.beats else None
             performance = read_performance(Path(recording.midi), beats=beats)
             targets |= measure(performance)
             windows |= measure_windows(performance, times, window_s=window_s)
-    save_targets(path, targets, windows=windows, descriptors=plain)
+    save_targets(path, targets, windows=windows)

@@ -3,7 +3,6 @@
 * ``category/field``: the targets of the recording.
 * ``windows/category/field``: those of its windows, in the order of the features' windows
   (`mess_core.extraction.storage.segment_times`).
-* ``descriptors``: `mess_core.targets.create.descriptors` of its windows, float32.
 
 Equal targets give equal bytes. Files of the older form have one pickled dict per category. A pickle
 is a program: it may import and call whatever it names. They are read by an unpickler that resolves
@@ -15,7 +14,6 @@ __all__ = [
     "Targets",
     "flatten",
     "load_columns",
-    "load_descriptors",
     "load_target",
     "load_targets",
     "load_window_targets",
@@ -46,7 +44,6 @@ from mess_core.targets.registry import CATEGORIES, TARGETS, Level, TargetSpec
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError)
 
 _AGAIN = "delete it and run the targets rule"
-_DESCRIPTORS = "descriptors"
 
 #: What pickles of numpy arrays, dtypes and scalars name, before and since numpy 2.
 _ALLOWED = {
@@ -68,13 +65,7 @@ Targets = dict[str, dict[str, npt.NDArray[np.float64]]]
 Given = Mapping[str, Mapping[str, npt.ArrayLike]]
 
 
-def save_targets(
-    path: Path,
-    targets: Given,
-    *,
-    windows: Given | None = None,
-    descriptors: npt.NDArray[np.float32] | None = None,
-) -> None:
+def save_targets(path: Path, targets: Given, *, windows: Given | None = None) -> None:
     """Write targets, whole or not at all.
 
     Parameters
@@ -85,20 +76,16 @@ def save_targets(
         ``{category: {field: array}}`` as `validate_target_structure` wants it.
     windows : mapping, optional
         The same of the recording's windows, as `validate_window_targets` wants it.
-    descriptors : ndarray of float32 [shape=(segments, F)], optional
-        The windows' descriptors, finite.
 
     Raises
     ------
     TargetError
-        If the targets are malformed, or there are other numbers of windows and descriptors.
+        If the targets are malformed.
     """
     validate_target_structure(targets)
     flat: dict[str, Any] = flatten(targets, windows or {})
-    segments = None if windows is None else validate_window_targets(windows)
-    if descriptors is not None:
-        _validate_descriptors(descriptors, segments)
-        flat[_DESCRIPTORS] = descriptors
+    if windows is not None:
+        validate_window_targets(windows)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **flat)
 
@@ -131,7 +118,7 @@ def load_targets(path: Path) -> Targets:
         If the file is missing or damaged, holds objects other than arrays, or is malformed.
     """
     with _opened(path) as archive:
-        names = [name for name in _names(archive) if name != _DESCRIPTORS]
+        names = _names(archive)
         if _is_older(names):
             return {category: _older_fields(archive, category) for category in names}
         targets = _targets(archive, [name for name in names if not name.startswith(WINDOWS)])
@@ -216,22 +203,6 @@ def load_columns(
     return stack_columns(
         columns, lambda key: load_target(path, key.rpartition("/")[2], level=level)
     )
-
-
-def load_descriptors(path: Path) -> npt.NDArray[np.float32]:
-    """Read the descriptors of a recording's windows [shape=(segments, F)].
-
-    Raises
-    ------
-    TargetError
-        If the file is missing or damaged, or has no descriptors or malformed ones.
-    """
-    with _opened(path) as archive:
-        if _DESCRIPTORS not in _names(archive):
-            raise TargetError("no descriptors")
-        descriptors: npt.NDArray[np.float32] = _array(archive, _DESCRIPTORS)
-        _validate_descriptors(descriptors)
-        return descriptors
 
 
 @contextmanager
@@ -362,15 +333,3 @@ def _array_problem(spec: TargetSpec, value: npt.ArrayLike, leading: tuple[int, .
     if np.isinf(array).any():
         return f"{name} is infinite; undefined is NaN"
     return ""
-
-
-def _validate_descriptors(
-    descriptors: npt.NDArray[np.float32], segments: int | None = None
-) -> None:
-    expected = "expected finite float32 [segments, F]"
-    if descriptors.dtype != np.float32 or descriptors.ndim != 2:
-        raise TargetError(f"descriptors are {descriptors.dtype} {descriptors.shape}, {expected}")
-    if not np.isfinite(descriptors).all():
-        raise TargetError(f"descriptors hold values that are not finite, {expected}")
-    if segments is not None and len(descriptors) != segments:
-        raise TargetError(f"there are descriptors of {len(descriptors)} windows, of {segments}")

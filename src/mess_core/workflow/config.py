@@ -12,8 +12,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mess_core.errors import ConfigError, nearest
-from mess_core.extraction.specs import DEMO_ENCODER, resolve_spec
-from mess_core.layout import ENCODER, UNTRAINED, Layout
+from mess_core.extraction.specs import (
+    DEMO_ENCODER,
+    DESCRIPTORS as DESCRIPTORS_ENCODER,
+    auto_encoder,
+    resolve_spec,
+)
+from mess_core.layout import DESCRIPTORS, ENCODER, UNTRAINED, Layout
 from mess_core.targets.registry import probed_targets
 
 
@@ -49,8 +54,9 @@ class Settings:
     data: Path = _setting("data", _DATA, "Folder of all inputs and results.")  # noqa: RUF009
     encoder: str = _setting(
         "encoder",
-        "MERT-v1-95M",
-        "A model of `mess model list`, or the path of a local model folder.",
+        "auto",
+        "A model of `mess model list`, or the path of a local model folder; `auto` takes "
+        "MERT-v1-95M where its weights are in the folder `models` in `data`, else mess-small.",
         demo=DEMO_ENCODER,
         min_length=1,
     )
@@ -106,7 +112,8 @@ class Settings:
         "probing.baselines",
         ("untrained", "descriptors"),
         "What layers are compared with: an encoder of the same shape with random weights (costs a "
-        "second extraction), and plain descriptors of the same windows.",
+        "second extraction), and descriptors of the same windows. With `encoder: "
+        "descriptors` there is neither.",
     )
     source: Literal["best", "measured", "probed"] = _setting(
         "aspects.source",
@@ -158,6 +165,8 @@ class Settings:
             if getattr(self, item.name) is None:
                 default = item.metadata["demo" if self.dataset == "demo" else "usual"]
                 object.__setattr__(self, item.name, default)
+        if self.encoder == "auto":
+            object.__setattr__(self, "encoder", auto_encoder(self.layout.models))
         targets = self.targets or probed_targets(self.rows.removesuffix("s"))
         object.__setattr__(self, "targets", tuple(dict.fromkeys(targets)))
         object.__setattr__(self, "baselines", tuple(dict.fromkeys(self.baselines)))
@@ -187,9 +196,10 @@ class Settings:
             first = error.errors()[0]
             item = next(item for item in _declared() if item.name == first["loc"][0])
             raise _refused(item, f"{first['msg']}, not {first['input']!r}") from None
-        if settings.dataset.endswith(f"-{UNTRAINED}"):
-            # Its features would lie in the folder of another dataset's baseline.
-            raise _refused(known["dataset"], f"must not end in -{UNTRAINED}")
+        for source in (UNTRAINED, DESCRIPTORS):
+            if settings.dataset.endswith(f"-{source}"):
+                # Its features would lie in the folder of another dataset's baseline.
+                raise _refused(known["dataset"], f"must not end in -{source}")
         if min(settings.alphas) <= 0:
             raise ConfigError(f"config: probing.alphas: {min(settings.alphas)} is not above 0")
         targets = probed_targets(settings.rows.removesuffix("s"))
@@ -212,20 +222,28 @@ class Settings:
     def changed(self) -> dict[str, Any]:
         """The settings that affect results and are not the dataset's default, by key."""
         # Which targets there are depends on the rows.
-        default = replace(Settings(dataset=self.dataset, rows=self.rows), rows="windows").by_key
+        usual = Settings(dataset=self.dataset, data=self.data, rows=self.rows)
+        default = replace(usual, rows="windows").by_key
         return {
             key: value
             for key, value in self.by_key.items()
             if value != default[key] and key not in _NO_EFFECT
         }
 
-    @property
-    def untrained(self) -> "Settings":
-        """The same for the untrained encoder, whose features are a baseline of probing."""
+    def of(self, source: str) -> "Settings":
+        """Return the same for one of `sources`; a baseline has an encoder of its own."""
+        if source == ENCODER:
+            return self
+        if source == DESCRIPTORS:
+            return replace(
+                self,
+                variant=source,
+                encoder=DESCRIPTORS_ENCODER,
+                precision="float32",
+                save_raw=False,
+            )
         name = f"{resolve_spec(self.encoder).name}-{UNTRAINED}"
-        return replace(
-            self, variant=UNTRAINED, encoder=str(self.layout.models / name), save_raw=False
-        )
+        return replace(self, variant=source, encoder=str(self.layout.models / name), save_raw=False)
 
     @property
     def layout(self) -> Layout:
@@ -235,6 +253,8 @@ class Settings:
     @property
     def sources(self) -> tuple[str, ...]:
         """What is probed, one of `layout.SOURCES` each: the encoder and its baselines."""
+        if resolve_spec(self.encoder).kind == "descriptors":
+            return (ENCODER,)
         return (ENCODER, *self.baselines)
 
 

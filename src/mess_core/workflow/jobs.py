@@ -26,7 +26,6 @@ __all__ = [
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     from mess_core.targets.registry import Level
 
 #: What an index says of its encoder besides what its features are known by.
-_SPECIFIED = ("source", "sample_rate", "frame_rate", "layers", "dims")
+_SPECIFIED = ("kind", "source", "sample_rate", "frame_rate", "layers", "dims")
 
 #: Of what the targets are that a row of an index is measured by.
 _LEVELS: dict[str, "Level"] = {"clips": "window", "recordings": "recording"}
@@ -70,7 +69,7 @@ def extract_shard(
     layout: Layout,
     *,
     inputs: str,
-    variant: str,
+    source: str,
     shard: str,
     shards: int,
     window_s: float,
@@ -81,7 +80,7 @@ def extract_shard(
     """Extract the features of a shard's recordings, and write its receipt."""
     from mess_core.extraction import extract_shard as extract
 
-    layout = replace(layout, variant=variant)
+    layout = layout.of(source)
     summary = extract(
         read_shard(layout, window_s, shard, shards),
         layout,
@@ -121,9 +120,9 @@ def _withdraw_other(manifest: Path, shard: str, inputs: str | None) -> dict[str,
     return {}
 
 
-def gather_features(layout: Layout, *, variant: str, shards: Mapping[str, str]) -> None:
+def gather_features(layout: Layout, *, source: str, shards: Mapping[str, str]) -> None:
     """Write the manifest of all features: which inputs they belong to, and the encoder."""
-    layout = replace(layout, variant=variant)
+    layout = layout.of(source)
     receipts = []
     for shard, inputs in shards.items():
         path = layout.receipt("features", shard)

@@ -12,16 +12,23 @@ the recording table, the manifests, and a local model folder (hashed once).
 __all__ = ["Plan"]
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mess_core import stages
-from mess_core.errors import EncoderError, StorageError
-from mess_core.extraction.specs import EncoderSpec, resolve_spec
+from mess_core.errors import StorageError
+from mess_core.extraction.specs import (
+    DESCRIPTORS as DESCRIPTORS_ENCODER,
+    MODELS,
+    EncoderSpec,
+    is_here,
+    resolve_spec,
+    where_to_get,
+)
 from mess_core.files import file_sha256, fingerprint, read_json, write_json
-from mess_core.layout import DESCRIPTORS, UNTRAINED, Layout
+from mess_core.layout import DESCRIPTORS, ENCODER, UNTRAINED
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.recordings import Recording, judge, read_recordings, shard_of, usable
 from mess_core.targets.registry import TARGETS
@@ -79,19 +86,16 @@ class Plan:
         """The encoder's facts, with the weights' hash for a local folder."""
         return resolve_spec(self.settings.encoder)
 
-    @property
-    def variants(self) -> tuple[str, ...]:
-        """Whose features are computed: the encoder's (``""``) and the ``untrained`` baseline's."""
-        return ("", UNTRAINED) if UNTRAINED in self.settings.baselines else ("",)
-
-    def layout(self, variant: str) -> Layout:
-        """Return the paths of one of `variants`."""
-        return replace(self.settings.layout, variant=variant)
+    @cached_property
+    def specs(self) -> dict[str, EncoderSpec]:
+        """The facts about the encoder of every source whose features are probed."""
+        specs = {ENCODER: self.spec, UNTRAINED: self.spec, DESCRIPTORS: MODELS[DESCRIPTORS_ENCODER]}
+        return {source: specs[source] for source in self.settings.sources}
 
     @cached_property
     def layers(self) -> dict[str, int]:
-        """The number of layers of every source that is probed; descriptors are one layer."""
-        return {s: 1 if s == DESCRIPTORS else self.spec.layers for s in self.settings.sources}
+        """The number of layers of every source."""
+        return {source: spec.layers for source, spec in self.specs.items()}
 
     # Features.
 
@@ -100,7 +104,7 @@ class Plan:
         return {
             "stale_with": {"stage": stages.UNTRAINED, **self._weights},
             "encoder": self.settings.encoder,
-            "folder": self.settings.untrained.encoder,
+            "folder": self.settings.of(UNTRAINED).encoder,
         }
 
     @cached_property
@@ -109,47 +113,53 @@ class Plan:
         folder = Path(spec.location).expanduser() if spec.source == "folder" else None
         models = self.settings.layout.models
         weights = _folder_hash(folder, models) if folder else spec.weights_sha256
+        if spec.kind != "mert":  # what it computes is said by code of ours, too
+            weights = fingerprint({"weights": weights, "form": spec.fingerprint})
         return {"name": spec.name, "revision": spec.revision, "weights": weights}
 
     @cached_property
     def _audio(self) -> dict[str, str]:
         return {name: _hashes(rows, "audio_sha256") for name, rows in self.shards.items()}
 
-    def check_model(self, variant: str, shard: str) -> None:
-        """Make sure, before anything runs, that the model that a shard's job will load is here."""
-        models, spec = self.settings.layout.models, self.spec
-        missing = spec.source == "hub" and not (models / spec.name).exists()
-        if missing and not self.layout(variant).receipt("features", shard).exists():
-            raise EncoderError(
-                f"{spec.name} is not in {models}; get it with `mess model fetch {spec.name}`, or "
-                "choose another `encoder` (`mess model list`)"
-            )
+    def missing_weights(self, source: str, shard: str) -> str:
+        """Say, before anything runs, that the model that a shard's job will load is not here."""
+        models = self.settings.layout.models
+        done = self.settings.layout.of(source).receipt("features", shard).exists()
+        if done or source == DESCRIPTORS or is_here(self.spec, models):
+            return ""
+        return where_to_get(self.spec, models)
 
     @cached_property
     def features_inputs(self) -> dict[str, dict[str, str]]:
-        """A hash of all that the features of every variant's shards depend on."""
-        settings = self.settings
-        common = {
-            "stage": stages.FEATURES,
-            "precision": settings.precision,
-            "window_s": settings.window_s,
-            "overlap": settings.overlap,
+        """A hash of all that the features of every source's shards depend on."""
+        encoders: dict[str, Params] = {
+            ENCODER: self._weights,
+            UNTRAINED: {"stage": stages.UNTRAINED, **self._weights},
+            DESCRIPTORS: {"fingerprint": MODELS[DESCRIPTORS_ENCODER].fingerprint},
         }
-        encoders = {"": self._weights, UNTRAINED: {"stage": stages.UNTRAINED, **self._weights}}
         return {
-            variant: {
-                shard: fingerprint(common | {"encoder": encoder, "recordings": audio})
+            source: {
+                shard: fingerprint(
+                    {
+                        "stage": stages.FEATURES,
+                        "precision": self.settings.of(source).precision,
+                        "window_s": self.settings.window_s,
+                        "overlap": self.settings.overlap,
+                        "encoder": encoders[source],
+                        "recordings": audio,
+                    }
+                )
                 for shard, audio in self._audio.items()
             }
-            for variant, encoder in encoders.items()
+            for source in self.settings.sources
         }
 
-    def features_params(self, variant: str, shard: str) -> Params:
+    def features_params(self, source: str, shard: str) -> Params:
         """Return the params of a shard's extraction."""
-        settings = self.settings.untrained if variant else self.settings
+        settings = self.settings.of(source)
         return {
-            "inputs": self.features_inputs[variant][shard],
-            "variant": variant,
+            "inputs": self.features_inputs[source][shard],
+            "source": source,
             "shard": shard,
             "shards": settings.shards,
             "encoder": settings.encoder,
@@ -159,13 +169,14 @@ class Plan:
             "raw_dtype": settings.raw_dtype if settings.save_raw else None,
         }
 
-    def has_features(self, variant: str) -> bool:
+    def has_features(self, source: str) -> bool:
         """Whether the features that the last run gathered are those of this plan."""
-        return _holds(self.layout(variant).features_manifest, self.features_inputs[variant])
+        manifest = self.settings.layout.of(source).features_manifest
+        return _holds(manifest, self.features_inputs[source])
 
-    def gather_features_params(self, variant: str) -> Params:
+    def gather_features_params(self, source: str) -> Params:
         """Return the params of the rule that writes the manifest of all features."""
-        return {"variant": variant, "shards": self.features_inputs[variant]}
+        return {"source": source, "shards": self.features_inputs[source]}
 
     # Targets.
 
@@ -176,14 +187,14 @@ class Plan:
 
     @cached_property
     def target_inputs(self) -> dict[str, dict[str, str]]:
-        """A hash of all that a target depends on, by target (and descriptors) and shard."""
+        """A hash of all that a target depends on, by target and shard."""
         settings = self.settings
         return {
             name: {
                 shard: fingerprint(
                     {
                         "stage": stages.TARGETS,
-                        "target": [name, TARGETS[name].version if name in TARGETS else 1],
+                        "target": [name, TARGETS[name].version],
                         "window_s": settings.window_s,
                         "overlap": settings.overlap,
                         "recordings": sources,
@@ -191,7 +202,7 @@ class Plan:
                 )
                 for shard, sources in self._sources.items()
             }
-            for name in (*TARGETS, DESCRIPTORS)
+            for name in TARGETS
         }
 
     def targets_params(self, shard: str) -> Params:
@@ -206,9 +217,8 @@ class Plan:
 
     @cached_property
     def ungathered(self) -> tuple[str, ...]:
-        """The targets to probe, and descriptors, whose manifest is not that of this plan."""
-        wanted = (*self.settings.targets, *({DESCRIPTORS} & set(self.settings.baselines)))
-        manifest = self.settings.layout.target_manifest
+        """The targets to probe whose manifest is not that of this plan."""
+        wanted, manifest = self.settings.targets, self.settings.layout.target_manifest
         return tuple(n for n in wanted if not _holds(manifest(n), self.target_inputs[n]))
 
     def gather_targets_params(self) -> Params:
