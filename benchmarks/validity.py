@@ -75,6 +75,10 @@ TIMING = {
     "true_articulation": ("articulation_ratio",),
 }
 
+#: Of what no truth is known, one half of a recording is compared with the other.
+HALVES = ("first half", "second half")
+CONSISTENT = ("chord_spread", "melody_lead", "hand_balance", "pedal_share", "pedal_changes")
+
 #: Scales of PercePiano (a word for the high end), and targets that ought to go with them.
 SCALES: dict[str, tuple[str, tuple[str, ...]]] = {
     "s01": ("unstable", ("rubato", "tempo_variability", "onset_timing_std", "chord_spread")),
@@ -156,6 +160,12 @@ def pianist(row: dict[str, str], *, audio: bool) -> dict[int, Values]:
     whole = truth(beats[0], beats[-1]) | {
         "true_articulation": held(series[0], read_performance(folder / row["score"]), beats, score)
     }
+    middle = sum(series[0].span) / 2
+    for half, part in zip(
+        HALVES, (series[0].cut(0, middle), series[0].cut(middle, np.inf)), strict=True
+    ):
+        halves = scalars(measure(part, level="window"))
+        whole |= {f"{name} ({half})": halves[name] for name in CONSISTENT}
     found = {0: whole | values(series, "recording")}
     places = np.interp(np.linspace(score[0], score[-1], PLACES + 2)[1:-1], score, beats)
     for place, start in enumerate(places - WINDOW_S / 2, start=1):
@@ -228,6 +238,7 @@ def show_dose(rows: list[tuple[tuple[Score, str, float], Values]]) -> None:
 def show_beats(rows: list[tuple[str, dict[int, Values]]]) -> None:
     print("| target | truth | recordings | pairs in order | windows |\n|---|---|---|---|---|")
     compared = [(name, truth) for truth, names in TIMING.items() for name in names]
+    compared += [(f"{name} ({HALVES[1]})", f"{name} ({HALVES[0]})") for name in CONSISTENT]
     for target, truth in [*compared, *PARTNERS.items()]:
         found = [
             ((work, place), values[truth], values[target])

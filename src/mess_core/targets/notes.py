@@ -2,8 +2,7 @@
 
 `Performance` computes each series once, when it is first needed. Notes of all instruments but drums
 count; keys are released where the MIDI says, whatever the pedal does. The sustain pedal is down
-where its controller is at 64 or above on any channel, as the standard says; half pedal is what the
-pianist's instrument makes of that.
+where its controller is at 64 or above on any channel, as the standard says.
 
 Onsets that belong to one chord are merged: each within 45 ms of the one before, all within 100 ms.
 Melody lead (20 to 30 ms, Goebl 2001) and spread chords are within that, trills and fast scales
