@@ -41,7 +41,9 @@ class Planted:
     of all windows.
     """
 
-    def __init__(self, data: Path, *, without_midi: int = 0) -> None:
+    def __init__(
+        self, data: Path, *, without_midi: int = 0, unit: str = "windows", works: int = 6
+    ) -> None:
         self.layout = Layout(data, "toy")
         rng = np.random.default_rng(3)
         shape = N, WINDOWS
@@ -59,7 +61,7 @@ class Planted:
         self.values["dynamic_range"][::3, 2] = np.nan
         self.values["velocity_range"][::4, 5] = np.nan
         self.recordings = [
-            replace(r, midi="x.mid" if number >= without_midi else "")
+            replace(r, midi="x.mid" if number >= without_midi else "", work_id=f"w{number % works}")
             for number, r in enumerate(RECORDINGS)
         ]
         for number, recording in enumerate(self.recordings):
@@ -75,9 +77,11 @@ class Planted:
                 more=more,
             )
         layers = {ENCODER: toy.LAYERS}
-        decompose_source(self.layout, self.recordings, source=ENCODER, n_layers=toy.LAYERS)
+        decompose_source(
+            self.layout, self.recordings, source=ENCODER, n_layers=toy.LAYERS, unit=unit
+        )
         self.system: LayerDiscoverySystem = system_of(
-            self.layout, recordings=self.recordings, layers=layers
+            self.layout, recordings=self.recordings, layers=layers, unit=unit
         )
         for target in TARGETS:
             self.system.discover_and_save(target)
@@ -257,6 +261,23 @@ def test_an_index_of_recordings_has_what_is_measured_of_recordings(planted: Plan
     truth = planted.values["velocity_mean"].mean(axis=1)
     value = index.predicted[index.projection.aspects["dynamics"].number]
     assert np.corrcoef(value, truth)[0, 1] == pytest.approx(1, abs=1e-6)
+
+
+def test_rows_may_be_recordings_whatever_the_index_is_of(tmp_path: Path) -> None:
+    planted = Planted(tmp_path, unit="recordings")
+    truth = planted.values["velocity_mean"]
+    for kind, values in (("clips", truth.ravel()), ("recordings", truth.mean(axis=1))):
+        index = planted.index(kind)
+        found = index.predicted[index.projection.aspects["dynamics"].number]
+        assert np.corrcoef(found, values)[0, 1] == pytest.approx(1, abs=1e-6)
+
+
+def test_two_works_are_too_few_to_probe_and_enough_to_measure(tmp_path: Path) -> None:
+    planted = Planted(tmp_path, works=2)
+    aspects = planted.resolve()
+    assert set(map(tuple, sources(aspects).values())) == {("midi",), ("audio",)}
+    assert aspects["dynamics"]["verdict"] == "not probed"
+    assert search(planted.index(), Query("r05", 5.0, like={"dynamics": 1})).hits[0].start_s == 5.0
 
 
 def test_what_is_the_same_in_all_recordings_makes_none_differ(tmp_path: Path) -> None:
