@@ -69,7 +69,7 @@ class Row:
 
 
 #: Features and measured targets of some rows, and what these are.
-_Part = tuple[Features, Measured | None, list[Row]]
+_Part = tuple[Features, Measured, list[Row]]
 
 #: The fields that rows of one recording share.
 FIELDS = tuple(field.name for field in fields(Row) if field.name not in ("start_s", "end_s"))
@@ -271,16 +271,8 @@ def build_index(
         than the projection, or the memory does not suffice.
     """
     given = list(rows)
-    return _build(
-        [(features, measured, given)],
-        len(given),
-        kind,
-        projection,
-        aspects,
-        facts,
-        exact_up_to,
-        memory_gb,
-    )
+    parts = [(features, np.zeros((len(given), 0)) if measured is None else measured, given)]
+    return _build(parts, len(given), kind, projection, aspects, facts, exact_up_to, memory_gb)
 
 
 def index_recordings(
@@ -346,10 +338,8 @@ def _part(
             len(features), duration_s=recording.duration_s, window_s=window_s, overlap=overlap
         )
         rows = [Row.of(recording, start_s=s, end_s=s + window_s) for s in starts.tolist()]
-    measured = None if measure is None else measure(recording)
-    if measured is not None and measured.ndim == 1:
-        measured = np.tile(measured, (len(rows), 1))
-    return features, measured, rows
+    measured = np.zeros(0) if measure is None else measure(recording)
+    return features, np.tile(measured, (len(rows), 1)) if measured.ndim == 1 else measured, rows
 
 
 def _build(
@@ -426,49 +416,36 @@ def _is_entry(entry: object) -> bool:
 
 def _blocks(parts: Iterable[_Part], projection: Projection) -> Iterator[_Part]:
     """Cut and join parts to blocks of `_AT_ONCE` rows or some more, of the layers in use."""
-    kept: list[tuple[Features, Measured]] = []
+    kept: list[Features] = []
+    values: list[Measured] = []
     rows: list[Row] = []
-
-    def joined() -> _Part:
-        features, measured = (np.concatenate(arrays) for arrays in zip(*kept, strict=True))
-        return features, measured if len(projection.columns) else None, rows
-
-    for features, given, of in parts:
-        _check_shape(features, of, projection)
-        measured = _check_measured(given, of, projection)
+    for features, measured, of in parts:
+        _check_shape(features, measured, of, projection)
         for start in range(0, len(of), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            kept.append((features[part, projection.layers], measured[part]))
+            kept.append(features[part, projection.layers])
+            values.append(measured[part])
             rows += of[part]
             if len(rows) >= _AT_ONCE:
-                yield joined()
-                kept, rows = [], []
+                yield np.concatenate(kept), np.concatenate(values), rows
+                kept, values, rows = [], [], []
     if rows:
-        yield joined()
+        yield np.concatenate(kept), np.concatenate(values), rows
 
 
-def _check_measured(
-    measured: Measured | None, rows: Sequence[Row], projection: Projection
-) -> Measured:
-    wanted = len(rows), len(projection.columns)
-    if not wanted[1]:
-        return np.zeros(wanted)
-    if measured is None or measured.shape != wanted:
-        of = f" of recording {rows[0].recording_id}" if rows else ""
-        found = None if measured is None else measured.shape
-        raise ArtifactError(
-            f"measured targets{of} have shape {found}, expected {wanted}: "
-            f"{', '.join(projection.columns.tolist())}; run the targets rule again"
-        )
-    return measured
-
-
-def _check_shape(features: Features, rows: Sequence[Row], projection: Projection) -> None:
+def _check_shape(
+    features: Features, measured: Measured, rows: Sequence[Row], projection: Projection
+) -> None:
+    of = f" of recording {rows[0].recording_id}" if rows else ""
     if features.ndim != 3 or len(features) != len(rows) or features.shape[2] != projection.dims:
-        of = f" of recording {rows[0].recording_id}" if rows else ""
         raise ArtifactError(
             f"features{of} have shape {features.shape}, expected ({len(rows)}, layers, "
             f"{projection.dims}): one row each"
+        )
+    if measured.shape != (len(rows), len(projection.columns)):
+        raise ArtifactError(
+            f"measured targets{of} have shape {measured.shape}, expected {len(rows)} of "
+            f"{projection.columns.tolist()}; run the targets rule again"
         )
     highest = int(projection.layers.max())
     if highest >= features.shape[1]:

@@ -216,7 +216,11 @@ def _resolve(
     true = list(found) or measures[truth]
     layer, r2 = _best_layer(found)
     agreement: dict[str, dict[str, Any]] = {}
-    if discovery and measures[truth] and (truth == AUDIO or discovery.has_midi):
+    if (
+        discovery
+        and measures[truth]
+        and (truth == AUDIO or all(r.midi for r in discovery.recordings))
+    ):
         agreement[truth] = {"r2": 1.0, "distances": 1.0}
     if discovery and truth == MIDI and measures[AUDIO]:
         agreement |= {AUDIO: told} if (told := agree(discovery, measures[AUDIO], true)) else {}

@@ -163,11 +163,6 @@ class LayerDiscoverySystem:
             columns, lambda key: self.load_targets(key.rpartition("/")[2], level=level)
         )
 
-    @property
-    def has_midi(self) -> bool:
-        """Whether every recording has MIDI."""
-        return all(recording.midi for recording in self.recordings)
-
     def discover(self, targets: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
         """Probe targets, by default all of the rows' level; see `mess_core.probing.results`.
 

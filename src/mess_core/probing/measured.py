@@ -8,6 +8,7 @@ regression from the audio targets to the true ones, judged as a probe is
 __all__ = ["agree", "fill", "usable_targets"]
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
@@ -22,12 +23,9 @@ from mess_core.targets.columns import columns_of
 
 def usable_targets(discovery: LayerDiscoverySystem, targets: Iterable[str]) -> list[str]:
     """Return the targets that have two different values in some rows."""
-    return [name for name in targets if _varies(discovery.load_targets(name))]
-
-
-def _varies(values: Floats) -> bool:
-    rows = values[np.isfinite(values.reshape(len(values), -1)).all(axis=1)]
-    return len(rows) > 1 and bool(np.ptp(rows, axis=0).any())
+    columns = {name: discovery.load_columns(columns_of([name])) for name in targets}
+    known = {name: rows[np.isfinite(rows).all(axis=1)] for name, rows in columns.items()}
+    return [name for name, rows in known.items() if len(rows) and np.ptp(rows, axis=0).any()]
 
 
 def fill(values: Floats) -> Floats:
@@ -43,28 +41,15 @@ def agree(
     ``r2`` and ``distances`` are means over the true targets of the R2 within works (at least 0) and
     of `LayerScore.distances`; ``alphas`` are the penalties. None where that cannot be told.
     """
-    X = fill(discovery.load_columns(columns_of(audio)))
-    results = {
-        name: probe(
-            [X],
-            discovery.load_targets(name),
-            discovery.works,
-            discovery.folds,
-            name=name,
-            recordings=discovery.names,
-            alphas=discovery.alphas,
-            n_permutations=0,
-            n_resamples=1,
-        )
-        for name in truth
-    }
-    scores = {name: result.layers[0] for name, result in results.items() if result.layers}
-    if len(scores) < len(results):
+    rows = [fill(discovery.load_columns(columns_of(audio)))], discovery.works, discovery.folds
+    given: dict[str, Any] = {"recordings": discovery.names, "alphas": discovery.alphas}
+    given |= {"n_permutations": 0, "n_resamples": 1}
+    results = [probe(rows[0], discovery.load_targets(n), *rows[1:], name=n, **given) for n in truth]
+    if not all(result.layers for result in results):
         return None
+    scores = [asdict(result.layers[0]) for result in results]
     return {
-        "r2": fmean(
-            max(0.0, score_r2({"r2": s.r2, "r2_within": s.r2_within})) for s in scores.values()
-        ),
-        "distances": mean_of_known(s.distances for s in scores.values()),
-        "alphas": {name: score.alpha for name, score in scores.items()},
+        "r2": fmean(max(0.0, score_r2(score)) for score in scores),
+        "distances": mean_of_known(score["distances"] for score in scores),
+        "alphas": {name: score["alpha"] for name, score in zip(truth, scores, strict=True)},
     }

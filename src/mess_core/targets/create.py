@@ -108,19 +108,9 @@ def measure_passage(
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Measure an audio file, and the windows of a passage of it.
 
-    The passage and its windows are those of `mess_core.extraction.extract_passage`; what their
-    surroundings tell of them (onsets, local tempo) comes from the whole file.
-
-    Returns
-    -------
-    dict
-        By the keys of targets files, the file's audio targets (``category/field``) and those of the
-        windows (``windows/category/field``).
-
-    Raises
-    ------
-    AudioError
-        If the file cannot be read or is shorter than one window, or the times are not in it.
+    Returns audio targets by the keys of targets files. The windows are those of
+    `mess_core.extraction.extract_passage`, which says what is raised; what their surroundings tell
+    of them (onsets, local tempo) comes from the whole file.
     """
     samples = load_audio(path, sample_rate=sample_rate)
     first, last = find_passage(
