@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from benchmarks.validity import held, in_order, through_the_score
 from mess_core.datasets.demo import Interpretation, demo_recordings, perform, to_midi
 from mess_core.targets import MidiExpressionTargets
 from mess_core.targets.expression import rubato, rubato_ioi_ratio, tempo_variability
-from mess_core.targets.notes import read_performance
+from mess_core.targets.notes import Performance, read_performance
 
 ASAP = Path(__file__).parents[3] / "shared" / "data" / "asap"
 
@@ -54,6 +55,35 @@ def test_the_extreme_interpretation_has_the_extreme_target(
         if parameter != "level":  # three interpretations are nearly as loud as the loudest
             assert np.argmax(measured) == np.argmax(truth), (work_id, truth, measured)
         assert np.corrcoef(truth, measured)[0, 1] > 0.8, (work_id, truth, measured)
+
+
+@pytest.mark.unit
+def test_the_true_tempo_is_that_through_the_score() -> None:
+    """A score in crotchets at 120 BPM, played at half that tempo, then a fifth faster."""
+    score = np.arange(0.0, 60.0, 0.5)
+    periods = np.where(score[1:] <= 30, 1.0, 1 / 1.2)
+    beats = np.cumsum([3.0, *periods])
+    truth = through_the_score(beats, score)
+    whole = truth(beats[0], beats[-1])
+    assert whole["true_tempo"] == pytest.approx(59.5 / (beats[-1] - beats[0]))
+    assert whole["true_rubato"] == pytest.approx(np.log(1.2) / 2, rel=0.01)
+    assert whole["true_variability"] == pytest.approx(np.log(1.2) / 2)
+    assert truth(10.0, 15.0)["true_tempo"] == pytest.approx(0.5)
+    assert truth(10.0, 15.0)["true_rubato"] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.unit
+def test_the_true_articulation_is_the_share_of_the_notated_time_that_keys_are_held() -> None:
+    onsets, pitches, velocities = np.arange(20.0), 60 + np.arange(20.0) % 5, np.full(20, 64.0)
+    notated = Performance(onsets, onsets + 1, pitches, velocities)
+    played = Performance(2 * onsets + 0.05, 2 * onsets + 0.05 + 1.4, pitches, velocities)
+    assert held(played, notated, 2 * onsets, onsets) == pytest.approx(0.7)
+
+
+@pytest.mark.unit
+def test_pairs_in_order_are_those_of_a_work() -> None:
+    found = in_order("aaabb", np.array([1, 2, 3, 1, 2.0]), np.array([1, 3, 2, 2, 1.0]))
+    assert list(found) == pytest.approx([2 / 3, 0])
 
 
 @pytest.mark.integration
