@@ -19,9 +19,8 @@ pytestmark = pytest.mark.unit
 #: Scalars that belong to no aspect on purpose: what warns of another, and what is only kept for
 #: comparison with publications. Parts of curves serve aspects where they add something.
 UNUSED = {
-    *("tempo_octave_ambiguity", "rubato_ioi_ratio", "dynamic_variance"),
-    *("attack_slopes", "attack_sharpness", "spectral_bandwidth", "zero_crossing_rate"),
-    *("num_phrases", "phrase_regularity"),
+    *("tempo_octave_ambiguity", "rubato_ioi_ratio", "num_phrases", "phrase_regularity"),
+    *("note_rate", "chord_spread", "melody_lead", "hand_balance", "pedal_changes"),
 }
 
 
@@ -38,7 +37,7 @@ def resolve(folder: Path, aspect: str, min_r2: float = 0.5) -> dict[str, Any]:
 def test_the_registry_has_the_documented_aspects() -> None:
     assert " ".join(ASPECT_REGISTRY) == (
         "brightness tempo rhythmic_energy dynamics dynamic_range crescendo harmonic_richness "
-        "tension articulation phrasing rubato expressiveness"
+        "tension articulation pedal phrasing rubato expressiveness"
     )
 
 
@@ -93,10 +92,10 @@ def test_missing_and_hopeless_targets_are_left_out_and_listed(tmp_path: Path) ->
     dynamics = resolve(tmp_path, "dynamics")
     assert (dynamics["layer"], dynamics["r2"], dynamics["resolved"]) == (1, 0.9, True)
     assert dynamics["missing"] == ["velocity_mean"]
-    articulation = resolve(tmp_path, "articulation")
-    assert articulation["missing"] == ["articulation_ratio"]
-    assert articulation["reason"] == "no result for articulation_ratio"
-    assert (articulation["sources"], articulation["verdict"]) == ([], "not probed")
+    energy = resolve(tmp_path, "rhythmic_energy")
+    assert energy["missing"] == ["onset_density"]
+    assert energy["reason"] == "no result for onset_density"
+    assert (energy["sources"], energy["verdict"]) == ([], "not probed")
 
 
 def losing(own: float, twin: float, descriptors: float) -> dict[str, Any]:

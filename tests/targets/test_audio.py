@@ -78,8 +78,6 @@ def test_a_tone_has_its_own_frequency_as_centroid_and_no_width() -> None:
     measured = values(tone(1000))
     assert measured["spectral_centroid"] == pytest.approx(1000, rel=0.01)
     assert measured["spectral_rolloff"] == pytest.approx(1000, abs=25)
-    assert measured["spectral_bandwidth"] < 60
-    assert measured["zero_crossing_rate"] == pytest.approx(2 * 1000 / RATE, rel=0.01)
     np.testing.assert_allclose(measured["brightness_curve"], 1000, rtol=0.01)
 
 
@@ -87,8 +85,6 @@ def test_white_noise_lies_in_the_middle_of_the_band() -> None:
     measured = values(noise())
     assert measured["spectral_centroid"] == pytest.approx(RATE / 4, rel=0.02)
     assert measured["spectral_rolloff"] == pytest.approx(0.85 * RATE / 2, rel=0.02)
-    assert measured["spectral_bandwidth"] == pytest.approx(RATE / 2 / np.sqrt(12), rel=0.02)
-    assert measured["zero_crossing_rate"] == pytest.approx(0.5, abs=0.01)
 
 
 def test_silent_stretches_do_not_dilute_timbre() -> None:
@@ -145,7 +141,8 @@ def test_onsets_are_where_the_clicks_are() -> None:
 
 def test_a_sustained_sound_has_no_tempo_and_few_onsets() -> None:
     measured = values(tone(440, 8, 1.0))
-    assert all(np.isnan(measured[n]) for n in ("tempo", "attack_slopes", "attack_sharpness"))
+    assert all(np.isnan(measured[n]) for n in ("tempo", "note_connection", "dynamic_range"))
+    assert measured["resonance"] == 1
     np.testing.assert_allclose(measured["loudness_curve"], -3.01, atol=0.02)
     assert scalar(tone(440, 8), "onset_density") == 0
     assert scalar(noise(20), "onset_density") < 0.3
@@ -163,30 +160,29 @@ def test_crescendo_strength_is_the_slope_in_db_per_second() -> None:
     rising, falling = values(swell), values(swell[::-1].copy())
     assert rising["crescendo_strength"] == pytest.approx(2.0, rel=0.02)
     assert rising["diminuendo_strength"] == 0
-    assert rising["dynamic_range"] == pytest.approx(0.85 * 2.0 * 11.6, rel=0.03)
     assert falling["diminuendo_strength"] == pytest.approx(2.0, rel=0.02)
 
 
 def test_a_quiet_copy_has_the_same_dynamics_and_shape() -> None:
     music = notes(0.01) * np.repeat([0.2, 0.5, 1.0], 4 * RATE).astype(np.float32)
     loud, quiet = values(music), values((music * 0.1).astype(np.float32))
-    for name in ("dynamic_range", "dynamic_variance", "crescendo_strength", "num_phrases"):
+    for name in ("dynamic_range", "resonance", "crescendo_strength", "num_phrases"):
         assert quiet[name] == pytest.approx(loud[name], rel=1e-3), name
-    for name in ("spectral_centroid", "harmonic_complexity", "attack_sharpness", "tempo"):
-        assert quiet[name] == pytest.approx(loud[name], rel=0.01), name
+    for name in ("spectral_centroid", "harmonic_complexity", "note_connection", "tempo"):
+        assert quiet[name] == pytest.approx(loud[name], rel=0.03), name
     np.testing.assert_allclose(quiet["loudness_curve"], loud["loudness_curve"] - 20, atol=0.01)
 
 
 def test_ranges_do_not_follow_the_recordings_own_peak() -> None:
     """Playing 20 dB softer over the same noise changes no range and no slope."""
-    music = np.tile(
-        np.concatenate([notes(0.01, level=1.0)[: 4 * RATE], np.zeros(2 * RATE, np.float32)]), 3
-    )
+    four = notes(0.01, level=1.0)[: 4 * RATE]
+    four[-RATE // 50 :] *= np.linspace(1, 0, RATE // 50, dtype=np.float32)
+    music = np.tile(np.concatenate([four, np.zeros(2 * RATE, np.float32)]), 3)
     music *= 10 ** (np.linspace(-8, 0, 18 * RATE, dtype=np.float32) / 20)
     hiss = noise(18.0, 10 ** (-92 / 20))
     loud, soft = values(music + hiss), values(music * np.float32(0.1) + hiss)
 
-    ranges = ("dynamic_range", "dynamic_variance", "crescendo_strength", "diminuendo_strength")
+    ranges = ("dynamic_range", "crescendo_strength", "diminuendo_strength")
     for name in (*ranges, "loudness_extent"):
         assert soft[name] == pytest.approx(loud[name], rel=0.02, abs=0.02), name
     assert soft["loudness_level"] == pytest.approx(loud["loudness_level"] - 20, abs=0.1)
@@ -210,7 +206,8 @@ def test_an_offset_from_zero_changes_nothing(
     plain, found = values(music), values(shifted)
     for name, spec in TARGETS.items():
         if spec.kind == "scalar" and spec.source == "audio":
-            assert found[name] == pytest.approx(plain[name], rel=0.02), name
+            tolerance = 0.05 if name == "brightness_extent" else 0.02
+            assert found[name] == pytest.approx(plain[name], rel=tolerance), name
 
 
 def test_removing_the_offset_leaves_the_lowest_key_alone() -> None:
@@ -242,13 +239,73 @@ def test_chroma_names_the_pitch_class(pitch: int) -> None:
     assert share.sum() == pytest.approx(1)
 
 
-def test_attacks_are_measured_by_their_time() -> None:
-    measured = {attack: values(notes(attack)) for attack in (0.02, 0.05, 0.1)}
-    for attack, result in measured.items():
-        expected = -np.log10(0.8 * attack)
-        assert result["attack_sharpness"] == pytest.approx(expected, abs=0.1)
-    slopes = [float(result["attack_slopes"]) for result in measured.values()]
-    assert slopes[0] > 1.5 * slopes[1] > 1.5 * slopes[2]
+def played(
+    *,
+    held: float = 0.9,
+    interval: float = 0.3,
+    rings_on: bool = False,
+    velocities: tuple[float, ...] = (1.0,),
+    duration: float = 12.0,
+) -> Samples:
+    """Notes of a scale, held for a share of the interval, then damped unless they ring on."""
+    samples = np.zeros(round((duration + 3) * RATE))
+    time = seconds(3.0)
+    release = (
+        np.ones(len(time)) if rings_on else np.exp(-np.maximum(time - held * interval, 0) / 0.02)
+    )
+    for i in range(int(duration / interval) - 1):
+        frequency = hertz(55 + 7 * i % 24)
+        note = sum(np.sin(2 * np.pi * k * frequency * time) / k**2 for k in range(1, 9))
+        note *= release * np.exp(-time) * np.minimum(time / 0.005, 1)
+        start = round((0.2 + i * interval) * RATE)
+        samples[start : start + len(note)] += 0.1 * velocities[i % len(velocities)] * note
+    return samples[: round(duration * RATE)].astype(np.float32)
+
+
+#: Noise at -60 dBFS, as of an old recording.
+HISS = noise(12.0, 1e-3)
+
+
+@pytest.mark.parametrize("hiss", [0, 1])
+def test_connected_notes_lose_little_until_the_next(hiss: int) -> None:
+    staccato, portato, legato = (
+        scalar(played(held=held) + hiss * HISS, "note_connection") for held in (0.3, 0.7, 1.0)
+    )
+    assert staccato < portato - 20 < legato - 40
+    assert -30 < legato <= 0
+
+
+@pytest.mark.parametrize("hiss", [0, 1])
+def test_what_rings_on_after_the_next_note_is_resonance(hiss: int) -> None:
+    dry, wet = (
+        scalar(played(rings_on=rings_on) + hiss * HISS, "resonance") for rings_on in (False, True)
+    )
+    assert dry + 0.1 < wet
+    assert wet > 0.9
+
+
+@pytest.mark.parametrize("interval", [0.15, 0.6])
+def test_the_range_of_touch_is_heard_at_any_rate(interval: float) -> None:
+    """Decay between slow notes is no dynamics."""
+    even, wide = (
+        scalar(played(held=0.5, interval=interval, velocities=velocities), "dynamic_range")
+        for velocities in [(1.0,), (0.25, 0.5, 1.0)]
+    )
+    assert even < 4
+    assert wide == pytest.approx(12.04, abs=2.5)
+
+
+def test_noise_below_the_music_is_not_its_brightness() -> None:
+    pair = tone(1000, 12.0, 0.1) + tone(2000, 12.0, 0.1)
+    pair *= np.repeat([1.0, 0.0, 0.1], 4 * RATE).astype(np.float32)
+    clean, noisy = values(pair), values(pair + HISS)
+    for name, expected in (("spectral_centroid", 1500), ("spectral_rolloff", 2000)):
+        assert clean[name] == pytest.approx(expected, rel=0.02), name
+        assert noisy[name] == pytest.approx(expected, rel=0.05), name
+    music = played()
+    assert scalar(music + HISS, "spectral_centroid") == pytest.approx(
+        scalar(music, "spectral_centroid"), rel=0.15
+    )
 
 
 def arches(lengths: list[float]) -> Samples:
@@ -270,7 +327,6 @@ def test_the_rate_hardly_matters_below_its_half() -> None:
     time = np.arange(4 * 44_100) / 44_100
     fast = values((0.3 * np.sin(2 * np.pi * 1000 * time)).astype(np.float32), 44_100)
     assert fast["spectral_centroid"] == pytest.approx(1000, rel=0.01)
-    assert fast["dynamic_range"] == pytest.approx(0, abs=0.01)
 
 
 def test_the_result_does_not_depend_on_the_blocks() -> None:

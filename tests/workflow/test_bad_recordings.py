@@ -26,7 +26,7 @@ BAD = {
 RATE = 44_100
 #: One target of every category, two of that which needs MIDI.
 ASKED = [
-    *("onset_density", "harmonic_complexity", "spectral_centroid", "attack_slopes"),
+    *("onset_density", "harmonic_complexity", "spectral_centroid", "note_connection"),
     *("loudness_level", "novelty_level", "rubato", "articulation_ratio"),
 ]
 

@@ -94,7 +94,7 @@ _ASPECTS = (
     Aspect(
         "brightness", "How much of the sound lies high", ("spectral_centroid", "spectral_rolloff")
     ),
-    Aspect("tempo", "How fast it goes", ("tempo",)),
+    Aspect("tempo", "How fast it goes", ("tempo",), ("chord_rate",)),
     Aspect("rhythmic_energy", "How much happens per second", ("onset_density",)),
     Aspect("dynamics", "How loud it is played", ("loudness_level",), ("velocity_mean",)),
     Aspect(
@@ -108,8 +108,10 @@ _ASPECTS = (
     Aspect(
         "articulation",
         "How connected notes are: more is legato, less is staccato",
-        midi=("articulation_ratio",),
+        ("note_connection",),
+        ("articulation_ratio",),
     ),
+    Aspect("pedal", "How much rings on", ("resonance",), ("pedal_share",)),
     Aspect(
         "phrasing",
         "The contour of loudness and tempo",
@@ -117,7 +119,12 @@ _ASPECTS = (
         ("performed_tempo_shape",),
         more=0,
     ),
-    Aspect("rubato", "How freely the beat is bent", midi=("rubato", "tempo_variability")),
+    Aspect(
+        "rubato",
+        "How freely the beat is bent",
+        ("local_tempo_extent",),
+        ("rubato", "tempo_variability"),
+    ),
     Aspect(
         "expressiveness",
         "How much a player departs from even touch and even time",

@@ -4,9 +4,9 @@ All levels are dBFS of 400 ms (momentary loudness, EBU Tech 3341, without its fr
 absolute, and what is below -80 dBFS does not count. Ranges and slopes in dB do not change when a
 recording is made quieter, as long as it stays above that floor.
 
-* `dynamic_range`: from soft to loud passages: 10th to 95th percentile (EBU Tech 3342 uses the same
-  percentiles over 3 s, which is too long for a five-second window).
-* `dynamic_variance`: how much the loudness moves altogether.
+* `dynamic_range`: from the soft to the loud notes: 10th to 90th percentile of the levels that
+  onsets reach (the highest 20 ms of the next 150 ms, until the next onset). Between notes a piano
+  decays, which is no dynamics.
 * `crescendo_strength`, `diminuendo_strength`: how fast it swells (fades) where it clearly does: the
   90th percentile of the slope over 2 s, of the loudness of the notes' beginnings (the highest value
   of the surrounding second, because a piano's notes all decay).
@@ -17,7 +17,6 @@ __all__ = [
     "crescendo_strength",
     "diminuendo_strength",
     "dynamic_range",
-    "dynamic_variance",
     "loudness_curve",
 ]
 
@@ -26,8 +25,8 @@ import numpy as np
 from mess_core.targets.curves import Float, to_curve
 from mess_core.targets.sound import LOUDNESS_RATE
 
-#: EBU Tech 3342.
-SOFT_PERCENTILE, LOUD_PERCENTILE = 10, 95
+#: Soft and loud notes; a tenth may be mistaken.
+SOFT_PERCENTILE, LOUD_PERCENTILE = 10, 90
 
 #: The beginnings of notes within this time stand for the loudness of the music, s.
 PEAK_HOLD_S = 1.0
@@ -38,28 +37,17 @@ SLOPE_S = 2.0
 #: The slope that is exceeded in a tenth of the time.
 STRONG_PERCENTILE = 90
 
-#: Fewer values than a second's define no spread.
-MIN_VALUES = LOUDNESS_RATE
+#: Fewer notes or chords have no range.
+MIN_ONSETS = 5
 
 
-def _audible(loudness: Float) -> Float:
-    audible = loudness[np.isfinite(loudness)]
-    return audible if len(audible) >= MIN_VALUES else np.empty(0)
-
-
-def dynamic_range(loudness: Float) -> float:
-    """Return the 10th to 95th percentile range in dB, NaN with less than a second of sound."""
-    audible = _audible(loudness)
-    if not len(audible):
+def dynamic_range(onset_levels: Float) -> float:
+    """Return the 10th to 90th percentile range of the onsets' levels, dB, NaN of fewer than 5."""
+    audible = onset_levels[np.isfinite(onset_levels)]
+    if len(audible) < MIN_ONSETS:
         return np.nan
     soft, loud = np.percentile(audible, (SOFT_PERCENTILE, LOUD_PERCENTILE))
     return float(loud - soft)
-
-
-def dynamic_variance(loudness: Float) -> float:
-    """Return the variance of loudness in dB squared, NaN with less than a second of sound."""
-    audible = _audible(loudness)
-    return float(audible.var()) if len(audible) else np.nan
 
 
 def crescendo_strength(loudness: Float) -> float:

@@ -155,17 +155,10 @@ _SPECS = (
     _curve("tension_curve", "harmony", "1", "dissonance of what sounds together"),
     _scalar("spectral_centroid", "timbre", "Hz", "brightness"),
     _scalar("spectral_rolloff", "timbre", "Hz", "how high the sound reaches"),
-    _scalar(
-        "spectral_bandwidth", "timbre", "Hz", "how widely the sound is spread around its centre"
-    ),
-    _scalar("zero_crossing_rate", "timbre", "1", "noisiness or height of the strongest partials"),
     _curve("brightness_curve", "timbre", "Hz", "brightness"),
-    _scalar("attack_slopes", "articulation", "dB/s", "how steeply notes begin"),
-    _scalar(
-        "attack_sharpness", "articulation", "log10(1/s)", "how short the beginnings of notes are"
-    ),
-    _scalar("dynamic_range", "dynamics", "dB", "from the soft to the loud passages"),
-    _scalar("dynamic_variance", "dynamics", "dB^2", "how much the loudness moves"),
+    _scalar("note_connection", "articulation", "dB/s", "legato: notes hold until the next"),
+    _scalar("resonance", "articulation", "1", "pedal: share of what sounds that rings on"),
+    _scalar("dynamic_range", "dynamics", "dB", "from the soft to the loud notes and chords"),
     _scalar("crescendo_strength", "dynamics", "dB/s", "how fast it swells where it swells"),
     _scalar("diminuendo_strength", "dynamics", "dB/s", "how fast it fades where it fades"),
     _curve("loudness_curve", "dynamics", "dBFS", "loudness"),

@@ -11,7 +11,7 @@ are absolute: nothing is ever relative to the recording's own peak. What is soft
 
 Analysis frames are 85 ms long every 21 ms (2048 and 512 samples at 24 kHz) and lie wholly inside
 the recording. What a series has in a window is what it has there in the recording: the frames that
-lie wholly inside the window, by the recording's grid; onsets, attacks and the local tempo as they
+lie wholly inside the window, by the recording's grid; onsets, fades and the local tempo as they
 were heard in their surroundings. Measured on the window's samples alone they differ near its edges
 (up to 0.4 s for onsets, 3 s for the local tempo), and so does a frame's place, by up to 21 ms.
 """
@@ -29,11 +29,11 @@ import scipy.signal
 from scipy.ndimage import uniform_filter1d
 
 from mess_core.errors import AudioError
-from mess_core.targets.articulation import ENVELOPE_RATE, ENVELOPE_WINDOW_S, attacks
+from mess_core.targets.articulation import fades, ringing
 from mess_core.targets.curves import Float
 from mess_core.targets.harmony import chroma_of_peaks
 from mess_core.targets.rhythm import TEMPO_RATE, follow_pulse, onset_strength, onset_times
-from mess_core.targets.timbre import centroid_and_bandwidth, rolloff_frequency
+from mess_core.targets.timbre import mean_frequency, noise_gate, rolloff_frequency
 
 Float32 = npt.NDArray[np.float32]
 
@@ -49,6 +49,18 @@ HOPS_PER_FRAME = 4
 #: Momentary loudness: 400 ms (EBU Tech 3341), 10 values per second.
 LOUDNESS_RATE = 10
 LOUDNESS_WINDOW_S = 0.4
+
+#: Values per second of the power that levels are made of.
+FINE_RATE = 400
+
+#: An onset's level is the highest mean of so much within so much after it, and so much before the
+#: next, s.
+PEAK_WINDOW_S = 0.02
+PEAK_WITHIN_S = 0.15
+PEAK_BEFORE_NEXT_S = 0.05
+
+#: The noise is looked for in about so many frames.
+NOISE_FRAMES = 400
 
 #: The offset from zero is the mean of this time, taken twice, s: what is slower than about 0.5 Hz.
 OFFSET_S = 1.0
@@ -75,10 +87,8 @@ class Sound:
         Frames per second of the spectral series.
     loudness : ndarray [shape=(n,)]
         Momentary loudness (400 ms) in dBFS, `LOUDNESS_RATE` per second, NaN where inaudible.
-    centroid, bandwidth, rolloff : ndarray [shape=(frames,)]
-        Spectral centroid, bandwidth and 85 % rolloff, Hz, NaN where inaudible.
-    zero_crossings : ndarray [shape=(frames,)]
-        Share of sample pairs with a change of sign, NaN where inaudible.
+    centroid, rolloff : ndarray [shape=(frames,)]
+        Spectral centroid and 85 % rolloff, Hz, NaN where nothing stands above the noise.
     chroma : ndarray [shape=(frames, 12)]
         Power by pitch class, from C to B, 0 where inaudible.
     mel_level : ndarray of float32 [shape=(frames, 40)]
@@ -89,8 +99,12 @@ class Sound:
         Mean rise in dB over mel bands, 0 where nothing rises.
     onsets : ndarray [shape=(n,)]
         Times of onsets, s, increasing.
-    attacks : ndarray [shape=(n, 2)]
-        Rise in dB and time in s of each onset's attack, NaN where there is none.
+    onset_levels : ndarray [shape=(n,)]
+        Level that each onset reaches, dBFS, NaN where inaudible.
+    fades : ndarray [shape=(n,)]
+        How fast each onset's bands lose level until the next, dB/s, NaN where that is not known.
+    ringing : ndarray [shape=(frames, 2)]
+        How many mel bands sound, and how many of them are being damped.
     local_tempo : ndarray [shape=(n,)]
         Rate of the pulse in BPM, `TEMPO_RATE` per second, NaN where there is none.
     metrical_levels : ndarray [shape=(n, 5)]
@@ -101,15 +115,15 @@ class Sound:
     frame_rate: float
     loudness: Float
     centroid: Float
-    bandwidth: Float
     rolloff: Float
-    zero_crossings: Float
     chroma: Float
     mel_level: Float32
     mfcc: Float32
     onset_strength: Float
     onsets: Float
-    attacks: Float
+    onset_levels: Float
+    fades: Float
+    ringing: Float
     local_tempo: Float
     metrical_levels: Float
 
@@ -124,7 +138,8 @@ class Sound:
             duration=stop_s - start_s,
             loudness=self.loudness[_within(start_s, stop_s, LOUDNESS_RATE, LOUDNESS_WINDOW_S)],
             onsets=self.onsets[onsets] - start_s,
-            attacks=self.attacks[onsets],
+            onset_levels=self.onset_levels[onsets],
+            fades=self.fades[onsets],
             local_tempo=self.local_tempo[tempo],
             metrical_levels=self.metrical_levels[tempo],
             **parts,
@@ -132,8 +147,7 @@ class Sound:
 
 
 _FRAME_SERIES = (
-    *("centroid", "bandwidth", "rolloff", "zero_crossings"),
-    *("chroma", "mel_level", "mfcc", "onset_strength"),
+    *("centroid", "rolloff", "chroma", "mel_level", "mfcc", "onset_strength", "ringing"),
 )
 
 
@@ -176,10 +190,11 @@ def analyse(samples: npt.NDArray[np.float32], sample_rate: int) -> Sound:
     hop = max(1, round(sample_rate / FRAME_RATE))
     frame_rate = sample_rate / hop
     power = _fine_power(samples, sample_rate)
-    envelope = np.sqrt(_moving_mean(power, round(ENVELOPE_WINDOW_S * ENVELOPE_RATE)))
-    spectral = _spectral(samples, sample_rate, hop)
-    strength = onset_strength(spectral["mel_level"])
-    onsets = onset_times(strength, frame_rate=frame_rate, frame_s=HOPS_PER_FRAME / frame_rate)
+    spectral, gate = _spectral(samples, sample_rate, hop)
+    mel_level = spectral["mel_level"]
+    strength = onset_strength(mel_level)
+    frames: Any = {"frame_rate": frame_rate, "frame_s": HOPS_PER_FRAME / frame_rate}
+    onsets = onset_times(strength, **frames)
     local_tempo, metrical_levels = follow_pulse(strength, onsets, duration, frame_rate)
     return Sound(
         duration=duration,
@@ -187,7 +202,9 @@ def analyse(samples: npt.NDArray[np.float32], sample_rate: int) -> Sound:
         loudness=_loudness(power),
         onset_strength=strength,
         onsets=onsets,
-        attacks=attacks(envelope, onsets),
+        onset_levels=_onset_levels(power, onsets),
+        fades=fades(mel_level, gate, onsets, **frames),
+        ringing=ringing(mel_level, gate),
         local_tempo=local_tempo,
         metrical_levels=metrical_levels,
         **spectral,
@@ -201,7 +218,7 @@ def _without_offset(samples: Float32, sample_rate: int) -> Float32:
     changes (Yates & Lyons 2008, *DC blocker algorithms*). Of the lowest key of a piano (27.5 Hz)
     it takes less than 0.01 %.
     """
-    length = max(1, round(sample_rate / ENVELOPE_RATE))
+    length = max(1, round(sample_rate / FINE_RATE))
     whole = len(samples) // length * length
     if not whole:
         return samples
@@ -210,7 +227,7 @@ def _without_offset(samples: Float32, sample_rate: int) -> Float32:
     offset = scipy.signal.detrend(means)
     trend = means - offset
     for _ in range(2):
-        offset = uniform_filter1d(offset, round(OFFSET_S * ENVELOPE_RATE) | 1)
+        offset = uniform_filter1d(offset, round(OFFSET_S * FINE_RATE) | 1)
     offset = (trend + offset).astype(np.float32)
     centred = np.empty_like(samples)
     np.subtract(
@@ -221,8 +238,8 @@ def _without_offset(samples: Float32, sample_rate: int) -> Float32:
 
 
 def _fine_power(samples: Float32, sample_rate: int) -> Float:
-    """Return the mean square of consecutive bins of samples, `ENVELOPE_RATE` per second."""
-    edges = np.arange(int(len(samples) * ENVELOPE_RATE / sample_rate) + 1) / ENVELOPE_RATE
+    """Return the mean square of consecutive bins of samples, `FINE_RATE` per second."""
+    edges = np.arange(int(len(samples) * FINE_RATE / sample_rate) + 1) / FINE_RATE
     starts = np.round(edges * sample_rate).astype(np.int64)
     if len(starts) < 2:
         return np.empty(0)
@@ -232,11 +249,24 @@ def _fine_power(samples: Float32, sample_rate: int) -> Float:
 
 def _loudness(power: Float) -> Float:
     """Return the level of 400 ms, NaN where inaudible."""
-    momentary = _moving_mean(power, round(LOUDNESS_WINDOW_S * ENVELOPE_RATE))
-    return _audible(momentary[:: ENVELOPE_RATE // LOUDNESS_RATE])
+    momentary = _moving_mean(power, round(LOUDNESS_WINDOW_S * FINE_RATE))
+    return _audible(momentary[:: FINE_RATE // LOUDNESS_RATE])
 
 
-def _audible(power: Float) -> Float:
+def _onset_levels(power: Float, onsets: Float) -> Float:
+    """Return the highest level soon after each onset, NaN where inaudible."""
+    short = _moving_mean(power, round(PEAK_WINDOW_S * FINE_RATE))
+    if not len(short):
+        return np.full(len(onsets), np.nan)
+    starts = np.minimum(np.round(onsets * FINE_RATE).astype(np.int64), len(short) - 1)
+    following = np.append(starts[1:], len(short)) - round(PEAK_BEFORE_NEXT_S * FINE_RATE)
+    stops = np.clip(following, starts + 1, starts + round(PEAK_WITHIN_S * FINE_RATE))
+    # The last value stands for what is beyond it.
+    bounds = np.stack([starts, np.minimum(stops, len(short))], axis=1).ravel()
+    return _audible(np.maximum.reduceat(np.append(short, 0.0), bounds)[::2])
+
+
+def _audible(power: npt.NDArray[np.floating]) -> Float:
     """Return dBFS of a power, NaN below the floor."""
     level = 10 * np.log10(np.maximum(power, _TINY))
     return np.asarray(np.where(level >= FLOOR_DBFS, level, np.nan), np.float64)
@@ -250,40 +280,54 @@ def _moving_mean(series: Float, length: int) -> Float:
     return np.asarray(np.maximum(cumulative[length:] - cumulative[:-length], 0.0) / length)
 
 
-def _spectral(samples: Float32, sample_rate: int, hop: int) -> dict[str, Any]:
-    """Return the series by frame that come from samples and spectra."""
+def _spectral(samples: Float32, sample_rate: int, hop: int) -> tuple[dict[str, Any], Float32]:
+    """Return the series by frame, and the level of each mel band above which sound stands out."""
     length = HOPS_PER_FRAME * hop
     frames = np.empty((0, length), np.float32)
     if len(samples) >= length:
         frames = np.lib.stride_tricks.sliding_window_view(samples, length)[::hop]
     frequencies = np.arange(length // 2 + 1) * np.float64(sample_rate / length)
     filters = _mel_filters(frequencies)
+    some = frames[:: max(1, len(frames) // NOISE_FRAMES)]
+    gate = noise_gate(np.square(_magnitude(some[np.isfinite(_audible(_mean_square(some)))])))
     # At least one block, so that series of no frames have their shapes.
     starts = range(0, max(len(frames), 1), _BLOCK_FRAMES)
-    blocks = [_block(frames[i : i + _BLOCK_FRAMES], frequencies, filters) for i in starts]
+    blocks = [_block(frames[i : i + _BLOCK_FRAMES], frequencies, filters, gate) for i in starts]
     series = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     audible = np.isfinite(_audible(series.pop("power")))
-    for name in ("centroid", "bandwidth", "rolloff"):
+    for name in ("centroid", "rolloff"):
         series[name] = np.where(audible, series[name], np.nan)
-    crossings = _zero_crossings(samples, hop)[: len(frames)]
-    series["zero_crossings"] = np.where(audible, crossings, np.nan)
     series["chroma"] = np.where(audible[:, None], series["chroma"], 0.0)
     series["mfcc"] = scipy.fft.dct(series["mel_level"], axis=1, norm="ortho")[:, :MFCCS]
-    return series
+    return series, _level(gate @ filters)
 
 
-def _block(frames: Float32, frequencies: Float, filters: Float32) -> dict[str, Any]:
-    magnitude = np.abs(scipy.fft.rfft(frames * _window(frames.shape[1]), axis=1))
-    centroid, bandwidth = centroid_and_bandwidth(magnitude, frequencies)
-    mel = np.square(magnitude) @ filters
+def _block(frames: Float32, frequencies: Float, filters: Float32, gate: Float32) -> dict[str, Any]:
+    magnitude = _magnitude(frames)
+    power = np.square(magnitude)
+    above = np.where(power > gate, magnitude, 0)
+    centroid = mean_frequency(above, frequencies)
+    rolloff = rolloff_frequency(above, frequencies)
     return {
         "centroid": centroid,
-        "bandwidth": bandwidth,
-        "rolloff": rolloff_frequency(magnitude, frequencies),
-        "mel_level": 10 * np.log10(np.maximum(mel, np.float32(10 ** (FLOOR_DBFS / 10)))),
+        "rolloff": np.where(np.isfinite(centroid), rolloff, np.nan),
+        "mel_level": _level(power @ filters),
         "chroma": chroma_of_peaks(magnitude, frequencies),
-        "power": np.einsum("ij,ij->i", frames, frames) / frames.shape[1],
+        "power": _mean_square(frames),
     }
+
+
+def _magnitude(frames: Float32) -> Float32:
+    return np.asarray(np.abs(scipy.fft.rfft(frames * _window(frames.shape[1]), axis=1)))
+
+
+def _mean_square(frames: Float32) -> Float32:
+    return np.asarray(np.einsum("ij,ij->i", frames, frames) / frames.shape[1])
+
+
+def _level(power: Float32) -> Float32:
+    """Return a power's level in dB, at least `FLOOR_DBFS`."""
+    return np.asarray(10 * np.log10(np.maximum(power, np.float32(10 ** (FLOOR_DBFS / 10)))))
 
 
 @lru_cache(maxsize=8)
@@ -300,12 +344,3 @@ def _mel_filters(frequencies: Float) -> Float32:
     rising = (mel[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - mel[:, None]) / (edges[2:] - edges[1:-1])
     return np.asarray(np.maximum(np.minimum(rising, falling), 0), np.float32)
-
-
-def _zero_crossings(samples: Float32, hop: int) -> Float:
-    """Return the share of sample pairs with a change of sign, per frame."""
-    negative = np.signbit(samples)
-    changed = np.diff(negative, prepend=negative[:1])
-    hops = len(changed) // hop
-    per_hop = changed[: hops * hop].reshape(hops, hop).sum(axis=1)
-    return _moving_mean(per_hop / hop, HOPS_PER_FRAME)
