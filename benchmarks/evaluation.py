@@ -261,13 +261,15 @@ def reliability(
     ratings: Mapping[str, Floats], of: Mapping[str, str], rng: np.random.Generator
 ) -> Floats:
     """Return how reliable each scale's mean is within passages [19] (Spearman and Brown)."""
-    names, groups = list(of), np.array(list(of.values()))
-    pairs = np.mean([halve(ratings, names, rng) for _ in range(1)], axis=0)
-    for group in np.unique(groups):
-        pairs[:, groups == group] -= np.nanmean(pairs[:, groups == group], axis=1, keepdims=True)
-    one, other = np.nan_to_num(pairs)
-    r = (one * other).sum(axis=0) / np.sqrt((one**2).sum(axis=0) * (other**2).sum(axis=0))
-    return np.asarray(2 * r / (1 + r))
+    names, groups, found = list(of), np.array(list(of.values())), []
+    for _ in range(HALVES):
+        halves = halve(ratings, names, rng)
+        for group in np.unique(groups):
+            halves[:, groups == group] -= np.nanmean(halves[:, groups == group], axis=1)[:, None]
+        one, other = np.nan_to_num(halves)
+        r = (one * other).sum(axis=0) / np.sqrt((one**2).sum(axis=0) * (other**2).sum(axis=0))
+        found.append(2 * r / (1 + r))
+    return np.asarray(np.mean(found, axis=0))
 
 
 def table(found: Mapping[str, Mapping[str, Figure]]) -> str:
