@@ -10,6 +10,7 @@ import pytest
 from mess_core.evaluation.corpus import asking, evaluate, judge_aspects, rival
 from mess_core.evaluation.judges import Rows
 from mess_core.evaluation.picture import plot_evaluation
+from mess_core.files import write_json
 from mess_core.index.index import Index
 from mess_core.layout import Layout
 from mess_core.recordings import COLUMNS, Recording
@@ -155,6 +156,12 @@ def test_without_beats_and_players_the_reason_is_said(
     lines = evaluate(layout, index, recordings)
     assert lines[0]["reason"] == "not all recordings have beats"
     assert lines[0]["value"] is None
+    # What was not measured of a recording is not defined: the others are judged.
+    layout.targets("r3").unlink()
+    for target in TRUE.values():
+        write_json(layout.target_manifest(target), {"shards": {}, "failed": {"r3": "why"}})
+    fewer = {(line["judge"], line["asked"]): line for line in evaluate(layout, index, recordings)}
+    assert 0 < fewer["more", "tempo"]["n"] < WORKS * 20
     single = corpus.index(clip_rows(RECORDINGS, WINDOWS, works=RECORDINGS))
     single = replace(single, aspects=index.aspects)
     for line in evaluate(layout, single, recordings):

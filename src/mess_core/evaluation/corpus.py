@@ -35,14 +35,15 @@ from mess_core.index.projection import Projection
 from mess_core.layout import Layout
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.probing.folds import Floats, Ints
-from mess_core.recordings import Recording
+from mess_core.recordings import Recording, failures
 from mess_core.search.query import Query
 from mess_core.search.scoring import Passage, ask
 from mess_core.targets.columns import columns_of
+from mess_core.targets.notes import read_beats
 from mess_core.targets.npz import load_columns
 
 #: Windows that are judged at most: of whole works, drawn at random.
-MOST_ROWS = 5000
+MOST_ROWS = 3000
 
 Line = dict[str, Any]
 
@@ -60,23 +61,30 @@ def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> l
     rows = Rows(*(column[table["recording"]] for column in columns))
     names = list(dict.fromkeys(rows.recordings.tolist()))
     features = np.concatenate([load_features(layout, name, view="segments") for name in names])
-    beats = {r.recording_id: r.beats for r in recordings}
     lines = [_line("same passage", "general", reason="not all recordings have beats")]
-    if all(beats[name] for name in names):
-        times = {name: np.loadtxt(Path(beats[name]), usecols=0, ndmin=1) for name in names}
+    beats = {r.recording_id: Path(r.beats) for r in recordings if r.beats}
+    if set(names) <= set(beats):
+        times = {name: read_beats(beats[name]) for name in names}
         spans = np.array(
             [
                 np.interp(row[["start_s", "end_s"]].tolist(), times[name], range(len(times[name])))
                 for row, name in zip(table, rows.recordings.tolist(), strict=True)
             ]
         )
-        lines = judge_passages(
-            index.stored(chosen)[:, : index.projection.general], features, rows, spans
-        )
+        general = index.stored(chosen)[:, : index.projection.general]
+        lines = judge_passages(general, features, rows, spans)
 
     def measure(wanted: Sequence[str]) -> Floats:
-        paths = map(layout.targets, names)
-        return np.concatenate([load_columns(path, wanted, level="window") for path in paths])
+        targets = {column.partition(":")[0].rpartition("/")[2] for column in wanted}
+        failed = {name for target in targets for name in failures(layout, target)}
+        return np.concatenate(
+            [
+                np.full((int((rows.recordings == name).sum()), len(wanted)), np.nan)
+                if name in failed
+                else load_columns(layout.targets(name), wanted)
+                for name in names
+            ]
+        )
 
     projection, entries = index.projection, index.aspects.get("aspects", {})
     read = projection.read_from("audio")

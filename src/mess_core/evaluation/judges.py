@@ -114,9 +114,10 @@ class Rows:
 
 def cosine(vectors: Features) -> Search:
     """Search by the cosine of vectors [n, D] or [n, L, D], layers side by side, as they are."""
-    flat = vectors.reshape(len(vectors), -1).astype(np.float64)
-    unit = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), np.finfo(float).tiny)
-    return lambda row: np.asarray(unit @ unit[row])
+    flat = vectors.reshape(len(vectors), -1)
+    length = np.linalg.norm(flat, axis=1, keepdims=True)
+    unit = flat / np.where(length > 0, length, 1)
+    return lambda row: np.asarray(unit @ unit[row], np.float64)
 
 
 def general(features: npt.NDArray[np.float32], layers: Sequence[int] | None = None) -> Search:

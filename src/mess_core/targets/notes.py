@@ -14,7 +14,7 @@ level is not known: it is taken to be the one at which a beat has 5 to 10 notes,
 depend on how fast a work is played.
 """
 
-__all__ = ["DEFAULT_TEMPO", "Performance", "parse_midi", "read_performance"]
+__all__ = ["DEFAULT_TEMPO", "Performance", "parse_midi", "read_beats", "read_performance"]
 
 import io
 from collections import defaultdict
@@ -352,7 +352,7 @@ def read_performance(midi: Path, *, beats: Path | None = None) -> Performance:
     performance = _read_midi(midi)
     if beats is None:
         return performance
-    times = _read_beats(beats)
+    times = read_beats(beats)
     onsets = performance.onsets
     if times[-1] <= onsets[0] or times[0] >= onsets[-1]:
         raise MidiError(
@@ -362,7 +362,8 @@ def read_performance(midi: Path, *, beats: Path | None = None) -> Performance:
     return replace(performance, annotated_beats=times)
 
 
-def _read_beats(path: Path) -> Float:
+def read_beats(path: Path) -> Float:
+    """Return when each beat falls, s; a `MidiError` says why a table of beats cannot be used."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         times = np.array([float(line.split("\t")[0]) for line in lines if line.strip()])
