@@ -16,7 +16,7 @@ from mess_core.errors import SearchError, nearest
 #: The block that compares everything, beside those of the aspects.
 GENERAL = "general"
 
-#: Weights and numbers of standard errors beyond this are a mistake.
+#: Weights and numbers of steps beyond this are a mistake.
 LARGEST = 1e6
 
 #: What is left out of the hits: nothing, the query's recording, or all recordings of its work.
@@ -57,8 +57,8 @@ class Query:
     unlike : mapping of str to float
         Aspects in which hits are to be the opposite, and how much that counts.
     more, less : mapping of str to float
-        Aspects of which hits must have more or less, by how many standard errors of the probe;
-        everything else stays close.
+        Aspects of which hits must have more or less, by how many steps (a standard error of the
+        probe; half a standard deviation of what is measured); everything else stays close.
     exclude : {'none', 'recording', 'work'}
         What to leave out of the hits.
     where : mapping of str to sequence of str

@@ -69,7 +69,7 @@ class Hit:
     clip: str
     #: What ``general`` and each aspect add to the score.
     contributions: Mapping[str, float] = field(default_factory=dict)
-    #: The values that probes predict of the aspects that have a direction, in standard deviations
+    #: The measured or predicted values of the aspects that have a direction, in standard deviations
     #: from the corpus mean.
     predicted: Mapping[str, float] = field(default_factory=dict)
 
