@@ -12,8 +12,8 @@ rule aspects:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=more_memory(1000),
-        runtime=more_time(5),
+        mem_mb=more_memory(2000),
+        runtime=more_time(30),
     params:
         cfg=PLAN.aspects_params(),
     message:
