@@ -17,6 +17,7 @@ include: "workflow/rules/common.smk"
 report: "workflow/report/workflow.rst"
 
 
+include: "workflow/rules/train.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/targets.smk"
 include: "workflow/rules/probing.smk"

@@ -199,6 +199,11 @@ class Layout:
         return self.data / "models"
 
     @property
+    def trained(self) -> Path:
+        """The small encoder that is trained here."""
+        return self.models / "trained"
+
+    @property
     def cache(self) -> Path:
         """The content-addressed store of computed arrays, shared by all datasets."""
         return self.data / "cache"

@@ -20,6 +20,7 @@ __all__ = [
     "RECORDINGS",
     "REPORT",
     "TARGETS",
+    "TRAINING",
     "UNTRAINED",
     "VALIDITY",
 ]
@@ -38,5 +39,6 @@ PROJECTION = 2
 INDEX = 4
 PUBLISH = 2
 EVALUATION = 1
+TRAINING = 1
 VALIDITY = 4
 REPORT = 4

@@ -15,12 +15,14 @@ from mess_core.extraction.checkpoint import find_checkpoint
 from mess_core.extraction.golden import check_windows
 from mess_core.extraction.small import SmallEncoder, SmallStates
 from mess_core.extraction.torch_engine import TorchEngine
+from mess_core.layout import Layout
 from mess_core.training import examples, train as loop
 from mess_core.training.examples import Batches, split
 from mess_core.training.losses import SCALARS, Labels
 from mess_core.training.render import read_performances, read_pianos
 from mess_core.training.train import Budget, State, export, train
 from mess_core.training.validate import score
+from mess_core.workflow.jobs import train as train_job
 from tests.training.planted import write_performances, write_piano
 
 pytestmark = pytest.mark.integration
@@ -185,3 +187,10 @@ def test_validation_finds_what_a_layer_knows_within_groups() -> None:
     names = list(SCALARS)
     assert all(table[name][1] > 0.95 > 0.3 > table[name][0] for name in names[:3])
     assert table[names[3]][1] < 0.2
+
+
+def test_the_rules_job_trains_into_the_models_folder(data: Path, tmp_path: Path) -> None:
+    layout = Layout(tmp_path, "demo")
+    folders = {"performances": str(data), "pianos": str(data / "pianos")}
+    train_job(layout, **folders, seconds=0.01, threads=1)
+    assert find_checkpoint(str(layout.trained)).spec.trained

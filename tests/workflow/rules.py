@@ -48,5 +48,5 @@ def _request(text: str) -> Request:
         number(r"threads: (\d+)"),
         number(r"mem_mb=more_memory\((\d+)\)"),
         number(r"runtime=more_time\((\d+)\)"),
-        int("gpu=gpu_count" in text),
+        int("gpu=" in text),
     )

@@ -19,6 +19,7 @@ def test_all_rules_are_seen() -> None:
         *("untrained", "features", "gather_features"),
         *("targets", "gather_targets", "decomposition", "probing", "question", "track"),
         *("aspects", "projection", "index", "publish", "validity", "evaluation", "report"),
+        "train",
     }
 
 
@@ -28,7 +29,7 @@ def test_a_rule_is_complete(name: str, text: str) -> None:
         assert re.search(rf"^ +{section}:$|^ +{section}: \S", text, re.MULTILINE), section
     assert "mem_mb=" in text
     assert "runtime=" in text
-    assert ("gpu=" in text) == (name == "features")
+    assert ("gpu=" in text) == (name in ("features", "train"))
     parameters = re.search(r"params:\n((?: +\S.*\n)+?)(?= +\w+:\n)", text)
     assert parameters
     # One dict, because Snakemake compares params as an unnamed set.

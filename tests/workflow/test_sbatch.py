@@ -139,6 +139,8 @@ def test_every_rule_asks_for_what_it_says_and_extraction_alone_for_a_gpu(
 ) -> None:
     calls = submit(workspace)
     expected = requests()
+    # No rule of `all` trains.
+    assert expected.pop("train").gpus == 1
     assert {call.rule for call in calls} == set(expected)
     for call in calls:
         rule = call.rule

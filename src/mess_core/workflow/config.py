@@ -36,6 +36,7 @@ _DATA = Path("data")
 _NO_EFFECT = (
     *("data", "device", "batch_size", "save_raw", "raw_dtype", "shards"),
     *("publish.destination", "tracking.uri", "tracking.experiment"),
+    *("train.performances", "train.pianos", "train.seconds"),
 )
 
 
@@ -157,6 +158,16 @@ class Settings:
     tracking_experiment: str = _setting(
         "tracking.experiment", "mess", "The experiment's name in MLflow.", min_length=1
     )
+    train_performances: str = _setting(
+        "train.performances",
+        "",
+        "Performances to train a small encoder on: a folder of MIDI files, or with "
+        "`performances.npz`. Empty: there is no rule `train`.",
+    )
+    train_pianos: str = _setting(
+        "train.pianos", "", "The pianos to train it on: a folder with a file of notes for each."
+    )
+    train_seconds: float = _setting("train.seconds", 3600.0, "How long to train it, s.", gt=0)
     variant: str = ""
 
     def __post_init__(self) -> None:

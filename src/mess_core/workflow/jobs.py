@@ -21,6 +21,7 @@ __all__ = [
     "probe_target",
     "publish_indices",
     "track",
+    "train",
     "write_report",
 ]
 
@@ -277,6 +278,19 @@ def track(layout: Layout, *, uri: str, experiment: str, targets: Sequence[str]) 
         experiment=experiment,
     )
     write_json(layout.tracked, {"uri": uri, "run": run})
+
+
+def train(layout: Layout, *, performances: str, pianos: str, seconds: float, threads: int) -> None:
+    """Train a small encoder; a job that was killed is gone on with."""
+    from mess_core.training import train as training
+
+    training.train(
+        Path(performances),
+        Path(pianos),
+        layout.trained,
+        budget=training.Budget(seconds=seconds),
+        workers=threads - 1,
+    )
 
 
 def build_index(

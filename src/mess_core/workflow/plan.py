@@ -291,6 +291,15 @@ class Plan:
             **self._probing,
         }
 
+    def training_params(self) -> Params:
+        """Return the params of training a small encoder."""
+        return {
+            "stale_with": {"stage": stages.TRAINING},
+            "performances": self.settings.train_performances,
+            "pianos": self.settings.train_pianos,
+            "seconds": self.settings.train_seconds,
+        }
+
     def tracking_params(self) -> Params:
         """Return the params of logging to MLflow."""
         return {
