@@ -52,7 +52,7 @@ def test_every_rate_and_channel_count_gives_the_same_tone(
     path = write_tone("a.wav", seconds=2, frequency=400, rate=rate, channels=channels)
     samples = load_audio(path)
     assert samples.dtype == np.float32
-    assert rate == RATE or get_resampler(rate, RATE).kernel.numel() < 20_000_000
+    assert rate == RATE or get_resampler(rate, RATE).kernel.size < 20_000_000
     assert abs(len(samples) - 2 * RATE) <= 2
     assert peak_frequency(samples) == pytest.approx(400, abs=1)
     assert np.sqrt(np.mean(samples[1000:-1000] ** 2)) == pytest.approx(0.3 / 2**0.5, rel=0.01)
@@ -98,8 +98,9 @@ def test_a_stream_is_the_whole_signal_resampled(
     rng = np.random.default_rng(rate + n_samples)
     channels = rng.uniform(-1, 1, (n_samples, 2)).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", channels, rate, subtype="FLOAT")
-    with torch.inference_mode():
-        whole = get_resampler(rate, target)(torch.from_numpy(channels.mean(axis=1))).numpy()
+    ratio = get_resampler(rate, target)
+    reference = Resample(ratio.source, ratio.target)
+    whole = reference(torch.from_numpy(channels.mean(axis=1))).numpy()
     # Also blocks that are shorter than the kernel.
     for frames in (5_003, 1_000_003) if n_samples > 2_000 else (7, 146, 147, 148):
         monkeypatch.setattr(audio, "_BLOCK_FRAMES", frames)
@@ -120,26 +121,20 @@ def test_a_long_signal_keeps_the_sample_that_torchaudio_rounds_away(tmp_path: Pa
     np.testing.assert_allclose(streamed[:-1], whole, rtol=0, atol=1e-6)
 
 
-def test_the_resampler_is_the_documented_one() -> None:
-    resampler = get_resampler(44_100, RATE)
-    assert resampler.resampling_method == "sinc_interp_hann"
-    assert (resampler.lowpass_filter_width, resampler.rolloff) == (6, 0.99)
-    assert (resampler.orig_freq, resampler.new_freq) == (147, 80)
-
-
 @pytest.mark.slow
-def test_torch_is_imported_for_another_rate_only(write_tone: WriteTone) -> None:
-    same, other = write_tone("a.wav"), write_tone("b.wav", rate=22_050)
+def test_audio_of_any_rate_is_described_without_torch(write_tone: WriteTone) -> None:
+    path = write_tone("b.wav", rate=22_050)
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from mess_core.extraction.audio import load_audio\n"
-        "for path in sys.argv[1:]:\n"
-        "    load_audio(Path(path)); print('torch' in sys.modules)\n"
+        "from mess_core.extraction import FeatureExtractor\n"
+        "extractor = FeatureExtractor('descriptors', window_s=0.5)\n"
+        "print(extractor.extract_file(Path(sys.argv[1])).segments.shape[1:], end=' ')\n"
+        "print(sorted({'torch', 'torchaudio', 'transformers', 'openvino'} & set(sys.modules)))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, same, other], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["False", "True"]
+    assert done.stdout.strip() == "(8, 402) []"
 
 
 @pytest.mark.parametrize(

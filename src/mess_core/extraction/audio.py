@@ -4,12 +4,11 @@ Conventions: samples are float32, full scale is 1, mono (the mean of all channel
 times are seconds, positions are samples. soundfile decodes whatever libsndfile reads (WAV, FLAC,
 Ogg, MP3, AIFF and others), whatever the file's name ends with.
 
-A file whose rate differs is resampled by `torchaudio.transforms.Resample` with its defaults (a sinc
-under a Hann window of 6 zero crossings on each side, which cuts off at 0.99 of the lower Nyquist
-frequency). The signal counts as zero outside, and *N* samples become ``ceil(N * target / source)``.
+A file whose rate differs is resampled by a sinc under a Hann window of 6 zero crossings on each
+side, which cuts off at 0.99 of the lower Nyquist frequency: what torchaudio's `Resample` computes
+by default. The signal counts as zero outside, and *N* samples become ``ceil(N * target / source)``.
 `stream_audio` gives what the resampler makes of the whole signal, block by block in memory that
-does not depend on the file's length (of long signals torchaudio itself may round a few samples
-away).
+does not depend on the file's length.
 
 Windows have equal length, because padding would change MERT's features (group norm over time). They
 start every ``window * (1 - overlap)`` seconds. If samples are left after the last whole window, one
@@ -46,12 +45,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
+from numpy.lib.stride_tricks import sliding_window_view
 
 from mess_core.errors import AudioError
 from mess_core.recordings import too_short
@@ -384,14 +385,14 @@ def load_audio(path: Path, *, sample_rate: int = 24_000) -> Floats:
     return np.concatenate(list(stream_audio(path, sample_rate=sample_rate)))
 
 
-def _resampled(blocks: Iterable[Floats], resampler: Any) -> Iterator[Floats]:
+def _resampled(blocks: Iterable[Floats], resampler: "Resampler") -> Iterator[Floats]:
     """Yield what the resampler would make of all blocks joined.
 
     Every ``source`` samples become ``target`` samples by the same kernel. So blocks that begin at a
     multiple of ``source`` give the whole signal's result, except near their edges, over which the
     kernel reaches ``width`` samples: that is cut away.
     """
-    source, target, width = resampler.orig_freq, resampler.new_freq, resampler.width
+    source, target, width = resampler.source, resampler.target, resampler.width
     context = -(-width // source)  # in periods of `source` samples
     held = np.zeros(context * source, np.float32)
     n_in = n_out = 0
@@ -400,23 +401,45 @@ def _resampled(blocks: Iterable[Floats], resampler: Any) -> Iterator[Floats]:
         held = np.concatenate([held, block])
         periods = (len(held) - width) // source - context
         if periods > 0:
-            yield _run(resampler, held)[context * target : (context + periods) * target]
+            yield resampler(held)[context * target : (context + periods) * target]
             held = held[periods * source :]
             n_out += periods * target
     last = -(-n_in * target // source) - n_out
-    held = np.pad(held, (0, source))  # so that torchaudio's rounding of lengths takes nothing away
-    yield _run(resampler, held)[context * target : context * target + last]
+    yield resampler(held)[context * target : context * target + last]
 
 
-def _run(resampler: Any, samples: Floats) -> Floats:
-    import torch
-
-    with torch.inference_mode():
-        return np.asarray(resampler(torch.from_numpy(samples)).numpy())
+#: Zero crossings of the sinc on each side, and where it cuts off, by the lower Nyquist frequency.
+_CROSSINGS, _CUTOFF = 6, 0.99
 
 
-def get_resampler(source_rate: int, target_rate: int) -> Any:
-    """Return the `torchaudio.transforms.Resample` for a pair of rates, which threads may share.
+class Resampler:
+    """Makes ``target`` samples of every ``source`` samples, by a kernel of so many phases.
+
+    The kernel reaches ``width`` samples beyond them on either side. Threads may share it.
+    """
+
+    def __init__(self, source: int, target: int) -> None:
+        cutoff = min(source, target) * _CUTOFF
+        self.source, self.target = source, target
+        self.width = ceil(_CROSSINGS * source / cutoff)
+        places = np.arange(-self.width, self.width + source) / source
+        # In float32, as torchaudio has it: features are what they were.
+        times = np.arange(target, dtype=np.float32) / np.float32(target)
+        crossings = np.clip((places - times[:, np.newaxis]) * cutoff, -_CROSSINGS, _CROSSINGS)
+        window = np.cos(crossings * np.pi / _CROSSINGS / 2) ** 2
+        kernel = np.sinc(crossings) * window * cutoff / source
+        self.kernel = kernel.T.astype(np.float32)
+
+    def __call__(self, samples: Floats) -> Floats:
+        """Return samples [shape=(n,)] at the other rate [shape=(ceil(n * target / source),)]."""
+        padded = np.pad(samples, (self.width, self.width + self.source))
+        spans = sliding_window_view(padded, len(self.kernel))[:: self.source]
+        length = -(-len(samples) * self.target // self.source)
+        return np.asarray((spans @ self.kernel).reshape(-1)[:length])
+
+
+def get_resampler(source_rate: int, target_rate: int) -> Resampler:
+    """Return the resampler for a pair of rates.
 
     The kernel has as many phases as the reduced ratio of the rates says, so an odd rate (44101 Hz)
     is taken for the nearest ratio of numbers up to 4000: exact for all common rates, and never off
@@ -425,11 +448,7 @@ def get_resampler(source_rate: int, target_rate: int) -> Any:
     return _resampler(*_ratio(source_rate, target_rate))
 
 
-@cache
-def _resampler(source: int, target: int) -> Any:
-    from torchaudio.transforms import Resample
-
-    return Resample(source, target)
+_resampler = cache(Resampler)
 
 
 def _ratio(source_rate: int, target_rate: int) -> tuple[int, int]:
