@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from scipy.stats import kstest, t as student
+from scipy.stats import kstest, t as student, ttest_1samp
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
@@ -17,8 +17,10 @@ from mess_core.probing.inference import (
     best_probability,
     corrected_p,
     exchange_works,
+    holm,
     interval,
     likely_best,
+    paired_p,
     permuted_r2,
     resample_works,
     seed_of,
@@ -295,3 +297,14 @@ def test_p_is_uniform_where_targets_have_nothing_to_do_with_features(equal: bool
     spread = np.random.default_rng(0).uniform(0, 1 / 200, (2, 250))
     for values, shift in zip((p, p_within), spread, strict=True):
         assert kstest(values - shift, "uniform").pvalue > 0.01
+
+
+def test_gains_are_tested_as_scipy_does_and_corrected_as_holm_did() -> None:
+    gains = np.random.default_rng(0).normal(0.4, 1, size=12)
+    expected = ttest_1samp(gains, 0, alternative="greater").pvalue
+    assert paired_p(gains.tolist()) == pytest.approx(expected)
+    assert paired_p([0.3]) == paired_p([0.3, 0.3]) == paired_p([]) == 1.0
+    # Holm (1979): the smallest times 4, the next times 3, ..., never falling, at most 1.
+    assert holm([0.01, 0.04, 0.03, 0.6]) == pytest.approx([0.04, 0.09, 0.09, 0.6])
+    assert holm([0.5, 0.4]) == pytest.approx([0.8, 0.8])
+    assert holm([]) == []

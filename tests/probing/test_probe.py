@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy.optimize import nnls
+from scipy.spatial.distance import pdist
+from scipy.stats import spearmanr
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
@@ -15,7 +17,7 @@ from mess_core.errors import ProbingError
 from mess_core.probing.decompositions import decompose_folds
 from mess_core.probing.folds import deal_folds, plan_rows
 from mess_core.probing.probe import MIN_ROWS, probe, probe_layers
-from mess_core.probing.scores import ProbeResult
+from mess_core.probing.scores import ProbeResult, _followed
 
 pytestmark = pytest.mark.unit
 
@@ -376,3 +378,34 @@ def test_what_does_not_belong_together_is_refused() -> None:
     with pytest.raises(ProbingError, match="expected \\[60, dims\\]"):
         probe(layers[:, 1:], y, names, folds, name="y")
     assert probe(layers, y, names, folds % 2, name="y").reason is not None
+
+
+def test_what_is_lost_in_each_work_sums_to_what_the_nested_choice_lacks() -> None:
+    rng = np.random.default_rng(8)
+    works = [f"w{row % 7}" for row in range(140)]
+    X = rng.normal(size=(140, 2, 6))
+    Y = X[:, 1, :2] + rng.normal(size=(140, 2))
+    result = probe_layers(X, Y, works, name="t")
+    assert result.works == tuple(sorted(set(works)))
+    assert result.r2_within_nested is not None
+    assert sum(result.loss) == pytest.approx(1 - result.r2_within_nested)
+    # Where no work has two values, of the pooled R2.
+    single = probe_layers(X[:20], Y[:20, 0], [f"w{row}" for row in range(20)], name="t")
+    assert single.r2_nested is not None
+    assert sum(single.loss) == pytest.approx(1 - single.r2_nested)
+
+
+def test_distances_follow_the_true_ones_as_spearman_says() -> None:
+    rng = np.random.default_rng(9)
+    numbers = np.arange(60) % 4
+    Y = rng.normal(size=(60, 2))
+    predicted = Y + rng.normal(size=(60, 2))
+    rows = plan_rows([f"w{n}" for n in numbers], numbers % 3)
+    expected = []
+    for work in range(4):
+        its = numbers == work
+        expected.append(spearmanr(pdist(Y[its]), pdist(predicted[its])).statistic)
+    found = _followed(Y, np.stack([predicted, np.zeros_like(Y), 3 * Y]), rows)
+    assert found == pytest.approx([np.mean(expected), 0, 1])
+    alone = plan_rows([f"w{n}" for n in range(60)], numbers)
+    assert _followed(Y, predicted[np.newaxis], alone) == [None]

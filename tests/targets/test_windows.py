@@ -1,10 +1,13 @@
 """Windows of a recording: what they have in common with the same samples alone."""
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
+import soundfile
 
-from mess_core.targets import measure, measure_windows
+from mess_core.targets import measure, measure_passage, measure_windows
 from mess_core.targets.registry import TARGETS
 from mess_core.targets.sound import Sound, analyse
 from tests.targets.signals import RATE, Samples, melody, tone
@@ -143,3 +146,20 @@ def test_windows_are_stacked(sound: Sound) -> None:
 def test_windows_of_one_recording_keep_its_metrical_level(sound: Sound) -> None:
     tempos = measure_windows(sound, np.arange(0, 19, 2.5), window_s=WINDOW_S)["rhythm"]["tempo"]
     assert np.nanmax(tempos) / np.nanmin(tempos) < 1.3
+
+
+def test_a_passage_of_a_file_is_measured_as_the_recordings_windows_are(
+    music: Samples, sound: Sound, tmp_path: Path
+) -> None:
+    path = tmp_path / "take.wav"
+    soundfile.write(path, music, RATE, subtype="FLOAT")
+    found = measure_passage(path, 5.0, 12.5)
+    windows = measure_windows(sound, [5.0, 7.5], window_s=WINDOW_S)
+    whole = measure(sound)
+    for category, fields in windows.items():
+        for name, value in fields.items():
+            np.testing.assert_array_equal(found[f"windows/{category}/{name}"], value)
+            np.testing.assert_array_equal(found[f"{category}/{name}"], whole[category][name])
+    # Shorter than a window: one around its middle.
+    short = measure_passage(path, 6.5, 8.5)["windows/dynamics/loudness_level"]
+    np.testing.assert_array_equal(short, windows["dynamics"]["loudness_level"][:1])
