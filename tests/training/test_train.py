@@ -78,6 +78,21 @@ def test_batches_are_the_same_for_a_seed_and_a_number(data: Path) -> None:
     assert 1e-3 < float(audio.std()) < 0.3
 
 
+def test_versions_are_on_one_instrument_or_on_several(data: Path) -> None:
+    """With few versions in one recording, level alone tells touch."""
+    played, pianos = read_performances(data), read_pianos(data / "pianos")
+    correlations = []
+    for alike in (0.0, 1.0):
+        batches = Batches(played, pianos, 5, alike=alike)
+        scalars = torch.cat([batches[i][1].scalars for i in range(12)]).view(-1, 2, len(SCALARS))
+        velocity, loudness = (
+            scalars[:, 0, i] - scalars[:, 1, i]
+            for i in (list(SCALARS).index(name) for name in ("velocity_mean", "loudness_mean"))
+        )
+        correlations.append(float(torch.corrcoef(torch.stack([velocity, loudness]))[0, 1]))
+    assert correlations[1] > max(0.5, correlations[0])
+
+
 def test_losses_fall_on_what_is_shown_again_and_again(data: Path) -> None:
     played, pianos = read_performances(data), read_pianos(data / "pianos")
     batch = Batches(played, pianos, 5)[0]

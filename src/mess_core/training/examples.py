@@ -43,20 +43,29 @@ def split(played: Mapping[str, Performance]) -> tuple[dict[str, Performance], ..
     return {n: played[n] for n in names if n not in kept}, {n: played[n] for n in kept}
 
 
-def example(source: Performance, piano: Piano, rng: np.random.Generator) -> Example:
+def example(version: Performance, piano: Piano, rng: np.random.Generator) -> Example:
     """Render a version of an excerpt on a piano, in a room, in a recording."""
-    version = vary(source, rng)
     dry = mix(version, piano, draw_character(rng), start_s=-_BEFORE_S, stop_s=WINDOW_S)
     audio = record(dry, rng)[round(_BEFORE_S * SAMPLE_RATE) :]
     return Example(audio, label(version, audio))
 
 
 class Batches(torch.utils.data.Dataset[tuple[Tensor, Labels]]):
-    """Batch ``i`` is audio [shape=(GROUPS * VERSIONS, samples)] with its labels."""
+    """Batch ``i`` is audio [shape=(GROUPS * VERSIONS, samples)] with its labels.
+
+    Of the share ``alike`` of excerpts all versions are on one instrument in one recording, as
+    players of a work are compared; of the others each is on another piano.
+    """
 
     def __init__(
-        self, performances: Mapping[str, Performance], pianos: Mapping[str, Piano], seed: int
+        self,
+        performances: Mapping[str, Performance],
+        pianos: Mapping[str, Piano],
+        seed: int,
+        *,
+        alike: float = 0.5,
     ) -> None:
+        self.alike = alike
         self.performances = list(performances.values())
         self.pianos = list(pianos.values())
         self.seed = seed
@@ -75,7 +84,13 @@ class Batches(torch.utils.data.Dataset[tuple[Tensor, Labels]]):
         source = self._excerpt(rng)
         # Each version on another piano, as far as there are so many.
         order = np.resize(rng.permutation(len(self.pianos)), VERSIONS)
-        return [example(source, self.pianos[number], rng) for number in order]
+        seeds = rng.integers(2**32, size=VERSIONS)
+        if rng.random() < self.alike:
+            order[:], seeds[:] = order[0], seeds[0]
+        return [
+            example(vary(source, rng), self.pianos[number], np.random.default_rng(seed))
+            for number, seed in zip(order, seeds, strict=True)
+        ]
 
     def _excerpt(self, rng: np.random.Generator) -> Performance:
         for _ in range(100):
@@ -91,5 +106,5 @@ def validation_batches(
     performances: Mapping[str, Performance], pianos: Mapping[str, Piano]
 ) -> list[tuple[Tensor, Labels]]:
     """Return the batches on which every run with the same performances is judged."""
-    batches = Batches(performances, pianos, seed=2026)
+    batches = Batches(performances, pianos, seed=2026, alike=1.0)
     return [batches[i] for i in range(_VALIDATION_BATCHES)]
