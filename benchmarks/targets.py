@@ -43,7 +43,6 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "note_connection, resonance": ("feature.melspectrogram", {"sr": RATE}),
     "dynamic_range, loudness_curve": ("feature.rms", {}),
     "crescendo_strength, diminuendo_strength": ("feature.rms", {}),
-    "num_phrases, phrase_regularity": ("feature.rms", {}),
     "novelty_curve": ("feature.mfcc", {"sr": RATE}),
 }
 

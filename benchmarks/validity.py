@@ -82,12 +82,12 @@ CONSISTENT = ("chord_spread", "melody_lead", "hand_balance", "pedal_share", "ped
 #: Scales of PercePiano (a word for the high end), and targets that ought to go with them.
 SCALES: dict[str, tuple[str, tuple[str, ...]]] = {
     "s01": ("unstable", ("rubato", "tempo_variability", "onset_timing_std", "chord_spread")),
-    "s02": ("long", ("articulation_ratio", "pedal_share")),
-    "s03": ("hard", ("velocity_mean", "attack_slopes", "attack_sharpness")),
-    "s04": ("wet", ("pedal_share", "pedal_changes", "articulation_ratio")),
-    "s05": ("blurred", ("pedal_share", "pedal_changes", "articulation_ratio")),
+    "s02": ("long", ("articulation_ratio", "pedal_share", "note_connection")),
+    "s03": ("hard", ("velocity_mean", "loudness_level")),
+    "s04": ("wet", ("pedal_share", "pedal_changes", "articulation_ratio", "resonance")),
+    "s05": ("blurred", ("pedal_share", "pedal_changes", "articulation_ratio", "resonance")),
     "s07": ("rich", ("pedal_share", "melody_lead", "hand_balance")),
-    "s08": ("dark", ("spectral_centroid", "spectral_rolloff", "zero_crossing_rate")),
+    "s08": ("dark", ("spectral_centroid", "spectral_rolloff")),
     "s09": ("loud", ("velocity_mean", "loudness_level")),
     "s11": ("wide", ("velocity_range", "dynamic_range", "crescendo_strength")),
     "s12": ("slow", ("chord_rate", "note_rate", "performed_tempo_level", "tempo", "onset_density")),

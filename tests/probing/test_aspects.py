@@ -19,8 +19,15 @@ pytestmark = pytest.mark.unit
 #: Scalars that belong to no aspect on purpose: what warns of another, and what is only kept for
 #: comparison with publications. Parts of curves serve aspects where they add something.
 UNUSED = {
-    *("tempo_octave_ambiguity", "rubato_ioi_ratio", "num_phrases", "phrase_regularity"),
-    *("note_rate", "chord_spread", "melody_lead", "hand_balance", "pedal_changes"),
+    *(
+        "tempo_octave_ambiguity",
+        "rubato_ioi_ratio",
+        "note_rate",
+        "chord_spread",
+        "melody_lead",
+        "hand_balance",
+        "pedal_changes",
+    ),
 }
 
 

@@ -84,7 +84,7 @@ def test_rows_may_be_recordings(layout: Layout, features: list[npt.NDArray[np.fl
     result = system.discover(["tempo"])["tempo"]
     assert (result["unit"], result["n_rows"]) == ("recordings", N)
     with pytest.raises(TargetError, match="not probed for windows"):
-        system_of(layout).load_targets("num_phrases")
+        system_of(layout).load_targets("loudness_curve")
 
 
 def test_targets_are_nan_where_a_recording_has_none(system: LayerDiscoverySystem) -> None:

@@ -57,14 +57,14 @@ def test_stability_shows_every_fold_and_the_concordance(
         stability("tempo", "rhythm", [0.4, 0.6, -3.0]),
         stability("rubato", "expression", [0.1, 0.2], kendall_w=0.3, kendall_p=0.4),
         stability("onset_density", "rhythm", [], kendall_w=None),
-        {"target": "num_phrases", "category": "phrasing", "n_folds": None},
+        {"target": "novelty_level", "category": "phrasing", "n_folds": None},
     ]
     plot_stability(rows, tmp_path / "stability.png", title="toy")
     (figure,) = saved
     spread, concordance, _, random = figure.axes
     shown = texts(figure)
     assert {"rhythm", "expression", "tempo", "rubato", "60%"} <= set(shown)
-    assert not {"onset_density", "num_phrases", "phrasing"} & set(shown)
+    assert not {"onset_density", "novelty_level", "phrasing"} & set(shown)
     dots = {line.get_marker(): np.asarray(line.get_xdata()).tolist() for line in spread.lines}
     assert (dots["o"], dots["<"], dots["|"]) == ([0.4, 0.6], [-0.5], [0.5])
     marks = [ax.lines[1].get_markerfacecolor() for ax in (concordance, random)]

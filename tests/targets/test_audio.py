@@ -166,7 +166,7 @@ def test_crescendo_strength_is_the_slope_in_db_per_second() -> None:
 def test_a_quiet_copy_has_the_same_dynamics_and_shape() -> None:
     music = notes(0.01) * np.repeat([0.2, 0.5, 1.0], 4 * RATE).astype(np.float32)
     loud, quiet = values(music), values((music * 0.1).astype(np.float32))
-    for name in ("dynamic_range", "resonance", "crescendo_strength", "num_phrases"):
+    for name in ("dynamic_range", "resonance", "crescendo_strength"):
         assert quiet[name] == pytest.approx(loud[name], rel=1e-3), name
     for name in ("spectral_centroid", "harmonic_complexity", "note_connection", "tempo"):
         assert quiet[name] == pytest.approx(loud[name], rel=0.03), name
@@ -306,21 +306,6 @@ def test_noise_below_the_music_is_not_its_brightness() -> None:
     assert scalar(music + HISS, "spectral_centroid") == pytest.approx(
         scalar(music, "spectral_centroid"), rel=0.15
     )
-
-
-def arches(lengths: list[float]) -> Samples:
-    gain = np.concatenate([0.05 + 0.95 * np.sin(np.pi * seconds(n) / n) for n in lengths])
-    return (gain * tone(440, len(gain) / RATE)).astype(np.float32)[: len(gain)]
-
-
-def test_phrases_are_arches_of_loudness() -> None:
-    even, uneven = values(arches([5, 5, 5, 5])), values(arches([3, 8, 3, 8]))
-    assert even["num_phrases"] == 4
-    assert uneven["num_phrases"] == 4
-    assert even["phrase_regularity"] > 0.9
-    assert uneven["phrase_regularity"] < 0.75
-    assert values(tone(440, 8))["num_phrases"] == 1
-    assert np.isnan(scalar(tone(440, 8), "phrase_regularity"))
 
 
 def test_the_rate_hardly_matters_below_its_half() -> None:

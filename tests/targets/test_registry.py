@@ -24,10 +24,14 @@ from tests.targets.signals import RATE, tone
 pytestmark = pytest.mark.unit
 
 
-def test_scalars_and_shapes_are_probed_at_the_levels_that_carry_them() -> None:
+def test_scalars_and_shapes_are_probed_at_the_levels_that_carry_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (whole,) = registry._scalar("arches", "phrasing", "1", "", levels=("recording",))
+    monkeypatch.setitem(TARGETS, "arches", whole)
     probed = set(probed_targets("recording"))
     assert probed == {name for name, spec in TARGETS.items() if spec.kind != "curve"}
-    assert probed - set(probed_targets("window")) == {"phrase_regularity", "num_phrases"}
+    assert probed - set(probed_targets("window")) == {"arches"}
     with pytest.raises(TargetError, match=r"'windows' is no level.*'window'"):
         probed_targets("windows")
 

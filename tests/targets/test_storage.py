@@ -101,7 +101,7 @@ def test_what_a_file_does_not_hold_is_named(tmp_path: Path, targets: Targets) ->
         ("windows", "rhythm/tempo", np.zeros(2), r"has the shape \(2,\), a scalar has \(3,\)"),
         ("windows", "rhythm/tempo", np.array(1.0), r"has the shape \(\), a scalar has \(3,\)"),
         ("windows", "dynamics/loudness_curve", np.zeros((3, 63)), r"\(3, 63\), .* has \(3, 64\)"),
-        ("windows", "phrasing/num_phrases", np.zeros(3), "phrasing/num_phrases is unknown"),
+        ("windows", "phrasing/arches", np.zeros(3), "phrasing/arches is unknown"),
     ],
 )
 def test_what_is_malformed_is_named_and_not_written(

@@ -133,7 +133,6 @@ def test_frames_lie_wholly_inside() -> None:
 def test_windows_are_stacked(sound: Sound) -> None:
     starts = [0.0, 2.5, 19.0]
     stacked = measure_windows(sound, starts, window_s=WINDOW_S)
-    assert "num_phrases" not in stacked["phrasing"]
     assert stacked["rhythm"]["tempo"].shape == (3,)
     assert stacked["dynamics"]["loudness_curve"].shape == (3, 64)
     assert stacked["dynamics"]["loudness_shape"].shape == (3, 4)

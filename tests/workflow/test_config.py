@@ -8,7 +8,7 @@ import yaml
 
 from mess_core.errors import ConfigError
 from mess_core.probing.decompositions import ALPHAS
-from mess_core.targets.registry import probed_targets
+from mess_core.targets.registry import TARGETS, TargetSpec, probed_targets
 from mess_core.workflow.config import Settings, table
 from tests.workflow.conftest import ROOT
 
@@ -67,7 +67,6 @@ def test_the_real_model_is_the_default_outside_the_demo(
         ({"probing": {"fold": 3}}, r"unknown key 'probing\.fold'; did you mean 'probing\.n_folds'"),
         ({"n_folds": 3}, r"unknown key 'n_folds'; did you mean 'probing\.n_folds'"),
         ({"targets": ["tempo", "rubatto"]}, "no target 'rubatto' of windows; .* 'rubato'"),
-        ({"targets": ["num_phrases"]}, "no target 'num_phrases' of windows"),
         ({"overlap": 1}, "overlap: .* less than 1, not 1; Share of a window"),
         ({"window_s": float("inf")}, "window_s: .* finite number, not inf; Length of a window"),
         ({"dataset": "my takes"}, "dataset: .* pattern .*, not 'my takes'; A dataset whose"),
@@ -84,9 +83,15 @@ def test_what_is_wrong_is_said_in_a_line(config: dict[str, Any], message: str) -
     assert "\n" not in str(error.value)
 
 
-def test_what_only_a_whole_recording_has_is_probed_for_recordings_only() -> None:
-    config = {"targets": ["num_phrases"] * 2, "probing": {"rows": "recordings"}}
-    assert Settings.from_config(config).targets == ("num_phrases",)
+def test_what_only_a_whole_recording_has_is_probed_for_recordings_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arches = TargetSpec("arches", "phrasing", "scalar", "1", "", levels=("recording",))
+    monkeypatch.setitem(TARGETS, "arches", arches)
+    config = {"targets": ["arches"] * 2, "probing": {"rows": "recordings"}}
+    assert Settings.from_config(config).targets == ("arches",)
+    with pytest.raises(ConfigError, match="no target 'arches' of windows"):
+        Settings.from_config({"targets": ["arches"]})
 
 
 def test_settings_that_affect_results_and_are_not_the_default_are_told() -> None:

@@ -49,7 +49,6 @@ AUDIO_CATEGORIES = CATEGORIES[:-1]
 #: What a target describes: a whole recording, or one of the windows that features are made of.
 Level = Literal["recording", "window"]
 LEVELS: tuple[Level, ...] = get_args(Level)
-_RECORDING: tuple[Level, ...] = ("recording",)
 
 Kind = Literal["scalar", "curve", "shape"]
 
@@ -162,10 +161,6 @@ _SPECS = (
     _scalar("crescendo_strength", "dynamics", "dB/s", "how fast it swells where it swells"),
     _scalar("diminuendo_strength", "dynamics", "dB/s", "how fast it fades where it fades"),
     _curve("loudness_curve", "dynamics", "dBFS", "loudness"),
-    _scalar(
-        "phrase_regularity", "phrasing", "1", "how equal phrases are in length", levels=_RECORDING
-    ),
-    _scalar("num_phrases", "phrasing", "1", "arches of loudness", levels=_RECORDING),
     _curve("novelty_curve", "phrasing", "1", "how much timbre and harmony change"),
     _scalar("rubato", "expression", "1", "extent of the shaping of tempo"),
     _scalar("rubato_ioi_ratio", "expression", "1", "legacy: spread of inter-onset-interval ratios"),
