@@ -90,9 +90,9 @@ def test_a_recording_is_computed_alone_and_copied_when_it_is_known(workspace: Wo
 #: Settings, and what each of them reaches.
 SETTINGS: list[tuple[dict[str, Any], set[str]]] = [
     ({"precision": "float32"}, FEATURES | DOWNSTREAM),
-    ({"encoder": "descriptors"}, FEATURES | DOWNSTREAM),
     ({"window_s": 4.0}, FEATURES | TARGETS | DOWNSTREAM),
     ({"overlap": 0.25}, FEATURES | TARGETS | DOWNSTREAM),
+    ({"encoder": "descriptors"}, FEATURES | DOWNSTREAM),
     ({"probing": {"n_folds": 3}}, DOWNSTREAM),
     ({"probing": {"rows": "recordings"}}, DOWNSTREAM | {"validity"}),
     ({"probing": {"alphas": [1.0, 100.0]}}, DOWNSTREAM - {"decomposition"}),
@@ -222,6 +222,9 @@ def test_another_encoder_extracts_everything_and_measures_nothing(workspace: Wor
     assert [name.split()[0] for name in computed] == ["features"] * 24
     ran, computed = run(workspace)
     assert (ran - {"untrained"}, computed) == (FEATURES | DOWNSTREAM, [])
+    # Descriptors were computed as a baseline.
+    assert run(workspace, encoder="descriptors") == (FEATURES | DOWNSTREAM, [])
+    run(workspace)
 
 
 def test_one_result_can_be_asked_for_by_its_name(workspace: Workspace) -> None:

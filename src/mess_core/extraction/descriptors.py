@@ -109,7 +109,8 @@ def _hear(samples: Floats) -> _Heard:
     power = np.square(np.abs(scipy.fft.rfft(frames * _hann(), axis=1)))
     mirrored = np.pad(centred, (LONG_FRAME - FRAME) // 2, mode="reflect")
     long = np.lib.stride_tricks.sliding_window_view(mirrored, LONG_FRAME)[::HOP]
-    keys = np.abs(_kernels() @ scipy.fft.rfft(long, axis=1).T).T
+    kernels = _kernels()
+    keys = np.abs(kernels @ scipy.fft.rfft(long, axis=1)[:, : kernels.shape[1]].T).T
     return _Heard(
         power,
         _decibels(power @ _mel_filters()),
@@ -144,7 +145,7 @@ def _hertz() -> Doubles:
 
 @lru_cache(maxsize=1)
 def _kernels() -> csr_array:
-    """Return what makes keys of a long spectrum [KEYS, bins]; a sine of amplitude 1 gives 1."""
+    """Return what makes keys of a long spectrum's lower bins [KEYS, bins]; full scale is 1."""
     rows = np.zeros((KEYS, LONG_FRAME // 2 + 1), np.complex64)
     middle = LONG_FRAME // 2
     for key, hertz in enumerate(27.5 * 2 ** (np.arange(KEYS) / 12)):
@@ -158,7 +159,7 @@ def _kernels() -> csr_array:
         )
         row = np.conj(np.fft.fft(atom))[: middle + 1] * 2 / window.sum() / LONG_FRAME
         rows[key] = np.where(np.abs(row) < 0.01 * np.abs(row).max(), 0, row)
-    return csr_array(rows)
+    return csr_array(rows[:, : np.flatnonzero(rows.any(axis=0))[-1] + 1])
 
 
 def _both(values: Doubles) -> list[float]:
