@@ -141,7 +141,6 @@ def train(
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
         state.load(checkpoint, settings)
-    # Before CUDA starts, because processes are forked.
     batches = _batches(studied, heard, seed, state.step, workers)
     _run(state, batches, out, budget, settings, _RATE if begin is None else _RATE_BEGUN)
     card = {"steps": state.step, "windows": state.step * GROUPS * VERSIONS, "settings": settings}
@@ -230,6 +229,8 @@ def _step(state: State, audio: Tensor, labels: Labels) -> dict[str, float]:
     """Make a step and return the losses; none, and no step, where they are not finite."""
     state.optimizer.zero_grad(set_to_none=True)
     log_mel = state.model.log_mel(audio)
+    if not torch.isfinite(log_mel).all():  # the running means of norms would never recover
+        return {}
     states = state.model.states(log_mel)
     found = losses(state.heads, states, log_mel, labels, versions=VERSIONS)
     total = torch.stack(list(found.values())).sum()
