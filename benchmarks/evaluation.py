@@ -19,6 +19,7 @@ import argparse
 import csv
 import hashlib
 import subprocess
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -254,7 +255,9 @@ def apart(values: Floats) -> Floats:
 def halve(ratings: Mapping[str, Floats], names: Sequence[str], rng: np.random.Generator) -> Floats:
     """Return mean ratings [2, n, 19] of clips by two halves of those who rated each."""
     dealt = [rng.permutation(ratings[name]) for name in names]
-    return np.array([[np.nanmean(rows[half::2], axis=0) for rows in dealt] for half in (0, 1)])
+    # A scale that nobody of a half has rated is NaN.
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        return np.array([[np.nanmean(rows[half::2], axis=0) for rows in dealt] for half in (0, 1)])
 
 
 def reliability(
