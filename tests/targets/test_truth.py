@@ -2,17 +2,21 @@
 
 import csv
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from benchmarks.validity import held, in_order, through_the_score
+from benchmarks.validity import NEUTRAL, held, in_order, through_the_score
 from mess_core.datasets.demo import Interpretation, demo_recordings, perform, to_midi
-from mess_core.targets import MidiExpressionTargets
+from mess_core.datasets.render import render_midi
+from mess_core.targets import MidiExpressionTargets, measure
 from mess_core.targets.expression import rubato, rubato_ioi_ratio, tempo_variability
 from mess_core.targets.notes import Performance, read_performance
+from mess_core.targets.sound import analyse
+from tests.targets.signals import RATE, noise
 
 ASAP = Path(__file__).parents[3] / "shared" / "data" / "asap"
 
@@ -84,6 +88,32 @@ def test_the_true_articulation_is_the_share_of_the_notated_time_that_keys_are_he
 def test_pairs_in_order_are_those_of_a_work() -> None:
     found = in_order("aaabb", np.array([1, 2, 3, 1, 2.0]), np.array([1, 3, 2, 2, 1.0]))
     assert list(found) == pytest.approx([2 / 3, 0])
+
+
+#: A parameter, its strengths, and the audio target that grows with it.
+DOSES = [
+    ("articulation", (0.5, 0.8, 1.1), "articulation", "note_connection"),
+    ("pedal", (0.0, 0.5, 1.0), "articulation", "resonance"),
+    ("dynamic_range", (12.0, 36.0, 60.0), "dynamics", "dynamic_range"),
+]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("parameter", "strengths", "category", "target"), DOSES)
+def test_what_is_played_is_heard(
+    parameter: str, strengths: tuple[float, ...], category: str, target: str
+) -> None:
+    """A score, played with one parameter at three strengths, over noise of -60 dBFS."""
+    recording = next(r for r in demo_recordings() if r.work_id == "burgmueller_op100_2")
+    heard = []
+    for strength in strengths:
+        played = replace(NEUTRAL, **{parameter: strength})
+        midi = to_midi(perform(recording.score, played))
+        samples = render_midi(midi, sample_rate=RATE).mean(axis=1)
+        sound = analyse(samples + noise(len(samples) / RATE, 1e-3), RATE)
+        heard.append(float(measure(sound)[category][target]))
+    assert heard == sorted(heard)
+    assert heard[0] < heard[-1]
 
 
 @pytest.mark.integration
