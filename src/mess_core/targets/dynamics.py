@@ -38,11 +38,11 @@ SLOPE_S = 2.0
 STRONG_PERCENTILE = 90
 
 #: Fewer notes or chords have no range.
-MIN_ONSETS = 5
+MIN_ONSETS = 3
 
 
 def dynamic_range(onset_levels: Float) -> float:
-    """Return the 10th to 90th percentile range of the onsets' levels, dB, NaN of fewer than 5."""
+    """Return the 10th to 90th percentile range of the onsets' levels, dB, NaN of fewer than 3."""
     audible = onset_levels[np.isfinite(onset_levels)]
     if len(audible) < MIN_ONSETS:
         return np.nan
