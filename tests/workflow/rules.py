@@ -35,7 +35,9 @@ class Request:
 
 def requests() -> dict[str, Request]:
     """Return what every rule's first attempt asks for, by the rule's name."""
-    return {name: _request(text) for name, text in rules()}
+    derived = re.compile(r"^use rule \w+ as (\w+) with:\n((?: +.*\n|\s*\n)+)", re.MULTILINE)
+    others = [found for path in RULE_FILES for found in derived.findall(path.read_text())]
+    return {name: _request(text) for name, text in (*rules(), *others)}
 
 
 def _request(text: str) -> Request:
@@ -48,5 +50,5 @@ def _request(text: str) -> Request:
         number(r"threads: (\d+)"),
         number(r"mem_mb=more_memory\((\d+)\)"),
         number(r"runtime=more_time\((\d+)\)"),
-        int("gpu=" in text),
+        int(bool(re.search(r"gpu=(?!0)", text))),
     )

@@ -23,7 +23,7 @@ CONFIG: dict[str, Any] = {
 #: What follows from probing, and all that follows from features or targets.
 ANSWERS = {"aspects", "question", "projection", "index", "publish", "evaluation", "report"}
 DOWNSTREAM = {"decomposition", "probing"} | ANSWERS
-FEATURES = {"features", "gather_features"}
+FEATURES = {"features", "descriptors", "gather_features"}
 TARGETS = {"targets", "gather_targets", "validity"}
 #: What follows from an index.
 INDEXED = {"index", "publish", "evaluation", "report"}

@@ -49,7 +49,11 @@ def test_descriptors_need_neither_baselines_nor_a_gpu(workspace: Workspace) -> N
     config = {**CONFIG, "encoder": "descriptors"}
     outcome = replace(workspace, config=config).snakemake("all_features")
     assert outcome.status == 0, outcome.output[-3000:]
-    assert rules_that_ran(outcome.output).keys() == {"features", "gather_features", "all_features"}
+    assert rules_that_ran(outcome.output).keys() == {
+        "descriptors",
+        "gather_features",
+        "all_features",
+    }
     assert "gpu=1" not in outcome.output
     folders = [path.name for path in Path(workspace.data / "embeddings").iterdir()]
     assert folders == ["mine-emb"]

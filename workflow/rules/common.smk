@@ -69,7 +69,8 @@ def strings(paths):
 
 
 def any_of(names):
-    return "|".join(names)
+    """Return what matches any of the names; without names it matches nothing."""
+    return "|".join(names) or "(?!)"
 
 
 SETTINGS = read_settings()
@@ -78,6 +79,8 @@ PLAN = read_plan()
 
 # Features: of the encoder and of the baselines, which differ by their folder.
 FOLDERS = {SETTINGS.layout.of(source).embeddings.name: source for source in SETTINGS.sources}
+DESCRIBED = [f for f in FOLDERS if PLAN.specs[FOLDERS[f]].kind == "descriptors"]
+ENCODED = [folder for folder in FOLDERS if folder not in DESCRIBED]
 UNTRAINED_FILES = strings(
     Path(SETTINGS.of(UNTRAINED).encoder, name)
     for name in ("config.json", "model.safetensors")
@@ -112,16 +115,8 @@ def feature_receipts(wildcards):
 
 
 def gpu_count(wildcards):
-    """Return 0 where the CPU does it, or is told to, so that no GPU is asked for."""
-    return 0 if SETTINGS.device == "cpu" or is_described(wildcards) else 1
-
-
-def feature_threads(wildcards):
-    return 1 if is_described(wildcards) else 8
-
-
-def is_described(wildcards):
-    return PLAN.specs[FOLDERS[wildcards.folder]].kind == "descriptors"
+    """Return 0 where the encoder is told to run on the CPU, so that no GPU is asked for."""
+    return 0 if SETTINGS.device == "cpu" else 1
 
 
 def features_manifests():

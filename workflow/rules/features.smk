@@ -33,11 +33,11 @@ rule features:
     benchmark:
         benchmark_file("features", "{folder}", "{shard}")
     wildcard_constraints:
-        folder=any_of(FOLDERS),
+        folder=any_of(ENCODED),
         shard=any_of(PLAN.shards),
     conda:
         "../../envs/gpu.yaml"
-    threads: feature_threads
+    threads: 8
     resources:
         gpu=gpu_count,
         mem_mb=more_memory(5000),
@@ -48,6 +48,26 @@ rule features:
         f"Features in {{wildcards.folder}}, shard {{wildcards.shard}} ({len(PLAN.shards)} shards, {amount()} in all)"
     script:
         "../scripts/features.py"
+
+
+# Descriptors need no encoder: neither its environment nor a GPU, nor the partition that has them.
+use rule features as descriptors with:
+    log:
+        log_file("descriptors", "{folder}", "{shard}"),
+    benchmark:
+        benchmark_file("descriptors", "{folder}", "{shard}")
+    wildcard_constraints:
+        folder=any_of(DESCRIBED),
+        shard=any_of(PLAN.shards),
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=more_memory(2000),
+        runtime=more_time(60),
+    message:
+        f"Descriptors in {{wildcards.folder}}, shard {{wildcards.shard}} ({len(PLAN.shards)} shards, {amount()} in all)"
 
 
 # The one place where shards come together; what follows depends on the manifest alone. A manifest
