@@ -27,7 +27,10 @@ def read_settings():
     except MessError as error:
         raise WorkflowError(str(error))
     if config.get("encoder", "auto") in (None, "auto") and workflow.is_main_process:
-        print(f"encoder: {settings.encoder} (auto; others: mess model list)", file=sys.stderr)
+        print(
+            f"encoder: {settings.encoder} (auto; others: mess model list)",
+            file=sys.stderr,
+        )
     # Jobs and their records get it complete: `config["device"]`, `config["probing.n_folds"]`.
     config.update(settings.by_key)
     return settings
@@ -78,7 +81,9 @@ PLAN = read_plan()
 
 
 # Features: of the encoder and of the baselines, which differ by their folder.
-FOLDERS = {SETTINGS.layout.of(source).embeddings.name: source for source in SETTINGS.sources}
+FOLDERS = {
+    SETTINGS.layout.of(source).embeddings.name: source for source in SETTINGS.sources
+}
 DESCRIBED = [f for f in FOLDERS if PLAN.specs[FOLDERS[f]].kind == "descriptors"]
 ENCODED = [folder for folder in FOLDERS if folder not in DESCRIBED]
 UNTRAINED_FILES = strings(
