@@ -27,7 +27,7 @@ $(READY): requirements.lock pyproject.toml
 
 install: $(READY)  ## make .venv with the exact versions that the tests passed with
 
-demo: $(READY)  ## run the whole workflow on the demo corpus, then show three searches
+demo: $(READY)  ## run the whole workflow on the demo corpus, then show searches
 	mess recordings demo
 	snakemake --cores $(CORES)
 	mess tour --dataset demo

@@ -1,7 +1,7 @@
 """What a finished run has left.
 
 ``mess question``: what probing and evaluation answered. ``mess provenance``: how a result was made.
-``mess tour``: where everything is, three example queries, and what is next.
+``mess tour``: where everything is, example queries, and what is next.
 """
 
 __all__ = ["add_parser"]
@@ -25,8 +25,11 @@ from mess_core.workflow.record import find_record
 if TYPE_CHECKING:
     from mess_core.index.index import Index
 
-#: How many hits the queries of the tour ask for.
-_HITS = 5
+#: How many hits the queries of the tour ask for, in general and by an aspect.
+_HITS, _OF_ASPECT = 5, 3
+
+#: The aspects that the tour asks for, where they can be.
+_ASKED = ("brightness", "tempo", "dynamics", "articulation", "rubato")
 
 #: What each question asks, and the columns of its table that fit a terminal.
 _SHOWN = {
@@ -76,8 +79,8 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=_provenance)
     parser = subparsers.add_parser(
         "tour",
-        help="show the results of a finished run with three example queries",
-        description="Show where the results are, three example queries, and what to type next.",
+        help="show the results of a finished run with example queries",
+        description="Show where the results are, example queries, and what to type next.",
     )
     parser.add_argument("--dataset", default="demo", help="default: %(default)s")
     parser.add_argument("--data", type=Path, default=Path("data"), help="default: %(default)s")
@@ -193,15 +196,20 @@ def _where(dataset: str, destination: str) -> str:
 
 
 def _queries(index: "Index", resolved: list[str]) -> list[str]:
-    """Return three queries of different kinds, in the form of the command line."""
+    """Return queries of different kinds, in the form of the command line.
+
+    What an aspect means is heard best from the recording that has most of it.
+    """
     names = list(index.rows.numbers)
-    first, middle = names[0], names[len(names) // 2]
-    aspect = f" --aspect {resolved[0]}" if resolved else ""
+    asked = [name for name in _ASKED if name in resolved]
+    values = {name: index.predicted[index.projection.aspects[name].number] for name in asked}
+    most = {name: names[int(values[name].argmax())] for name in asked}
     weighed = f" --like general --like {resolved[0]}=0.5 --explain" if resolved else ""
     return [
-        f"--recording {first} -k {_HITS}",
-        f"--recording {middle} --exclude work{aspect} -k {_HITS}",
-        f"--recording {first} --from 5 --to 10 --exclude recording --dedupe 5{weighed} -k {_HITS}",
+        f"--recording {names[0]} -k {_HITS}",
+        *(f"--recording {most[a]} --aspect {a} --exclude work -k {_OF_ASPECT}" for a in asked),
+        f"--recording {names[0]} --from 5 --to 10 --exclude recording --dedupe 5{weighed} "
+        f"-k {_HITS}",
     ]
 
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 #: Characters of the column "work" of the table.
 _WORK_WIDTH = 48
 DEFAULT_LOCATION = "data/published"
-_UNTRAINED = "untrained: results show the mechanism, not musical knowledge"
 
 #: Options that a question in JSON leaves no room for.
 _WITHOUT_QUERY = (
@@ -322,7 +321,7 @@ def _trust(index: "Index", aspects: Iterable[str]) -> list[str]:
 def _show(index: "Index", answer: "Answer", question: str, *, as_json: bool, explain: bool) -> None:
     """Print a heading and a table, or JSON alone with the heading on standard error."""
     encoder = index.facts.get("encoder", {})
-    note = f" ({_UNTRAINED})" if encoder.get("trained") is False else ""
+    note = " (untrained)" if encoder.get("trained") is False else ""
     heading = [question, f"encoder: {encoder.get('name', 'unknown')}{note}", *answer.notes]
     print("\n".join(heading), file=sys.stderr if as_json else sys.stdout)
     clips = index.kind == "clips"
