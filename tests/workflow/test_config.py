@@ -24,7 +24,7 @@ def test_the_shipped_configuration_is_the_demos_default() -> None:
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
     settings = Settings.from_config(config)
     assert settings == Settings.from_config({}) == Settings()
-    assert (settings.dataset, settings.encoder) == ("demo", "mess-demo-untrained")
+    assert (settings.dataset, settings.encoder) == ("demo", "mess-small")
     assert settings.targets == probed_targets("window")
     assert settings.sources == ("encoder", "untrained", "descriptors")
     assert settings.alphas == ALPHAS

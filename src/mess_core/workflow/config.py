@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal
 
 from mess_core.errors import ConfigError, nearest
 from mess_core.extraction.specs import (
-    DEMO_ENCODER,
     DESCRIPTORS as DESCRIPTORS_ENCODER,
+    SMALL_ENCODER,
     auto_encoder,
     resolve_spec,
 )
@@ -58,7 +58,7 @@ class Settings:
         "auto",
         "A model of `mess model list`, or the path of a local model folder; `auto` takes "
         "MERT-v1-95M where its weights are in the folder `models` in `data`, else mess-small.",
-        demo=DEMO_ENCODER,
+        demo=SMALL_ENCODER,
         min_length=1,
     )
     device: Literal["auto", "cuda", "mps", "cpu"] = _setting(
