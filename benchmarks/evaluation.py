@@ -291,13 +291,12 @@ def table(found: Mapping[str, Mapping[str, Figure]]) -> str:
 
 def judge_answers(space: str, table: Path, data: Path) -> str:
     """Run the workflow on what is kept aside, and return its own table."""
-    name = f"asap-{Path(space).name}"
-    scan = ["mess", "recordings", "--table", str(table), "--name", name, "--data", str(data)]
+    folder = data / "answers" / Path(space).name
+    scan = ["mess", "recordings", "--table", str(table), "--name", "asap", "--data", str(folder)]
     subprocess.run(scan, check=True)
-    wanted = data / "reports" / name / "evaluation.tsv"
-    given = (f"dataset={name}", f"encoder={space}", f"data={data}", 'baselines=["descriptors"]')
-    run = ["snakemake", "--cores", "2", str(wanted), "--config", *given]
-    subprocess.run(run, check=True)
+    wanted = folder / "reports" / "asap" / "evaluation.tsv"
+    given = ("dataset=asap", f"encoder={space}", f"data={folder}", "probing={baselines: []}")
+    subprocess.run(["snakemake", "--cores", "2", str(wanted), "--config", *given], check=True)
     return wanted.read_text(encoding="utf-8")
 
 
