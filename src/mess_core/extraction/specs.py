@@ -119,7 +119,7 @@ MODELS: dict[str, EncoderSpec] = {
             layer_names=(*_FAMILIES, "all"),
             dims=402,
             licence="MIT",
-            trained=True,
+            trained=True,  # It means what it says, as no network with random weights does.
             fingerprint=fingerprint({"kind": "descriptors", "stage": stages.DESCRIPTORS}),
         ),
     )
