@@ -124,7 +124,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
     resumed = run(data, tmp_path / "parts", 4, leave_out="dull")
     for name, tensor in weights(tmp_path / "whole").items():
         assert torch.equal(tensor, weights(tmp_path / "parts")[name]), name
-    (line,) = log(tmp_path / "whole")
+    *_, line = log(tmp_path / "whole")
     assert line["step"] == whole["steps"] == resumed["steps"] == 4
     assert line["windows_per_s"] > 0
     assert np.isfinite(line["total"])
