@@ -43,7 +43,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module in (examples, loop):
         monkeypatch.setattr(module, "GROUPS", 2)
         monkeypatch.setattr(module, "VERSIONS", 2)
-    monkeypatch.setattr(examples, "_VALIDATION_BATCHES", 2)
+    monkeypatch.setattr(examples, "_VALIDATION_BATCHES", 4)
     monkeypatch.setattr(loop, "_CHECKPOINT_S", 0.0)
     monkeypatch.setattr(loop, "_WARM_UP", 2)
     threads = torch.get_num_threads()
