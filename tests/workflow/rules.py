@@ -19,6 +19,12 @@ def rules() -> list[tuple[str, str]]:
     ]
 
 
+def derived_rules() -> list[tuple[str, str]]:
+    """Return the name of every rule that is made of another one, and what it changes."""
+    pattern = re.compile(r"^use rule \w+ as (\w+) with:\n((?: +.*\n|\s*\n)+)", re.MULTILINE)
+    return [found for path in RULE_FILES for found in pattern.findall(path.read_text())]
+
+
 @dataclass(frozen=True)
 class Request:
     """What a job asks of a cluster: processors, MiB, minutes and GPUs."""
@@ -35,9 +41,7 @@ class Request:
 
 def requests() -> dict[str, Request]:
     """Return what every rule's first attempt asks for, by the rule's name."""
-    derived = re.compile(r"^use rule \w+ as (\w+) with:\n((?: +.*\n|\s*\n)+)", re.MULTILINE)
-    others = [found for path in RULE_FILES for found in derived.findall(path.read_text())]
-    return {name: _request(text) for name, text in (*rules(), *others)}
+    return {name: _request(text) for name, text in (*rules(), *derived_rules())}
 
 
 def _request(text: str) -> Request:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 from packaging.utils import canonicalize_name
+from scipy.signal import stft
 from scipy.stats import spearmanr
 
 from mess_core.cli.results import _SHOWN
@@ -31,10 +32,12 @@ from mess_core.targets import load_targets
 from mess_core.targets.registry import probed_targets
 from mess_core.workflow.record import code, find_record
 from tests.workflow.conftest import ROOT, Workspace
-from tests.workflow.rules import rules
+from tests.workflow.rules import derived_rules, rules
 from tests.workflow.test_environments import environment_of, installed_by, pip_requirement
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+RULES = dict((*rules(), *derived_rules()))
 
 
 @pytest.fixture(scope="session")
@@ -339,13 +342,23 @@ def test_answers_are_in_the_order_of_the_interpretations_numbers(
     assert np.mean(agreement) > 0.6
 
 
+def centroid(path: Path) -> float:
+    """Return the mean spectral centroid below 12 kHz of what is within 40 dB of the loudest."""
+    samples, rate = soundfile.read(path)
+    frequencies, _, spectrum = stft(
+        samples.reshape(len(samples), -1).mean(axis=1), rate, nperseg=2048
+    )
+    magnitude = np.abs(spectrum[frequencies < 12_000])
+    frames = magnitude.max(axis=0) > 0.01 * magnitude.max()
+    each = (
+        frequencies[frequencies < 12_000] @ magnitude[:, frames] / magnitude[:, frames].sum(axis=0)
+    )
+    return float(each.mean())
+
+
 def test_what_sounds_bright_finds_what_is_bright(layout: Layout) -> None:
     index = load_latest(layout.data / "published" / "demo" / "recordings")
-    true = {}
-    for name in index.rows.numbers:
-        samples, rate = soundfile.read(layout.demo_audio / f"{name}.wav", dtype="float32")
-        spectrum = np.abs(np.fft.rfft(samples.reshape(len(samples), -1).mean(axis=1)))
-        true[name] = spectrum @ np.fft.rfftfreq(len(samples), 1 / rate) / spectrum.sum()
+    true = {name: centroid(layout.demo_audio / f"{name}.wav") for name in index.rows.numbers}
     agreement = []
     for name in true:
         query = Query(name, like={"brightness": 1.0}, exclude="recording", k=60)
@@ -383,7 +396,7 @@ def records_of_outputs(demo: Workspace, layout: Layout) -> list[tuple[Path, dict
 
 def assert_environment_has(record: Mapping[str, Any]) -> None:
     """Check that the rule's conda environment brings the libraries that the job has imported."""
-    environment = environment_of(dict(rules())[record["rule"]])
+    environment = environment_of(RULES[record["rule"]])
     given = installed_by(frozenset(pip_requirement(ROOT / f"envs/{environment}.yaml").extras))
     used = {canonicalize_name(library) for library in record["libraries"]}
     # Snakemake's own object is in every script; transformers takes scipy where it is there.
@@ -393,7 +406,7 @@ def assert_environment_has(record: Mapping[str, Any]) -> None:
 
 def test_every_output_has_a_record_that_knows_its_content(demo: Workspace, layout: Layout) -> None:
     records = records_of_outputs(demo, layout)
-    assert {record["rule"] for _, record in records} == set(dict(rules())) - {"track", "train"}
+    assert {record["rule"] for _, record in records} == set(RULES) - {"track", "train"}
     for path, record in records:
         assert_environment_has(record)
         name = str(path.relative_to(demo.folder))
