@@ -44,7 +44,7 @@ def resolve(folder: Path, aspect: str, min_r2: float = 0.5) -> dict[str, Any]:
 def test_the_registry_has_the_documented_aspects() -> None:
     assert " ".join(ASPECT_REGISTRY) == (
         "brightness tempo rhythmic_energy dynamics dynamic_range crescendo harmonic_richness "
-        "tension articulation pedal phrasing rubato expressiveness"
+        "tension articulation pedal phrasing timing rubato expressiveness"
     )
 
 
