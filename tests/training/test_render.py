@@ -9,15 +9,16 @@ import pytest
 import soundfile
 
 from mess_core.errors import AudioError, MidiError
+from mess_core.extraction.small import SAMPLE_RATE
 from mess_core.targets.notes import Performance
-from mess_core.training.augment import draw_character, record
 from mess_core.training.render import (
-    SAMPLE_RATE,
     Floats,
     Piano,
+    draw_character,
     mix,
     read_performances,
     read_pianos,
+    record,
     sounding_ends,
 )
 from mess_core.training.versions import CONTEXT_S, WINDOW_S, excerpt, vary

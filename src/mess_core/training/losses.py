@@ -1,4 +1,4 @@
-"""What is known of a rendering, and the losses by which hidden states learn to say it.
+"""The losses by which hidden states learn to say what is known of a rendering.
 
 Heads read the layers' own outputs, before the final norm, and are thrown away. What MESS reads are
 means over time, so heads of a window's scalars are linear on ``state.mean(1)``. A spread is no mean
@@ -6,68 +6,20 @@ of anything that a single frame knows: `CURVES` ask two layers for the squares o
 the window's mean, frame by frame, which attention can find and a mean over time then carries.
 """
 
-__all__ = ["CURVES", "SCALARS", "Heads", "Labels", "collate", "label", "losses"]
+__all__ = ["Heads", "losses"]
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mess_core.extraction.small import DIMS, HOP, LATER, SAMPLE_RATE
-from mess_core.targets.notes import Performance
-from mess_core.training.augment import KEYS, LOWEST_KEY
-from mess_core.training.render import sounding_ends
-from mess_core.training.versions import WINDOW_S
+from mess_core.extraction.small import DIMS, HOP, SAMPLE_RATE
+from mess_core.training.examples import SCALARS, Labels
+from mess_core.training.render import KEYS
 
-Array = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
-
-FRAMES = round(WINDOW_S * SAMPLE_RATE) // HOP
-
-
-class Scale(NamedTuple):
-    """A usual value and a usual spread, by which a scalar is standardised."""
-
-    centre: float
-    spread: float
-
-
-#: What a window is asked for as a whole (logarithms are natural, times in s, velocities MIDI's).
-SCALARS: dict[str, Scale] = {
-    "velocity_mean": Scale(62, 18),
-    "velocity_spread": Scale(13, 7),
-    "velocity_slope": Scale(0, 4),  # per s
-    "top_balance": Scale(3, 10),
-    "log_density": Scale(2.0, 0.7),  # notes per s
-    "log_chord_rate": Scale(1.3, 0.6),
-    "onset_centre": Scale(0, 0.5),  # mean onset from the middle: density grows
-    "ioi_spread": Scale(0.6, 0.3),  # of the log intervals between chords
-    "log_chord_size": Scale(0.5, 0.35),
-    "chord_spread": Scale(0.02, 0.02),
-    "melody_lead": Scale(0, 0.02),
-    "pitch_mean": Scale(62, 7),
-    "pitch_spread": Scale(12, 4),
-    "chroma_entropy": Scale(1.8, 0.3),
-    "log_held": Scale(-1.3, 0.7),
-    "log_sounding": Scale(-0.5, 0.8),
-    "articulation": Scale(-0.1, 0.6),  # log key-overlap ratio
-    "pedal_share": Scale(0.5, 0.4),
-    "pedal_changes": Scale(0.6, 0.6),  # per s
-    "loudness_mean": Scale(-32, 8),  # dB
-    "loudness_spread": Scale(5, 3),
-    "loudness_slope": Scale(0, 1.5),  # dB/s
-}
 #: What each frame is asked for, smoothed over half a second: log density, velocity, its spread.
 CURVES = 3
 _SMOOTHING = 0.5 * SAMPLE_RATE / HOP  # frames
 _LEAST_WEIGHT = 0.005  # notes per frame near one whose velocities count
-_FEWEST = 3  # notes and chords, for what is asked of them
 
 _FRAME_LAYERS, _MEL_LAYERS, _CURVE_LAYERS, _SCALAR_LAYERS = (2, 4), (1, 2), (3, 5), (2, 4, 6)
 _VELOCITY_LAYER = _PROJECTED_LAYER = 4
@@ -86,118 +38,6 @@ WEIGHTS = {
     "differences": 0.6,
     "contrast": 0.1,
 }
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What is known of n windows, on any device.
-
-    ``velocities`` [shape=(n, frames, 88)] are not 0 where a key is struck, ``held`` and
-    ``sounding`` (the same shape) say which keys are down and which strings ring, ``pedal``
-    [shape=(n, frames)] when it is down; ``scalars`` [shape=(n, len(SCALARS))] are standardised,
-    NaN where undefined.
-    """
-
-    velocities: Tensor
-    held: Tensor
-    sounding: Tensor
-    pedal: Tensor
-    scalars: Tensor
-
-    def to(self, device: torch.device) -> "Labels":
-        """Return them on a device."""
-        return Labels(*(getattr(self, part.name).to(device) for part in fields(self)))
-
-
-def collate(parts: list[Labels]) -> Labels:
-    """Join the labels of several windows."""
-    return Labels(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Labels)))
-
-
-def label(performance: Performance, audio: npt.NDArray[np.float32]) -> Labels:
-    """Return the labels of one window, whose rendering is ``audio`` [shape=(samples,)]."""
-    keys = performance.pitches.astype(int) - LOWEST_KEY
-    ends = sounding_ends(performance)
-    velocities = np.zeros((FRAMES + 1, KEYS), np.float32)
-    inside = performance.onsets >= 0
-    velocities[_frames(performance.onsets[inside]), keys[inside]] = performance.velocities[inside]
-    pedal = np.zeros(FRAMES + 1, bool)
-    for first, last in _frames(performance.pedal):
-        pedal[first:last] = True
-    scalars = _scalars(performance, ends, audio)
-    standard = [(scalars[name] - scale.centre) / scale.spread for name, scale in SCALARS.items()]
-    return Labels(
-        torch.from_numpy(velocities[np.newaxis, :-1]),
-        _roll(performance.onsets, performance.releases, keys),
-        _roll(performance.onsets, ends, keys),
-        torch.from_numpy(pedal[np.newaxis, :-1]),
-        torch.tensor([standard], dtype=torch.float32).clamp(-4, 4),
-    )
-
-
-def _frames(seconds: Array) -> Ints:
-    """Return the frames whose centres are nearest, 0 to `FRAMES`."""
-    frames = np.round(seconds * SAMPLE_RATE / HOP - LATER)
-    return np.asarray(np.clip(frames, 0, FRAMES), np.int64)
-
-
-def _roll(onsets: Array, ends: Array, keys: Ints) -> Tensor:
-    roll = np.zeros((FRAMES + 1, KEYS), bool)
-    heard = ends > 0
-    spans = zip(keys[heard], _frames(onsets[heard]), _frames(ends[heard]), strict=True)
-    for key, first, last in spans:
-        roll[first : max(last, first + 1), key] = True
-    return torch.from_numpy(roll[np.newaxis, :-1])
-
-
-def _scalars(performance: Performance, ends: Array, audio: Floats) -> dict[str, float]:
-    """Return what `SCALARS` names, in its units, NaN where there is too little."""
-    inside = performance.onsets >= 0
-    notes = Performance(
-        performance.onsets[inside],
-        performance.releases[inside],
-        performance.pitches[inside],
-        performance.velocities[inside],
-    )
-    onsets, velocities, pitches = notes.onsets, notes.velocities, notes.pitches
-    count, chords = len(onsets), len(notes.chord_onsets)
-    down, up = performance.pedal.clip(0, WINDOW_S).T
-    went_down = ((performance.pedal[:, 0] > 0) & (performance.pedal[:, 0] < WINDOW_S)).sum()
-    levels = 10 * np.log10(np.square(audio.reshape(50, -1), dtype=np.float64).mean(1) + 1e-9)
-    found = dict.fromkeys(SCALARS, np.nan) | {
-        "pedal_share": (up - down).sum() / WINDOW_S,
-        "pedal_changes": went_down / WINDOW_S,
-        "loudness_mean": levels.mean(),
-        "loudness_spread": levels.std(),
-        "loudness_slope": np.polyfit(np.arange(50) * (WINDOW_S / 50), levels, 1)[0],
-    }
-    if count < _FEWEST or chords < _FEWEST:
-        return found
-    pitch_classes = np.bincount(pitches.astype(int) % 12, minlength=12) / count
-    ratios = performance.overlap_ratios[inside]
-    return found | {
-        "velocity_mean": velocities.mean(),
-        "velocity_spread": velocities.std(),
-        "velocity_slope": np.polyfit(onsets, velocities, 1)[0],
-        "top_balance": _mean(notes.top_balance),
-        "log_density": np.log(count / WINDOW_S),
-        "log_chord_rate": np.log(chords / WINDOW_S),
-        "onset_centre": onsets.mean() - WINDOW_S / 2,
-        "ioi_spread": np.log(np.diff(notes.chord_onsets)).std(),
-        "log_chord_size": np.log(count / chords),
-        "chord_spread": _mean(notes.chord_widths),
-        "melody_lead": _mean(notes.melody_leads),
-        "pitch_mean": pitches.mean(),
-        "pitch_spread": pitches.std(),
-        "chroma_entropy": -(pitch_classes * np.log(pitch_classes + 1e-9)).sum(),
-        "log_held": np.log(notes.releases - onsets).mean(),
-        "log_sounding": np.log(np.maximum(ends[inside] - onsets, 0.005)).mean(),
-        "articulation": np.log(_mean(ratios, np.nanmedian)),
-    }
-
-
-def _mean(values: Array, of: Callable[[Array], float] = np.nanmean) -> float:
-    return float(of(values)) if np.isfinite(values).sum() >= 2 else np.nan
 
 
 class Heads(nn.Module):
