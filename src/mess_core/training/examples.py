@@ -116,10 +116,14 @@ class Batches(Dataset[Example]):
         seeds = rng.integers(2**32, size=VERSIONS)
         if rng.random() < self.alike:
             order[:], seeds[:] = order[0], seeds[0]
-        return [
-            _example(vary(source, rng), self.pianos[number], np.random.default_rng(seed))
-            for number, seed in zip(order, seeds, strict=True)
-        ]
+        group = []
+        for number, seed in zip(order, seeds, strict=True):
+            version, fixed = vary(source, rng), np.random.default_rng(seed)
+            character, span = draw_character(fixed), (-_BEFORE_S, WINDOW_S)
+            dry = mix(version, self.pianos[number], character, *span)
+            audio = record(dry, fixed)[round(_BEFORE_S * SAMPLE_RATE) :]
+            group.append(Example(torch.from_numpy(audio), label(version, audio)))
+        return group
 
     def _excerpt(self, rng: np.random.Generator) -> Performance:
         for _ in range(100):
@@ -129,12 +133,6 @@ class Batches(Dataset[Example]):
             if ((source.onsets >= 0) & (source.onsets < WINDOW_S)).sum() >= _FEWEST_NOTES:
                 break
         return source
-
-
-def _example(version: Performance, piano: Piano, rng: np.random.Generator) -> Example:
-    dry = mix(version, piano, draw_character(rng), start_s=-_BEFORE_S, stop_s=WINDOW_S)
-    audio = record(dry, rng)[round(_BEFORE_S * SAMPLE_RATE) :]
-    return Example(torch.from_numpy(audio), label(version, audio))
 
 
 def label(performance: Performance, audio: Floats) -> Labels:
@@ -166,8 +164,8 @@ def _frames(seconds: Array) -> Ints:
 def _roll(onsets: Array, ends: Array, keys: Ints) -> Tensor:
     roll = np.zeros((FRAMES + 1, KEYS), bool)
     heard = ends > 0
-    spans = zip(keys[heard], _frames(onsets[heard]), _frames(ends[heard]), strict=True)
-    for key, first, last in spans:
+    first_last = _frames(np.stack([onsets, ends], 1)[heard])
+    for key, (first, last) in zip(keys[heard], first_last, strict=True):
         roll[first : max(last, first + 1), key] = True
     return torch.from_numpy(roll[:-1])
 
@@ -179,9 +177,8 @@ def _scalars(performance: Performance, ends: Array, audio: Floats) -> dict[str, 
     """
     inside = performance.onsets >= 0
     pitches, velocities = performance.pitches[inside], performance.velocities[inside]
-    notes = Performance(
-        performance.onsets[inside], performance.releases[inside], pitches, velocities
-    )
+    heard = performance.onsets[inside], performance.releases[inside], pitches, velocities
+    notes = Performance(*heard)
     onsets, count, chords = notes.onsets, len(notes.onsets), len(notes.chord_onsets)
     down, up = performance.pedal.clip(0, WINDOW_S).T
     went_down = ((performance.pedal[:, 0] > 0) & (performance.pedal[:, 0] < WINDOW_S)).sum()

@@ -20,24 +20,7 @@ from mess_core.training.render import KEYS
 CURVES = 3
 _SMOOTHING = 0.5 * SAMPLE_RATE / HOP  # frames
 _LEAST_WEIGHT = 0.005  # notes per frame near one whose velocities count
-
-_FRAME_LAYERS, _MEL_LAYERS, _CURVE_LAYERS, _SCALAR_LAYERS = (2, 4), (1, 2), (3, 5), (2, 4, 6)
-_VELOCITY_LAYER = _PROJECTED_LAYER = 4
-_MEL_BANDS = 96
-_TEMPERATURE = 0.1
-#: Weights of the losses; those of keys make up for how rare they are.
-WEIGHTS = {
-    "mel": 0.5,
-    "onset": 30.0,
-    "held": 5.0,
-    "sounding": 5.0,
-    "pedal": 0.5,
-    "velocity": 20.0,
-    "curves": 0.5,
-    "scalars": 0.6,
-    "differences": 0.6,
-    "contrast": 0.1,
-}
+_FRAME_LAYERS, _VELOCITY_LAYER, _CURVE_LAYERS, _SCALAR_LAYERS = (2, 4), 4, (3, 5), (2, 4, 6)
 
 
 class Heads(nn.Module):
@@ -45,12 +28,10 @@ class Heads(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mel = _heads(_MEL_LAYERS, _MEL_BANDS)
         self.frames = _heads(_FRAME_LAYERS, 3 * KEYS + 1)
         self.velocity = nn.Linear(DIMS, KEYS)
         self.curves = _heads(_CURVE_LAYERS, CURVES)
         self.scalars = _heads(_SCALAR_LAYERS, len(SCALARS))
-        self.project = nn.Sequential(nn.Linear(DIMS, 128), nn.GELU(), nn.Linear(128, 64))
         for name, bias in self.frames.named_parameters():
             if name.endswith("bias"):  # keys are rarely down, and more rarely struck
                 nn.init.constant_(bias, -2.5)
@@ -64,37 +45,33 @@ def _heads(layers: tuple[int, ...], outputs: int) -> nn.ModuleDict:
 
 
 def losses(
-    heads: Heads, states: list[Tensor], log_mel: Tensor, labels: Labels, *, versions: int
+    heads: Heads, states: list[Tensor], labels: Labels, *, versions: int
 ) -> dict[str, Tensor]:
     """Return the weighted losses by name; their sum is what is trained on.
 
-    ``states`` and ``log_mel`` are `SmallEncoder`'s of windows that are groups of so many
-    ``versions`` of one excerpt each, one group after the other.
+    ``states`` are `SmallEncoder`'s of windows that are groups of so many ``versions`` of one
+    excerpt each, one group after the other. Weights of keys make up for how rare they are.
     """
-    found = {name: states[0].new_zeros(()) for name in WEIGHTS}
-    bands = functional.adaptive_avg_pool1d(log_mel.transpose(1, 2), _MEL_BANDS)
-    for layer, head in heads.mel.items():
-        found["mel"] += functional.smooth_l1_loss(head(states[int(layer)]), bands)
     struck = labels.velocities > 0
-    truths = {"onset": struck, "held": labels.held, "sounding": labels.sounding}
-    for (layer, head), weight in zip(heads.frames.items(), (0.5, 1.0), strict=True):
-        *keys, pedal = head(states[int(layer)]).split((KEYS, KEYS, KEYS, 1), -1)
-        for (name, truth), logits in zip(truths.items(), keys, strict=True):
-            found[name] += weight * _cross_entropy(logits, truth)
-        found["pedal"] += weight * _cross_entropy(pedal[..., 0], labels.pedal)
     velocity = heads.velocity(states[_VELOCITY_LAYER])
-    found["velocity"] += _masked((velocity - labels.velocities / 127) ** 2, struck)
+    velocity_error = _masked((velocity - labels.velocities / 127) ** 2, struck)
+    found = {"velocity": 20 * velocity_error, "curves": states[0].new_zeros(())}
+    truths = {"onset": struck, "held": labels.held, "sounding": labels.sounding}
+    truths["pedal"] = labels.pedal[..., None]
+    weights = {"onset": 30.0, "held": 5.0, "sounding": 5.0, "pedal": 0.5}
+    for (layer, head), share in zip(heads.frames.items(), (0.5, 1.0), strict=True):
+        logits = head(states[int(layer)]).split((KEYS, KEYS, KEYS, 1), -1)
+        for (name, weight), logit in zip(weights.items(), logits, strict=True):
+            error = functional.binary_cross_entropy_with_logits(logit, truths[name].float())
+            found[name] = found.get(name, 0) + weight * share * error
     curves, known = _curves(labels.velocities)
     for layer, head in heads.curves.items():
-        error = functional.smooth_l1_loss(head(states[int(layer)]), curves, reduction="none")
-        found["curves"] += _masked(error, known)
-    _scalar_losses(found, heads, states, labels.scalars, versions)
-    found["contrast"] += _contrast(heads.project(states[_PROJECTED_LAYER].mean(1)), versions)
-    return {name: WEIGHTS[name] * loss for name, loss in found.items()}
+        found["curves"] += 0.5 * _error(head(states[int(layer)]), curves, known)
+    return found | _scalar_losses(heads, states, labels.scalars, versions)
 
 
-def _cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
-    return functional.binary_cross_entropy_with_logits(logits, truth.float())
+def _error(read: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    return _masked(functional.smooth_l1_loss(read, truth, reduction="none"), mask)
 
 
 def _masked(values: Tensor, mask: Tensor) -> Tensor:
@@ -124,8 +101,8 @@ def _curves(velocities: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scalar_losses(
-    found: dict[str, Tensor], heads: Heads, states: list[Tensor], truth: Tensor, versions: int
-) -> None:
+    heads: Heads, states: list[Tensor], truth: Tensor, versions: int
+) -> dict[str, Tensor]:
     known = torch.isfinite(truth)
     truth = torch.nan_to_num(truth)
     within, comparable = _differences(truth, known, versions)
@@ -133,13 +110,13 @@ def _scalar_losses(
         spread = (within.square().sum(0) / comparable.sum(0).clamp(min=1)).sqrt()
         heads.spread.lerp_(torch.where(comparable.any(0), spread, heads.spread), 0.02)
     scale = heads.spread.clamp(min=0.1)
+    found = {"scalars": truth.new_zeros(()), "differences": truth.new_zeros(())}
     for layer, head in heads.scalars.items():
         read = head(states[int(layer)].mean(1))
-        error = functional.smooth_l1_loss(read, truth, reduction="none")
-        found["scalars"] += _masked(error, known)
-        differences, _ = _differences(read, known, versions)
-        error = functional.smooth_l1_loss(differences / scale, within / scale, reduction="none")
-        found["differences"] += _masked(error, comparable)
+        apart, _ = _differences(read, known, versions)
+        found["scalars"] += 0.6 * _error(read, truth, known)
+        found["differences"] += 0.6 * _error(apart / scale, within / scale, comparable)
+    return found
 
 
 def _differences(values: Tensor, known: Tensor, versions: int) -> tuple[Tensor, Tensor]:
@@ -149,14 +126,3 @@ def _differences(values: Tensor, known: Tensor, versions: int) -> tuple[Tensor, 
     mean = (grouped * mask).sum(1, keepdim=True) / count.clamp(min=1)
     comparable = mask & (count > 1)
     return ((grouped - mean) * comparable).flatten(0, 1), comparable.flatten(0, 1)
-
-
-def _contrast(projected: Tensor, versions: int) -> Tensor:
-    """Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020: versions are positives."""
-    unit = functional.normalize(projected, dim=-1)
-    logits = unit @ unit.T / _TEMPERATURE
-    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
-    group = torch.arange(len(unit), device=unit.device) // versions
-    positive = (group[:, None] == group) & ~itself
-    chances = logits - torch.logsumexp(logits.masked_fill(itself, -1e4), 1, keepdim=True)
-    return -_masked(chances, positive)

@@ -4,22 +4,10 @@ A note is the sample of the nearest pitch and velocity, resampled linearly to it
 brought to the level that its velocity asks for, and damped after its release, or after the pedal's
 where that is down. Levels follow a law of the `Character` and not the samples': some instruments
 have layers of equal loudness, and pianos differ by nothing more than by how touch becomes level.
-
-A `Character` is drawn anew for every rendering, and so is what `record` does to the mixed audio.
-What a strange piano does is what six sampled ones do not show, so ranges are wide (spreads are
-about twice the pilot's).
+What a strange piano or recording does is what six sampled ones do not show, so ranges are wide.
 """
 
-__all__ = [
-    "Character",
-    "Piano",
-    "draw_character",
-    "mix",
-    "read_performances",
-    "read_pianos",
-    "record",
-    "sounding_ends",
-]
+__all__ = ["Piano", "draw_character", "mix", "read_performances", "read_pianos", "record"]
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,44 +31,31 @@ LOWEST_KEY, KEYS = 21, 88
 PITCHES = np.arange(21, 109, 3)
 VELOCITIES = np.arange(20, 121, 20)
 
-_PERFORMANCES = "performances.npz"
-_TICK_S = 1e-4  # of the times in it
-# A sample's level is measured after its attack noise, for half a second.
-_STEADY = slice(1000, 13_000)
-_SILENCE = 1e-12
+_PERFORMANCES, _TICK_S = "performances.npz", 1e-4  # what times in it are counted in
+_STEADY = slice(1000, 13_000)  # of a sample, after its attack noise: there its level is measured
 _TAIL = 6.0  # time constants for which a damped string is followed (to -52 dB)
 _UNDAMPED = 90  # the highest strings of a piano have no dampers
 
-_LOUDEST = 120.0  # velocity whose sample has its own level
-_SAMPLE_S = 8.0  # longer than any sample
 _LEVEL = 0.2  # the loudest notes of samples are near full scale
 _GAIN_SPREAD = 0.25  # of its natural logarithm; more would hide what velocity is
-_BEND = 0.4  # how far a law may be bent from a power of velocity
 
 
 @dataclass(frozen=True)
 class Character:
-    """An instrument as it is adjusted for one rendering.
+    """An instrument as it is adjusted for one rendering."""
 
-    Amplitude is velocity to the power of ``exponent``, bent by ``bend``; ``layer_shift`` is added
-    to the velocity where a sample is chosen. ``cents`` and ``key_db`` [shape=(88,)] are deviations
-    of each key, ``envelope`` [shape=(n,)] multiplies samples from their onset on, and a damped
-    string loses 1/e in ``release_s``.
-    """
-
-    exponent: float
-    bend: float
-    layer_shift: float
-    cents: Array
+    exponent: float  # amplitude is velocity to this power,
+    bend: float  # and bent
+    layer_shift: float  # added to the velocity where a sample is chosen
+    cents: Array  # deviations of each key [shape=(88,)]
     key_db: Array
-    release_s: float
-    envelope: Floats
+    release_s: float  # in which a damped string loses 1/e
+    envelope: Floats  # what samples are multiplied by, from their onset on
 
     def level_db(self, velocity: float) -> float:
         """Return how much louder a velocity is than a sample of velocity 120, dB."""
-        share = velocity / _LOUDEST
-        bent = np.log10(share) - self.bend * share * (1 - share)
-        return float(20 * self.exponent * bent)
+        share = velocity / VELOCITIES[-1]
+        return float(20 * self.exponent * (np.log10(share) - self.bend * share * (1 - share)))
 
 
 def draw_character(rng: np.random.Generator) -> Character:
@@ -91,11 +66,11 @@ def draw_character(rng: np.random.Generator) -> Character:
     key_db = rng.normal(0, 3) * keys + rng.normal(0, rng.uniform(0, 1.5), KEYS)
     # Faster or slower decay than the sample's, dB/s to nepers; a hump at the onset is the hammer.
     faster = rng.uniform(-2.0, 10.0) * np.log(10) / 20
-    seconds = np.arange(int(_SAMPLE_S * SAMPLE_RATE)) / SAMPLE_RATE
+    seconds = np.arange(8 * SAMPLE_RATE) / SAMPLE_RATE  # longer than any sample
     attack = rng.normal(0, 0.25) * np.exp(-seconds / rng.uniform(0.03, 0.2))
     return Character(
         exponent=float(rng.uniform(1.2, 2.4)),
-        bend=float(rng.uniform(-_BEND, _BEND)),
+        bend=float(rng.uniform(-0.4, 0.4)),
         layer_shift=float(rng.normal(0, 12)),
         cents=cents,
         key_db=key_db,
@@ -105,21 +80,17 @@ def draw_character(rng: np.random.Generator) -> Character:
 
 
 class Piano(NamedTuple):
-    """Note samples of an instrument.
+    """Note samples of an instrument, and their levels, dB [shape=(pitches, velocities)]."""
 
-    ``samples`` [shape=(pitches, velocities, n)] at 24 kHz, ``levels`` [shape=(pitches,
-    velocities)] in dB.
-    """
-
-    samples: Floats
+    samples: Floats  # [shape=(pitches, velocities, n)]
     levels: Array
 
 
 def read_pianos(folder: Path) -> dict[str, Piano]:
-    """Read all pianos of a folder: a mono sound file each, at 24 kHz, of equally long notes.
+    """Read all pianos of a folder: a mono sound file each, at 24 kHz.
 
-    A file holds `PITCHES` x `VELOCITIES` notes one after the other, whose keys stay down. Another
-    form is an AudioError.
+    It holds `PITCHES` x `VELOCITIES` equally long notes, whose keys stay down, one after the other;
+    another form is an AudioError.
     """
     paths = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in (".ogg", ".flac", ".wav")]
     if not paths:
@@ -138,15 +109,15 @@ def _read_piano(path: Path) -> Piano:
         )
     samples = samples.reshape(len(PITCHES), len(VELOCITIES), -1)
     power = np.square(samples[..., _STEADY], dtype=np.float64).mean(-1)
-    return Piano(samples, 10 * np.log10(power + _SILENCE))
+    return Piano(samples, 10 * np.log10(power + 1e-12))
 
 
 def read_performances(folder: Path) -> dict[str, Performance]:
     """Read all performances of a folder by name: MIDI files, and those in ``performances.npz``.
 
-    That file has ``meta``, ``nn``, ``npd`` (names, numbers of notes and of pedal changes), and the
-    concatenations ``dt``, ``du`` (time since the onset before, duration, in 0.1 ms), ``pi``,
-    ``ve`` (pitch, velocity), ``pt``, ``pv`` (time, 127 down or 0 up). Nothing to read is a
+    That file has names ``meta``, numbers of notes ``nn`` and of pedal changes ``npd``, and, one
+    performance after the other, ``dt``, ``du`` (time since the onset before, duration, 0.1 ms),
+    ``pi``, ``ve`` (pitch, velocity), ``pt``, ``pv`` (time, 127 down or 0 up). Nothing to read is a
     MidiError.
     """
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".mid", ".midi"))
@@ -192,7 +163,7 @@ def sounding_ends(performance: Performance) -> Array:
 
 
 def mix(
-    performance: Performance, piano: Piano, character: Character, *, start_s: float, stop_s: float
+    performance: Performance, piano: Piano, character: Character, start_s: float, stop_s: float
 ) -> Floats:
     """Mix a performance from ``start_s`` to ``stop_s`` [shape=(samples,)], without a room."""
     begin, end = round(start_s * SAMPLE_RATE), round(stop_s * SAMPLE_RATE)
@@ -239,7 +210,7 @@ def _note(
 def record(audio: Floats, rng: np.random.Generator) -> Floats:
     """Put audio [shape=(n,)] into a room, before a microphone, and into a recording."""
     size = next_fast_len(len(audio) + int(1.5 * SAMPLE_RATE), real=True)
-    response = _equaliser(np.asarray(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), np.float64), rng)
+    response = _equaliser(size, rng)
     if rng.random() < 0.7:
         response = response * (1 + rfft(_room(rng), size))
     recorded = irfft(rfft(audio, size) * response, size)[: len(audio)]
@@ -252,14 +223,15 @@ def record(audio: Floats, rng: np.random.Generator) -> Floats:
     return np.asarray(recorded, np.float32)
 
 
-def _equaliser(hertz: Array, rng: np.random.Generator) -> Array:
+def _equaliser(size: int, rng: np.random.Generator) -> Array:
     """Return a smooth random response: cosines over log frequency, and the ends of the band."""
+    hertz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
     place = np.linspace(0, 1, 64)  # along ten octaves from 20 Hz on
-    decibels = sum(
-        rng.normal(0, 2.0) * np.cos(np.pi * (order * place + rng.random())) for order in range(6)
-    )
+    decibels = np.zeros(64)
+    for order in range(6):
+        decibels += rng.normal(0, 2.0) * np.cos(np.pi * (order * place + rng.random()))
     octaves = np.log2(np.maximum(hertz, 20) / 20)
-    response = 10 ** (np.interp(octaves, 10 * place, np.asarray(decibels)) / 20)
+    response = 10 ** (np.interp(octaves, 10 * place, decibels) / 20)
     if rng.random() < 0.25:
         response = response / np.sqrt(1 + (hertz / rng.uniform(2000, 9000)) ** 6)
     if rng.random() < 0.25:

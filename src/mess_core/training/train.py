@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,30 +89,15 @@ def train(
     begin: str | None = None,
     workers: int = 0,
 ) -> dict[str, Any]:
-    """Train a small encoder and export it to a folder; return its card.
+    """Train a small encoder and export it to the folder ``out``; return its card.
 
-    Parameters
-    ----------
-    performances, pianos : Path
-        Folders; see `read_performances` and `read_pianos`.
-    out : Path
-        Gets ``checkpoint.pt``, ``log.jsonl`` and, at the end, a model folder's files and
-        ``card.json``. A checkpoint that is there is gone on from.
-    seconds, steps : float
-        How long, with what a checkpoint has used of it.
-    leave_out : str, optional
-        A piano that is not trained on. Validation is on it, else on all pianos.
-    begin : str, optional
-        A small encoder to begin from: a name or a folder.
-    workers : int
-        Processes that render; 0 renders between steps.
+    ``performances`` and ``pianos`` are folders as `read_performances` and `read_pianos` have them;
+    so many ``workers`` render. A ``checkpoint.pt`` in ``out`` is gone on from, and what it has used
+    of the ``seconds`` or ``steps`` counts. The piano that is called ``leave_out`` is not trained
+    on, but validated on; else all are. ``begin`` names a small encoder to begin from.
 
-    Raises
-    ------
-    ConfigError
-        If the piano to leave out is none, or the checkpoint is another run's.
-    EncoderError
-        If losses are not finite for many steps.
+    A ConfigError says that there is no such piano, or that the checkpoint is another run's; an
+    EncoderError that the losses of many steps were not finite.
     """
     played, instruments = read_performances(performances), read_pianos(pianos)
     if leave_out is not None and leave_out not in instruments:
@@ -151,11 +136,11 @@ def _begin(settings: dict[str, Any]) -> State:
     device = torch.device(pick_device().device)
     model.to(device).train()
     heads.to(device).train()
-    parameters = [*model.parameters(), *heads.parameters()]
-    matrices = [p for p in parameters if p.ndim > 1]
-    others = [p for p in parameters if p.ndim < 2]
-    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, betas=_BETAS, weight_decay=_DECAY)
+    matrices: dict[str, Any] = {"params": [], "weight_decay": _DECAY}
+    others: dict[str, Any] = {"params": [], "weight_decay": 0.0}
+    for parameter in (*model.parameters(), *heads.parameters()):
+        (matrices if parameter.ndim > 1 else others)["params"].append(parameter)
+    optimizer = torch.optim.AdamW([matrices, others], betas=_BETAS)
     return State(model, heads, optimizer, settings)
 
 
@@ -186,7 +171,14 @@ def _run(state: State, batches: Iterator[Example], out: Path, seconds: float, st
         state.seconds = time.monotonic() - began
         done = state.step >= steps or state.seconds >= seconds
         if done or state.seconds - logged >= _LOG_S:
-            _log(out, state, state.seconds - logged, rate, recent)
+            windows_per_s = len(recent["total"]) * GROUPS * VERSIONS / (state.seconds - logged)
+            line = {"step": state.step, "seconds": state.seconds, "rate": rate}
+            line |= {"windows_per_s": windows_per_s}
+            line |= {name: sum(v) / len(v) for name, v in recent.items() if v}
+            out.mkdir(parents=True, exist_ok=True)
+            with (out / "log.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            print("  ".join(f"{name} {value:.4g}" for name, value in line.items()), flush=True)
             logged = state.seconds
             recent.clear()
         if (done or state.seconds - saved >= _CHECKPOINT_S) and not skipped:
@@ -201,7 +193,7 @@ def _step(state: State, audio: Tensor, labels: Labels) -> dict[str, float]:
     if not torch.isfinite(log_mel).all():  # the running means of norms would never recover
         return {}
     states = state.model.states(log_mel)
-    found = losses(state.heads, states, log_mel, labels, versions=VERSIONS)
+    found = losses(state.heads, states, labels, versions=VERSIONS)
     total = torch.stack(list(found.values())).sum()
     total.backward()  # type: ignore[no-untyped-call]
     parameters = [*state.model.parameters(), *state.heads.parameters()]
@@ -210,19 +202,6 @@ def _step(state: State, audio: Tensor, labels: Labels) -> dict[str, float]:
         return {}
     state.optimizer.step()
     return {"total": total.item(), **{name: loss.item() for name, loss in found.items()}}
-
-
-def _log(
-    out: Path, state: State, elapsed: float, rate: float, recent: Mapping[str, list[float]]
-) -> None:
-    windows = len(recent.get("total", [])) * GROUPS * VERSIONS
-    line: dict[str, Any] = {"step": state.step, "seconds": round(state.seconds, 1)}
-    line |= {"windows_per_s": round(windows / max(elapsed, 1e-9), 2), "rate": rate}
-    line |= {name: round(sum(values) / len(values), 4) for name, values in recent.items()}
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "log.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
-    print("  ".join(f"{key} {value:.4g}" for key, value in line.items()), flush=True)
 
 
 def export(model: SmallEncoder, folder: Path) -> None:
@@ -253,9 +232,10 @@ def validate(encoder: str | Path, batches: Batches) -> dict[str, dict[str, Any]]
     table = {}
     print("R2 within excerpts, 95 % interval, layer")
     for name, truth in zip(SCALARS, scalars.T, strict=True):
-        figure = within_works(pooled, truth, Rows(excerpts, excerpts, excerpts), name=name)
-        if figure.interval:
-            low, high = figure.interval
+        with np.errstate(divide="ignore", invalid="ignore"):  # resamples without differences
+            figure = within_works(pooled, truth, Rows(excerpts, excerpts, excerpts), name=name)
+        low, high = figure.interval or (np.nan, np.nan)
+        if np.isfinite(low + high):
             table[name] = {"r2": figure.value, "low": low, "high": high, "layer": figure.layer}
             print(f"{name:<18}{figure.value:6.2f}  {low:.2f} to {high:.2f}  {figure.layer}")
     return table

@@ -23,8 +23,7 @@ CONTEXT_S = 5.0
 _CHANGED = 0.5  # of the versions differ from the excerpt in a way of playing
 _SOURCE_S = (-9.0, 10.0)  # what can come into the window by changes of tempo
 _GRID_S = 0.05
-_SHORTEST_S = 0.03
-_BRIEFEST_S = 0.005  # of keys that are struck again at once
+_SHORTEST_S, _BRIEFEST_S = 0.03, 0.005  # of notes, and of keys that are struck again at once
 _VELOCITIES = (6.0, 125.0)
 
 
@@ -62,7 +61,7 @@ def vary(source: Performance, rng: np.random.Generator) -> Performance:
 def _spread_chords(notes: Performance, rng: np.random.Generator) -> Performance:
     """Spread chords from below, and let the highest note come first."""
     later = np.zeros(len(notes.onsets))
-    sizes = np.bincount(notes.chords) if len(later) else np.zeros(0, int)
+    sizes = np.bincount(notes.chords)
     order = np.lexsort((notes.pitches, notes.chords))
     rank = np.empty(len(later))
     rank[order] = np.arange(len(later)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -72,8 +71,7 @@ def _spread_chords(notes: Performance, rng: np.random.Generator) -> Performance:
         top = (rank == sizes[notes.chords] - 1) & (sizes[notes.chords] > 1)
         later -= top * rng.uniform(0, 0.045)
     if rng.random() < 0.3:  # struck more nearly together than they were
-        together = notes.chord_onsets[notes.chords] if len(later) else later
-        later += (together - notes.onsets) * rng.uniform(0.3, 1.0)
+        later += (notes.chord_onsets[notes.chords] - notes.onsets) * rng.uniform(0.3, 1.0)
     return replace(notes, onsets=notes.onsets + later, releases=notes.releases + later)
 
 
