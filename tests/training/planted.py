@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from mess_core.extraction.small import SAMPLE_RATE
 from mess_core.targets.notes import Performance
-from mess_core.training.augment import KEYS, Character
-from mess_core.training.render import PITCHES, SAMPLE_RATE, VELOCITIES
+from mess_core.training.render import KEYS, PITCHES, VELOCITIES, Character
 
 NOTE_S = 3.0
 

@@ -9,15 +9,16 @@ import pytest
 import soundfile
 
 from mess_core.errors import AudioError, MidiError
+from mess_core.extraction.small import SAMPLE_RATE
 from mess_core.targets.notes import Performance
-from mess_core.training.augment import draw_character, record
 from mess_core.training.render import (
-    SAMPLE_RATE,
     Floats,
     Piano,
+    draw_character,
     mix,
     read_performances,
     read_pianos,
+    record,
     sounding_ends,
 )
 from mess_core.training.versions import CONTEXT_S, WINDOW_S, excerpt, vary
@@ -41,7 +42,7 @@ def note(
 
 
 def played(performance: Performance, piano: Piano) -> Floats:
-    return mix(performance, piano, plain_character(), start_s=0, stop_s=2)
+    return mix(performance, piano, plain_character(), 0, 2)
 
 
 def level(audio: Floats, start_s: float, stop_s: float) -> float:
@@ -87,8 +88,8 @@ def test_a_key_that_is_struck_again_begins_anew() -> None:
 
 def test_what_was_struck_before_the_window_is_heard_in_it(piano: Piano) -> None:
     performance = note(held=1.0)
-    whole = mix(performance, piano, plain_character(), start_s=0, stop_s=2)
-    late = mix(performance, piano, plain_character(), start_s=0.5, stop_s=2)
+    whole = mix(performance, piano, plain_character(), 0, 2)
+    late = mix(performance, piano, plain_character(), 0.5, 2)
     np.testing.assert_array_equal(late, whole[SAMPLE_RATE // 2 :])
 
 

@@ -18,16 +18,11 @@ def add_parser(subparsers: Any) -> None:
         "encoder on them, and export it as a folder for `encoder`. Run again, it goes on from its "
         "checkpoint, which is at most a minute old.",
     )
-    parser.add_argument(
-        "--performances",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="MIDI files, or performances.npz",
-    )
-    parser.add_argument(
-        "--pianos", type=Path, required=True, metavar="FOLDER", help="a sound file of notes each"
-    )
+    for name, told in {
+        "--performances": "MIDI files, or performances.npz",
+        "--pianos": "a sound file of notes each",
+    }.items():
+        parser.add_argument(name, type=Path, required=True, metavar="FOLDER", help=told)
     parser.add_argument(
         "--seconds", type=length, required=True, help="of training in all, with earlier calls"
     )
@@ -45,17 +40,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, export, and print the validation."""
-    from mess_core.training.train import Budget, train
+    from mess_core.training.train import train
 
-    train(
-        args.performances,
-        args.pianos,
-        args.out,
-        budget=Budget(seconds=args.seconds),
-        leave_out=args.leave_out,
-        seed=args.seed,
-        begin=args.begin,
-        workers=args.workers,
-    )
+    options = {name: getattr(args, name) for name in ("seconds", "leave_out", "seed", "begin")}
+    train(args.performances, args.pianos, args.out, workers=args.workers, **options)
     print(f"next: mess model verify {args.out}\n      snakemake --config encoder={args.out}")
     return 0

@@ -37,15 +37,11 @@ class SmallEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        parts: list[nn.Module] = []
-        for i, (inputs, outputs) in enumerate(zip((1, *_CHANNELS), _CHANNELS, strict=False)):
-            stride = (2, 1) if i else (1, 1)
-            parts += [
-                nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1),
-                nn.BatchNorm2d(outputs),
-                nn.GELU(),
-            ]
-        self.front = nn.Sequential(*parts)
+        self.front = nn.Sequential()
+        for inputs, outputs in zip((1, *_CHANNELS), _CHANNELS, strict=False):
+            stride = (1, 1) if inputs == 1 else (2, 1)
+            self.front.append(nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1))
+            self.front.extend([nn.BatchNorm2d(outputs), nn.GELU()])
         self.proj = nn.Linear(_CHANNELS[-1] * -(-_BANDS // 4), DIMS)
         self.norm = nn.LayerNorm(DIMS)
         self.encoder = _Transformer()
@@ -135,12 +131,14 @@ class _Layer(nn.Module):
         self.layer_norm = nn.LayerNorm(DIMS)
         self.attention = _Attention()
         self.final_layer_norm = nn.LayerNorm(DIMS)
-        self.feed_forward = _FeedForward()
+        self.feed_forward = nn.Sequential()
+        self.feed_forward.add_module("intermediate_dense", nn.Linear(DIMS, _FEED_FORWARD))
+        self.feed_forward.add_module("gelu", nn.GELU())
+        self.feed_forward.add_module("output_dense", nn.Linear(_FEED_FORWARD, DIMS))
 
     def forward(self, state: Tensor) -> Tensor:
         state = state + self.attention(self.layer_norm(state))
-        result: Tensor = state + self.feed_forward(self.final_layer_norm(state))
-        return result
+        return state + self.feed_forward(self.final_layer_norm(state))  # type: ignore[no-any-return]
 
 
 class _Attention(nn.Module):
@@ -157,15 +155,4 @@ class _Attention(nn.Module):
         )
         heads = functional.scaled_dot_product_attention(queries, keys, values)
         result: Tensor = self.out_proj(heads.transpose(1, 2).reshape(n, frames, DIMS))
-        return result
-
-
-class _FeedForward(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.intermediate_dense = nn.Linear(DIMS, _FEED_FORWARD)
-        self.output_dense = nn.Linear(_FEED_FORWARD, DIMS)
-
-    def forward(self, state: Tensor) -> Tensor:
-        result: Tensor = self.output_dense(functional.gelu(self.intermediate_dense(state)))
         return result

@@ -1,36 +1,73 @@
-"""Training examples: groups of versions of excerpts, the same for a seed and a number."""
+"""Training examples: versions of excerpts with labels, the same for a seed and a number."""
 
-__all__ = ["Batches", "Example", "example", "split", "validation_batches"]
+__all__ = ["SCALARS", "Batches", "Example", "Labels", "label", "split"]
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset, default_collate
 
 from mess_core.errors import MidiError
+from mess_core.extraction.small import HOP, LATER, SAMPLE_RATE
 from mess_core.targets.notes import Performance
-from mess_core.training.augment import draw_character, record
-from mess_core.training.losses import Labels, collate, label
-from mess_core.training.render import SAMPLE_RATE, Floats, Piano, mix
+from mess_core.training.render import (
+    KEYS,
+    LOWEST_KEY,
+    Array,
+    Floats,
+    Piano,
+    draw_character,
+    mix,
+    record,
+    sounding_ends,
+)
 from mess_core.training.versions import WINDOW_S, excerpt, vary
+
+Ints = npt.NDArray[np.int64]
 
 #: Excerpts in a batch, and versions of each.
 GROUPS, VERSIONS = 4, 4
-_VALIDATION_BATCHES = 15
 _KEPT = 20  # one performance in so many is never trained on
 _FEWEST_NOTES = 5  # in a window
 _BEFORE_S = 0.5  # what is rendered before a window, for its reverberation
 # Of pop, transcribed note by note with even touch, at most about 15 % are wanted.
 _SHARES = {"POP909-Dataset": 0.7}
 
+FRAMES = round(WINDOW_S * SAMPLE_RATE) // HOP
+_SCALARS = """
+velocity_mean velocity_spread velocity_slope top_balance log_density log_chord_rate onset_centre
+ioi_spread log_chord_size chord_spread melody_lead pitch_mean pitch_spread chroma_entropy log_held
+log_sounding articulation pedal_share pedal_changes loudness_mean loudness_spread loudness_slope
+"""
+#: What a window is asked for as a whole.
+SCALARS = tuple(_SCALARS.split())
+_FEWEST_CHORDS = 3  # for what is asked of notes
+
+
+class Labels(NamedTuple):
+    """What is known of a window, or of n of them, where all shapes begin with n.
+
+    ``velocities`` [shape=(frames, 88)] are not 0 where a key is struck, ``held`` and ``sounding``
+    (the same shape) say which keys are down and which strings ring, ``pedal`` [shape=(frames,)]
+    when it is down; ``scalars`` [shape=(len(SCALARS),)] are standardised, NaN where undefined.
+    """
+
+    velocities: Tensor
+    held: Tensor
+    sounding: Tensor
+    pedal: Tensor
+    scalars: Tensor
+
 
 class Example(NamedTuple):
-    """A rendering [shape=(samples,)] and what is known of it."""
+    """A rendering [shape=(samples,)] with its labels, or n of them."""
 
-    audio: Floats
+    audio: Tensor
     labels: Labels
 
 
@@ -43,15 +80,8 @@ def split(played: Mapping[str, Performance]) -> tuple[dict[str, Performance], ..
     return {n: played[n] for n in names if n not in kept}, {n: played[n] for n in kept}
 
 
-def example(version: Performance, piano: Piano, rng: np.random.Generator) -> Example:
-    """Render a version of an excerpt on a piano, in a room, in a recording."""
-    dry = mix(version, piano, draw_character(rng), start_s=-_BEFORE_S, stop_s=WINDOW_S)
-    audio = record(dry, rng)[round(_BEFORE_S * SAMPLE_RATE) :]
-    return Example(audio, label(version, audio))
-
-
-class Batches(torch.utils.data.Dataset[tuple[Tensor, Labels]]):
-    """Batch ``i`` is audio [shape=(GROUPS * VERSIONS, samples)] with its labels.
+class Batches(Dataset[Example]):
+    """Batch ``i`` has `VERSIONS` windows of each of `GROUPS` excerpts, one after the other.
 
     Of the share ``alike`` of excerpts all versions are on one instrument in one recording, as
     players of a work are compared; of the others each is on another piano.
@@ -74,11 +104,10 @@ class Batches(torch.utils.data.Dataset[tuple[Tensor, Labels]]):
         )
         self._chances = weights / weights.sum()
 
-    def __getitem__(self, i: int) -> tuple[Tensor, Labels]:
+    def __getitem__(self, i: int) -> Example:
         rng = np.random.default_rng([self.seed, i])
-        examples = [found for _ in range(GROUPS) for found in self._group(rng)]
-        audio = torch.from_numpy(np.stack([found.audio for found in examples]))
-        return audio, collate([found.labels for found in examples])
+        batch: Example = default_collate([e for _ in range(GROUPS) for e in self._group(rng)])
+        return batch
 
     def _group(self, rng: np.random.Generator) -> list[Example]:
         source = self._excerpt(rng)
@@ -87,10 +116,14 @@ class Batches(torch.utils.data.Dataset[tuple[Tensor, Labels]]):
         seeds = rng.integers(2**32, size=VERSIONS)
         if rng.random() < self.alike:
             order[:], seeds[:] = order[0], seeds[0]
-        return [
-            example(vary(source, rng), self.pianos[number], np.random.default_rng(seed))
-            for number, seed in zip(order, seeds, strict=True)
-        ]
+        group = []
+        for number, seed in zip(order, seeds, strict=True):
+            version, fixed = vary(source, rng), np.random.default_rng(seed)
+            character, span = draw_character(fixed), (-_BEFORE_S, WINDOW_S)
+            dry = mix(version, self.pianos[number], character, *span)
+            audio = record(dry, fixed)[round(_BEFORE_S * SAMPLE_RATE) :]
+            group.append(Example(torch.from_numpy(audio), label(version, audio)))
+        return group
 
     def _excerpt(self, rng: np.random.Generator) -> Performance:
         for _ in range(100):
@@ -102,9 +135,88 @@ class Batches(torch.utils.data.Dataset[tuple[Tensor, Labels]]):
         return source
 
 
-def validation_batches(
-    performances: Mapping[str, Performance], pianos: Mapping[str, Piano]
-) -> list[tuple[Tensor, Labels]]:
-    """Return the batches on which every run with the same performances is judged."""
-    batches = Batches(performances, pianos, seed=2026, alike=1.0)
-    return [batches[i] for i in range(_VALIDATION_BATCHES)]
+def label(performance: Performance, audio: Floats) -> Labels:
+    """Return the labels of one window, whose rendering is ``audio`` [shape=(samples,)]."""
+    onsets, keys = performance.onsets, performance.pitches.astype(int) - LOWEST_KEY
+    ends = sounding_ends(performance)
+    velocities = np.zeros((FRAMES + 1, KEYS), np.float32)
+    inside = onsets >= 0
+    velocities[_frames(onsets[inside]), keys[inside]] = performance.velocities[inside]
+    pedal = np.zeros(FRAMES + 1, bool)
+    for first, last in _frames(performance.pedal):
+        pedal[first:last] = True
+    scalars = _scalars(performance, ends, audio)
+    return Labels(
+        torch.from_numpy(velocities[:-1]),
+        _roll(onsets, performance.releases, keys),
+        _roll(onsets, ends, keys),
+        torch.from_numpy(pedal[:-1]),
+        torch.tensor([scalars[name] for name in SCALARS], dtype=torch.float32).clamp(-4, 4),
+    )
+
+
+def _frames(seconds: Array) -> Ints:
+    """Return the frames whose centres are nearest, 0 to `FRAMES`."""
+    frames = np.round(seconds * SAMPLE_RATE / HOP - LATER)
+    return np.asarray(np.clip(frames, 0, FRAMES), np.int64)
+
+
+def _roll(onsets: Array, ends: Array, keys: Ints) -> Tensor:
+    roll = np.zeros((FRAMES + 1, KEYS), bool)
+    heard = ends > 0
+    first_last = _frames(np.stack([onsets, ends], 1)[heard])
+    for key, (first, last) in zip(keys[heard], first_last, strict=True):
+        roll[first : max(last, first + 1), key] = True
+    return torch.from_numpy(roll[:-1])
+
+
+def _scalars(performance: Performance, ends: Array, audio: Floats) -> dict[str, float]:
+    """Return `SCALARS` less a usual value, over a usual spread; NaN where there is too little.
+
+    Logarithms are natural, times in s, velocities MIDI's, levels in dB.
+    """
+    inside = performance.onsets >= 0
+    pitches, velocities = performance.pitches[inside], performance.velocities[inside]
+    heard = performance.onsets[inside], performance.releases[inside], pitches, velocities
+    notes = Performance(*heard)
+    onsets, count, chords = notes.onsets, len(notes.onsets), len(notes.chord_onsets)
+    down, up = performance.pedal.clip(0, WINDOW_S).T
+    went_down = ((performance.pedal[:, 0] > 0) & (performance.pedal[:, 0] < WINDOW_S)).sum()
+    levels = 10 * np.log10(np.square(audio.reshape(50, -1), dtype=np.float64).mean(1) + 1e-9)
+    level_slope = np.polyfit(np.arange(50) * (WINDOW_S / 50), levels, 1)[0]
+    found = dict.fromkeys(SCALARS, np.nan) | {
+        "pedal_share": ((up - down).sum() / WINDOW_S - 0.5) / 0.4,
+        "pedal_changes": (went_down / WINDOW_S - 0.6) / 0.6,
+        "loudness_mean": (levels.mean() + 32) / 8,
+        "loudness_spread": (levels.std() - 5) / 3,
+        "loudness_slope": level_slope / 1.5,
+    }
+    if chords < _FEWEST_CHORDS:
+        return found
+    pitch_classes = np.bincount(pitches.astype(int) % 12, minlength=12) / count
+    entropy = -(pitch_classes * np.log(pitch_classes + 1e-9)).sum()
+    ringing = np.maximum(ends[inside] - onsets, 0.005)
+    overlap = _mean(performance.overlap_ratios[inside], np.nanmedian)
+    return found | {
+        "velocity_mean": (velocities.mean() - 62) / 18,
+        "velocity_spread": (velocities.std() - 13) / 7,
+        "velocity_slope": np.polyfit(onsets, velocities, 1)[0] / 4,
+        "top_balance": (_mean(notes.top_balance) - 3) / 10,
+        "log_density": (np.log(count / WINDOW_S) - 2.0) / 0.7,
+        "log_chord_rate": (np.log(chords / WINDOW_S) - 1.3) / 0.6,
+        "onset_centre": (onsets.mean() - WINDOW_S / 2) / 0.5,  # notes crowd early or late
+        "ioi_spread": (np.log(np.diff(notes.chord_onsets)).std() - 0.6) / 0.3,
+        "log_chord_size": (np.log(count / chords) - 0.5) / 0.35,
+        "chord_spread": (_mean(notes.chord_widths) - 0.02) / 0.02,
+        "melody_lead": _mean(notes.melody_leads) / 0.02,
+        "pitch_mean": (pitches.mean() - 62) / 7,
+        "pitch_spread": (pitches.std() - 12) / 4,
+        "chroma_entropy": (entropy - 1.8) / 0.3,
+        "log_held": (np.log(notes.releases - onsets).mean() + 1.3) / 0.7,
+        "log_sounding": (np.log(ringing).mean() + 0.5) / 0.8,
+        "articulation": (np.log(overlap) + 0.1) / 0.6,
+    }
+
+
+def _mean(values: Array, of: Callable[[Array], float] = np.nanmean) -> float:
+    return float(of(values)) if np.isfinite(values).sum() >= 2 else np.nan

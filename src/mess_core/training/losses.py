@@ -1,4 +1,4 @@
-"""What is known of a rendering, and the losses by which hidden states learn to say it.
+"""The losses by which hidden states learn to say what is known of a rendering.
 
 Heads read the layers' own outputs, before the final norm, and are thrown away. What MESS reads are
 means over time, so heads of a window's scalars are linear on ``state.mean(1)``. A spread is no mean
@@ -6,198 +6,21 @@ of anything that a single frame knows: `CURVES` ask two layers for the squares o
 the window's mean, frame by frame, which attention can find and a mean over time then carries.
 """
 
-__all__ = ["CURVES", "SCALARS", "Heads", "Labels", "collate", "label", "losses"]
+__all__ = ["Heads", "losses"]
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mess_core.extraction.small import DIMS, HOP, LATER, SAMPLE_RATE
-from mess_core.targets.notes import Performance
-from mess_core.training.augment import KEYS, LOWEST_KEY
-from mess_core.training.render import sounding_ends
-from mess_core.training.versions import WINDOW_S
+from mess_core.extraction.small import DIMS, HOP, SAMPLE_RATE
+from mess_core.training.examples import SCALARS, Labels
+from mess_core.training.render import KEYS
 
-Array = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
-
-FRAMES = round(WINDOW_S * SAMPLE_RATE) // HOP
-
-
-class Scale(NamedTuple):
-    """A usual value and a usual spread, by which a scalar is standardised."""
-
-    centre: float
-    spread: float
-
-
-#: What a window is asked for as a whole (logarithms are natural, times in s, velocities MIDI's).
-SCALARS: dict[str, Scale] = {
-    "velocity_mean": Scale(62, 18),
-    "velocity_spread": Scale(13, 7),
-    "velocity_slope": Scale(0, 4),  # per s
-    "top_balance": Scale(3, 10),
-    "log_density": Scale(2.0, 0.7),  # notes per s
-    "log_chord_rate": Scale(1.3, 0.6),
-    "onset_centre": Scale(0, 0.5),  # mean onset from the middle: density grows
-    "ioi_spread": Scale(0.6, 0.3),  # of the log intervals between chords
-    "log_chord_size": Scale(0.5, 0.35),
-    "chord_spread": Scale(0.02, 0.02),
-    "melody_lead": Scale(0, 0.02),
-    "pitch_mean": Scale(62, 7),
-    "pitch_spread": Scale(12, 4),
-    "chroma_entropy": Scale(1.8, 0.3),
-    "log_held": Scale(-1.3, 0.7),
-    "log_sounding": Scale(-0.5, 0.8),
-    "articulation": Scale(-0.1, 0.6),  # log key-overlap ratio
-    "pedal_share": Scale(0.5, 0.4),
-    "pedal_changes": Scale(0.6, 0.6),  # per s
-    "loudness_mean": Scale(-32, 8),  # dB
-    "loudness_spread": Scale(5, 3),
-    "loudness_slope": Scale(0, 1.5),  # dB/s
-}
 #: What each frame is asked for, smoothed over half a second: log density, velocity, its spread.
 CURVES = 3
 _SMOOTHING = 0.5 * SAMPLE_RATE / HOP  # frames
 _LEAST_WEIGHT = 0.005  # notes per frame near one whose velocities count
-_FEWEST = 3  # notes and chords, for what is asked of them
-
-_FRAME_LAYERS, _MEL_LAYERS, _CURVE_LAYERS, _SCALAR_LAYERS = (2, 4), (1, 2), (3, 5), (2, 4, 6)
-_VELOCITY_LAYER = _PROJECTED_LAYER = 4
-_MEL_BANDS = 96
-_TEMPERATURE = 0.1
-#: Weights of the losses; those of keys make up for how rare they are.
-WEIGHTS = {
-    "mel": 0.5,
-    "onset": 30.0,
-    "held": 5.0,
-    "sounding": 5.0,
-    "pedal": 0.5,
-    "velocity": 20.0,
-    "curves": 0.5,
-    "scalars": 0.6,
-    "differences": 0.6,
-    "contrast": 0.1,
-}
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What is known of n windows, on any device.
-
-    ``velocities`` [shape=(n, frames, 88)] are not 0 where a key is struck, ``held`` and
-    ``sounding`` (the same shape) say which keys are down and which strings ring, ``pedal``
-    [shape=(n, frames)] when it is down; ``scalars`` [shape=(n, len(SCALARS))] are standardised,
-    NaN where undefined.
-    """
-
-    velocities: Tensor
-    held: Tensor
-    sounding: Tensor
-    pedal: Tensor
-    scalars: Tensor
-
-    def to(self, device: torch.device) -> "Labels":
-        """Return them on a device."""
-        return Labels(*(getattr(self, part.name).to(device) for part in fields(self)))
-
-
-def collate(parts: list[Labels]) -> Labels:
-    """Join the labels of several windows."""
-    return Labels(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Labels)))
-
-
-def label(performance: Performance, audio: npt.NDArray[np.float32]) -> Labels:
-    """Return the labels of one window, whose rendering is ``audio`` [shape=(samples,)]."""
-    keys = performance.pitches.astype(int) - LOWEST_KEY
-    ends = sounding_ends(performance)
-    velocities = np.zeros((FRAMES + 1, KEYS), np.float32)
-    inside = performance.onsets >= 0
-    velocities[_frames(performance.onsets[inside]), keys[inside]] = performance.velocities[inside]
-    pedal = np.zeros(FRAMES + 1, bool)
-    for first, last in _frames(performance.pedal):
-        pedal[first:last] = True
-    scalars = _scalars(performance, ends, audio)
-    standard = [(scalars[name] - scale.centre) / scale.spread for name, scale in SCALARS.items()]
-    return Labels(
-        torch.from_numpy(velocities[np.newaxis, :-1]),
-        _roll(performance.onsets, performance.releases, keys),
-        _roll(performance.onsets, ends, keys),
-        torch.from_numpy(pedal[np.newaxis, :-1]),
-        torch.tensor([standard], dtype=torch.float32).clamp(-4, 4),
-    )
-
-
-def _frames(seconds: Array) -> Ints:
-    """Return the frames whose centres are nearest, 0 to `FRAMES`."""
-    frames = np.round(seconds * SAMPLE_RATE / HOP - LATER)
-    return np.asarray(np.clip(frames, 0, FRAMES), np.int64)
-
-
-def _roll(onsets: Array, ends: Array, keys: Ints) -> Tensor:
-    roll = np.zeros((FRAMES + 1, KEYS), bool)
-    heard = ends > 0
-    spans = zip(keys[heard], _frames(onsets[heard]), _frames(ends[heard]), strict=True)
-    for key, first, last in spans:
-        roll[first : max(last, first + 1), key] = True
-    return torch.from_numpy(roll[np.newaxis, :-1])
-
-
-def _scalars(performance: Performance, ends: Array, audio: Floats) -> dict[str, float]:
-    """Return what `SCALARS` names, in its units, NaN where there is too little."""
-    inside = performance.onsets >= 0
-    notes = Performance(
-        performance.onsets[inside],
-        performance.releases[inside],
-        performance.pitches[inside],
-        performance.velocities[inside],
-    )
-    onsets, velocities, pitches = notes.onsets, notes.velocities, notes.pitches
-    count, chords = len(onsets), len(notes.chord_onsets)
-    down, up = performance.pedal.clip(0, WINDOW_S).T
-    went_down = ((performance.pedal[:, 0] > 0) & (performance.pedal[:, 0] < WINDOW_S)).sum()
-    levels = 10 * np.log10(np.square(audio.reshape(50, -1), dtype=np.float64).mean(1) + 1e-9)
-    found = dict.fromkeys(SCALARS, np.nan) | {
-        "pedal_share": (up - down).sum() / WINDOW_S,
-        "pedal_changes": went_down / WINDOW_S,
-        "loudness_mean": levels.mean(),
-        "loudness_spread": levels.std(),
-        "loudness_slope": np.polyfit(np.arange(50) * (WINDOW_S / 50), levels, 1)[0],
-    }
-    if count < _FEWEST or chords < _FEWEST:
-        return found
-    pitch_classes = np.bincount(pitches.astype(int) % 12, minlength=12) / count
-    ratios = performance.overlap_ratios[inside]
-    return found | {
-        "velocity_mean": velocities.mean(),
-        "velocity_spread": velocities.std(),
-        "velocity_slope": np.polyfit(onsets, velocities, 1)[0],
-        "top_balance": _mean(notes.top_balance),
-        "log_density": np.log(count / WINDOW_S),
-        "log_chord_rate": np.log(chords / WINDOW_S),
-        "onset_centre": onsets.mean() - WINDOW_S / 2,
-        "ioi_spread": np.log(np.diff(notes.chord_onsets)).std(),
-        "log_chord_size": np.log(count / chords),
-        "chord_spread": _mean(notes.chord_widths),
-        "melody_lead": _mean(notes.melody_leads),
-        "pitch_mean": pitches.mean(),
-        "pitch_spread": pitches.std(),
-        "chroma_entropy": -(pitch_classes * np.log(pitch_classes + 1e-9)).sum(),
-        "log_held": np.log(notes.releases - onsets).mean(),
-        "log_sounding": np.log(np.maximum(ends[inside] - onsets, 0.005)).mean(),
-        "articulation": np.log(_mean(ratios, np.nanmedian)),
-    }
-
-
-def _mean(values: Array, of: Callable[[Array], float] = np.nanmean) -> float:
-    return float(of(values)) if np.isfinite(values).sum() >= 2 else np.nan
+_FRAME_LAYERS, _VELOCITY_LAYER, _CURVE_LAYERS, _SCALAR_LAYERS = (2, 4), 4, (3, 5), (2, 4, 6)
 
 
 class Heads(nn.Module):
@@ -205,12 +28,10 @@ class Heads(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mel = _heads(_MEL_LAYERS, _MEL_BANDS)
         self.frames = _heads(_FRAME_LAYERS, 3 * KEYS + 1)
         self.velocity = nn.Linear(DIMS, KEYS)
         self.curves = _heads(_CURVE_LAYERS, CURVES)
         self.scalars = _heads(_SCALAR_LAYERS, len(SCALARS))
-        self.project = nn.Sequential(nn.Linear(DIMS, 128), nn.GELU(), nn.Linear(128, 64))
         for name, bias in self.frames.named_parameters():
             if name.endswith("bias"):  # keys are rarely down, and more rarely struck
                 nn.init.constant_(bias, -2.5)
@@ -224,37 +45,33 @@ def _heads(layers: tuple[int, ...], outputs: int) -> nn.ModuleDict:
 
 
 def losses(
-    heads: Heads, states: list[Tensor], log_mel: Tensor, labels: Labels, *, versions: int
+    heads: Heads, states: list[Tensor], labels: Labels, *, versions: int
 ) -> dict[str, Tensor]:
     """Return the weighted losses by name; their sum is what is trained on.
 
-    ``states`` and ``log_mel`` are `SmallEncoder`'s of windows that are groups of so many
-    ``versions`` of one excerpt each, one group after the other.
+    ``states`` are `SmallEncoder`'s of windows that are groups of so many ``versions`` of one
+    excerpt each, one group after the other. Weights of keys make up for how rare they are.
     """
-    found = {name: states[0].new_zeros(()) for name in WEIGHTS}
-    bands = functional.adaptive_avg_pool1d(log_mel.transpose(1, 2), _MEL_BANDS)
-    for layer, head in heads.mel.items():
-        found["mel"] += functional.smooth_l1_loss(head(states[int(layer)]), bands)
     struck = labels.velocities > 0
-    truths = {"onset": struck, "held": labels.held, "sounding": labels.sounding}
-    for (layer, head), weight in zip(heads.frames.items(), (0.5, 1.0), strict=True):
-        *keys, pedal = head(states[int(layer)]).split((KEYS, KEYS, KEYS, 1), -1)
-        for (name, truth), logits in zip(truths.items(), keys, strict=True):
-            found[name] += weight * _cross_entropy(logits, truth)
-        found["pedal"] += weight * _cross_entropy(pedal[..., 0], labels.pedal)
     velocity = heads.velocity(states[_VELOCITY_LAYER])
-    found["velocity"] += _masked((velocity - labels.velocities / 127) ** 2, struck)
+    velocity_error = _masked((velocity - labels.velocities / 127) ** 2, struck)
+    found = {"velocity": 20 * velocity_error, "curves": states[0].new_zeros(())}
+    truths = {"onset": struck, "held": labels.held, "sounding": labels.sounding}
+    truths["pedal"] = labels.pedal[..., None]
+    weights = {"onset": 30.0, "held": 5.0, "sounding": 5.0, "pedal": 0.5}
+    for (layer, head), share in zip(heads.frames.items(), (0.5, 1.0), strict=True):
+        logits = head(states[int(layer)]).split((KEYS, KEYS, KEYS, 1), -1)
+        for (name, weight), logit in zip(weights.items(), logits, strict=True):
+            error = functional.binary_cross_entropy_with_logits(logit, truths[name].float())
+            found[name] = found.get(name, 0) + weight * share * error
     curves, known = _curves(labels.velocities)
     for layer, head in heads.curves.items():
-        error = functional.smooth_l1_loss(head(states[int(layer)]), curves, reduction="none")
-        found["curves"] += _masked(error, known)
-    _scalar_losses(found, heads, states, labels.scalars, versions)
-    found["contrast"] += _contrast(heads.project(states[_PROJECTED_LAYER].mean(1)), versions)
-    return {name: WEIGHTS[name] * loss for name, loss in found.items()}
+        found["curves"] += 0.5 * _error(head(states[int(layer)]), curves, known)
+    return found | _scalar_losses(heads, states, labels.scalars, versions)
 
 
-def _cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
-    return functional.binary_cross_entropy_with_logits(logits, truth.float())
+def _error(read: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    return _masked(functional.smooth_l1_loss(read, truth, reduction="none"), mask)
 
 
 def _masked(values: Tensor, mask: Tensor) -> Tensor:
@@ -284,8 +101,8 @@ def _curves(velocities: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scalar_losses(
-    found: dict[str, Tensor], heads: Heads, states: list[Tensor], truth: Tensor, versions: int
-) -> None:
+    heads: Heads, states: list[Tensor], truth: Tensor, versions: int
+) -> dict[str, Tensor]:
     known = torch.isfinite(truth)
     truth = torch.nan_to_num(truth)
     within, comparable = _differences(truth, known, versions)
@@ -293,13 +110,13 @@ def _scalar_losses(
         spread = (within.square().sum(0) / comparable.sum(0).clamp(min=1)).sqrt()
         heads.spread.lerp_(torch.where(comparable.any(0), spread, heads.spread), 0.02)
     scale = heads.spread.clamp(min=0.1)
+    found = {"scalars": truth.new_zeros(()), "differences": truth.new_zeros(())}
     for layer, head in heads.scalars.items():
         read = head(states[int(layer)].mean(1))
-        error = functional.smooth_l1_loss(read, truth, reduction="none")
-        found["scalars"] += _masked(error, known)
-        differences, _ = _differences(read, known, versions)
-        error = functional.smooth_l1_loss(differences / scale, within / scale, reduction="none")
-        found["differences"] += _masked(error, comparable)
+        apart, _ = _differences(read, known, versions)
+        found["scalars"] += 0.6 * _error(read, truth, known)
+        found["differences"] += 0.6 * _error(apart / scale, within / scale, comparable)
+    return found
 
 
 def _differences(values: Tensor, known: Tensor, versions: int) -> tuple[Tensor, Tensor]:
@@ -309,14 +126,3 @@ def _differences(values: Tensor, known: Tensor, versions: int) -> tuple[Tensor, 
     mean = (grouped * mask).sum(1, keepdim=True) / count.clamp(min=1)
     comparable = mask & (count > 1)
     return ((grouped - mean) * comparable).flatten(0, 1), comparable.flatten(0, 1)
-
-
-def _contrast(projected: Tensor, versions: int) -> Tensor:
-    """Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020: versions are positives."""
-    unit = functional.normalize(projected, dim=-1)
-    logits = unit @ unit.T / _TEMPERATURE
-    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
-    group = torch.arange(len(unit), device=unit.device) // versions
-    positive = (group[:, None] == group) & ~itself
-    chances = logits - torch.logsumexp(logits.masked_fill(itself, -1e4), 1, keepdim=True)
-    return -_masked(chances, positive)

@@ -1,61 +1,96 @@
-"""Performances and note samples to audio, mixed in numpy.
+"""Performances and note samples to audio: an instrument, in a room, in a recording.
 
 A note is the sample of the nearest pitch and velocity, resampled linearly to its key's frequency,
 brought to the level that its velocity asks for, and damped after its release, or after the pedal's
 where that is down. Levels follow a law of the `Character` and not the samples': some instruments
 have layers of equal loudness, and pianos differ by nothing more than by how touch becomes level.
+What a strange piano or recording does is what six sampled ones do not show, so ranges are wide.
 """
 
-__all__ = ["SAMPLE_RATE", "Piano", "mix", "read_performances", "read_pianos", "sounding_ends"]
+__all__ = ["Piano", "draw_character", "mix", "read_performances", "read_pianos", "record"]
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
+from scipy.fft import irfft, next_fast_len, rfft
 
 from mess_core.errors import AudioError, MidiError
+from mess_core.extraction.small import SAMPLE_RATE
 from mess_core.targets.notes import Performance, read_performance
-from mess_core.training.augment import LOWEST_KEY, Character
+from mess_core.training.versions import until_struck_again
 
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
 
-SAMPLE_RATE = 24_000
+LOWEST_KEY, KEYS = 21, 88
 #: What a file of a piano holds, one after the other: every third pitch, each with six velocities.
 PITCHES = np.arange(21, 109, 3)
 VELOCITIES = np.arange(20, 121, 20)
 
-_PERFORMANCES = "performances.npz"
-_TICK_S = 1e-4  # of the times in it
-# A sample's level is measured after its attack noise, for half a second.
-_LEVEL = slice(1000, 13_000)
-_SILENT_DB = -120.0
-# A damped string is followed for so many time constants (to -52 dB).
-_TAIL = 6.0
-# The highest strings of a piano have no dampers.
-_UNDAMPED = 90
+_PERFORMANCES, _TICK_S = "performances.npz", 1e-4  # what times in it are counted in
+_STEADY = slice(1000, 13_000)  # of a sample, after its attack noise: there its level is measured
+_TAIL = 6.0  # time constants for which a damped string is followed (to -52 dB)
+_UNDAMPED = 90  # the highest strings of a piano have no dampers
+
+_LEVEL = 0.2  # the loudest notes of samples are near full scale
+_GAIN_SPREAD = 0.25  # of its natural logarithm; more would hide what velocity is
 
 
 @dataclass(frozen=True)
-class Piano:
-    """Note samples of an instrument.
+class Character:
+    """An instrument as it is adjusted for one rendering."""
 
-    ``samples`` [shape=(pitches, velocities, n)] at 24 kHz, ``levels`` [shape=(pitches,
-    velocities)] in dB.
-    """
+    exponent: float  # amplitude is velocity to this power,
+    bend: float  # and bent
+    layer_shift: float  # added to the velocity where a sample is chosen
+    cents: Array  # deviations of each key [shape=(88,)]
+    key_db: Array
+    release_s: float  # in which a damped string loses 1/e
+    envelope: Floats  # what samples are multiplied by, from their onset on
 
-    name: str
-    samples: Floats
+    def level_db(self, velocity: float) -> float:
+        """Return how much louder a velocity is than a sample of velocity 120, dB."""
+        share = velocity / VELOCITIES[-1]
+        return float(20 * self.exponent * (np.log10(share) - self.bend * share * (1 - share)))
+
+
+def draw_character(rng: np.random.Generator) -> Character:
+    """Draw an instrument."""
+    keys = (np.arange(KEYS) - 48) / 40  # A4 is 0, the ends about -1 and 1
+    stretch = rng.uniform(0, 12) * keys**3
+    cents = rng.normal(0, 8) + stretch + rng.normal(0, rng.uniform(0, 4), KEYS)
+    key_db = rng.normal(0, 3) * keys + rng.normal(0, rng.uniform(0, 1.5), KEYS)
+    # Faster or slower decay than the sample's, dB/s to nepers; a hump at the onset is the hammer.
+    faster = rng.uniform(-2.0, 10.0) * np.log(10) / 20
+    seconds = np.arange(8 * SAMPLE_RATE) / SAMPLE_RATE  # longer than any sample
+    attack = rng.normal(0, 0.25) * np.exp(-seconds / rng.uniform(0.03, 0.2))
+    return Character(
+        exponent=float(rng.uniform(1.2, 2.4)),
+        bend=float(rng.uniform(-0.4, 0.4)),
+        layer_shift=float(rng.normal(0, 12)),
+        cents=cents,
+        key_db=key_db,
+        release_s=float(np.exp(rng.uniform(np.log(0.03), np.log(0.25)))),
+        envelope=np.exp(attack - faster * seconds).astype(np.float32),
+    )
+
+
+class Piano(NamedTuple):
+    """Note samples of an instrument, and their levels, dB [shape=(pitches, velocities)]."""
+
+    samples: Floats  # [shape=(pitches, velocities, n)]
     levels: Array
 
 
 def read_pianos(folder: Path) -> dict[str, Piano]:
-    """Read all pianos of a folder: a mono sound file each, at 24 kHz, of equally long notes.
+    """Read all pianos of a folder: a mono sound file each, at 24 kHz.
 
-    A file holds `PITCHES` x `VELOCITIES` notes one after the other, whose keys stay down. Another
-    form is an AudioError.
+    It holds `PITCHES` x `VELOCITIES` equally long notes, whose keys stay down, one after the other;
+    another form is an AudioError.
     """
     paths = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in (".ogg", ".flac", ".wav")]
     if not paths:
@@ -73,49 +108,44 @@ def _read_piano(path: Path) -> Piano:
             f"{len(VELOCITIES)} velocities from 20 to 120)"
         )
     samples = samples.reshape(len(PITCHES), len(VELOCITIES), -1)
-    power = np.square(samples[..., _LEVEL], dtype=np.float64).mean(-1)
-    return Piano(path.stem, samples, 10 * np.log10(power + 10 ** (_SILENT_DB / 10)))
+    power = np.square(samples[..., _STEADY], dtype=np.float64).mean(-1)
+    return Piano(samples, 10 * np.log10(power + 1e-12))
 
 
 def read_performances(folder: Path) -> dict[str, Performance]:
     """Read all performances of a folder by name: MIDI files, and those in ``performances.npz``.
 
-    That file has ``meta``, ``nn``, ``npd`` (names, numbers of notes and of pedal changes), and the
-    concatenations ``dt``, ``du`` (time since the onset before, duration, in 0.1 ms), ``pi``,
-    ``ve`` (pitch, velocity), ``pt``, ``pv`` (time, 127 down or 0 up). Nothing to read is a
+    That file has names ``meta``, numbers of notes ``nn`` and of pedal changes ``npd``, and, one
+    performance after the other, ``dt``, ``du`` (time since the onset before, duration, 0.1 ms),
+    ``pi``, ``ve`` (pitch, velocity), ``pt``, ``pv`` (time, 127 down or 0 up). Nothing to read is a
     MidiError.
     """
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".mid", ".midi"))
     found = {str(path.relative_to(folder)): read_performance(path) for path in paths}
     if (folder / _PERFORMANCES).is_file():
-        found |= _read_packed(folder / _PERFORMANCES)
+        with np.load(folder / _PERFORMANCES) as stored:
+            parts = [
+                np.split(stored[key].astype(float), np.cumsum(stored[count])[:-1])
+                for count, keys in (("nn", ("dt", "du", "pi", "ve")), ("npd", ("pt", "pv")))
+                for key in keys
+            ]
+            names = stored["meta"].tolist()
+        found |= {name: _unpacked(*arrays) for name, *arrays in zip(names, *parts, strict=True)}
     if not found:
         raise MidiError(f"{folder} holds no MIDI files and no {_PERFORMANCES}")
     return found
-
-
-def _read_packed(path: Path) -> dict[str, Performance]:
-    with np.load(path) as stored:
-        names = stored["meta"].tolist()
-        at_notes, at_pedal = (np.cumsum(stored[key])[:-1] for key in ("nn", "npd"))
-        notes = [np.split(stored[key].astype(float), at_notes) for key in ("dt", "du", "pi", "ve")]
-        changes = [np.split(stored[key].astype(float), at_pedal) for key in ("pt", "pv")]
-    return {name: _unpacked(*arrays) for name, *arrays in zip(names, *notes, *changes, strict=True)}
 
 
 def _unpacked(
     since: Array, held: Array, pitches: Array, velocities: Array, times: Array, values: Array
 ) -> Performance:
     onsets = np.cumsum(since) * _TICK_S
-    is_down = values >= 64
+    releases = onsets + held * _TICK_S
     # Only changes count, from the first time that it goes down.
-    changed = np.flatnonzero(np.diff(is_down, prepend=False))
-    pedal = times[changed] * _TICK_S
+    pedal = times[np.diff(values >= 64, prepend=False)] * _TICK_S
     if len(pedal) % 2:
-        pedal = np.append(pedal, max(pedal[-1], onsets[-1] + held[-1] * _TICK_S))
-    return Performance(
-        onsets, onsets + held * _TICK_S, pitches, velocities, pedal=pedal.reshape(-1, 2)
-    )
+        pedal = np.append(pedal, max(pedal[-1], releases[-1]))
+    return Performance(onsets, releases, pitches, velocities, pedal=pedal.reshape(-1, 2))
 
 
 def sounding_ends(performance: Performance) -> Array:
@@ -129,69 +159,103 @@ def sounding_ends(performance: Performance) -> Array:
         last = np.searchsorted(down, ends, side="right") - 1
         caught = (last >= 0) & (up[last] > ends)
         ends[caught] = up[last[caught]]
-    order = np.lexsort((performance.onsets, performance.pitches))
-    again = np.diff(performance.pitches[order]) == 0
-    first, second = order[:-1][again], order[1:][again]
-    ends[first] = np.minimum(ends[first], performance.onsets[second])
-    return ends
+    return until_struck_again(performance.onsets, performance.pitches, ends)
 
 
 def mix(
-    performance: Performance, piano: Piano, character: Character, *, start_s: float, stop_s: float
+    performance: Performance, piano: Piano, character: Character, start_s: float, stop_s: float
 ) -> Floats:
     """Mix a performance from ``start_s`` to ``stop_s`` [shape=(samples,)], without a room."""
     begin, end = round(start_s * SAMPLE_RATE), round(stop_s * SAMPLE_RATE)
     audio = np.zeros(end - begin, np.float32)
-    notes = zip(
-        np.round(performance.onsets * SAMPLE_RATE).astype(int).tolist(),
-        np.round(sounding_ends(performance) * SAMPLE_RATE).astype(int).tolist(),
+    times = np.stack([performance.onsets, sounding_ends(performance)], 1)
+    for (onset, damped), pitch, velocity in zip(
+        np.round(times * SAMPLE_RATE).astype(int).tolist(),
         performance.pitches.astype(int).tolist(),
         performance.velocities.tolist(),
         strict=True,
-    )
-    for onset, damped, pitch, velocity in notes:
-        note = _note(piano, character, pitch, velocity, damped - onset, begin - onset, end - onset)
-        first = max(onset, begin) - begin
-        audio[first : first + len(note)] += note
+    ):
+        first = max(onset, begin)
+        reach = slice(first - onset, end - onset)
+        note = _note(piano, character, pitch, velocity, damped - onset, reach)
+        audio[first - begin : first - begin + len(note)] += note
     return audio
 
 
 def _note(
-    piano: Piano,
-    character: Character,
-    pitch: int,
-    velocity: float,
-    held: int,
-    begin: int,
-    end: int,
+    piano: Piano, character: Character, pitch: int, velocity: float, held: int, reach: slice
 ) -> Floats:
-    """Return a note from sample ``begin`` (or its onset) to before ``end``, counted from its onset.
-
-    It is damped from sample ``held`` on.
-    """
+    """Return what is in ``reach`` of a note that is damped from sample ``held`` on."""
     row = round((pitch - PITCHES[0]) / 3)
     layer = int(np.abs(VELOCITIES - velocity - character.layer_shift).argmin())
     sample = piano.samples[row, layer]
     cents = 100.0 * (pitch - PITCHES[row]) + character.cents[pitch - LOWEST_KEY]
     ratio = 2 ** (cents / 1200)
     release = character.release_s * (20 if pitch >= _UNDAMPED else 1) * SAMPLE_RATE
-    begin = max(begin, 0)
-    end = min(end, int((len(sample) - 2) / ratio), held + int(_TAIL * release))
-    if end <= begin:
-        return np.zeros(0, np.float32)
-    positions = np.arange(begin, end) * ratio
+    end = min(reach.stop, int((len(sample) - 2) / ratio), held + int(_TAIL * release))
+    times = np.arange(reach.start, end)
+    positions = times * ratio
     whole = positions.astype(np.int32)
     share = (positions - whole).astype(np.float32)
     left, right = sample[whole], sample[whole + 1]
-    gain_db = (
-        piano.levels[row, -1]
-        - piano.levels[row, layer]
-        + character.level_db(velocity)
-        + character.key_db[pitch - LOWEST_KEY]
-    )
-    note = (left + share * (right - left)) * np.float32(10 ** (gain_db / 20))
-    note *= character.envelope[begin:end]
-    if end > held:
-        tail = np.arange(max(held, begin), end)
-        note[tail[0] - begin :] *= np.exp(-(tail - held) / release).astype(np.float32)
+    decibels = piano.levels[row, -1] - piano.levels[row, layer] + character.level_db(velocity)
+    decibels += character.key_db[pitch - LOWEST_KEY]
+    note = (left + share * (right - left)) * np.float32(10 ** (decibels / 20))
+    note *= character.envelope[times]
+    after = times >= held
+    note[after] *= np.exp(-(times[after] - held) / release).astype(np.float32)
     return np.asarray(note, np.float32)
+
+
+def record(audio: Floats, rng: np.random.Generator) -> Floats:
+    """Put audio [shape=(n,)] into a room, before a microphone, and into a recording."""
+    size = next_fast_len(len(audio) + int(1.5 * SAMPLE_RATE), real=True)
+    response = _equaliser(size, rng)
+    if rng.random() < 0.7:
+        response = response * (1 + rfft(_room(rng), size))
+    recorded = irfft(rfft(audio, size) * response, size)[: len(audio)]
+    recorded *= _LEVEL * np.exp(rng.normal(0, _GAIN_SPREAD))
+    if rng.random() < 0.15:
+        drive = rng.uniform(1, 6)
+        recorded = np.tanh(recorded * drive) / drive
+    if rng.random() < 0.8:
+        recorded += _noise(len(audio), rng)
+    return np.asarray(recorded, np.float32)
+
+
+def _equaliser(size: int, rng: np.random.Generator) -> Array:
+    """Return a smooth random response: cosines over log frequency, and the ends of the band."""
+    hertz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    place = np.linspace(0, 1, 64)  # along ten octaves from 20 Hz on
+    decibels = np.zeros(64)
+    for order in range(6):
+        decibels += rng.normal(0, 2.0) * np.cos(np.pi * (order * place + rng.random()))
+    octaves = np.log2(np.maximum(hertz, 20) / 20)
+    response = 10 ** (np.interp(octaves, 10 * place, decibels) / 20)
+    if rng.random() < 0.25:
+        response = response / np.sqrt(1 + (hertz / rng.uniform(2000, 9000)) ** 6)
+    if rng.random() < 0.25:
+        response = response / np.sqrt(1 + (rng.uniform(30, 150) / np.maximum(hertz, 1)) ** 4)
+    return np.asarray(response)
+
+
+def _room(rng: np.random.Generator) -> Array:
+    """Return a reverberation [shape=(n,)] without the direct sound: noise, ever softer, darker."""
+    seconds = np.arange(int(1.4 * SAMPLE_RATE)) / SAMPLE_RATE
+    time = np.exp(rng.uniform(np.log(0.2), np.log(2.0)))  # to -60 dB
+    noise = rng.normal(size=len(seconds)) * np.exp(-6.9 * seconds / time)
+    soft = np.convolve(noise, np.ones(8) / 8, mode="same")
+    darkening = np.minimum(seconds / rng.uniform(0.05, 0.5), 1)
+    tail = noise * (1 - darkening) + 2.8 * soft * darkening
+    tail[: int(rng.uniform(0.001, 0.03) * SAMPLE_RATE)] = 0
+    wet = 10 ** (rng.uniform(-28, -4) / 20)
+    return np.asarray(tail * (wet / np.sqrt(np.square(tail).sum())))
+
+
+def _noise(count: int, rng: np.random.Generator) -> Array:
+    """Return noise whose power falls with some power of frequency, at -85 to -42 dB."""
+    hertz = np.fft.rfftfreq(count, 1 / SAMPLE_RATE)
+    colour = np.maximum(hertz, 30) ** -rng.uniform(0, 1)
+    noise = irfft(rfft(rng.normal(size=count)) * colour, count)
+    level = 10 ** (rng.uniform(-85, -42) / 20)
+    return np.asarray(noise * (level / np.sqrt(np.square(noise).mean())))

@@ -5,7 +5,7 @@ curve, touch (level, spread, slope, evenness, top voice), articulation, pedal, c
 lead, transposition. Times are seconds from the window's start.
 """
 
-__all__ = ["CONTEXT_S", "WINDOW_S", "excerpt", "vary"]
+__all__ = ["CONTEXT_S", "WINDOW_S", "excerpt", "until_struck_again", "vary"]
 
 from dataclasses import replace
 
@@ -23,8 +23,7 @@ CONTEXT_S = 5.0
 _CHANGED = 0.5  # of the versions differ from the excerpt in a way of playing
 _SOURCE_S = (-9.0, 10.0)  # what can come into the window by changes of tempo
 _GRID_S = 0.05
-_SHORTEST_S = 0.03
-_BRIEFEST_S = 0.005  # of keys that are struck again at once
+_SHORTEST_S, _BRIEFEST_S = 0.03, 0.005  # of notes, and of keys that are struck again at once
 _VELOCITIES = (6.0, 125.0)
 
 
@@ -50,11 +49,9 @@ def excerpt(performance: Performance, start_s: float, rng: np.random.Generator) 
 
 def vary(source: Performance, rng: np.random.Generator) -> Performance:
     """Return a version of an excerpt, from `CONTEXT_S` before the window to its end."""
-    version = _touch(source, rng)
-    version = _articulate(version, rng)
-    version = _pedal(version, rng)
-    version = _spread_chords(version, rng)
-    version = _warp(version, rng)
+    version = source
+    for change in (_touch, _articulate, _pedal, _spread_chords, _warp):
+        version = change(version, rng)
     if rng.random() < _CHANGED:
         shifted = version.pitches + rng.integers(-5, 6)
         version = replace(version, pitches=np.clip(shifted, 21, 108))
@@ -64,7 +61,7 @@ def vary(source: Performance, rng: np.random.Generator) -> Performance:
 def _spread_chords(notes: Performance, rng: np.random.Generator) -> Performance:
     """Spread chords from below, and let the highest note come first."""
     later = np.zeros(len(notes.onsets))
-    sizes = np.bincount(notes.chords) if len(later) else np.zeros(0, int)
+    sizes = np.bincount(notes.chords)
     order = np.lexsort((notes.pitches, notes.chords))
     rank = np.empty(len(later))
     rank[order] = np.arange(len(later)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -74,8 +71,7 @@ def _spread_chords(notes: Performance, rng: np.random.Generator) -> Performance:
         top = (rank == sizes[notes.chords] - 1) & (sizes[notes.chords] > 1)
         later -= top * rng.uniform(0, 0.045)
     if rng.random() < 0.3:  # struck more nearly together than they were
-        together = notes.chord_onsets[notes.chords] if len(later) else later
-        later += (together - notes.onsets) * rng.uniform(0.3, 1.0)
+        later += (notes.chord_onsets[notes.chords] - notes.onsets) * rng.uniform(0.3, 1.0)
     return replace(notes, onsets=notes.onsets + later, releases=notes.releases + later)
 
 
@@ -101,9 +97,8 @@ def _touch(notes: Performance, rng: np.random.Generator) -> Performance:
     if rng.random() < _CHANGED:
         velocities = velocities + rng.normal(0, rng.uniform(0, 14), count)
     if rng.random() < 0.3 and count:
-        highest = np.maximum.reduceat(
-            notes.pitches, np.flatnonzero(np.diff(notes.chords, prepend=-1))
-        )
+        first = np.flatnonzero(np.diff(notes.chords, prepend=-1))
+        highest = np.maximum.reduceat(notes.pitches, first)
         velocities = velocities + rng.uniform(0, 16) * (notes.pitches == highest[notes.chords])
     return replace(notes, velocities=np.clip(velocities, *_VELOCITIES))
 
@@ -140,27 +135,28 @@ def _warp(notes: Performance, rng: np.random.Generator) -> Performance:
         slower += rng.normal(0, 0.08) * grid.clip(-5, 5)  # accelerando, ritardando
     times = np.cumsum(np.exp(slower)) * _GRID_S
     times -= np.interp(0.0, grid, times)
-
-    def warped(seconds: Array) -> Array:
-        return np.interp(seconds, grid, times)
-
-    return replace(
-        notes,
-        onsets=warped(notes.onsets),
-        releases=np.maximum(warped(notes.releases), warped(notes.onsets) + _SHORTEST_S),
-        pedal=warped(notes.pedal),
+    onsets, releases, pedal = (
+        np.interp(seconds, grid, times) for seconds in (notes.onsets, notes.releases, notes.pedal)
     )
+    releases = np.maximum(releases, onsets + _SHORTEST_S)
+    return replace(notes, onsets=onsets, releases=releases, pedal=pedal)
 
 
 def _finished(notes: Performance) -> Performance:
     """Put notes in order, keep those that matter, and release keys before they are struck again."""
     order = np.lexsort((notes.pitches, notes.onsets))
-    near = (notes.onsets[order] >= -CONTEXT_S) & (notes.onsets[order] < WINDOW_S)
-    order = order[near]
-    onsets, releases, pitches = notes.onsets[order], notes.releases[order], notes.pitches[order]
+    order = order[(notes.onsets[order] >= -CONTEXT_S) & (notes.onsets[order] < WINDOW_S)]
+    onsets, pitches = notes.onsets[order], notes.pitches[order]
+    releases = until_struck_again(onsets, pitches, notes.releases[order])
+    releases = np.maximum(releases, onsets + _BRIEFEST_S)
+    return Performance(onsets, releases, pitches, notes.velocities[order], pedal=notes.pedal)
+
+
+def until_struck_again(onsets: Array, pitches: Array, ends: Array) -> Array:
+    """Return ends of notes, s [shape=(n,)], at the latest where their keys are struck again."""
     by_key = np.lexsort((onsets, pitches))
     again = np.diff(pitches[by_key]) == 0
     first, second = by_key[:-1][again], by_key[1:][again]
-    releases[first] = np.minimum(releases[first], onsets[second])
-    releases = np.maximum(releases, onsets + _BRIEFEST_S)
-    return Performance(onsets, releases, pitches, notes.velocities[order], pedal=notes.pedal)
+    ends = ends.copy()
+    ends[first] = np.minimum(ends[first], onsets[second])
+    return ends

@@ -282,15 +282,10 @@ def track(layout: Layout, *, uri: str, experiment: str, targets: Sequence[str]) 
 
 def train(layout: Layout, *, performances: str, pianos: str, seconds: float, threads: int) -> None:
     """Train a small encoder; a job that was killed is gone on with."""
-    from mess_core.training import train as training
+    from mess_core.training.train import train
 
-    training.train(
-        Path(performances),
-        Path(pianos),
-        layout.trained,
-        budget=training.Budget(seconds=seconds),
-        workers=threads - 1,
-    )
+    folders = Path(performances), Path(pianos), layout.trained
+    train(*folders, seconds=seconds, workers=threads - 1)
 
 
 def build_index(
