@@ -12,11 +12,8 @@ that the chain works, not what MERT knows. An untrained twin has the shape of a 
 transformers' own initialisation. Only what a trained encoder knows beyond its twin was learned.
 """
 
-__all__ = ["Checkpoint", "fetch_model", "find_checkpoint", "make_demo_encoder", "make_untrained"]
+__all__ = ["Checkpoint", "fetch_model", "find_checkpoint", "make_untrained"]
 
-import hashlib
-import json
-import math
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,15 +22,10 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import numpy as np
-import numpy.typing as npt
 from filelock import FileLock
-from safetensors.numpy import save as save_tensors
 
 from mess_core.errors import EncoderError
 from mess_core.extraction.specs import (
-    DEMO_ENCODER,
-    MODELS,
     SMALL_TYPE,
     EncoderSpec,
     is_here,
@@ -85,45 +77,8 @@ _MODEL_TYPES = ("mert_model", "hubert")
 # The bundled trained encoder, with its card.
 _BUNDLED = Path(__file__).with_name("mess-small")
 
-# The bundled untrained encoder.
+# What an untrained twin's weights are drawn from.
 _SEED = 2026
-_DIMS = MODELS[DEMO_ENCODER].dims
-_CHANNELS = 32
-_FEED_FORWARD = 96
-_LAYERS = MODELS[DEMO_ENCODER].layers - 1
-_KERNELS = (10, 3, 3, 3, 3, 2, 2)
-_STRIDES = (5, 2, 2, 2, 2, 2, 2)
-_POSITION_KERNEL = 128
-_POSITION_GROUPS = 16
-
-_CONFIG: dict[str, Any] = {
-    "model_type": "mert_model",
-    "hidden_size": _DIMS,
-    "intermediate_size": _FEED_FORWARD,
-    "num_hidden_layers": _LAYERS,
-    "num_attention_heads": 4,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-05,
-    "feat_extract_norm": "group",
-    "feat_extract_activation": "gelu",
-    "feat_proj_layer_norm": True,
-    "conv_bias": False,
-    "conv_dim": [_CHANNELS] * len(_KERNELS),
-    "conv_kernel": list(_KERNELS),
-    "conv_stride": list(_STRIDES),
-    "num_conv_pos_embeddings": _POSITION_KERNEL,
-    "num_conv_pos_embedding_groups": _POSITION_GROUPS,
-    "do_stable_layer_norm": False,
-    "mask_time_prob": 0.0,
-    "license": "MIT",
-    "mess_trained": False,
-}
-
-_PREPROCESSOR = {
-    "do_normalize": True,
-    "feature_extractor_type": "Wav2Vec2FeatureExtractor",
-    "sampling_rate": MODELS[DEMO_ENCODER].sample_rate,
-}
 
 
 @dataclass(frozen=True)
@@ -166,10 +121,7 @@ def find_checkpoint(name: str, *, models: Path = Path("data/models")) -> Checkpo
         raise EncoderError(f"{spec.name} has no weights, so there is no checkpoint")
     if not is_here(spec, models):
         raise EncoderError(where_to_get(spec, models))
-    if spec.source == "bundled":
-        folder = make_demo_encoder(models / spec.name)
-    else:
-        folder = Path(spec.location).expanduser() if spec.source == "folder" else models / spec.name
+    folder = Path(spec.location).expanduser() if spec.source == "folder" else models / spec.name
     return read_checkpoint(folder, spec)
 
 
@@ -302,64 +254,6 @@ def _is_reachable(address: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def make_demo_encoder(folder: Path) -> Path:
-    """Write the bundled encoder, the same bytes on every machine, and return its folder.
-
-    A folder that has it already is left as it is.
-    """
-    weights = folder / "model.safetensors"
-    if not weights.exists():
-        write_json(folder / "config.json", _CONFIG)
-        write_json(folder / "preprocessor_config.json", _PREPROCESSOR)
-        write_bytes(weights, save_tensors(_tensors(), metadata={"format": "pt"}))
-    return folder
-
-
-def _tensors() -> dict[str, npt.NDArray[np.float32]]:
-    tensors: dict[str, npt.NDArray[np.float32]] = {}
-
-    def linear(name: str, outputs: int, inputs: int) -> None:
-        tensors[f"{name}.weight"] = _uniform(name, (outputs, inputs))
-        tensors[f"{name}.bias"] = np.zeros(outputs, np.float32)
-
-    def norm(name: str, size: int) -> None:
-        tensors[f"{name}.weight"] = np.ones(size, np.float32)
-        tensors[f"{name}.bias"] = np.zeros(size, np.float32)
-
-    for i, kernel in enumerate(_KERNELS):
-        name = f"feature_extractor.conv_layers.{i}.conv"
-        tensors[f"{name}.weight"] = _uniform(name, (_CHANNELS, _CHANNELS if i else 1, kernel))
-    norm("feature_extractor.conv_layers.0.layer_norm", _CHANNELS)
-    norm("feature_projection.layer_norm", _CHANNELS)
-    linear("feature_projection.projection", _DIMS, _CHANNELS)
-    # The positional convolution, stored as direction v and length g.
-    name, inputs = "encoder.pos_conv_embed.conv", _DIMS // _POSITION_GROUPS
-    tensors[f"{name}.weight_v"] = _uniform(name, (_DIMS, inputs, _POSITION_KERNEL))
-    # The norm of a [dims, inputs] slice of weights with variance 1 / (inputs * kernel).
-    length = math.sqrt(_DIMS / _POSITION_KERNEL)
-    tensors[f"{name}.weight_g"] = np.full((1, 1, _POSITION_KERNEL), length, np.float32)
-    tensors[f"{name}.bias"] = np.zeros(_DIMS, np.float32)
-    norm("encoder.layer_norm", _DIMS)
-    for i in range(_LAYERS):
-        layer = f"encoder.layers.{i}"
-        for part in ("k_proj", "v_proj", "q_proj", "out_proj"):
-            linear(f"{layer}.attention.{part}", _DIMS, _DIMS)
-        norm(f"{layer}.layer_norm", _DIMS)
-        linear(f"{layer}.feed_forward.intermediate_dense", _FEED_FORWARD, _DIMS)
-        linear(f"{layer}.feed_forward.output_dense", _DIMS, _FEED_FORWARD)
-        norm(f"{layer}.final_layer_norm", _DIMS)
-    return dict(sorted(tensors.items()))
-
-
-def _uniform(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Draw weights of variance 2 / fan-in from the tensor's own seed, the same bits everywhere."""
-    seed = hashlib.sha256(json.dumps([_SEED, name]).encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(seed[:8], "little"))
-    unit = rng.integers(-(2**23), 2**23, size=shape, dtype=np.int64).astype(np.float32) / 2**23
-    bound = math.sqrt(6 / math.prod(shape[1:]))
-    return np.asarray(unit * np.float32(bound), np.float32)
 
 
 def make_untrained(checkpoint: Checkpoint, folder: Path) -> Path:

@@ -1,8 +1,8 @@
 """What is known about an encoder before it is loaded. Imports nothing heavy."""
 
 __all__ = [
-    *("DEMO_ENCODER", "DESCRIPTORS", "MODELS", "SMALL_ENCODER", "SMALL_TYPE"),
-    *("EncoderSpec", "auto_encoder", "is_here", "resolve_spec", "where_to_get"),
+    *("DESCRIPTORS", "MODELS", "SMALL_ENCODER", "SMALL_TYPE", "EncoderSpec"),
+    *("auto_encoder", "is_here", "resolve_spec", "where_to_get"),
 ]
 
 import json
@@ -15,9 +15,7 @@ from mess_core import stages
 from mess_core.errors import EncoderError, nearest
 from mess_core.files import fingerprint
 
-#: The bundled small encoder; its weights are drawn from a seed and never trained.
-DEMO_ENCODER = "mess-demo-untrained"
-#: The bundled encoder that was trained on piano music; its card is beside its weights.
+#: The bundled encoder, trained on piano music; its card is beside its weights.
 SMALL_ENCODER = "mess-small"
 #: ``model_type`` in the ``config.json`` of what `mess train` exports.
 SMALL_TYPE = "mess_small"
@@ -67,16 +65,6 @@ _FAMILIES = ("timbre", "harmony", "rhythm", "dynamics", "articulation", "space",
 MODELS: dict[str, EncoderSpec] = {
     spec.name: spec
     for spec in (
-        EncoderSpec(
-            name=DEMO_ENCODER,
-            source="bundled",
-            layers=13,
-            dims=48,
-            weights_sha256="e52193c2ccf3f09be069ce3b14a5dd4c51c214552cba8657839f7004c7236c82",
-            licence="MIT",
-            trained=False,
-            fingerprint="d3e7986cdc2183ac215b790166a69558a0b44a4a0e3f38cae7607f2a59ce196f",
-        ),
         EncoderSpec(
             name=SMALL_ENCODER,
             kind="small",
