@@ -16,7 +16,7 @@ from mess_core.extraction.checkpoint import find_checkpoint
 from mess_core.extraction.encoder import Encoder, Engine, Output, load_encoder
 from mess_core.extraction.golden import check_windows, golden_hash
 from mess_core.extraction.specs import MODELS, SMALL_ENCODER, EncoderSpec, resolve_spec
-from mess_core.extraction.torch_engine import HiddenStates, load_hubert
+from mess_core.extraction.torch_engine import HiddenStates, load_module
 from mess_core.files import file_sha256
 from mess_core.layout import Layout
 from mess_core.recordings import write_recordings
@@ -52,7 +52,7 @@ def test_verify_prints_what_it_checked(
     checkpoint = find_checkpoint(str(tmp_path / "mine"))
     windows = check_windows(120_000, sample_rate=24_000)
     with torch.inference_mode():
-        (pooled,) = HiddenStates(load_hubert(checkpoint), normalize=True)(torch.from_numpy(windows))
+        (pooled,) = HiddenStates(load_module(checkpoint), normalize=True)(torch.from_numpy(windows))
     for line in (
         "hidden_size=16",
         f"attention_relax={form.get('attention_relax', -1.0)}",

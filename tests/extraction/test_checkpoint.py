@@ -12,7 +12,7 @@ from transformers import HubertConfig
 from mess_core.errors import EncoderError
 from mess_core.extraction.checkpoint import fetch_model, find_checkpoint
 from mess_core.extraction.specs import MODELS, EncoderSpec, resolve_spec
-from mess_core.extraction.torch_engine import load_hubert
+from mess_core.extraction.torch_engine import load_module
 from mess_core.files import file_sha256
 from tests.extraction.checkpoints import MERT_95M, STABLE, TINY, write_checkpoint
 
@@ -66,7 +66,7 @@ def test_what_transformers_itself_writes_is_accepted(tmp_path: Path, form: dict[
     full = find_checkpoint(str(tmp_path))
     assert full.config == short.config
     assert full.fingerprint == short.fingerprint
-    load_hubert(full)
+    load_module(full)
 
 
 @pytest.mark.parametrize("value", [False, None, 0, ""])

@@ -24,7 +24,7 @@ from mess_core.extraction.checkpoint import find_checkpoint
 from mess_core.extraction.encoder import Choice, ConversionError, Encoder, Output, load_encoder
 from mess_core.extraction.golden import check_windows, compare, golden_hash
 from mess_core.extraction.openvino_engine import OpenVinoEngine, prepare
-from mess_core.extraction.torch_engine import HiddenStates, TorchEngine, load_hubert
+from mess_core.extraction.torch_engine import HiddenStates, TorchEngine, load_module
 from mess_core.files import read_json
 from tests.extraction import make_golden_features
 from tests.extraction.checkpoints import MERT_95M, NARROW, STABLE, write_checkpoint
@@ -65,7 +65,7 @@ def windows() -> np.ndarray:
 
 def reference(checkpoint_name: str, windows: np.ndarray, models: Path) -> np.ndarray:
     checkpoint = find_checkpoint(checkpoint_name, models=models)
-    module = HiddenStates(load_hubert(checkpoint), normalize=checkpoint.normalize, raw=True)
+    module = HiddenStates(load_module(checkpoint), normalize=checkpoint.normalize, raw=True)
     with torch.inference_mode():
         return np.asarray(module(torch.from_numpy(windows))[1].numpy())
 
@@ -399,7 +399,7 @@ def test_the_golden_hash_names_the_model_and_not_the_engine(models: Path) -> Non
     assert golden_hash(encoder.pooled(windows)) == expected
     # One tensor in the middle of the model, changed a little.
     checkpoint = find_checkpoint(narrow(models))
-    model = load_hubert(checkpoint)
+    model = load_module(checkpoint)
     with torch.inference_mode():
         model.get_parameter("encoder.layers.6.feed_forward.output_dense.weight").mul_(1.1)
         (changed,) = HiddenStates(model, normalize=True)(torch.from_numpy(windows))

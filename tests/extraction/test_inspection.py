@@ -12,7 +12,7 @@ from mess_core.errors import EncoderError
 from mess_core.extraction import inspect_model, trace_activations
 from mess_core.extraction.checkpoint import find_checkpoint
 from mess_core.extraction.encoder import Encoder
-from mess_core.extraction.torch_engine import load_hubert
+from mess_core.extraction.torch_engine import load_module
 from tests.extraction.checkpoints import write_checkpoint
 
 pytestmark = pytest.mark.unit
@@ -24,7 +24,8 @@ WINDOW = 800
 def model(tmp_path_factory: pytest.TempPathFactory) -> HubertModel:
     folder = tmp_path_factory.mktemp("model")
     write_checkpoint(folder)
-    return load_hubert(find_checkpoint(str(folder)))
+    loaded: HubertModel = load_module(find_checkpoint(str(folder)))
+    return loaded
 
 
 @pytest.fixture

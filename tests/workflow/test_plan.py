@@ -131,7 +131,7 @@ def test_params_are_builtins_only() -> None:
             FEATURES | TARGETS | ROWS | {"validity", "index", "evaluation", "report"},
         ),
         ({"overlap": 0.25}, FEATURES | TARGETS | {"index"}),
-        ({"encoder": "MERT-v1-95M"}, ENCODED | {"untrained", "index"}),
+        ({"encoder": "MERT-v1-95M"}, ENCODED | ROWS | {"untrained", "index"}),
         ({"n_folds": 4}, ROWS),
         ({"rows": "recordings"}, ROWS | {"validity"}),
         ({"alphas": (10.0, 1.0)}, ROWS - {"decomposition"}),

@@ -5,11 +5,8 @@ A folder in MERT's form holds ``config.json``, ``preprocessor_config.json`` and 
 strictly: a switch that `HubertModel` would not follow is an error, since the model would then
 compute something else than the one that was trained.
 
-The bundled encoder lets the demo and the tests run everything without a model hub. It has
-MERT-v1-95M's seven convolutions (374 frames in 5 s at 24 kHz) and twelve transformer layers, with
-32 channels instead of 512 and 48 dimensions instead of 768. Its weights are random: results show
-that the chain works, not what MERT knows. An untrained twin has the shape of a trained encoder and
-transformers' own initialisation. Only what a trained encoder knows beyond its twin was learned.
+An untrained twin has the shape of a trained encoder and transformers' own initialisation: only what
+a trained encoder knows beyond its twin was learned.
 """
 
 __all__ = ["Checkpoint", "fetch_model", "find_checkpoint", "make_untrained"]
@@ -26,6 +23,7 @@ from filelock import FileLock
 
 from mess_core.errors import EncoderError
 from mess_core.extraction.specs import (
+    DESCRIPTORS,
     SMALL_TYPE,
     EncoderSpec,
     is_here,
@@ -106,7 +104,7 @@ def find_checkpoint(name: str, *, models: Path = Path("data/models")) -> Checkpo
     """Find a model's folder and check what can be read of it; nothing is fetched.
 
     ``name`` is one of `specs.MODELS` or a local folder in MERT's form; ``models`` is where fetched
-    models and the bundled one are kept.
+    models are kept.
 
     Raises
     ------
@@ -115,39 +113,28 @@ def find_checkpoint(name: str, *, models: Path = Path("data/models")) -> Checkpo
         configuration asks for parts that HuBERT does not have.
     """
     spec = resolve_spec(name)
-    if spec.kind == "small":
-        return _read_small(Path(spec.location).expanduser() if spec.location else _BUNDLED, spec)
-    if spec.kind != "mert":
+    if spec.kind == DESCRIPTORS:
         raise EncoderError(f"{spec.name} has no weights, so there is no checkpoint")
     if not is_here(spec, models):
         raise EncoderError(where_to_get(spec, models))
-    folder = Path(spec.location).expanduser() if spec.source == "folder" else models / spec.name
-    return read_checkpoint(folder, spec)
+    places = {"bundled": _BUNDLED, "folder": Path(spec.location).expanduser()}
+    return read_checkpoint(places.get(spec.source, models / spec.name), spec)
 
 
-def _read_small(folder: Path, spec: EncoderSpec) -> Checkpoint:
-    """Read what `mess train` exports; the code has the form, the configuration its name."""
+def read_checkpoint(folder: Path, spec: EncoderSpec) -> Checkpoint:
+    """Check a folder against its spec and read its configuration; see `find_checkpoint`."""
     weights = _weights_file(folder)
-    spec = replace(spec, weights_sha256=_checked_sha256(weights, spec))
-    return Checkpoint(spec, folder, weights, {"model_type": SMALL_TYPE}, normalize=False)
-
-
-def _checked_sha256(weights: Path, spec: EncoderSpec) -> str:
     sha256 = file_sha256(weights)
     if spec.weights_sha256 not in (None, sha256):
         raise EncoderError(
             f"{weights}: its SHA-256 is {sha256}, {spec.name} has {spec.weights_sha256}; "
             "remove the folder and get it again"
         )
-    return sha256
-
-
-def read_checkpoint(folder: Path, spec: EncoderSpec) -> Checkpoint:
-    """Check a folder against its spec and read its configuration; see `find_checkpoint`."""
-    weights = _weights_file(folder)
-    sha256 = _checked_sha256(weights, spec)
-    config = read_model_json(folder / "config.json")
+    spec = replace(spec, weights_sha256=sha256)
+    if spec.kind == "small":  # the code has its form
+        return Checkpoint(spec, folder, weights, {"model_type": SMALL_TYPE}, normalize=False)
     path = folder / "config.json"
+    config = read_model_json(path)
     if config.get("model_type") not in _MODEL_TYPES:
         raise EncoderError(
             f"{path}: model_type is {config.get('model_type')!r}; only "
@@ -178,7 +165,7 @@ def read_checkpoint(folder: Path, spec: EncoderSpec) -> Checkpoint:
             f"{folder / 'preprocessor_config.json'}: do_normalize is {normalize!r}, it must be "
             "true or false"
         )
-    checkpoint = Checkpoint(replace(spec, weights_sha256=sha256), folder, weights, facts, normalize)
+    checkpoint = Checkpoint(spec, folder, weights, facts, normalize)
     if spec.fingerprint not in (None, checkpoint.fingerprint):
         raise EncoderError(
             f"{folder}: its config.json or preprocessor_config.json is not that of {spec.name}; "

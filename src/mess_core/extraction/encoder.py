@@ -193,7 +193,7 @@ def load_encoder(
     ------
     EncoderError
         If the model is not to be had or its load not exact (see `find_checkpoint` and
-        `torch_engine.load_hubert`), or the device or precision cannot be had.
+        `torch_engine.load_module`), or the device or precision cannot be had.
     """
     if precision not in PRECISIONS:
         raise EncoderError(f"precision is {precision!r}, it must be one of {', '.join(PRECISIONS)}")
@@ -390,7 +390,8 @@ def _module(encoder: Model, models: Path) -> "Module":
         raise EncoderError(f"{type(encoder).__name__} is no encoder and no torch module")
     from mess_core.extraction.torch_engine import load_module
 
-    return load_module(checkpoint)
+    module: Module = load_module(checkpoint)
+    return module
 
 
 def trace_activations(

@@ -28,13 +28,12 @@ class EncoderSpec:
     """Facts about an encoder: windows of audio in, time means ``[windows, layers, dims]`` out.
 
     ``kind`` is ``mert`` (a HuBERT), ``small`` (log-mel and a small transformer) or ``descriptors``
-    (defined numbers, no weights). ``source`` is ``bundled``, ``hub`` or ``folder``; ``location``
-    the hub's repository or the folder, and ``revision`` the hub's. Features have so many ``layers``
-    (of a transformer with the input of the first), which are numbers without ``layer_names``, and
-    ``dims``. Hidden states have ``frame_rate`` frames per second, 0 where there are none. It was
-    made for windows of ``window_s`` seconds. The hash of the weights, and the ``fingerprint`` of
-    all that the output depends on, are None where they are only known after loading. One that is
-    not ``trained`` shows the mechanism, no musical knowledge. ``licence`` is that of the weights.
+    (no weights). ``source`` is ``bundled``, ``hub`` or ``folder``; ``location`` the hub's
+    repository or the folder, ``revision`` the hub's. ``layers`` counts the input of a transformer's
+    first; without ``layer_names`` they are numbers. Hidden states have ``frame_rate`` frames per
+    second, 0 where there are none. ``window_s`` is the length of windows that it was made for. The
+    hash of the weights, and the ``fingerprint`` of all that the output depends on, are None where
+    they are only known after loading. ``licence`` is that of the weights.
     """
 
     name: str
@@ -57,11 +56,9 @@ class EncoderSpec:
 _FAMILIES = ("timbre", "harmony", "rhythm", "dynamics", "articulation", "space", "keys")
 
 # MERT-v1: Li et al., "MERT: Acoustic Music Understanding Model with Large-Scale Self-supervised
-# Training", ICLR 2024; rates, layers and dims from the models' cards. Revisions, and the hash of
-# the 95M weights (377,552,987 bytes of pytorch_model.bin), are those that several public projects
-# pin independently; for the 330M weights no published hash was found. The 95M fingerprint is
-# that of the published config.json (SHA-256 ea2627c4...) and preprocessor_config.json
-# (cc5a5e4a...).
+# Training", ICLR 2024; rates, layers and dims from the models' cards. Several public projects pin
+# these revisions and this hash of the 95M weights; for the 330M no published hash was found. The
+# 95M fingerprint is that of the published configuration.
 MODELS: dict[str, EncoderSpec] = {
     spec.name: spec
     for spec in (
@@ -114,13 +111,10 @@ MODELS: dict[str, EncoderSpec] = {
 }
 
 
-#: What ``auto`` takes, the first that is here.
-_AUTO = ("MERT-v1-95M", SMALL_ENCODER)
-
-
 def auto_encoder(models: Path) -> str:
     """Return the name of the encoder to take where none is asked for; see `is_here`."""
-    return next(name for name in _AUTO if is_here(MODELS[name], models))
+    mert = MODELS["MERT-v1-95M"]
+    return mert.name if is_here(mert, models) else SMALL_ENCODER
 
 
 def is_here(spec: EncoderSpec, models: Path) -> bool:
@@ -156,31 +150,29 @@ def resolve_spec(name: str) -> EncoderSpec:
             "nor a folder with a config.json"
         )
     config = read_model_json(folder / "config.json")
+    spec = replace(
+        MODELS[SMALL_ENCODER],
+        name=folder.resolve().name,
+        source="folder",
+        location=str(folder),
+        weights_sha256=None,
+        licence=str(config.get("license", "unknown")),
+        trained=bool(config.get("mess_trained", True)),
+        fingerprint=None,
+    )
     if config.get("model_type") == SMALL_TYPE:
-        return replace(
-            MODELS[SMALL_ENCODER],
-            name=folder.resolve().name,
-            source="folder",
-            location=str(folder),
-            weights_sha256=None,
-            licence=str(config.get("license", "unknown")),
-            trained=bool(config.get("mess_trained", True)),
-            fingerprint=None,
-        )
+        return spec
     preprocessor = read_model_json(folder / "preprocessor_config.json")
     try:
         sample_rate = int(preprocessor["sampling_rate"])
         stride = math.prod(map(int, config["conv_stride"]))
-        return EncoderSpec(
-            name=folder.resolve().name,
-            source="folder",
-            location=str(folder),
+        return replace(
+            spec,
+            kind="mert",
             sample_rate=sample_rate,
             frame_rate=sample_rate / stride,
             layers=int(config["num_hidden_layers"]) + 1,
             dims=int(config["hidden_size"]),
-            licence=str(config.get("license", "unknown")),
-            trained=bool(config.get("mess_trained", True)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise EncoderError(f"{folder}: its configuration lacks or misstates {error}") from None
