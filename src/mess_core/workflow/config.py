@@ -94,9 +94,7 @@ class Settings:
     shards: int = _setting(
         "shards", 16, "Jobs that extraction and targets are divided into.", demo=2, ge=1, le=10_000
     )
-    targets: tuple[str, ...] = _setting(
-        "targets", (), "Targets to probe; an empty list takes all that `probing.rows` allows."
-    )
+    targets: tuple[str, ...] = _setting("targets", (), "Targets to probe; an empty list takes all.")
     rows: Literal["windows", "recordings"] = _setting(
         "probing.rows", "windows", "What one row of a probe is: `windows` or `recordings`."
     )
