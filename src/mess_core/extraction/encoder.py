@@ -170,8 +170,8 @@ def load_encoder(
 ) -> Encoder:
     """Load an encoder of any kind, and prove that it is exactly its checkpoint.
 
-    On CPUs OpenVINO runs a model, elsewhere torch. See `openvino_engine` and `torch_engine` for
-    what is compared with what. A kind is told from its spec; what loads it returns an `Engine`.
+    On CPUs OpenVINO runs a model, elsewhere torch: see `openvino_engine` and `torch_engine` for
+    what is compared with what.
 
     Parameters
     ----------
@@ -205,9 +205,8 @@ def load_encoder(
 
         return Encoder(spec, DescriptorEngine(), None)
     checkpoint = find_checkpoint(name, models=models)
-    if checkpoint.spec.kind == "small" and precision == "auto":
-        # It takes a few hundredths of a second a window; half precision would gain little.
-        precision = "float32"
+    if spec.kind == "small" and precision == "auto":
+        precision = "float32"  # half of what takes 0.05 s a window is little
     choice = pick_device(device)
     samples = round(window_s * checkpoint.spec.sample_rate)
     if choice.device != "cpu":
@@ -251,15 +250,15 @@ def _gpu_engine(
         return reference, ()
     engine = TorchEngine(checkpoint, device=device, precision=half)
     windows = check_windows(samples, sample_rate=checkpoint.spec.sample_rate)
-    cosine = min(compare(_pooled(engine, windows), _pooled(reference, windows)).cosine)
+    found, expected = (
+        np.concatenate([runs.run(window[np.newaxis]).pooled for window in windows])
+        for runs in (engine, reference)
+    )
+    cosine = min(compare(found, expected).cosine)
     if cosine >= MIN_COSINE:
         return engine, ()
     reason = f"its cosine to float32 is {cosine:.5f} in the worst layer, below {MIN_COSINE}"
     return reference, (f"{half}: {reason}",)
-
-
-def _pooled(engine: Engine, windows: Floats) -> Floats:
-    return np.concatenate([engine.run(window[np.newaxis]).pooled for window in windows])
 
 
 class ConversionError(EncoderError):

@@ -49,11 +49,9 @@ class EncoderSpec:
     window_s: float = 5.0
     weights_sha256: str | None = None
     licence: str
-    trained: bool
+    trained: bool = True
     fingerprint: str | None = None
 
-
-_FAMILIES = ("timbre", "harmony", "rhythm", "dynamics", "articulation", "space", "keys")
 
 # MERT-v1: Li et al., "MERT: Acoustic Music Understanding Model with Large-Scale Self-supervised
 # Training", ICLR 2024; rates, layers and dims from the models' cards. Several public projects pin
@@ -70,7 +68,6 @@ MODELS: dict[str, EncoderSpec] = {
             dims=160,
             weights_sha256="93ce6eadd4483b83a5ab94d9981a84c8ff61d786df2a6d475022ea31b8911617",
             licence="MIT",
-            trained=True,
             fingerprint="581122e11b4a79c507b226e0a15d096ebe6ccf50fcda82fa46fd1e9282170aad",
         ),
         EncoderSpec(
@@ -82,7 +79,6 @@ MODELS: dict[str, EncoderSpec] = {
             dims=768,
             weights_sha256="a2b8b747f72c06e0595aeae41ae5473f4364938c6b39b2c58be38c48e6bd3fcd",
             licence="CC-BY-NC-4.0",
-            trained=True,
             fingerprint="83a9f3de25a3b06ba8c17e081fcc6eae54f29ead451ca32a50074b46cdd0d1b0",
         ),
         EncoderSpec(
@@ -93,18 +89,19 @@ MODELS: dict[str, EncoderSpec] = {
             layers=25,
             dims=1024,
             licence="CC-BY-NC-4.0",
-            trained=True,
         ),
         EncoderSpec(
             name=DESCRIPTORS,
             kind="descriptors",
             source="bundled",
             frame_rate=0.0,
-            layers=len(_FAMILIES) + 1,
-            layer_names=(*_FAMILIES, "all"),
+            layers=8,
+            layer_names=(
+                *("timbre", "harmony", "rhythm", "dynamics", "articulation", "space", "keys"),
+                "all",
+            ),
             dims=402,
             licence="MIT",
-            trained=True,  # It means what it says, as no network with random weights does.
             fingerprint=fingerprint({"kind": "descriptors", "stage": stages.DESCRIPTORS}),
         ),
     )

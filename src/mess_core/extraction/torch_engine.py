@@ -83,11 +83,10 @@ def half_precision(device: str) -> str | None:
 class HiddenStates(torch.nn.Module):
     """A HuBERT whose output is all its hidden states, pooled while it runs.
 
-    Hidden state 0 is the transformer's input (after feature projection, positional convolution and,
-    where the layer norm comes after the blocks, that layer norm); hidden state ``i`` is the output
-    of transformer layer ``i``. This is what `HubertModel` gives with ``output_hidden_states=True``
-    under transformers 5. With ``do_stable_layer_norm`` (330M) the first is therefore not normalised
-    and the last one is *before* the final layer norm (transformers 4 gave it after).
+    Hidden state 0 is the transformer's input, state ``i`` the output of its layer ``i``: what
+    `HubertModel` gives with ``output_hidden_states=True`` under transformers 5. With
+    ``do_stable_layer_norm`` (330M) the first is therefore not normalised and the last one is
+    *before* the final layer norm (transformers 4 gave it after).
 
     ``normalize`` brings every window to mean 0 and variance 1 first, ``raw`` adds all frames.
     """
