@@ -32,10 +32,7 @@ from mess_core.recordings import Recording, check_unchanged
 from mess_core.targets.curves import PARTS
 from mess_core.targets.notes import Performance, read_performance
 from mess_core.targets.npz import Targets, flatten, save_targets
-from mess_core.targets.registry import (
-    TARGETS,
-    TargetSpec,
-)
+from mess_core.targets.registry import TARGETS, TargetSpec
 from mess_core.targets.sound import Sound, analyse
 
 
