@@ -97,8 +97,8 @@ MODELS: dict[str, EncoderSpec] = {
             frame_rate=0.0,
             layers=8,
             layer_names=(
-                *("timbre", "harmony", "rhythm", "dynamics", "articulation", "space", "keys"),
-                "all",
+                *("timbre", "harmony", "rhythm", "dynamics"),
+                *("articulation", "space", "keys", "all"),
             ),
             dims=402,
             licence="MIT",

@@ -183,7 +183,7 @@ def load_target(
             return older.get(name)
         category = f"{WINDOWS if level == 'window' else ''}{spec.category}/"
         if category + name not in names:
-            if spec.optional and not any(known.startswith(category) for known in names):
+            if spec.source == "midi" and not any(known.startswith(category) for known in names):
                 return None
             raise TargetError(f"{category}{name} is missing")
         array: npt.NDArray[np.float64] = _array(archive, category + name)
@@ -307,7 +307,7 @@ def _validate(targets: Given, leading: tuple[int, ...]) -> None:
     for category in CATEGORIES:
         specs = [s for s in TARGETS.values() if s.category == category]
         if category not in targets:
-            if not all(spec.optional for spec in specs):
+            if any(spec.source == "audio" for spec in specs):
                 problems.append(f"the category {category!r} is missing")
             continue
         fields = targets[category]

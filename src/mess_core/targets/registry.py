@@ -7,8 +7,7 @@ attributes of `mess_core.targets.sound.Sound` (source ``audio``) or of
 recording and of each of its windows.
 
 A curve over time, ``NAME_curve``, brings three more targets, its parts: ``NAME_level`` (mean),
-``NAME_extent`` (spread) and ``NAME_shape`` (contour, whatever level and extent), so that "the same
-contour but more restrained" can be said. `mess_core.targets.curves` makes the parts of all curves.
+``NAME_extent`` (spread) and ``NAME_shape`` (contour, whatever level and extent).
 
 Undefined is NaN everywhere: silence has no brightness, two notes have no tempo.
 """
@@ -96,13 +95,8 @@ class TargetSpec:
 
     @property
     def source(self) -> Literal["audio", "midi"]:
-        """What it is computed from."""
+        """What it is computed from; a recording may lack MIDI."""
         return "midi" if self.category == "expression" else "audio"
-
-    @property
-    def optional(self) -> bool:
-        """Whether a recording may lack it: what needs MIDI is optional."""
-        return self.source == "midi"
 
     @property
     def shape(self) -> tuple[int, ...]:
