@@ -56,9 +56,9 @@ def plain_loop(folder: Path, *, attention: str) -> Callable[[Floats], Floats]:
     from transformers import Wav2Vec2FeatureExtractor
 
     from mess_core.extraction.checkpoint import find_checkpoint
-    from mess_core.extraction.torch_engine import load_hubert
+    from mess_core.extraction.torch_engine import load_module
 
-    model = load_hubert(find_checkpoint(str(folder)))
+    model = load_module(find_checkpoint(str(folder)))
     model.set_attn_implementation(attention)
     prepare: Any = Wav2Vec2FeatureExtractor(  # type: ignore[no-untyped-call]
         sampling_rate=_RATE, do_normalize=True

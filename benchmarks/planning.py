@@ -83,7 +83,7 @@ def make_corpus(folder: Path, recordings: int) -> dict[str, object]:
     """Write the table and configuration of a corpus whose audio does not exist."""
     config: dict[str, object] = {
         "dataset": DATASET,
-        "encoder": "mess-demo-untrained",
+        "encoder": "mess-small",
         "shards": max(2, recordings // RECORDINGS_PER_SHARD),
     }
     folder.mkdir(parents=True)

@@ -42,7 +42,6 @@ from mess_core.targets import measure
 from mess_core.targets.notes import SHAPE_SMOOTHING_S, TEMPO_RATE, Performance, read_performance
 from mess_core.targets.npz import Targets
 from mess_core.targets.pulse import tempo_curve
-from mess_core.targets.registry import Level
 from mess_core.targets.sound import analyse
 
 DATA, RATE = Path("../shared/data"), 24_000
@@ -154,8 +153,8 @@ def pianist(row: dict[str, str], *, audio: bool) -> dict[int, Values]:
         series.append(analyse(heard(folder / row["midi"]), RATE))
     truth = through_the_score(beats, score)
 
-    def values(parts: Iterable[Any], level: Level) -> Values:
-        return {k: v for part in parts for k, v in scalars(measure(part, level=level)).items()}
+    def values(parts: Iterable[Any]) -> Values:
+        return {k: v for part in parts for k, v in scalars(measure(part)).items()}
 
     whole = truth(beats[0], beats[-1]) | {
         "true_articulation": held(series[0], read_performance(folder / row["score"]), beats, score)
@@ -164,15 +163,15 @@ def pianist(row: dict[str, str], *, audio: bool) -> dict[int, Values]:
     for half, part in zip(
         HALVES, (series[0].cut(0, middle), series[0].cut(middle, np.inf)), strict=True
     ):
-        halves = scalars(measure(part, level="window"))
+        halves = scalars(measure(part))
         whole |= {f"{name} ({half})": halves[name] for name in CONSISTENT}
-    found = {0: whole | values(series, "recording")}
+    found = {0: whole | values(series)}
     places = np.interp(np.linspace(score[0], score[-1], PLACES + 2)[1:-1], score, beats)
     for place, start in enumerate(places - WINDOW_S / 2, start=1):
         stop = start + WINDOW_S
         if beats[0] <= start and stop <= beats[-1]:
             parts = (whole.cut(start, stop) for whole in series)
-            found[place] = truth(start, stop) | values(parts, "window")
+            found[place] = truth(start, stop) | values(parts)
     return found
 
 

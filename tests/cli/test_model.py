@@ -15,8 +15,8 @@ from mess_core.extraction import encoder as encoders
 from mess_core.extraction.checkpoint import find_checkpoint
 from mess_core.extraction.encoder import Encoder, Engine, Output, load_encoder
 from mess_core.extraction.golden import check_windows, golden_hash
-from mess_core.extraction.specs import DEMO_ENCODER, MODELS, EncoderSpec, resolve_spec
-from mess_core.extraction.torch_engine import HiddenStates, load_hubert
+from mess_core.extraction.specs import MODELS, SMALL_ENCODER, EncoderSpec, resolve_spec
+from mess_core.extraction.torch_engine import HiddenStates, load_module
 from mess_core.files import file_sha256
 from mess_core.layout import Layout
 from mess_core.recordings import write_recordings
@@ -52,7 +52,7 @@ def test_verify_prints_what_it_checked(
     checkpoint = find_checkpoint(str(tmp_path / "mine"))
     windows = check_windows(120_000, sample_rate=24_000)
     with torch.inference_mode():
-        (pooled,) = HiddenStates(load_hubert(checkpoint), normalize=True)(torch.from_numpy(windows))
+        (pooled,) = HiddenStates(load_module(checkpoint), normalize=True)(torch.from_numpy(windows))
     for line in (
         "hidden_size=16",
         f"attention_relax={form.get('attention_relax', -1.0)}",
@@ -72,13 +72,13 @@ def test_verify_prints_what_it_checked(
 
 
 @pytest.mark.integration
-def test_verify_says_that_the_bundled_encoder_is_pinned_and_untrained(
+def test_verify_says_that_the_bundled_encoder_is_pinned(
     models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert verify(DEMO_ENCODER, models, "--precision", "float32") == 0
+    assert verify(SMALL_ENCODER, models, "--precision", "float32") == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert f"{MODELS[DEMO_ENCODER].weights_sha256} (as pinned)" in text
-    assert "trained no" in text
+    assert f"{MODELS[SMALL_ENCODER].weights_sha256} (as pinned)" in text
+    assert "trained yes" in text
     assert "licence MIT" in text
     assert "on cpu, float32" in text
     assert text.count("hidden states in the worst layer") == 1
@@ -136,7 +136,9 @@ def test_verify_fails_where_the_engine_computes_something_else(
     factor: float,
     message: str | None,
 ) -> None:
-    exact = load_encoder(DEMO_ENCODER, models=models, device="cpu", precision="float32")
+    write_checkpoint(models / "mine", mess_trained=False)
+    name = str(models / "mine")
+    exact = load_encoder(name, models=models, device="cpu", precision="float32")
 
     def load(_: str, **options: Any) -> Encoder:
         if options["precision"] == "float32" and precision != "float32":
@@ -144,8 +146,9 @@ def test_verify_fails_where_the_engine_computes_something_else(
         return replace(exact, engine=Distorted(exact.engine, precision, factor))
 
     monkeypatch.setattr(encoders, "load_encoder", load)
-    assert verify(DEMO_ENCODER, models) == (1 if message else 0)
+    assert verify(name, models) == (1 if message else 0)
     printed = capsys.readouterr()
+    assert "trained        no: results show the mechanism only" in printed.out
     assert (message or "") in printed.err
     assert ("verified" in printed.out) == (message is None)
 
@@ -218,7 +221,7 @@ def test_fetch_asks_the_hub_for_the_pinned_revision(
         (["tiny", "--from", "other"], "SHA-256"),
         (["tinny"], "did you mean 'tiny'"),
         (["copy"], "needs no fetching"),
-        ([DEMO_ENCODER, "--from", "copy"], "leave out --from"),
+        ([SMALL_ENCODER, "--from", "copy"], "leave out --from"),
     ],
 )
 def test_fetch_that_fails_says_why_and_keeps_nothing(
@@ -229,16 +232,6 @@ def test_fetch_that_fails_says_why_and_keeps_nothing(
     assert message in capsys.readouterr().err
     models = tmp_path / "data" / "models"
     assert not models.exists() or [p.name for p in models.iterdir() if p.is_dir()] == []
-
-
-@pytest.mark.unit
-def test_fetch_makes_the_bundled_encoder(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["model", "fetch", DEMO_ENCODER, "--models", str(tmp_path)]) == 0
-    assert "(as pinned)" in capsys.readouterr().out
-    weights = tmp_path / DEMO_ENCODER / "model.safetensors"
-    assert file_sha256(weights) == MODELS[DEMO_ENCODER].weights_sha256
 
 
 @pytest.mark.unit
@@ -254,7 +247,7 @@ def test_list_says_what_is_known_pinned_and_here(
     assert rows.keys() == MODELS.keys()
     assert rows["MERT-v1-95M"] == ["13", "768", "12af15fef9d0", "pinned", "CC-BY-NC-4.0", "yes"]
     assert rows["MERT-v1-330M"][3:] == ["not", "pinned", "CC-BY-NC-4.0", "no"]
-    assert rows[DEMO_ENCODER][2] == "bundled"
+    assert rows[SMALL_ENCODER][2] == "bundled"
 
 
 @pytest.mark.unit

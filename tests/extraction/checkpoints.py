@@ -19,6 +19,15 @@ TINY: dict[str, Any] = MERT_95M | {
     "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 4,
 }
+# MERT-v1-95M's depth and frames.
+NARROW: dict[str, Any] = MERT_95M | {
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "conv_dim": [32] * 7,
+    "license": "MIT",
+    "mess_trained": False,
+}
 # What differs in MERT-v1-330M's form, besides its size: layer norms before the blocks.
 STABLE: dict[str, Any] = {
     "do_stable_layer_norm": True,

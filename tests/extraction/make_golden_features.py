@@ -10,16 +10,18 @@ import numpy as np
 
 from mess_core import stages
 from mess_core.extraction.encoder import load_encoder
-from mess_core.extraction.specs import DEMO_ENCODER
+from tests.extraction.checkpoints import NARROW, write_checkpoint
 
 PATH = Path(__file__).with_name("golden_features.json")
 
 
 def compute(models: Path) -> dict[str, Any]:
-    """Return what the bundled encoder makes of a fading tone."""
+    """Return what a narrow MERT makes of a fading tone."""
     times = np.arange(120_000) / 24_000
     window = (0.3 * np.sin(2 * np.pi * 440 * times) * np.exp(-times)).astype(np.float32)
-    encoder = load_encoder(DEMO_ENCODER, models=models, device="cpu", precision="float32")
+    write_checkpoint(models / "narrow", base=NARROW)
+    name = str(models / "narrow")
+    encoder = load_encoder(name, models=models, device="cpu", precision="float32")
     pooled = encoder.pooled(window[None])[0]
     return {
         "stage": stages.FEATURES,

@@ -18,7 +18,7 @@ from mess_core.extraction.checkpoint import Checkpoint
 from mess_core.extraction.encoder import Encoder, Output
 from mess_core.extraction.extractor import FeatureExtractor
 from mess_core.extraction.pipeline import ExtractionPipeline
-from mess_core.extraction.specs import DEMO_ENCODER, MODELS
+from mess_core.extraction.specs import MODELS
 from mess_core.layout import VIEWS, Layout
 from mess_core.recordings import read_recordings
 
@@ -54,7 +54,7 @@ class StandIn:
 
 
 def make_pipeline(stand_in: StandIn, layout: Layout, **settings: Any) -> ExtractionPipeline:
-    checkpoint = Checkpoint(MODELS[DEMO_ENCODER], Path(), Path(), {}, normalize=False)
+    checkpoint = Checkpoint(MODELS["MERT-v1-95M"], Path(), Path(), {}, normalize=False)
     encoder = Encoder(checkpoint.spec, stand_in, checkpoint)
     extractor = FeatureExtractor(encoder, window_s=WINDOW_S, batch_size=2)
     return ExtractionPipeline(extractor, layout, **{"views": VIEWS, **settings})

@@ -20,15 +20,14 @@ from mess_core.extraction import (
     torch_engine,
     trace_activations,
 )
-from mess_core.extraction.checkpoint import find_checkpoint, make_demo_encoder
+from mess_core.extraction.checkpoint import find_checkpoint
 from mess_core.extraction.encoder import Choice, ConversionError, Encoder, Output, load_encoder
 from mess_core.extraction.golden import check_windows, compare, golden_hash
 from mess_core.extraction.openvino_engine import OpenVinoEngine, prepare
-from mess_core.extraction.specs import DEMO_ENCODER, MODELS
-from mess_core.extraction.torch_engine import HiddenStates, TorchEngine, load_hubert
-from mess_core.files import file_sha256, read_json
+from mess_core.extraction.torch_engine import HiddenStates, TorchEngine, load_module
+from mess_core.files import read_json
 from tests.extraction import make_golden_features
-from tests.extraction.checkpoints import MERT_95M, STABLE, write_checkpoint
+from tests.extraction.checkpoints import MERT_95M, NARROW, STABLE, write_checkpoint
 
 # Converting even a small model takes seconds.
 pytestmark = pytest.mark.integration
@@ -39,17 +38,22 @@ NATIVE_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABI
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models folder with the demo encoder, converted for windows of one and of five seconds."""
+    """A models folder with a narrow MERT, converted for windows of one and of five seconds."""
     folder = tmp_path_factory.mktemp("models")
+    write_checkpoint(folder / "narrow", base=NARROW)
     for samples in (SAMPLES, 5 * SAMPLES):
-        prepare(find_checkpoint(DEMO_ENCODER, models=folder), models=folder, samples=samples)
+        prepare(find_checkpoint(narrow(folder)), models=folder, samples=samples)
     return folder
+
+
+def narrow(models: Path) -> str:
+    return str(models / "narrow")
 
 
 @pytest.fixture(scope="session")
 def demo(models: Path) -> Encoder:
     return load_encoder(
-        DEMO_ENCODER, models=models, device="cpu", precision="float32", window_s=1.0
+        narrow(models), models=models, device="cpu", precision="float32", window_s=1.0
     )
 
 
@@ -61,7 +65,7 @@ def windows() -> np.ndarray:
 
 def reference(checkpoint_name: str, windows: np.ndarray, models: Path) -> np.ndarray:
     checkpoint = find_checkpoint(checkpoint_name, models=models)
-    module = HiddenStates(load_hubert(checkpoint), normalize=checkpoint.normalize, raw=True)
+    module = HiddenStates(load_module(checkpoint), normalize=checkpoint.normalize, raw=True)
     with torch.inference_mode():
         return np.asarray(module(torch.from_numpy(windows))[1].numpy())
 
@@ -69,7 +73,7 @@ def reference(checkpoint_name: str, windows: np.ndarray, models: Path) -> np.nda
 def test_a_cpu_runs_openvino_with_transformers_hidden_states(
     demo: Encoder, windows: np.ndarray, models: Path
 ) -> None:
-    expected = reference(DEMO_ENCODER, windows, models)
+    expected = reference(narrow(models), windows, models)
     assert demo.engine.name.startswith("openvino ")
     found = demo.hidden_states(windows)
     assert found.shape == expected.shape == (5, 13, 74, 48)
@@ -111,7 +115,7 @@ def test_the_full_shape_is_exact_in_float32_and_close_in_bfloat16(tmp_path: Path
 def test_the_batch_and_the_threads_change_nothing(
     models: Path, windows: np.ndarray, precision: str
 ) -> None:
-    checkpoint = find_checkpoint(DEMO_ENCODER, models=models)
+    checkpoint = find_checkpoint(narrow(models))
 
     def run(threads: int, batch: int) -> np.ndarray:
         engine = OpenVinoEngine(
@@ -145,7 +149,7 @@ def test_torch_runs_the_same_where_openvino_is_missing(
     models: Path, windows: np.ndarray, demo: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoder_module, "find_spec", lambda _: None)
-    found = load_encoder(DEMO_ENCODER, models=models, device="cpu", window_s=1.0)
+    found = load_encoder(narrow(models), models=models, device="cpu", window_s=1.0)
     assert found.engine.name.startswith("torch ")
     assert found.engine.precision == "float32"
     assert found.notes == ("openvino: is not installed (pip install openvino)",)
@@ -161,7 +165,7 @@ def test_torch_takes_over_where_conversion_fails(
         raise ConversionError("no such operation")
 
     monkeypatch.setattr(openvino_engine, "_prepare_in_another_process", fail)
-    found = load_encoder(DEMO_ENCODER, models=models, device="cpu", window_s=0.9)
+    found = load_encoder(narrow(models), models=models, device="cpu", window_s=0.9)
     assert found.engine.name.startswith("torch ")
     assert found.notes == ("openvino: no such operation",)
 
@@ -202,7 +206,7 @@ def test_torch_runs_where_a_check_window_comes_out_otherwise_than_at_conversion(
 
     monkeypatch.setattr(openvino_engine, "read_json", other)
     encoder = load_encoder(
-        DEMO_ENCODER, models=models, device="cpu", precision="float32", window_s=1.0
+        narrow(models), models=models, device="cpu", precision="float32", window_s=1.0
     )
     assert encoder.engine.name.startswith("torch ")
     assert "although it did not when it was converted" in encoder.describe()
@@ -269,7 +273,7 @@ def test_bfloat16_is_taken_only_where_it_agrees(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load() -> Encoder:
-        return load_encoder(DEMO_ENCODER, models=models, device="cpu", window_s=1.0)
+        return load_encoder(narrow(models), models=models, device="cpu", window_s=1.0)
 
     def receipt(cosine: float | None) -> None:
         agreements: dict[str, Any] = {"float32": {"error": [0.0], "cosine": [1.0]}, "pooled": []}
@@ -287,23 +291,25 @@ def test_bfloat16_is_taken_only_where_it_agrees(
     receipt(None)
     assert load().engine.precision == "float32"
     with pytest.raises(EncoderError, match="does not compute bfloat16 natively"):
-        load_encoder(DEMO_ENCODER, models=models, device="cpu", precision="bfloat16", window_s=1.0)
+        load_encoder(
+            narrow(models), models=models, device="cpu", precision="bfloat16", window_s=1.0
+        )
 
 
 def test_float16_needs_a_gpu(models: Path) -> None:
-    checkpoint = find_checkpoint(DEMO_ENCODER, models=models)
+    checkpoint = find_checkpoint(narrow(models))
     with pytest.raises(EncoderError, match="float16 needs a GPU"):
         OpenVinoEngine(checkpoint, models=models, samples=SAMPLES, precision="float16")
     with pytest.raises(EncoderError, match="float16 needs a GPU"):
         TorchEngine(checkpoint, device="cpu", precision="float16")
     with pytest.raises(EncoderError, match="precision is 'half', it must be one of auto"):
-        load_encoder(DEMO_ENCODER, models=models, precision="half")
+        load_encoder(narrow(models), models=models, precision="half")
 
 
 def test_torch_on_a_cpu_computes_bfloat16_when_it_is_asked_to(
     models: Path, windows: np.ndarray
 ) -> None:
-    checkpoint = find_checkpoint(DEMO_ENCODER, models=models)
+    checkpoint = find_checkpoint(narrow(models))
     exact, half = (
         TorchEngine(checkpoint, device="cpu", precision=p).run(windows, raw=True)
         for p in ("float32", "bfloat16")
@@ -335,10 +341,10 @@ def test_a_gpus_half_precision_is_taken_only_where_it_agrees(
     monkeypatch.setattr(encoder_module, "pick_device", Choice)
     monkeypatch.setattr(torch_engine, "TorchEngine", PretendEngine)
     monkeypatch.setattr(torch_engine, "half_precision", lambda _: "float16")
-    encoder = load_encoder(DEMO_ENCODER, models=models, device="cuda")
+    encoder = load_encoder(narrow(models), models=models, device="cuda")
     assert (encoder.engine.device, encoder.engine.precision) == ("cuda", taken)
     assert any("float16: its cosine" in note for note in encoder.notes) == (taken == "float32")
-    asked = load_encoder(DEMO_ENCODER, models=models, device="cuda", precision="bfloat16")
+    asked = load_encoder(narrow(models), models=models, device="cuda", precision="bfloat16")
     assert asked.engine.precision == "bfloat16"
 
 
@@ -348,10 +354,10 @@ def test_a_gpus_half_precision_is_taken_only_where_it_agrees(
 def test_cuda_computes_what_the_cpu_computes(
     models: Path, windows: np.ndarray, precision: str
 ) -> None:
-    checkpoint = find_checkpoint(DEMO_ENCODER, models=models)
+    checkpoint = find_checkpoint(narrow(models))
     engine = TorchEngine(checkpoint, device="cuda", precision=precision)
     found = np.concatenate([engine.run(windows[i : i + 2], raw=True).pooled for i in (0, 2, 4)])
-    expected = reference(DEMO_ENCODER, windows, models).mean(axis=2)
+    expected = reference(narrow(models), windows, models).mean(axis=2)
     agreement = compare(found, expected)
     assert min(agreement.cosine) >= 0.999
     if precision == "float32":
@@ -364,7 +370,7 @@ def test_a_converted_model_needs_no_torch(models: Path) -> None:
         "import sys, numpy as np\n"
         "from pathlib import Path\n"
         "from mess_core.extraction.encoder import load_encoder\n"
-        f"e = load_encoder({DEMO_ENCODER!r}, models=Path({str(models)!r}), device='cpu')\n"
+        f"e = load_encoder({narrow(models)!r}, models=Path({str(models)!r}), device='cpu')\n"
         "e.pooled(np.ones((1, 120000), 'f4'))\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
     )
@@ -373,7 +379,7 @@ def test_a_converted_model_needs_no_torch(models: Path) -> None:
 
 def test_activations_are_traced_by_an_encoders_name(models: Path, demo: Encoder) -> None:
     window = np.random.default_rng(0).normal(size=SAMPLES).astype(np.float32)
-    trace = trace_activations(DEMO_ENCODER, window, models=models)
+    trace = trace_activations(narrow(models), window, models=models)
     states = demo.hidden_states(window[None])[0]
     for row, state in zip(trace, states, strict=True):
         assert row["mean"] == pytest.approx(float(state.mean()), abs=0.02)
@@ -386,29 +392,14 @@ def test_values_that_are_not_finite_are_an_error(demo: Encoder) -> None:
         demo.pooled(np.zeros(SAMPLES, np.float32))
 
 
-def test_the_bundled_encoder_has_merts_form_and_pinned_bytes(
-    tmp_path: Path, demo: Encoder, models: Path
-) -> None:
-    folder = make_demo_encoder(tmp_path / "demo")
-    assert file_sha256(folder / "model.safetensors") == MODELS[DEMO_ENCODER].weights_sha256
-    assert json.loads((folder / "config.json").read_text())["model_type"] == "mert_model"
-    assert not demo.spec.trained
-    rng = np.random.default_rng(0)
-    encoder = load_encoder(DEMO_ENCODER, models=models, device="cpu", precision="float32")
-    states = encoder.hidden_states(rng.normal(size=(1, 120_000)).astype("f4"))
-    assert states.shape == (1, 13, 374, demo.spec.dims)
-    steps = np.abs(np.diff(states, axis=1)).mean(axis=(0, 2, 3))
-    assert steps.min() > 0.01, "every layer changes something"
-
-
 def test_the_golden_hash_names_the_model_and_not_the_engine(models: Path) -> None:
     windows = check_windows(5 * SAMPLES, sample_rate=24_000)
-    encoder = load_encoder(DEMO_ENCODER, models=models, device="cpu", precision="float32")
-    expected = golden_hash(reference(DEMO_ENCODER, windows, models).mean(axis=2))
+    encoder = load_encoder(narrow(models), models=models, device="cpu", precision="float32")
+    expected = golden_hash(reference(narrow(models), windows, models).mean(axis=2))
     assert golden_hash(encoder.pooled(windows)) == expected
     # One tensor in the middle of the model, changed a little.
-    checkpoint = find_checkpoint(DEMO_ENCODER, models=models)
-    model = load_hubert(checkpoint)
+    checkpoint = find_checkpoint(narrow(models))
+    model = load_module(checkpoint)
     with torch.inference_mode():
         model.get_parameter("encoder.layers.6.feed_forward.output_dense.weight").mul_(1.1)
         (changed,) = HiddenStates(model, normalize=True)(torch.from_numpy(windows))

@@ -17,7 +17,7 @@ from mess_core.extraction import extractor as module
 from mess_core.extraction.checkpoint import Checkpoint
 from mess_core.extraction.encoder import Encoder, Output
 from mess_core.extraction.extractor import FeatureExtractor
-from mess_core.extraction.specs import DEMO_ENCODER, MODELS
+from mess_core.extraction.specs import MODELS
 
 pytestmark = pytest.mark.unit
 
@@ -62,7 +62,7 @@ class FakeEngine:
 
 
 def extractor(engine: FakeEngine, batch_size: int | None) -> FeatureExtractor:
-    checkpoint = Checkpoint(MODELS[DEMO_ENCODER], Path(), Path(), {}, normalize=False)
+    checkpoint = Checkpoint(MODELS["MERT-v1-95M"], Path(), Path(), {}, normalize=False)
     encoder = Encoder(checkpoint.spec, engine, checkpoint)
     return FeatureExtractor(encoder, batch_size=batch_size)
 

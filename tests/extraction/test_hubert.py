@@ -13,7 +13,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mess_core.errors import EncoderError
 from mess_core.extraction.checkpoint import find_checkpoint, make_untrained
-from mess_core.extraction.torch_engine import HiddenStates, load_hubert
+from mess_core.extraction.torch_engine import HiddenStates, load_module
 from mess_core.files import read_json
 from tests.extraction.checkpoints import MERT_95M, STABLE, write_checkpoint
 
@@ -21,7 +21,8 @@ pytestmark = pytest.mark.unit
 
 
 def load(folder: Path) -> HubertModel:
-    return load_hubert(find_checkpoint(str(folder)))
+    loaded: HubertModel = load_module(find_checkpoint(str(folder)))
+    return loaded
 
 
 @pytest.fixture
@@ -232,14 +233,14 @@ def test_a_twin_has_the_shape_and_nothing_of_the_weights(
     assert (twin.config, twin.normalize) == (original.config, original.normalize)
     assert not twin.spec.trained
     assert read_json(folder / "config.json")["model_type"] == "mert_model"
-    mine, theirs = load_hubert(original).state_dict(), load_hubert(twin).state_dict()
+    mine, theirs = load_module(original).state_dict(), load_module(twin).state_dict()
     assert {k: t.shape for k, t in mine.items()} == {k: t.shape for k, t in theirs.items()}
     drawn = [k for k, t in mine.items() if t.std() > 0 and "norm" not in k and t.ndim > 1]
     assert len(drawn) > 10
     assert not any(torch.equal(mine[key], theirs[key]) for key in drawn)
     with torch.inference_mode():
         windows = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 12_000)).astype("f4"))
-        (pooled,) = HiddenStates(load_hubert(twin), normalize=False)(windows)
+        (pooled,) = HiddenStates(load_module(twin), normalize=False)(windows)
     assert torch.isfinite(pooled).all()
 
 

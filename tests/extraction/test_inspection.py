@@ -1,6 +1,5 @@
-"""A tiny HuBERT and the bundled encoder, looked at from outside."""
+"""Small models, looked at from outside."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ from mess_core.errors import EncoderError
 from mess_core.extraction import inspect_model, trace_activations
 from mess_core.extraction.checkpoint import find_checkpoint
 from mess_core.extraction.encoder import Encoder
-from mess_core.extraction.specs import DEMO_ENCODER
-from mess_core.extraction.torch_engine import load_hubert
+from mess_core.extraction.torch_engine import load_module
 from tests.extraction.checkpoints import write_checkpoint
 
 pytestmark = pytest.mark.unit
@@ -26,7 +24,8 @@ WINDOW = 800
 def model(tmp_path_factory: pytest.TempPathFactory) -> HubertModel:
     folder = tmp_path_factory.mktemp("model")
     write_checkpoint(folder)
-    return load_hubert(find_checkpoint(str(folder)))
+    loaded: HubertModel = load_module(find_checkpoint(str(folder)))
+    return loaded
 
 
 @pytest.fixture
@@ -49,17 +48,16 @@ def test_a_model_is_described_in_plain_numbers(model: HubertModel) -> None:
     }
 
 
-def test_a_known_encoder_is_inspected_by_name_and_when_loaded(
-    tmp_path: Path, torch_encoder: Encoder
-) -> None:
-    facts = inspect_model(DEMO_ENCODER, models=tmp_path)
+def test_an_encoder_is_inspected_by_its_folder_and_when_loaded(torch_encoder: Encoder) -> None:
+    assert torch_encoder.checkpoint is not None
+    facts = inspect_model(torch_encoder.checkpoint.folder)
     assert (facts["class"], facts["layers"], facts["dims"]) == ("HubertModel", 13, 48)
     attention = next(
         m for m in facts["modules"] if m["name"] == "encoder.layers.11.attention.q_proj"
     )
     assert attention["shapes"] == {"weight": [48, 48], "bias": [48]}
     assert inspect_model(torch_encoder) == facts
-    assert inspect_model(tmp_path / DEMO_ENCODER) == facts
+    assert inspect_model("mess-small")["class"] == "SmallEncoder"
 
 
 def test_a_module_without_configuration_is_described_too() -> None:

@@ -53,7 +53,7 @@ def test_every_aspect_names_targets_that_are_probed_some_of_them_for_windows() -
         assert name == aspect.name
         assert aspect.description
         assert len(set(aspect.measures)) == len(aspect.measures) > 0
-        assert set(aspect.measures) <= set(probed_targets("window"))
+        assert set(aspect.measures) <= set(probed_targets())
         assert {TARGETS[target].category for target in aspect.midi} <= {"expression"}
         assert "expression" not in {TARGETS[target].category for target in aspect.targets}
 

@@ -134,7 +134,7 @@ def test_a_target_without_gaps_decomposes_nothing_again(
 def test_discover_covers_the_registry_when_nothing_is_named(layout: Layout) -> None:
     decompose_source(layout, RECORDINGS, source=ENCODER, n_layers=1)
     results = system_of(layout, layers={ENCODER: 1}).discover()
-    assert tuple(results) == probed_targets("window")
+    assert tuple(results) == probed_targets()
     assert results["velocity_mean"]["reason"] == "needs at least 10 rows with this target, has 0"
     assert results["dynamic_range"]["confidence"] == "low"
     assert results["dynamic_range"]["best_layer"] is None

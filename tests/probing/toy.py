@@ -74,8 +74,7 @@ def save(
         if spec.name in planted:
             values = np.asarray(planted[spec.name], np.float64)
         fields[spec.category][spec.name] = values.mean(axis=0)
-        if "window" in spec.levels:
-            rows[spec.category][spec.name] = values
+        rows[spec.category][spec.name] = values
     save_targets(layout.targets(name), fields, windows=rows)
 
 

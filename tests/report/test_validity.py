@@ -21,7 +21,7 @@ from mess_core.report.validity import (
 )
 from mess_core.report.validity_picture import plot_validity
 from mess_core.targets import save_targets
-from mess_core.targets.registry import AUDIO_CATEGORIES, TARGETS, Level, probed_targets
+from mess_core.targets.registry import AUDIO_CATEGORIES, TARGETS, probed_targets
 
 pytestmark = pytest.mark.unit
 
@@ -158,24 +158,24 @@ def test_a_correlation_has_no_interval_beyond_1_nor_of_a_single_work() -> None:
 
 
 def test_partners_and_own_parameters_exist() -> None:
-    assert set(PARTNERS) | set(PARTNERS.values()) <= set(probed_targets("window"))
+    assert set(PARTNERS) | set(PARTNERS.values()) <= set(probed_targets())
     for name, partner in PARTNERS.items():
         assert (TARGETS[name].source, TARGETS[partner].source) == ("audio", "midi")
         assert TARGETS[name].shape == TARGETS[partner].shape
     assert set(OWN_PARAMETER) <= set(TARGETS)
 
 
-def audio(level: Level, *leading: int) -> dict[str, dict[str, np.ndarray]]:
-    """All targets of a level but those of MIDI."""
+def audio(*leading: int) -> dict[str, dict[str, np.ndarray]]:
+    """All targets but those of MIDI."""
     made: dict[str, dict[str, np.ndarray]] = {category: {} for category in AUDIO_CATEGORIES}
     for spec in TARGETS.values():
-        if level in spec.levels and spec.category in made:
+        if spec.category in made:
             made[spec.category][spec.name] = np.ones((*leading, *spec.shape))
     return made
 
 
 def test_values_are_read_with_gaps_where_there_is_no_midi(tmp_path: Path) -> None:
-    save_targets(tmp_path / "a.npz", audio("recording"), windows=audio("window", 3))
+    save_targets(tmp_path / "a.npz", audio(), windows=audio(3))
     values, counts = read_values(
         [tmp_path / "a.npz"], ["tempo", "loudness_shape", "rubato"], "window"
     )

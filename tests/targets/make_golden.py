@@ -18,7 +18,6 @@ import pretty_midi
 from mess_core import stages
 from mess_core.targets import measure
 from mess_core.targets.notes import Performance, read_performance
-from mess_core.targets.registry import Level
 from mess_core.targets.sound import Sound, analyse
 
 RATE = 24_000
@@ -62,15 +61,11 @@ def golden() -> dict[str, Any]:
         played = read_performance(performance(Path(folder) / "a.mid"))
     whole: tuple[Sound | Performance, ...] = (sound, played)
     window: tuple[Sound | Performance, ...] = (sound.cut(3.3, 8.3), played.cut(3.3, 8.3))
-    levels: list[tuple[str, Level, tuple[Sound | Performance, ...]]] = [
-        ("", "recording", whole),
-        ("w/", "window", window),
-    ]
     values: dict[str, npt.NDArray[np.floating]] = {
         f"{prefix}{category}/{name}": array
-        for prefix, level, parts in levels
+        for prefix, parts in (("", whole), ("w/", window))
         for series in parts
-        for category, fields in measure(series, level=level).items()
+        for category, fields in measure(series).items()
         for name, array in fields.items()
     }
     return {"stage": stages.TARGETS, "targets": {key: _rounded(a) for key, a in values.items()}}

@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mess_core.errors import TargetError
 from mess_core.targets import measure, measure_windows, phrasing, registry, validate_window_targets
 from mess_core.targets.notes import Performance
 from mess_core.targets.registry import (
     CATEGORIES,
-    LEVELS,
     TARGETS,
     TargetSpec,
     probed_targets,
@@ -24,23 +22,10 @@ from tests.targets.signals import RATE, tone
 pytestmark = pytest.mark.unit
 
 
-def test_scalars_and_shapes_are_probed_at_the_levels_that_carry_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    (whole,) = registry._scalar("arches", "phrasing", "1", "", levels=("recording",))
-    monkeypatch.setitem(TARGETS, "arches", whole)
-    probed = set(probed_targets("recording"))
-    assert probed == {name for name, spec in TARGETS.items() if spec.kind != "curve"}
-    assert probed - set(probed_targets("window")) == {"arches"}
-    with pytest.raises(TargetError, match=r"'windows' is no level.*'window'"):
-        probed_targets("windows")
-
-
 @pytest.mark.parametrize("spec", TARGETS.values(), ids=lambda spec: spec.name)
 def test_specifications_are_consistent(spec: TargetSpec) -> None:
     assert spec.category in CATEGORIES
     assert (spec.length > 0) == (spec.kind != "scalar")
-    assert set(spec.levels) <= set(LEVELS)
     assert spec.unit
     assert spec.description
 
@@ -69,11 +54,11 @@ def test_the_table_in_the_docs_is_that_of_the_registry() -> None:
     page, _, _ = (DOCS / "targets.md").read_text().partition("## Known limits")
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
     documented = {
-        name.strip("`"): (category, kind.split()[0], levels.split(), unit.split(", ")[0])
-        for name, category, kind, levels, _, _, unit, *_ in rows
+        name.strip("`"): (category, kind.split()[0], unit.split(", ")[0])
+        for name, category, kind, _, _, unit, *_ in rows
     }
     assert documented == {
-        name: (spec.category, spec.kind, [level[0].upper() for level in spec.levels], spec.unit)
+        name: (spec.category, spec.kind, spec.unit)
         for name, spec in TARGETS.items()
         if not spec.curve
     }
@@ -94,4 +79,4 @@ def test_the_example_of_adding_a_target_works(monkeypatch: pytest.MonkeyPatch) -
     windows = measure_windows(sound, [0.0, 5.0], window_s=5.0)
     assert windows["phrasing"]["pause_share"].tolist() == [0.0, 1.0]
     assert validate_window_targets(windows) == 2
-    assert "pause_share" in probed_targets("window")
+    assert "pause_share" in probed_targets()

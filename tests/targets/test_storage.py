@@ -16,7 +16,7 @@ from mess_core.targets import (
     save_targets,
     validate_target_structure,
 )
-from mess_core.targets.registry import CATEGORIES, TARGETS, Level
+from mess_core.targets.registry import CATEGORIES, TARGETS
 
 pytestmark = pytest.mark.unit
 
@@ -24,21 +24,20 @@ Targets = dict[str, dict[str, npt.NDArray[np.float64]]]
 SEGMENTS = 3
 
 
-def make(level: Level, leading: tuple[int, ...]) -> Targets:
-    """Every field of a level with values that occur once."""
+def make(*leading: int) -> Targets:
+    """Every field with values that occur once."""
     made: Targets = {category: {} for category in CATEGORIES}
     for i, spec in enumerate(TARGETS.values()):
-        if level in spec.levels:
-            shape = (*leading, *spec.shape)
-            numbers = np.arange(np.prod(shape, dtype=int)).reshape(shape)
-            made[spec.category][spec.name] = i + 0.25 + numbers / 1024
+        shape = (*leading, *spec.shape)
+        numbers = np.arange(np.prod(shape, dtype=int)).reshape(shape)
+        made[spec.category][spec.name] = i + 0.25 + numbers / 1024
     return made
 
 
 @pytest.fixture
 def targets() -> Targets:
     """Every target of a recording; one scalar undefined."""
-    made = make("recording", ())
+    made = make()
     made["rhythm"]["tempo"] = np.array(np.nan)
     return made
 
@@ -46,7 +45,7 @@ def targets() -> Targets:
 @pytest.fixture
 def windows() -> Targets:
     """Every target of three windows; one value undefined."""
-    made = make("window", (SEGMENTS,))
+    made = make(SEGMENTS)
     made["rhythm"]["tempo"][1] = np.nan
     return made
 

@@ -65,9 +65,7 @@ OFF_GRID_TOLERANCE = ON_GRID_TOLERANCE | {
     "novelty_level": (0.03, 0.0),
     "novelty_shape": (0.0, 0.12),
 }
-WINDOW_TARGETS = [
-    name for name, spec in TARGETS.items() if spec.source == "audio" and "window" in spec.levels
-]
+WINDOW_TARGETS = [name for name, spec in TARGETS.items() if spec.source == "audio"]
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +90,8 @@ def pairs(music: Samples, sound: Sound) -> dict[float, dict[str, Pair]]:
     for start in (*ON_GRID, *OFF_GRID):
         first = round(start * RATE)
         part = music[first : first + round(WINDOW_S * RATE)]
-        inside = measure(sound.cut(start, start + WINDOW_S), level="window")
-        alone = measure(analyse(part, RATE), level="window")
+        inside = measure(sound.cut(start, start + WINDOW_S))
+        alone = measure(analyse(part, RATE))
         found[start] = {
             name: (value, alone[category][name])
             for category, fields in inside.items()
@@ -139,7 +137,7 @@ def test_windows_are_stacked(sound: Sound) -> None:
     assert stacked["rhythm"]["tempo"].shape == (3,)
     assert stacked["dynamics"]["loudness_curve"].shape == (3, 64)
     assert stacked["dynamics"]["loudness_shape"].shape == (3, 4)
-    last = measure(sound.cut(19.0, 24.0), level="window")
+    last = measure(sound.cut(19.0, 24.0))
     for category, fields in last.items():
         for name, value in fields.items():
             np.testing.assert_array_equal(stacked[category][name][2], value)

@@ -39,7 +39,7 @@ def chosen() -> list[Row]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    config = {"dataset": "asap", "encoder": "mess-demo-untrained", "shards": 2}
+    config = {"dataset": "asap", "encoder": "mess-small", "shards": 2}
     workspace = Workspace(tmp_path_factory.mktemp("asap"), config)
     rows = chosen()
     columns = ("recording_id", "work_id", "performer", "composer")
@@ -57,7 +57,7 @@ def test_every_question_is_answered_by_a_table_and_a_picture(workspace: Workspac
         assert layout.answer(question, ".png").stat().st_size > 20_000
     with layout.answer("layers", ".tsv").open() as file:
         rows = {row["target"]: row for row in csv.DictReader(file, delimiter="\t")}
-    assert set(rows) == set(probed_targets("window"))
+    assert set(rows) == set(probed_targets())
     for name, row in rows.items():
         assert int(row["n_works"]) == WORKS, name
         assert row["measure"] == "r2_within", name

@@ -54,7 +54,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     (corpus / "text.wav").write_bytes(b"a text that calls itself audio " * 40)
     soundfile.write(corpus / "hush.wav", np.zeros(8 * RATE), RATE)
     write_notes(corpus / "tiny.wav", 300, seconds=0.3)
-    config = {"dataset": "mine", "encoder": "mess-demo-untrained", "targets": ASKED, "shards": 2}
+    config = {"dataset": "mine", "encoder": "descriptors", "targets": ASKED, "shards": 2}
     return Workspace(folder, config)
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from mess_core.errors import ConfigError
 from mess_core.probing.decompositions import ALPHAS
-from mess_core.targets.registry import TARGETS, TargetSpec, probed_targets
+from mess_core.targets.registry import probed_targets
 from mess_core.workflow.config import Settings, table
 from tests.workflow.conftest import ROOT
 
@@ -25,7 +25,7 @@ def test_the_shipped_configuration_is_the_demos_default() -> None:
     settings = Settings.from_config(config)
     assert settings == Settings.from_config({}) == Settings()
     assert (settings.dataset, settings.encoder) == ("demo", "mess-small")
-    assert settings.targets == probed_targets("window")
+    assert settings.targets == probed_targets()
     assert settings.sources == ("encoder", "untrained", "descriptors")
     assert settings.alphas == ALPHAS
     assert settings.changed == {}
@@ -34,7 +34,7 @@ def test_the_shipped_configuration_is_the_demos_default() -> None:
 def test_defaults_follow_from_other_settings() -> None:
     assert Settings.from_config({"data": "x"}).destination == "x/published"
     rows = Settings.from_config({"probing": {"rows": "recordings"}})
-    assert rows.targets == probed_targets("recording")
+    assert rows.targets == probed_targets()
     assert rows.changed == {"probing.rows": "recordings"}
 
 
@@ -83,15 +83,8 @@ def test_what_is_wrong_is_said_in_a_line(config: dict[str, Any], message: str) -
     assert "\n" not in str(error.value)
 
 
-def test_what_only_a_whole_recording_has_is_probed_for_recordings_only(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    arches = TargetSpec("arches", "phrasing", "scalar", "1", "", levels=("recording",))
-    monkeypatch.setitem(TARGETS, "arches", arches)
-    config = {"targets": ["arches"] * 2, "probing": {"rows": "recordings"}}
-    assert Settings.from_config(config).targets == ("arches",)
-    with pytest.raises(ConfigError, match="no target 'arches' of windows"):
-        Settings.from_config({"targets": ["arches"]})
+def test_a_target_that_is_named_twice_is_probed_once() -> None:
+    assert Settings.from_config({"targets": ["tempo"] * 2}).targets == ("tempo",)
 
 
 def test_settings_that_affect_results_and_are_not_the_default_are_told() -> None:

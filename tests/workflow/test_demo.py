@@ -72,7 +72,7 @@ def test_features_have_the_contracts_shapes(layout: Layout, recordings: list[Rec
 
 
 def test_every_target_is_probed_on_every_layer(layout: Layout, recordings: list[Recording]) -> None:
-    for target in probed_targets("window"):
+    for target in probed_targets():
         result = read_json(layout.probe(target))
         assert result["target"] == target
         assert [entry["layer"] for entry in result["layers"]] == list(range(7))
@@ -117,7 +117,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(demo: Workspace, layout:
     assert pages["report"].count("<img") == len(ANSWERS)
     assert pages["report"].count("Not to be heard") == 0
     assert pages["report"].count("<audio") == pages["examples"].count("<audio") > 15
-    for target in probed_targets("window"):
+    for target in probed_targets():
         assert target in pages["report"]
     for aspect in ASPECT_REGISTRY:
         assert aspect in pages["aspects"]
@@ -153,7 +153,7 @@ def test_targets_are_compared_with_what_the_interpretations_were_made_with(
 ) -> None:
     with layout.answer("validity", ".tsv").open() as file:
         rows = {row["target"]: row for row in csv.DictReader(file, delimiter="\t")}
-    assert set(rows) == set(probed_targets("window"))
+    assert set(rows) == set(probed_targets())
     for parameter, target in TRUTHS:
         assert float(rows[target][f"of_{parameter}"]) > 0.9
     assert float(rows["loudness_level"]["midi_r"]) > 0.7
@@ -371,9 +371,7 @@ def test_one_target_is_rebuilt_by_name_and_only_what_it_needs(
     demo: Workspace, layout: Layout
 ) -> None:
     before = layout.probe("rubato").read_bytes()
-    others = {
-        t: layout.probe(t).stat().st_mtime_ns for t in probed_targets("window") if t != "rubato"
-    }
+    others = {t: layout.probe(t).stat().st_mtime_ns for t in probed_targets() if t != "rubato"}
     layout.probe("rubato").unlink()
     outcome = demo.snakemake("data/probing/demo/rubato.json")
     assert outcome.status == 0, outcome.output

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.unit
 
 SETTINGS = Settings(
     dataset="x",
-    encoder="mess-demo-untrained",
+    encoder="mess-small",
     precision="float32",
     shards=3,
     targets=("tempo", "rubato"),
@@ -131,7 +131,7 @@ def test_params_are_builtins_only() -> None:
             FEATURES | TARGETS | ROWS | {"validity", "index", "evaluation", "report"},
         ),
         ({"overlap": 0.25}, FEATURES | TARGETS | {"index"}),
-        ({"encoder": "MERT-v1-95M"}, ENCODED | {"untrained", "index"}),
+        ({"encoder": "MERT-v1-95M"}, ENCODED | ROWS | {"untrained", "index"}),
         ({"n_folds": 4}, ROWS),
         ({"rows": "recordings"}, ROWS | {"validity"}),
         ({"alphas": (10.0, 1.0)}, ROWS - {"decomposition"}),
@@ -267,10 +267,10 @@ def test_the_baselines_have_files_and_encoders_of_their_own() -> None:
     assert folders == ["x-emb", "x-untrained-emb", "x-descriptors-emb"]
     described = plan.features_params("descriptors", "0")
     assert (described["encoder"], described["precision"]) == ("descriptors", "float32")
-    assert plan.layers == {"encoder": 13, "untrained": 13, "descriptors": 8}
+    assert plan.layers == {"encoder": 7, "untrained": 7, "descriptors": 8}
     encoder = plan.features_params("untrained", "0")["encoder"]
     assert encoder == plan.untrained_params()["folder"]
-    assert encoder == "data/models/mess-demo-untrained-untrained"
+    assert encoder == "data/models/mess-small-untrained"
     assert replace(SETTINGS, baselines=()).sources == ("encoder",)
     # Descriptors are compared with nothing: they are neither trained nor untrained.
     assert Plan(replace(SETTINGS, encoder="descriptors"), RECORDINGS).layers == {"encoder": 8}
@@ -299,7 +299,7 @@ def test_another_definition_of_descriptors_makes_their_features_stale(
         plan = Plan(replace(SETTINGS, encoder=encoder), RECORDINGS)
         return {source: shards["0"] for source, shards in plan.features_inputs.items()}
 
-    names = ("mess-demo-untrained", "descriptors")
+    names = ("mess-small", "descriptors")
     before = [inputs(name) for name in names]
     spec = replace(MODELS["descriptors"], fingerprint="another")
     monkeypatch.setitem(MODELS, "descriptors", spec)

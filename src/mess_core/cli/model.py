@@ -108,13 +108,14 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 
 def show_models(args: argparse.Namespace) -> int:
     """Print a table of the known models."""
+    unpinned = {DESCRIPTORS: "none"}
     rows = [
         {
             "model": spec.name,
             "layers": str(spec.layers),
             "dims": str(spec.dims),
             "revision": spec.revision[:12] or "bundled",
-            "weights": _weights(spec),
+            "weights": "pinned" if spec.weights_sha256 else unpinned.get(spec.kind, "not pinned"),
             "licence": spec.licence,
             "here": "yes" if is_here(spec, args.models) else "no",
         }
@@ -122,12 +123,6 @@ def show_models(args: argparse.Namespace) -> int:
     ]
     print("\n".join(table(rows)))
     return 0
-
-
-def _weights(spec: EncoderSpec) -> str:
-    if spec.kind == DESCRIPTORS:
-        return "none"
-    return "pinned" if spec.weights_sha256 else "not pinned"
 
 
 def fetch(args: argparse.Namespace) -> int:
@@ -224,10 +219,7 @@ def _digest(checkpoint: "Checkpoint", published: EncoderSpec) -> str:
 
 
 def _reference(checkpoint: "Checkpoint", windows: Floats) -> tuple[Floats, Floats]:
-    """Return what the reference makes of the check windows.
-
-    That is transformers' own model and preprocessor, or the small encoder's module.
-    """
+    """Return what transformers' own model and preprocessor, or the small encoder's module, make."""
     import torch
     from transformers import Wav2Vec2FeatureExtractor
 
@@ -241,11 +233,10 @@ def _reference(checkpoint: "Checkpoint", windows: Floats) -> tuple[Floats, Float
         f"ok: {len(tensors)} tensors with {values:,} values, each in memory equal to the file's; "
         "none missing, none left over",
     )
-    inputs = torch.from_numpy(windows)
     with torch.inference_mode():
-        (pooled,) = load_states(checkpoint)(inputs)
-        if checkpoint.spec.kind == "small":
-            return torch.stack(model(inputs), dim=1).numpy(), pooled.numpy()
+        pooled, frames = load_states(checkpoint, raw=True)(torch.from_numpy(windows))
+    if checkpoint.spec.kind == "small":
+        return frames.numpy(), pooled.numpy()
     rate = checkpoint.spec.sample_rate
     prepare: Any = Wav2Vec2FeatureExtractor(  # type: ignore[no-untyped-call]
         sampling_rate=rate, do_normalize=checkpoint.normalize
@@ -303,10 +294,8 @@ def estimate(args: argparse.Namespace) -> int:
     from mess_core.recordings import judge, read_recordings, usable
     from mess_core.workflow.config import Settings
 
-    layout, default = (
-        Layout(args.data, args.dataset),
-        Settings(dataset=args.dataset, data=args.data),
-    )
+    layout = Layout(args.data, args.dataset)
+    default = Settings(dataset=args.dataset, data=args.data)
     recordings = usable(judge(read_recordings(layout.table), args.window))
     extractor = FeatureExtractor(
         args.encoder or default.encoder,

@@ -12,7 +12,6 @@ from .checkpoint import (
     Checkpoint as Checkpoint,
     fetch_model as fetch_model,
     find_checkpoint as find_checkpoint,
-    make_demo_encoder as make_demo_encoder,
     make_untrained as make_untrained,
 )
 from .encoder import (

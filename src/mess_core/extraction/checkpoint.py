@@ -5,18 +5,12 @@ A folder in MERT's form holds ``config.json``, ``preprocessor_config.json`` and 
 strictly: a switch that `HubertModel` would not follow is an error, since the model would then
 compute something else than the one that was trained.
 
-The bundled encoder lets the demo and the tests run everything without a model hub. It has
-MERT-v1-95M's seven convolutions (374 frames in 5 s at 24 kHz) and twelve transformer layers, with
-32 channels instead of 512 and 48 dimensions instead of 768. Its weights are random: results show
-that the chain works, not what MERT knows. An untrained twin has the shape of a trained encoder and
-transformers' own initialisation. Only what a trained encoder knows beyond its twin was learned.
+An untrained twin has the shape of a trained encoder and transformers' own initialisation: only what
+a trained encoder knows beyond its twin was learned.
 """
 
-__all__ = ["Checkpoint", "fetch_model", "find_checkpoint", "make_demo_encoder", "make_untrained"]
+__all__ = ["Checkpoint", "fetch_model", "find_checkpoint", "make_untrained"]
 
-import hashlib
-import json
-import math
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,15 +19,11 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import numpy as np
-import numpy.typing as npt
 from filelock import FileLock
-from safetensors.numpy import save as save_tensors
 
 from mess_core.errors import EncoderError
 from mess_core.extraction.specs import (
-    DEMO_ENCODER,
-    MODELS,
+    DESCRIPTORS,
     SMALL_TYPE,
     EncoderSpec,
     is_here,
@@ -85,45 +75,8 @@ _MODEL_TYPES = ("mert_model", "hubert")
 # The bundled trained encoder, with its card.
 _BUNDLED = Path(__file__).with_name("mess-small")
 
-# The bundled untrained encoder.
+# What an untrained twin's weights are drawn from.
 _SEED = 2026
-_DIMS = MODELS[DEMO_ENCODER].dims
-_CHANNELS = 32
-_FEED_FORWARD = 96
-_LAYERS = MODELS[DEMO_ENCODER].layers - 1
-_KERNELS = (10, 3, 3, 3, 3, 2, 2)
-_STRIDES = (5, 2, 2, 2, 2, 2, 2)
-_POSITION_KERNEL = 128
-_POSITION_GROUPS = 16
-
-_CONFIG: dict[str, Any] = {
-    "model_type": "mert_model",
-    "hidden_size": _DIMS,
-    "intermediate_size": _FEED_FORWARD,
-    "num_hidden_layers": _LAYERS,
-    "num_attention_heads": 4,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-05,
-    "feat_extract_norm": "group",
-    "feat_extract_activation": "gelu",
-    "feat_proj_layer_norm": True,
-    "conv_bias": False,
-    "conv_dim": [_CHANNELS] * len(_KERNELS),
-    "conv_kernel": list(_KERNELS),
-    "conv_stride": list(_STRIDES),
-    "num_conv_pos_embeddings": _POSITION_KERNEL,
-    "num_conv_pos_embedding_groups": _POSITION_GROUPS,
-    "do_stable_layer_norm": False,
-    "mask_time_prob": 0.0,
-    "license": "MIT",
-    "mess_trained": False,
-}
-
-_PREPROCESSOR = {
-    "do_normalize": True,
-    "feature_extractor_type": "Wav2Vec2FeatureExtractor",
-    "sampling_rate": MODELS[DEMO_ENCODER].sample_rate,
-}
 
 
 @dataclass(frozen=True)
@@ -151,7 +104,7 @@ def find_checkpoint(name: str, *, models: Path = Path("data/models")) -> Checkpo
     """Find a model's folder and check what can be read of it; nothing is fetched.
 
     ``name`` is one of `specs.MODELS` or a local folder in MERT's form; ``models`` is where fetched
-    models and the bundled one are kept.
+    models are kept.
 
     Raises
     ------
@@ -160,42 +113,28 @@ def find_checkpoint(name: str, *, models: Path = Path("data/models")) -> Checkpo
         configuration asks for parts that HuBERT does not have.
     """
     spec = resolve_spec(name)
-    if spec.kind == "small":
-        return _read_small(Path(spec.location).expanduser() if spec.location else _BUNDLED, spec)
-    if spec.kind != "mert":
+    if spec.kind == DESCRIPTORS:
         raise EncoderError(f"{spec.name} has no weights, so there is no checkpoint")
     if not is_here(spec, models):
         raise EncoderError(where_to_get(spec, models))
-    if spec.source == "bundled":
-        folder = make_demo_encoder(models / spec.name)
-    else:
-        folder = Path(spec.location).expanduser() if spec.source == "folder" else models / spec.name
-    return read_checkpoint(folder, spec)
+    places = {"bundled": _BUNDLED, "folder": Path(spec.location).expanduser()}
+    return read_checkpoint(places.get(spec.source, models / spec.name), spec)
 
 
-def _read_small(folder: Path, spec: EncoderSpec) -> Checkpoint:
-    """Read what `mess train` exports; the code has the form, the configuration its name."""
+def read_checkpoint(folder: Path, spec: EncoderSpec) -> Checkpoint:
+    """Check a folder against its spec and read its configuration; see `find_checkpoint`."""
     weights = _weights_file(folder)
-    spec = replace(spec, weights_sha256=_checked_sha256(weights, spec))
-    return Checkpoint(spec, folder, weights, {"model_type": SMALL_TYPE}, normalize=False)
-
-
-def _checked_sha256(weights: Path, spec: EncoderSpec) -> str:
     sha256 = file_sha256(weights)
     if spec.weights_sha256 not in (None, sha256):
         raise EncoderError(
             f"{weights}: its SHA-256 is {sha256}, {spec.name} has {spec.weights_sha256}; "
             "remove the folder and get it again"
         )
-    return sha256
-
-
-def read_checkpoint(folder: Path, spec: EncoderSpec) -> Checkpoint:
-    """Check a folder against its spec and read its configuration; see `find_checkpoint`."""
-    weights = _weights_file(folder)
-    sha256 = _checked_sha256(weights, spec)
-    config = read_model_json(folder / "config.json")
+    spec = replace(spec, weights_sha256=sha256)
+    if spec.kind == "small":  # the code has its form
+        return Checkpoint(spec, folder, weights, {"model_type": SMALL_TYPE}, normalize=False)
     path = folder / "config.json"
+    config = read_model_json(path)
     if config.get("model_type") not in _MODEL_TYPES:
         raise EncoderError(
             f"{path}: model_type is {config.get('model_type')!r}; only "
@@ -226,7 +165,7 @@ def read_checkpoint(folder: Path, spec: EncoderSpec) -> Checkpoint:
             f"{folder / 'preprocessor_config.json'}: do_normalize is {normalize!r}, it must be "
             "true or false"
         )
-    checkpoint = Checkpoint(replace(spec, weights_sha256=sha256), folder, weights, facts, normalize)
+    checkpoint = Checkpoint(spec, folder, weights, facts, normalize)
     if spec.fingerprint not in (None, checkpoint.fingerprint):
         raise EncoderError(
             f"{folder}: its config.json or preprocessor_config.json is not that of {spec.name}; "
@@ -302,64 +241,6 @@ def _is_reachable(address: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def make_demo_encoder(folder: Path) -> Path:
-    """Write the bundled encoder, the same bytes on every machine, and return its folder.
-
-    A folder that has it already is left as it is.
-    """
-    weights = folder / "model.safetensors"
-    if not weights.exists():
-        write_json(folder / "config.json", _CONFIG)
-        write_json(folder / "preprocessor_config.json", _PREPROCESSOR)
-        write_bytes(weights, save_tensors(_tensors(), metadata={"format": "pt"}))
-    return folder
-
-
-def _tensors() -> dict[str, npt.NDArray[np.float32]]:
-    tensors: dict[str, npt.NDArray[np.float32]] = {}
-
-    def linear(name: str, outputs: int, inputs: int) -> None:
-        tensors[f"{name}.weight"] = _uniform(name, (outputs, inputs))
-        tensors[f"{name}.bias"] = np.zeros(outputs, np.float32)
-
-    def norm(name: str, size: int) -> None:
-        tensors[f"{name}.weight"] = np.ones(size, np.float32)
-        tensors[f"{name}.bias"] = np.zeros(size, np.float32)
-
-    for i, kernel in enumerate(_KERNELS):
-        name = f"feature_extractor.conv_layers.{i}.conv"
-        tensors[f"{name}.weight"] = _uniform(name, (_CHANNELS, _CHANNELS if i else 1, kernel))
-    norm("feature_extractor.conv_layers.0.layer_norm", _CHANNELS)
-    norm("feature_projection.layer_norm", _CHANNELS)
-    linear("feature_projection.projection", _DIMS, _CHANNELS)
-    # The positional convolution, stored as direction v and length g.
-    name, inputs = "encoder.pos_conv_embed.conv", _DIMS // _POSITION_GROUPS
-    tensors[f"{name}.weight_v"] = _uniform(name, (_DIMS, inputs, _POSITION_KERNEL))
-    # The norm of a [dims, inputs] slice of weights with variance 1 / (inputs * kernel).
-    length = math.sqrt(_DIMS / _POSITION_KERNEL)
-    tensors[f"{name}.weight_g"] = np.full((1, 1, _POSITION_KERNEL), length, np.float32)
-    tensors[f"{name}.bias"] = np.zeros(_DIMS, np.float32)
-    norm("encoder.layer_norm", _DIMS)
-    for i in range(_LAYERS):
-        layer = f"encoder.layers.{i}"
-        for part in ("k_proj", "v_proj", "q_proj", "out_proj"):
-            linear(f"{layer}.attention.{part}", _DIMS, _DIMS)
-        norm(f"{layer}.layer_norm", _DIMS)
-        linear(f"{layer}.feed_forward.intermediate_dense", _FEED_FORWARD, _DIMS)
-        linear(f"{layer}.feed_forward.output_dense", _DIMS, _FEED_FORWARD)
-        norm(f"{layer}.final_layer_norm", _DIMS)
-    return dict(sorted(tensors.items()))
-
-
-def _uniform(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Draw weights of variance 2 / fan-in from the tensor's own seed, the same bits everywhere."""
-    seed = hashlib.sha256(json.dumps([_SEED, name]).encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(seed[:8], "little"))
-    unit = rng.integers(-(2**23), 2**23, size=shape, dtype=np.int64).astype(np.float32) / 2**23
-    bound = math.sqrt(6 / math.prod(shape[1:]))
-    return np.asarray(unit * np.float32(bound), np.float32)
 
 
 def make_untrained(checkpoint: Checkpoint, folder: Path) -> Path:

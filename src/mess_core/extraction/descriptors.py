@@ -1,18 +1,12 @@
 """Descriptors: an encoder of defined numbers, without torch and without weights.
 
 The numbers of a window come in families, which are this encoder's layers; the last layer, ``all``,
-has all of them. docs/descriptors.md says what each number is, and where it comes from. Two spectra
-on one grid of frames serve all: one of 85 ms for bands, and one of 341 ms whose constant-Q kernels
-(Brown and Puckette 1992, "An efficient algorithm for the calculation of a constant Q transform")
-tell the keys of a piano apart.
-
-Levels are absolute, dBFS: a full-scale sine has 0 in a band or key, and -3 as a level. What is
-softer than `FLOOR` counts as being there, so that every number is finite.
+has all of them. docs/descriptors.md says what each number is, and where it comes from. Levels are
+dBFS; what is softer than `FLOOR` counts as being there, so that every number is finite.
 """
 
 __all__ = ["FAMILIES", "DescriptorEngine", "describe"]
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -22,7 +16,7 @@ import numpy.typing as npt
 import scipy.fft
 from numpy.polynomial.legendre import legfit
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
-from scipy.signal import find_peaks
+from scipy.signal import find_peaks, get_window
 from scipy.sparse import csr_array
 
 from mess_core.errors import EncoderError
@@ -38,6 +32,9 @@ Family = dict[str, tuple[float, "npt.ArrayLike"]]
 SAMPLE_RATE = MODELS[DESCRIPTORS].sample_rate
 HOP, FRAME, LONG_FRAME = 256, 2048, 8192
 FRAME_RATE = SAMPLE_RATE / HOP
+#: The short spectrum's frequencies, and its window, with which a full-scale sine has power 1.
+HERTZ = np.arange(FRAME // 2 + 1) * SAMPLE_RATE / FRAME
+HANN = (get_window("hann", FRAME) * 4 / FRAME).astype(np.float32)
 #: dBFS; what is less than `AUDIBLE` counts as no key that sounds.
 FLOOR, AUDIBLE = -80.0, -75.0
 #: The shortest window, s: the long frame has to be mirrored at its ends.
@@ -92,11 +89,6 @@ class _Heard:
         around = uniform_filter1d(self.strength, int(0.5 * FRAME_RATE) | 1)
         return np.asarray(find_peaks(self.strength - around, height=1.0, distance=5)[0])
 
-    @cached_property
-    def sounding(self) -> npt.NDArray[np.bool_]:
-        """Keys within 25 dB of the frame's loudest [T, KEYS]."""
-        return self.within(25)
-
     def within(self, decibels: float) -> npt.NDArray[np.bool_]:
         """Say which keys are audible and so close to the frame's loudest [T, KEYS]."""
         loudest = self.keys.max(axis=1, keepdims=True)
@@ -106,7 +98,7 @@ class _Heard:
 def _hear(samples: Floats) -> _Heard:
     centred = samples - samples.mean(dtype=np.float64).astype(np.float32)
     frames = np.lib.stride_tricks.sliding_window_view(centred, FRAME)[::HOP]
-    power = np.square(np.abs(scipy.fft.rfft(frames * _hann(), axis=1)))
+    power = np.square(np.abs(scipy.fft.rfft(frames * HANN, axis=1)))
     mirrored = np.pad(centred, (LONG_FRAME - FRAME) // 2, mode="reflect")
     long = np.lib.stride_tricks.sliding_window_view(mirrored, LONG_FRAME)[::HOP]
     kernels = _kernels()
@@ -125,22 +117,12 @@ def _decibels(power: npt.ArrayLike) -> Doubles:
 
 
 @lru_cache(maxsize=1)
-def _hann() -> Floats:
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME) / FRAME)
-    return np.asarray(hann * 2 / hann.sum(), np.float32)
-
-
-@lru_cache(maxsize=1)
 def _mel_filters() -> Floats:
-    mel = 2595 * np.log10(1 + _hertz() / 700)
+    mel = 2595 * np.log10(1 + HERTZ / 700)
     edges = np.linspace(0, mel[-1], BANDS + 2)
     rising = (mel[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - mel[:, None]) / (edges[2:] - edges[1:-1])
     return np.asarray(np.maximum(np.minimum(rising, falling), 0), np.float32)
-
-
-def _hertz() -> Doubles:
-    return np.arange(FRAME // 2 + 1) * SAMPLE_RATE / FRAME
 
 
 @lru_cache(maxsize=1)
@@ -186,15 +168,12 @@ def _contour(series: Doubles, degree: int) -> Doubles:
 def _intervals(onsets: Ints) -> list[float]:
     """Return mean, spread and mean change of the logarithms of inter-onset intervals, octaves."""
     logs = np.log2(np.diff(onsets) / FRAME_RATE)
-    changes = np.abs(np.diff(logs))
-    return [
-        *(_both(logs) if logs.size else (1.0, 0.0)),
-        float(changes.mean()) if changes.size else 0.0,
-    ]
+    mean, spread = _both(logs) if logs.size else (1.0, 0.0)
+    return [mean, spread, float(np.abs(np.diff(logs)).mean()) if logs.size > 1 else 0.0]
 
 
 def _timbre(heard: _Heard) -> Family:
-    power, hertz = heard.power, _hertz()
+    power, hertz = heard.power, HERTZ
     total = power.sum(axis=1) + 1e-12
     centroid = power @ hertz / total
     width = np.sqrt(np.maximum(power @ hertz**2 / total - centroid**2, 0))
@@ -220,10 +199,8 @@ def _harmony(heard: _Heard) -> Family:
     amplitude = np.where(peaks, 10 ** (heard.keys / 20), 0.0)
     # Key 0 is A.
     pitch_classes = np.eye(12)[(np.arange(KEYS) + 9) % 12]
-    chroma, together = (
-        _shares(amplitude @ pitch_classes),
-        _shares(amplitude.sum(axis=0) @ pitch_classes),
-    )
+    chroma = _shares(amplitude @ pitch_classes)
+    together = _shares(amplitude.sum(axis=0) @ pitch_classes)
     tonal = _tonal(chroma)
     changes = []
     for seconds in (0.1, 0.3, 0.8):
@@ -231,6 +208,7 @@ def _harmony(heard: _Heard) -> Family:
         changes += _both(np.linalg.norm(tonal[lag:] - tonal[:-lag], axis=1))
     keys, share = np.arange(KEYS), _shares(amplitude.sum(axis=0))
     centre = share @ keys
+    spread = np.sqrt(share @ (keys - centre) ** 2)
     return {
         "key_level": (5, heard.keys.mean(axis=0)),
         "chroma_mean": (0.07, together),
@@ -238,10 +216,7 @@ def _harmony(heard: _Heard) -> Family:
         "tonal_of_mean": (1.5, np.abs(_tonal(together))),
         "tonal_mean": (1.5, np.abs(tonal).mean(axis=0)),
         "tonal_change": (3, changes),
-        "pitch": (
-            4,
-            [centre, np.sqrt(share @ (keys - centre) ** 2), (_shares(amplitude) @ keys).std()],
-        ),
+        "pitch": (4, [centre, spread, (_shares(amplitude) @ keys).std()]),
     }
 
 
@@ -288,10 +263,8 @@ def _articulation(heard: _Heard) -> Family:
     attacks, lost, dips = [], [], []
     after = np.round(np.array(AFTER_S) * FRAME_RATE).astype(int)
     for onset, following in pairwise([*heard.onsets, len(level)]):
-        begun = level[max(0, onset - 6) : onset + 8]
-        attacks.append(
-            [begun.max() - begun[: onset - max(0, onset - 6) + 1].min(), np.diff(begun).max()]
-        )
+        before, begun = level[max(0, onset - 6) : onset + 1], level[max(0, onset - 6) : onset + 8]
+        attacks.append([begun.max() - before.min(), np.diff(begun).max()])
         top = level[onset : min(following, onset + 12)].max()
         at = onset + after
         lost.append(np.where(at < following, top - level[np.minimum(at, len(level) - 1)], np.nan))
@@ -346,38 +319,27 @@ def _keys(heard: _Heard) -> Family:
         row[rings] = top[rings] - keys[later[rings], key[rings]]
     defined = [row[~np.isnan(row)] for row in lost]
     low = key < RANGES[2]
-    change = np.diff(keys, axis=0)[heard.sounding[:-1]]
+    change = np.diff(keys, axis=0)[heard.within(25)[:-1]]
     cells = [change < -0.5, change < -1.5, change < -3, change > 1.5]
     frame = np.unique(at)
     chords = np.split(frame, np.flatnonzero(np.diff(frame) > 4) + 1)
     first = np.array([chord[0] for chord in chords if chord.size], np.intp)
-    spread = [np.log2(1 + chord[-1] - chord[0]) for chord in chords if chord.size]
+    spread = [np.log2(1 + chord[-1] - chord[0]) for chord in chords if chord.size] or [0]
     counts = [len(at) / heard.seconds, len(first) / heard.seconds, len(at) / max(len(first), 1)]
+    onsets = [*np.log2(1 + np.array(counts)), *_intervals(first), np.mean(spread)]
+    struck_at = _both(top if top.size else np.full(1, FLOOR))
     return {
         "lost": (4, [q for row in defined for q in _quantiles(row, 0.2, 0.5, 0.8)]),
         "lost_by_range": (5, [*_medians(lost[:, low].T), *_medians(lost[:, ~low].T)]),
         "cells": (0.05, [float(cell.mean()) if cell.size else 0.0 for cell in cells]),
-        "onsets": (
-            0.7,
-            [*np.log2(1 + np.array(counts)), *_intervals(first), np.mean(spread or [0])],
-        ),
-        "struck": (
-            5,
-            [*_both(top if top.size else np.full(1, FLOOR)), *_quantiles(top, 0.2, 0.5, 0.8)],
-        ),
+        "onsets": (0.7, onsets),
+        "struck": (5, [*struck_at, *_quantiles(top, 0.2, 0.5, 0.8)]),
     }
 
 
 #: What makes each family; their order is that of the layers.
-FAMILIES: dict[str, Callable[[_Heard], Family]] = {
-    "timbre": _timbre,
-    "harmony": _harmony,
-    "rhythm": _rhythm,
-    "dynamics": _dynamics,
-    "articulation": _articulation,
-    "space": _space,
-    "keys": _keys,
-}
+_MAKERS = (_timbre, _harmony, _rhythm, _dynamics, _articulation, _space, _keys)
+FAMILIES = dict(zip(MODELS[DESCRIPTORS].layer_names, _MAKERS, strict=False))
 
 
 def describe(samples: Floats) -> dict[str, dict[str, Doubles]]:
@@ -416,10 +378,11 @@ class DescriptorEngine:
 
 
 def _layers(window: Floats) -> Floats:
-    families = [np.concatenate([*groups.values()]) for groups in describe(window).values()]
-    layers = np.zeros((len(families) + 1, sum(map(len, families))), np.float32)
-    for layer, numbers in zip(layers, families, strict=False):
+    families = {name: np.concatenate([*of.values()]) for name, of in describe(window).items()}
+    layers = np.zeros((len(families) + 1, sum(map(len, families.values()))), np.float32)
+    for layer, numbers in zip(layers, families.values(), strict=False):
         layer[: len(numbers)] = numbers
-    weights = [1.0, 1.0, *[PLAYING_WEIGHT] * (len(families) - 2)]
-    layers[-1] = np.concatenate([w * f for w, f in zip(weights, families, strict=True)])
+    weights = {"timbre": 1.0, "harmony": 1.0}
+    weighted = [weights.get(name, PLAYING_WEIGHT) * of for name, of in families.items()]
+    layers[-1] = np.concatenate(weighted)
     return layers

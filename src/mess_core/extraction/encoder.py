@@ -170,8 +170,8 @@ def load_encoder(
 ) -> Encoder:
     """Load an encoder of any kind, and prove that it is exactly its checkpoint.
 
-    On CPUs OpenVINO runs a model, elsewhere torch. See `openvino_engine` and `torch_engine` for
-    what is compared with what. A kind is told from its spec; what loads it returns an `Engine`.
+    On CPUs OpenVINO runs a model, elsewhere torch: see `openvino_engine` and `torch_engine` for
+    what is compared with what.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def load_encoder(
     ------
     EncoderError
         If the model is not to be had or its load not exact (see `find_checkpoint` and
-        `torch_engine.load_hubert`), or the device or precision cannot be had.
+        `torch_engine.load_module`), or the device or precision cannot be had.
     """
     if precision not in PRECISIONS:
         raise EncoderError(f"precision is {precision!r}, it must be one of {', '.join(PRECISIONS)}")
@@ -205,9 +205,8 @@ def load_encoder(
 
         return Encoder(spec, DescriptorEngine(), None)
     checkpoint = find_checkpoint(name, models=models)
-    if checkpoint.spec.kind == "small" and precision == "auto":
-        # It takes a few hundredths of a second a window; half precision would gain little.
-        precision = "float32"
+    if spec.kind == "small" and precision == "auto":
+        precision = "float32"  # half of what takes 0.05 s a window is little
     choice = pick_device(device)
     samples = round(window_s * checkpoint.spec.sample_rate)
     if choice.device != "cpu":
@@ -251,15 +250,15 @@ def _gpu_engine(
         return reference, ()
     engine = TorchEngine(checkpoint, device=device, precision=half)
     windows = check_windows(samples, sample_rate=checkpoint.spec.sample_rate)
-    cosine = min(compare(_pooled(engine, windows), _pooled(reference, windows)).cosine)
+    found, expected = (
+        np.concatenate([runs.run(window[np.newaxis]).pooled for window in windows])
+        for runs in (engine, reference)
+    )
+    cosine = min(compare(found, expected).cosine)
     if cosine >= MIN_COSINE:
         return engine, ()
     reason = f"its cosine to float32 is {cosine:.5f} in the worst layer, below {MIN_COSINE}"
     return reference, (f"{half}: {reason}",)
-
-
-def _pooled(engine: Engine, windows: Floats) -> Floats:
-    return np.concatenate([engine.run(window[np.newaxis]).pooled for window in windows])
 
 
 class ConversionError(EncoderError):
@@ -390,7 +389,8 @@ def _module(encoder: Model, models: Path) -> "Module":
         raise EncoderError(f"{type(encoder).__name__} is no encoder and no torch module")
     from mess_core.extraction.torch_engine import load_module
 
-    return load_module(checkpoint)
+    module: Module = load_module(checkpoint)
+    return module
 
 
 def trace_activations(

@@ -1,11 +1,13 @@
 """The small piano encoder: log-mel, three convolutions, and a transformer of six pre-norm layers.
 
-Trained with `mess_core.training`; its form is the pilot's, whose tensors' names it has. Attention
-and feed-forward follow HuBERT with ``do_stable_layer_norm`` (Hsu et al., "HuBERT: Self-Supervised
-Speech Representation Learning by Masked Prediction of Hidden Units", TASLP 2021).
+Trained with `mess_core.training`. Attention and feed-forward follow HuBERT with
+``do_stable_layer_norm`` (Hsu et al., "HuBERT: Self-Supervised Speech Representation Learning by
+Masked Prediction of Hidden Units", TASLP 2021).
 """
 
 __all__ = ["DIMS", "HOP", "LATER", "LAYERS", "SAMPLE_RATE", "SmallEncoder", "SmallStates"]
+
+from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
@@ -131,10 +133,13 @@ class _Layer(nn.Module):
         self.layer_norm = nn.LayerNorm(DIMS)
         self.attention = _Attention()
         self.final_layer_norm = nn.LayerNorm(DIMS)
-        self.feed_forward = nn.Sequential()
-        self.feed_forward.add_module("intermediate_dense", nn.Linear(DIMS, _FEED_FORWARD))
-        self.feed_forward.add_module("gelu", nn.GELU())
-        self.feed_forward.add_module("output_dense", nn.Linear(_FEED_FORWARD, DIMS))
+        self.feed_forward = nn.Sequential(
+            OrderedDict(
+                intermediate_dense=nn.Linear(DIMS, _FEED_FORWARD),
+                activation=nn.GELU(),
+                output_dense=nn.Linear(_FEED_FORWARD, DIMS),
+            )
+        )
 
     def forward(self, state: Tensor) -> Tensor:
         state = state + self.attention(self.layer_norm(state))

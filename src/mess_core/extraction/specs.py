@@ -1,8 +1,8 @@
 """What is known about an encoder before it is loaded. Imports nothing heavy."""
 
 __all__ = [
-    *("DEMO_ENCODER", "DESCRIPTORS", "MODELS", "SMALL_ENCODER", "SMALL_TYPE"),
-    *("EncoderSpec", "auto_encoder", "is_here", "resolve_spec", "where_to_get"),
+    *("DESCRIPTORS", "MODELS", "SMALL_ENCODER", "SMALL_TYPE", "EncoderSpec"),
+    *("auto_encoder", "is_here", "resolve_spec", "where_to_get"),
 ]
 
 import json
@@ -15,9 +15,7 @@ from mess_core import stages
 from mess_core.errors import EncoderError, nearest
 from mess_core.files import fingerprint
 
-#: The bundled small encoder; its weights are drawn from a seed and never trained.
-DEMO_ENCODER = "mess-demo-untrained"
-#: The bundled encoder that was trained on piano music; its card is beside its weights.
+#: The bundled encoder, trained on piano music; its card is beside its weights.
 SMALL_ENCODER = "mess-small"
 #: ``model_type`` in the ``config.json`` of what `mess train` exports.
 SMALL_TYPE = "mess_small"
@@ -30,13 +28,12 @@ class EncoderSpec:
     """Facts about an encoder: windows of audio in, time means ``[windows, layers, dims]`` out.
 
     ``kind`` is ``mert`` (a HuBERT), ``small`` (log-mel and a small transformer) or ``descriptors``
-    (defined numbers, no weights). ``source`` is ``bundled``, ``hub`` or ``folder``; ``location``
-    the hub's repository or the folder, and ``revision`` the hub's. Features have so many ``layers``
-    (of a transformer with the input of the first), which are numbers without ``layer_names``, and
-    ``dims``. Hidden states have ``frame_rate`` frames per second, 0 where there are none. It was
-    made for windows of ``window_s`` seconds. The hash of the weights, and the ``fingerprint`` of
-    all that the output depends on, are None where they are only known after loading. One that is
-    not ``trained`` shows the mechanism, no musical knowledge. ``licence`` is that of the weights.
+    (no weights). ``source`` is ``bundled``, ``hub`` or ``folder``; ``location`` the hub's
+    repository or the folder, ``revision`` the hub's. ``layers`` counts the input of a transformer's
+    first; without ``layer_names`` they are numbers. Hidden states have ``frame_rate`` frames per
+    second, 0 where there are none. ``window_s`` is the length of windows that it was made for. The
+    hash of the weights, and the ``fingerprint`` of all that the output depends on, are None where
+    they are only known after loading. ``licence`` is that of the weights.
     """
 
     name: str
@@ -52,31 +49,17 @@ class EncoderSpec:
     window_s: float = 5.0
     weights_sha256: str | None = None
     licence: str
-    trained: bool
+    trained: bool = True
     fingerprint: str | None = None
 
 
-_FAMILIES = ("timbre", "harmony", "rhythm", "dynamics", "articulation", "space", "keys")
-
 # MERT-v1: Li et al., "MERT: Acoustic Music Understanding Model with Large-Scale Self-supervised
-# Training", ICLR 2024; rates, layers and dims from the models' cards. Revisions, and the hash of
-# the 95M weights (377,552,987 bytes of pytorch_model.bin), are those that several public projects
-# pin independently; for the 330M weights no published hash was found. The 95M fingerprint is
-# that of the published config.json (SHA-256 ea2627c4...) and preprocessor_config.json
-# (cc5a5e4a...).
+# Training", ICLR 2024; rates, layers and dims from the models' cards. Several public projects pin
+# these revisions and this hash of the 95M weights; for the 330M no published hash was found. The
+# 95M fingerprint is that of the published configuration.
 MODELS: dict[str, EncoderSpec] = {
     spec.name: spec
     for spec in (
-        EncoderSpec(
-            name=DEMO_ENCODER,
-            source="bundled",
-            layers=13,
-            dims=48,
-            weights_sha256="e52193c2ccf3f09be069ce3b14a5dd4c51c214552cba8657839f7004c7236c82",
-            licence="MIT",
-            trained=False,
-            fingerprint="d3e7986cdc2183ac215b790166a69558a0b44a4a0e3f38cae7607f2a59ce196f",
-        ),
         EncoderSpec(
             name=SMALL_ENCODER,
             kind="small",
@@ -85,7 +68,6 @@ MODELS: dict[str, EncoderSpec] = {
             dims=160,
             weights_sha256="93ce6eadd4483b83a5ab94d9981a84c8ff61d786df2a6d475022ea31b8911617",
             licence="MIT",
-            trained=True,
             fingerprint="581122e11b4a79c507b226e0a15d096ebe6ccf50fcda82fa46fd1e9282170aad",
         ),
         EncoderSpec(
@@ -97,7 +79,6 @@ MODELS: dict[str, EncoderSpec] = {
             dims=768,
             weights_sha256="a2b8b747f72c06e0595aeae41ae5473f4364938c6b39b2c58be38c48e6bd3fcd",
             licence="CC-BY-NC-4.0",
-            trained=True,
             fingerprint="83a9f3de25a3b06ba8c17e081fcc6eae54f29ead451ca32a50074b46cdd0d1b0",
         ),
         EncoderSpec(
@@ -108,31 +89,29 @@ MODELS: dict[str, EncoderSpec] = {
             layers=25,
             dims=1024,
             licence="CC-BY-NC-4.0",
-            trained=True,
         ),
         EncoderSpec(
             name=DESCRIPTORS,
             kind="descriptors",
             source="bundled",
             frame_rate=0.0,
-            layers=len(_FAMILIES) + 1,
-            layer_names=(*_FAMILIES, "all"),
+            layers=8,
+            layer_names=(
+                *("timbre", "harmony", "rhythm", "dynamics"),
+                *("articulation", "space", "keys", "all"),
+            ),
             dims=402,
             licence="MIT",
-            trained=True,  # It means what it says, as no network with random weights does.
             fingerprint=fingerprint({"kind": "descriptors", "stage": stages.DESCRIPTORS}),
         ),
     )
 }
 
 
-#: What ``auto`` takes, the first that is here.
-_AUTO = ("MERT-v1-95M", SMALL_ENCODER)
-
-
 def auto_encoder(models: Path) -> str:
     """Return the name of the encoder to take where none is asked for; see `is_here`."""
-    return next(name for name in _AUTO if is_here(MODELS[name], models))
+    mert = MODELS["MERT-v1-95M"]
+    return mert.name if is_here(mert, models) else SMALL_ENCODER
 
 
 def is_here(spec: EncoderSpec, models: Path) -> bool:
@@ -168,31 +147,29 @@ def resolve_spec(name: str) -> EncoderSpec:
             "nor a folder with a config.json"
         )
     config = read_model_json(folder / "config.json")
+    spec = replace(
+        MODELS[SMALL_ENCODER],
+        name=folder.resolve().name,
+        source="folder",
+        location=str(folder),
+        weights_sha256=None,
+        licence=str(config.get("license", "unknown")),
+        trained=bool(config.get("mess_trained", True)),
+        fingerprint=None,
+    )
     if config.get("model_type") == SMALL_TYPE:
-        return replace(
-            MODELS[SMALL_ENCODER],
-            name=folder.resolve().name,
-            source="folder",
-            location=str(folder),
-            weights_sha256=None,
-            licence=str(config.get("license", "unknown")),
-            trained=bool(config.get("mess_trained", True)),
-            fingerprint=None,
-        )
+        return spec
     preprocessor = read_model_json(folder / "preprocessor_config.json")
     try:
         sample_rate = int(preprocessor["sampling_rate"])
         stride = math.prod(map(int, config["conv_stride"]))
-        return EncoderSpec(
-            name=folder.resolve().name,
-            source="folder",
-            location=str(folder),
+        return replace(
+            spec,
+            kind="mert",
             sample_rate=sample_rate,
             frame_rate=sample_rate / stride,
             layers=int(config["num_hidden_layers"]) + 1,
             dims=int(config["hidden_size"]),
-            licence=str(config.get("license", "unknown")),
-            trained=bool(config.get("mess_trained", True)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise EncoderError(f"{folder}: its configuration lacks or misstates {error}") from None

@@ -1,16 +1,14 @@
 """MERT as transformers' HuBERT, without remote code, and the load proved tensor by tensor.
 
-MERT-v1 checkpoints are HuBERT checkpoints (Li et al. 2024; the config has no constant-Q front end
-and no deep norm). After loading, every tensor of the file is compared with the one in memory,
-because published ways of loading them leave the positional convolution randomly initialised
-without saying so. torch runs the model on CUDA and MPS, and on CPUs where OpenVINO cannot.
+After loading, every tensor of the file is compared with the one in memory, because published ways
+of loading MERT leave the positional convolution randomly initialised without saying so. torch runs
+the model on CUDA and MPS, and on CPUs where OpenVINO cannot.
 """
 
 __all__ = [
     "HiddenStates",
     "TorchEngine",
     "half_precision",
-    "load_hubert",
     "load_module",
     "load_states",
     "make_module",
@@ -18,7 +16,7 @@ __all__ = [
 
 import threading
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +28,6 @@ from mess_core.errors import EncoderError
 from mess_core.extraction.checkpoint import Checkpoint
 from mess_core.extraction.encoder import Output
 from mess_core.extraction.small import SmallEncoder, SmallStates
-
-Filled = TypeVar("Filled", bound=torch.nn.Module)
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 # Wav2Vec2FeatureExtractor's constant, by which MERT's inputs are normalised.
@@ -56,9 +52,8 @@ class TorchEngine:
         self.device = device
         self.precision = precision
         self._device = torch.device(device)
-        module = load_states(checkpoint)
         self._turn = threading.Lock()
-        self._module = module.to(self._device)
+        self._module = load_states(checkpoint).to(self._device)
 
     def run(self, windows: npt.NDArray[np.float32], *, raw: bool = False) -> Output:
         """Run windows; see `encoder.Engine`."""
@@ -88,11 +83,10 @@ def half_precision(device: str) -> str | None:
 class HiddenStates(torch.nn.Module):
     """A HuBERT whose output is all its hidden states, pooled while it runs.
 
-    Hidden state 0 is the transformer's input (after feature projection, positional convolution and,
-    where the layer norm comes after the blocks, that layer norm); hidden state ``i`` is the output
-    of transformer layer ``i``. This is what `HubertModel` gives with ``output_hidden_states=True``
-    under transformers 5. With ``do_stable_layer_norm`` (330M) the first is therefore not normalised
-    and the last one is *before* the final layer norm (transformers 4 gave it after).
+    Hidden state 0 is the transformer's input, state ``i`` the output of its layer ``i``: what
+    `HubertModel` gives with ``output_hidden_states=True`` under transformers 5. With
+    ``do_stable_layer_norm`` (330M) the first is therefore not normalised and the last one is
+    *before* the final layer norm (transformers 4 gave it after).
 
     ``normalize`` brings every window to mean 0 and variance 1 first, ``raw`` adds all frames.
     """
@@ -146,36 +140,26 @@ def make_module(checkpoint: Checkpoint) -> HubertModel | SmallEncoder:
     return HubertModel(HubertConfig(**checkpoint.config))
 
 
-def load_module(checkpoint: Checkpoint) -> HubertModel | SmallEncoder:
-    """Load a checkpoint of either kind (float32, CPU, evaluation mode); see `load_hubert`."""
-    if checkpoint.spec.kind != "small":
-        return load_hubert(checkpoint)
-    stored = _read_weights(checkpoint.weights)
-    return _filled(SmallEncoder(), stored, checkpoint.weights)
+def load_module(checkpoint: Checkpoint) -> Any:
+    """Load a `HubertModel` or `SmallEncoder` (float32, CPU, evaluation mode).
 
-
-def load_hubert(checkpoint: Checkpoint) -> HubertModel:
-    """Load a checkpoint (float32, CPU, evaluation mode) and prove that it is exactly the file.
-
-    A tensor that is missing, left over, of another shape or value than in it is an EncoderError.
+    Proves that it is exactly the file: a tensor that is missing, left over, of another shape or
+    value than in it is an EncoderError.
     """
-    weights = checkpoint.weights
+    weights, small = checkpoint.weights, checkpoint.spec.kind == "small"
     stored = {_modern(key): tensor for key, tensor in _read_weights(weights).items()}
     try:
-        with torch.device("meta"):
-            model = HubertModel(HubertConfig(**checkpoint.config))
+        with torch.device("cpu" if small else "meta"):
+            model = make_module(checkpoint)
     except Exception as error:  # transformers raises many kinds for values that make no model
         raise EncoderError(
             f"{checkpoint.folder / 'config.json'} makes no model ({error}); get it again"
         ) from error
-    untold = {name for name, _ in model.named_buffers()} - model.state_dict().keys()
-    if untold:
-        raise EncoderError(f"{weights}: {', '.join(untold)} of the model are in no checkpoint")
-    return _filled(model.to_empty(device="cpu"), stored, weights)
-
-
-def _filled(model: Filled, stored: dict[str, torch.Tensor], weights: Path) -> Filled:
-    """Put a file's tensors into a model, and compare each with it."""
+    if not small:
+        untold = {name for name, _ in model.named_buffers()} - model.state_dict().keys()
+        if untold:
+            raise EncoderError(f"{weights}: {', '.join(untold)} of the model are in no checkpoint")
+        model.to_empty(device="cpu")
     try:
         model.load_state_dict(stored)
     except RuntimeError as error:  # tensors that are missing, left over or of another shape
@@ -186,8 +170,7 @@ def _filled(model: Filled, stored: dict[str, torch.Tensor], weights: Path) -> Fi
     for key, tensor in model.state_dict().items():
         if not torch.equal(tensor, stored[key].to(tensor.dtype)):
             raise EncoderError(f"{weights}: {key} differs in memory from the file after loading")
-    model.train(False)
-    return model
+    return model.train(False)
 
 
 def _read_weights(weights: Path) -> dict[str, torch.Tensor]:

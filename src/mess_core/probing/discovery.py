@@ -133,7 +133,7 @@ class LayerDiscoverySystem:
             If the target is unknown or no scalar or shape, or a targets file cannot be used.
         """
         level = level or self._level
-        known = probed_targets(level)
+        known = probed_targets()
         if target not in known:
             raise TargetError(f"{target!r} is not probed for {self.unit}; {nearest(target, known)}")
         length = TARGETS[target].length
@@ -164,7 +164,7 @@ class LayerDiscoverySystem:
         )
 
     def discover(self, targets: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
-        """Probe targets, by default all of the rows' level; see `mess_core.probing.results`.
+        """Probe targets, by default all; see `mess_core.probing.results`.
 
         Raises
         ------
@@ -172,7 +172,7 @@ class LayerDiscoverySystem:
             If values are infinite or a setting is out of range. Too little data is no error: the
             result says so in ``reason``.
         """
-        names = probed_targets(self._level) if targets is None else tuple(targets)
+        names = probed_targets() if targets is None else tuple(targets)
         return {name: self._discover(name) for name in names}
 
     def discover_and_save(self, target: str, *, progress: Report | None = None) -> Path:

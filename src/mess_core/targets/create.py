@@ -32,11 +32,7 @@ from mess_core.recordings import Recording, check_unchanged
 from mess_core.targets.curves import PARTS
 from mess_core.targets.notes import Performance, read_performance
 from mess_core.targets.npz import Targets, flatten, save_targets
-from mess_core.targets.registry import (
-    TARGETS,
-    Level,
-    TargetSpec,
-)
+from mess_core.targets.registry import TARGETS, TargetSpec
 from mess_core.targets.sound import Sound, analyse
 
 
@@ -56,7 +52,7 @@ class MidiExpressionTargets:
         return measure(read_performance(midi, beats=beats))
 
 
-def measure(series: Sound | Performance, *, level: Level = "recording") -> Targets:
+def measure(series: Sound | Performance) -> Targets:
     """Compute every target that a recording, or a window of one, has.
 
     Returns
@@ -68,7 +64,7 @@ def measure(series: Sound | Performance, *, level: Level = "recording") -> Targe
     targets: Targets = {}
     source = "audio" if isinstance(series, Sound) else "midi"
     for spec in TARGETS.values():
-        if spec.source == source and level in spec.levels:
+        if spec.source == source:
             fields = targets.setdefault(spec.category, {})
             function, parameters = _function(spec)
             if spec.curve:
@@ -90,7 +86,7 @@ def measure_windows(
         ``{category: {field: array}}``: [windows] for scalars, [windows, length] for curves and
         shapes; float64, NaN where undefined.
     """
-    windows = [measure(series.cut(t, t + window_s), level="window") for t in starts]
+    windows = [measure(series.cut(t, t + window_s)) for t in starts]
     return {
         category: {name: np.stack([w[category][name] for w in windows]) for name in fields}
         for category, fields in windows[0].items()

@@ -183,7 +183,7 @@ def load_target(
             return older.get(name)
         category = f"{WINDOWS if level == 'window' else ''}{spec.category}/"
         if category + name not in names:
-            if spec.optional and not any(known.startswith(category) for known in names):
+            if spec.source == "midi" and not any(known.startswith(category) for known in names):
                 return None
             raise TargetError(f"{category}{name} is missing")
         array: npt.NDArray[np.float64] = _array(archive, category + name)
@@ -284,31 +284,30 @@ def validate_target_structure(targets: Given) -> None:
         If a category or field is unknown or lacking, or an array has another shape than its
         registered kind, is not float64, or has infinite values. Names all that is wrong.
     """
-    _validate(targets, "recording", ())
+    _validate(targets, ())
 
 
 def validate_window_targets(windows: Given) -> int:
     """Check the targets of a recording's windows and return the number of windows.
 
-    As `validate_target_structure`, with the windows along the first axis of every array and without
-    the targets that need a recording.
+    As `validate_target_structure`, with the windows along the first axis of every array.
     """
     first = next((array for fields in windows.values() for array in fields.values()), ())
     segments = np.shape(first)[:1]
-    _validate(windows, "window", segments)
+    _validate(windows, segments)
     return segments[0] if segments else 0
 
 
-def _validate(targets: Given, level: Level, leading: tuple[int, ...]) -> None:
+def _validate(targets: Given, leading: tuple[int, ...]) -> None:
     problems = [
         f"{category!r} is no category; {nearest(category, CATEGORIES)}"
         for category in targets
         if category not in CATEGORIES
     ]
     for category in CATEGORIES:
-        specs = [s for s in TARGETS.values() if s.category == category and level in s.levels]
+        specs = [s for s in TARGETS.values() if s.category == category]
         if category not in targets:
-            if not all(spec.optional for spec in specs):
+            if any(spec.source == "audio" for spec in specs):
                 problems.append(f"the category {category!r} is missing")
             continue
         fields = targets[category]

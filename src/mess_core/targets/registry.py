@@ -7,8 +7,7 @@ attributes of `mess_core.targets.sound.Sound` (source ``audio``) or of
 recording and of each of its windows.
 
 A curve over time, ``NAME_curve``, brings three more targets, its parts: ``NAME_level`` (mean),
-``NAME_extent`` (spread) and ``NAME_shape`` (contour, whatever level and extent), so that "the same
-contour but more restrained" can be said. `mess_core.targets.curves` makes the parts of all curves.
+``NAME_extent`` (spread) and ``NAME_shape`` (contour, whatever level and extent).
 
 Undefined is NaN everywhere: silence has no brightness, two notes have no tempo.
 """
@@ -17,7 +16,6 @@ __all__ = [
     "AUDIO_CATEGORIES",
     "CATEGORIES",
     "CURVE_FRAMES",
-    "LEVELS",
     "OVERLAP_BINS",
     "PITCH_CLASSES",
     "SHAPE_COEFFICIENTS",
@@ -28,9 +26,7 @@ __all__ = [
 ]
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
-
-from mess_core.errors import TargetError, nearest
+from typing import Any, Literal
 
 #: Musical families; one module each.
 CATEGORIES = (
@@ -48,7 +44,6 @@ AUDIO_CATEGORIES = CATEGORIES[:-1]
 
 #: What a target describes: a whole recording, or one of the windows that features are made of.
 Level = Literal["recording", "window"]
-LEVELS: tuple[Level, ...] = get_args(Level)
 
 Kind = Literal["scalar", "curve", "shape"]
 
@@ -83,8 +78,6 @@ class TargetSpec:
         What a musician means by it, in a line.
     length : int
         Entries of a curve or shape; 0 for a scalar.
-    levels : tuple of str
-        Out of `LEVELS`: what it is computed for.
     curve : str
         The curve that it is a part of; empty for a target with a function of its own.
     version : int
@@ -97,19 +90,13 @@ class TargetSpec:
     unit: str
     description: str
     length: int = 0
-    levels: tuple[Level, ...] = LEVELS
     curve: str = ""
     version: int = 1
 
     @property
     def source(self) -> Literal["audio", "midi"]:
-        """What it is computed from."""
+        """What it is computed from; a recording may lack MIDI."""
         return "midi" if self.category == "expression" else "audio"
-
-    @property
-    def optional(self) -> bool:
-        """Whether a recording may lack it: what needs MIDI is optional."""
-        return self.source == "midi"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -195,16 +182,6 @@ _SPECS = (
 TARGETS: dict[str, TargetSpec] = {spec.name: spec for specs in _SPECS for spec in specs}
 
 
-def probed_targets(level: str) -> tuple[str, ...]:
-    """Return the names of what is probed at a level: scalars and shapes, in registry order.
-
-    Raises
-    ------
-    TargetError
-        If there is no such level.
-    """
-    if level not in LEVELS:
-        raise TargetError(f"{level!r} is no level of targets; {nearest(level, LEVELS)}")
-    return tuple(
-        name for name, spec in TARGETS.items() if spec.kind != "curve" and level in spec.levels
-    )
+def probed_targets() -> tuple[str, ...]:
+    """Return the names of what is probed: scalars and shapes, in registry order."""
+    return tuple(name for name, spec in TARGETS.items() if spec.kind != "curve")

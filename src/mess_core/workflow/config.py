@@ -94,9 +94,7 @@ class Settings:
     shards: int = _setting(
         "shards", 16, "Jobs that extraction and targets are divided into.", demo=2, ge=1, le=10_000
     )
-    targets: tuple[str, ...] = _setting(
-        "targets", (), "Targets to probe; an empty list takes all that `probing.rows` allows."
-    )
+    targets: tuple[str, ...] = _setting("targets", (), "Targets to probe; an empty list takes all.")
     rows: Literal["windows", "recordings"] = _setting(
         "probing.rows", "windows", "What one row of a probe is: `windows` or `recordings`."
     )
@@ -178,7 +176,7 @@ class Settings:
                 object.__setattr__(self, item.name, default)
         if self.encoder == "auto":
             object.__setattr__(self, "encoder", auto_encoder(self.layout.models))
-        targets = self.targets or probed_targets(self.rows.removesuffix("s"))
+        targets = self.targets or probed_targets()
         object.__setattr__(self, "targets", tuple(dict.fromkeys(targets)))
         object.__setattr__(self, "baselines", tuple(dict.fromkeys(self.baselines)))
         object.__setattr__(self, "destination", self.destination or str(self.data / "published"))
@@ -213,7 +211,7 @@ class Settings:
                 raise _refused(known["dataset"], f"must not end in -{source}")
         if min(settings.alphas) <= 0:
             raise ConfigError(f"config: probing.alphas: {min(settings.alphas)} is not above 0")
-        targets = probed_targets(settings.rows.removesuffix("s"))
+        targets = probed_targets()
         for name in settings.targets:
             if name not in targets:
                 message = f"config: there is no target {name!r} of {settings.rows}"
