@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import ArtifactError, SearchError
-from mess_core.index.projection import PROBED, REACH, Projection, unit_rows
+from mess_core.index.projection import REACH, Projection, unit_rows
+from mess_core.targets.registry import PROBED
 
 if TYPE_CHECKING:
     from mess_core.probing.coordinates import AspectCoordinates
@@ -65,7 +66,7 @@ def fit_projection(
         The aspects.
     measured : callable, optional
         Gives some columns of measured targets ``[n, columns]`` of the same rows
-        (`mess_core.targets.columns`); not needed where no aspect is measured.
+        (`mess_core.targets.npz`); not needed where no aspect is measured.
     recordings : sequence of str, optional
         The recording of every row, for an index of recordings: aspects are scaled and decorrelated
         such that recordings' means, which vary less than their rows, have what is promised.

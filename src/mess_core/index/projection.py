@@ -26,9 +26,9 @@ All similarities are 1 for equal rows and 0 on average for unrelated ones, and a
 stored vector. `mess_core.search.scoring` makes the query.
 """
 
-__all__ = ["PROBED", "REACH", "AspectBlock", "Projection", "Reading", "unit_rows"]
+__all__ = ["REACH", "AspectBlock", "Projection", "Reading", "unit_rows"]
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -37,14 +37,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import ArtifactError
-from mess_core.targets.columns import is_midi
+from mess_core.targets.npz import is_midi
+from mess_core.targets.registry import AUDIO, MIDI, PROBED
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-
-#: What of an aspect is read from features; all else is measured.
-PROBED = "probed"
 
 #: Standard deviations beyond which a coordinate is taken for this far out.
 REACH = 3.0
@@ -99,7 +97,7 @@ class Projection:
     sources: npt.NDArray[np.str_]
     #: From an aspect's centred layer to its coordinates of variance 1 [D, E].
     readout: Floats
-    #: The targets that are measured [T] (`mess_core.targets.columns`), their means, and what turns
+    #: The targets that are measured [T] (`mess_core.targets.npz`), their means, and what turns
     #: the centred ones into coordinates [T, E].
     columns: npt.NDArray[np.str_]
     column_means: Floats
@@ -179,33 +177,30 @@ class Projection:
         places = [place.get(layer, -1) for layer in self.aspect_layers.tolist()]
         return np.repeat(np.array(places, np.int64), self.sizes)
 
-    def read_from(self, *kinds: str) -> dict[str, str | None]:
+    def read_from(self, kinds: Collection[str]) -> dict[str, str]:
         """Return what each aspect is read from, of features and these kinds of measured targets.
 
-        Kinds are ``audio`` and ``midi``; None is what cannot be read.
+        The empty string is what cannot be read.
         """
         return {
-            str(name): next((s for s in str(sources).split() if s in (*kinds, PROBED)), None)
-            for name, sources in zip(self.names, self.sources, strict=True)
+            name: next((s for s in sources.split() if s in (*kinds, PROBED)), "")
+            for name, sources in zip(self.names.tolist(), self.sources.tolist(), strict=True)
         }
 
     def read(
         self,
         features: npt.NDArray[np.floating[Any]],
         measured: npt.NDArray[np.floating[Any]] | None = None,
-        *,
-        midi: bool = True,
+        kinds: Collection[str] = (AUDIO, MIDI),
     ) -> Reading:
         """Read components and coordinates from the features [n, B, D] of the layers that are used.
 
-        ``measured`` are the rows' `columns` [n, T], NaN where undefined; ``midi`` says whether
-        those from MIDI are among them. An aspect that cannot be read has coordinates of 0.
-        `Reading` says what is returned. All rows are read at once: give a few thousand.
+        ``measured`` are the rows' `columns` [n, T], NaN where undefined; those of ``kinds`` are
+        read. An aspect that cannot be read has coordinates of 0. All rows are read at once: give a
+        few thousand.
         """
-        kinds = [] if measured is None else ["audio", *(["midi"] if midi else [])]
-        sources = np.repeat(
-            [source or "" for source in self.read_from(*kinds).values()], self.sizes
-        )
+        found = self.read_from([] if measured is None else kinds)
+        sources = np.repeat(list(found.values()), self.sizes)
         rows = len(features)
         components = np.tile(-self.centre.astype(np.float64), (rows, 1))
         coordinates = np.tile(-self.offset.astype(np.float64) * (sources != ""), (rows, 1))
@@ -229,7 +224,7 @@ class Projection:
         if measured is not None:
             centred = np.nan_to_num(measured - self.column_means.astype(np.float64))
             of_midi = np.array([is_midi(column) for column in self.columns.tolist()], np.bool_)
-            for kind, its in (("midi", of_midi), ("audio", ~of_midi)):
+            for kind, its in ((MIDI, of_midi), (AUDIO, ~of_midi)):
                 mine = sources == kind
                 coordinates[:, mine] += centred[:, its] @ self.measured[its][:, mine].astype(float)
         return Reading(components, coordinates, usable)
@@ -238,16 +233,14 @@ class Projection:
         self,
         features: npt.NDArray[np.floating[Any]],
         measured: npt.NDArray[np.floating[Any]] | None = None,
-        *,
-        midi: bool = True,
+        kinds: Collection[str] = (AUDIO, MIDI),
     ) -> tuple[Floats, Floats, Bools]:
         """Make stored vectors [n, width] of the features [n, B, D] of the layers that are used.
 
-        ``measured`` and ``midi`` are as for `read`. Returns with them the aspects' predicted values
-        [n, A], NaN for those without a direction, and which layers are usable [n, B], as in
-        `Reading`.
+        Returns with them the aspects' predicted values [n, A], NaN for those without a direction,
+        and which layers are usable [n, B]; see `read`.
         """
-        components, coordinates, usable = self.read(features, measured, midi=midi)
+        components, coordinates, usable = self.read(features, measured, kinds)
         with np.errstate(invalid="ignore", over="ignore"):
             blocks = np.clip(coordinates @ self.decorrelate, -self.bounds, self.bounds)
             vectors = self.lay_out(components, blocks)
@@ -318,7 +311,7 @@ class Projection:
             )
         for name, sources in zip(names, self.sources.tolist(), strict=True):
             given = sources.split()
-            if not given or not {*given} <= {"midi", "audio", PROBED}:
+            if not given or not {*given} <= {MIDI, AUDIO, PROBED}:
                 raise ArtifactError(
                     f"the projection reads {name!r} from {sources!r}, expected midi, audio, probed"
                 )

@@ -40,20 +40,19 @@ from threadpoolctl import threadpool_limits
 
 from mess_core.files import read_json
 from mess_core.layout import ENCODER
-from mess_core.probing.aspects import ASPECT_REGISTRY, PROBED
+from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.probing.decompositions import (
     FoldDecompositions,
     RidgeDecomposition,
     decompose,
     decompose_folds,
 )
-from mess_core.probing.discovery import LayerDiscoverySystem
+from mess_core.probing.discovery import LayerDiscoverySystem, fill
 from mess_core.probing.folds import Bools, Floats, ProbeRows, plan_rows
-from mess_core.probing.measured import fill
 from mess_core.probing.results import read_results, score_r2
 from mess_core.progress import Report, counted
-from mess_core.targets.columns import columns_of
-from mess_core.targets.registry import Level
+from mess_core.targets.npz import columns_of
+from mess_core.targets.registry import PROBED, Level
 
 #: Dimensions of an aspect at most, and the share of the predictions' variance that one must have.
 LARGEST_RANK, SMALLEST_SHARE = 4, 0.02

@@ -32,11 +32,7 @@ from mess_core.recordings import Recording, check_unchanged
 from mess_core.targets.curves import PARTS
 from mess_core.targets.notes import Performance, read_performance
 from mess_core.targets.npz import Targets, flatten, save_targets
-from mess_core.targets.registry import (
-    TARGETS,
-    Level,
-    TargetSpec,
-)
+from mess_core.targets.registry import AUDIO, MIDI, TARGETS, Level, TargetSpec
 from mess_core.targets.sound import Sound, analyse
 
 
@@ -66,7 +62,7 @@ def measure(series: Sound | Performance, *, level: Level = "recording") -> Targe
         undefined.
     """
     targets: Targets = {}
-    source = "audio" if isinstance(series, Sound) else "midi"
+    source = AUDIO if isinstance(series, Sound) else MIDI
     for spec in TARGETS.values():
         if spec.source == source and level in spec.levels:
             fields = targets.setdefault(spec.category, {})

@@ -14,23 +14,18 @@ Undefined is NaN everywhere: silence has no brightness, two notes have no tempo.
 """
 
 __all__ = [
-    "AUDIO_CATEGORIES",
-    "CATEGORIES",
-    "CURVE_FRAMES",
-    "LEVELS",
-    "OVERLAP_BINS",
-    "PITCH_CLASSES",
-    "SHAPE_COEFFICIENTS",
-    "TARGETS",
-    "Level",
-    "TargetSpec",
-    "probed_targets",
+    *("AUDIO", "MIDI", "PROBED", "AUDIO_CATEGORIES", "CATEGORIES", "CURVE_FRAMES", "LEVELS"),
+    *("OVERLAP_BINS", "PITCH_CLASSES", "SHAPE_COEFFICIENTS", "TARGETS"),
+    *("Level", "TargetSpec", "probed_targets"),
 ]
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from mess_core.errors import TargetError, nearest
+
+#: What targets are computed from; an aspect may also be probed from features.
+AUDIO, MIDI, PROBED = "audio", "midi", "probed"
 
 #: Musical families; one module each.
 CATEGORIES = (
@@ -102,14 +97,14 @@ class TargetSpec:
     version: int = 1
 
     @property
-    def source(self) -> Literal["audio", "midi"]:
-        """What it is computed from."""
-        return "midi" if self.category == "expression" else "audio"
+    def source(self) -> str:
+        """What it is computed from, `AUDIO` or `MIDI`."""
+        return MIDI if self.category == "expression" else AUDIO
 
     @property
     def optional(self) -> bool:
         """Whether a recording may lack it: what needs MIDI is optional."""
-        return self.source == "midi"
+        return self.source == MIDI
 
     @property
     def shape(self) -> tuple[int, ...]:
