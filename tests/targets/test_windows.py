@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import soundfile
+from threadpoolctl import threadpool_limits
 
 from mess_core.targets import measure, measure_passage, measure_windows
 from mess_core.targets.registry import TARGETS
@@ -76,7 +77,9 @@ def music() -> Samples:
 
 @pytest.fixture(scope="module")
 def sound(music: Samples) -> Sound:
-    return analyse(music, RATE)
+    # As the library does: other numbers of threads round otherwise.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return analyse(music, RATE)
 
 
 Pair = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]

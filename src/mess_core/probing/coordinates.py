@@ -20,13 +20,8 @@ error: `MEASURED_STEP` stands for it.
 """
 
 __all__ = [
-    "GOOD_SHARE",
-    "LARGEST_RANK",
-    "MEASURED_STEP",
-    "SMALLEST_SHARE",
-    "AspectCoordinates",
-    "fit_coordinates",
-    "musical_layers",
+    *("GOOD_SHARE", "LARGEST_RANK", "MEASURED_STEP", "SMALLEST_SHARE"),
+    *("AspectCoordinates", "fit_coordinates", "musical_layers"),
 ]
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -137,17 +132,14 @@ def _fit(
     averaged: bool,
 ) -> AspectCoordinates:
     first = entry["sources"][0]
-    level: Level | None = None
-    if first != PROBED:
-        level = "recording" if averaged else "window"
+    measured: Level = "recording" if averaged else "window"
+    level = None if first == PROBED else measured
     targets = [_Target.load(discovery, target, level) for target in entry["truth"]["targets"]]
     sources = {s: _open(discovery, entry, s, targets, results, level) for s in entry["sources"]}
     to, basis = _reduce(sources[first], equal=first == PROBED)
-    read = [(np.zeros(0), np.zeros((0, to.shape[1])))]
-    read += [(s.rows.mean(axis=0), s.slopes @ to) for n, s in sources.items() if n != PROBED]
-    mean, readout = read[0]
-    if probed := sources.get(PROBED):
-        mean, readout = probed.rows.mean(axis=0), probed.slopes @ to
+    nothing = np.zeros(0), np.zeros((0, to.shape[1]))
+    read = {name: (s.rows.mean(axis=0), s.slopes @ to) for name, s in sources.items()}
+    mean, readout = read.pop(PROBED, nothing)
     value, error = None, None
     sign = ASPECT_REGISTRY[name].more if name in ASPECT_REGISTRY else 0
     if sign and all(target.columns.shape[1] == 1 for target in targets):
@@ -155,14 +147,14 @@ def _fit(
         value = sign * value
     return AspectCoordinates(
         name,
-        int(entry["layer"]) if probed else -1,
+        int(entry["layer"]) if PROBED in sources else -1,
         readout,
         mean,
         value,
         error,
         tuple(sources),
         tuple(column for source in sources for column in _columns(entry, source)),
-        *map(np.concatenate, zip(*read, strict=True)),
+        *map(np.concatenate, zip(nothing, *read.values(), strict=True)),
     )
 
 
