@@ -24,7 +24,6 @@ from mess_core.evaluation.judges import (
     Figure,
     Rows,
     Search,
-    centred,
     cosine,
     like_not,
     more,
@@ -36,6 +35,7 @@ from mess_core.index.projection import Projection
 from mess_core.layout import Layout
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.probing.folds import Floats, Ints
+from mess_core.probing.separability import centred, strongest, unit_columns
 from mess_core.recordings import Recording
 from mess_core.search.query import Query
 from mess_core.search.scoring import Passage, ask
@@ -161,13 +161,11 @@ def rival(name: str, truth: Mapping[str, Floats], rows: Rows) -> str | None:
     for other, values in truth.items():
         if set(ASPECT_REGISTRY[name].measures) & set(ASPECT_REGISTRY[other].measures):
             continue
-        both = np.column_stack([truth[name], values])
-        both = both[known := np.isfinite(both).all(axis=1)]
-        if len(both):
-            apart = centred(both, np.unique(rows.works[known], return_inverse=True)[1])
-            related = apart.T @ apart / len(apart) / np.outer(_spread(apart), _spread(apart))
-            width = truth[name].shape[1]
-            best[other] = float(np.abs(related[:width, width:]).max())
+        known = np.isfinite(np.column_stack([truth[name], values])).all(axis=1)
+        if known.any():
+            works = np.unique(rows.works[known], return_inverse=True)[1]
+            own, its = (unit_columns(centred(v[known], works)) for v in (truth[name], values))
+            best[other] = abs(strongest(own, its) or 0.0)
     return max(best, key=best.__getitem__, default=None)
 
 

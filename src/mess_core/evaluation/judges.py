@@ -11,7 +11,7 @@ without any query is NaN.
 """
 
 __all__ = [
-    *("Figure", "Rows", "Search", "centred", "cosine", "general", "like_not", "more"),
+    *("Figure", "Rows", "Search", "cosine", "general", "like_not", "more"),
     *("overlapping", "partial_correlation", "same_passage", "triplets", "within_works"),
 ]
 
@@ -29,6 +29,7 @@ from mess_core.index.fitting import fit_projection
 from mess_core.probing.folds import Bools, Features, Floats, Ints, deal_folds
 from mess_core.probing.inference import interval, resample_works, seed_of, t_interval
 from mess_core.probing.probe import probe
+from mess_core.probing.separability import centred
 
 #: Gives a score of every row [n] for the row that is asked, more for what is closer; NaN for what
 #: it does not find.
@@ -102,7 +103,7 @@ def general(features: npt.NDArray[np.float32]) -> Search:
     is learned.
     """
     projection = fit_projection(lambda layer: features[:, layer], range(features.shape[1]))
-    return cosine(projection.read(features).components)
+    return cosine(projection.read(features)[0])
 
 
 def within_works(
@@ -122,7 +123,7 @@ def within_works(
     kept = np.isfinite(truth)
     works, numbers = np.unique(rows.works[kept], return_inverse=True)
     layers = [centred(layer[kept], numbers) for layer in features.swapaxes(0, 1)]
-    values, of_rows = centred(truth[kept], numbers), rows.works[kept].tolist()
+    values, of_rows = centred(truth[kept][:, np.newaxis], numbers)[:, 0], rows.works[kept].tolist()
     folds = deal_folds(of_rows, _FOLDS)
     found = probe(layers, values, of_rows, folds, name=name, n_permutations=0, n_resamples=1)
     if not found.loss:
@@ -136,14 +137,6 @@ def within_works(
     counts = resample_works(n, _RESAMPLES, np.random.default_rng(seed_of(name)))
     reach = interval(value, 1 - counts @ errors / (counts @ squares), n)
     return Figure(value, reach, 0.0, int(counted[numbers].sum()), n)
-
-
-def centred(values: npt.NDArray[Any], numbers: Ints) -> Floats:
-    """Take away the mean of each work, whose numbers [n] are given, from values [n] or [n, D]."""
-    sums = np.zeros((numbers.max(initial=-1) + 1, *values.shape[1:]))
-    np.add.at(sums, numbers, values)
-    sizes = np.bincount(numbers).reshape(-1, *[1] * (values.ndim - 1))
-    return np.asarray(values - (sums / sizes)[numbers])
 
 
 def same_passage(search: Search, rows: Rows, spans: Floats) -> dict[str, Figure]:

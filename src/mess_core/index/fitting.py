@@ -242,8 +242,9 @@ def _moments(
     for start in range(0, n, _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         values = None if measured is None else measured[part]
-        read = projection.read(np.stack([layer[part] for layer in rows], axis=1), values)
-        both = np.column_stack([read.coordinates, read.components])
+        features = np.stack([layer[part] for layer in rows], axis=1)
+        components, coordinates, _ = projection.read(features, values)
+        both = np.column_stack([coordinates, components])
         if recordings is None:
             sums += both.sum(axis=0)
             products += both.T @ both

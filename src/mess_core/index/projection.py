@@ -17,21 +17,21 @@ which take one aspect for another, are decorrelated over aspects by the symmetri
 ``R^-1/2`` of their correlation matrix (ZCA: of all decorrelated coordinates those closest to the
 original ones; Kessy, Lewin and Strimmer 2018, "Optimal whitening and decorrelation"), shrunk
 towards the identity; what is measured keeps its correlations, and its coordinates their spread, so
-that distances are those of the targets. A coordinate
-farther than `REACH` standard deviations out is taken for that far, so that no outlier rules a
-query for what is *unlike*. Each block is scaled to a total variance of 1/2: two rows taken at
-random have a squared distance of 1 on average. The similarity is 1 minus the squared distance.
+that distances are those of the targets. A coordinate farther than `REACH` standard deviations out
+is taken for that far, so that no outlier rules a query for what is *unlike*. Each block is scaled
+to a total variance of 1/2: two rows taken at random have a squared distance of 1 on average. The
+similarity is 1 minus the squared distance.
 
 All similarities are 1 for equal rows and 0 on average for unrelated ones, and all are linear in the
 stored vector. `mess_core.search.scoring` makes the query.
 """
 
-__all__ = ["REACH", "AspectBlock", "Projection", "Reading", "unit_rows"]
+__all__ = ["REACH", "AspectBlock", "Projection", "unit_rows"]
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,17 +64,6 @@ class AspectBlock:
     stored: slice
     #: Where the stored vector has their squared length.
     norm: int
-
-
-class Reading(NamedTuple):
-    """What a projection reads from n rows of features."""
-
-    #: The general block [n, G], whitened, not yet of unit length.
-    components: Doubles
-    #: Of the aspects [n, E], of variance 1 over the corpus.
-    coordinates: Doubles
-    #: False [n, B] where a layer is not finite, or one of general similarity equals the mean.
-    usable: Bools
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,12 +181,16 @@ class Projection:
         features: npt.NDArray[np.floating[Any]],
         measured: npt.NDArray[np.floating[Any]] | None = None,
         kinds: Collection[str] = (AUDIO, MIDI),
-    ) -> Reading:
+    ) -> tuple[Doubles, Doubles, Bools]:
         """Read components and coordinates from the features [n, B, D] of the layers that are used.
 
         ``measured`` are the rows' `columns` [n, T], NaN where undefined; those of ``kinds`` are
-        read. An aspect that cannot be read has coordinates of 0. All rows are read at once: give a
-        few thousand.
+        read. All rows are read at once: give a few thousand.
+
+        Returns the components [n, G], whitened, not yet of unit length; the aspects' coordinates
+        [n, E], of variance 1 over the corpus, 0 of an aspect that cannot be read; and what is
+        usable, False [n, B] where a layer is not finite, or one of general similarity equals the
+        mean.
         """
         found = self.read_from([] if measured is None else kinds)
         sources = np.repeat(list(found.values()), self.sizes)
@@ -227,7 +220,7 @@ class Projection:
             for kind, its in ((MIDI, of_midi), (AUDIO, ~of_midi)):
                 mine = sources == kind
                 coordinates[:, mine] += centred[:, its] @ self.measured[its][:, mine].astype(float)
-        return Reading(components, coordinates, usable)
+        return components, coordinates, usable
 
     def project(
         self,
