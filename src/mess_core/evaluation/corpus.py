@@ -4,8 +4,7 @@
   block, and by the plain cosine of the encoder's features.
 * Of every aspect that is not its own truth: whether what is *like* it, among the players of a work,
   follows the truth of the aspect, and not that of the aspect which goes with it most (`rival`); and
-  whether what has *more* of it truly has more. Everything is read from audio, as it is where there
-  is no MIDI: its truth, where all recordings have MIDI, is what MIDI says.
+  whether what has *more* of it truly has more. Everything is read from audio, as without MIDI.
 
 Aspects were fitted to the works that are judged here. docs/evaluation.md has figures of others.
 """

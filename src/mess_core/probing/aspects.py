@@ -9,12 +9,11 @@ else those from audio. It can be read from three *sources*:
 * ``probed``, the probes' predictions from one layer: the one whose *mean R2 over the true targets*
   is the largest.
 
-What agrees better with the truth, by R2 in works that were not learned from, is taken; the truth
-itself has 1. The R2 is that *within works*: to know which piece it is must not count as hearing how
-it is played. Only where a target has none (each work has a single row or value) it is the pooled
-one. In the mean an R2 below 0 counts as 0 (a probe that is worse than the mean has found nothing,
-and how much worse is noise), and targets without a result (not probed, or too little data) are left
-out and listed as missing.
+What agrees best with the truth, by R2 in works that were not learned from, is taken; the truth
+itself has 1. The R2 is that *within works*, for to know which piece it is must not count as hearing
+how it is played; the pooled one where a target has none (each work has a single row or value). In
+the mean an R2 below 0 counts as 0: how much worse than the mean a probe is, is noise. Targets
+without a result are left out and listed as missing.
 
 An aspect is *resolved*, which means that it can be searched, when the R2 of its source reaches
 ``min_r2``; where it does not, it says why. The other sources that reach it stand in, the best
@@ -26,14 +25,10 @@ layer chosen in the training folds) is compared by a paired t test over works; t
 p values, corrected over aspects (Holm 1979), must be at most `ALPHA`. An encoder that says that it
 is untrained validates nothing. An aspect that is not validated may be searched, and says so.
 
-The layer is chosen by the figure that is reported, over few layers and targets: see
-`mess_core.probing.probe` on what that means.
+The layer is chosen by the figure that is reported: `mess_core.probing.probe` says what that means.
 """
 
-__all__ = [
-    *("ALPHA", "ASPECT_REGISTRY"),
-    *("Aspect", "aspect_r2", "resolve_aspects", "save_aspects"),
-]
+__all__ = ["ALPHA", "ASPECT_REGISTRY", "Aspect", "aspect_r2", "resolve_aspects", "save_aspects"]
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

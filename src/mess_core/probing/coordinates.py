@@ -3,20 +3,18 @@
 An aspect's true targets are columns ``Y [n, q]``, standardised, a shape's columns weighted so that
 it counts as one target. They are the aspect's own source (`mess_core.probing.aspects`), or are
 predicted by ridge regression from the features of the aspect's layer, or from its audio targets,
-each with the penalty that probing chose. What is read, ``Z B``, mostly varies along fewer
-directions than q. Reduced-rank ridge regression (Mukherjee and Zhu 2011, "Reduced rank ridge
-regression and its kernel extensions", with the identity as weights) keeps the best of them: with
-``Z B = U S V'`` the coordinates are ``Z B V_r``, centred and, where they are probed, of variance 1
-each over the rows. A component is kept when it has at least `SMALLEST_SHARE` of the variance, and
-there are at most `LARGEST_RANK`. Sources that stand in predict the same coordinates. A measured
-value that is undefined is taken for the corpus mean.
+with the penalty that probing chose. What is read, ``Z B``, mostly varies along fewer directions
+than q. Reduced-rank ridge regression (Mukherjee and Zhu 2011, "Reduced rank ridge regression and
+its kernel extensions", with the identity as weights) keeps the best of them: with ``Z B = U S V'``
+the coordinates are ``Z B V_r``, centred and, where they are probed, of variance 1 each. A component
+is kept when it has at least `SMALLEST_SHARE` of the variance; there are at most `LARGEST_RANK`.
+Sources that stand in predict the same coordinates. An undefined value counts as the corpus mean.
 
 Where the aspect has a direction (`mess_core.probing.aspects.Aspect.more`), its *value* is the mean
 of its standardised targets, signed such that more of the value is more of the aspect, in standard
-deviations. It is linear in the coordinates. Its *standard error* is the root mean square error of
-the same readout in cross-validation: learned without a fold and judged on it. Folds share no work.
-What is averaged over a recording's rows errs less than each of them. A true target has no such
-error: `MEASURED_STEP` stands for it.
+deviations. Its *standard error* is the root mean square error of the same readout in
+cross-validation over folds that share no work. What is averaged over a recording's rows errs less
+than each of them. A true target has no such error: `MEASURED_STEP` stands for it.
 """
 
 __all__ = [

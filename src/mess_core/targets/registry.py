@@ -14,7 +14,7 @@ Undefined is NaN everywhere: silence has no brightness, two notes have no tempo.
 """
 
 __all__ = [
-    *("AUDIO", "MIDI", "PROBED", "AUDIO_CATEGORIES", "CATEGORIES", "CURVE_FRAMES", "LEVELS"),
+    *("AUDIO", "MIDI", "PROBED", "CATEGORIES", "CURVE_FRAMES", "LEVELS"),
     *("OVERLAP_BINS", "PITCH_CLASSES", "SHAPE_COEFFICIENTS", "TARGETS"),
     *("Level", "TargetSpec", "probed_targets"),
 ]
@@ -27,7 +27,7 @@ from mess_core.errors import TargetError, nearest
 #: What targets are computed from; an aspect may also be probed from features.
 AUDIO, MIDI, PROBED = "audio", "midi", "probed"
 
-#: Musical families; one module each.
+#: Musical families; one module each. ``expression``, the last one, is read from MIDI.
 CATEGORIES = (
     "rhythm",
     "harmony",
@@ -37,9 +37,6 @@ CATEGORIES = (
     "phrasing",
     "expression",
 )
-
-#: The families that are heard in the audio; ``expression`` is read from MIDI.
-AUDIO_CATEGORIES = CATEGORIES[:-1]
 
 #: What a target describes: a whole recording, or one of the windows that features are made of.
 Level = Literal["recording", "window"]
