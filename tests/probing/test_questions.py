@@ -33,7 +33,7 @@ def test_too_few_works_are_said_everywhere(tmp_path: Path, n_works: int) -> None
     save_aspects(aspects, layout.aspects)
     tempo = aspects["aspects"]["tempo"]
     assert (tempo["resolved"], tempo["layer"]) == (False, None)
-    assert tempo["reason"] == f"no result for tempo ({reason})"
+    assert tempo["reason"] == f"no result for tempo ({reason}); no result for chord_rate"
     assert fit_coordinates(system) == []
     for question in QUESTIONS:
         answer(question, system, PROBED)
