@@ -18,7 +18,7 @@ from mess_core.probing.coordinates import MEASURED_STEP, fit_coordinates
 from mess_core.probing.decompositions import decompose_source
 from mess_core.search.query import Query
 from mess_core.search.search import search, search_features
-from mess_core.targets.npz import load_columns, load_targets, load_window_targets, save_targets
+from mess_core.targets.npz import column_reader, load_targets, load_window_targets, save_targets
 from tests.probing import toy
 from tests.probing.toy import LAYER, RECORDINGS, N, system_of
 
@@ -107,12 +107,12 @@ class Planted:
             measured=lambda columns: self.system.load_columns(columns, level),  # type: ignore[arg-type]
             recordings=None if kind == "clips" else self.system.names,
         )
-        columns = projection.columns.tolist()
+        measure = column_reader(self.layout, projection.columns.tolist(), level=level)  # type: ignore[arg-type]
         view = "segments" if kind == "clips" else "aggregated"
         return index_recordings(
             [replace(r, duration_s=2.5 * (WINDOWS + 1)) for r in self.recordings],
             lambda r: np.load(self.layout.features(view, r.recording_id)),
-            lambda r: load_columns(self.layout.targets(r.recording_id), columns, level=level),  # type: ignore[arg-type]
+            lambda r: measure(r.recording_id),
             kind=kind,
             window_s=5.0,
             overlap=0.5,

@@ -71,7 +71,7 @@ def test_an_index_of_recordings_has_the_scale_of_recordings(corpus: Corpus) -> N
 
 def test_aspects_are_decorrelated_and_stay_what_they_were(corpus: Corpus) -> None:
     projection = corpus.projection()
-    coordinates = projection.read(corpus.features).coordinates
+    coordinates = projection.read(corpus.features)[1]
     np.testing.assert_allclose(coordinates.mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(coordinates.std(axis=0), 1, atol=1e-3)
     tempo, legato = (projection.aspects[name].coordinates.start for name in ("tempo", "legato"))
@@ -101,7 +101,7 @@ def test_what_is_far_out_is_taken_for_three_standard_deviations() -> None:
 
 def test_the_general_block_without_an_aspect_does_not_tell_of_it(corpus: Corpus) -> None:
     projection = corpus.projection()
-    components = projection.read(corpus.features).components
+    components = projection.read(corpus.features)[0]
     values = corpus.values["tempo"][:, 0]
 
     def told(features: Floats) -> float:

@@ -10,4 +10,3 @@ from .judges import (
     triplets as triplets,
     within_works as within_works,
 )
-from .picture import plot_evaluation as plot_evaluation

@@ -4,14 +4,14 @@
   block, and by the plain cosine of the encoder's features.
 * Of every aspect that is not its own truth: whether what is *like* it, among the players of a work,
   follows the truth of the aspect, and not that of the aspect which goes with it most (`rival`); and
-  whether what has *more* of it truly has more. Everything is read from audio, as it is where there
-  is no MIDI: its truth, where all recordings have MIDI, is what MIDI says.
+  whether what has *more* of it truly has more. Everything is read from audio, as without MIDI.
 
 Aspects were fitted to the works that are judged here. docs/evaluation.md has figures of others.
 """
 
-__all__ = ["MOST_ROWS", "asking", "evaluate", "judge_aspects", "judge_passages", "rival"]
+__all__ = ["MOST_ROWS", "asking", "evaluate", "judge_aspects", "rival"]
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from mess_core.evaluation.judges import (
     Figure,
     Rows,
     Search,
-    centred,
     cosine,
     like_not,
     more,
@@ -35,12 +34,13 @@ from mess_core.index.projection import Projection
 from mess_core.layout import Layout
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.probing.folds import Floats, Ints
-from mess_core.recordings import Recording, failures
+from mess_core.probing.separability import centred, strongest, unit_columns
+from mess_core.recordings import Recording
 from mess_core.search.query import Query
 from mess_core.search.scoring import Passage, ask
-from mess_core.targets.columns import columns_of
 from mess_core.targets.notes import read_beats
-from mess_core.targets.npz import load_columns
+from mess_core.targets.npz import column_reader, columns_of
+from mess_core.targets.registry import AUDIO
 
 #: Windows that are judged at most: of whole works, drawn at random.
 MOST_ROWS = 3000
@@ -59,12 +59,12 @@ def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> l
     table = index.rows.table[chosen]
     columns = (np.array(index.rows.recordings[c]) for c in ("recording_id", "work_id", "performer"))
     rows = Rows(*(column[table["recording"]] for column in columns))
-    names = list(dict.fromkeys(rows.recordings.tolist()))
-    features = np.concatenate([load_features(layout, name, view="segments") for name in names])
+    sizes = Counter(rows.recordings.tolist())
+    features = np.concatenate([load_features(layout, name, view="segments") for name in sizes])
     lines = [_line("same passage", "general", reason="not all recordings have beats")]
     beats = {r.recording_id: Path(r.beats) for r in recordings if r.beats}
-    if set(names) <= set(beats):
-        times = {name: read_beats(beats[name]) for name in names}
+    if sizes.keys() <= beats.keys():
+        times = {name: read_beats(beats[name]) for name in sizes}
         spans = np.array(
             [
                 np.interp(row[["start_s", "end_s"]].tolist(), times[name], range(len(times[name])))
@@ -72,30 +72,26 @@ def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> l
             ]
         )
         general = index.stored(chosen)[:, : index.projection.general]
-        lines = judge_passages(general, features, rows, spans)
+        lines = [
+            _line("same passage", name, figure, measure=measure)
+            for name, vectors in {"general": general, "plain cosine": features}.items()
+            for measure, figure in same_passage(cosine(vectors), rows, spans).items()
+        ]
 
-    def measure(wanted: Sequence[str]) -> Floats:
-        targets = {column.partition(":")[0].rpartition("/")[2] for column in wanted}
-        failed = {name for target in targets for name in failures(layout, target)}
-        return np.concatenate(
-            [
-                np.full((int((rows.recordings == name).sum()), len(wanted)), np.nan)
-                if name in failed
-                else load_columns(layout.targets(name), wanted)
-                for name in names
-            ]
-        )
+    def measure(columns: Sequence[str]) -> Floats:
+        read = column_reader(layout, columns)
+        shapes = ((name, (size, len(columns))) for name, size in sizes.items())
+        return np.concatenate([np.broadcast_to(read(name), shape) for name, shape in shapes])
 
     projection, entries = index.projection, index.aspects.get("aspects", {})
-    read = projection.read_from("audio")
+    source = projection.read_from([AUDIO])
     truths = {name: entries[name]["truth"] for name in projection.aspects}
     truth = {name: measure(columns_of(told["targets"])) for name, told in truths.items()}
-    measured = measure(projection.columns.tolist()) if len(projection.columns) else None
-    kept = features[:, projection.layers]
-    vectors, predicted, _ = projection.project(kept, measured, midi=False)
-    judged = [name for name in truths if read[name] not in (None, truths[name]["source"])]
+    measured, kept = measure(projection.columns.tolist()), features[:, projection.layers]
+    vectors, predicted, _ = projection.project(kept, measured, [AUDIO])
+    judged = [name for name in truths if source[name] not in ("", truths[name]["source"])]
     return lines + [
-        {**line, "source": read[line["asked"]]}
+        {**line, "source": source[line["asked"]]}
         for line in judge_aspects(projection, vectors, predicted, rows, truth, judged)
     ]
 
@@ -106,18 +102,6 @@ def _draw(index: Index) -> Ints:
     members = [np.flatnonzero(index.rows.having("work_id", [work])) for work in works.tolist()]
     ends = np.cumsum([len(rows) for rows in members])
     return np.sort(np.concatenate(members[: max(1, int((ends <= MOST_ROWS).sum()))]))
-
-
-def judge_passages(
-    general: npt.NDArray[np.float32], features: npt.NDArray[np.float32], rows: Rows, spans: Floats
-) -> list[Line]:
-    """Return lines on who finds the same passage by another player."""
-    searches = {"general": cosine(general), "plain cosine": cosine(features)}
-    return [
-        _line("same passage", name, measure=measure, figure=figure)
-        for name, search in searches.items()
-        for measure, figure in same_passage(search, rows, spans).items()
-    ]
 
 
 def judge_aspects(
@@ -139,13 +123,15 @@ def judge_aspects(
         if given := rival(name, scaled, rows):
             search = asking(projection, vectors, predicted, like={name: 1.0})
             found = like_not(search, rows, values, scaled[given])
-            for measure, figure in zip(("correlation", "leak"), found, strict=True):
-                lines.append(_line("like", name, measure=measure, against=given, figure=figure))
+            lines += [
+                _line("like", name, figure, measure=measure, against=given)
+                for measure, figure in zip(("correlation", "leak"), found, strict=True)
+            ]
         sign = ASPECT_REGISTRY[name].more
         if sign and np.isfinite(projection.standard_errors[projection.aspects[name].number]):
             search = asking(projection, vectors, predicted, more={name: 1.0})
             figure = more(search, rows, sign * values.mean(axis=1))
-            lines.append(_line("more", name, measure="share", figure=figure))
+            lines.append(_line("more", name, figure, measure="share"))
     return lines
 
 
@@ -174,13 +160,11 @@ def rival(name: str, truth: Mapping[str, Floats], rows: Rows) -> str | None:
     for other, values in truth.items():
         if set(ASPECT_REGISTRY[name].measures) & set(ASPECT_REGISTRY[other].measures):
             continue
-        both = np.column_stack([truth[name], values])
-        both = both[known := np.isfinite(both).all(axis=1)]
-        if len(both):
-            apart = centred(both, np.unique(rows.works[known], return_inverse=True)[1])
-            related = apart.T @ apart / len(apart) / np.outer(_spread(apart), _spread(apart))
-            width = truth[name].shape[1]
-            best[other] = float(np.abs(related[:width, width:]).max())
+        known = np.isfinite(np.column_stack([truth[name], values])).all(axis=1)
+        if known.any():
+            works = np.unique(rows.works[known], return_inverse=True)[1]
+            own, its = (unit_columns(centred(v[known], works)) for v in (truth[name], values))
+            best[other] = abs(strongest(own, its) or 0.0)
     return max(best, key=best.__getitem__, default=None)
 
 
@@ -192,19 +176,16 @@ def _spread(values: Floats) -> Floats:
 def _line(
     judge: str,
     asked: str,
+    figure: Figure | None = None,
     *,
     measure: str = "",
     against: str = "",
-    reason: str = "",
-    figure: Figure | None = None,
+    reason: str = "too few players of a work",
 ) -> Line:
-    known = figure if figure and np.isfinite(figure.value) else None
-    low, high = (known and known.interval) or (None, None)
-    return {
-        **{"judge": judge, "asked": asked, "measure": measure, "against": against, "source": ""},
-        **{"value": known and known.value, "low": low, "high": high},
-        "chance": known and known.chance,
-        "n": known.n if known else 0,
-        "works": known.works if known else 0,
-        "reason": "" if known else reason or "too few players of a work",
-    }
+    line = {"judge": judge, "asked": asked, "measure": measure, "against": against, "source": ""}
+    if figure is None or np.isnan(figure.value):
+        unknown = dict.fromkeys(("value", "low", "high", "chance"))
+        return line | unknown | {"n": 0, "works": 0, "reason": reason}
+    low, high = figure.interval or (None, None)
+    known = {"value": figure.value, "low": low, "high": high, "chance": figure.chance}
+    return line | known | {"n": figure.n, "works": figure.works, "reason": ""}

@@ -1,20 +1,7 @@
 """Judges: what a space of features knows of playing, and how good the order is that it finds.
 
 A space has a vector, or one per layer, for each of n windows; `Rows` says what these are of. An
-order is judged as a `Search`: a score of every window for the one that is asked. Judges:
-
-* `within_works`: R2 within works of a linear readout of something true (velocity, pedal, tempo), a
-  ridge regression that is learned from the differences within other works
-  (`mess_core.probing.probe`). To know the piece is worth nothing.
-* `same_passage`: how high the same passage by another player ranks among all windows of other
-  recordings: the mean of 1 / rank (MRR), and whether it is among the first k (recall@k).
-* `like_not`: whether distances follow the true ones in X and not those in Y, among the same work's
-  other players: Spearman's correlation with X given Y (partial, of ranks), and the leak, that with
-  Y given X.
-* `more`: share of the first ten hits, among the same work's other players, that truly have more.
-* `triplets`: of three players of a passage, is the one nearer to the first that listeners put
-  nearer? Share of triplets; the listeners' own agreement, one half of them judged by the other, is
-  the same function of two halves.
+order is judged as a `Search`: a score of every window for the one that is asked.
 
 Every figure is a mean over works (over groups, of triplets), so that long works count once, with
 what chance reaches there. Intervals are of 95 %, from a bootstrap over works
@@ -24,19 +11,8 @@ without any query is NaN.
 """
 
 __all__ = [
-    "Figure",
-    "Rows",
-    "Search",
-    "centred",
-    "cosine",
-    "general",
-    "like_not",
-    "more",
-    "overlapping",
-    "partial_correlation",
-    "same_passage",
-    "triplets",
-    "within_works",
+    *("Figure", "Rows", "Search", "cosine", "general", "like_not", "more"),
+    *("overlapping", "partial_correlation", "same_passage", "triplets", "within_works"),
 ]
 
 from collections.abc import Callable, Sequence
@@ -53,6 +29,7 @@ from mess_core.index.fitting import fit_projection
 from mess_core.probing.folds import Bools, Features, Floats, Ints, deal_folds
 from mess_core.probing.inference import interval, resample_works, seed_of, t_interval
 from mess_core.probing.probe import probe
+from mess_core.probing.separability import centred
 
 #: Gives a score of every row [n] for the row that is asked, more for what is closer; NaN for what
 #: it does not find.
@@ -71,7 +48,7 @@ _ROUNDING = 1e-9
 class Figure:
     """A figure, its 95 % interval over works (None where there are too few), and chance.
 
-    ``n`` are the queries, rows or triplets that it is of, ``layer`` the best one.
+    ``n`` are the queries, rows or triplets that it is of.
     """
 
     value: float
@@ -79,7 +56,6 @@ class Figure:
     chance: float
     n: int
     works: int
-    layer: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,16 +68,16 @@ class Rows:
 
     def others(self, row: int) -> Bools:
         """Say which rows are of other recordings, in the same work also by other players."""
-        alike = (self.recordings == self.recordings[row]) | (
-            self._of_work(row) & (self.performers == self.performers[row]) & (self.performers != "")
-        )
+        player = (self.performers == self.performers[row]) & (self.performers != "")
+        alike = (self.recordings == self.recordings[row]) | (player & self.of_work(row))
         return np.asarray(~alike)
 
     def rivals(self, row: int) -> Bools:
         """Say which of the others are of the same work."""
-        return np.asarray(self.others(row) & self._of_work(row))
+        return np.asarray(self.others(row) & self.of_work(row))
 
-    def _of_work(self, row: int) -> Bools:
+    def of_work(self, row: int) -> Bools:
+        """Say which rows are of the same work."""
         return np.asarray(self.works == self.works[row])
 
     @cached_property
@@ -120,15 +96,14 @@ def cosine(vectors: Features) -> Search:
     return lambda row: np.asarray(unit @ unit[row], np.float64)
 
 
-def general(features: npt.NDArray[np.float32], layers: Sequence[int] | None = None) -> Search:
+def general(features: npt.NDArray[np.float32]) -> Search:
     """Search by the whitened general block of features [n, L, D], fitted to them.
 
-    As `mess_core.index.fitting` makes it for an index, of all layers by default. Nothing of works
-    or players is learned.
+    As `mess_core.index.fitting` makes it for an index, of all layers. Nothing of works or players
+    is learned.
     """
-    chosen = list(range(features.shape[1])) if layers is None else list(layers)
-    projection = fit_projection(lambda layer: features[:, layer], chosen)
-    return cosine(projection.read(features[:, chosen]).components)
+    projection = fit_projection(lambda layer: features[:, layer], range(features.shape[1]))
+    return cosine(projection.read(features)[0])
 
 
 def within_works(
@@ -141,13 +116,14 @@ def within_works(
 ) -> Figure:
     """Judge what the layers of features [n, L, D] know of a truth [n]; chance is 0.
 
-    The layer is chosen in the training folds. The works of rows that are not ``judged`` [n] only
-    serve to learn from.
+    It is the R2 within works of a ridge regression that is learned from the differences within
+    other works (`mess_core.probing.probe`); the layer is chosen in the training folds. The works of
+    rows that are not ``judged`` [n] only serve to learn from.
     """
     kept = np.isfinite(truth)
     works, numbers = np.unique(rows.works[kept], return_inverse=True)
     layers = [centred(layer[kept], numbers) for layer in features.swapaxes(0, 1)]
-    values, of_rows = centred(truth[kept], numbers), rows.works[kept].tolist()
+    values, of_rows = centred(truth[kept][:, np.newaxis], numbers)[:, 0], rows.works[kept].tolist()
     folds = deal_folds(of_rows, _FOLDS)
     found = probe(layers, values, of_rows, folds, name=name, n_permutations=0, n_resamples=1)
     if not found.loss:
@@ -160,21 +136,14 @@ def within_works(
     value = float(1 - errors.sum() / squares.sum())
     counts = resample_works(n, _RESAMPLES, np.random.default_rng(seed_of(name)))
     reach = interval(value, 1 - counts @ errors / (counts @ squares), n)
-    return Figure(value, reach, 0.0, int(counted[numbers].sum()), n, found.best_layer)
-
-
-def centred(values: npt.NDArray[Any], numbers: Ints) -> Floats:
-    """Take away the mean of each work, whose numbers [n] are given, from values [n] or [n, D]."""
-    sums = np.zeros((numbers.max(initial=-1) + 1, *values.shape[1:]))
-    np.add.at(sums, numbers, values)
-    sizes = np.bincount(numbers).reshape(-1, *[1] * (values.ndim - 1))
-    return np.asarray(values - (sums / sizes)[numbers])
+    return Figure(value, reach, 0.0, int(counted[numbers].sum()), n)
 
 
 def same_passage(search: Search, rows: Rows, spans: Floats) -> dict[str, Figure]:
-    """Judge how high the same passage by another player ranks: ``MRR``, ``recall@1``, ``@10``.
+    """Judge how high the same passage by another player ranks among windows of other recordings.
 
-    ``spans`` [n, 2] are in beats of the work. Equal scores share their mean rank.
+    ``spans`` [n, 2] are in beats of the work. Returns the mean of 1 / rank as ``MRR``, and whether
+    it is among the first k as ``recall@1``, ``recall@10``. Equal scores share their mean rank.
     """
 
     def judge(row: int) -> list[float]:
@@ -185,21 +154,19 @@ def same_passage(search: Search, rows: Rows, spans: Floats) -> dict[str, Figure]
         scores = search(row)[candidates]
         ranks = rankdata(-np.where(np.isnan(scores), -np.inf, scores))
         first = float(ranks[right].min())
-        found = [1 / first, *(float(first <= k) for k in RECALL)]
-        # The chance that all right ones lie behind the first k of a random order.
+        # The chance that all right ones lie behind the first 0, 1, 2, ... of a random order.
         n, among = len(right), int(right.sum())
-        missed = np.cumprod((n - among - np.arange(n - among)) / (n - np.arange(n - among)))
-        behind = np.concatenate([[1.0], missed])
-        ranked = behind - np.append(behind[1:], 0.0)
-        reached = [1 - behind[min(k, len(behind) - 1)] for k in RECALL]
-        return [*found, float(ranked @ (1 / np.arange(1, len(behind) + 1))), *reached]
+        places = np.arange(n - among)
+        behind = np.cumprod([1.0, *((n - among - places) / (n - places))])
+        ranked = -np.diff(behind, append=0.0)
+        return [
+            *(1 / first, *(float(first <= k) for k in RECALL)),
+            float(ranked @ (1 / np.arange(1, len(behind) + 1))),
+            *(1 - behind[min(k, len(behind) - 1)] for k in RECALL),
+        ]
 
-    names = ("MRR", *(f"recall@{k}" for k in RECALL))
-    of_works, n = _over_works(rows, judge)
-    return {
-        name: _mean(of_works[:, place], of_works[:, place + len(names)], n)
-        for place, name in enumerate(names)
-    }
+    figures = _over_works(rows, judge, 3)
+    return dict(zip(("MRR", *(f"recall@{k}" for k in RECALL)), figures, strict=True))
 
 
 def overlapping(spans: Floats, rows: Rows, row: int) -> Bools:
@@ -207,21 +174,23 @@ def overlapping(spans: Floats, rows: Rows, row: int) -> Bools:
     starts, ends = spans.T
     shared = np.minimum(ends, ends[row]) - np.maximum(starts, starts[row])
     shorter = np.minimum(ends - starts, ends[row] - starts[row])
-    return np.asarray((rows.works == rows.works[row]) & (shorter > 0) & (shared >= shorter / 2))
+    return np.asarray(rows.of_work(row) & (shorter > 0) & (shared >= shorter / 2))
 
 
-def like_not(search: Search, rows: Rows, wanted: Floats, given: Floats) -> tuple[Figure, Figure]:
-    """Judge whether an order follows X (values [n, q]) and not Y ([n, p]): with X, and the leak."""
+def like_not(search: Search, rows: Rows, wanted: Floats, given: Floats) -> list[Figure]:
+    """Judge whether an order of a work's other players follows X (values [n, q]), not Y ([n, p]).
+
+    Returns the partial Spearman correlation of its distances with the true ones in X, given those
+    in Y, and the leak: that with Y, given X.
+    """
 
     def judge(row: int) -> list[float]:
         rivals = rows.rivals(row)
         apart = [-search(row), *(np.linalg.norm(v - v[row], axis=1) for v in (wanted, given))]
         far, x, y = (values[rivals] for values in apart)
-        return [partial_correlation(far, x, y), partial_correlation(far, y, x)]
+        return [partial_correlation(far, x, y), partial_correlation(far, y, x), 0.0, 0.0]
 
-    of_works, n = _over_works(rows, judge)
-    chance = np.zeros(len(of_works))
-    return _mean(of_works[:, 0], chance, n), _mean(of_works[:, 1], chance, n)
+    return _over_works(rows, judge, 2)
 
 
 def partial_correlation(x: Floats, y: Floats, given: Floats) -> float:
@@ -246,10 +215,9 @@ def partial_correlation(x: Floats, y: Floats, given: Floats) -> float:
 
 
 def more(search: Search, rows: Rows, values: Floats) -> Figure:
-    """Judge which share of the first hits has more of something [n] than what was asked.
+    """Judge which share of the first hits among a work's other players truly has more [n].
 
-    Chance is the share of all candidates that have more. A search that finds nothing does not
-    count.
+    Chance is the share of all of them that have. A search that finds nothing does not count.
     """
 
     def judge(row: int) -> list[float]:
@@ -261,8 +229,7 @@ def more(search: Search, rows: Rows, values: Floats) -> Figure:
         greater = values[rivals] > values[row]
         return [float(greater[hits].mean()), float(greater.mean())] if len(hits) else [np.nan] * 2
 
-    of_works, n = _over_works(rows, judge)
-    return _mean(of_works[:, 0], of_works[:, 1], n)
+    return _over_works(rows, judge)[0]
 
 
 def triplets(apart: Floats, heard: Floats, groups: npt.NDArray[np.str_]) -> Figure:
@@ -285,8 +252,10 @@ def triplets(apart: Floats, heard: Floats, groups: npt.NDArray[np.str_]) -> Figu
     return _mean(np.array(shares), np.full(len(shares), 0.5), n)
 
 
-def _over_works(rows: Rows, judge: Callable[[int], Sequence[float]]) -> tuple[Floats, int]:
-    """Return means [works, m] of what is judged [m] of each work's queries, and how many count."""
+def _over_works(
+    rows: Rows, judge: Callable[[int], Sequence[float]], count: int = 1
+) -> list[Figure]:
+    """Return figures from what is judged of each query: ``count`` values, then their chances."""
     of_works, n = [], 0
     for queries in rows.queries:
         results = np.array([judge(int(row)) for row in queries])
@@ -294,12 +263,12 @@ def _over_works(rows: Rows, judge: Callable[[int], Sequence[float]]) -> tuple[Fl
         if known.any():
             of_works.append(results[known].mean(axis=0))
             n += int(known.sum())
-    return np.array(of_works).reshape(len(of_works), -1 if of_works else 6), n
+    columns = np.array(of_works).reshape(-1, 2 * count).T
+    return [_mean(columns[i], columns[count + i], n) for i in range(count)]
 
 
 def _mean(values: Floats, chance: Floats, n: int) -> Figure:
     """Return the mean of works' values, with its interval."""
-    values, chance = values[known := np.isfinite(values)], chance[known]
     if not len(values):
         return Figure(np.nan, None, np.nan, 0, 0)
     value, works = float(values.mean()), len(values)

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import ArtifactError, SearchError
-from mess_core.index.projection import PROBED, REACH, Projection, unit_rows
+from mess_core.index.projection import REACH, Projection, unit_rows
+from mess_core.targets.registry import PROBED
 
 if TYPE_CHECKING:
     from mess_core.probing.coordinates import AspectCoordinates
@@ -65,7 +66,7 @@ def fit_projection(
         The aspects.
     measured : callable, optional
         Gives some columns of measured targets ``[n, columns]`` of the same rows
-        (`mess_core.targets.columns`); not needed where no aspect is measured.
+        (`mess_core.targets.npz`); not needed where no aspect is measured.
     recordings : sequence of str, optional
         The recording of every row, for an index of recordings: aspects are scaled and decorrelated
         such that recordings' means, which vary less than their rows, have what is promised.
@@ -241,8 +242,9 @@ def _moments(
     for start in range(0, n, _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         values = None if measured is None else measured[part]
-        read = projection.read(np.stack([layer[part] for layer in rows], axis=1), values)
-        both = np.column_stack([read.coordinates, read.components])
+        features = np.stack([layer[part] for layer in rows], axis=1)
+        components, coordinates, _ = projection.read(features, values)
+        both = np.column_stack([coordinates, components])
         if recordings is None:
             sums += both.sum(axis=0)
             products += both.T @ both

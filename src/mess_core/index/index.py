@@ -29,10 +29,11 @@ import numpy.typing as npt
 from mess_core.errors import ArtifactError
 from mess_core.extraction.storage import segment_times
 from mess_core.index.factory import EXACT_UP_TO, FLAT, MEMORY_GB, choose_factory, flat_index, hold
-from mess_core.index.projection import PROBED, SMALLEST_SHARE, Projection
+from mess_core.index.projection import SMALLEST_SHARE, Projection
 from mess_core.layout import INDEX_KINDS
 from mess_core.progress import Report, counted
 from mess_core.recordings import Recording
+from mess_core.targets.registry import PROBED
 
 Floats = npt.NDArray[np.float32]
 Features = npt.NDArray[np.floating[Any]]

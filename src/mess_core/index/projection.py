@@ -17,34 +17,32 @@ which take one aspect for another, are decorrelated over aspects by the symmetri
 ``R^-1/2`` of their correlation matrix (ZCA: of all decorrelated coordinates those closest to the
 original ones; Kessy, Lewin and Strimmer 2018, "Optimal whitening and decorrelation"), shrunk
 towards the identity; what is measured keeps its correlations, and its coordinates their spread, so
-that distances are those of the targets. A coordinate
-farther than `REACH` standard deviations out is taken for that far, so that no outlier rules a
-query for what is *unlike*. Each block is scaled to a total variance of 1/2: two rows taken at
-random have a squared distance of 1 on average. The similarity is 1 minus the squared distance.
+that distances are those of the targets. A coordinate farther than `REACH` standard deviations out
+is taken for that far, so that no outlier rules a query for what is *unlike*. Each block is scaled
+to a total variance of 1/2: two rows taken at random have a squared distance of 1 on average. The
+similarity is 1 minus the squared distance.
 
 All similarities are 1 for equal rows and 0 on average for unrelated ones, and all are linear in the
 stored vector. `mess_core.search.scoring` makes the query.
 """
 
-__all__ = ["PROBED", "REACH", "AspectBlock", "Projection", "Reading", "unit_rows"]
+__all__ = ["REACH", "AspectBlock", "Projection", "unit_rows"]
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import ArtifactError
-from mess_core.targets.columns import is_midi
+from mess_core.targets.npz import is_midi
+from mess_core.targets.registry import AUDIO, MIDI, PROBED
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-
-#: What of an aspect is read from features; all else is measured.
-PROBED = "probed"
 
 #: Standard deviations beyond which a coordinate is taken for this far out.
 REACH = 3.0
@@ -68,17 +66,6 @@ class AspectBlock:
     norm: int
 
 
-class Reading(NamedTuple):
-    """What a projection reads from n rows of features."""
-
-    #: The general block [n, G], whitened, not yet of unit length.
-    components: Doubles
-    #: Of the aspects [n, E], of variance 1 over the corpus.
-    coordinates: Doubles
-    #: False [n, B] where a layer is not finite, or one of general similarity equals the mean.
-    usable: Bools
-
-
 @dataclass(frozen=True, eq=False)
 class Projection:
     """What turns features into stored vectors; B layers, D dims, G general dims, E coordinates."""
@@ -99,7 +86,7 @@ class Projection:
     sources: npt.NDArray[np.str_]
     #: From an aspect's centred layer to its coordinates of variance 1 [D, E].
     readout: Floats
-    #: The targets that are measured [T] (`mess_core.targets.columns`), their means, and what turns
+    #: The targets that are measured [T] (`mess_core.targets.npz`), their means, and what turns
     #: the centred ones into coordinates [T, E].
     columns: npt.NDArray[np.str_]
     column_means: Floats
@@ -179,33 +166,34 @@ class Projection:
         places = [place.get(layer, -1) for layer in self.aspect_layers.tolist()]
         return np.repeat(np.array(places, np.int64), self.sizes)
 
-    def read_from(self, *kinds: str) -> dict[str, str | None]:
+    def read_from(self, kinds: Collection[str]) -> dict[str, str]:
         """Return what each aspect is read from, of features and these kinds of measured targets.
 
-        Kinds are ``audio`` and ``midi``; None is what cannot be read.
+        The empty string is what cannot be read.
         """
         return {
-            str(name): next((s for s in str(sources).split() if s in (*kinds, PROBED)), None)
-            for name, sources in zip(self.names, self.sources, strict=True)
+            name: next((s for s in sources.split() if s in (*kinds, PROBED)), "")
+            for name, sources in zip(self.names.tolist(), self.sources.tolist(), strict=True)
         }
 
     def read(
         self,
         features: npt.NDArray[np.floating[Any]],
         measured: npt.NDArray[np.floating[Any]] | None = None,
-        *,
-        midi: bool = True,
-    ) -> Reading:
+        kinds: Collection[str] = (AUDIO, MIDI),
+    ) -> tuple[Doubles, Doubles, Bools]:
         """Read components and coordinates from the features [n, B, D] of the layers that are used.
 
-        ``measured`` are the rows' `columns` [n, T], NaN where undefined; ``midi`` says whether
-        those from MIDI are among them. An aspect that cannot be read has coordinates of 0.
-        `Reading` says what is returned. All rows are read at once: give a few thousand.
+        ``measured`` are the rows' `columns` [n, T], NaN where undefined; those of ``kinds`` are
+        read. All rows are read at once: give a few thousand.
+
+        Returns the components [n, G], whitened, not yet of unit length; the aspects' coordinates
+        [n, E], of variance 1 over the corpus, 0 of an aspect that cannot be read; and what is
+        usable, False [n, B] where a layer is not finite, or one of general similarity equals the
+        mean.
         """
-        kinds = [] if measured is None else ["audio", *(["midi"] if midi else [])]
-        sources = np.repeat(
-            [source or "" for source in self.read_from(*kinds).values()], self.sizes
-        )
+        found = self.read_from([] if measured is None else kinds)
+        sources = np.repeat(list(found.values()), self.sizes)
         rows = len(features)
         components = np.tile(-self.centre.astype(np.float64), (rows, 1))
         coordinates = np.tile(-self.offset.astype(np.float64) * (sources != ""), (rows, 1))
@@ -229,25 +217,23 @@ class Projection:
         if measured is not None:
             centred = np.nan_to_num(measured - self.column_means.astype(np.float64))
             of_midi = np.array([is_midi(column) for column in self.columns.tolist()], np.bool_)
-            for kind, its in (("midi", of_midi), ("audio", ~of_midi)):
+            for kind, its in ((MIDI, of_midi), (AUDIO, ~of_midi)):
                 mine = sources == kind
                 coordinates[:, mine] += centred[:, its] @ self.measured[its][:, mine].astype(float)
-        return Reading(components, coordinates, usable)
+        return components, coordinates, usable
 
     def project(
         self,
         features: npt.NDArray[np.floating[Any]],
         measured: npt.NDArray[np.floating[Any]] | None = None,
-        *,
-        midi: bool = True,
+        kinds: Collection[str] = (AUDIO, MIDI),
     ) -> tuple[Floats, Floats, Bools]:
         """Make stored vectors [n, width] of the features [n, B, D] of the layers that are used.
 
-        ``measured`` and ``midi`` are as for `read`. Returns with them the aspects' predicted values
-        [n, A], NaN for those without a direction, and which layers are usable [n, B], as in
-        `Reading`.
+        Returns with them the aspects' predicted values [n, A], NaN for those without a direction,
+        and which layers are usable [n, B]; see `read`.
         """
-        components, coordinates, usable = self.read(features, measured, midi=midi)
+        components, coordinates, usable = self.read(features, measured, kinds)
         with np.errstate(invalid="ignore", over="ignore"):
             blocks = np.clip(coordinates @ self.decorrelate, -self.bounds, self.bounds)
             vectors = self.lay_out(components, blocks)
@@ -318,7 +304,7 @@ class Projection:
             )
         for name, sources in zip(names, self.sources.tolist(), strict=True):
             given = sources.split()
-            if not given or not {*given} <= {"midi", "audio", PROBED}:
+            if not given or not {*given} <= {MIDI, AUDIO, PROBED}:
                 raise ArtifactError(
                     f"the projection reads {name!r} from {sources!r}, expected midi, audio, probed"
                 )

@@ -5,16 +5,15 @@ else those from audio. It can be read from three *sources*:
 
 * ``midi``, the targets from MIDI themselves, where every recording has MIDI;
 * ``audio``, the targets from audio; where the truth is MIDI, a linear map from them to the truth
-  (`mess_core.probing.measured`);
+  (`mess_core.probing.discovery`);
 * ``probed``, the probes' predictions from one layer: the one whose *mean R2 over the true targets*
   is the largest.
 
-What agrees better with the truth, by R2 in works that were not learned from, is taken; the truth
-itself has 1. The R2 is that *within works*: to know which piece it is must not count as hearing how
-it is played. Only where a target has none (each work has a single row or value) it is the pooled
-one. In the mean an R2 below 0 counts as 0 (a probe that is worse than the mean has found nothing,
-and how much worse is noise), and targets without a result (not probed, or too little data) are left
-out and listed as missing.
+What agrees best with the truth, by R2 in works that were not learned from, is taken; the truth
+itself has 1. The R2 is that *within works*, for to know which piece it is must not count as hearing
+how it is played; the pooled one where a target has none (each work has a single row or value). In
+the mean an R2 below 0 counts as 0: how much worse than the mean a probe is, is noise. Targets
+without a result are left out and listed as missing.
 
 An aspect is *resolved*, which means that it can be searched, when the R2 of its source reaches
 ``min_r2``; where it does not, it says why. The other sources that reach it stand in, the best
@@ -26,14 +25,10 @@ layer chosen in the training folds) is compared by a paired t test over works; t
 p values, corrected over aspects (Holm 1979), must be at most `ALPHA`. An encoder that says that it
 is untrained validates nothing. An aspect that is not validated may be searched, and says so.
 
-The layer is chosen by the figure that is reported, over few layers and targets: see
-`mess_core.probing.probe` on what that means.
+The layer is chosen by the figure that is reported: `mess_core.probing.probe` says what that means.
 """
 
-__all__ = [
-    *("ALPHA", "ASPECT_REGISTRY", "AUDIO", "MIDI", "PROBED"),
-    *("Aspect", "aspect_r2", "resolve_aspects", "save_aspects"),
-]
+__all__ = ["ALPHA", "ASPECT_REGISTRY", "Aspect", "aspect_r2", "resolve_aspects", "save_aspects"]
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,12 +47,10 @@ from mess_core.probing.results import (
     score_interval,
     score_r2,
 )
+from mess_core.targets.registry import AUDIO, MIDI, PROBED
 
 if TYPE_CHECKING:
     from mess_core.probing.discovery import LayerDiscoverySystem
-
-#: Where an aspect can be read from.
-MIDI, AUDIO, PROBED = "midi", "audio", "probed"
 
 #: The largest corrected p value of an aspect that is validated.
 ALPHA = 0.05
@@ -210,28 +203,22 @@ def _resolve(
     discovery: "LayerDiscoverySystem | None",
 ) -> dict[str, Any]:
     named = {MIDI: aspect.midi, AUDIO: aspect.targets}
-    measures: dict[str, list[str]] = {MIDI: [], AUDIO: []}
-    if discovery:
-        from mess_core.probing.measured import agree, usable_targets
-
-        known = {kind: [n for n in names if n in results] for kind, names in named.items()}
-        measures = {kind: usable_targets(discovery, names) for kind, names in known.items()}
-    probed = {kind: [n for n in ns if _layers(results, n)] for kind, ns in named.items()}
-    truth = MIDI if probed[MIDI] or measures[MIDI] else AUDIO
-    found = {name: results[name] for name in probed[truth]}
-    without = [name for name in aspect.measures if not _layers(results, name)]
-    missing = {name: _why_missing(results.get(name)) for name in without}
+    known = {kind: [n for n in names if n in results] for kind, names in named.items()}
+    measures = {kind: discovery.varying(ns) if discovery else [] for kind, ns in known.items()}
+    probed = {n: results[n] for names in known.values() for n in names if results[n]["layers"]}
+    truth = MIDI if measures[MIDI] or probed.keys() & {*aspect.midi} else AUDIO
+    found = {name: probed[name] for name in known[truth] if name in probed}
+    unknown = [name for name in aspect.measures if name not in probed]
+    missing = {name: _why_missing(results.get(name)) for name in unknown}
     true = list(found) or measures[truth]
     layer, r2 = _best_layer(found)
     agreement: dict[str, dict[str, Any]] = {}
-    if (
-        discovery
-        and measures[truth]
-        and (truth == AUDIO or all(r.midi for r in discovery.recordings))
-    ):
-        agreement[truth] = {"r2": 1.0, "distances": 1.0}
-    if discovery and truth == MIDI and measures[AUDIO]:
-        agreement |= {AUDIO: told} if (told := agree(discovery, measures[AUDIO], true)) else {}
+    if discovery:
+        if measures[truth] and (truth == AUDIO or all(r.midi for r in discovery.recordings)):
+            agreement[truth] = {"r2": 1.0, "distances": 1.0}
+        if truth == MIDI and measures[AUDIO]:
+            told = discovery.agreement(measures[AUDIO], true)
+            agreement |= {AUDIO: told} if told else {}
     if layer is not None:
         distances = [result["layers"][layer]["distances"] for result in found.values()]
         agreement[PROBED] = {"r2": r2, "distances": mean_of_known(distances)}
@@ -252,19 +239,16 @@ def _resolve(
     return entry | {"reason": None if sources else _reason(found, missing, entry, min_r2)}
 
 
-def _layers(results: Results, name: str) -> bool:
-    return name in results and bool(results[name]["layers"])
-
-
 def _choose(agreement: Mapping[str, Any], min_r2: float, source: str) -> list[str]:
     """Return the sources that an aspect is read from: the first that a row has the inputs of."""
     good = [name for name in agreement if agreement[name]["r2"] >= min_r2]
     best = sorted(good, key=lambda name: -agreement[name]["r2"])
+    if source == PROBED:
+        return [PROBED] if PROBED in best else []
     if source == "measured":
         best.sort(key=lambda name: name == PROBED)
-    if source == PROBED or (best and best[0] == PROBED):
-        # Features are always there, so that nothing has to stand in.
-        return [PROBED] if PROBED in best and source != "measured" else []
+        best = [] if best[:1] == [PROBED] else best
+    # Features are always there, so that nothing has to stand in for them.
     return best[: best.index(PROBED) + 1] if PROBED in best else best
 
 

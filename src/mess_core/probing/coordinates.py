@@ -3,30 +3,23 @@
 An aspect's true targets are columns ``Y [n, q]``, standardised, a shape's columns weighted so that
 it counts as one target. They are the aspect's own source (`mess_core.probing.aspects`), or are
 predicted by ridge regression from the features of the aspect's layer, or from its audio targets,
-each with the penalty that probing chose. What is read, ``Z B``, mostly varies along fewer
-directions than q. Reduced-rank ridge regression (Mukherjee and Zhu 2011, "Reduced rank ridge
-regression and its kernel extensions", with the identity as weights) keeps the best of them: with
-``Z B = U S V'`` the coordinates are ``Z B V_r``, centred and, where they are probed, of variance 1
-each over the rows. A component is kept when it has at least `SMALLEST_SHARE` of the variance, and
-there are at most `LARGEST_RANK`. Sources that stand in predict the same coordinates. A measured
-value that is undefined is taken for the corpus mean.
+with the penalty that probing chose. What is read, ``Z B``, mostly varies along fewer directions
+than q. Reduced-rank ridge regression (Mukherjee and Zhu 2011, "Reduced rank ridge regression and
+its kernel extensions", with the identity as weights) keeps the best of them: with ``Z B = U S V'``
+the coordinates are ``Z B V_r``, centred and, where they are probed, of variance 1 each. A component
+is kept when it has at least `SMALLEST_SHARE` of the variance; there are at most `LARGEST_RANK`.
+Sources that stand in predict the same coordinates. An undefined value counts as the corpus mean.
 
 Where the aspect has a direction (`mess_core.probing.aspects.Aspect.more`), its *value* is the mean
 of its standardised targets, signed such that more of the value is more of the aspect, in standard
-deviations. It is linear in the coordinates. Its *standard error* is the root mean square error of
-the same readout in cross-validation: learned without a fold and judged on it. Folds share no work.
-What is averaged over a recording's rows errs less than each of them. A true target has no such
-error: `MEASURED_STEP` stands for it.
+deviations. Its *standard error* is the root mean square error of the same readout in
+cross-validation over folds that share no work. What is averaged over a recording's rows errs less
+than each of them. A true target has no such error: `MEASURED_STEP` stands for it.
 """
 
 __all__ = [
-    "GOOD_SHARE",
-    "LARGEST_RANK",
-    "MEASURED_STEP",
-    "SMALLEST_SHARE",
-    "AspectCoordinates",
-    "fit_coordinates",
-    "musical_layers",
+    *("GOOD_SHARE", "LARGEST_RANK", "MEASURED_STEP", "SMALLEST_SHARE"),
+    *("AspectCoordinates", "fit_coordinates", "musical_layers"),
 ]
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,20 +33,19 @@ from threadpoolctl import threadpool_limits
 
 from mess_core.files import read_json
 from mess_core.layout import ENCODER
-from mess_core.probing.aspects import ASPECT_REGISTRY, PROBED
+from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.probing.decompositions import (
     FoldDecompositions,
     RidgeDecomposition,
     decompose,
     decompose_folds,
 )
-from mess_core.probing.discovery import LayerDiscoverySystem
+from mess_core.probing.discovery import LayerDiscoverySystem, fill
 from mess_core.probing.folds import Bools, Floats, ProbeRows, plan_rows
-from mess_core.probing.measured import fill
 from mess_core.probing.results import read_results, score_r2
 from mess_core.progress import Report, counted
-from mess_core.targets.columns import columns_of
-from mess_core.targets.registry import Level
+from mess_core.targets.npz import columns_of
+from mess_core.targets.registry import PROBED, Level
 
 #: Dimensions of an aspect at most, and the share of the predictions' variance that one must have.
 LARGEST_RANK, SMALLEST_SHARE = 4, 0.02
@@ -138,17 +130,14 @@ def _fit(
     averaged: bool,
 ) -> AspectCoordinates:
     first = entry["sources"][0]
-    level: Level | None = None
-    if first != PROBED:
-        level = "recording" if averaged else "window"
+    measured: Level = "recording" if averaged else "window"
+    level = None if first == PROBED else measured
     targets = [_Target.load(discovery, target, level) for target in entry["truth"]["targets"]]
     sources = {s: _open(discovery, entry, s, targets, results, level) for s in entry["sources"]}
     to, basis = _reduce(sources[first], equal=first == PROBED)
-    read = [(np.zeros(0), np.zeros((0, to.shape[1])))]
-    read += [(s.rows.mean(axis=0), s.slopes @ to) for n, s in sources.items() if n != PROBED]
-    mean, readout = read[0]
-    if probed := sources.get(PROBED):
-        mean, readout = probed.rows.mean(axis=0), probed.slopes @ to
+    nothing = np.zeros(0), np.zeros((0, to.shape[1]))
+    read = {name: (s.rows.mean(axis=0), s.slopes @ to) for name, s in sources.items()}
+    mean, readout = read.pop(PROBED, nothing)
     value, error = None, None
     sign = ASPECT_REGISTRY[name].more if name in ASPECT_REGISTRY else 0
     if sign and all(target.columns.shape[1] == 1 for target in targets):
@@ -156,14 +145,14 @@ def _fit(
         value = sign * value
     return AspectCoordinates(
         name,
-        int(entry["layer"]) if probed else -1,
+        int(entry["layer"]) if PROBED in sources else -1,
         readout,
         mean,
         value,
         error,
         tuple(sources),
         tuple(column for source in sources for column in _columns(entry, source)),
-        *map(np.concatenate, zip(*read, strict=True)),
+        *map(np.concatenate, zip(nothing, *read.values(), strict=True)),
     )
 
 

@@ -4,7 +4,7 @@ One row is one window, or one recording. A row whose target is absent (expressio
 NaN drops out of that target alone.
 """
 
-__all__ = ["LayerDiscoverySystem"]
+__all__ = ["LayerDiscoverySystem", "fill"]
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +12,7 @@ from dataclasses import asdict
 from functools import cached_property
 from itertools import count
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,10 @@ from mess_core.layout import ENCODER, Layout
 from mess_core.probing.decompositions import ALPHAS, FoldDecompositions, LayerFeatures
 from mess_core.probing.folds import Floats, Ints, ProbeRows, deal_folds
 from mess_core.probing.probe import probe
-from mess_core.probing.results import ENCODER_FIELDS, confidence
+from mess_core.probing.results import ENCODER_FIELDS, confidence, mean_of_known, score_r2
 from mess_core.progress import Report
 from mess_core.recordings import Recording, failures, usable
-from mess_core.targets.columns import stack_columns
-from mess_core.targets.npz import load_target
+from mess_core.targets.npz import columns_of, load_target, stack_columns
 from mess_core.targets.registry import TARGETS, Level, probed_targets
 
 # What a baseline's result says of the layer that is best for the target.
@@ -158,10 +158,45 @@ class LayerDiscoverySystem:
         return np.concatenate(blocks)
 
     def load_columns(self, columns: Sequence[str], level: Level | None = None) -> Floats:
-        """Load columns of targets (`mess_core.targets.columns`) of all rows [n, columns]."""
+        """Load columns of targets (`mess_core.targets.npz`) of all rows [n, columns]."""
         return stack_columns(
             columns, lambda key: self.load_targets(key.rpartition("/")[2], level=level)
         )
+
+    def varying(self, targets: Iterable[str]) -> list[str]:
+        """Return the targets that have two different values in some rows."""
+        columns = {name: self.load_columns(columns_of([name])) for name in targets}
+        known = {name: rows[np.isfinite(rows).all(axis=1)] for name, rows in columns.items()}
+        return [name for name, rows in known.items() if len(rows) and np.ptp(rows, axis=0).any()]
+
+    def agreement(self, audio: Sequence[str], truth: Sequence[str]) -> dict[str, Any] | None:
+        """Return how well targets from audio predict the true ones in works that were not learned.
+
+        They are probed as features are. ``r2`` and ``distances`` are means over the true targets of
+        the R2 within works (at least 0) and of `LayerScore.distances`; ``alphas`` are the
+        penalties. None where that cannot be told.
+        """
+        rows, scores = fill(self.load_columns(columns_of(audio))), {}
+        for name in truth:
+            result = probe(
+                [rows],
+                self.load_targets(name),
+                self.works,
+                self.folds,
+                name=name,
+                recordings=self.names,
+                alphas=self.alphas,
+                n_permutations=0,
+                n_resamples=1,
+            )
+            if not result.layers:
+                return None
+            scores[name] = asdict(result.layers[0])
+        return {
+            "r2": fmean(max(0.0, score_r2(score)) for score in scores.values()),
+            "distances": mean_of_known(score["distances"] for score in scores.values()),
+            "alphas": {name: score["alpha"] for name, score in scores.items()},
+        }
 
     def discover(self, targets: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
         """Probe targets, by default all; see `mess_core.probing.results`.
@@ -236,6 +271,11 @@ def nan_mean(rows: Floats) -> Floats:
     counts = defined.sum(axis=0)
     sums = np.where(defined, rows, 0.0).sum(axis=0)
     return np.asarray(np.where(counts, sums / np.maximum(counts, 1), np.nan))
+
+
+def fill(values: Floats) -> Floats:
+    """Return columns [n, c] with their mean where they are undefined: such rows have no say."""
+    return np.asarray(np.where(np.isnan(values), np.nan_to_num(nan_mean(values)), values))
 
 
 def _summary(result: Mapping[str, Any], layer: int | None) -> dict[str, Any] | None:

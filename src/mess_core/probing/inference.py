@@ -118,19 +118,23 @@ class WorkSums:
 
     def r2_within(self, counts: Floats) -> Floats:
         """Return R2 of targets and predictions that are centred per work; see `r2`."""
-        of_work = self.sizes[:, np.newaxis]
-        total = counts @ (self.squares - self.sums**2 / of_work)
-        errors = self.squared_errors - self.errors**2 / of_work[:, np.newaxis]
-        return _r2(total, np.tensordot(counts, errors, axes=1), counts @ of_work)
+        squares, errors = self._within
+        sizes = counts @ self.sizes[:, np.newaxis]
+        return _r2(counts @ squares, np.tensordot(counts, errors, axes=1), sizes)
+
+    @property
+    def _within(self) -> tuple[Floats, Floats]:
+        """The squares of targets and of residuals that are centred per work."""
+        sizes = self.sizes[:, np.newaxis]
+        errors = self.squared_errors - self.errors**2 / sizes[:, np.newaxis]
+        return self.squares - self.sums**2 / sizes, errors
 
     def loss(self, *, within: bool) -> Floats:
         """Return each work's share [n_works, K] of 1 - R2 (within works) of all works."""
-        total = self.squares.sum(axis=0) - self.sums.sum(axis=0) ** 2 / self.sizes.sum()
-        errors = self.squared_errors
-        if within:
-            of_work = self.sizes[:, np.newaxis]
-            total = (self.squares - self.sums**2 / of_work).sum(axis=0)
-            errors = errors - self.errors**2 / of_work[:, np.newaxis]
+        total, errors = self._within if within else (self.squares, self.squared_errors)
+        total = total.sum(axis=0)
+        if not within:
+            total = total - self.sums.sum(axis=0) ** 2 / self.sizes.sum()
         varies = total > _ROUNDING * self.sizes.sum()
         return np.asarray((errors[..., varies] / total[varies]).mean(axis=2))
 

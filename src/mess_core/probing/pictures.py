@@ -13,6 +13,7 @@ a thin one.
 __all__ = [
     "by_category",
     "plot_collapse",
+    "plot_evaluation",
     "plot_layer_map",
     "plot_separability",
     "plot_stability",
@@ -345,6 +346,33 @@ def plot_collapse(
         if ax.lines:
             ax.legend(fontsize=_SMALL, loc="best")
     figure.suptitle(_titled("Has the representation collapsed", title))
+    save_figure(figure, output)
+
+
+def plot_evaluation(lines: Sequence[Row], output: Path, *, title: str = "") -> None:
+    """Draw how good answers are, from `mess_core.evaluation.evaluate`: figures beside chance."""
+    heading = _titled("How good answers are", title)
+    shown = [line for line in lines if line["value"] is not None]
+    if not shown:
+        _say(f"{heading}\nNothing could be judged: see the table.", output)
+        return
+    figure = Figure(figsize=(7.5, 1.2 + _CELL_HEIGHT * len(shown)), layout="constrained")
+    ax = figure.subplots()
+    for number, line in enumerate(shown):
+        if line["low"] is not None:
+            ax.plot([line["low"], line["high"]], [number] * 2, color=_GREY, lw=1.5)
+        ax.plot(line["chance"], number, "|", color=_ORANGE, ms=9, mew=2)
+        ax.plot(line["value"], number, "o", color=_BLUE, ms=5)
+    against = [f", not {line['against']}" if line["against"] else "" for line in shown]
+    names = [
+        f"{line['judge']}: {line['asked']}{other} ({line['measure']})"
+        for line, other in zip(shown, against, strict=True)
+    ]
+    ax.set_yticks(range(len(shown)), names, size=8)
+    _list_rows(ax, len(shown))
+    ax.set_xlim(min([-0.05, *(line["low"] or 0.0 for line in shown)]), 1.05)
+    ax.set_xlabel("with 95 % interval over works; orange: chance", size=8)
+    figure.suptitle(heading)
     save_figure(figure, output)
 
 

@@ -196,7 +196,7 @@ def score_layers(
         interval_nested=of_nested[2],
         interval_within_nested=of_nested[3],
         nested_layers=tuple(nested.tolist()),
-        loss=tuple(measured.loss(-2, within=by_within).tolist()),
+        loss=tuple(measured.sums.loss(within=by_within)[:, -2].tolist()),
         mixture=Mixture(*of_mixture, tuple(parts.mean(axis=0).tolist())),
         caution=_caution(scores[best_by[0]]),
     )
@@ -215,10 +215,6 @@ class _Measured:
     rmse: Floats
     sums: WorkSums
 
-    @property
-    def n_works(self) -> int:
-        return len(self.sums.sizes)
-
     @classmethod
     def of(cls, Y: Floats, predictions: Floats, rows: ProbeRows, resampled: Floats) -> "_Measured":
         sums = WorkSums.of(Y, predictions, rows)
@@ -235,17 +231,14 @@ class _Measured:
             sums,
         )
 
-    def loss(self, number: int, *, within: bool) -> Floats:
-        """Return each work's share [n_works] of what one prediction loses of an R2."""
-        return self.sums.loss(within=within)[:, number]
-
     def column(self, number: int) -> tuple[float, float | None, Interval | None, Interval | None]:
         """Return R2, R2 within works, and their intervals of one prediction."""
+        n_works = len(self.sums.sizes)
         return (
             float(self.r2[number]),
             _defined(self.r2_within[number]),
-            interval(self.r2[number], self.resampled[:, number], self.n_works),
-            interval(self.r2_within[number], self.resampled_within[:, number], self.n_works),
+            interval(self.r2[number], self.resampled[:, number], n_works),
+            interval(self.r2_within[number], self.resampled_within[:, number], n_works),
         )
 
 

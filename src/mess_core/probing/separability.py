@@ -247,7 +247,7 @@ def _compare(Y: Floats, predicted: Floats, rows: ProbeRows, name: str) -> list[d
     drawn = resample_works(rows.n_works, _RESAMPLES, rng)
     counts = np.vstack([np.ones(rows.n_works), drawn])
     r2 = {"r2": sums.r2(counts), "r2_within": sums.r2_within(counts)}
-    if not _centred(Y, rows.works).any(axis=0).all():
+    if not centred(Y, rows.works).any(axis=0).all():
         r2["r2_within"][:] = np.nan
     judged_on = "r2" if np.isnan(r2["r2_within"][0, 0]) else "r2_within"
     judged = r2[judged_on]
@@ -373,10 +373,10 @@ def _smallest_angle(
 
 def unit_columns(Y: Floats) -> Floats:
     """Return columns ``[n, q]`` centred and of length 1; those that do not vary become 0."""
-    centred = Y - Y.mean(axis=0)
-    length = np.linalg.norm(centred, axis=0)
+    deviations = Y - Y.mean(axis=0)
+    length = np.linalg.norm(deviations, axis=0)
     varies = length > _NOTHING * np.linalg.norm(Y, axis=0)
-    return np.asarray(np.where(varies, centred / np.where(varies, length, 1.0), 0.0))
+    return np.asarray(np.where(varies, deviations / np.where(varies, length, 1.0), 0.0))
 
 
 def whitened_projection(values: Floats, moments: Floats, penalty: float) -> tuple[Floats, Floats]:
@@ -391,7 +391,7 @@ def whitened_projection(values: Floats, moments: Floats, penalty: float) -> tupl
     return root * directions, directions / root
 
 
-def _centred(columns: Floats, groups: Ints) -> Floats:
+def centred(columns: Floats, groups: Ints) -> Floats:
     """Return deviations from the group's mean; all 0 where they are rounding."""
     sums = np.stack([np.bincount(groups, column) for column in columns.T], axis=1)
     deviations = columns - (sums / np.bincount(groups)[:, np.newaxis])[groups]
@@ -401,21 +401,21 @@ def _centred(columns: Floats, groups: Ints) -> Floats:
 
 def _relation(Y: Floats, Z: Floats, groups: Ints) -> dict[str, Any]:
     """Return what two aspects' targets have in common within groups of rows."""
-    own, other = unit_columns(_centred(Y, groups)), unit_columns(_centred(Z, groups))
+    own, other = unit_columns(centred(Y, groups)), unit_columns(centred(Z, groups))
     explained = other @ np.linalg.lstsq(other, own, rcond=None)[0]
-    ranks = [unit_columns(_centred(_ranks(each, groups), groups)) for each in (Y, Z)]
+    ranks = [unit_columns(centred(_ranks(each, groups), groups)) for each in (Y, Z)]
     return {
         "shared": float((explained**2).sum(axis=0).mean()),
-        "correlation": _strongest(own, other),
-        "rank_correlation": _strongest(*ranks),
+        "correlation": strongest(own, other),
+        "rank_correlation": strongest(*ranks),
     }
 
 
-def _strongest(own: Floats, other: Floats) -> float | None:
+def strongest(own: Floats, other: Floats) -> float | None:
     """Return the correlation of unit columns that is furthest from 0; None without variation."""
     correlations = own.T @ other
-    strongest = float(correlations.flat[np.abs(correlations).argmax()])
-    return strongest if own.any() and other.any() else None
+    furthest = float(correlations.flat[np.abs(correlations).argmax()])
+    return furthest if own.any() and other.any() else None
 
 
 def _ranks(columns: Floats, groups: Ints) -> Floats:

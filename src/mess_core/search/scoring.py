@@ -150,8 +150,9 @@ def _weights(projection: Projection, query: Query, passage: Passage) -> dict[str
     if not weights:
         weights = {GENERAL: 1.0}
         # Everything else is to stay close: all that there are names for.
-        named = projection.aspects.keys() - passage.unread if steered else ()
-        weights |= {name: 1.0 for name in named if name not in (*steered, *query.ignore)}
+        left_out = {*steered, *query.ignore, *passage.unread}
+        named = projection.aspects if steered else ()
+        weights |= {name: 1.0 for name in named if name not in left_out}
     heaviest = max(weights.values())
     for name in steered:
         weights.setdefault(name, heaviest)

@@ -14,7 +14,7 @@ is exact whatever is filtered.
 __all__ = ["Answer", "Hit", "Searcher", "directed", "search", "search_features"]
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
@@ -28,14 +28,15 @@ from mess_core.index.factory import search_parameters
 from mess_core.index.index import Index
 from mess_core.search.query import GENERAL, Query, clip_id
 from mess_core.search.scoring import Condition, Passage, Question, ask
-from mess_core.targets.columns import WINDOWS, is_midi, stack_columns
+from mess_core.targets.npz import WINDOWS, is_midi, stack_columns
+from mess_core.targets.registry import AUDIO, MIDI, PROBED
 
 Features = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 #: What aspects are read from, in words.
-_WORDS = {"midi": "MIDI", "audio": "audio", "probed": "features"}
+_WORDS = {MIDI: "MIDI", AUDIO: "audio", PROBED: "features"}
 
 #: Times closer than this are the same: tables give times to the millisecond.
 _TIME_TOLERANCE_S = 1e-3
@@ -133,8 +134,8 @@ def search_features(
     if index.kind == "recordings":
         windows = windows.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
     rows = _measured(index, measured or {}, len(windows))
-    notes, unread = _stand_ins(index, query, () if rows is None else ("audio",))
-    vectors, predicted, usable = index.projection.project(windows, rows, midi=False)
+    notes, unread = _stand_ins(index, query, [] if rows is None else [AUDIO])
+    vectors, predicted, usable = index.projection.project(windows, rows, [AUDIO])
     if not usable.all():
         raise SearchError(
             "the query's features are not finite or equal the corpus mean, so they have no "
@@ -163,29 +164,30 @@ def _measured(index: Index, measured: Mapping[str, npt.ArrayLike], n: int) -> Fe
 
 
 def _stand_ins(
-    index: Index, query: Query, kinds: tuple[str, ...]
+    index: Index, query: Query, kinds: Sequence[str]
 ) -> tuple[list[str], frozenset[str]]:
     """Say from what a query's aspects are read if not from their own source.
 
     Returns with it the aspects that cannot be read; raises `SearchError` if they are asked for.
     """
-    notes, known = [], index.aspects.get("aspects", {})
-    found = index.projection.read_from(*kinds)
+    notes, projection = [], index.projection
+    found = projection.read_from(kinds)
+    own = dict(zip(found, (s.split()[0] for s in projection.sources.tolist()), strict=True))
     for name in query.aspects:
-        own = str(index.projection.sources[index.projection.aspects[name].number]).split()[0]
-        if found[name] is None and name not in query.ignore:
+        lacking, source = _WORDS[own[name]], found[name]
+        if not source and name not in query.ignore:
             raise SearchError(
-                f"the index measures {name!r} from {_WORDS[own]}, which the query does not have, "
+                f"the index measures {name!r} from {lacking}, which the query does not have, "
                 "and nothing else follows it well enough to stand in; leave it out, or start from "
                 "a recording in the index"
             )
-        if found[name] not in (own, None):
-            r2 = known[name]["agreement"][found[name]]["r2"]
+        if source not in (own[name], ""):
+            r2 = index.aspects["aspects"][name]["agreement"][source]["r2"]
             notes.append(
-                f"{name}: the query has no {_WORDS[own]} to measure it from; read from "
-                f"{_WORDS[str(found[name])]} instead (R2 {r2:.2f})"
+                f"{name}: the query has no {lacking} to measure it from; read from "
+                f"{_WORDS[source]} instead (R2 {r2:.2f})"
             )
-    return notes, frozenset(name for name, source in found.items() if source is None)
+    return notes, frozenset(name for name, source in found.items() if not source)
 
 
 def _check_aspects(index: Index, query: Query) -> None:

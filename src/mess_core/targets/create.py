@@ -32,7 +32,7 @@ from mess_core.recordings import Recording, check_unchanged
 from mess_core.targets.curves import PARTS
 from mess_core.targets.notes import Performance, read_performance
 from mess_core.targets.npz import Targets, flatten, save_targets
-from mess_core.targets.registry import TARGETS, TargetSpec
+from mess_core.targets.registry import AUDIO, MIDI, TARGETS, TargetSpec
 from mess_core.targets.sound import Sound, analyse
 
 
@@ -62,7 +62,7 @@ def measure(series: Sound | Performance) -> Targets:
         undefined.
     """
     targets: Targets = {}
-    source = "audio" if isinstance(series, Sound) else "midi"
+    source = AUDIO if isinstance(series, Sound) else MIDI
     for spec in TARGETS.values():
         if spec.source == source:
             fields = targets.setdefault(spec.category, {})

@@ -4,6 +4,9 @@
 * ``windows/category/field``: those of its windows, in the order of the features' windows
   (`mess_core.extraction.storage.segment_times`).
 
+A *column* is one number of a target, ``category/field``, or ``category/field:number`` for an entry
+of a shape.
+
 Equal targets give equal bytes. Files of the older form have one pickled dict per category. A pickle
 is a program: it may import and call whatever it names. They are read by an unpickler that resolves
 only the few names that numpy's arrays, dtypes and scalars are made of, and refuses everything else
@@ -11,13 +14,17 @@ before it is imported.
 """
 
 __all__ = [
+    "WINDOWS",
     "Targets",
+    "column_reader",
+    "columns_of",
     "flatten",
-    "load_columns",
+    "is_midi",
     "load_target",
     "load_targets",
     "load_window_targets",
     "save_targets",
+    "stack_columns",
     "validate_target_structure",
     "validate_window_targets",
 ]
@@ -25,7 +32,7 @@ __all__ = [
 import pickle
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,8 +43,12 @@ import numpy.typing as npt
 
 from mess_core.errors import TargetError, nearest
 from mess_core.files import atomic_path
-from mess_core.targets.columns import WINDOWS, stack_columns
+from mess_core.layout import Layout
+from mess_core.recordings import failures
 from mess_core.targets.registry import CATEGORIES, TARGETS, Level, TargetSpec
+
+#: What the keys of windows' targets begin with.
+WINDOWS = "windows/"
 
 #: What zipfile and numpy run into in damaged files; RuntimeError where a flag says that an entry is
 #: encrypted or compressed in a way that does not exist.
@@ -193,16 +204,58 @@ def load_target(
         return array
 
 
-def load_columns(
-    path: Path, columns: Sequence[str], *, level: Level = "window"
-) -> npt.NDArray[np.float64]:
-    """Read columns of targets [columns], of windows [segments, columns]; NaN where there are none.
-
-    Raises `TargetError` as `load_target` does.
-    """
-    return stack_columns(
-        columns, lambda key: load_target(path, key.rpartition("/")[2], level=level)
+def columns_of(targets: Iterable[str]) -> tuple[str, ...]:
+    """Return the columns of some targets, in their order."""
+    return tuple(
+        f"{spec.category}/{spec.name}{entry}"
+        for spec in map(TARGETS.__getitem__, targets)
+        for entry in ([f":{n}" for n in range(spec.length)] or [""])
     )
+
+
+def is_midi(column: str) -> bool:
+    """Return whether a column is read from MIDI."""
+    return column.startswith("expression/")
+
+
+def stack_columns(
+    columns: Sequence[str], find: Callable[[str], npt.ArrayLike | None]
+) -> npt.NDArray[np.float64]:
+    """Return the values of columns [..., columns]; NaN where there is none.
+
+    ``find`` gives the values of a key ``category/field``, one or one per window, or None.
+    """
+    found: dict[str, npt.ArrayLike | None] = {}
+    parts = []
+    for column in columns:
+        key, _, number = column.partition(":")
+        if key not in found:
+            found[key] = find(key)
+        values = np.asarray(np.nan if found[key] is None else found[key], np.float64)
+        parts.append(values[..., int(number)] if number and values.ndim else values)
+    return np.stack(np.broadcast_arrays(*parts), axis=-1) if parts else np.zeros(0)
+
+
+def column_reader(
+    layout: Layout, columns: Sequence[str], *, level: Level = "window"
+) -> Callable[[str], npt.NDArray[np.float64]]:
+    """Return what reads columns of a recording [columns], or of its windows [segments, columns].
+
+    NaN is what the recording lacks; one of which a target failed has [columns] of NaN. It raises
+    `TargetError` as `load_target` does.
+    """
+    targets = {column.partition(":")[0].rpartition("/")[2] for column in columns}
+    failed = {name for target in targets for name in failures(layout, target)}
+
+    def read(name: str) -> npt.NDArray[np.float64]:
+        def find(key: str) -> npt.ArrayLike | None:
+            if name in failed:
+                return None
+            return load_target(layout.targets(name), key.rpartition("/")[2], level=level)
+
+        return stack_columns(columns, find)
+
+    return read
 
 
 @contextmanager

@@ -13,22 +13,17 @@ Undefined is NaN everywhere: silence has no brightness, two notes have no tempo.
 """
 
 __all__ = [
-    "AUDIO_CATEGORIES",
-    "CATEGORIES",
-    "CURVE_FRAMES",
-    "OVERLAP_BINS",
-    "PITCH_CLASSES",
-    "SHAPE_COEFFICIENTS",
-    "TARGETS",
-    "Level",
-    "TargetSpec",
-    "probed_targets",
+    *("AUDIO", "MIDI", "PROBED", "CATEGORIES", "CURVE_FRAMES", "OVERLAP_BINS"),
+    *("PITCH_CLASSES", "SHAPE_COEFFICIENTS", "TARGETS", "Level", "TargetSpec", "probed_targets"),
 ]
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
-#: Musical families; one module each.
+#: What targets are computed from; an aspect may also be probed from features.
+AUDIO, MIDI, PROBED = "audio", "midi", "probed"
+
+#: Musical families; one module each. ``expression``, the last one, is read from MIDI.
 CATEGORIES = (
     "rhythm",
     "harmony",
@@ -38,9 +33,6 @@ CATEGORIES = (
     "phrasing",
     "expression",
 )
-
-#: The families that are heard in the audio; ``expression`` is read from MIDI.
-AUDIO_CATEGORIES = CATEGORIES[:-1]
 
 #: What a target describes: a whole recording, or one of the windows that features are made of.
 Level = Literal["recording", "window"]
@@ -94,9 +86,9 @@ class TargetSpec:
     version: int = 1
 
     @property
-    def source(self) -> Literal["audio", "midi"]:
-        """What it is computed from; a recording may lack MIDI."""
-        return "midi" if self.category == "expression" else "audio"
+    def source(self) -> str:
+        """What it is computed from, `AUDIO` or `MIDI`; a recording may lack MIDI."""
+        return MIDI if self.category == "expression" else AUDIO
 
     @property
     def shape(self) -> tuple[int, ...]:

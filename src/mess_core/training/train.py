@@ -219,8 +219,8 @@ def export(model: SmallEncoder, folder: Path) -> None:
 def validate(encoder: str | Path, batches: Batches) -> dict[str, dict[str, Any]]:
     """Judge what the time means of an exported encoder know of differences between versions.
 
-    Returns for each scalar the ``r2`` within excerpts, its 95 % interval, and the ``layer``; and
-    prints them. Scalars that are known of too few excerpts are left out.
+    Returns for each scalar the ``r2`` within excerpts and its 95 % interval; and prints them.
+    Scalars that are known of too few excerpts are left out.
     """
     model = load_module(find_checkpoint(str(encoder)))
     examples = [batches[i] for i in range(_VALIDATION_BATCHES)]
@@ -230,12 +230,12 @@ def validate(encoder: str | Path, batches: Batches) -> dict[str, dict[str, Any]]
     scalars = torch.cat([labels.scalars for _, labels in examples]).numpy().astype(float)
     excerpts = (np.arange(len(pooled)) // VERSIONS).astype(str)
     table = {}
-    print("R2 within excerpts, 95 % interval, layer")
+    print("R2 within excerpts, 95 % interval")
     for name, truth in zip(SCALARS, scalars.T, strict=True):
         with np.errstate(divide="ignore", invalid="ignore"):  # resamples without differences
             figure = within_works(pooled, truth, Rows(excerpts, excerpts, excerpts), name=name)
         low, high = figure.interval or (np.nan, np.nan)
         if np.isfinite(low + high):
-            table[name] = {"r2": figure.value, "low": low, "high": high, "layer": figure.layer}
-            print(f"{name:<18}{figure.value:6.2f}  {low:.2f} to {high:.2f}  {figure.layer}")
+            table[name] = {"r2": figure.value, "low": low, "high": high}
+            print(f"{name:<18}{figure.value:6.2f}  {low:.2f} to {high:.2f}")
     return table

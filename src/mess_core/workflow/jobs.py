@@ -31,14 +31,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mess_core import stages
 from mess_core.errors import StorageError
 from mess_core.files import fingerprint, read_json, write_json, write_text
 from mess_core.layout import ANSWERS, ENCODER, INDEX_KINDS, Layout
 from mess_core.progress import Progress
-from mess_core.recordings import Recording, failures, read_shard, read_with_features
+from mess_core.recordings import failures, read_shard, read_with_features
 from mess_core.workflow import record
 
 if TYPE_CHECKING:
@@ -303,27 +302,17 @@ def build_index(
     from mess_core.extraction.storage import load_features
     from mess_core.index import index_recordings, save_artifact
     from mess_core.index.artifact import read_projection
-    from mess_core.targets.columns import stack_columns
-    from mess_core.targets.npz import load_columns
+    from mess_core.targets.npz import column_reader
 
     recordings = read_with_features(layout, window_s)
     projection = read_projection(layout.projection(kind))
-    columns = projection.columns.tolist()
-    targets = {column.partition(":")[0].rpartition("/")[2] for column in columns}
-    unmeasured = {name for target in targets for name in failures(layout, target)}
-
-    def measure(recording: Recording) -> npt.NDArray[np.float64]:
-        name = recording.recording_id
-        if name in unmeasured:
-            return stack_columns(columns, lambda _: None)
-        return load_columns(layout.targets(name), columns, level=_LEVELS[kind])
-
+    measure = column_reader(layout, projection.columns.tolist(), level=_LEVELS[kind])
     spec = resolve_spec(encoder)
     view = "segments" if kind == "clips" else "aggregated"
     index = index_recordings(
         recordings,
         lambda recording: load_features(layout, recording.recording_id, view=view),
-        measure if columns else None,
+        lambda recording: measure(recording.recording_id),
         kind=kind,
         window_s=window_s,
         overlap=overlap,
@@ -405,6 +394,7 @@ def evaluate(layout: Layout, *, window_s: float) -> None:
     """Write the table and the picture of how good the answers of the index of clips are."""
     from mess_core import evaluation
     from mess_core.index import load_artifact
+    from mess_core.probing.pictures import plot_evaluation
     from mess_core.probing.questions import write_table
 
     version = read_json(layout.index_receipt("clips"))["artifact_version_id"]
@@ -412,7 +402,7 @@ def evaluate(layout: Layout, *, window_s: float) -> None:
     lines = evaluation.evaluate(layout, index, read_with_features(layout, window_s))
     write_table(lines, layout.answer("evaluation", ".tsv"))
     title = f"{layout.dataset}, {index.facts['encoder']['name']}"
-    evaluation.plot_evaluation(lines, layout.answer("evaluation", ".png"), title=title)
+    plot_evaluation(lines, layout.answer("evaluation", ".png"), title=title)
 
 
 def write_report(layout: Layout, *, window_s: float, changed: Mapping[str, Any]) -> None:
