@@ -92,7 +92,7 @@ class Settings:
         "raw_dtype", "float32", "How `save_raw` stores frames: `float32` or `float16`."
     )
     shards: int = _setting(
-        "shards", 16, "Jobs that extraction and targets are divided into.", demo=2, ge=1, le=10_000
+        "shards", 16, "Jobs that extraction and targets are divided into.", demo=1, ge=1, le=10_000
     )
     targets: tuple[str, ...] = _setting("targets", (), "Targets to probe; an empty list takes all.")
     rows: Literal["windows", "recordings"] = _setting(
@@ -113,6 +113,7 @@ class Settings:
         "What layers are compared with: an encoder of the same shape with random weights (costs a "
         "second extraction), and descriptors of the same windows. With `encoder: "
         "descriptors` there is neither.",
+        demo=("descriptors",),
     )
     source: Literal["best", "measured", "probed"] = _setting(
         "aspects.source",
