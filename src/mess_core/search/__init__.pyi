@@ -1,4 +1,3 @@
-from .features import load_features as load_features
 from .query import Query as Query
 from .search import (
     Answer as Answer,
