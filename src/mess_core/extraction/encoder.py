@@ -24,7 +24,7 @@ import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Union
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,9 +33,6 @@ from mess_core.errors import EncoderError
 from mess_core.extraction.checkpoint import Checkpoint, find_checkpoint
 from mess_core.extraction.golden import MIN_COSINE, check_windows, compare
 from mess_core.extraction.specs import EncoderSpec, resolve_spec
-
-if TYPE_CHECKING:
-    from torch.nn import Module
 
 Floats = npt.NDArray[np.float32]
 
@@ -334,34 +331,34 @@ def clear_gpu_cache() -> None:
         torch.mps.empty_cache()
 
 
-#: What can be inspected.
-Model = Union[Encoder, str, Path, "Module"]
+def inspect_model(
+    encoder: Encoder | str | Path, *, models: Path = Path("data/models")
+) -> dict[str, Any]:
+    """Describe an encoder's model in plain numbers.
 
-
-def inspect_model(encoder: Model, *, models: Path = Path("data/models")) -> dict[str, Any]:
-    """Describe a model in plain numbers.
-
-    ``encoder`` is a loaded one, what `load_encoder` takes, or transformers' model (another thing
-    is an EncoderError); ``models`` is where models are kept.
+    ``encoder`` is a loaded one, or what `load_encoder` takes; ``models`` is where models are kept.
+    One without weights is an EncoderError.
 
     Returns
     -------
     dict
-        ``class``; ``layers`` (hidden states: transformer layers + 1) and ``dims``, None where the
-        module has no transformers configuration; ``parameters`` (numbers in all tensors that are
+        ``class``; ``layers`` and ``dims``; ``parameters`` (numbers in all tensors that are
         parameters); ``modules``: per module that owns parameters itself its ``name``, ``class``,
         ``parameters`` and their ``shapes`` by name, in the model's order.
     """
-    module = _module(encoder, models)
-    config = getattr(module, "config", None)
-    depth = getattr(config, "num_hidden_layers", None)
+    from mess_core.extraction.torch_engine import load_module
+
+    checkpoint = encoder.checkpoint if isinstance(encoder, Encoder) else None
+    name = encoder.spec.name if isinstance(encoder, Encoder) else str(encoder)
+    checkpoint = checkpoint or find_checkpoint(name, models=models)
+    module = load_module(checkpoint)
     own = {
         name: dict(part.named_parameters(recurse=False)) for name, part in module.named_modules()
     }
     return {
         "class": type(module).__name__,
-        "layers": None if depth is None else depth + 1,
-        "dims": getattr(config, "hidden_size", None),
+        "layers": checkpoint.spec.layers,
+        "dims": checkpoint.spec.dims,
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
         "modules": [
             {
@@ -376,31 +373,16 @@ def inspect_model(encoder: Model, *, models: Path = Path("data/models")) -> dict
     }
 
 
-def _module(encoder: Model, models: Path) -> "Module":
-    if isinstance(encoder, (str, Path)):
-        checkpoint = find_checkpoint(str(encoder), models=models)
-    elif isinstance(encoder, Encoder):
-        if encoder.checkpoint is None:
-            raise EncoderError(f"{encoder.spec.name} is no torch module: there is nothing inside")
-        checkpoint = encoder.checkpoint
-    elif hasattr(encoder, "named_modules"):
-        return encoder
-    else:
-        raise EncoderError(f"{type(encoder).__name__} is no encoder and no torch module")
-    from mess_core.extraction.torch_engine import load_module
-
-    module: Module = load_module(checkpoint)
-    return module
-
-
 def trace_activations(
-    encoder: Model, samples: npt.NDArray[np.floating], *, models: Path = Path("data/models")
+    encoder: Encoder | str | Path,
+    samples: npt.NDArray[np.floating],
+    *,
+    models: Path = Path("data/models"),
 ) -> list[dict[str, Any]]:
     """Summarise what each layer gives for a window of mono samples at the encoder's rate.
 
-    ``encoder`` and ``models`` are as in `inspect_model`. An encoder prepares samples as for
-    features; a bare module gets them as they are. An encoder that cannot be had, a module without
-    hidden states, and samples of another shape than [n] are an EncoderError.
+    ``encoder`` and ``models`` are as in `inspect_model`. An encoder that cannot be had or has no
+    frames, and samples of another shape than [n], are an EncoderError.
 
     Returns
     -------
@@ -410,13 +392,9 @@ def trace_activations(
     """
     if samples.ndim != 1 or not len(samples):
         raise EncoderError(f"samples have the shape {samples.shape}, expected one window [n]")
-    window = np.asarray(samples, np.float32)[np.newaxis]
-    if isinstance(encoder, (str, Path)):
+    if not isinstance(encoder, Encoder):
         encoder = load_encoder(str(encoder), models=models)
-    if isinstance(encoder, Encoder):
-        states = encoder.hidden_states(window)[0]
-    else:
-        states = _hidden_states(_module(encoder, models), window)
+    states = encoder.hidden_states(np.asarray(samples, np.float32)[np.newaxis])[0]
     return [
         {
             "layer": layer,
@@ -430,21 +408,3 @@ def trace_activations(
         }
         for layer, state in enumerate(states.astype(np.float64))
     ]
-
-
-def _hidden_states(module: "Module", window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    import torch
-
-    parameter = next(module.parameters())
-    was_training = module.training
-    try:
-        with torch.inference_mode():
-            output = module.eval()(
-                torch.from_numpy(window).to(parameter.device, parameter.dtype),
-                output_hidden_states=True,
-            )
-    finally:
-        module.train(was_training)
-    if output.hidden_states is None:
-        raise EncoderError(f"{type(module).__name__} gives no hidden states")
-    return np.asarray(torch.cat(output.hidden_states).float().cpu().numpy(), np.float32)
