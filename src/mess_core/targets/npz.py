@@ -7,10 +7,7 @@
 A *column* is one number of a target, ``category/field``, or ``category/field:number`` for an entry
 of a shape.
 
-Equal targets give equal bytes. Files of the older form have one pickled dict per category. A pickle
-is a program: it may import and call whatever it names. They are read by an unpickler that resolves
-only the few names that numpy's arrays, dtypes and scalars are made of, and refuses everything else
-before it is imported.
+Equal targets give equal bytes. Nothing is ever unpickled.
 """
 
 __all__ = [
@@ -29,7 +26,6 @@ __all__ = [
     "validate_window_targets",
 ]
 
-import pickle
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -55,21 +51,6 @@ WINDOWS = "windows/"
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError)
 
 _AGAIN = "delete it and run the targets rule"
-
-#: What pickles of numpy arrays, dtypes and scalars name, before and since numpy 2.
-_ALLOWED = {
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    *(
-        (f"numpy.{core}.{module}", name)
-        for core in ("core", "_core")
-        for module, name in [
-            ("multiarray", "_reconstruct"),
-            ("multiarray", "scalar"),
-            ("numeric", "_frombuffer"),
-        ]
-    ),
-}
 
 #: ``{category: {field: array}}``.
 Targets = dict[str, dict[str, npt.NDArray[np.float64]]]
@@ -120,8 +101,7 @@ def load_targets(path: Path) -> Targets:
     Returns
     -------
     dict
-        ``{category: {field: array}}``, float64. Valid by `validate_target_structure`, except that
-        files of the older form may lack fields and have others.
+        ``{category: {field: array}}``, float64. Valid by `validate_target_structure`.
 
     Raises
     ------
@@ -129,10 +109,7 @@ def load_targets(path: Path) -> Targets:
         If the file is missing or damaged, holds objects other than arrays, or is malformed.
     """
     with _opened(path) as archive:
-        names = _names(archive)
-        if _is_older(names):
-            return {category: _older_fields(archive, category) for category in names}
-        targets = _targets(archive, [name for name in names if not name.startswith(WINDOWS)])
+        targets = _targets(archive, [n for n in _names(archive) if not n.startswith(WINDOWS)])
         validate_target_structure(targets)
         return targets
 
@@ -149,8 +126,7 @@ def load_window_targets(path: Path) -> Targets:
     Raises
     ------
     TargetError
-        If the file is missing or damaged, has no windows (as those of the older form), or is
-        malformed.
+        If the file is missing or damaged, has no windows, or is malformed.
     """
     with _opened(path) as archive:
         names = [name for name in _names(archive) if name.startswith(WINDOWS)]
@@ -169,7 +145,7 @@ def load_target(
     Parameters
     ----------
     path : Path
-        A file as `save_targets` writes it; for recordings also of the older form.
+        A file as `save_targets` writes it.
     name : str
         A registered target.
     level : {"recording", "window"}
@@ -178,8 +154,8 @@ def load_target(
     Returns
     -------
     ndarray of float64 or None
-        As the registry has it, with one more axis in front for windows. None where the target is
-        optional (there is no MIDI), or the file is of the older form and lacks it.
+        As the registry has it, with one more axis in front for windows. None where there is
+        no MIDI for it.
 
     Raises
     ------
@@ -189,9 +165,6 @@ def load_target(
     spec = TARGETS[name]
     with _opened(path) as archive:
         names = _names(archive)
-        if level == "recording" and _is_older(names):
-            older = _older_fields(archive, spec.category) if spec.category in names else {}
-            return older.get(name)
         category = f"{WINDOWS if level == 'window' else ''}{spec.category}/"
         if category + name not in names:
             if spec.source == "midi" and not any(known.startswith(category) for known in names):
@@ -289,40 +262,6 @@ def _targets(archive: zipfile.ZipFile, names: list[str]) -> Targets:
             raise TargetError(f"the key {full!r} is not of the form category/field")
         targets.setdefault(category, {})[name] = _array(archive, full)
     return targets
-
-
-def _is_older(names: list[str]) -> bool:
-    return not set(CATEGORIES).isdisjoint(names)
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds numpy arrays, dtypes and scalars, and the builtin containers, numbers and strings."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        # numpy 2 still answers to the older name, with a warning.
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-
-
-def _older_fields(archive: zipfile.ZipFile, category: str) -> dict[str, npt.NDArray[np.float64]]:
-    """Read a category of the older form: an array that holds a pickled ``{field: array}``."""
-    if category not in CATEGORIES:
-        raise TargetError(f"{category!r} is no category; {nearest(category, CATEGORIES)}")
-    try:
-        with archive.open(f"{category}.npy") as file:
-            if npy.read_magic(file) != (1, 0) or npy.read_array_header_1_0(file)[0] != ():
-                raise ValueError("no single object")
-            fields = _ArrayUnpickler(file).load()
-        fields = fields.item() if isinstance(fields, np.ndarray) else fields
-        if not isinstance(fields, dict):
-            raise TypeError(f"a {type(fields).__name__} instead of a dict")
-        return {str(key): np.asarray(value, np.float64) for key, value in fields.items()}
-    # A damaged pickle raises whatever its broken instructions run into.
-    except Exception as error:
-        raise TargetError(
-            f"{category} is refused ({error}); only dicts of numbers are read"
-        ) from None
 
 
 def validate_target_structure(targets: Given) -> None:
