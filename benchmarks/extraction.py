@@ -112,16 +112,15 @@ def measure_speed(work: Path, *, count: int, rounds: int) -> None:
 
 def measure_memory(work: Path, *, minutes: float) -> None:
     """Print the peak memory for one recording, 44.1 kHz stereo."""
-    from mess_core.extraction import extract_shard
+    from mess_core.extraction import ExtractionPipeline, FeatureExtractor
     from mess_core.layout import Layout
 
     with tempfile.TemporaryDirectory(dir=work) as name:
         recording = describe(write_long(Path(name) / "x.wav", demo_audio(work), minutes=minutes))
         layout = Layout(Path(name) / "data", "x")
-        summary = extract_shard(
-            [recording], layout, encoder=str(write_model(work)), models=work, device="cpu"
-        )
-    summary.check()
+        extractor = FeatureExtractor(str(write_model(work)), models=work, device="cpu")
+        summary = ExtractionPipeline(extractor, layout).run([recording])
+    assert not summary.failed
     print("\n".join(summary.lines()))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     print(f"{minutes:g} minutes: at most {peak:.2f} GB")

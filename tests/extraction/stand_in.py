@@ -75,7 +75,7 @@ def main(table: str, data: str, log: str) -> None:
     FeatureExtractor.windows = windows  # type: ignore[method-assign]
     print("ready", flush=True)
     sys.stdin.readline()
-    pipeline.run(recordings).check()
+    assert not pipeline.run(recordings).failed
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,15 +14,12 @@ from mess_core.errors import AudioError, DatasetError, EncoderError, MessError, 
 from mess_core.extraction.audio import load_audio
 from mess_core.extraction.encoder import Encoder
 from mess_core.extraction.extractor import FeatureExtractor, extract_passage
-from mess_core.extraction.pipeline import (
-    ExtractionPipeline,
-    estimate_extraction_time,
-    extract_shard,
-)
+from mess_core.extraction.pipeline import ExtractionPipeline, estimate_extraction_time
 from mess_core.extraction.storage import load_features
-from mess_core.files import save_array, write_bytes
+from mess_core.files import read_json, save_array, write_bytes, write_json
 from mess_core.layout import Layout
-from mess_core.recordings import Recording
+from mess_core.recordings import Recording, write_recordings
+from mess_core.workflow import jobs
 from tests.conftest import WriteTone
 
 pytestmark = pytest.mark.unit
@@ -60,7 +58,7 @@ def run(
     views: Sequence[str] = ("segments", "aggregated"),
 ) -> Mapping[str, Mapping[str, str]]:
     summary = ExtractionPipeline(extractor, layout, views=views).run(recordings)
-    summary.check()
+    assert not summary.failed
     return summary.stored
 
 
@@ -262,12 +260,19 @@ def test_a_shard_is_extracted_by_one_call_and_not_by_another_encoder(
         "mess_core.extraction.extractor.load_encoder", lambda *_, **__: torch_encoder
     )
     layout = Layout(tmp_path / "data", "x")
+    write_recordings(layout.table, recordings)
     facts = torch_encoder.facts()
-    summary = extract_shard(recordings, layout, encoder="any", window_s=1.0, others=facts)
-    assert (summary.encoder, summary.engine) == (facts, torch_encoder.engine.name)
-    assert summary.stored.keys() == {"a", "b", "c"}
+    shard: Any = {"inputs": "i", "source": "encoder", "shard": "0", "shards": 1, "threads": 1}
+    shard |= {"encoder": "any", "window_s": 1.0, "raw_dtype": None, "batch_size": 0}
+    write_json(layout.features_manifest, {"shards": {"0": "i"}, "encoder": facts})
+    jobs.extract_shard(layout, **shard)
+    receipt = read_json(layout.receipt("features", "0"))
+    assert (receipt["encoder"], receipt["engine"]) == (facts, torch_encoder.engine.name)
+    assert receipt["recordings"].keys() == {"a", "b", "c"}
+    manifest = {"shards": {"0": "i"}, "encoder": facts | {"precision": "bfloat16"}}
+    write_json(layout.features_manifest, manifest)
     with pytest.raises(EncoderError, match=r"precision 'bfloat16' there, 'float32' here"):
-        extract_shard(recordings, layout, encoder="any", others=facts | {"precision": "bfloat16"})
+        jobs.extract_shard(layout, **shard)
 
 
 def test_the_estimate_is_the_sampled_time_per_window(

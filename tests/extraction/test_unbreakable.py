@@ -21,7 +21,7 @@ import soundfile
 
 from benchmarks.recordings import describe
 from mess_core.cache import find
-from mess_core.errors import AudioError, StorageError
+from mess_core.errors import StorageError
 from mess_core.extraction.audio import load_audio
 from mess_core.extraction.encoder import load_encoder
 from mess_core.extraction.extractor import FeatureExtractor
@@ -351,8 +351,8 @@ def test_a_recording_whose_file_changes_fails_alone(
     layout = Layout(tmp_path / "data", "x")
     summary = run(stand_in, layout, recordings, decoders=decoders)
     assert_b_failed_alone(summary, layout, expected, "mess recordings")
-    with pytest.raises(AudioError, match=r"1 of 4 recordings failed.*\n  b: .*b\.wav"):
-        summary.check()
+    assert "1 failed" in summary.lines()[0]
+    assert summary.lines()[-1].startswith("  b: ")
 
 
 @pytest.mark.unit

@@ -27,7 +27,6 @@ from .pipeline import (
     ExtractionPipeline as ExtractionPipeline,
     ExtractionSummary as ExtractionSummary,
     estimate_extraction_time as estimate_extraction_time,
-    extract_shard as extract_shard,
 )
 from .specs import MODELS as MODELS, EncoderSpec as EncoderSpec, resolve_spec as resolve_spec
 from .storage import load_features as load_features, segment_times as segment_times

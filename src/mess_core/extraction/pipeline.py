@@ -10,7 +10,6 @@ __all__ = [
     "ExtractionPipeline",
     "ExtractionSummary",
     "estimate_extraction_time",
-    "extract_shard",
 ]
 
 import queue
@@ -29,7 +28,7 @@ import numpy.typing as npt
 
 from mess_core import stages
 from mess_core.cache import find, materialise, scratch, store
-from mess_core.errors import AudioError, DatasetError, EncoderError, MessError, StorageError
+from mess_core.errors import DatasetError, EncoderError, MessError, StorageError
 from mess_core.extraction.extractor import FeatureExtractor
 from mess_core.files import ArrayWriter, check_writable, fingerprint, save_array, storage_errors
 from mess_core.layout import VIEWS, Layout
@@ -88,73 +87,6 @@ class ExtractionSummary:
     def facts(self) -> dict[str, Any]:
         """Return the outcome as JSON holds it."""
         return asdict(self)
-
-    def check(self) -> None:
-        """Raise an AudioError that names every recording that failed, if any did."""
-        if self.failed:
-            total = len(self.failed) + len(self.stored)
-            causes = "".join(f"\n  {name}: {cause}" for name, cause in self.failed.items())
-            raise AudioError(
-                f"{len(self.failed)} of {total} recordings failed; the rest is stored:{causes}"
-            )
-
-
-def extract_shard(
-    recordings: Sequence[Recording],
-    layout: Layout,
-    *,
-    encoder: str,
-    models: Path | None = None,
-    window_s: float = 5.0,
-    overlap: float = 0.5,
-    precision: str = "auto",
-    device: str = "auto",
-    batch_size: int | None = None,
-    threads: int | None = None,
-    views: Sequence[str] = ("segments", "aggregated"),
-    raw_dtype: str = "float32",
-    others: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
-) -> ExtractionSummary:
-    """Load an encoder and make the feature files of some recordings of a dataset.
-
-    Takes and raises what `FeatureExtractor`, `ExtractionPipeline` and its `run` do. The models
-    folder is the layout's by default. ``others`` are `Encoder.facts` of the dataset's other
-    features: an encoder that differs from them is refused with an EncoderError.
-    """
-    extractor = FeatureExtractor(
-        encoder,
-        window_s=window_s,
-        overlap=overlap,
-        batch_size=batch_size,
-        models=models or layout.models,
-        device=device,
-        precision=precision,
-        threads=threads,
-    )
-    print(extractor.encoder.describe(), flush=True)
-    if others is not None:
-        facts = extractor.encoder.facts()
-        different = [
-            f"{key} {others.get(key)!r} there, {fact!r} here"
-            for key, fact in facts.items()
-            if others.get(key) != fact
-        ]
-        if different:
-            raise EncoderError(
-                f"{layout.features_manifest}: these features were made otherwise "
-                f"({', '.join(different)}); run where it is the same or set `precision`, or delete "
-                "the manifest and run snakemake again to make all anew"
-            )
-    pipeline = ExtractionPipeline(
-        extractor,
-        layout,
-        views=views,
-        raw_dtype=raw_dtype,
-        # A GPU needs several threads to be fed, a CPU has none to spare.
-        decoders=1 if extractor.encoder.engine.device == "cpu" else threads or 1,
-    )
-    return pipeline.run(recordings, progress=progress)
 
 
 class ExtractionPipeline:

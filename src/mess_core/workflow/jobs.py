@@ -33,9 +33,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mess_core import stages
-from mess_core.errors import StorageError
+from mess_core.errors import EncoderError, StorageError
 from mess_core.files import fingerprint, read_json, write_json, write_text
-from mess_core.layout import ANSWERS, ENCODER, INDEX_KINDS, Layout
+from mess_core.layout import ANSWERS, ENCODER, INDEX_KINDS, VIEWS, Layout
 from mess_core.progress import Progress
 from mess_core.recordings import failures, read_shard, read_with_features
 from mess_core.workflow import record
@@ -75,23 +75,33 @@ def extract_shard(
     window_s: float,
     raw_dtype: str | None,
     batch_size: int,
+    threads: int,
     **extraction: Any,
 ) -> None:
     """Extract the features of a shard's recordings, and write its receipt."""
-    from mess_core.extraction import extract_shard as extract
+    from mess_core.extraction import ExtractionPipeline, FeatureExtractor
 
     layout = layout.of(source)
-    summary = extract(
-        read_shard(layout, window_s, shard, shards),
-        layout,
+    others = _withdraw_other(layout.features_manifest, shard, inputs).get("encoder")
+    extractor = FeatureExtractor(
         **extraction,
         window_s=window_s,
         batch_size=batch_size or None,
-        views=("raw", "segments", "aggregated") if raw_dtype else ("segments", "aggregated"),
-        raw_dtype=raw_dtype or "float32",
-        others=_withdraw_other(layout.features_manifest, shard, inputs).get("encoder"),
-        progress=Progress("s of audio"),
+        models=layout.models,
+        threads=threads,
     )
+    print(extractor.encoder.describe(), flush=True)
+    _check_same(layout, extractor.encoder.facts(), others)
+    pipeline = ExtractionPipeline(
+        extractor,
+        layout,
+        views=VIEWS if raw_dtype else VIEWS[1:],
+        raw_dtype=raw_dtype or "float32",
+        # A GPU needs several threads to be fed, a CPU has none to spare.
+        decoders=1 if extractor.encoder.engine.device == "cpu" else threads,
+    )
+    recordings = read_shard(layout, window_s, shard, shards)
+    summary = pipeline.run(recordings, progress=Progress("s of audio"))
     print("\n".join(summary.lines()))
     write_json(layout.extraction_report(shard), summary.facts())
     write_json(
@@ -104,6 +114,21 @@ def extract_shard(
             "failed": dict(summary.failed),
         },
     )
+
+
+def _check_same(layout: Layout, facts: Mapping[str, Any], others: Mapping[str, Any] | None) -> None:
+    """Refuse an encoder that is not that of the dataset's other features, if there are any."""
+    different = [
+        f"{key} {others.get(key)!r} there, {fact!r} here"
+        for key, fact in facts.items()
+        if others is not None and others.get(key) != fact
+    ]
+    if different:
+        raise EncoderError(
+            f"{layout.features_manifest}: these features were made otherwise "
+            f"({', '.join(different)}); run where it is the same or set `precision`, or delete "
+            "the manifest and run snakemake again to make all anew"
+        )
 
 
 def _withdraw_other(manifest: Path, shard: str, inputs: str | None) -> dict[str, Any]:
