@@ -220,7 +220,7 @@ def in_order(groups: Sequence[Hashable], truth: Floats, measured: Floats) -> Ite
 
 def show_dose(rows: list[tuple[tuple[Score, str, float], Values]]) -> None:
     print("| target | parameter | weakest to strongest | dose |\n|---|---|---|---|")
-    for target, (parameter, _) in OWN_PARAMETER.items():
+    for target, parameter in OWN_PARAMETER.items():
         of = [(job, values) for job, values in rows if job[1] == parameter and target in values]
         if of:
             works = [job[0].work_id for job, _ in of]

@@ -21,7 +21,6 @@ __all__ = [
     "read_shard",
     "read_with_features",
     "shard_of",
-    "too_short",
     "try_failed_again",
     "usable",
     "write_recordings",
@@ -196,16 +195,11 @@ def _judge(recording: Recording, window_s: float) -> Recording:
         return recording
     if not short:
         return replace(recording, status="ok", reason="")
-    reason = too_short(recording.audio, recording.duration_s, window_s)
-    return replace(recording, status="too_short", reason=reason)
-
-
-def too_short(audio: str | Path, duration_s: float, window_s: float) -> str:
-    """Return the reason why a recording is shorter than a window."""
-    return (
-        f"{audio}: lasts {duration_s:.2f} s, shorter than one window of {window_s:g} s; "
-        "use a longer excerpt or a shorter window"
+    reason = (
+        f"{recording.audio}: lasts {recording.duration_s:.2f} s, shorter than one window of "
+        f"{window_s:g} s; use a longer excerpt or a shorter window"
     )
+    return replace(recording, status="too_short", reason=reason)
 
 
 def usable(recordings: Iterable[Recording]) -> list[Recording]:

@@ -493,7 +493,7 @@ def test_the_scan_and_extraction_agree_on_what_is_too_short(
     windows = stream_windows(
         stream_audio(path, sample_rate=24_000), sample_rate=24_000, window_s=1.0
     )
-    scanned = accepts(lambda: validate_audio_file(path, min_duration_s=1.0))
+    scanned = validate_audio_file(path).duration_s >= 1.0
     extracted = accepts(lambda: list(windows))
     # Resampling rounds a length up, by less than one sample.
     assert extracted or not scanned

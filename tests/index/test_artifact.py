@@ -96,7 +96,7 @@ def test_what_is_loaded_equals_what_was_saved(kind: str, verify: bool, tmp_path:
 
 
 def test_an_index_without_aspects_is_saved_and_loaded(index: Index, tmp_path: Path) -> None:
-    bare = Corpus(6).bare(index.rows, "recordings", [0, 2])
+    bare = Corpus(6).bare(list(index.rows), "recordings", [0, 2])
     loaded = load_artifact(save_artifact(bare, tmp_path))
     check_equal(loaded, bare)
     assert loaded.predicted.shape == (0, 6)
@@ -180,8 +180,10 @@ def _one_prediction(index: Index) -> Index:
 CHANGES: dict[str, Callable[[Index], Index]] = {
     "fact": lambda i: replace(i, facts={**i.facts, "licence": "other"}),
     "aspect": lambda i: replace(i, aspects={**i.aspects, "min_r2": 0.31}),
-    "title": lambda i: replace(i, rows=Rows.of([replace(i.rows[0], title="other"), *i.rows[1:]])),
-    "time": lambda i: replace(i, rows=Rows.of([*i.rows[:5], replace(i.rows[5], end_s=15.001)])),
+    "title": lambda i: replace(
+        i, rows=Rows.of([replace(i.rows[0], title="other"), *[*i.rows][1:]])
+    ),
+    "time": lambda i: replace(i, rows=Rows.of([*[*i.rows][:5], replace(i.rows[5], end_s=15.001)])),
     "vector": _one_vector,
     "prediction": _one_prediction,
     "projection": lambda i: replace(

@@ -55,7 +55,6 @@ import soundfile
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mess_core.errors import AudioError
-from mess_core.recordings import too_short
 
 Floats = npt.NDArray[np.float32]
 
@@ -99,14 +98,14 @@ class AudioInfo:
     peak: float
 
 
-def validate_audio_file(path: Path, *, min_duration_s: float = 0.0) -> AudioInfo:
+def validate_audio_file(path: Path) -> AudioInfo:
     """Decode a whole file once and check that it can be used.
 
     Raises
     ------
     AudioError
         With `AudioError.status` ``missing``, ``empty``, ``unreadable``, ``truncated``,
-        ``not_finite``, ``too_large``, ``silent`` or ``too_short``.
+        ``not_finite``, ``too_large`` or ``silent``.
     """
     frames, low, high = 0, np.inf, -np.inf
     with _opened(path) as file:
@@ -118,8 +117,6 @@ def validate_audio_file(path: Path, *, min_duration_s: float = 0.0) -> AudioInfo
         source, target = _ratio(file.samplerate, _ENCODER_RATE)
         duration_s = frames * target / (source * _ENCODER_RATE)
         info = AudioInfo(duration_s, file.samplerate, file.channels, (high - low) / 2)
-    if duration_s < min_duration_s:
-        raise AudioError(too_short(path, duration_s, min_duration_s), status="too_short")
     if info.peak < 10 ** (SILENCE_DBFS / 20):
         level = f"{20 * np.log10(info.peak):.0f} dBFS" if info.peak else "digital zero"
         what, advice = "its peak", "check the export"
@@ -369,8 +366,8 @@ def stream_audio(path: Path, *, sample_rate: int = 24_000) -> Iterator[Floats]:
     Raises
     ------
     AudioError
-        While iterating: as `validate_audio_file`, but for ``silent`` and ``too_short``. Blocks
-        before a bad place were already given.
+        While iterating: as `validate_audio_file`, but for ``silent``. Blocks before a
+        bad place were already given.
     """
     with _opened(path) as file:
         mono = map(_mono, _blocks(path, file))

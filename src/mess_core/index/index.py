@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +76,7 @@ _Part = tuple[Features, Measured, list[Row]]
 FIELDS = tuple(field.name for field in fields(Row) if field.name not in ("start_s", "end_s"))
 
 
-class Rows(Sequence[Row]):
+class Rows:
     """The rows of an index, in the order of its vectors.
 
     ``recordings`` has the columns `FIELDS`, with one entry per recording. ``table`` is an array of
@@ -113,13 +113,7 @@ class Rows(Sequence[Row]):
     def __len__(self) -> int:
         return len(self.table)
 
-    @overload
-    def __getitem__(self, position: int) -> Row: ...
-    @overload
-    def __getitem__(self, position: slice) -> "tuple[Row, ...]": ...
-    def __getitem__(self, position: int | slice) -> "Row | tuple[Row, ...]":
-        if isinstance(position, slice):
-            return tuple(self[number] for number in range(len(self))[position])
+    def __getitem__(self, position: int) -> Row:
         number, start_s, end_s = self.table[position].item()
         facts = {name: column[number] for name, column in self.recordings.items()}
         return Row(**facts, start_s=start_s, end_s=end_s)

@@ -49,40 +49,30 @@ MIN_PAIRS = 4
 #: What differs by less than this share of the greatest value is equal: rounding has no rank.
 RESOLUTION = 1e-9
 
-#: The parameter of an interpretation that a target is meant to follow, and the sign. A target
-#: without an entry has none of its own: harmony and phrases, say, are the score's.
+#: The parameter of an interpretation that a target is meant to follow. A target without an entry
+#: has none of its own: harmony and phrases, say, are the score's.
 OWN_PARAMETER = {
-    "tempo": ("tempo", 1),
-    "onset_density": ("tempo", 1),
-    "onset_rate_level": ("tempo", 1),
-    "local_tempo_level": ("tempo", 1),
-    "local_tempo_extent": ("rubato", 1),
-    "spectral_centroid": ("tilt", 1),
-    "spectral_rolloff": ("tilt", 1),
-    "brightness_level": ("tilt", 1),
-    "note_connection": ("articulation", 1),
-    "resonance": ("pedal", 1),
-    "dynamic_range": ("dynamic_range", 1),
-    "crescendo_strength": ("dynamic_range", 1),
-    "diminuendo_strength": ("dynamic_range", 1),
-    "loudness_level": ("level", 1),
-    "loudness_extent": ("dynamic_range", 1),
-    "rubato": ("rubato", 1),
-    "rubato_ioi_ratio": ("rubato", 1),
-    "performed_tempo_level": ("tempo", 1),
-    "performed_tempo_extent": ("rubato", 1),
-    "velocity_mean": ("level", 1),
-    "velocity_std": ("dynamic_range", 1),
-    "velocity_range": ("dynamic_range", 1),
-    "articulation_ratio": ("articulation", 1),
-    "articulation_histogram": ("articulation", 1),
-    "tempo_variability": ("rubato", 1),
-    "onset_timing_std": ("chord_spread_ms", 1),
-    "chord_rate": ("tempo", 1),
-    "note_rate": ("tempo", 1),
-    "chord_spread": ("chord_spread_ms", 1),
-    "melody_lead": ("melody_lead_ms", 1),
-    "pedal_share": ("pedal", 1),
+    target: parameter
+    for parameter, targets in {
+        "tempo": (
+            "tempo onset_density onset_rate_level local_tempo_level performed_tempo_level "
+            "chord_rate note_rate"
+        ),
+        "rubato": (
+            "local_tempo_extent rubato rubato_ioi_ratio performed_tempo_extent tempo_variability"
+        ),
+        "tilt": "spectral_centroid spectral_rolloff brightness_level",
+        "articulation": "note_connection articulation_ratio articulation_histogram",
+        "pedal": "resonance pedal_share",
+        "dynamic_range": (
+            "dynamic_range crescendo_strength diminuendo_strength loudness_extent velocity_std "
+            "velocity_range"
+        ),
+        "level": "loudness_level velocity_mean",
+        "chord_spread_ms": "onset_timing_std chord_spread",
+        "melody_lead_ms": "melody_lead",
+    }.items()
+    for target in targets.split()
 }
 
 #: What is heard in the audio, and what MIDI says of the same.
@@ -138,7 +128,7 @@ def measure_validity(
             "defined": float(_defined(values).mean()) if len(values) else None,
             "within_works": _within_share(values, works),
             **_agreement(name, rows, works),
-            "own": OWN_PARAMETER[name][0] if name in OWN_PARAMETER else None,
+            "own": OWN_PARAMETER.get(name),
             **{
                 f"of_{parameter}": mean_within(works_of_whole, truth, (whole or {})[name])["mean"]
                 for parameter, truth in (parameters or {}).items()
