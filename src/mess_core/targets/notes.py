@@ -21,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 from operator import itemgetter
 from pathlib import Path
 
@@ -432,16 +433,10 @@ def parse_midi(midi: Path | bytes) -> mido.MidiFile:
 
 def _clock(midi: mido.MidiFile) -> Callable[[npt.ArrayLike], Float]:
     """Return what turns ticks into seconds: tempos of all tracks count, by tick."""
-    changes = [(0, DEFAULT_TEMPO)]
-    for track in midi.tracks:
-        tick = 0
-        for message in track:
-            tick += message.time
-            if message.type == "set_tempo":
-                changes.append((tick, message.tempo))
+    timed = (each for track in midi.tracks for each in _timed(track))
+    changes = [(tick, message.tempo) for tick, message in timed if message.type == "set_tempo"]
     # Of several at one tick the last one counts.
-    changes.sort(key=itemgetter(0))
-    ticks, tempos = np.array(changes).T
+    ticks, tempos = np.array(sorted([(0, DEFAULT_TEMPO), *changes], key=itemgetter(0))).T
     rates = tempos * 1e-6 / midi.ticks_per_beat
     times = np.concatenate([[0.0], np.cumsum(np.diff(ticks) * rates[:-1])])
 
@@ -452,13 +447,16 @@ def _clock(midi: mido.MidiFile) -> Callable[[npt.ArrayLike], Float]:
     return seconds
 
 
+def _timed(track: mido.MidiTrack) -> Iterator[tuple[int, mido.Message]]:
+    """Give the messages of a track with their ticks."""
+    return zip(accumulate(message.time for message in track), track, strict=True)
+
+
 def _track_notes(track: mido.MidiTrack, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Give onset and release in ticks, pitch and velocity of each note."""
     strokes: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
     releases: dict[tuple[int, int], list[int]] = defaultdict(list)
-    tick = 0
-    for message in track:
-        tick += message.time
+    for tick, message in _timed(track):
         if message.type in ("note_on", "note_off") and message.channel != DRUMS:
             key = (message.channel, message.note)
             if message.type == "note_on" and message.velocity > 0:
@@ -475,9 +473,7 @@ def _pedal(midi: mido.MidiFile, end: int) -> npt.NDArray[np.int64]:
     """Return when the sustain pedal goes down and up on any channel, ticks [shape=(k, 2)]."""
     events = []
     for track in midi.tracks:
-        tick = 0
-        for message in track:
-            tick += message.time
+        for tick, message in _timed(track):
             if message.is_cc(SUSTAIN_PEDAL) and message.channel != DRUMS:
                 events.append((tick, message.channel, message.value >= PEDAL_DOWN))
     down: set[int] = set()
