@@ -58,12 +58,8 @@ def _name(fingerprint: str, content: Path, suffix: str) -> str:
 def scratch(cache: Path) -> Iterator[Path]:
     """Give an empty folder on the cache's file system, for files that are not finished yet.
 
-    It is removed at the end of the block. What killed processes left is removed after a day.
-
-    Raises
-    ------
-    StorageError
-        If the cache cannot be written; see `mess_core.files.storage_errors`.
+    It is removed at the end of the block. What killed processes left is removed after a day. Raises
+    `StorageError` if the cache cannot be written; see `mess_core.files.storage_errors`.
     """
     folder = cache / "tmp"
     with storage_errors(folder / "tmp"):
@@ -80,12 +76,8 @@ def scratch(cache: Path) -> Iterator[Path]:
 def store(cache: Path, kind: str, fingerprint: str, content: Path, suffix: str) -> Path:
     """Move a finished, closed file from a `scratch` folder into the cache, and return it there.
 
-    The other parameters are those of `find`.
-
-    Raises
-    ------
-    StorageError
-        If it cannot be written; see `mess_core.files.storage_errors`.
+    The other parameters are those of `find`. Raises `StorageError` if it cannot be written; see
+    `mess_core.files.storage_errors`.
     """
     shelf = _shelf(cache, kind, fingerprint)
     with storage_errors(content), storage_errors(shelf):
@@ -107,12 +99,8 @@ def cached(
     """Return a cached file, computing it first where it is absent. Do not write to it.
 
     ``write`` gets a path to write the content to; when it raises, nothing is cached. The other
-    parameters are those of `find`.
-
-    Raises
-    ------
-    StorageError
-        If the cache cannot be written; see `mess_core.files.storage_errors`.
+    parameters are those of `find`. Raises `StorageError` if the cache cannot be written; see
+    `mess_core.files.storage_errors`.
     """
     if found := find(cache, kind, fingerprint, suffix):
         return found
@@ -127,12 +115,8 @@ def materialise(stored: Path, output: Path) -> bool:
     """Make ``output`` a hard link to a cached file, or a copy where that is not possible.
 
     An output with the same content is left as it is. Another one is replaced, never written to.
-    Returns whether anything was written.
-
-    Raises
-    ------
-    StorageError
-        If it cannot be written; see `mess_core.files.storage_errors`.
+    Returns whether anything was written. Raises `StorageError` if it cannot be written; see
+    `mess_core.files.storage_errors`.
     """
     with storage_errors(output):
         if output.exists() and (

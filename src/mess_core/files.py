@@ -64,11 +64,9 @@ _REMEDIES = {
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn the errors of writing ``path``, a file or folder, in the block into a `StorageError`.
 
-    Raises
-    ------
-    StorageError
-        If the disk is full, read-only, not ours and the like: says which, where, and what to do. An
-        `OSError` that names a file elsewhere (a source that cannot be read) stays as it is.
+    Raises `StorageError` if the disk is full, read-only, not ours and the like: says which, where,
+    and what to do. An `OSError` that names a file elsewhere (a source that cannot be read) stays as
+    it is.
     """
     try:
         yield
@@ -103,11 +101,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` that becomes ``path`` when the block ends well.
 
     It has the same suffix, and is removed when the block raises. The folder is made when missing.
-
-    Raises
-    ------
-    StorageError
-        If the file cannot be written, also by the block; see `storage_errors`.
+    Raises `StorageError` if the file cannot be written, also by the block; see `storage_errors`.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,10 +119,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def check_writable(path: Path) -> None:
     """Make sure that a file could be written to ``path``, whose folder is made when missing.
 
-    Raises
-    ------
-    StorageError
-        If it could not; see `storage_errors`.
+    Raises `StorageError` if it could not; see `storage_errors`.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,10 +154,7 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
-    Raises
-    ------
-    StorageError
-        If the file is missing or is not JSON.
+    Raises `StorageError` if the file is missing or is not JSON.
     """
     try:
         return json.loads(path.read_text())
@@ -186,13 +174,8 @@ class ArrayWriter:
     """Write an ``.npy`` file of floats row by row in constant memory, whole or not at all.
 
     A context manager: the file is there once the block has ended well, and nothing is left of it
-    when the block raises.
-
-    Raises
-    ------
-    StorageError
-        If ``dtype`` is no floating-point type; at the end of the block if no row was appended, or
-        if the file cannot be written (see `storage_errors`).
+    when the block raises. Raises `StorageError` if ``dtype`` is no floating-point type; at the end
+    of the block if no row was appended, or if the file cannot be written (see `storage_errors`).
     """
 
     _file: BinaryIO
@@ -234,11 +217,8 @@ class ArrayWriter:
     def append(self, rows: npt.ArrayLike) -> None:
         """Write any number of rows [shape=(k, ...)] after those that are there.
 
-        Raises
-        ------
-        StorageError
-            If their shape is not that of the rows before, or if a value is not finite, also once it
-            is converted to `dtype`.
+        Raises `StorageError` if their shape is not that of the rows before, or if a value is not
+        finite, also once it is converted to `dtype`.
         """
         rows = np.asarray(rows)
         if rows.ndim == 0 or self._row_shape not in (None, rows.shape[1:]):

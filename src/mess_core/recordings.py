@@ -108,10 +108,8 @@ _DURATION = COLUMNS.index("duration_s")
 def read_recordings(path: Path) -> list[Recording]:
     """Read a recording table as `write_recordings` writes it, in the order of ``recording_id``.
 
-    Raises
-    ------
-    DatasetError
-        If the file is missing, lacks a column, or has an unsafe or repeated ``recording_id``.
+    Raises `DatasetError` if the file is missing, lacks a column, or has an unsafe or repeated
+    ``recording_id``.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -161,10 +159,7 @@ def _check_ids(path: Path, recordings: list[Recording]) -> None:
 def write_recordings(path: Path, recordings: Iterable[Recording]) -> None:
     """Write a recording table, sorted by ``recording_id``; leave an equal file untouched.
 
-    Raises
-    ------
-    DatasetError
-        If a ``recording_id`` is unsafe or occurs twice.
+    Raises `DatasetError` if a ``recording_id`` is unsafe or occurs twice.
     """
     ordered = sorted(recordings, key=lambda r: r.recording_id)
     _check_ids(path, ordered)
@@ -288,10 +283,8 @@ def problem_lines(recordings: Iterable[Recording]) -> list[str]:
 def check_unchanged(recording: Recording) -> None:
     """Make sure that a recording's files are those that the table describes.
 
-    Raises
-    ------
-    DatasetError
-        If the audio, the MIDI or the beats are missing or have changed since the scan.
+    Raises `DatasetError` if the audio, the MIDI or the beats are missing or have changed since the
+    scan.
     """
     files = {
         recording.audio: recording.audio_sha256,

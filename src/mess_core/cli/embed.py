@@ -82,12 +82,8 @@ def run(args: argparse.Namespace) -> int:
 def read_embedded(path: Path, index_facts: Mapping[str, Any]) -> "Embedded":
     """Read features [windows, layers, dims] of `mess embed`, for an index of the same encoder.
 
-    Returns with them what is measured, as `search_features` takes it.
-
-    Raises
-    ------
-    SearchError
-        If it is no such file, or of another encoder, precision or window.
+    Returns with them what is measured, as `search_features` takes it. Raises `SearchError` if it is
+    no such file, or of another encoder, precision or window.
     """
     features, facts, measured = _read(path)
     own, theirs = facts["encoder"], index_facts.get("encoder", {})
@@ -135,12 +131,8 @@ def embed_elsewhere(
     """Compute what `read_embedded` returns of a passage for an index, in another process.
 
     PyTorch and FAISS bring an OpenMP each, which do not get on in one process everywhere. The
-    encoder is looked for by its name, where no other place is given.
-
-    Raises
-    ------
-    SearchError
-        If they cannot be computed, or not by the index's encoder.
+    encoder is looked for by its name, where no other place is given. Raises `SearchError` if they
+    cannot be computed, or not by the index's encoder.
     """
     theirs = facts.get("encoder", {})
     with TemporaryDirectory() as folder:

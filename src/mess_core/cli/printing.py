@@ -17,10 +17,7 @@ def table(rows: Sequence[Mapping[str, str]]) -> list[str]:
 def seconds(text: str) -> float:
     """Read a time that somebody typed: seconds, ``1:05`` or ``1:02:03.5``.
 
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        If it is no time.
+    Raises `argparse.ArgumentTypeError` if it is no time.
     """
     *larger, last = text.strip().split(":")
     try:

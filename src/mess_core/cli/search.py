@@ -247,14 +247,9 @@ def _embedded(args: argparse.Namespace, index: "Index") -> "Embedded":
 def open_index(location: str, dataset: str | None, kind: str) -> "Index":
     """Load the latest index of a kind from a published location, a folder or ``s3://...``.
 
-    The dataset may be left out where one is published.
-
-    Raises
-    ------
-    SearchError
-        If no dataset is given and the location does not hold exactly one.
-    ArtifactError
-        If nothing usable is published there.
+    The dataset may be left out where one is published. Raises `SearchError` if no dataset is given
+    and the location does not hold exactly one, and `ArtifactError` if nothing usable is published
+    there.
     """
     # FAISS and boto3 are imported when a search is run, not by `mess --help`.
     from mess_core.publishing.fetch import default_cache, load_published

@@ -93,10 +93,7 @@ class BaseDataset(ABC):
     def sources(self) -> Sequence[Source]:
         """Return the recordings, in any order, with unique ids.
 
-        Raises
-        ------
-        DatasetError
-            If the files are not where ``layout`` says.
+        Raises `DatasetError` if the files are not where ``layout`` says.
         """
 
 
@@ -136,14 +133,10 @@ def read_rows(path: Path, needed: Collection[str]) -> list[dict[str, str]]:
 
     It is UTF-8; ``.csv`` is comma-separated, everything else tab-separated. ``needed`` are the
     columns that must be there, and filled. Each line that is not empty gives a dict; cells have no
-    spaces around them, and are empty where a line ends early.
-
-    Raises
-    ------
-    DatasetError
-        If the file cannot be read, a column is missing, or a line is not what it should be: too
-        many cells, an empty one, one with a line break (which is what a quote leads to that is
-        opened and not closed), or one of more than 131,072 characters.
+    spaces around them, and are empty where a line ends early. Raises `DatasetError` if the file
+    cannot be read, a column is missing, or a line is not what it should be: too many cells, an
+    empty one, one with a line break (which is what a quote leads to that is opened and not closed),
+    or one of more than 131,072 characters.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -84,10 +84,8 @@ class Score:
     def notes(self) -> tuple[ScoreNote, ...]:
         """All notes, by onset, then from the lowest pitch to the highest.
 
-        Raises
-        ------
-        ValueError
-            If a bar is not full, a tie leads nowhere, or a voice does not fill the score.
+        Raises `ValueError` if a bar is not full, a tie leads nowhere, or a voice does not fill the
+        score.
         """
         notes = [note for voice in range(len(self.voices)) for note in self._parse(voice)]
         return tuple(sorted(notes, key=lambda n: (n.onset, n.pitch, n.voice)))

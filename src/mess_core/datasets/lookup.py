@@ -142,10 +142,7 @@ class DatasetFactory:
     def get_dataset(cls, name: str, *, data: Path = Path("data")) -> BaseDataset:
         """Return a registered dataset, whose files lie in the folder ``data``.
 
-        Raises
-        ------
-        DatasetError
-            If no such dataset is registered.
+        Raises `DatasetError` if no such dataset is registered.
         """
         if name not in _BUILT_IN:
             raise DatasetError(
@@ -160,10 +157,7 @@ class DatasetFactory:
     def create_dataset(cls, name: str, source: Path) -> BaseDataset:
         """Return a dataset of one's own, from a folder of audio or a ``.tsv`` or ``.csv`` file.
 
-        Raises
-        ------
-        DatasetError
-            If the name is taken or unsafe, or the source does not exist.
+        Raises `DatasetError` if the name is taken or unsafe, or the source does not exist.
         """
         _check_name(name)
         if name in cls.get_available_datasets():

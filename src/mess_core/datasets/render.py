@@ -49,6 +49,9 @@ def render_midi(
 ) -> npt.NDArray[np.float32]:
     """Render a MIDI file to audio.
 
+    Raises `MidiError` if the file is missing, is no MIDI file, holds no notes, is longer than
+    `LONGEST_H`, or the soundfont cannot be used.
+
     Parameters
     ----------
     midi : Path or bytes
@@ -62,12 +65,6 @@ def render_midi(
     -------
     ndarray of float32 [shape=(frames, 2)]
         Stereo samples in -1 to 1, `RING_S` longer than the MIDI file.
-
-    Raises
-    ------
-    MidiError
-        If the file is missing, is no MIDI file, holds no notes, is longer than `LONGEST_H`, or the
-        soundfont cannot be used.
     """
     name = str(midi) if isinstance(midi, Path) else "MIDI data"
     content = _ringing(parse_midi(midi), name)

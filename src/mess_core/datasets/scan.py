@@ -91,6 +91,8 @@ def scan_dataset(
 ) -> ScanReport:
     """Write a dataset's recording table.
 
+    Raises `DatasetError` if the dataset is not where it should be, or two recordings have one id.
+
     Parameters
     ----------
     dataset : BaseDataset
@@ -105,11 +107,6 @@ def scan_dataset(
     Returns
     -------
     ScanReport
-
-    Raises
-    ------
-    DatasetError
-        If the dataset is not where it should be, or two recordings have one id.
     """
     sources = dataset.sources()
     repeated = [name for name, n in Counter(s.recording_id for s in sources).items() if n > 1]

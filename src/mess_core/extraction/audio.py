@@ -101,11 +101,8 @@ class AudioInfo:
 def validate_audio_file(path: Path) -> AudioInfo:
     """Decode a whole file once and check that it can be used.
 
-    Raises
-    ------
-    AudioError
-        With `AudioError.status` ``missing``, ``empty``, ``unreadable``, ``truncated``,
-        ``not_finite``, ``too_large`` or ``silent``.
+    Raises `AudioError` with the status ``missing``, ``empty``, ``unreadable``, ``truncated``,
+    ``not_finite``, ``too_large`` or ``silent``.
     """
     frames, low, high = 0, np.inf, -np.inf
     with _opened(path) as file:
@@ -362,12 +359,8 @@ def stream_audio(path: Path, *, sample_rate: int = 24_000) -> Iterator[Floats]:
     """Decode any file that libsndfile reads to mono samples, block by block in constant memory.
 
     Yields the mean of all channels at ``sample_rate`` in arrays of different lengths, at least 1.
-
-    Raises
-    ------
-    AudioError
-        While iterating: as `validate_audio_file`, but for ``silent``. Blocks before a
-        bad place were already given.
+    While iterating it raises as `validate_audio_file`, but for ``silent``. Blocks before a bad
+    place were already given.
     """
     with _opened(path) as file:
         mono = map(_mono, _blocks(path, file))

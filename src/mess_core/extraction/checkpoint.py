@@ -104,13 +104,8 @@ def find_checkpoint(name: str, *, models: Path = Path("data/models")) -> Checkpo
     """Find a model's folder and check what can be read of it; nothing is fetched.
 
     ``name`` is one of `specs.MODELS` or a local folder in MERT's form; ``models`` is where fetched
-    models are kept.
-
-    Raises
-    ------
-    EncoderError
-        If the model is not to be had, its weights are not those that are pinned, or its
-        configuration asks for parts that HuBERT does not have.
+    models are kept. Raises `EncoderError` if the model is not to be had, its weights are not those
+    that are pinned, or its configuration asks for parts that HuBERT does not have.
     """
     spec = resolve_spec(name)
     if spec.kind == DESCRIPTORS:

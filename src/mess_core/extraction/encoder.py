@@ -168,7 +168,9 @@ def load_encoder(
     """Load an encoder of any kind, and prove that it is exactly its checkpoint.
 
     On CPUs OpenVINO runs a model, elsewhere torch: see `openvino_engine` and `torch_engine` for
-    what is compared with what.
+    what is compared with what. Raises `EncoderError` if the model is not to be had or its load not
+    exact (see `find_checkpoint` and `torch_engine.load_module`), or the device or precision cannot
+    be had.
 
     Parameters
     ----------
@@ -185,12 +187,6 @@ def load_encoder(
         Length in seconds of the windows to come; other lengths work and may be slow at first.
     threads : int, optional
         CPU threads; all when missing.
-
-    Raises
-    ------
-    EncoderError
-        If the model is not to be had or its load not exact (see `find_checkpoint` and
-        `torch_engine.load_module`), or the device or precision cannot be had.
     """
     if precision not in PRECISIONS:
         raise EncoderError(f"precision is {precision!r}, it must be one of {', '.join(PRECISIONS)}")

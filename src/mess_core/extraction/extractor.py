@@ -126,12 +126,8 @@ class FeatureExtractor:
         ``windows`` are tags with samples [shape=(samples,)] of equal length, and are drawn one
         batch at a time. Yields each tag with the means [shape=(L, D)] and, where ``raw`` asks for
         them, the frames [shape=(L, T, D)]. These are parts of the batch's arrays: copy what is to
-        be kept for long.
-
-        Raises
-        ------
-        EncoderError
-            If the device's memory does not suffice for one window.
+        be kept for long. Raises `EncoderError` if the device's memory does not suffice for one
+        window.
         """
         source = iter(windows)
         while batch := list(islice(source, self.batch_size)):
@@ -182,13 +178,8 @@ class FeatureExtractor:
         """Return the features of mono samples [shape=(n,)] at the encoder's rate.
 
         They are the means over time of every window, float32 [shape=(windows, layers, dims)].
-
-        Raises
-        ------
-        AudioError
-            If the samples are fewer than one window, or not all finite.
-        EncoderError
-            If the model's output is not finite.
+        Raises `AudioError` if the samples are fewer than one window, or not all finite, and
+        `EncoderError` if the model's output is not finite.
         """
         samples = np.asarray(samples, np.float32)
         if not np.isfinite(samples).all():
@@ -217,12 +208,9 @@ def extract_passage(
     than a window is made as long as a window around its middle, with what the file has there:
     padding would change the encoder's features. Without start and end it is the whole file, without
     a start it begins with the file, and without an end it is as long as a window, or ends with the
-    file. The extractor needs the window and overlap of the index that will be searched.
-
-    Raises
-    ------
-    AudioError
-        If the file cannot be read or is shorter than one window, or the times are not in it.
+    file. The extractor needs the window and overlap of the index that will be searched. Raises
+    `AudioError` if the file cannot be read or is shorter than one window, or the times are not in
+    it.
     """
     rate = extractor.encoder.spec.sample_rate
     samples = load_audio(path, sample_rate=rate)

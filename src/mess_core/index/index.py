@@ -237,6 +237,10 @@ def build_index(
 ) -> Index:
     """Build the index of features in memory.
 
+    Raises `ArtifactError` if shapes and rows disagree, a recording occurs twice in an index of
+    recordings, a value is not finite, a row equals the corpus mean in some layer, the aspect map is
+    of other aspects than the projection, or the memory does not suffice.
+
     Parameters
     ----------
     features : ndarray [shape=(n, L, dims)]
@@ -257,13 +261,6 @@ def build_index(
         Rows up to which searches are exact (`mess_core.index.factory`).
     memory_gb : float
         Gigabytes that the vectors of a larger index may take where it is served.
-
-    Raises
-    ------
-    ArtifactError
-        If shapes and rows disagree, a recording occurs twice in an index of recordings, a value is
-        not finite, a row equals the corpus mean in some layer, the aspect map is of other aspects
-        than the projection, or the memory does not suffice.
     """
     given = list(rows)
     parts = [(features, np.zeros((len(given), 0)) if measured is None else measured, given)]

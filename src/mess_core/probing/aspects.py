@@ -145,7 +145,8 @@ def resolve_aspects(
     ``min_r2`` is the R2 within works that an aspect must reach to be resolved. With ``targets``
     only their results are read; others in the folder may be of an earlier configuration. ``source``
     is ``best``, or ``measured`` or ``probed`` to take nothing else. Without ``discovery``, which
-    has the measured values, aspects are probed.
+    has the measured values, aspects are probed. Raises `ProbingError` or `StorageError` if there is
+    no result, or results are malformed or do not belong together.
 
     Returns
     -------
@@ -159,11 +160,6 @@ def resolve_aspects(
         ``validated`` and the ``verdict`` in words; the ``finding``, which says where the aspect
         comes from; ``targets`` (per target its own best ``layer``, ``r2`` and ``confidence``),
         ``missing`` (names of targets without a result) and ``reason`` (None when resolved).
-
-    Raises
-    ------
-    ProbingError, StorageError
-        If there is no result, or results are malformed or do not belong together.
     """
     wanted = {name for aspect in ASPECT_REGISTRY.values() for name in aspect.measures}
     if targets is not None:

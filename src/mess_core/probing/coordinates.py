@@ -103,12 +103,9 @@ def fit_coordinates(
 ) -> list[AspectCoordinates]:
     """Fit the coordinates of every aspect that the aspect map has resolved, in its order.
 
-    ``averaged`` says whether standard errors are of recordings' means over their rows.
-
-    Raises
-    ------
-    ProbingError, StorageError, TargetError
-        If results, features or targets are missing or damaged.
+    ``averaged`` says whether standard errors are of recordings' means over their rows. Raises
+    `ProbingError`, `StorageError` or `TargetError` if results, features or targets are missing or
+    damaged.
     """
     layout = discovery.layout
     aspects = read_json(layout.aspects)["aspects"]

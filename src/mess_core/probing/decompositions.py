@@ -171,10 +171,7 @@ class FoldDecompositions:
     def load(cls, path: Path) -> "FoldDecompositions":
         """Open a file that `save` wrote; its arrays are read when they are used.
 
-        Raises
-        ------
-        StorageError
-            If the file is missing or damaged, now or when an array is used.
+        Raises `StorageError` if the file is missing or damaged, now or when an array is used.
         """
         try:
             file = path.open("rb")
@@ -238,14 +235,8 @@ def decompose_source(
     """Stack the rows of every layer of a source and decompose them; one layer is in memory.
 
     ``source`` is one of `mess_core.layout.SOURCES`. A row is one of ``unit``, ``windows`` or
-    ``recordings``.
-
-    Raises
-    ------
-    StorageError
-        If features are missing or damaged.
-    ProbingError
-        If recordings have features of different widths.
+    ``recordings``. Raises `StorageError` if features are missing or damaged, and `ProbingError` if
+    recordings have features of different widths.
     """
     for layer in counted(range(n_layers), progress):
         blocks = [_rows_of(layout.of(source), r.recording_id, layer, unit) for r in recordings]
@@ -278,12 +269,8 @@ def decompose_folds(X: Features, rows: ProbeRows, *, nested: bool = True) -> Fol
     """Decompose all training unions of one layer.
 
     ``X`` [n, D] are all rows, present or not; it may be memory-mapped and is read in blocks.
-    ``nested`` says whether the unions without two folds are needed, too.
-
-    Raises
-    ------
-    ProbingError
-        If the features are no matrix of that many rows, or those of a present row are not finite.
+    ``nested`` says whether the unions without two folds are needed, too. Raises `ProbingError` if
+    the features are no matrix of that many rows, or those of a present row are not finite.
     """
     if X.ndim != 2 or len(X) != len(rows.present) or not X.shape[1]:
         raise ProbingError(

@@ -41,12 +41,8 @@ class LayerDiscoverySystem:
     each source; `mess_core.layout.ENCODER` is one of them, the others are baselines. A row is one
     of ``unit``, ``windows`` or ``recordings``. There are ``n_folds`` (at least 3) and penalties
     ``alphas`` (above 0). ``encoder`` has the ``name``, ``weights_sha256`` and ``trained`` of the
-    encoder that made the features.
-
-    Raises
-    ------
-    ProbingError
-        If no recording is usable, ``encoder`` lacks a field or is not among the layers.
+    encoder that made the features. Raises `ProbingError` if no recording is usable, ``encoder``
+    lacks a field or is not among the layers.
     """
 
     def __init__(
@@ -125,12 +121,8 @@ class LayerDiscoverySystem:
         """Load one target of all rows, [n] or of a shape [n, q]; NaN where a recording lacks it.
 
         With a ``level`` that is not the rows' own, every window has its recording's value, or a
-        recording the mean of its windows'.
-
-        Raises
-        ------
-        TargetError
-            If the target is unknown or no scalar or shape, or a targets file cannot be used.
+        recording the mean of its windows'. Raises `TargetError` if the target is unknown or no
+        scalar or shape, or a targets file cannot be used.
         """
         level = level or self._level
         known = probed_targets()
@@ -201,11 +193,8 @@ class LayerDiscoverySystem:
     def discover(self, targets: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
         """Probe targets, by default all; see `mess_core.probing.results`.
 
-        Raises
-        ------
-        ProbingError
-            If values are infinite or a setting is out of range. Too little data is no error: the
-            result says so in ``reason``.
+        Raises `ProbingError` if values are infinite or a setting is out of range. Too little data
+        is no error: the result says so in ``reason``.
         """
         names = probed_targets() if targets is None else tuple(targets)
         return {name: self._discover(name) for name in names}

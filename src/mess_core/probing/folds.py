@@ -123,12 +123,8 @@ def plan_rows(
     without a row are the works of the present rows dealt anew.
 
     ``works``, ``folds`` and ``recordings`` are those of each row; rows that are ``present`` have
-    the target (all when not given).
-
-    Raises
-    ------
-    ProbingError
-        If lengths differ, a recording is of two works, or a work is in two folds.
+    the target (all when not given). Raises `ProbingError` if lengths differ, a recording is of two
+    works, or a work is in two folds.
     """
     if present is None:
         present = np.ones(len(works), np.bool_)

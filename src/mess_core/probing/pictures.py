@@ -90,12 +90,8 @@ def plot_layer_map(results: Sequence[Row], output: Path) -> None:
 def save_figure(figure: Figure, output: Path) -> None:
     """Write a figure that was drawn without pyplot, whole or not at all, reproducibly.
 
-    Raises
-    ------
-    ProbingError
-        If the suffix is not ``.png`` or ``.svg``.
-    StorageError
-        If the file cannot be written.
+    Raises `ProbingError` if the suffix is not ``.png`` or ``.svg``, and `StorageError` if the file
+    cannot be written.
     """
     if output.suffix not in (".png", ".svg"):
         raise ProbingError(f"{output}: pictures are drawn as .png or .svg")

@@ -85,6 +85,9 @@ def probe(
 ) -> ProbeResult:
     """Probe every layer for one target.
 
+    Raises `ProbingError` if shapes do not fit, a feature is not finite, a target is infinite, a
+    work is in two folds, decompositions are of other rows, or a setting is out of range.
+
     Parameters
     ----------
     features : sequence of ndarray [shape=(n, D)]
@@ -104,12 +107,6 @@ def probe(
         Penalties to choose from, all above 0.
     n_permutations, n_resamples : int
         Permuted targets (0 leaves out p and selectivity), and bootstrap resamples (at least 1).
-
-    Raises
-    ------
-    ProbingError
-        If shapes do not fit, a feature is not finite, a target is infinite, a work is in two folds,
-        decompositions are of other rows, or a setting is out of range.
     """
     Y = Y[:, np.newaxis] if Y.ndim == 1 else Y
     _validate(features, Y, works, alphas, n_permutations, n_resamples)

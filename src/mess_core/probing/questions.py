@@ -102,12 +102,7 @@ def answer(
     """Write the table and the picture that answer one of `mess_core.layout.QUESTIONS`.
 
     The probing results of ``targets`` count; for separability those of the aspects, for collapse
-    none.
-
-    Raises
-    ------
-    ProbingError, StorageError
-        If results or features are missing or damaged.
+    none. Raises `ProbingError` or `StorageError` if results or features are missing or damaged.
     """
     layout, encoder = discovery.layout, discovery.encoder
     table, picture = (layout.answer(question, suffix) for suffix in (".tsv", ".png"))
@@ -234,12 +229,8 @@ def layer_table(results: Iterable[Row]) -> list[dict[str, Any]]:
 def write_table(rows: Sequence[Row], path: Path) -> None:
     """Write rows with the same keys as tab-separated UTF-8; without rows the file is empty.
 
-    Raises
-    ------
-    ProbingError
-        If rows differ in their keys.
-    StorageError
-        If the file cannot be written.
+    Raises `ProbingError` if rows differ in their keys, and `StorageError` if the file cannot be
+    written.
     """
     columns = list(rows[0]) if rows else []
     for row in rows:
@@ -371,12 +362,8 @@ def layer_geometry(
     ``references`` are features of the same rows to compare with, for example an untrained
     encoder's. Returns ``n_rows``, ``n_works``, ``n_dims``, ``rankme``, ``rankme_centred``,
     ``within_work``, ``within_work_standardised``, ``within_work_chance`` and ``cka_{name}`` per
-    reference. None where features do not vary or, of CKA, rows are fewer than 4.
-
-    Raises
-    ------
-    ProbingError
-        If rows differ in number or are not finite.
+    reference. None where features do not vary or, of CKA, rows are fewer than 4. Raises
+    `ProbingError` if rows differ in number or are not finite.
     """
     values = _checked(X)
     centred = values - values.mean(axis=0)
@@ -414,12 +401,7 @@ def linear_cka(X: Features, Y: Features) -> float | None:
     """Compare two representations of the same rows by linear centred kernel alignment.
 
     Features that are equal up to rotation and scale have 1; None where one does not vary, and for
-    fewer than 4 rows.
-
-    Raises
-    ------
-    ProbingError
-        If rows differ in number or are not finite.
+    fewer than 4 rows. Raises `ProbingError` if rows differ in number or are not finite.
     """
     if len(X) != len(Y):
         raise ProbingError(f"{len(X)} rows cannot be compared with {len(Y)}: give the same rows")

@@ -82,13 +82,8 @@ def score_interval(score: Mapping[str, Any]) -> list[float] | None:
 def read_result(path: Path) -> dict[str, Any]:
     """Read the probing result of one target, with the fields that this module lists.
 
-    Raises
-    ------
-    StorageError
-        If the file is missing or is not JSON.
-    ProbingError
-        If it lacks a field, its layers are malformed, or it is the result of another target than
-        its name says.
+    Raises `StorageError` if the file is missing or is not JSON, and `ProbingError` if it lacks a
+    field, its layers are malformed, or it is the result of another target than its name says.
     """
     result = read_json(path)
     missing = [name for name in _FIELDS if not isinstance(result, dict) or name not in result]
@@ -112,15 +107,10 @@ def read_result(path: Path) -> dict[str, Any]:
 def read_results(folder: Path, targets: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Read those results of a folder that exist, and check that they belong together.
 
-    They are returned per target, in the order of ``targets``; there is at least one.
-
-    Raises
-    ------
-    StorageError
-        If a result is not JSON.
-    ProbingError
-        If there is no result, one is malformed, or results of different datasets, encoders, stage
-        versions, units or numbers of layers are mixed.
+    They are returned per target, in the order of ``targets``; there is at least one. Raises
+    `StorageError` if a result is not JSON, and `ProbingError` if there is no result, one is
+    malformed, or results of different datasets, encoders, stage versions, units or numbers of
+    layers are mixed.
     """
     paths = [folder / f"{target}.json" for target in targets]
     results = {path.stem: read_result(path) for path in paths if path.exists()}
@@ -157,14 +147,9 @@ def log_probing(
     Metrics are ``{target}/{figure}`` of every layer, with the layer as the step, and
     ``{target}/best/...``, ``{target}/mixture/...`` and ``{target}/{baseline}/...``. ``results`` are
     of one dataset and encoder, ``files`` are kept with the run, ``uri`` is MLflow's tracking
-    address (such as ``sqlite:///mlflow.db``); the experiment is made when it does not exist.
-
-    Raises
-    ------
-    ProbingError
-        If there is no result, MLflow is not installed, or it refuses.
-    StorageError
-        If a file does not exist.
+    address (such as ``sqlite:///mlflow.db``); the experiment is made when it does not exist. Raises
+    `ProbingError` if there is no result, MLflow is not installed, or it refuses, and `StorageError`
+    if a file does not exist.
     """
     listed, paths = list(results), list(files)
     if not listed:

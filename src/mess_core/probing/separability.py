@@ -115,7 +115,7 @@ def separate_aspects(
 
     ``layers`` gives the features ``[n, D]`` of a layer's number, ``decompositions`` those of some
     rows of it; each is called once per aspect (and set of rows). ``works`` and ``folds`` are those
-    of each row.
+    of each row. Raises `ProbingError` if a work is in two folds or numbers of rows differ.
 
     Returns
     -------
@@ -124,11 +124,6 @@ def separate_aspects(
         the figures that this module lists (``interval_lo``, ``interval_hi`` of A's R2 before and
         ``retained_lo``, ``retained_hi`` among them), ``verdict`` and ``reason`` (of an undefined
         verdict, else None). Undefined figures are None.
-
-    Raises
-    ------
-    ProbingError
-        If a work is in two folds or numbers of rows differ.
     """
     pairs = []
     # Threads of BLAS wait for each other longer than these matrices take.

@@ -70,10 +70,7 @@ def gather_findings(
 ) -> Findings:
     """Read what a finished run left, ask the examples and cut their audio.
 
-    Raises
-    ------
-    StorageError, DatasetError, ArtifactError
-        If a result is missing or damaged.
+    Raises `StorageError`, `DatasetError` or `ArtifactError` if a result is missing or damaged.
     """
     from mess_core.datasets.lookup import licence_of
     from mess_core.index import load_artifact

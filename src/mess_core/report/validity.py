@@ -153,17 +153,14 @@ def read_values(
 ) -> tuple[dict[str, Floats], list[int]]:
     """Read the values of targets of one level from the files of all recordings.
 
+    Raises `TargetError` if a file is missing, damaged or malformed.
+
     Returns
     -------
     values : dict of str to ndarray [shape=(n,) or (n, q)]
         NaN where a recording has no MIDI.
     counts : list of int
         Rows of each recording.
-
-    Raises
-    ------
-    TargetError
-        If a file is missing, damaged or malformed.
     """
     blocks: dict[str, list[Floats]] = {name: [] for name in targets}
     counts = []

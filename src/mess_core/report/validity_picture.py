@@ -49,14 +49,8 @@ def plot_validity(
     """Draw how valid targets are, as a ``.png`` or ``.svg``.
 
     ``rows`` are those of `mess_core.report.validity.measure_validity`, at least one; ``parameters``
-    those of `parameter_rows`, where any are known.
-
-    Raises
-    ------
-    ProbingError
-        If the suffix is another one.
-    StorageError
-        If the file cannot be written.
+    those of `parameter_rows`, where any are known. Raises `ProbingError` if the suffix is another
+    one, and `StorageError` if the file cannot be written.
     """
     names = list(parameters or {})
     lines: list[_Line] = []

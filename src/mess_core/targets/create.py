@@ -125,6 +125,9 @@ def create_target_dataset(
 ) -> dict[str, str]:
     """Compute and store the targets of recordings and of their windows.
 
+    Raises `TargetError` if recordings failed, for whatever reason; names all of them. The others
+    are stored. Raises `StorageError` if files cannot be written; what is finished is kept.
+
     Parameters
     ----------
     recordings : sequence of Recording
@@ -145,13 +148,6 @@ def create_target_dataset(
     dict of str to str
         By ``recording_id``, the name in the cache of what its file is a copy of: its fingerprint,
         and the first 16 digits of its SHA-256.
-
-    Raises
-    ------
-    TargetError
-        If recordings failed, for whatever reason; names all of them. The others are stored.
-    StorageError
-        If files cannot be written; what is finished is kept.
     """
     settings: Any = {"sample_rate": sample_rate, "window_s": window_s, "overlap": overlap}
     done: dict[str, str] = {}

@@ -335,6 +335,9 @@ def _expected(pulse: Pulse) -> Float:
 def read_performance(midi: Path, *, beats: Path | None = None) -> Performance:
     """Read the notes of a MIDI file, and its beats where they are annotated.
 
+    Raises `MidiError` if a file is missing, cannot be parsed or holds no notes, or if the beats are
+    fewer than two, do not increase or do not overlap the notes.
+
     Parameters
     ----------
     midi : Path
@@ -343,12 +346,6 @@ def read_performance(midi: Path, *, beats: Path | None = None) -> Performance:
         A tab-separated file without a header, the first column of which is the time of each beat in
         seconds, increasing (the form of ASAP and of the demo corpus). With it tempo is exact;
         without it beats are tracked.
-
-    Raises
-    ------
-    MidiError
-        If a file is missing, cannot be parsed or holds no notes, or if the beats are fewer than
-        two, do not increase or do not overlap the notes.
     """
     performance = _read_midi(midi)
     if beats is None:

@@ -60,6 +60,8 @@ Given = Mapping[str, Mapping[str, npt.ArrayLike]]
 def save_targets(path: Path, targets: Given, *, windows: Given | None = None) -> None:
     """Write targets, whole or not at all.
 
+    Raises `TargetError` if the targets are malformed.
+
     Parameters
     ----------
     path : Path
@@ -68,11 +70,6 @@ def save_targets(path: Path, targets: Given, *, windows: Given | None = None) ->
         ``{category: {field: array}}`` as `validate_target_structure` wants it.
     windows : mapping, optional
         The same of the recording's windows, as `validate_window_targets` wants it.
-
-    Raises
-    ------
-    TargetError
-        If the targets are malformed.
     """
     validate_target_structure(targets)
     flat: dict[str, Any] = flatten(targets, windows or {})
@@ -98,15 +95,13 @@ def _flat(targets: Given) -> dict[str, Any]:
 def load_targets(path: Path) -> Targets:
     """Read the targets of a recording.
 
+    Raises `TargetError` if the file is missing or damaged, holds objects other than arrays, or is
+    malformed.
+
     Returns
     -------
     dict
         ``{category: {field: array}}``, float64. Valid by `validate_target_structure`.
-
-    Raises
-    ------
-    TargetError
-        If the file is missing or damaged, holds objects other than arrays, or is malformed.
     """
     with _opened(path) as archive:
         targets = _targets(archive, [n for n in _names(archive) if not n.startswith(WINDOWS)])
@@ -117,16 +112,13 @@ def load_targets(path: Path) -> Targets:
 def load_window_targets(path: Path) -> Targets:
     """Read the targets of a recording's windows.
 
+    Raises `TargetError` if the file is missing or damaged, has no windows, or is malformed.
+
     Returns
     -------
     dict
         ``{category: {field: array}}``, float64, [segments] for scalars, [segments, length] for
         curves and shapes. Valid by `validate_window_targets`.
-
-    Raises
-    ------
-    TargetError
-        If the file is missing or damaged, has no windows, or is malformed.
     """
     with _opened(path) as archive:
         names = [name for name in _names(archive) if name.startswith(WINDOWS)]
@@ -142,6 +134,9 @@ def load_target(
 ) -> npt.NDArray[np.float64] | None:
     """Read one target, whatever else the file holds or lacks: other targets may come and go.
 
+    Raises `TargetError` if the file is missing or damaged, lacks the target, or holds malformed
+    values of it.
+
     Parameters
     ----------
     path : Path
@@ -156,11 +151,6 @@ def load_target(
     ndarray of float64 or None
         As the registry has it, with one more axis in front for windows. None where there is
         no MIDI for it.
-
-    Raises
-    ------
-    TargetError
-        If the file is missing or damaged, lacks the target, or holds malformed values of it.
     """
     spec = TARGETS[name]
     with _opened(path) as archive:
@@ -268,13 +258,9 @@ def validate_target_structure(targets: Given) -> None:
     """Check that the targets of a recording, ``{category: {field: array}}``, are complete.
 
     ``expression`` may be absent; every other category, and every registered field of each category
-    that is there, must be present.
-
-    Raises
-    ------
-    TargetError
-        If a category or field is unknown or lacking, or an array has another shape than its
-        registered kind, is not float64, or has infinite values. Names all that is wrong.
+    that is there, must be present. Raises `TargetError` if a category or field is unknown or
+    lacking, or an array has another shape than its registered kind, is not float64, or has infinite
+    values. Names all that is wrong.
     """
     _validate(targets, ())
 

@@ -162,6 +162,9 @@ def _within(start_s: float, stop_s: float, rate: float, length_s: float) -> slic
 def analyse(samples: npt.NDArray[np.float32], sample_rate: int) -> Sound:
     """Compute the series of a recording.
 
+    Raises `AudioError` if the samples are not one-dimensional or not finite, or the rate is not
+    positive.
+
     Parameters
     ----------
     samples : ndarray of float32 [shape=(n,)]
@@ -173,11 +176,6 @@ def analyse(samples: npt.NDArray[np.float32], sample_rate: int) -> Sound:
     -------
     Sound
         With empty series where the recording is shorter than what they describe.
-
-    Raises
-    ------
-    AudioError
-        If the samples are not one-dimensional or not finite, or the rate is not positive.
     """
     if samples.ndim != 1:
         raise AudioError(f"samples have the shape {samples.shape}, expected mono [n]")

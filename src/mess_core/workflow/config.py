@@ -186,10 +186,8 @@ class Settings:
     def from_config(cls, config: Mapping[str, Any]) -> "Settings":
         """Check a configuration and complete it; ``null`` and ``auto`` take the default.
 
-        Raises
-        ------
-        ConfigError
-            If a key or a target does not exist, or a value is outside of its limits.
+        Raises `ConfigError` if a key or a target does not exist, or a value is outside of its
+        limits.
         """
         from pydantic import TypeAdapter, ValidationError
 

@@ -64,10 +64,7 @@ class Plan:
     def read(cls, settings: Settings) -> "Plan":
         """Read the recording table.
 
-        Raises
-        ------
-        DatasetError
-            If there is none, or it is malformed.
+        Raises `DatasetError` if there is none, or it is malformed.
         """
         rows = judge(read_recordings(settings.layout.table), settings.window_s)
         return cls(settings, tuple(usable(rows)), tuple(row for row in rows if row.reason))

@@ -104,10 +104,7 @@ def write_record(
 ) -> None:
     """Write the record of a job that has succeeded; ``said`` is what else is known, of builtins.
 
-    Raises
-    ------
-    StorageError
-        If an output is missing, or a record cannot be written.
+    Raises `StorageError` if an output is missing, or a record cannot be written.
     """
     made, read = list(outputs), [*inputs, layout.table]
     missing = [path for path in made if not path.is_file()]
@@ -140,10 +137,7 @@ def _path(data: Path, output: Path) -> Path:
 def find_record(path: Path) -> dict[str, Any]:
     """Return the record of the job that made a result, which may be a single recording's.
 
-    Raises
-    ------
-    StorageError
-        If there is none.
+    Raises `StorageError` if there is none.
     """
     path = Path(os.path.normpath(path.absolute()))
     data = next((p for p in path.parents if (p / PROVENANCE).is_dir()), None)
