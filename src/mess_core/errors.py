@@ -51,10 +51,7 @@ class DatasetError(MessError):
 class AudioError(MessError):
     """An audio file or signal cannot be used.
 
-    Attributes
-    ----------
-    status : str
-        The recording table's word for the cause, one of `mess_core.recordings.STATUSES`.
+    ``status`` is the recording table's word for the cause, of `mess_core.recordings.STATUSES`.
     """
 
     def __init__(self, message: str, *, status: str = "unreadable") -> None:

@@ -44,16 +44,9 @@ PAGES = ("report", "aspects", "examples", "facts")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Paths of one dataset.
+    """Paths of one dataset below the data folder, usually ``data``.
 
-    Attributes
-    ----------
-    data : Path
-        The data folder, usually ``data``.
-    dataset : str
-        The dataset's name.
-    variant : str
-        Whose features: the encoder's (empty), or those of one of the other `SOURCES`.
+    ``variant`` says whose features: the encoder's (empty), or those of one of the other `SOURCES`.
     """
 
     data: Path

@@ -18,7 +18,7 @@ from mess_core.probing.coordinates import MEASURED_STEP, fit_coordinates
 from mess_core.probing.decompositions import decompose_source
 from mess_core.search.query import Query
 from mess_core.search.search import search, search_features
-from mess_core.targets.npz import column_reader, load_targets, load_window_targets, save_targets
+from mess_core.targets.npz import column_reader, load_targets, save_targets
 from tests.probing import toy
 from tests.probing.toy import LAYER, RECORDINGS, N, system_of
 
@@ -284,7 +284,7 @@ def test_what_is_the_same_in_all_recordings_makes_none_differ(tmp_path: Path) ->
     planted = Planted(tmp_path)
     for recording in planted.recordings:
         path = planted.layout.targets(recording.recording_id)
-        fields, windows = load_targets(path), load_window_targets(path)
+        fields, windows = load_targets(path), load_targets(path, level="window")
         fields["expression"]["velocity_mean"] = np.asarray(0.1 + 0.2)
         save_targets(path, fields, windows=windows)
     index = planted.index("recordings")

@@ -20,7 +20,6 @@ from mess_core.targets import (
     create,
     create_target_dataset,
     load_targets,
-    load_window_targets,
     measure_windows,
 )
 from mess_core.targets.registry import TARGETS
@@ -119,7 +118,7 @@ def test_windows_are_those_of_the_features(tmp_path: Path, layout: Layout) -> No
     row = recording(tmp_path, "a")
     create_target_dataset([row], layout=layout)
     path = layout.targets("a")
-    found = load_window_targets(path)
+    found = load_targets(path, level="window")
     starts = segment_times(3, duration_s=DURATION, window_s=5.0, overlap=0.5)
     np.testing.assert_allclose(starts, STARTS)
     samples = load_audio(Path(row.audio))
@@ -137,11 +136,11 @@ def test_midi_brings_expression(tmp_path: Path, layout: Layout) -> None:
     bare = recording(tmp_path, "a")
     without = create_target_dataset([bare], layout=layout)
     assert "expression" not in load_targets(layout.targets("a"))
-    assert "expression" not in load_window_targets(layout.targets("a"))
+    assert "expression" not in load_targets(layout.targets("a"), level="window")
     found = create_target_dataset([with_midi(bare)], layout=layout)
     assert found != without
     assert load_targets(layout.targets("a"))["expression"]["velocity_mean"] == 65.5
-    windows = load_window_targets(layout.targets("a"))["expression"]
+    windows = load_targets(layout.targets("a"), level="window")["expression"]
     assert windows["velocity_mean"].tolist() == [64.5, 68.0, 69.0]
 
 

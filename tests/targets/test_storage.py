@@ -12,7 +12,6 @@ from mess_core.errors import TargetError
 from mess_core.targets import (
     load_target,
     load_targets,
-    load_window_targets,
     save_targets,
     validate_target_structure,
 )
@@ -71,7 +70,7 @@ def test_windows_are_in_the_same_file(tmp_path: Path, targets: Targets, windows:
     path = tmp_path / "a_targets.npz"
     save_targets(path, targets, windows=windows)
     assert_same(targets, load_targets(path))
-    assert_same(windows, load_window_targets(path))
+    assert_same(windows, load_targets(path, level="window"))
     with zipfile.ZipFile(path) as archive:
         assert "windows/rhythm/tempo.npy" in archive.namelist()
 
@@ -79,9 +78,9 @@ def test_windows_are_in_the_same_file(tmp_path: Path, targets: Targets, windows:
 def test_what_a_file_does_not_hold_is_named(tmp_path: Path, targets: Targets) -> None:
     save_targets(tmp_path / "a.npz", targets)
     with pytest.raises(TargetError, match=r"a\.npz: no windows; delete it"):
-        load_window_targets(tmp_path / "a.npz")
+        load_targets(tmp_path / "a.npz", level="window")
     with pytest.raises(TargetError, match="does not exist; run the targets rule"):
-        load_window_targets(tmp_path / "none.npz")
+        load_targets(tmp_path / "none.npz", level="window")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +151,7 @@ def test_every_flipped_byte_is_noticed_or_harmless(
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
         try:
             assert_same(targets, load_targets(path))
-            assert_same(windows, load_window_targets(path))
+            assert_same(windows, load_targets(path, level="window"))
         except TargetError as error:
             assert "a.npz" in str(error)  # noqa: PT017
 

@@ -408,7 +408,8 @@ def make_demo_corpus(
     """Perform and render every work in every interpretation, unless it was done before.
 
     Beside the audio, ``made.json`` holds the stage (`stages.DEMO`) and the hash of every file. The
-    corpus is made again when the stage is another one, or a file is missing or damaged.
+    corpus is made again when the stage is another one, or a file is missing or damaged. Returns
+    `demo_recordings`.
 
     Parameters
     ----------
@@ -420,11 +421,6 @@ def make_demo_corpus(
         `Interpretation` and ``duration_s`` of the audio.
     progress : callable, optional
         Called with the number of recordings done and of all, after each.
-
-    Returns
-    -------
-    list of DemoRecording
-        What there is, in the order of ``recording_id``.
     """
     recordings, made = demo_recordings(), audio_dir / "made.json"
     suffixes = (".wav", ".mid", ".beats.tsv")

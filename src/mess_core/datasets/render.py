@@ -49,7 +49,8 @@ def render_midi(
 ) -> npt.NDArray[np.float32]:
     """Render a MIDI file to audio.
 
-    Raises `MidiError` if the file is missing, is no MIDI file, holds no notes, is longer than
+    Returns stereo samples in -1 to 1, float32 [shape=(frames, 2)], `RING_S` longer than the MIDI
+    file. Raises `MidiError` if the file is missing, is no MIDI file, holds no notes, is longer than
     `LONGEST_H`, or the soundfont cannot be used.
 
     Parameters
@@ -60,11 +61,6 @@ def render_midi(
         Of the result, in Hz.
     soundfont : Path, optional
         An ``.sf2`` file. The default is the one that ships inside pretty_midi (TimGM6mb).
-
-    Returns
-    -------
-    ndarray of float32 [shape=(frames, 2)]
-        Stereo samples in -1 to 1, `RING_S` longer than the MIDI file.
     """
     name = str(midi) if isinstance(midi, Path) else "MIDI data"
     content = _ringing(parse_midi(midi), name)

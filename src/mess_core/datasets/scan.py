@@ -43,15 +43,9 @@ _NAMED = 5
 class ScanReport:
     """What a scan found.
 
-    Attributes
-    ----------
-    recordings : tuple of Recording
-        All rows of the table.
-    read : int
-        How many audio files were read; the others were unchanged or could not be read.
-    changes : mapping of str to list of str
-        What differs from the last scan: the ids that are ``added``, ``changed`` and ``gone``.
-        Empty when there was none.
+    ``recordings`` are all rows of the table. So many audio files were ``read``; the others were
+    unchanged or could not be read. ``changes`` are the ids that were ``added``, ``changed`` and
+    ``gone`` since the last scan; empty when there was none.
     """
 
     recordings: tuple[Recording, ...]
@@ -103,10 +97,6 @@ def scan_dataset(
         Shortest usable recording in seconds: the length of a window.
     progress : callable, optional
         Called after each recording with the number done, the number in all, and its id.
-
-    Returns
-    -------
-    ScanReport
     """
     sources = dataset.sources()
     repeated = [name for name, n in Counter(s.recording_id for s in sources).items() if n > 1]

@@ -333,14 +333,10 @@ def inspect_model(
     """Describe an encoder's model in plain numbers.
 
     ``encoder`` is a loaded one, or what `load_encoder` takes; ``models`` is where models are kept.
-    One without weights is an EncoderError.
-
-    Returns
-    -------
-    dict
-        ``class``; ``layers`` and ``dims``; ``parameters`` (numbers in all tensors that are
-        parameters); ``modules``: per module that owns parameters itself its ``name``, ``class``,
-        ``parameters`` and their ``shapes`` by name, in the model's order.
+    One without weights is an EncoderError. Returns ``class``; ``layers`` and ``dims``;
+    ``parameters`` (numbers in all tensors that are parameters); ``modules``: per module that owns
+    parameters itself its ``name``, ``class``, ``parameters`` and their ``shapes`` by name, in the
+    model's order.
     """
     from mess_core.extraction.torch_engine import load_module
 
@@ -378,13 +374,9 @@ def trace_activations(
     """Summarise what each layer gives for a window of mono samples at the encoder's rate.
 
     ``encoder`` and ``models`` are as in `inspect_model`. An encoder that cannot be had or has no
-    frames, and samples of another shape than [n], are an EncoderError.
-
-    Returns
-    -------
-    list of dict
-        Per hidden state ``layer``, ``frames``, ``dims``, ``mean``, ``std``, ``min``, ``max`` of
-        all its numbers, and ``norm``, the mean Euclidean length of its frames.
+    frames, and samples of another shape than [n], are an EncoderError. Returns per hidden state
+    ``layer``, ``frames``, ``dims``, ``mean``, ``std``, ``min``, ``max`` of all its numbers, and
+    ``norm``, the mean Euclidean length of its frames.
     """
     if samples.ndim != 1 or not len(samples):
         raise EncoderError(f"samples have the shape {samples.shape}, expected one window [n]")

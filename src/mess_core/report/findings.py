@@ -23,26 +23,10 @@ Row = Mapping[str, Any]
 class Findings:
     """What a run found, and how it was made.
 
-    Attributes
-    ----------
-    licence : str
-        That of the audio.
-    encoder : mapping
-        ``name``, ``trained``, ``weights_sha256`` and the like.
-    aspects : mapping
-        The content of ``aspects.json``.
-    layers, validity, evaluation : sequence of mapping
-        Rows of the tables, as texts.
-    pictures : mapping of str to Path
-        By the names of `mess_core.layout.ANSWERS`.
-    corpus : mapping of str to int or float
-        ``recordings``, ``works``, ``windows``, ``hours``.
-    problems : sequence of Recording
-        Of `mess_core.recordings.read_problems`.
-    changed : mapping
-        Settings that results depend on and that are not the default.
-    costs : sequence of mapping
-        Of `rule_costs`.
+    ``licence`` is that of the audio; ``layers``, ``validity`` and ``evaluation`` are rows of the
+    tables, as texts; ``pictures`` are by the names of `mess_core.layout.ANSWERS`; ``corpus`` has
+    ``recordings``, ``works``, ``windows`` and ``hours``; ``changed`` are settings that results
+    depend on and that are not the default.
     """
 
     dataset: str

@@ -39,7 +39,7 @@ from scipy.special import stdtrit
 from scipy.stats import rankdata
 
 from mess_core.probing.inference import COVERAGE
-from mess_core.targets.npz import load_targets, load_window_targets
+from mess_core.targets.npz import load_targets
 from mess_core.targets.registry import TARGETS, Level
 
 Floats = npt.NDArray[np.float64]
@@ -153,19 +153,13 @@ def read_values(
 ) -> tuple[dict[str, Floats], list[int]]:
     """Read the values of targets of one level from the files of all recordings.
 
-    Raises `TargetError` if a file is missing, damaged or malformed.
-
-    Returns
-    -------
-    values : dict of str to ndarray [shape=(n,) or (n, q)]
-        NaN where a recording has no MIDI.
-    counts : list of int
-        Rows of each recording.
+    Returns each target's values [n] or [n, q], NaN where a recording has no MIDI, and how many rows
+    each recording has. Raises `TargetError` if a file is missing, damaged or malformed.
     """
     blocks: dict[str, list[Floats]] = {name: [] for name in targets}
     counts = []
     for path in paths:
-        found = load_window_targets(path) if level == "window" else load_targets(path)
+        found = load_targets(path, level=level)
         fields = {name: value for category in found.values() for name, value in category.items()}
         some = next(fields[name] for name in fields if TARGETS[name].kind == "scalar")
         counts.append(np.size(some))

@@ -8,7 +8,6 @@ from .create import (
 from .npz import (
     load_target as load_target,
     load_targets as load_targets,
-    load_window_targets as load_window_targets,
     save_targets as save_targets,
     validate_target_structure as validate_target_structure,
     validate_window_targets as validate_window_targets,

@@ -37,11 +37,8 @@ from mess_core.targets.sound import Sound, analyse
 def measure(series: Sound | Performance) -> Targets:
     """Compute every target that a recording, or a window of one, has.
 
-    Returns
-    -------
-    dict
-        ``{category: {field: array}}``: scalars 0-d, curves and shapes 1-D, float64, NaN where
-        undefined.
+    Returns ``{category: {field: array}}``: scalars 0-d, curves and shapes 1-D, float64, NaN where
+    undefined.
     """
     targets: Targets = {}
     source = AUDIO if isinstance(series, Sound) else MIDI
@@ -62,11 +59,7 @@ def measure_windows(
 ) -> Targets:
     """Compute every target of the windows of a recording that begin at ``starts``, at least one.
 
-    Returns
-    -------
-    dict
-        ``{category: {field: array}}``: [windows] for scalars, [windows, length] for curves and
-        shapes; float64, NaN where undefined.
+    Returns `measure`'s arrays with one more axis in front, that of the windows.
     """
     windows = [measure(series.cut(t, t + window_s)) for t in starts]
     return {

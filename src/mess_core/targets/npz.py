@@ -19,7 +19,6 @@ __all__ = [
     "is_midi",
     "load_target",
     "load_targets",
-    "load_window_targets",
     "save_targets",
     "stack_columns",
     "validate_target_structure",
@@ -92,65 +91,31 @@ def _flat(targets: Given) -> dict[str, Any]:
     }
 
 
-def load_targets(path: Path) -> Targets:
-    """Read the targets of a recording.
+def load_targets(path: Path, *, level: Level = "recording") -> Targets:
+    """Read the targets of a recording, or those of its windows.
 
-    Raises `TargetError` if the file is missing or damaged, holds objects other than arrays, or is
-    malformed.
-
-    Returns
-    -------
-    dict
-        ``{category: {field: array}}``, float64. Valid by `validate_target_structure`.
+    Returns ``{category: {field: array}}``, float64, valid by `validate_target_structure` or
+    `validate_window_targets`. Raises `TargetError` if the file is missing or damaged, holds objects
+    other than arrays, has no windows where these are asked for, or is malformed.
     """
     with _opened(path) as archive:
-        targets = _targets(archive, [n for n in _names(archive) if not n.startswith(WINDOWS)])
-        validate_target_structure(targets)
-        return targets
-
-
-def load_window_targets(path: Path) -> Targets:
-    """Read the targets of a recording's windows.
-
-    Raises `TargetError` if the file is missing or damaged, has no windows, or is malformed.
-
-    Returns
-    -------
-    dict
-        ``{category: {field: array}}``, float64, [segments] for scalars, [segments, length] for
-        curves and shapes. Valid by `validate_window_targets`.
-    """
-    with _opened(path) as archive:
-        names = [name for name in _names(archive) if name.startswith(WINDOWS)]
-        if not names:
+        of_windows = level == "window"
+        names = [name for name in _names(archive) if name.startswith(WINDOWS) == of_windows]
+        if of_windows and not names:
             raise TargetError("no windows")
-        windows = _targets(archive, names)
-        validate_window_targets(windows)
-        return windows
+        targets = _targets(archive, names)
+        (validate_window_targets if of_windows else validate_target_structure)(targets)
+        return targets
 
 
 def load_target(
     path: Path, name: str, *, level: Level = "window"
 ) -> npt.NDArray[np.float64] | None:
-    """Read one target, whatever else the file holds or lacks: other targets may come and go.
+    """Read one registered target, whatever else the file holds or lacks: others may come and go.
 
-    Raises `TargetError` if the file is missing or damaged, lacks the target, or holds malformed
-    values of it.
-
-    Parameters
-    ----------
-    path : Path
-        A file as `save_targets` writes it.
-    name : str
-        A registered target.
-    level : {"recording", "window"}
-        Whose values.
-
-    Returns
-    -------
-    ndarray of float64 or None
-        As the registry has it, with one more axis in front for windows. None where there is
-        no MIDI for it.
+    Returns float64 of the shape that the registry has, with one more axis in front for windows;
+    None where there is no MIDI for it. Raises `TargetError` if the file is missing or damaged,
+    lacks the target, or holds malformed values of it.
     """
     spec = TARGETS[name]
     with _opened(path) as archive:

@@ -51,14 +51,9 @@ PAUSE = 20.0
 
 
 class Pulse(NamedTuple):
-    """Beats and where in the score they are.
+    """When beats fall, s, and how many beats they are after the first; each strictly increasing.
 
-    Attributes
-    ----------
-    times : ndarray [shape=(n,)]
-        When beats fall, s, strictly increasing. Not every beat needs to be there.
-    positions : ndarray [shape=(n,)]
-        How many beats they are after the first, strictly increasing.
+    Not every beat needs to be there.
     """
 
     times: Float

@@ -56,24 +56,12 @@ OVERLAP_BINS = 12
 class TargetSpec:
     """What a target is.
 
-    Attributes
-    ----------
-    name : str
-        Unique over all categories; also the name of the function that computes it.
-    category : str
-        One of `CATEGORIES`; also the module of the function.
-    kind : {"scalar", "curve", "shape"}
-        A number; a vector over time, pitch classes or bins; the cosine coefficients of a curve.
-    unit : str
-        Of its values.
-    description : str
-        What a musician means by it, in a line.
-    length : int
-        Entries of a curve or shape; 0 for a scalar.
-    curve : str
-        The curve that it is a part of; empty for a target with a function of its own.
-    version : int
-        Goes up when its definition changes, so that what depends on it alone is made anew.
+    ``name`` is unique over all categories, and that of the function that computes it; ``category``,
+    one of `CATEGORIES`, is the function's module. A ``scalar`` is a number, a ``curve`` a vector
+    over time, pitch classes or bins, a ``shape`` the cosine coefficients of a curve, with so many
+    entries (``length``). ``description`` is what a musician means by it, in a line, and ``curve``
+    the curve that it is a part of; empty for a target with a function of its own. ``version`` goes
+    up when its definition changes, so that what depends on it alone is made anew.
     """
 
     name: str

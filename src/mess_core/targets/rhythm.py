@@ -164,14 +164,10 @@ def follow_pulse(
 ) -> tuple[Float, Float]:
     """Return the pulse over time, `TEMPO_RATE` values per second from time 0.
 
-    Returns
-    -------
-    tempo : ndarray [shape=(m,)]
-        Local tempo, BPM.
-    levels : ndarray [shape=(m, 5)]
-        How strongly the metrical levels `LEVEL_RATIOS` times as fast are heard. Both are NaN where
-        fewer than `MIN_ONSETS` onsets lie within the six seconds, or everywhere when not even three
-        periods of the fastest tempo fit into the recording.
+    That is the local tempo, BPM [shape=(m,)], and how strongly the metrical levels `LEVEL_RATIOS`
+    times as fast are heard [shape=(m, 5)]. Both are NaN where fewer than `MIN_ONSETS` onsets lie
+    within the six seconds, or everywhere when not even three periods of the fastest tempo fit into
+    the recording.
     """
     times = np.arange(0, duration, 1 / TEMPO_RATE)
     tempo, levels = np.full(len(times), np.nan), np.full((len(times), len(LEVEL_RATIOS)), np.nan)

@@ -160,7 +160,7 @@ def _within(start_s: float, stop_s: float, rate: float, length_s: float) -> slic
 
 
 def analyse(samples: npt.NDArray[np.float32], sample_rate: int) -> Sound:
-    """Compute the series of a recording.
+    """Compute the series of a recording, empty where it is shorter than what they describe.
 
     Raises `AudioError` if the samples are not one-dimensional or not finite, or the rate is not
     positive.
@@ -171,11 +171,6 @@ def analyse(samples: npt.NDArray[np.float32], sample_rate: int) -> Sound:
         Mono, in [-1, 1].
     sample_rate : int
         Samples per second. Spectral targets depend on it; the project uses 24,000.
-
-    Returns
-    -------
-    Sound
-        With empty series where the recording is shorter than what they describe.
     """
     if samples.ndim != 1:
         raise AudioError(f"samples have the shape {samples.shape}, expected mono [n]")

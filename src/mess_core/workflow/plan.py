@@ -46,14 +46,8 @@ _MODEL_FILES = (
 class Plan:
     """Settings and recordings, and what follows from them.
 
-    Attributes
-    ----------
-    settings : Settings
-        The configuration.
-    recordings : tuple of Recording
-        The usable recordings that are at least one window long.
-    problems : tuple of Recording
-        Those that cannot be used, or whose MIDI or beats cannot, each with a reason.
+    ``recordings`` are usable and at least one window long; ``problems`` are those that are not, or
+    whose MIDI or beats cannot be used, each with a reason.
     """
 
     settings: Settings

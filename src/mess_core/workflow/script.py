@@ -19,16 +19,8 @@ from mess_core.workflow.record import code, now, write_record
 class Job:
     """What a script is run with.
 
-    Attributes
-    ----------
-    layout : Layout
-        The dataset's paths.
-    cfg : dict
-        The rule's params but ``stale_with``: the arguments of the function that does the work.
-    config : mapping
-        The configuration, for settings that do not affect results.
-    threads : int
-        How many threads the job may use.
+    ``cfg`` are the rule's params but ``stale_with``: the arguments of the function that does the
+    work. ``config`` is the configuration, for settings that do not affect results.
     """
 
     layout: Layout
