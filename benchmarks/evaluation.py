@@ -161,7 +161,7 @@ def _extract(space: str, audio: Mapping[str, Path], folder: Path, overlap: float
             stored.parent.mkdir(parents=True, exist_ok=True)
             extractor = extractor or FeatureExtractor(_encoder(space, folder), overlap=overlap)
             rate = extractor.encoder.spec.sample_rate
-            features = extractor.extract(load_audio(path, sample_rate=rate))
+            features = extractor.extract(load_audio(path, sample_rate=rate)).segments
             with atomic_path(stored) as temporary, temporary.open("wb") as file:
                 np.save(file, features)
         found.append(np.load(stored))

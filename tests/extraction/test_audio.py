@@ -126,9 +126,9 @@ def test_audio_of_any_rate_is_described_without_torch(write_tone: WriteTone) -> 
     path = write_tone("b.wav", rate=22_050)
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from mess_core.extraction import FeatureExtractor, extract_passage\n"
+        "from mess_core.extraction import FeatureExtractor\n"
         "extractor = FeatureExtractor('descriptors', window_s=0.5)\n"
-        "print(extract_passage(extractor, Path(sys.argv[1])).shape[1:], end=' ')\n"
+        "print(extractor.extract_file(Path(sys.argv[1])).segments.shape[1:], end=' ')\n"
         "print(sorted({'torch', 'torchaudio', 'transformers', 'openvino'} & set(sys.modules)))\n"
     )
     done = subprocess.run(

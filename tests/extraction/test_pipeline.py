@@ -13,7 +13,7 @@ from benchmarks.recordings import describe
 from mess_core.errors import AudioError, DatasetError, EncoderError, MessError, StorageError
 from mess_core.extraction.audio import load_audio
 from mess_core.extraction.encoder import Encoder
-from mess_core.extraction.extractor import FeatureExtractor, extract_passage
+from mess_core.extraction.extractor import FeatureExtractor
 from mess_core.extraction.pipeline import ExtractionPipeline, estimate_extraction_time
 from mess_core.extraction.storage import load_features
 from mess_core.files import read_json, save_array, write_bytes, write_json
@@ -86,9 +86,10 @@ def test_a_window_alone_equals_the_same_window_inside_a_recording(
 ) -> None:
     samples = load_audio(Path(recordings[0].audio))
     inside = extractor.extract(samples)
-    for start, expected in zip([0.0, 0.5, 1.0, 1.25], inside, strict=True):
+    assert inside.starts_s.tolist() == [0.0, 0.5, 1.0, 1.25]
+    for start, expected in zip(inside.starts_s, inside.segments, strict=True):
         first = round(start * 24_000)
-        alone = extractor.extract(samples[first : first + 24_000])[0]
+        alone = extractor.extract(samples[first : first + 24_000]).segments[0]
         np.testing.assert_allclose(alone, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -207,7 +208,7 @@ def test_batches_cross_the_recordings_borders(
     layout = Layout(tmp_path / "data", "x")
     run(wide, layout, recordings)
     assert sizes == [5, 5, 2]
-    alone = extract_passage(wide, Path(recordings[1].audio))
+    alone = wide.extract_file(Path(recordings[1].audio)).segments
     np.testing.assert_allclose(
         load_features(layout, "b", view="segments"), alone, rtol=1e-4, atol=1e-5
     )

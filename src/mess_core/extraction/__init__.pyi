@@ -21,7 +21,11 @@ from .encoder import (
     load_encoder as load_encoder,
     trace_activations as trace_activations,
 )
-from .extractor import FeatureExtractor as FeatureExtractor, extract_passage as extract_passage
+from .extractor import (
+    FeatureExtractor as FeatureExtractor,
+    Features as Features,
+    extract_passage as extract_passage,
+)
 from .pipeline import (
     Estimate as Estimate,
     ExtractionPipeline as ExtractionPipeline,

@@ -1,11 +1,12 @@
 """Audio to features: windows of samples to the model in batches."""
 
-__all__ = ["FeatureExtractor", "extract_passage"]
+__all__ = ["FeatureExtractor", "Features", "extract_passage"]
 
 import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -36,6 +37,25 @@ _OUT_OF_MEMORY = (
 )
 
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of one recording; S segments, L layers, T frames, D dims.
+
+    ``segments``, float32 [shape=(S, L, D)], are the means over the frames of every window,
+    ``starts_s`` where the windows start in seconds, and ``raw``, float32 [shape=(S, L, T, D)], all
+    frames where they were asked for (about 15 MB a window for MERT-v1-95M).
+    """
+
+    segments: Floats
+    starts_s: npt.NDArray[np.float64]
+    raw: Floats | None = None
+
+    @property
+    def aggregated(self) -> Floats:
+        """Mean over the segments, float32 [shape=(L, D)]."""
+        return np.asarray(self.segments.mean(axis=0, dtype=np.float64), np.float32)
 
 
 class FeatureExtractor:
@@ -174,18 +194,28 @@ class FeatureExtractor:
         clear_gpu_cache()
         _LOG.warning("%s; going on with batches of %d", what, self.batch_size)
 
-    def extract(self, samples: Floats) -> Floats:
+    def extract(self, samples: Floats, *, raw: bool = False) -> Features:
         """Return the features of mono samples [shape=(n,)] at the encoder's rate.
 
-        They are the means over time of every window, float32 [shape=(windows, layers, dims)].
-        Raises `AudioError` if the samples are fewer than one window, or not all finite, and
-        `EncoderError` if the model's output is not finite.
+        ``raw`` keeps all frames too. Raises `AudioError` if the samples are fewer than one window, or
+        not all finite, and `EncoderError` if the model's output is not finite.
         """
         samples = np.asarray(samples, np.float32)
         if not np.isfinite(samples).all():
             raise AudioError("the samples are not all finite numbers", status="not_finite")
-        pooled = [pooled for _, pooled, _ in self.run(self._cut([samples]))]
-        return self.encoder.finite(np.stack(pooled))
+        return self._features(self._cut([samples]), raw=raw)
+
+    def extract_file(self, path: Path, *, raw: bool = False) -> Features:
+        """Return the features of an audio file; raises what `windows` and `extract` do."""
+        return self._features(self.windows(path), raw=raw)
+
+    def _features(self, windows: Iterator[tuple[int, Floats]], *, raw: bool) -> Features:
+        starts, pooled, frames = zip(*self.run(windows, raw=raw), strict=True)
+        return Features(
+            segments=self.encoder.finite(np.stack(pooled)),
+            starts_s=np.array(starts) / self.encoder.spec.sample_rate,
+            raw=self.encoder.finite(np.stack(frames)) if raw else None,
+        )
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -217,4 +247,4 @@ def extract_passage(
     first, last = find_passage(
         len(samples), start_s, end_s, sample_rate=rate, window_s=extractor.window_s
     )
-    return extractor.extract(samples[first:last])
+    return extractor.extract(samples[first:last]).segments
