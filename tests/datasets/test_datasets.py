@@ -1,11 +1,13 @@
 """One set of contract tests over every dataset, and each dataset's own reading."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from mess_core.datasets.base import (
+    BaseDataset,
     Source,
     distinct_ids,
     resolve_midi_path,
@@ -224,6 +226,34 @@ def test_ids_of_names_in_any_script_can_be_read(name: str, readable: str) -> Non
 def test_one_name_is_one_work_however_its_accents_are_stored() -> None:
     one, other = distinct_ids(["Pr\u00e9lude ", "Pre\u0301lude"])
     assert one == other == "Prelude"
+
+
+class Registered(BaseDataset):
+    name = "registered-in-a-test"
+    licence = "none"
+    citation = "none"
+    layout = "nothing"
+
+    def sources(self) -> Sequence[Source]:
+        return []
+
+
+def test_a_class_can_be_registered_and_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DatasetFactory, "_registered", {})
+    assert DatasetFactory.register_dataset(Registered) is Registered
+    assert DatasetFactory.register_dataset(Registered) is Registered
+    assert Registered.name in DatasetFactory.get_available_datasets()
+    assert isinstance(DatasetFactory.get_dataset(Registered.name, data=tmp_path), Registered)
+
+    class Taken(Registered):
+        name = "smd"
+
+    with pytest.raises(DatasetError, match="'smd' is taken"):
+        DatasetFactory.register_dataset(Taken)
+    with pytest.raises(DatasetError, match="no subclass of BaseDataset"):
+        DatasetFactory.register_dataset(str)  # type: ignore[arg-type]
 
 
 def test_unknown_names_name_the_nearest(tmp_path: Path) -> None:

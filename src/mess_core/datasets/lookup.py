@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
+from typing import ClassVar
 
 from mess_core.datasets.base import (
     AUDIO_SUFFIXES,
@@ -131,12 +132,14 @@ _BUILT_IN = {
 
 
 class DatasetFactory:
-    """Datasets by name: look one up, or make one of one's own."""
+    """The register of datasets: look one up, make one of one's own, or add a class."""
+
+    _registered: ClassVar[dict[str, type[BaseDataset]]] = {}
 
     @classmethod
     def get_available_datasets(cls) -> list[str]:
         """Return the names of all registered datasets, sorted."""
-        return sorted(_BUILT_IN)
+        return sorted({*_BUILT_IN, *cls._registered})
 
     @classmethod
     def get_dataset(cls, name: str, *, data: Path = Path("data")) -> BaseDataset:
@@ -144,6 +147,8 @@ class DatasetFactory:
 
         Raises `DatasetError` if no such dataset is registered.
         """
+        if name in cls._registered:
+            return cls._registered[name](data)
         if name not in _BUILT_IN:
             raise DatasetError(
                 f"there is no dataset {name!r}; {nearest(name, cls.get_available_datasets())}. For "
@@ -167,6 +172,24 @@ class DatasetFactory:
         if source.is_file():
             return TableDataset(name, source)
         raise DatasetError(f"{source} is neither a folder nor a table file")
+
+    @classmethod
+    def register_dataset(cls, dataset: type[BaseDataset]) -> type[BaseDataset]:
+        """Register a dataset class under its ``name``; usable as a decorator.
+
+        Raises
+        ------
+        DatasetError
+            If it is no `BaseDataset`, its name is unsafe, or another class has the name.
+        """
+        if not issubclass(dataset, BaseDataset):
+            raise DatasetError(f"{dataset!r} is no subclass of BaseDataset")
+        _check_name(dataset.name)
+        known = cls._registered.get(dataset.name)
+        if dataset.name in _BUILT_IN or known not in (None, dataset):
+            raise DatasetError(f"the dataset name {dataset.name!r} is taken")
+        cls._registered[dataset.name] = dataset
+        return dataset
 
 
 def licence_of(name: str) -> str:
