@@ -33,7 +33,7 @@ def test_every_exported_name_exists_and_is_listed(package: str) -> None:
     [
         ("import mess_core", f"{HEAVY} numpy faiss boto3"),
         (f"import {', '.join(PACKAGES)}", f"{HEAVY} numpy faiss boto3"),
-        ("from mess_core import find_similar, load_published, search_by_clip", HEAVY),
+        ("from mess_core import find_similar, load_latest_from_s3, search_by_clip", HEAVY),
         (
             "import mess_core.workflow.plan, mess_core.workflow.config, mess_core.recordings",
             f"{HEAVY} faiss",

@@ -33,11 +33,13 @@ from .probing import (
     resolve_aspects as resolve_aspects,
 )
 from .publishing import (
+    download_artifact_from_s3 as download_artifact_from_s3,
     load_latest as load_latest,
+    load_latest_from_s3 as load_latest_from_s3,
     load_published as load_published,
+    upload_artifact_to_s3 as upload_artifact_to_s3,
 )
 from .publishing.fetch import fetch as fetch
-from .publishing.publish import publish as publish
 from .recordings import Recording as Recording, read_recordings as read_recordings
 from .search import (
     Query as Query,

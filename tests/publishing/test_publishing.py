@@ -24,6 +24,7 @@ from mess_core.publishing.publish import (
     POINTER,
     prune_versions,
     publish,
+    publish_to_folder,
     published_datasets,
     published_version,
     published_versions,
@@ -182,14 +183,13 @@ def test_a_file_that_is_damaged_on_its_way_keeps_the_pointer_where_it_is(
     "pointer", ["", "[]", "{}", '{"artifact_version_id": 1}', '{"artifact_version_id": "../../x"}']
 )
 def test_a_damaged_pointer_is_refused_and_replaced_by_publishing_again(
-    pointer: str, location: str, folder: Path, artifact: Path
+    pointer: str, tmp_path: Path, artifact: Path
 ) -> None:
-    folder.mkdir(parents=True)
-    (folder / POINTER).write_text(pointer)
+    (tmp_path / POINTER).write_text(pointer)
     with pytest.raises(ArtifactError, match=r"latest\.json .*publish again"):
-        load_latest(folder)
-    publish(artifact, location)
-    assert load_latest(folder).version_id == artifact.name
+        load_latest(tmp_path)
+    publish_to_folder(artifact, tmp_path)
+    assert load_latest(tmp_path).version_id == artifact.name
 
 
 def test_a_pointer_to_nothing_is_refused(location: str, folder: Path, artifact: Path) -> None:

@@ -13,7 +13,12 @@ from botocore.exceptions import ClientError
 from mess_core.errors import ArtifactError
 from mess_core.index.artifact import CONTENT, FILES, verify_artifact
 from mess_core.publishing import stores
-from mess_core.publishing.fetch import fetch, load_published
+from mess_core.publishing.fetch import (
+    download_artifact_from_s3,
+    fetch,
+    load_latest_from_s3,
+    load_published,
+)
 from mess_core.publishing.publish import (
     POINTER,
     prune_versions,
@@ -22,6 +27,7 @@ from mess_core.publishing.publish import (
     published_version,
     published_versions,
     rollback,
+    upload_artifact_to_s3,
     verify_published,
 )
 from mess_core.publishing.stores import S3Store, open_store
@@ -106,6 +112,18 @@ def test_versions_are_published_fetched_listed_rolled_back_and_pruned(
     went = {v.version_id for v in prune_versions(location, *KIND, keep=1)}
     left = {v.version_id for v in published_versions(location, *KIND)}
     assert new.name in left == {old.name, new.name} - went
+
+
+def test_the_functions_of_a_bucket_and_prefix(s3: S3, artifact: Path, tmp_path: Path) -> None:
+    client, bucket = s3
+    receipt = upload_artifact_to_s3(artifact, bucket, "a/b", client=client)
+    assert receipt["location"] == f"s3://{bucket}/a/b"
+    path = download_artifact_from_s3(bucket, "a/b", artifact.name, tmp_path, client=client)
+    assert path == tmp_path / artifact.name
+    index = load_latest_from_s3(bucket, "a/b", tmp_path, client=client, verify=False)
+    assert index.version_id == artifact.name
+    with pytest.raises(ArtifactError, match="there is no version 0000"):
+        download_artifact_from_s3(bucket, "a/b", "0" * 64, tmp_path, client=client)
 
 
 # --- keys, tags and swaps

@@ -7,7 +7,14 @@ there whole or not at all. Nothing is removed from a cache; delete versions that
 ``verify``, as `load_artifact` does. All raise `ArtifactError` if a request fails.
 """
 
-__all__ = ["default_cache", "fetch", "load_latest", "load_published"]
+__all__ = [
+    "default_cache",
+    "download_artifact_from_s3",
+    "fetch",
+    "load_latest",
+    "load_latest_from_s3",
+    "load_published",
+]
 
 import os
 from contextlib import suppress
@@ -27,7 +34,7 @@ from mess_core.index.artifact import (
 from mess_core.index.index import Index
 from mess_core.progress import Report
 from mess_core.publishing.publish import read_description, read_pointer
-from mess_core.publishing.stores import FolderStore, MissingError, Store, meter, open_store
+from mess_core.publishing.stores import FolderStore, MissingError, S3Store, Store, meter, open_store
 
 
 def default_cache() -> Path:
@@ -66,6 +73,22 @@ def fetch(
     if version_id is None:
         return _fetch_latest(store, cache_dir, progress)
     return _fetch_version(store, version_id, cache_dir, progress)
+
+
+def download_artifact_from_s3(
+    bucket: str,
+    prefix: str,
+    version_id: str,
+    cache_dir: Path,
+    *,
+    client: Any = None,
+    progress: Report | None = None,
+) -> Path:
+    """Fetch a version from below a prefix in S3, as `fetch` does below a dataset and kind.
+
+    Raises `ArtifactError` if there is no such version or it is damaged.
+    """
+    return _fetch_version(S3Store(bucket, prefix, client=client), version_id, cache_dir, progress)
 
 
 def _fetch_latest(
@@ -111,12 +134,28 @@ def _fetch_version(
 
 
 def load_latest(folder: Path, *, verify: bool = True) -> Index:
-    """Load the version that the pointer in a published folder names, where it lies.
+    """Load the version that the pointer in a folder of `publish_to_folder` names, where it lies.
 
     Raises `ArtifactError` if nothing was published there, or it is damaged.
     """
     version_id = read_pointer(FolderStore(folder))
     return load_artifact(folder / version_id, version_id=version_id, verify=verify)
+
+
+def load_latest_from_s3(
+    bucket: str,
+    prefix: str,
+    cache_dir: Path,
+    *,
+    client: Any = None,
+    progress: Report | None = None,
+    verify: bool = True,
+) -> Index:
+    """Load the latest version below a prefix in S3, as `load_published` does.
+
+    Raises `ArtifactError` if nothing was published there, or it is damaged.
+    """
+    return _load_latest(S3Store(bucket, prefix, client=client), cache_dir, progress, verify=verify)
 
 
 def load_published(
@@ -137,6 +176,10 @@ def load_published(
     store = open_store(location, dataset, kind, client=client)
     if isinstance(store, FolderStore):
         return load_latest(store.root, verify=verify)
+    return _load_latest(store, cache_dir, progress, verify=verify)
+
+
+def _load_latest(store: Store, cache_dir: Path, progress: Report | None, *, verify: bool) -> Index:
     path = _fetch_latest(store, cache_dir, progress, verify=False)
     try:
         return load_artifact(path, version_id=path.name, verify=verify)

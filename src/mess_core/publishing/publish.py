@@ -20,10 +20,12 @@ __all__ = [
     "Version",
     "prune_versions",
     "publish",
+    "publish_to_folder",
     "published_datasets",
     "published_version",
     "published_versions",
     "rollback",
+    "upload_artifact_to_s3",
     "verify_published",
 ]
 
@@ -39,7 +41,15 @@ from mess_core.files import file_sha256
 from mess_core.index.artifact import FILES, is_version_id, parse_manifest, verify_artifact
 from mess_core.layout import INDEX_KINDS
 from mess_core.progress import Report
-from mess_core.publishing.stores import Entry, MissingError, Store, meter, open_store
+from mess_core.publishing.stores import (
+    Entry,
+    FolderStore,
+    MissingError,
+    S3Store,
+    Store,
+    meter,
+    open_store,
+)
 
 POINTER = "latest.json"
 *_, CHECKSUMS, MANIFEST = FILES
@@ -88,6 +98,41 @@ def publish(
     manifest = verify_artifact(artifact_dir)
     dataset = manifest["facts"].get("dataset")
     store = open_store(destination, dataset, manifest["kind"], client=client)
+    return _publish(store, artifact_dir, manifest, progress, dry_run=dry_run)
+
+
+def publish_to_folder(artifact_dir: Path, folder: Path) -> dict[str, Any]:
+    """Publish an artifact in a folder, as `publish` does below a dataset and kind.
+
+    Raises `ArtifactError` as `publish` does.
+    """
+    return _publish(FolderStore(folder), artifact_dir, verify_artifact(artifact_dir), None)
+
+
+def upload_artifact_to_s3(
+    artifact_dir: Path,
+    bucket: str,
+    prefix: str,
+    *,
+    client: Any = None,
+    progress: Report | None = None,
+) -> dict[str, Any]:
+    """Publish an artifact below a prefix in S3, as `publish` does below a dataset and kind.
+
+    Raises `ArtifactError` as `publish` does.
+    """
+    manifest = verify_artifact(artifact_dir)
+    return _publish(S3Store(bucket, prefix, client=client), artifact_dir, manifest, progress)
+
+
+def _publish(
+    store: Store,
+    artifact_dir: Path,
+    manifest: dict[str, Any],
+    progress: Report | None,
+    *,
+    dry_run: bool = False,
+) -> dict[str, Any]:
     version_id = manifest["artifact_version_id"]
     before = store.read(POINTER)
     if not dry_run:
