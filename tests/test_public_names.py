@@ -60,8 +60,9 @@ def test_what_is_public_is_typed_for_its_users(tmp_path: Path) -> None:
     script = tmp_path / "user.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from mess_core import Query, find_similar, load_artifact, search_features\n"
-        'index = load_artifact(Path("version"))\n'
+        "from mess_core import Query, find_similar, search_features\n"
+        "from mess_core.search import load_features\n"
+        'index = load_features(Path("features"))\n'
         'query = Query("r1", like={"tempo": 1.0}, k=3)\n'
         'hits = find_similar(index, "r1")\n'
         "reveal_type(query)\n"

@@ -1,3 +1,4 @@
+from .features import load_features as load_features
 from .query import Query as Query
 from .search import (
     Answer as Answer,
