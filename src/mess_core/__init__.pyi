@@ -52,6 +52,8 @@ from .search import (
     search_features as search_features,
 )
 from .targets import (
+    MidiExpressionTargets as MidiExpressionTargets,
+    MusicalAspectTargets as MusicalAspectTargets,
     create_target_dataset as create_target_dataset,
     validate_target_structure as validate_target_structure,
 )

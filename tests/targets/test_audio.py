@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from mess_core.errors import AudioError
-from mess_core.targets import measure, validate_target_structure
+from mess_core.targets import MusicalAspectTargets, validate_target_structure
 from mess_core.targets.registry import CATEGORIES, TARGETS
 from mess_core.targets.sound import _without_offset, analyse
 from tests.targets.signals import (
@@ -38,7 +38,7 @@ def notes(attack: float, *, level: float = 0.5) -> Samples:
 
 
 def values(samples: Samples, rate: int = RATE) -> Values:
-    computed = measure(analyse(samples, rate))
+    computed = MusicalAspectTargets().compute(samples, rate)
     validate_target_structure(computed)
     return {name: array for fields in computed.values() for name, array in fields.items()}
 
@@ -64,7 +64,7 @@ SIGNALS: dict[str, Any] = {
 
 @pytest.mark.parametrize("samples", SIGNALS.values(), ids=SIGNALS)
 def test_every_signal_gives_valid_targets(samples: Samples) -> None:
-    computed = measure(analyse(samples, RATE))
+    computed = MusicalAspectTargets().compute(samples, RATE)
     assert set(computed) == set(CATEGORIES[:-1])
     validate_target_structure(computed)  # all fields, and of their shapes
 
@@ -325,9 +325,10 @@ def test_the_result_does_not_depend_on_the_blocks() -> None:
 
 
 def test_unusable_arguments_are_refused() -> None:
+    compute = MusicalAspectTargets().compute
     with pytest.raises(AudioError, match=r"\(2, 8\), expected mono"):
-        analyse(np.zeros((2, 8), np.float32), RATE)
+        compute(np.zeros((2, 8), np.float32), RATE)
     with pytest.raises(AudioError, match="not finite"):
-        analyse(np.array([0, np.nan], np.float32), RATE)
+        compute(np.array([0, np.nan], np.float32), RATE)
     with pytest.raises(AudioError, match="sample rate is 0"):
-        analyse(np.zeros(8, np.float32), 0)
+        compute(np.zeros(8, np.float32), 0)

@@ -10,7 +10,7 @@ import pretty_midi
 import pytest
 
 from mess_core.errors import MidiError
-from mess_core.targets import expression, measure
+from mess_core.targets import MidiExpressionTargets, expression
 from mess_core.targets.notes import read_performance
 
 pytestmark = pytest.mark.unit
@@ -82,7 +82,7 @@ def play(path: Path, how: Playing, seed: int = 0) -> Path:
 
 
 def scalars(path: Path) -> dict[str, float]:
-    computed = measure(read_performance(path))
+    computed = MidiExpressionTargets().compute(path)
     assert set(computed) == {"expression"}
     values = computed["expression"].items()
     return {name: float(value) for name, value in values if not value.ndim}

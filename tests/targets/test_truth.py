@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from benchmarks.validity import NEUTRAL, held, in_order, through_the_score
 from mess_core.datasets.demo import Interpretation, demo_recordings, perform, to_midi
 from mess_core.datasets.render import render_midi
-from mess_core.targets import measure
+from mess_core.targets import MidiExpressionTargets, measure
 from mess_core.targets.expression import rubato, rubato_ioi_ratio, tempo_variability
 from mess_core.targets.notes import Performance, read_performance
 from mess_core.targets.sound import analyse
@@ -30,7 +30,7 @@ def works(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Work]:
     for recording in demo_recordings():
         path = folder / f"{recording.recording_id}.mid"
         path.write_bytes(to_midi(perform(recording.score, recording.interpretation)))
-        expression = measure(read_performance(path))["expression"]
+        expression = MidiExpressionTargets().compute(path)["expression"]
         measured = {name: float(value) for name, value in expression.items() if not value.ndim}
         found[recording.work_id].append((recording.interpretation, measured))
     return found

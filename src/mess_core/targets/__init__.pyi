@@ -1,4 +1,6 @@
 from .create import (
+    MidiExpressionTargets as MidiExpressionTargets,
+    MusicalAspectTargets as MusicalAspectTargets,
     create_target_dataset as create_target_dataset,
     measure as measure,
     measure_passage as measure_passage,

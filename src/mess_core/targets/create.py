@@ -1,6 +1,8 @@
 """All targets of a recording, of its windows, and of many recordings."""
 
 __all__ = [
+    "MidiExpressionTargets",
+    "MusicalAspectTargets",
     "create_target_dataset",
     "measure",
     "measure_passage",
@@ -32,6 +34,22 @@ from mess_core.targets.notes import Performance, read_performance
 from mess_core.targets.npz import Targets, flatten, save_targets
 from mess_core.targets.registry import AUDIO, MIDI, TARGETS, TargetSpec
 from mess_core.targets.sound import Sound, analyse
+
+
+class MusicalAspectTargets:
+    """The targets that are heard in the audio: all categories but ``expression``."""
+
+    def compute(self, samples: npt.NDArray[np.float32], sample_rate: int) -> Targets:
+        """Return `measure` of what `mess_core.targets.sound.analyse` makes of a recording."""
+        return measure(analyse(samples, sample_rate))
+
+
+class MidiExpressionTargets:
+    """The targets that are read from the performance's MIDI: ``expression``."""
+
+    def compute(self, midi: Path, *, beats: Path | None = None) -> Targets:
+        """Return `measure` of what `mess_core.targets.notes.read_performance` reads."""
+        return measure(read_performance(midi, beats=beats))
 
 
 def measure(series: Sound | Performance) -> Targets:
