@@ -197,8 +197,8 @@ class FeatureExtractor:
     def extract(self, samples: Floats, *, raw: bool = False) -> Features:
         """Return the features of mono samples [shape=(n,)] at the encoder's rate.
 
-        ``raw`` keeps all frames too. Raises `AudioError` if the samples are fewer than one window, or
-        not all finite, and `EncoderError` if the model's output is not finite.
+        ``raw`` keeps all frames too. Raises `AudioError` if the samples are fewer than one window,
+        or not all finite, and `EncoderError` if the model's output is not finite.
         """
         samples = np.asarray(samples, np.float32)
         if not np.isfinite(samples).all():
