@@ -21,25 +21,13 @@ from torch.utils.data import Dataset, default_collate
 from mess_core.errors import MidiError
 from mess_core.extraction.small import HOP, LATER, SAMPLE_RATE
 from mess_core.targets.notes import Performance
-from mess_core.training.render import (
-    KEYS,
-    LOWEST_KEY,
-    Array,
-    Floats,
-    Piano,
-    draw_character,
-    mix,
-    record,
-    sounding_ends,
-    until_struck_again,
-)
-
-Ints = npt.NDArray[np.int64]
+from mess_core.training import render
+from mess_core.training.render import KEYS, LOWEST_KEY, Array, Floats, Piano
 
 #: Excerpts in a batch, and versions of each.
 GROUPS, VERSIONS = 4, 4
 _KEPT = 20  # one performance in so many is never trained on
-_FEWEST_NOTES = 5  # in a window
+_FEWEST_NOTES, _FEWEST_CHORDS = 5, 3  # of a window, and for what is asked of its notes
 _BEFORE_S = 0.5  # what is rendered before a window, for its reverberation
 # Of pop, transcribed note by note with even touch, at most about 15 % are wanted.
 _SHARES = {"POP909-Dataset": 0.7}
@@ -54,14 +42,13 @@ _SHORTEST_S, _BRIEFEST_S = 0.03, 0.005  # of notes, and of keys that are struck 
 _VELOCITIES = (6.0, 125.0)
 
 FRAMES = round(WINDOW_S * SAMPLE_RATE) // HOP
+#: What a window is asked for as a whole.
 _SCALARS = """
 velocity_mean velocity_spread velocity_slope top_balance log_density log_chord_rate onset_centre
 ioi_spread log_chord_size chord_spread melody_lead pitch_mean pitch_spread chroma_entropy log_held
 log_sounding articulation pedal_share pedal_changes loudness_mean loudness_spread loudness_slope
 """
-#: What a window is asked for as a whole.
 SCALARS = tuple(_SCALARS.split())
-_FEWEST_CHORDS = 3  # for what is asked of notes
 
 
 class Labels(NamedTuple):
@@ -103,21 +90,12 @@ class Batches(Dataset[Example]):
     """
 
     def __init__(
-        self,
-        performances: Mapping[str, Performance],
-        pianos: Mapping[str, Piano],
-        seed: int,
-        *,
-        alike: float = 0.5,
+        self, notes: dict[str, Performance], pianos: dict[str, Piano], seed: int, alike: float = 0.5
     ) -> None:
-        self.alike = alike
-        self.performances = list(performances.values())
-        self.pianos = list(pianos.values())
-        self.seed = seed
-        weights = np.array(
-            [p.onsets[-1] * _SHARES.get(n.split("/")[0], 1.0) for n, p in performances.items()]
-        )
-        self._chances = weights / weights.sum()
+        self.performances, self.pianos = list(notes.values()), list(pianos.values())
+        self.seed, self.alike = seed, alike
+        seconds = [p.onsets[-1] * _SHARES.get(n.split("/")[0], 1.0) for n, p in notes.items()]
+        self._chances = np.array(seconds) / np.sum(seconds)
 
     def __getitem__(self, i: int) -> Example:
         rng = np.random.default_rng([self.seed, i])
@@ -125,7 +103,12 @@ class Batches(Dataset[Example]):
         return batch
 
     def _group(self, rng: np.random.Generator) -> list[Example]:
-        source = self._excerpt(rng)
+        for _ in range(100):
+            performance = self.performances[rng.choice(len(self.performances), p=self._chances)]
+            start = rng.uniform(0, max(performance.onsets[-1] - WINDOW_S, 0))
+            source = excerpt(performance, start, rng)
+            if ((source.onsets >= 0) & (source.onsets < WINDOW_S)).sum() >= _FEWEST_NOTES:
+                break
         # Each version on another piano, as far as there are so many.
         order = np.resize(rng.permutation(len(self.pianos)), VERSIONS)
         seeds = rng.integers(2**32, size=VERSIONS)
@@ -134,20 +117,11 @@ class Batches(Dataset[Example]):
         group = []
         for number, seed in zip(order, seeds, strict=True):
             version, fixed = vary(source, rng), np.random.default_rng(seed)
-            character, span = draw_character(fixed), (-_BEFORE_S, WINDOW_S)
-            dry = mix(version, self.pianos[number], character, *span)
-            audio = record(dry, fixed)[round(_BEFORE_S * SAMPLE_RATE) :]
+            character, span = render.draw_character(fixed), (-_BEFORE_S, WINDOW_S)
+            dry = render.mix(version, self.pianos[number], character, *span)
+            audio = render.record(dry, fixed)[round(_BEFORE_S * SAMPLE_RATE) :]
             group.append(Example(torch.from_numpy(audio), label(version, audio)))
         return group
-
-    def _excerpt(self, rng: np.random.Generator) -> Performance:
-        for _ in range(100):
-            performance = self.performances[rng.choice(len(self.performances), p=self._chances)]
-            start = rng.uniform(0, max(performance.onsets[-1] - WINDOW_S, 0))
-            source = excerpt(performance, start, rng)
-            if ((source.onsets >= 0) & (source.onsets < WINDOW_S)).sum() >= _FEWEST_NOTES:
-                break
-        return source
 
 
 def excerpt(performance: Performance, start_s: float, rng: np.random.Generator) -> Performance:
@@ -170,10 +144,7 @@ def excerpt(performance: Performance, start_s: float, rng: np.random.Generator) 
 
 
 def vary(source: Performance, rng: np.random.Generator) -> Performance:
-    """Return a version of an excerpt, from `CONTEXT_S` before the window to its end.
-
-    Its notes are in order, and keys are released before they are struck again.
-    """
+    """Return a version of an excerpt, from `CONTEXT_S` before the window to its end."""
     notes = source
     for change in (_touch, _articulate, _pedal, _spread_chords, _warp):
         notes = change(notes, rng)
@@ -182,7 +153,7 @@ def vary(source: Performance, rng: np.random.Generator) -> Performance:
     order = np.lexsort((pitches, notes.onsets))
     order = order[(notes.onsets[order] >= -CONTEXT_S) & (notes.onsets[order] < WINDOW_S)]
     onsets, pitches = notes.onsets[order], pitches[order]
-    releases = until_struck_again(onsets, pitches, notes.releases[order])
+    releases = render.until_struck_again(onsets, pitches, notes.releases[order])
     releases = np.maximum(releases, onsets + _BRIEFEST_S)
     return Performance(onsets, releases, pitches, notes.velocities[order], pedal=notes.pedal)
 
@@ -272,7 +243,7 @@ def _warp(notes: Performance, rng: np.random.Generator) -> Performance:
 def label(performance: Performance, audio: Floats) -> Labels:
     """Return the labels of one window, whose rendering is ``audio`` [shape=(samples,)]."""
     onsets, keys = performance.onsets, performance.pitches.astype(int) - LOWEST_KEY
-    ends = sounding_ends(performance)
+    ends = render.sounding_ends(performance)
     velocities = np.zeros((FRAMES + 1, KEYS), np.float32)
     inside = onsets >= 0
     velocities[_frames(onsets[inside]), keys[inside]] = performance.velocities[inside]
@@ -289,13 +260,12 @@ def label(performance: Performance, audio: Floats) -> Labels:
     )
 
 
-def _frames(seconds: Array) -> Ints:
+def _frames(seconds: Array) -> npt.NDArray[np.int64]:
     """Return the frames whose centres are nearest, 0 to `FRAMES`."""
-    frames = np.round(seconds * SAMPLE_RATE / HOP - LATER)
-    return np.asarray(np.clip(frames, 0, FRAMES), np.int64)
+    return np.round(seconds * SAMPLE_RATE / HOP - LATER).clip(0, FRAMES).astype(np.int64)
 
 
-def _roll(onsets: Array, ends: Array, keys: Ints) -> Tensor:
+def _roll(onsets: Array, ends: Array, keys: npt.NDArray[np.int64]) -> Tensor:
     roll = np.zeros((FRAMES + 1, KEYS), bool)
     heard = ends > 0
     first_last = _frames(np.stack([onsets, ends], 1)[heard])
@@ -311,25 +281,23 @@ def _scalars(performance: Performance, ends: Array, audio: Floats) -> dict[str, 
     """
     inside = performance.onsets >= 0
     pitches, velocities = performance.pitches[inside], performance.velocities[inside]
-    heard = performance.onsets[inside], performance.releases[inside], pitches, velocities
-    notes = Performance(*heard)
-    onsets, count, chords = notes.onsets, len(notes.onsets), len(notes.chord_onsets)
+    onsets, releases = performance.onsets[inside], performance.releases[inside]
+    notes = Performance(onsets, releases, pitches, velocities)
+    count, chords = len(onsets), len(notes.chord_onsets)
     down, up = performance.pedal.clip(0, WINDOW_S).T
     went_down = ((performance.pedal[:, 0] > 0) & (performance.pedal[:, 0] < WINDOW_S)).sum()
     levels = 10 * np.log10(np.square(audio.reshape(50, -1), dtype=np.float64).mean(1) + 1e-9)
-    level_slope = np.polyfit(np.arange(50) * (WINDOW_S / 50), levels, 1)[0]
     found = dict.fromkeys(SCALARS, np.nan) | {
         "pedal_share": ((up - down).sum() / WINDOW_S - 0.5) / 0.4,
         "pedal_changes": (went_down / WINDOW_S - 0.6) / 0.6,
         "loudness_mean": (levels.mean() + 32) / 8,
         "loudness_spread": (levels.std() - 5) / 3,
-        "loudness_slope": level_slope / 1.5,
+        "loudness_slope": np.polyfit(np.arange(50) * (WINDOW_S / 50), levels, 1)[0] / 1.5,
     }
     if chords < _FEWEST_CHORDS:
         return found
     pitch_classes = np.bincount(pitches.astype(int) % 12, minlength=12) / count
     entropy = -(pitch_classes * np.log(pitch_classes + 1e-9)).sum()
-    ringing = np.maximum(ends[inside] - onsets, 0.005)
     overlap = _mean(performance.overlap_ratios[inside], np.nanmedian)
     return found | {
         "velocity_mean": (velocities.mean() - 62) / 18,
@@ -346,8 +314,8 @@ def _scalars(performance: Performance, ends: Array, audio: Floats) -> dict[str, 
         "pitch_mean": (pitches.mean() - 62) / 7,
         "pitch_spread": (pitches.std() - 12) / 4,
         "chroma_entropy": (entropy - 1.8) / 0.3,
-        "log_held": (np.log(notes.releases - onsets).mean() + 1.3) / 0.7,
-        "log_sounding": (np.log(ringing).mean() + 0.5) / 0.8,
+        "log_held": (np.log(releases - onsets).mean() + 1.3) / 0.7,
+        "log_sounding": (np.log(np.maximum(ends[inside] - onsets, 0.005)).mean() + 0.5) / 0.8,
         "articulation": (np.log(overlap) + 0.1) / 0.6,
     }
 
