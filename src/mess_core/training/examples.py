@@ -1,8 +1,8 @@
 """Training examples: versions of excerpts with labels, the same for a seed and a number.
 
-Each way of playing is changed in some versions and left alone in others, by itself: tempo, tempo
-curve, touch (level, spread, slope, evenness, top voice), articulation, pedal, chord spread, melody
-lead, transposition. Times are seconds from the window's start.
+Versions differ in tempo, tempo curve, touch (level, spread, slope, evenness, top voice),
+articulation, pedal, chord spread, melody lead and transposition, each changed in some of them, by
+itself. Times are seconds from the window's start.
 """
 
 __all__ = ["SCALARS", "Batches", "Example", "Labels", "excerpt", "label", "split", "vary"]
@@ -31,8 +31,8 @@ _FEWEST_NOTES, _FEWEST_CHORDS = 5, 3  # of a window, and for what is asked of it
 _BEFORE_S = 0.5  # what is rendered before a window, for its reverberation
 # Of pop, transcribed note by note with even touch, at most about 15 % are wanted.
 _SHARES = {"POP909-Dataset": 0.7}
-
 WINDOW_S = 5.0
+FRAMES = round(WINDOW_S * SAMPLE_RATE) // HOP
 #: What sounds at the window's start was struck at most so long before.
 CONTEXT_S = 5.0
 _CHANGED = 0.5  # of the versions differ from the excerpt in a way of playing
@@ -40,8 +40,6 @@ _SOURCE_S = (-9.0, 10.0)  # what can come into the window by changes of tempo
 _GRID_S = 0.05
 _SHORTEST_S, _BRIEFEST_S = 0.03, 0.005  # of notes, and of keys that are struck again at once
 _VELOCITIES = (6.0, 125.0)
-
-FRAMES = round(WINDOW_S * SAMPLE_RATE) // HOP
 #: What a window is asked for as a whole.
 _SCALARS = """
 velocity_mean velocity_spread velocity_slope top_balance log_density log_chord_rate onset_centre
@@ -54,16 +52,14 @@ SCALARS = tuple(_SCALARS.split())
 class Labels(NamedTuple):
     """What is known of a window, or of n of them, where all shapes begin with n.
 
-    ``velocities`` [shape=(frames, 88)] are not 0 where a key is struck, ``held`` and ``sounding``
-    (the same shape) say which keys are down and which strings ring, ``pedal`` [shape=(frames,)]
-    when it is down; ``scalars`` [shape=(len(SCALARS),)] are standardised, NaN where undefined.
+    The first three have the shape (frames, 88), the others (frames,) and (len(SCALARS),).
     """
 
-    velocities: Tensor
-    held: Tensor
-    sounding: Tensor
-    pedal: Tensor
-    scalars: Tensor
+    velocities: Tensor  # not 0 where a key is struck
+    held: Tensor  # which keys are down
+    sounding: Tensor  # which strings ring
+    pedal: Tensor  # whether it is down
+    scalars: Tensor  # standardised, NaN where undefined
 
 
 class Example(NamedTuple):
@@ -183,8 +179,7 @@ def _articulate(notes: Performance, rng: np.random.Generator) -> Performance:
 
 
 def _touch(notes: Performance, rng: np.random.Generator) -> Performance:
-    velocities = notes.velocities
-    count = len(velocities)
+    velocities, count = notes.velocities, len(notes.velocities)
     middle = velocities.mean() if count else 0.0
     if rng.random() < _CHANGED:
         velocities = middle + (velocities - middle) * np.exp(rng.uniform(np.log(0.15), np.log(2)))
@@ -250,13 +245,12 @@ def label(performance: Performance, audio: Floats) -> Labels:
     pedal = np.zeros(FRAMES + 1, bool)
     for first, last in _frames(performance.pedal):
         pedal[first:last] = True
-    scalars = _scalars(performance, ends, audio)
     return Labels(
         torch.from_numpy(velocities[:-1]),
         _roll(onsets, performance.releases, keys),
         _roll(onsets, ends, keys),
         torch.from_numpy(pedal[:-1]),
-        torch.tensor([scalars[name] for name in SCALARS], dtype=torch.float32).clamp(-4, 4),
+        torch.tensor([*_scalars(performance, ends, audio).values()]).float().clamp(-4, 4),
     )
 
 
@@ -275,7 +269,7 @@ def _roll(onsets: Array, ends: Array, keys: npt.NDArray[np.int64]) -> Tensor:
 
 
 def _scalars(performance: Performance, ends: Array, audio: Floats) -> dict[str, float]:
-    """Return `SCALARS` less a usual value, over a usual spread; NaN where there is too little.
+    """Return `SCALARS`, in order, less a usual value, over a usual spread; NaN where undefined.
 
     Logarithms are natural, times in s, velocities MIDI's, levels in dB.
     """

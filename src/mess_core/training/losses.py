@@ -50,9 +50,8 @@ def losses(heads: Heads, states: list[Tensor], labels: Labels, versions: int) ->
     excerpt each, one group after the other. Weights of keys make up for how rare they are.
     """
     struck = labels.velocities > 0
-    velocity = heads.velocity(states[_VELOCITY_LAYER])
-    velocity_error = _masked((velocity - labels.velocities / 127) ** 2, struck)
-    found = {"velocity": 20 * velocity_error, "curves": states[0].new_zeros(())}
+    missed = heads.velocity(states[_VELOCITY_LAYER]) - labels.velocities / 127
+    found = {"velocity": 20 * _masked(missed**2, struck), "curves": missed.new_zeros(())}
     asked = {"onset": (struck, 30.0), "held": (labels.held, 5.0)}
     asked |= {"sounding": (labels.sounding, 5.0), "pedal": (labels.pedal[..., None], 0.5)}
     for (layer, head), share in zip(heads.frames.items(), (0.5, 1.0), strict=True):
@@ -79,8 +78,7 @@ def _curves(velocities: Tensor) -> tuple[Tensor, Tensor]:
     """Return `CURVES` [shape=(n, frames, CURVES)], and where they are known."""
     struck = (velocities > 0).float()
     v = velocities / 127
-    count = struck.sum((1, 2)).clamp(min=1)
-    middle = (v.sum((1, 2)) / count)[:, None, None]
+    middle = (v.sum((1, 2)) / struck.sum((1, 2)).clamp(min=1))[:, None, None]
     moments = torch.stack([struck.sum(-1), v.sum(-1), (struck * (v - middle) ** 2).sum(-1)], 1)
     reach = round(3 * _SMOOTHING)
     lags = torch.arange(-reach, reach + 1, device=v.device) / _SMOOTHING

@@ -112,19 +112,16 @@ def read_performances(folder: Path) -> dict[str, Performance]:
 
     That file has names ``meta``, numbers of notes ``nn`` and of pedal changes ``npd``, and, one
     performance after the other, ``dt``, ``du`` (time since the onset before, duration, 0.1 ms),
-    ``pi``, ``ve`` (pitch, velocity), ``pt``, ``pv`` (time, 127 down or 0 up). Nothing to read is a
-    MidiError.
+    ``pi``, ``ve`` (pitch, velocity), ``pt``, ``pv`` (time, 127 down or 0 up). None is a MidiError.
     """
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".mid", ".midi"))
     found = {str(path.relative_to(folder)): read_performance(path) for path in paths}
     if (folder / _PERFORMANCES).is_file():
         with np.load(folder / _PERFORMANCES) as stored:
             parts = [stored["meta"].tolist()]
-            parts += [
-                np.split(stored[key].astype(float), np.cumsum(stored[count])[:-1])
-                for count, keys in (("nn", ("dt", "du", "pi", "ve")), ("npd", ("pt", "pv")))
-                for key in keys
-            ]
+            for count, keys in (("nn", ("dt", "du", "pi", "ve")), ("npd", ("pt", "pv"))):
+                ends = np.cumsum(stored[count])[:-1]
+                parts += [np.split(stored[key].astype(float), ends) for key in keys]
         for name, since, held, pitches, velocities, times, values in zip(*parts, strict=True):
             onsets = np.cumsum(since) * _TICK_S
             releases = onsets + held * _TICK_S
@@ -132,18 +129,15 @@ def read_performances(folder: Path) -> dict[str, Performance]:
             pedal = times[np.diff(values >= 64, prepend=False)] * _TICK_S
             if len(pedal) % 2:
                 pedal = np.append(pedal, max(pedal[-1], releases[-1]))
-            pedal = pedal.reshape(-1, 2)
-            found[name] = Performance(onsets, releases, pitches, velocities, pedal=pedal)
+            arrays = onsets, releases, pitches, velocities
+            found[name] = Performance(*arrays, pedal=pedal.reshape(-1, 2))
     if not found:
         raise MidiError(f"{folder} holds no MIDI files and no {_PERFORMANCES}")
     return found
 
 
 def sounding_ends(performance: Performance) -> Array:
-    """Return when each note begins to be damped, s [shape=(n,)].
-
-    That is when its key is released, or the pedal where that is down then; or its next onset.
-    """
+    """Return when notes are damped, s [shape=(n,)]: key and pedal are up, or it is struck again."""
     # With a pedal long ago there is a last one for every note.
     down, up = np.vstack([np.full((1, 2), -np.inf), performance.pedal]).T
     lifted = up[np.searchsorted(down, performance.releases, side="right") - 1]
