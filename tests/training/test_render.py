@@ -11,6 +11,7 @@ import soundfile
 from mess_core.errors import AudioError, MidiError
 from mess_core.extraction.small import SAMPLE_RATE
 from mess_core.targets.notes import Performance
+from mess_core.training.examples import CONTEXT_S, WINDOW_S, excerpt, vary
 from mess_core.training.render import (
     Floats,
     Piano,
@@ -21,7 +22,6 @@ from mess_core.training.render import (
     record,
     sounding_ends,
 )
-from mess_core.training.versions import CONTEXT_S, WINDOW_S, excerpt, vary
 from tests.training.planted import plain_character, scale, write_performances, write_piano
 
 pytestmark = pytest.mark.unit

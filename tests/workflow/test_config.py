@@ -26,7 +26,7 @@ def test_the_shipped_configuration_is_the_demos_default() -> None:
     assert settings == Settings.from_config({}) == Settings()
     assert (settings.dataset, settings.encoder) == ("demo", "mess-small")
     assert settings.targets == probed_targets()
-    assert settings.sources == ("encoder", "untrained", "descriptors")
+    assert settings.sources == ("encoder", "descriptors")
     assert settings.alphas == ALPHAS
     assert settings.changed == {}
 
@@ -55,7 +55,7 @@ def test_the_real_model_is_the_default_outside_the_demo(
     )
     elsewhere = Settings.from_config({"dataset": "smd", "data": str(tmp_path / "x"), **left_open})
     assert (elsewhere.encoder, elsewhere.changed) == ("mess-small", {})
-    assert (demo.precision, demo.min_r2, demo.shards) == ("float32", 0.1, 2)
+    assert (demo.precision, demo.min_r2, demo.shards) == ("float32", 0.1, 1)
     chosen = Settings.from_config({"encoder": "MERT-v1-330M", "aspects": {"min_r2": 0}})
     assert (chosen.encoder, chosen.min_r2) == ("MERT-v1-330M", 0)
 

@@ -1,6 +1,6 @@
 """How FAISS holds the vectors: exactly up to a number of rows, in less memory above it.
 
-Questions weigh blocks at will, and that decides what can be used (docs/search.md has figures):
+Questions weigh blocks at will, and that decides what can be used:
 
 * All cells are scanned. The general block is whitened, so cells of k-means follow the aspects, and
   a search of a quarter of them misses three quarters of the hits that are alike in general. But the

@@ -19,10 +19,10 @@ The first three terms are the inner product of the stored vector with ``[w_g q_g
   (`mess_core.probing.separability`): the orthogonal projection after which no linear
   readout of what is left predicts the aspect.
 * *more*, *less*: ``q_a`` is moved along the shortest way that changes the predicted value by the
-  asked number of steps (standard errors), and weighs as much as the heaviest of what is liked. The
-  general block ignores the aspect, for it would pull back. Where nothing is said to be liked, the
-  general block and all other aspects are, by equal weights: everything else stays close. Rows must
-  also fulfil the condition exactly: their predicted value is compared with the query's.
+  asked number of steps (`mess_core.search.query`), and weighs as much as the heaviest of what is
+  liked. The general block ignores the aspect, for it would pull back. Where nothing is said to be
+  liked, the general block and all other aspects are, by equal weights: everything else stays close.
+  Rows must also fulfil the condition exactly: their predicted value is compared with the query's.
 
 The parts of the first line are each block's *contribution*; they sum to the score.
 """

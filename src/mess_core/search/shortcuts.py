@@ -3,7 +3,7 @@
 They return hits only, best first; `mess_core.search.search` answers every question and says why
 there are no hits. All take ``k``, how many hits at most, and ``exclude``, what to leave out: the
 query's ``recording``, all recordings of its ``work``, or ``none``. All raise `SearchError` if the
-recording or an aspect is unknown, no probe found the aspect well enough, or an argument is not
+recording or an aspect is unknown, the aspect is not known well enough, or an argument is not
 allowed.
 """
 

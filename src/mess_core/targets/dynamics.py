@@ -51,13 +51,13 @@ def dynamic_range(onset_levels: Float) -> float:
 
 
 def crescendo_strength(loudness: Float) -> float:
-    """Return the strong rises of loudness in dB/s (at least 0), NaN with less than 3 s of sound."""
+    """Return the strong rises of loudness, dB/s (at least 0), NaN with less than 3.5 s of sound."""
     slopes = _slopes(loudness)
     return max(0.0, float(np.percentile(slopes, STRONG_PERCENTILE))) if len(slopes) else np.nan
 
 
 def diminuendo_strength(loudness: Float) -> float:
-    """Return the strong falls of loudness in dB/s (at least 0), NaN with less than 3 s of sound."""
+    """Return the strong falls of loudness, dB/s (at least 0), NaN with less than 3.5 s of sound."""
     slopes = _slopes(loudness)
     return max(0.0, float(np.percentile(-slopes, STRONG_PERCENTILE))) if len(slopes) else np.nan
 

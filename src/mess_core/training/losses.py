@@ -1,9 +1,8 @@
 """The losses by which hidden states learn to say what is known of a rendering.
 
-Heads read the layers' own outputs, before the final norm, and are thrown away. What MESS reads are
-means over time, so heads of a window's scalars are linear on ``state.mean(1)``. A spread is no mean
-of anything that a single frame knows: `CURVES` ask two layers for the squares of velocities about
-the window's mean, frame by frame, which attention can find and a mean over time then carries.
+Heads read the layers' own outputs and are thrown away. What MESS reads are means over time, so
+those of scalars are linear on ``state.mean(1)``. A spread is no mean of what a single frame knows:
+so `CURVES` ask each frame for the squares of velocities about the window's mean.
 """
 
 __all__ = ["Heads", "losses"]
@@ -44,30 +43,26 @@ def _heads(layers: tuple[int, ...], outputs: int) -> nn.ModuleDict:
     return nn.ModuleDict({str(layer): nn.Linear(DIMS, outputs) for layer in layers})
 
 
-def losses(
-    heads: Heads, states: list[Tensor], labels: Labels, *, versions: int
-) -> dict[str, Tensor]:
+def losses(heads: Heads, states: list[Tensor], labels: Labels, versions: int) -> dict[str, Tensor]:
     """Return the weighted losses by name; their sum is what is trained on.
 
     ``states`` are `SmallEncoder`'s of windows that are groups of so many ``versions`` of one
     excerpt each, one group after the other. Weights of keys make up for how rare they are.
     """
     struck = labels.velocities > 0
-    velocity = heads.velocity(states[_VELOCITY_LAYER])
-    velocity_error = _masked((velocity - labels.velocities / 127) ** 2, struck)
-    found = {"velocity": 20 * velocity_error, "curves": states[0].new_zeros(())}
-    truths = {"onset": struck, "held": labels.held, "sounding": labels.sounding}
-    truths["pedal"] = labels.pedal[..., None]
-    weights = {"onset": 30.0, "held": 5.0, "sounding": 5.0, "pedal": 0.5}
+    missed = heads.velocity(states[_VELOCITY_LAYER]) - labels.velocities / 127
+    found = {"velocity": 20 * _masked(missed**2, struck), "curves": missed.new_zeros(())}
+    asked = {"onset": (struck, 30.0), "held": (labels.held, 5.0)}
+    asked |= {"sounding": (labels.sounding, 5.0), "pedal": (labels.pedal[..., None], 0.5)}
     for (layer, head), share in zip(heads.frames.items(), (0.5, 1.0), strict=True):
         logits = head(states[int(layer)]).split((KEYS, KEYS, KEYS, 1), -1)
-        for (name, weight), logit in zip(weights.items(), logits, strict=True):
-            error = functional.binary_cross_entropy_with_logits(logit, truths[name].float())
+        for (name, (truth, weight)), logit in zip(asked.items(), logits, strict=True):
+            error = functional.binary_cross_entropy_with_logits(logit, truth.float())
             found[name] = found.get(name, 0) + weight * share * error
     curves, known = _curves(labels.velocities)
     for layer, head in heads.curves.items():
         found["curves"] += 0.5 * _error(head(states[int(layer)]), curves, known)
-    return found | _scalar_losses(heads, states, labels.scalars, versions)
+    return found | _scalars(heads, states, labels.scalars, versions)
 
 
 def _error(read: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
@@ -83,15 +78,13 @@ def _curves(velocities: Tensor) -> tuple[Tensor, Tensor]:
     """Return `CURVES` [shape=(n, frames, CURVES)], and where they are known."""
     struck = (velocities > 0).float()
     v = velocities / 127
-    count = struck.sum((1, 2)).clamp(min=1)
-    middle = (v.sum((1, 2)) / count)[:, None, None]
+    middle = (v.sum((1, 2)) / struck.sum((1, 2)).clamp(min=1))[:, None, None]
     moments = torch.stack([struck.sum(-1), v.sum(-1), (struck * (v - middle) ** 2).sum(-1)], 1)
     reach = round(3 * _SMOOTHING)
     lags = torch.arange(-reach, reach + 1, device=v.device) / _SMOOTHING
     kernel = torch.exp(-0.5 * lags**2) / (_SMOOTHING * 2.5066)
-    smooth = functional.conv1d(
-        moments.flatten(0, 1).unsqueeze(1), kernel[None, None], padding=reach
-    )
+    series = moments.flatten(0, 1).unsqueeze(1)
+    smooth = functional.conv1d(series, kernel[None, None], padding=reach)
     weight, total, square = smooth.view_as(moments).unbind(1)
     near = weight > _LEAST_WEIGHT
     safe = weight.clamp(min=_LEAST_WEIGHT)
@@ -100,9 +93,7 @@ def _curves(velocities: Tensor) -> tuple[Tensor, Tensor]:
     return curves, torch.stack([torch.ones_like(near), near, near], -1)
 
 
-def _scalar_losses(
-    heads: Heads, states: list[Tensor], truth: Tensor, versions: int
-) -> dict[str, Tensor]:
+def _scalars(heads: Heads, states: list[Tensor], truth: Tensor, versions: int) -> dict[str, Tensor]:
     known = torch.isfinite(truth)
     truth = torch.nan_to_num(truth)
     within, comparable = _differences(truth, known, versions)

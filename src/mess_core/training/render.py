@@ -2,9 +2,8 @@
 
 A note is the sample of the nearest pitch and velocity, resampled linearly to its key's frequency,
 brought to the level that its velocity asks for, and damped after its release, or after the pedal's
-where that is down. Levels follow a law of the `Character` and not the samples': some instruments
-have layers of equal loudness, and pianos differ by nothing more than by how touch becomes level.
-What a strange piano or recording does is what six sampled ones do not show, so ranges are wide.
+where that is down. Levels follow a law of the `Character` and not the samples', whose layers may be
+equally loud. Ranges are wide: a strange piano or recording is unlike the few that were sampled.
 """
 
 __all__ = ["Piano", "draw_character", "mix", "read_performances", "read_pianos", "record"]
@@ -21,7 +20,6 @@ from scipy.fft import irfft, next_fast_len, rfft
 from mess_core.errors import AudioError, MidiError
 from mess_core.extraction.small import SAMPLE_RATE
 from mess_core.targets.notes import Performance, read_performance
-from mess_core.training.versions import until_struck_again
 
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
@@ -35,7 +33,6 @@ _PERFORMANCES, _TICK_S = "performances.npz", 1e-4  # what times in it are counte
 _STEADY = slice(1000, 13_000)  # of a sample, after its attack noise: there its level is measured
 _TAIL = 6.0  # time constants for which a damped string is followed (to -52 dB)
 _UNDAMPED = 90  # the highest strings of a piano have no dampers
-
 _LEVEL = 0.2  # the loudest notes of samples are near full scale
 _GAIN_SPREAD = 0.25  # of its natural logarithm; more would hide what velocity is
 
@@ -95,21 +92,19 @@ def read_pianos(folder: Path) -> dict[str, Piano]:
     paths = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in (".ogg", ".flac", ".wav")]
     if not paths:
         raise AudioError(f"{folder} holds no note samples (.ogg, .flac or .wav, one file a piano)")
-    return {path.stem: _read_piano(path) for path in paths}
-
-
-def _read_piano(path: Path) -> Piano:
-    samples, rate = soundfile.read(path, dtype="float32")
-    notes = len(PITCHES) * len(VELOCITIES)
-    if rate != SAMPLE_RATE or samples.ndim != 1 or not len(samples) or len(samples) % notes:
-        raise AudioError(
-            f"{path} has {len(samples)} frames at {rate} Hz; expected mono at {SAMPLE_RATE} Hz, "
-            f"{notes} equally long notes ({len(PITCHES)} pitches from 21 on, each third, with "
-            f"{len(VELOCITIES)} velocities from 20 to 120)"
-        )
-    samples = samples.reshape(len(PITCHES), len(VELOCITIES), -1)
-    power = np.square(samples[..., _STEADY], dtype=np.float64).mean(-1)
-    return Piano(samples, 10 * np.log10(power + 1e-12))
+    pianos, notes = {}, len(PITCHES) * len(VELOCITIES)
+    for path in paths:
+        samples, rate = soundfile.read(path, dtype="float32")
+        if rate != SAMPLE_RATE or samples.ndim != 1 or not len(samples) or len(samples) % notes:
+            raise AudioError(
+                f"{path} has {len(samples)} frames at {rate} Hz; expected mono at {SAMPLE_RATE} "
+                f"Hz, {notes} equally long notes ({len(PITCHES)} pitches from 21 on, each third, "
+                f"with {len(VELOCITIES)} velocities from 20 to 120)"
+            )
+        samples = samples.reshape(len(PITCHES), len(VELOCITIES), -1)
+        power = np.square(samples[..., _STEADY], dtype=np.float64).mean(-1)
+        pianos[path.stem] = Piano(samples, 10 * np.log10(power + 1e-12))
+    return pianos
 
 
 def read_performances(folder: Path) -> dict[str, Performance]:
@@ -117,49 +112,43 @@ def read_performances(folder: Path) -> dict[str, Performance]:
 
     That file has names ``meta``, numbers of notes ``nn`` and of pedal changes ``npd``, and, one
     performance after the other, ``dt``, ``du`` (time since the onset before, duration, 0.1 ms),
-    ``pi``, ``ve`` (pitch, velocity), ``pt``, ``pv`` (time, 127 down or 0 up). Nothing to read is a
-    MidiError.
+    ``pi``, ``ve`` (pitch, velocity), ``pt``, ``pv`` (time, 127 down or 0 up). None is a MidiError.
     """
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".mid", ".midi"))
     found = {str(path.relative_to(folder)): read_performance(path) for path in paths}
     if (folder / _PERFORMANCES).is_file():
         with np.load(folder / _PERFORMANCES) as stored:
-            parts = [
-                np.split(stored[key].astype(float), np.cumsum(stored[count])[:-1])
-                for count, keys in (("nn", ("dt", "du", "pi", "ve")), ("npd", ("pt", "pv")))
-                for key in keys
-            ]
-            names = stored["meta"].tolist()
-        found |= {name: _unpacked(*arrays) for name, *arrays in zip(names, *parts, strict=True)}
+            parts = [stored["meta"].tolist()]
+            for count, keys in (("nn", ("dt", "du", "pi", "ve")), ("npd", ("pt", "pv"))):
+                ends = np.cumsum(stored[count])[:-1]
+                parts += [np.split(stored[key].astype(float), ends) for key in keys]
+        for name, since, held, pitches, velocities, times, values in zip(*parts, strict=True):
+            onsets = np.cumsum(since) * _TICK_S
+            releases = onsets + held * _TICK_S
+            # Only changes count, from the first time that it goes down.
+            pedal = times[np.diff(values >= 64, prepend=False)] * _TICK_S
+            if len(pedal) % 2:
+                pedal = np.append(pedal, max(pedal[-1], releases[-1]))
+            arrays = onsets, releases, pitches, velocities
+            found[name] = Performance(*arrays, pedal=pedal.reshape(-1, 2))
     if not found:
         raise MidiError(f"{folder} holds no MIDI files and no {_PERFORMANCES}")
     return found
 
 
-def _unpacked(
-    since: Array, held: Array, pitches: Array, velocities: Array, times: Array, values: Array
-) -> Performance:
-    onsets = np.cumsum(since) * _TICK_S
-    releases = onsets + held * _TICK_S
-    # Only changes count, from the first time that it goes down.
-    pedal = times[np.diff(values >= 64, prepend=False)] * _TICK_S
-    if len(pedal) % 2:
-        pedal = np.append(pedal, max(pedal[-1], releases[-1]))
-    return Performance(onsets, releases, pitches, velocities, pedal=pedal.reshape(-1, 2))
-
-
 def sounding_ends(performance: Performance) -> Array:
-    """Return when each note begins to be damped, s [shape=(n,)].
-
-    That is when its key is released, or the pedal where that is down then; or its next onset.
-    """
-    ends = performance.releases.copy()
-    down, up = performance.pedal.T
-    if len(down):
-        last = np.searchsorted(down, ends, side="right") - 1
-        caught = (last >= 0) & (up[last] > ends)
-        ends[caught] = up[last[caught]]
+    """Return when notes are damped, s [shape=(n,)]: key and pedal are up, or it is struck again."""
+    # With a pedal long ago there is a last one for every note.
+    down, up = np.vstack([np.full((1, 2), -np.inf), performance.pedal]).T
+    lifted = up[np.searchsorted(down, performance.releases, side="right") - 1]
+    ends = np.maximum(performance.releases, lifted)
     return until_struck_again(performance.onsets, performance.pitches, ends)
+
+
+def until_struck_again(onsets: Array, pitches: Array, ends: Array) -> Array:
+    """Return ends of notes, s [shape=(n,)], at the latest where their keys are struck again."""
+    later = np.triu(pitches[:, None] == pitches, 1)
+    return np.asarray(np.minimum(ends, np.where(later, onsets, np.inf).min(1, initial=np.inf)))
 
 
 def mix(
@@ -168,43 +157,31 @@ def mix(
     """Mix a performance from ``start_s`` to ``stop_s`` [shape=(samples,)], without a room."""
     begin, end = round(start_s * SAMPLE_RATE), round(stop_s * SAMPLE_RATE)
     audio = np.zeros(end - begin, np.float32)
-    times = np.stack([performance.onsets, sounding_ends(performance)], 1)
-    for (onset, damped), pitch, velocity in zip(
-        np.round(times * SAMPLE_RATE).astype(int).tolist(),
-        performance.pitches.astype(int).tolist(),
-        performance.velocities.tolist(),
-        strict=True,
-    ):
-        first = max(onset, begin)
-        reach = slice(first - onset, end - onset)
-        note = _note(piano, character, pitch, velocity, damped - onset, reach)
-        audio[first - begin : first - begin + len(note)] += note
+    seconds = np.stack([performance.onsets, sounding_ends(performance)])
+    onsets, ends = np.round(seconds * SAMPLE_RATE).astype(int)
+    notes = onsets, ends - onsets, performance.pitches.astype(int), performance.velocities
+    for onset, held, pitch, velocity in zip(*notes, strict=True):
+        row = round((pitch - PITCHES[0]) / 3)
+        layer = int(np.abs(VELOCITIES - velocity - character.layer_shift).argmin())
+        sample = piano.samples[row, layer]
+        cents = 100.0 * (pitch - PITCHES[row]) + character.cents[pitch - LOWEST_KEY]
+        ratio = 2 ** (cents / 1200)
+        release = character.release_s * (20 if pitch >= _UNDAMPED else 1) * SAMPLE_RATE
+        last = min(end - onset, int((len(sample) - 2) / ratio), held + int(_TAIL * release))
+        first = max(begin - onset, 0)
+        times = np.arange(first, last)  # samples from the onset on
+        positions = times * ratio
+        whole = positions.astype(np.int32)
+        share = (positions - whole).astype(np.float32)
+        left, right = sample[whole], sample[whole + 1]
+        decibels = piano.levels[row, -1] - piano.levels[row, layer] + character.level_db(velocity)
+        decibels += character.key_db[pitch - LOWEST_KEY]
+        note = (left + share * (right - left)) * np.float32(10 ** (decibels / 20))
+        note *= character.envelope[times]
+        after = times >= held
+        note[after] *= np.exp(-(times[after] - held) / release).astype(np.float32)
+        audio[onset + first - begin :][: len(note)] += note
     return audio
-
-
-def _note(
-    piano: Piano, character: Character, pitch: int, velocity: float, held: int, reach: slice
-) -> Floats:
-    """Return what is in ``reach`` of a note that is damped from sample ``held`` on."""
-    row = round((pitch - PITCHES[0]) / 3)
-    layer = int(np.abs(VELOCITIES - velocity - character.layer_shift).argmin())
-    sample = piano.samples[row, layer]
-    cents = 100.0 * (pitch - PITCHES[row]) + character.cents[pitch - LOWEST_KEY]
-    ratio = 2 ** (cents / 1200)
-    release = character.release_s * (20 if pitch >= _UNDAMPED else 1) * SAMPLE_RATE
-    end = min(reach.stop, int((len(sample) - 2) / ratio), held + int(_TAIL * release))
-    times = np.arange(reach.start, end)
-    positions = times * ratio
-    whole = positions.astype(np.int32)
-    share = (positions - whole).astype(np.float32)
-    left, right = sample[whole], sample[whole + 1]
-    decibels = piano.levels[row, -1] - piano.levels[row, layer] + character.level_db(velocity)
-    decibels += character.key_db[pitch - LOWEST_KEY]
-    note = (left + share * (right - left)) * np.float32(10 ** (decibels / 20))
-    note *= character.envelope[times]
-    after = times >= held
-    note[after] *= np.exp(-(times[after] - held) / release).astype(np.float32)
-    return np.asarray(note, np.float32)
 
 
 def record(audio: Floats, rng: np.random.Generator) -> Floats:
@@ -218,8 +195,11 @@ def record(audio: Floats, rng: np.random.Generator) -> Floats:
     if rng.random() < 0.15:
         drive = rng.uniform(1, 6)
         recorded = np.tanh(recorded * drive) / drive
-    if rng.random() < 0.8:
-        recorded += _noise(len(audio), rng)
+    if rng.random() < 0.8:  # noise whose power falls with some power of frequency
+        colour = np.maximum(np.fft.rfftfreq(len(audio), 1 / SAMPLE_RATE), 30) ** -rng.uniform(0, 1)
+        noise = irfft(rfft(rng.normal(size=len(audio))) * colour, len(audio))
+        level = 10 ** (rng.uniform(-85, -42) / 20)
+        recorded += noise * (level / np.sqrt(np.square(noise).mean()))
     return np.asarray(recorded, np.float32)
 
 
@@ -250,12 +230,3 @@ def _room(rng: np.random.Generator) -> Array:
     tail[: int(rng.uniform(0.001, 0.03) * SAMPLE_RATE)] = 0
     wet = 10 ** (rng.uniform(-28, -4) / 20)
     return np.asarray(tail * (wet / np.sqrt(np.square(tail).sum())))
-
-
-def _noise(count: int, rng: np.random.Generator) -> Array:
-    """Return noise whose power falls with some power of frequency, at -85 to -42 dB."""
-    hertz = np.fft.rfftfreq(count, 1 / SAMPLE_RATE)
-    colour = np.maximum(hertz, 30) ** -rng.uniform(0, 1)
-    noise = irfft(rfft(rng.normal(size=count)) * colour, count)
-    level = 10 ** (rng.uniform(-85, -42) / 20)
-    return np.asarray(noise * (level / np.sqrt(np.square(noise).mean())))

@@ -6,6 +6,8 @@ one machine agree bit by bit; with ``seconds`` it follows the clock.
 
 __all__ = ["export", "train", "validate"]
 
+import copy
+import ctypes
 import io
 import json
 import math
@@ -25,7 +27,7 @@ from mess_core.errors import ConfigError, EncoderError, nearest
 from mess_core.evaluation.judges import Rows, within_works
 from mess_core.extraction.checkpoint import find_checkpoint
 from mess_core.extraction.encoder import pick_device
-from mess_core.extraction.small import DIMS, LAYERS, SAMPLE_RATE, SmallEncoder
+from mess_core.extraction.small import DIMS, LAYERS, SAMPLE_RATE, SmallEncoder, SmallStates
 from mess_core.extraction.specs import SMALL_TYPE
 from mess_core.extraction.torch_engine import load_module
 from mess_core.files import write_bytes, write_json
@@ -40,7 +42,9 @@ _WARM_UP = 120  # steps
 _LAST_SHARE = 0.02  # of the rate, at the end
 _CHECKPOINT_S, _LOG_S = 60.0, 30.0
 _MOST_SKIPPED = 20  # steps in a row whose loss is not finite
+_PARTS = ("model", "heads", "optimizer")  # of a checkpoint
 _VALIDATION_SEED, _VALIDATION_BATCHES = 2026, 15
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of malloc.h
 
 
 @dataclass
@@ -74,9 +78,6 @@ class State:
         self.step, self.seconds = stored["at"]
 
 
-_PARTS = ("model", "heads", "optimizer")
-
-
 def train(
     performances: Path,
     pianos: Path,
@@ -92,9 +93,9 @@ def train(
     """Train a small encoder and export it to the folder ``out``; return its card.
 
     ``performances`` and ``pianos`` are folders as `read_performances` and `read_pianos` have them;
-    so many ``workers`` render. A ``checkpoint.pt`` in ``out`` is gone on from, and what it has used
-    of the ``seconds`` or ``steps`` counts. The piano that is called ``leave_out`` is not trained
-    on, but validated on; else all are. ``begin`` names a small encoder to begin from.
+    so many ``workers`` render. A ``checkpoint.pt`` in ``out`` is gone on from; ``seconds`` and
+    ``steps`` count earlier calls. The piano called ``leave_out`` is not trained on, but validated
+    on; else all are. ``begin`` names a small encoder to begin from.
 
     A ConfigError says that there is no such piano, or that the checkpoint is another run's; an
     EncoderError that the losses of many steps were not finite.
@@ -133,18 +134,17 @@ def _begin(settings: dict[str, Any]) -> State:
         model, heads = SmallEncoder(), Heads()
     if settings["begin"] is not None:
         model.load_state_dict(load_module(find_checkpoint(settings["begin"])).state_dict())
-    device = torch.device(pick_device().device)
-    model.to(device).train()
-    heads.to(device).train()
-    matrices: dict[str, Any] = {"params": [], "weight_decay": _DECAY}
-    others: dict[str, Any] = {"params": [], "weight_decay": 0.0}
-    for parameter in (*model.parameters(), *heads.parameters()):
-        (matrices if parameter.ndim > 1 else others)["params"].append(parameter)
-    optimizer = torch.optim.AdamW([matrices, others], betas=_BETAS)
-    return State(model, heads, optimizer, settings)
+    both = torch.nn.ModuleList([model, heads]).to(pick_device().device).train()
+    matrices = {"params": [p for p in both.parameters() if p.ndim > 1], "weight_decay": _DECAY}
+    others = {"params": [p for p in both.parameters() if p.ndim <= 1], "weight_decay": 0.0}
+    return State(model, heads, torch.optim.AdamW([matrices, others], betas=_BETAS), settings)
 
 
 def _run(state: State, batches: Iterator[Example], out: Path, seconds: float, steps: float) -> None:
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        # glibc keeps what is freed: new pages for every step would take a third of the time.
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     device = next(state.model.parameters()).device
     top_rate = _RATE if state.settings["begin"] is None else _RATE_BEGUN
     began = time.monotonic() - state.seconds
@@ -152,9 +152,8 @@ def _run(state: State, batches: Iterator[Example], out: Path, seconds: float, st
     recent: dict[str, list[float]] = defaultdict(list)
     skipped = 0
     while (share := max(state.step / steps, state.seconds / seconds)) < 1:
-        warm = min(1.0, (state.step + 1) / _WARM_UP)
-        cosine = _LAST_SHARE + (1 - _LAST_SHARE) * (1 + math.cos(math.pi * share)) / 2
-        rate = top_rate * warm * cosine
+        rate = top_rate * min(1.0, (state.step + 1) / _WARM_UP)
+        rate *= _LAST_SHARE + (1 - _LAST_SHARE) * (1 + math.cos(math.pi * share)) / 2
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         audio, labels = next(batches)
@@ -206,10 +205,7 @@ def _step(state: State, audio: Tensor, labels: Labels) -> dict[str, float]:
 
 def export(model: SmallEncoder, folder: Path) -> None:
     """Write a model as a folder that `encoder` takes, in float16."""
-    tensors = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
-        for name, tensor in model.state_dict().items()
-    }
+    tensors = copy.deepcopy(model).cpu().half().state_dict()
     write_bytes(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
     form = {"sampling_rate": SAMPLE_RATE, "hidden_size": DIMS, "num_hidden_layers": LAYERS - 1}
     config = {"model_type": SMALL_TYPE, **form, "license": "unknown", "mess_trained": True}
@@ -219,14 +215,13 @@ def export(model: SmallEncoder, folder: Path) -> None:
 def validate(encoder: str | Path, batches: Batches) -> dict[str, dict[str, Any]]:
     """Judge what the time means of an exported encoder know of differences between versions.
 
-    Returns for each scalar the ``r2`` within excerpts and its 95 % interval; and prints them.
-    Scalars that are known of too few excerpts are left out.
+    Returns and prints for each scalar that is known of enough excerpts the ``r2`` within excerpts
+    and its 95 % interval.
     """
-    model = load_module(find_checkpoint(str(encoder)))
+    model = SmallStates(load_module(find_checkpoint(str(encoder))))
     examples = [batches[i] for i in range(_VALIDATION_BATCHES)]
     with torch.inference_mode():
-        states = [model(audio) for audio, _ in examples]
-    pooled = torch.cat([torch.stack([s.mean(1) for s in each], 1) for each in states]).numpy()
+        pooled = torch.cat([model(audio)[0] for audio, _ in examples]).numpy()
     scalars = torch.cat([labels.scalars for _, labels in examples]).numpy().astype(float)
     excerpts = (np.arange(len(pooled)) // VERSIONS).astype(str)
     table = {}
