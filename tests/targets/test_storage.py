@@ -177,7 +177,8 @@ class Bomb:
 @pytest.mark.parametrize("key", ["rhythm", "rhythm/tempo"])
 def test_a_malicious_pickle_is_refused_without_running(tmp_path: Path, key: str) -> None:
     trace, path = tmp_path / "ran", tmp_path / "bad.npz"
-    np.savez(path, **{key: np.array({"tempo": Bomb(trace)}, dtype=object)})
+    pickled: dict[str, Any] = {key: np.array({"tempo": Bomb(trace)}, dtype=object)}
+    np.savez(path, **pickled)
     with pytest.raises(TargetError, match=r"bad\.npz.*delete it and run"):
         load_targets(path)
     with pytest.raises(TargetError, match=r"bad\.npz.*delete it and run"):
