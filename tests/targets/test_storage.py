@@ -165,7 +165,7 @@ def test_unknown_keys_in_a_file_are_named(tmp_path: Path, value: Any) -> None:
 
 
 class Bomb:
-    """Writes a file when it is unpickled."""
+    """Writes a file when it is unpickled by pickle itself."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -174,18 +174,54 @@ class Bomb:
         return (Path.touch, (self.path,))
 
 
-@pytest.mark.parametrize("key", ["rhythm", "rhythm/tempo"])
-def test_a_malicious_pickle_is_refused_without_running(tmp_path: Path, key: str) -> None:
-    trace, path = tmp_path / "ran", tmp_path / "bad.npz"
-    pickled: dict[str, Any] = {key: np.array({"tempo": Bomb(trace)}, dtype=object)}
-    np.savez(path, **pickled)
-    with pytest.raises(TargetError, match=r"bad\.npz.*delete it and run"):
+def legacy(path: Path, **categories: Any) -> Path:
+    arrays: dict[str, Any] = {k: np.array(v, dtype=object) for k, v in categories.items()}
+    np.savez(path, **arrays)
+    return path
+
+
+def test_the_older_form_is_read(tmp_path: Path) -> None:
+    old = {"tempo": 120.0, "onset_density": np.float32(2.5), "curve": np.arange(3)}
+    path = legacy(tmp_path / "old.npz", rhythm=old, dynamics={"dynamic_range": np.array(12.0)})
+    loaded = load_targets(path)
+    assert set(loaded) == {"rhythm", "dynamics"}
+    assert loaded["rhythm"]["tempo"] == 120
+    assert loaded["rhythm"]["onset_density"].dtype == np.float64
+    np.testing.assert_array_equal(loaded["rhythm"]["curve"], [0.0, 1.0, 2.0])
+
+
+def test_a_malicious_pickle_is_refused_without_running(tmp_path: Path) -> None:
+    trace = tmp_path / "ran"
+    path = legacy(tmp_path / "bad.npz", rhythm={"tempo": Bomb(trace)})
+    with pytest.raises(TargetError, match=r"bad\.npz: rhythm is refused \(it asks for"):
         load_targets(path)
-    with pytest.raises(TargetError, match=r"bad\.npz.*delete it and run"):
-        load_target(path, "tempo", level="recording")
     assert not trace.exists()
-    np.load(path, allow_pickle=True)[key]  # the bomb is real
+    np.load(path, allow_pickle=True)["rhythm"]  # the bomb is real
     assert trace.exists()
+
+
+@pytest.mark.parametrize("name", ["os system", "builtins eval", "numpy.lib.npyio load"])
+def test_no_other_name_is_resolved(tmp_path: Path, name: str) -> None:
+    module, function = name.split()
+    header = legacy(tmp_path / "a.npz", rhythm={})
+    with zipfile.ZipFile(header) as archive:
+        entry = archive.read("rhythm.npy")
+    start = entry.index(b"\n") + 1
+    program = f"c{module}\n{function}\n(Vtrue\ntR.".encode()
+    with zipfile.ZipFile(header, "w") as archive:
+        archive.writestr("rhythm.npy", entry[:start] + program)
+    with pytest.raises(TargetError, match=f"asks for {module}.{function}"):
+        load_targets(header)
+
+
+def test_damaged_and_foreign_pickles_are_refused(tmp_path: Path) -> None:
+    for value, message in [
+        ([1, 2], "rhythm is refused .*no single object"),
+        ("text", "rhythm is refused .*a str instead of a dict"),
+        ({"a": "b"}, "could not convert string"),
+    ]:
+        with pytest.raises(TargetError, match=message):
+            load_targets(legacy(tmp_path / "a.npz", rhythm=value))
 
 
 def test_one_target_is_read_whatever_else_is_there(

@@ -7,7 +7,10 @@
 A *column* is one number of a target, ``category/field``, or ``category/field:number`` for an entry
 of a shape.
 
-Equal targets give equal bytes. Nothing is ever unpickled.
+Equal targets give equal bytes. Files of the older form have one pickled dict per category. A pickle
+is a program: it may import and call whatever it names. They are read by an unpickler that resolves
+only the few names that numpy's arrays, dtypes and scalars are made of, and refuses everything else
+before it is imported.
 """
 
 __all__ = [
@@ -25,6 +28,7 @@ __all__ = [
     "validate_window_targets",
 ]
 
+import pickle
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,6 +54,17 @@ WINDOWS = "windows/"
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError)
 
 _AGAIN = "delete it and run the targets rule"
+
+#: What pickles of numpy arrays, dtypes and scalars name, before and since numpy 2.
+_ALLOWED = {("numpy", "dtype"), ("numpy", "ndarray")} | {
+    (f"numpy.{core}.{name}", function)
+    for core in ("core", "_core")
+    for name, function in [
+        ("multiarray", "_reconstruct"),
+        ("multiarray", "scalar"),
+        ("numeric", "_frombuffer"),
+    ]
+}
 
 #: ``{category: {field: array}}``.
 Targets = dict[str, dict[str, npt.NDArray[np.float64]]]
@@ -95,11 +110,14 @@ def load_targets(path: Path, *, level: Level = "recording") -> Targets:
     """Read the targets of a recording, or those of its windows.
 
     Returns ``{category: {field: array}}``, float64, valid by `validate_target_structure` or
-    `validate_window_targets`. Raises `TargetError` if the file is missing or damaged, holds objects
-    other than arrays, has no windows where these are asked for, or is malformed.
+    `validate_window_targets`; files of the older form have no windows, may lack fields and have
+    others. Raises `TargetError` if the file is missing or damaged, holds objects other than arrays,
+    has no windows where these are asked for, or is malformed.
     """
     with _opened(path) as archive:
         of_windows = level == "window"
+        if not of_windows and not set(CATEGORIES).isdisjoint(older := _names(archive)):
+            return {category: _older_fields(archive, category) for category in older}
         names = [name for name in _names(archive) if name.startswith(WINDOWS) == of_windows]
         if of_windows and not names:
             raise TargetError("no windows")
@@ -217,6 +235,36 @@ def _targets(archive: zipfile.ZipFile, names: list[str]) -> Targets:
             raise TargetError(f"the key {full!r} is not of the form category/field")
         targets.setdefault(category, {})[name] = _array(archive, full)
     return targets
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds numpy arrays, dtypes and scalars, and the builtin containers, numbers and strings."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        # numpy 2 still answers to the older name, with a warning.
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def _older_fields(archive: zipfile.ZipFile, category: str) -> dict[str, npt.NDArray[np.float64]]:
+    """Read a category of the older form: an array that holds a pickled ``{field: array}``."""
+    if category not in CATEGORIES:
+        raise TargetError(f"{category!r} is no category; {nearest(category, CATEGORIES)}")
+    try:
+        with archive.open(f"{category}.npy") as file:
+            if npy.read_magic(file) != (1, 0) or npy.read_array_header_1_0(file)[0] != ():
+                raise ValueError("no single object")
+            fields = _ArrayUnpickler(file).load()
+        fields = fields.item() if isinstance(fields, np.ndarray) else fields
+        if not isinstance(fields, dict):
+            raise TypeError(f"a {type(fields).__name__} instead of a dict")
+        return {str(key): np.asarray(value, np.float64) for key, value in fields.items()}
+    # A damaged pickle raises whatever its broken instructions run into.
+    except Exception as error:
+        raise TargetError(
+            f"{category} is refused ({error}); only dicts of numbers are read"
+        ) from None
 
 
 def validate_target_structure(targets: Given) -> None:
