@@ -104,7 +104,7 @@ def test_the_bundled_weights_are_those_that_are_pinned_and_have_a_card() -> None
     assert checkpoint.fingerprint == spec.fingerprint
     assert checkpoint.weights.stat().st_size < 16_000_000
     card = (checkpoint.folder / "README.md").read_text()
-    assert all(word in card for word in ("weights of the pilot", "CC BY 3.0", "Judged on"))
+    assert all(word in card for word in ("Trained by `mess train`", "CC BY 3.0", "Judged on"))
 
 
 @pytest.mark.integration

@@ -252,7 +252,7 @@ def test_a_query_that_nothing_satisfies_says_what_it_would_need() -> None:
     assert answer.hits == ()
     (note,) = answer.notes
     highest = INDEX.predicted[INDEX.projection.aspects["legato"].number].max()
-    assert "satisfies: more legato by 50 steps means a predicted value of +2" in note
+    assert "satisfies: more legato by 50 steps means a value of +2" in note
     assert f"the highest of 210 rows is {highest:+.2f}" in note
     both = search(INDEX, Query("r0", 0.0, more={"legato": 50.0}, less={"tempo": 50.0}))
     assert "at once" in both.notes[0]

@@ -94,7 +94,7 @@ def test_what_was_struck_before_the_window_is_heard_in_it(piano: Piano) -> None:
 
 
 def test_a_piano_of_another_form_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="holds no note samples"):
+    with pytest.raises(AudioError, match="is no folder with note samples"):
         read_pianos(tmp_path)
     soundfile.write(tmp_path / "short.wav", np.zeros(1000), SAMPLE_RATE)
     with pytest.raises(AudioError, match=r"1000 frames at 24000 Hz; expected mono .* 180 equally"):
@@ -102,7 +102,10 @@ def test_a_piano_of_another_form_is_refused(tmp_path: Path) -> None:
 
 
 def test_performances_are_read_from_the_packed_form_and_from_midi(tmp_path: Path) -> None:
-    with pytest.raises(MidiError, match="no MIDI files and no performances"):
+    with pytest.raises(MidiError, match="is no folder with MIDI files or performances"):
+        read_performances(tmp_path)
+    np.savez(tmp_path / "performances.npz", meta=np.array(["one"]))
+    with pytest.raises(MidiError, match=r"performances\.npz cannot be read: .*nn"):
         read_performances(tmp_path)
     write_performances(tmp_path, seed=1, count=2)
     with np.load(tmp_path / "performances.npz") as packed:

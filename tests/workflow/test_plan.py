@@ -284,7 +284,10 @@ def test_missing_weights_are_said_where_features_have_to_be_made(tmp_path: Path)
         assert told.startswith(f"the weights of MERT-v1-95M are not in {tmp_path}/models. With a")
         assert "`encoder: mess-small` (trained, piano only) or `encoder: descriptors`" in told
     assert not plan.missing_weights("descriptors", "0")
-    write_json(settings.layout.receipt("features", "0"), {})
+    receipt = settings.layout.receipt("features", "0")
+    write_json(receipt, {"inputs": "another encoder's"})
+    assert plan.missing_weights("encoder", "0")
+    write_json(receipt, {"inputs": plan.features_inputs["encoder"]["0"]})
     assert not plan.missing_weights("encoder", "0")
     (tmp_path / "models/MERT-v1-95M").mkdir(parents=True)
     assert plan.missing_weights("encoder", "1"), "an empty folder holds no weights"

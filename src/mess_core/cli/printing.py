@@ -36,7 +36,7 @@ def seconds(text: str) -> float:
 
 
 def length(text: str) -> float:
-    """Read how long a window is, as `seconds` does; more than 0."""
+    """Read how long something is, as `seconds` does; more than 0."""
     if not (read := seconds(text)):
-        raise argparse.ArgumentTypeError("a window needs a length, as 5")
+        raise argparse.ArgumentTypeError("it has to be more than 0 s")
     return read

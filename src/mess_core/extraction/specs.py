@@ -66,9 +66,9 @@ MODELS: dict[str, EncoderSpec] = {
             source="bundled",
             layers=7,
             dims=160,
-            weights_sha256="93ce6eadd4483b83a5ab94d9981a84c8ff61d786df2a6d475022ea31b8911617",
+            weights_sha256="4def88b89130867dd2fa831bd37e4dd49cba1b310d7391222e6082b863b301a5",
             licence="MIT",
-            fingerprint="581122e11b4a79c507b226e0a15d096ebe6ccf50fcda82fa46fd1e9282170aad",
+            fingerprint="1a5a1474fd2e1838b5fb8ed0c563c60d6d902f77b55839949f3e1ac5ba610dbc",
         ),
         EncoderSpec(
             name="MERT-v1-95M",

@@ -488,8 +488,9 @@ def _unknown_value(index: Index, column: str, values: tuple[str, ...]) -> str | 
 def _unmet(condition: Condition, values: Features) -> str:
     word, extreme = ("more", values.max()) if condition.sign > 0 else ("less", values.min())
     furthest = "highest" if condition.sign > 0 else "lowest"
+    steps = f"{condition.asked:g} step{'' if condition.asked == 1 else 's'}"
     return (
-        f"{word} {condition.aspect} by {condition.asked:g} steps means a predicted value "
+        f"{word} {condition.aspect} by {steps} means a value "
         f"of {condition.limit:+.2f} (the query has {condition.start:+.2f}), and the {furthest} of "
         f"{len(values)} rows is {extreme:+.2f}"
     )

@@ -11,6 +11,7 @@ __all__ = ["Piano", "draw_character", "mix", "read_performances", "read_pianos",
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -89,9 +90,11 @@ def read_pianos(folder: Path) -> dict[str, Piano]:
     It holds `PITCHES` x `VELOCITIES` equally long notes, whose keys stay down, one after the other;
     another form is an AudioError.
     """
-    paths = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in (".ogg", ".flac", ".wav")]
+    paths = [p for p in sorted(folder.glob("*")) if p.suffix.lower() in (".ogg", ".flac", ".wav")]
     if not paths:
-        raise AudioError(f"{folder} holds no note samples (.ogg, .flac or .wav, one file a piano)")
+        raise AudioError(
+            f"{folder} is no folder with note samples (.ogg, .flac or .wav, one file a piano)"
+        )
     pianos, notes = {}, len(PITCHES) * len(VELOCITIES)
     for path in paths:
         samples, rate = soundfile.read(path, dtype="float32")
@@ -117,11 +120,14 @@ def read_performances(folder: Path) -> dict[str, Performance]:
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".mid", ".midi"))
     found = {str(path.relative_to(folder)): read_performance(path) for path in paths}
     if (folder / _PERFORMANCES).is_file():
-        with np.load(folder / _PERFORMANCES) as stored:
-            parts = [stored["meta"].tolist()]
-            for count, keys in (("nn", ("dt", "du", "pi", "ve")), ("npd", ("pt", "pv"))):
-                ends = np.cumsum(stored[count])[:-1]
-                parts += [np.split(stored[key].astype(float), ends) for key in keys]
+        try:
+            with np.load(folder / _PERFORMANCES) as stored:
+                parts = [stored["meta"].tolist()]
+                for count, keys in (("nn", ("dt", "du", "pi", "ve")), ("npd", ("pt", "pv"))):
+                    ends = np.cumsum(stored[count])[:-1]
+                    parts += [np.split(stored[key].astype(float), ends) for key in keys]
+        except (BadZipFile, ValueError, OSError, EOFError, KeyError, AttributeError) as error:
+            raise MidiError(f"{folder / _PERFORMANCES} cannot be read: {error}") from None
         for name, since, held, pitches, velocities, times, values in zip(*parts, strict=True):
             onsets = np.cumsum(since) * _TICK_S
             releases = onsets + held * _TICK_S
@@ -132,7 +138,7 @@ def read_performances(folder: Path) -> dict[str, Performance]:
             arrays = onsets, releases, pitches, velocities
             found[name] = Performance(*arrays, pedal=pedal.reshape(-1, 2))
     if not found:
-        raise MidiError(f"{folder} holds no MIDI files and no {_PERFORMANCES}")
+        raise MidiError(f"{folder} is no folder with MIDI files or {_PERFORMANCES}")
     return found
 
 

@@ -67,10 +67,16 @@ class State:
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint; one of another run is a ConfigError."""
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        if stored["settings"] != self.settings:
+        try:
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+            settings = stored["settings"]
+        except Exception:  # whatever damaged bytes run into; torch advises to trust them
             raise ConfigError(
-                f"{path} is of a run with {stored['settings']}, this one has {self.settings}; "
+                f"{path} is damaged; remove it to begin anew, or choose another --out"
+            ) from None
+        if settings != self.settings:
+            raise ConfigError(
+                f"{path} is of a run with {settings}, this one has {self.settings}; "
                 "choose another --out, or remove the folder"
             )
         for name in _PARTS:
@@ -100,7 +106,9 @@ def train(
     A ConfigError says that there is no such piano, or that the checkpoint is another run's; an
     EncoderError that the losses of many steps were not finite.
     """
-    played, instruments = read_performances(performances), read_pianos(pianos)
+    if workers < 0:
+        raise ConfigError(f"there cannot be {workers} workers; give 0 or more")
+    instruments, played = read_pianos(pianos), read_performances(performances)
     if leave_out is not None and leave_out not in instruments:
         raise ConfigError(f"no piano is called {leave_out!r} ({nearest(leave_out, instruments)})")
     heard = {name: p for name, p in instruments.items() if name != leave_out}
@@ -133,7 +141,10 @@ def _begin(settings: dict[str, Any]) -> State:
         torch.manual_seed(settings["seed"])
         model, heads = SmallEncoder(), Heads()
     if settings["begin"] is not None:
-        model.load_state_dict(load_module(find_checkpoint(settings["begin"])).state_dict())
+        checkpoint = find_checkpoint(settings["begin"])
+        if checkpoint.spec.kind != "small":
+            raise ConfigError(f"{settings['begin']} is no small encoder; begin from mess-small")
+        model.load_state_dict(load_module(checkpoint).state_dict())
     both = torch.nn.ModuleList([model, heads]).to(pick_device().device).train()
     matrices = {"params": [p for p in both.parameters() if p.ndim > 1], "weight_decay": _DECAY}
     others = {"params": [p for p in both.parameters() if p.ndim <= 1], "weight_decay": 0.0}

@@ -115,10 +115,11 @@ class Plan:
     def missing_weights(self, source: str, shard: str) -> str:
         """Say, before anything runs, that the model that a shard's job will load is not here."""
         models = self.settings.layout.models
-        done = self.settings.layout.of(source).receipt("features", shard).exists()
-        if done or source == DESCRIPTORS or is_here(self.spec, models):
+        if source == DESCRIPTORS or is_here(self.spec, models):
             return ""
-        return where_to_get(self.spec, models)
+        receipt = self.settings.layout.of(source).receipt("features", shard)
+        done = _holds(receipt, "inputs", self.features_inputs[source][shard])
+        return "" if done else where_to_get(self.spec, models)
 
     @cached_property
     def features_inputs(self) -> dict[str, dict[str, str]]:
@@ -163,7 +164,7 @@ class Plan:
     def has_features(self, source: str) -> bool:
         """Whether the features that the last run gathered are those of this plan."""
         manifest = self.settings.layout.of(source).features_manifest
-        return _holds(manifest, self.features_inputs[source])
+        return _holds(manifest, "shards", self.features_inputs[source])
 
     def gather_features_params(self, source: str) -> Params:
         """Return the params of the rule that writes the manifest of all features."""
@@ -210,7 +211,7 @@ class Plan:
     def ungathered(self) -> tuple[str, ...]:
         """The targets to probe whose manifest is not that of this plan."""
         wanted, manifest = self.settings.targets, self.settings.layout.target_manifest
-        return tuple(n for n in wanted if not _holds(manifest(n), self.target_inputs[n]))
+        return tuple(n for n in wanted if not _holds(manifest(n), "shards", self.target_inputs[n]))
 
     def gather_targets_params(self) -> Params:
         """Return the params of the rule that writes the targets' manifests."""
@@ -362,11 +363,11 @@ class Plan:
         }
 
 
-def _holds(manifest: Path, shards: dict[str, str]) -> bool:
-    """Say whether a manifest is that of a plan, and nothing failed that may go well next time."""
+def _holds(path: Path, key: str, planned: dict[str, str] | str) -> bool:
+    """Say whether what a job left is as planned, and nothing failed that may go well next time."""
     try:
-        content = read_json(manifest)
-        return bool(content["shards"] == shards and not content.get("failed"))
+        content = read_json(path)
+        return bool(content[key] == planned and not content.get("failed"))
     except (StorageError, KeyError, TypeError):
         return False
 
