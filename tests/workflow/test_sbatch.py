@@ -101,6 +101,8 @@ def workspace(tmp_path: Path) -> Workspace:
     config: dict[str, Any] = {
         "targets": ["spectral_centroid", "onset_density"],
         "tracking": {"uri": "sqlite:///data/mlflow.db"},
+        "shards": 2,
+        "probing": {"baselines": ["untrained", "descriptors"]},
     }
     path = f"{programs}:{os.environ['PATH']}"
     workspace = Workspace(tmp_path, config, {"PATH": path})

@@ -37,7 +37,8 @@ rule features:
         shard=any_of(PLAN.shards),
     conda:
         "../../envs/gpu.yaml"
-    threads: 8
+    # Shards side by side use processors better than windows of a small encoder do.
+    threads: 1 if PLAN.spec.kind == "small" else 8
     resources:
         gpu=gpu_count,
         mem_mb=more_memory(5000),
