@@ -172,7 +172,7 @@ def test_what_is_exported_loads_as_what_was_trained(data: Path, tmp_path: Path) 
 
 #: The command in small batches. It has a process of its own: torch's loader installs a handler of
 #: SIGCHLD, and OpenVINO, which other tests of this process use, replaces the stack that handlers
-#: run on by one that does not outlive it: the next child that ends would kill the process.
+#: run on by its own. Once its model is gone, the next child that ends kills the process (SIGSEGV).
 COMMAND = """
 import sys
 from mess_core.cli.main import main
