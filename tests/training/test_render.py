@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mido
 import numpy as np
@@ -106,6 +107,11 @@ def test_performances_are_read_from_the_packed_form_and_from_midi(tmp_path: Path
         read_performances(tmp_path)
     np.savez(tmp_path / "performances.npz", meta=np.array(["one"]))
     with pytest.raises(MidiError, match=r"performances\.npz cannot be read: .*nn"):
+        read_performances(tmp_path)
+    arrays: dict[str, Any] = {key: np.ones(1) for key in ("dt", "du", "pi", "ve", "pt", "pv")}
+    arrays |= {"meta": np.array(["one", "two"]), "nn": np.ones(1, int), "npd": np.zeros(1, int)}
+    np.savez(tmp_path / "performances.npz", **arrays)
+    with pytest.raises(MidiError, match=r"performances\.npz cannot be read: .*shorter"):
         read_performances(tmp_path)
     write_performances(tmp_path, seed=1, count=2)
     with np.load(tmp_path / "performances.npz") as packed:

@@ -126,9 +126,10 @@ def read_performances(folder: Path) -> dict[str, Performance]:
                 for count, keys in (("nn", ("dt", "du", "pi", "ve")), ("npd", ("pt", "pv"))):
                     ends = np.cumsum(stored[count])[:-1]
                     parts += [np.split(stored[key].astype(float), ends) for key in keys]
+            rows = list(zip(*parts, strict=True))
         except (BadZipFile, ValueError, OSError, EOFError, KeyError, AttributeError) as error:
             raise MidiError(f"{folder / _PERFORMANCES} cannot be read: {error}") from None
-        for name, since, held, pitches, velocities, times, values in zip(*parts, strict=True):
+        for name, since, held, pitches, velocities, times, values in rows:
             onsets = np.cumsum(since) * _TICK_S
             releases = onsets + held * _TICK_S
             # Only changes count, from the first time that it goes down.
