@@ -108,14 +108,13 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 
 def show_models(args: argparse.Namespace) -> int:
     """Print a table of the known models."""
-    unpinned = {DESCRIPTORS: "none"}
     rows = [
         {
             "model": spec.name,
             "layers": str(spec.layers),
             "dims": str(spec.dims),
             "revision": spec.revision[:12] or "bundled",
-            "weights": "pinned" if spec.weights_sha256 else unpinned.get(spec.kind, "not pinned"),
+            "weights": _weights(spec),
             "licence": spec.licence,
             "here": "yes" if is_here(spec, args.models) else "no",
         }
@@ -123,6 +122,12 @@ def show_models(args: argparse.Namespace) -> int:
     ]
     print("\n".join(table(rows)))
     return 0
+
+
+def _weights(spec: EncoderSpec) -> str:
+    if spec.kind == DESCRIPTORS:
+        return "none"
+    return "pinned" if spec.weights_sha256 else "not pinned"
 
 
 def fetch(args: argparse.Namespace) -> int:
