@@ -19,6 +19,7 @@ FLOORS = (
     "extraction",
     "targets",
     "datasets",
+    "alignment",
     "probing",
     "index",
     "publishing",

@@ -10,6 +10,7 @@
     ├── EncoderError     a model folder, its weights or its configuration
     ├── StorageError     an array on disk: missing, damaged, of another shape
     ├── TargetError      a proxy target or a targets file
+    ├── AlignmentError   performances of a work, or the files that align them
     ├── ProbingError     too little data to probe, or a probing result
     ├── ArtifactError    an index artifact, its checksums or its publication
     └── SearchError      a query: unknown recording, aspect or time
@@ -18,6 +19,7 @@ A message says what is wrong, the value, the limit and what to do about it.
 """
 
 __all__ = [
+    "AlignmentError",
     "ArtifactError",
     "AudioError",
     "ConfigError",
@@ -73,6 +75,10 @@ class StorageError(MessError):
 
 class TargetError(MessError):
     """A proxy target is unknown or its file is malformed."""
+
+
+class AlignmentError(MessError):
+    """Recordings are not aligned, or an alignment on disk is missing or damaged."""
 
 
 class ProbingError(MessError):

@@ -102,9 +102,22 @@ class Layout:
         """The proxy targets of a recording."""
         return self.data / "proxy_targets" / self.dataset / f"{recording_id}_targets.npz"
 
+    def alignment(self, recording_id: str) -> Path:
+        """How a recording lies on the time axis of its work, and what follows from that."""
+        return self._sharded("alignments") / f"{recording_id}.npz"
+
+    @property
+    def alignments_manifest(self) -> Path:
+        """The works whose recordings are aligned, and which recordings are left out."""
+        return self._sharded("alignments") / "manifest.json"
+
     def _sharded(self, kind: str) -> Path:
-        """The folder of what is made in shards, ``features`` or ``targets``."""
-        return self.embeddings if kind == "features" else self.data / "proxy_targets" / self.dataset
+        """The folder of what is made in shards: ``features``, ``targets`` or ``alignments``."""
+        folders = {
+            "features": self.embeddings,
+            "targets": self.data / "proxy_targets" / self.dataset,
+        }
+        return folders.get(kind, self.data / kind / self.dataset)
 
     def receipt(self, kind: str, shard: str) -> Path:
         """What a shard's job has made."""

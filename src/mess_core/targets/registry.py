@@ -2,9 +2,9 @@
 
 A target is a function named like the target in the module named like its category (for example
 ``mess_core.targets.timbre.spectral_centroid``) and one line here. The function's parameters are
-attributes of `mess_core.targets.sound.Sound` (source ``audio``) or of
-`mess_core.targets.notes.Performance` (source ``midi``), so one function gives the target of a
-recording and of each of its windows.
+attributes of `mess_core.targets.sound.Sound` (source ``audio``), of
+`mess_core.targets.notes.Performance` (source ``midi``) or of `mess_core.targets.relative.Relative`
+(source ``alignment``), so one function gives the target of a recording and of each of its windows.
 
 A curve over time, ``NAME_curve``, brings three more targets, its parts: ``NAME_level`` (mean),
 ``NAME_extent`` (spread) and ``NAME_shape`` (contour, whatever level and extent).
@@ -13,7 +13,8 @@ Undefined is NaN everywhere: silence has no brightness, two notes have no tempo.
 """
 
 __all__ = [
-    *("AUDIO", "MIDI", "PROBED", "CATEGORIES", "CURVE_FRAMES", "OVERLAP_BINS"),
+    *("ALIGNED", "AUDIO", "MIDI", "PROBED", "CATEGORIES", "CURVE_FRAMES", "FROM_BEATS"),
+    "OVERLAP_BINS",
     *("PITCH_CLASSES", "SHAPE_COEFFICIENTS", "TARGETS", "Level", "TargetSpec", "probed_targets"),
 ]
 
@@ -21,9 +22,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 #: What targets are computed from; an aspect may also be probed from features.
-AUDIO, MIDI, PROBED = "audio", "midi", "probed"
+AUDIO, MIDI, ALIGNED, PROBED = "audio", "midi", "alignment", "probed"
 
-#: Musical families; one module each. ``expression``, the last one, is read from MIDI.
+#: Musical families; one module each. ``expression``, the last one, is read from MIDI, or from the
+#: alignment with other performances of the work.
 CATEGORIES = (
     "rhythm",
     "harmony",
@@ -61,7 +63,8 @@ class TargetSpec:
     over time, pitch classes or bins, a ``shape`` the cosine coefficients of a curve, with so many
     entries (``length``). ``description`` is what a musician means by it, in a line, and ``curve``
     the curve that it is a part of; empty for a target with a function of its own. ``version`` goes
-    up when its definition changes, so that what depends on it alone is made anew.
+    up when its definition changes, so that what depends on it alone is made anew. ``aligned`` is
+    what compares a performance with the others of its work.
     """
 
     name: str
@@ -72,11 +75,14 @@ class TargetSpec:
     length: int = 0
     curve: str = ""
     version: int = 1
+    aligned: bool = False
 
     @property
     def source(self) -> str:
-        """What it is computed from, `AUDIO` or `MIDI`; a recording may lack MIDI."""
-        return MIDI if self.category == "expression" else AUDIO
+        """What it is computed from, `AUDIO`, `MIDI` or `ALIGNED`; a recording may lack the last."""
+        if self.category != "expression":
+            return AUDIO
+        return ALIGNED if self.aligned else MIDI
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -156,6 +162,35 @@ _SPECS = (
     _scalar("hand_balance", "expression", "MIDI velocity", "how much the top voice stands out"),
     _scalar("pedal_share", "expression", "1", "share of the time that the sustain pedal is down"),
     _scalar("pedal_changes", "expression", "1/s", "how often the sustain pedal goes down"),
+    _scalar("relative_tempo", "expression", "1", "tempo against the other players", aligned=True),
+    _scalar(
+        *("timing_deviation", "expression", "1", "rubato against the other players"), aligned=True
+    ),
+    _vector(
+        *("timing_deviation_curve", "expression", CURVE_FRAMES, "1"),
+        "tempo against the other players over time",
+        aligned=True,
+    ),
+    [
+        TargetSpec(
+            *("timing_deviation_shape", "expression", "shape", "1"),
+            "contour of the tempo against the other players",
+            SHAPE_COEFFICIENTS,
+            curve="timing_deviation_curve",
+            aligned=True,
+        )
+    ],
+    _scalar(
+        *("relative_loudness", "expression", "dB", "loudness against the other players"),
+        aligned=True,
+    ),
+)
+
+#: Targets that are measured from the beats of a performance: annotated ones, else those of another
+#: performance of the work that an alignment carries over, else tracked ones.
+FROM_BEATS = (
+    *("rubato", "tempo_variability", "onset_timing_std", "performed_tempo_curve"),
+    *("performed_tempo_level", "performed_tempo_extent", "performed_tempo_shape"),
 )
 
 #: Every target by name.
