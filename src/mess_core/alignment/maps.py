@@ -31,8 +31,8 @@ class Alignment:
     errors : ndarray [shape=(n,)]
         Standard error of ``times`` at the knots, s.
     regions : ndarray [shape=(k, 2)]
-        From where to where, s of the recording, it plays what the reference plays; in order. Between
-        two of them one of both plays something that the other does not (a cut, a repeat).
+        From where to where, s of the recording, it plays what the reference plays; in order.
+        Between two of them one of both plays what the other does not (a cut, a repeat).
     confidence : ndarray [shape=(k,)]
         How sure it is that a region is the same music, 0 to 1.
     loudness : ndarray [shape=(m,)]
@@ -100,8 +100,8 @@ class WorkAlignment:
     left_out : mapping of str to str
         Recordings that do not play the work, or hardly any of it, with the reason.
     beats_from : str
-        The recording whose annotated beats (``R``) or tracked beats (``tracked: R``) are the work's;
-        empty where there are none.
+        The recording whose annotated beats (``R``) or tracked beats (``tracked: R``) are the
+        work's; empty where there are none.
     """
 
     work_id: str
@@ -132,7 +132,8 @@ def read_work(layout: Layout, work_id: str) -> WorkAlignment:
     works: dict[str, Any] = read_json(path)["works"]
     if work_id not in works:
         raise AlignmentError(
-            f"{layout.dataset} has no aligned performances of {work_id!r}: {nearest(work_id, works)}"
+            f"{layout.dataset} has no aligned performances of {work_id!r}: "
+            f"{nearest(work_id, works)}"
         )
     facts = works[work_id]
     maps = {name: Alignment.read(layout.alignment(name)) for name in facts["sources"]}
