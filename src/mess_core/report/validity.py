@@ -41,7 +41,7 @@ from scipy.stats import rankdata
 from mess_core.layout import Layout
 from mess_core.probing.inference import COVERAGE
 from mess_core.targets.npz import TargetReader, load_targets
-from mess_core.targets.registry import ALIGNED, FROM_BEATS, TARGETS, Level
+from mess_core.targets.registry import FROM_ALIGNMENT, TARGETS, Level
 
 Floats = npt.NDArray[np.float64]
 
@@ -159,7 +159,7 @@ def read_values(
     malformed.
     """
     read = TargetReader(layout)
-    elsewhere = [n for n in targets if n in FROM_BEATS or TARGETS[n].source == ALIGNED]
+    elsewhere = [name for name in targets if name in FROM_ALIGNMENT]
     blocks: dict[str, list[Floats]] = {name: [] for name in targets}
     counts = []
     for recording in recordings:

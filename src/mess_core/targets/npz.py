@@ -5,8 +5,8 @@
   (`mess_core.extraction.storage.segment_times`).
 
 What compares a recording with the others of its work has the same keys, in the file that has its
-alignment; so have the targets of `FROM_BEATS` where the alignment carries the beats over. `TargetReader`
-reads a target wherever it is.
+alignment; so have the targets of `FROM_BEATS` where the alignment carries the beats over.
+`TargetReader` reads a target wherever it is.
 
 A *column* is one number of a target, ``category/field``, or ``category/field:number`` for an entry
 of a shape.
@@ -227,7 +227,7 @@ def column_reader(
 
 
 class TargetReader:
-    """Reads targets of recordings wherever they are: call it as `load_target`, with a name.
+    """Reads targets of recordings wherever they are.
 
     What compares performances comes from the alignments, and so do targets of `FROM_BEATS` where
     beats are carried over by them. None where the recording is not aligned, or has no MIDI.
@@ -249,6 +249,7 @@ class TargetReader:
     def __call__(
         self, name: str, target: str, level: Level = "window"
     ) -> npt.NDArray[np.float64] | None:
+        """Read a target of a recording, by its name, as `load_target` does."""
         aligned = TARGETS[target].aligned
         if aligned and name not in self.aligned:
             return None
