@@ -237,7 +237,8 @@ def by_work(recordings: Iterable[Recording]) -> dict[str, list[Recording]]:
     """Return the recordings of every work that has at least two, by ``work_id``."""
     works: dict[str, list[Recording]] = {}
     for recording in recordings:
-        works.setdefault(recording.work_id, []).append(recording)
+        if recording.work_id:
+            works.setdefault(recording.work_id, []).append(recording)
     return {name: members for name, members in works.items() if len(members) > 1}
 
 

@@ -9,6 +9,7 @@ __all__ = [
     "align_shard",
     "answer_question",
     "build_index",
+    "compare_performances",
     "decompose",
     "evaluate",
     "extract_shard",
@@ -57,9 +58,6 @@ if TYPE_CHECKING:
 
 #: What an index says of its encoder besides what its features are known by.
 _SPECIFIED = ("kind", "source", "sample_rate", "frame_rate", "layers", "dims")
-
-#: Among the inputs of a shard of alignments, which are by target, those of the maps themselves.
-MAPS = "maps"
 
 #: Of what the targets are that a row of an index is measured by.
 _LEVELS: dict[str, "Level"] = {"clips": "window", "recordings": "recording"}
@@ -227,7 +225,7 @@ def align_shard(
     """Align the recordings of a shard's works, measure what follows, and write its receipt."""
     from mess_core.alignment.store import store_work
 
-    _withdraw_other(layout.alignments_manifest, shard, inputs[MAPS])
+    _withdraw_other(layout.alignments_manifest, shard, inputs["maps"])
     for manifest in layout.target_manifests.glob("*.json"):
         if manifest.stem in inputs:
             _withdraw_other(manifest, shard, inputs[manifest.stem], "alignments")
@@ -250,7 +248,7 @@ def align_shard(
 
 def gather_alignments(layout: Layout, *, shards: Mapping[str, str]) -> None:
     """Write the manifest of all alignments: the works, and which recordings are left out."""
-    receipts = _receipts(layout, "alignments", shards, MAPS)
+    receipts = _receipts(layout, "alignments", shards, "maps")
     parts = {name: _joined(receipts, name) for name in ("works", "left_out", "failed")}
     write_json(layout.alignments_manifest, {"shards": dict(shards), **parts})
 
@@ -485,6 +483,16 @@ def measure_validity(layout: Layout, *, targets: Sequence[str], window_s: float,
         parameters=parameter_rows(parameters, works),
         title=f"{layout.dataset}, {unit}",
     )
+
+
+def compare_performances(layout: Layout) -> None:
+    """Write the table and the picture of the performances of every work."""
+    from mess_core.probing.questions import write_table
+    from mess_core.report.performances import performance_rows, plot_performances
+
+    rows = performance_rows(layout, read_recordings(layout.table))
+    write_table(rows, layout.answer("performances", ".tsv"))
+    plot_performances(layout, layout.answer("performances", ".png"))
 
 
 def evaluate(layout: Layout, *, window_s: float) -> None:

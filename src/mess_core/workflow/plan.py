@@ -215,9 +215,9 @@ class Plan:
 
     def _is_gathered(self, name: str) -> bool:
         manifest = self.settings.layout.target_manifest(name)
-        aligned = self.alignment_inputs.get(name, {})
         return _holds(manifest, "shards", self.target_inputs.get(name, {})) and (
-            not aligned or _holds(manifest, "alignments", aligned)
+            name not in self.alignment_inputs
+            or _holds(manifest, "alignments", self.alignment_inputs[name])
         )
 
     def gather_targets_params(self) -> Params:
@@ -284,6 +284,11 @@ class Plan:
     def gather_alignments_params(self) -> Params:
         """Return the params of the rule that writes the manifest of all alignments."""
         return {"shards": self.alignment_inputs["maps"]}
+
+    def performances_params(self) -> Params:
+        """Return the params of the comparison of performances."""
+        players = {r.recording_id: [r.work_id, r.performer] for r in self.recordings}
+        return {"stale_with": {"stage": stages.PERFORMANCES, "players": fingerprint(players)}}
 
     # Probing and what follows.
 
