@@ -234,8 +234,8 @@ def align_shard(
     }
     rows = usable(judge(read_recordings(layout.table), windows["window_s"]))
     works = {w: rs for w, rs in by_work(rows).items() if shard_of(w, shards) == shard}
-    for work_id, recordings in counted(works.items(), Progress("works")):
-        made = store_work(layout, work_id, recordings, **windows)
+    for work_id in counted(works, Progress("works")):
+        made = store_work(layout, work_id, works[work_id], **windows)
         if made.entry:
             receipt["works"][work_id] = made.entry
         receipt["recordings"] |= {name: path.stem for name, path in made.files.items()}
