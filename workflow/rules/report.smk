@@ -37,6 +37,7 @@ rule validity:
 rule performances:
     input:
         SETTINGS.layout.alignments_manifest,
+        ancient(alignment_receipts()),
     output:
         table=report(
             SETTINGS.layout.answer("performances", ".tsv"),

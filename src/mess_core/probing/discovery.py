@@ -146,8 +146,8 @@ class LayerDiscoverySystem:
                 block = nan_mean(block)[np.newaxis]
             if len(block) != size:
                 raise TargetError(
-                    f"{name}: {target} has {len(block)} values, the recording has {size} "
-                    f"{self.unit}; delete {self.layout.targets(name)} and run snakemake"
+                    f"{self._read.path(name, target)}: {target} has {len(block)} values, the "
+                    f"recording has {size} {self.unit}; delete it and run snakemake"
                 )
             blocks.append(block)
         return np.concatenate(blocks)

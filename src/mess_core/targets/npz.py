@@ -246,16 +246,20 @@ class TargetReader:
         self._carried = {name for name in beats if beats[name].startswith(ALIGNED_BEATS)}
         self._layout = layout
 
+    def path(self, name: str, target: str) -> Path:
+        """Return the file that has a target of a recording, if any has."""
+        carried = target in FROM_BEATS and name in self._carried
+        layout = self._layout
+        aligned = carried or TARGETS[target].aligned
+        return layout.alignment(name) if aligned else layout.targets(name)
+
     def __call__(
         self, name: str, target: str, level: Level = "window"
     ) -> npt.NDArray[np.float64] | None:
         """Read a target of a recording, by its name, as `load_target` does."""
-        aligned = TARGETS[target].aligned
-        if aligned and name not in self.aligned:
+        if TARGETS[target].aligned and name not in self.aligned:
             return None
-        elsewhere = aligned or (target in FROM_BEATS and name in self._carried)
-        place = self._layout.alignment if elsewhere else self._layout.targets
-        return load_target(place(name), target, level=level)
+        return load_target(self.path(name, target), target, level=level)
 
 
 @contextmanager

@@ -288,7 +288,9 @@ class Plan:
     def performances_params(self) -> Params:
         """Return the params of the comparison of performances."""
         players = {r.recording_id: [r.work_id, r.performer] for r in self.recordings}
-        return {"stale_with": {"stage": stages.PERFORMANCES, "players": fingerprint(players)}}
+        measured = list(map(self._definition, FROM_ALIGNMENT))
+        facts = {"stage": stages.PERFORMANCES, "targets": measured, "players": players}
+        return {"stale_with": {"facts": fingerprint(facts)}}
 
     # Probing and what follows.
 
@@ -441,8 +443,8 @@ def _holds(path: Path, key: str, planned: dict[str, str] | str) -> bool:
     """Say whether what a job left is as planned, and nothing failed that may go well next time."""
     try:
         content = read_json(path)
-        failed = content.get("failed") or content.get("not_aligned")
-        return bool(content[key] == planned and not failed)
+        done = content[key] == planned
+        return bool(done and not content.get("failed") and not content.get("not_aligned"))
     except (StorageError, KeyError, TypeError):
         return False
 
