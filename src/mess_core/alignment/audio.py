@@ -62,6 +62,11 @@ _MIDDLE_RADIUS_S, _RADIUS_S = 4.0, 1.0
 #: Knots a second, and the standard deviation of the smoothing of a path's steps, s.
 _KNOT_RATE = 25
 _SMOOTHING_S = 0.03
+#: Standard error of a knot: this, and that over the sharpness of its cost, s. Of notes on the beat,
+#: 68 % were nearer in 28 works of ASAP.
+_SHARP_ERROR_S, _BLUNT_ERROR_S = 0.0085, 0.0078
+#: Frames that knots are shifted by to tell the sharpness, over how much around, s, and the least.
+_SHIFT, _AROUND_S, _LEAST_SHARPNESS = 3, 0.3, 0.1
 #: What keeps times increasing where one recording waits, s.
 _LEAST_STEP_S = 1e-6
 
@@ -190,30 +195,33 @@ def _vectors(features: Features, frames: int) -> Float32:
 
 
 def align_audio(reference: Features, other: Features) -> Alignment:
-    """Return the map from the time of one recording to that of another.
+    """Return the map from a recording to the time of another.
 
-    It has no knots where the two do not play the same music.
+    Returns an `Alignment` without loudness and beats, and without regions where the two have no
+    music in common.
     """
     vectors = [
         (rate, [_vectors(features, FRAME_RATE // rate) for features in (reference, other)], radius)
         for rate, radius in ((MIDDLE_RATE, _MIDDLE_RADIUS_S), (FRAME_RATE, _RADIUS_S))
     ]
     lengths = np.array([len(reference.chroma), len(other.chroma)]) / FRAME_RATE
-    parts, regions, sure = [np.empty((0, 2))], [], []
-    for region in find_regions(profile(reference), profile(other)):
+    found = find_regions(profile(reference), profile(other))
+    if not found:
+        nowhere = np.zeros(1)
+        return Alignment(nowhere, nowhere, nowhere + np.inf, np.empty((0, 2)), np.empty(0))
+    parts = []
+    for region in found:
         path = _with_ends(region.path, lengths)
         for rate, (a, b), radius in vectors:
             path = _warped(path, a, b, rate, radius)
         parts.append(_knots(path))
-        regions.append(parts[-1][[0, -1], 1])
-        sure.append(region.confidence)
-    work_times, times = np.concatenate(parts).T
+    finest = vectors[-1][1]
     return Alignment(
-        times=times,
-        work_times=work_times,
-        errors=np.full(len(times), np.nan),
-        regions=np.array(regions).reshape(-1, 2),
-        confidence=np.array(sure),
+        times=np.concatenate([part[:, 1] for part in parts]),
+        work_times=np.concatenate([part[:, 0] for part in parts]),
+        errors=np.concatenate([_standard_errors(part, *finest) for part in parts]),
+        regions=np.array([part[[0, -1], 1] for part in parts]),
+        confidence=np.array([region.confidence for region in found]),
     )
 
 
@@ -246,3 +254,22 @@ def _knots(path: Float) -> Float:
     every = slice(None, None, FRAME_RATE // _KNOT_RATE)
     increasing = np.maximum.accumulate(smooth) + _LEAST_STEP_S * np.arange(len(smooth))
     return np.column_stack([work_times, increasing])[every]
+
+
+def _standard_errors(knots: Float, a: Float32, b: Float32) -> Float:
+    """Return how far the times of knots are off, s: the less, the more it would cost to shift them.
+
+    The second difference of the cost of shifts, over 0.3 s around a knot, relative to that cost.
+    """
+    frames = np.arange(int(knots[0, 0] * FRAME_RATE), int(knots[-1, 0] * FRAME_RATE) + 1)
+    frames = np.minimum(frames, len(a) - 1)
+    there = np.interp(frames / FRAME_RATE, *knots.T) * FRAME_RATE
+    costs = []
+    for shift in (-_SHIFT, 0, _SHIFT):
+        shifted = np.clip(np.round(there + shift).astype(np.int64), 0, len(b) - 1)
+        cost = np.square(a[frames] - b[shifted]).sum(1, dtype=np.float64)
+        costs.append(gaussian_filter1d(cost, _AROUND_S * FRAME_RATE, mode="nearest"))
+    before, here, after = costs
+    sharpness = np.maximum(before + after - 2 * here, 0) / np.maximum(here, 1e-6)
+    errors = _SHARP_ERROR_S + _BLUNT_ERROR_S / np.maximum(sharpness, _LEAST_SHARPNESS)
+    return np.asarray(np.interp(knots[:, 0], frames / FRAME_RATE, errors))

@@ -124,15 +124,16 @@ def chain(similarity: Floats32, least: float, price: float) -> Ints:
     moves = np.zeros((n, m), np.int8)
     best = np.zeros(m + 3, np.float32)  # of all rows before, per column
     for row in range(n):
-        gain = similarity[row] - least
-        options: list[Floats32] = [np.zeros(m, np.float32)]
+        gain = (similarity[row] - least).astype(np.float32)
+        options = [np.zeros(m, np.float32)]
         options += [
-            totals[row + 3 - down, 3 - right : m + 3 - right] + (down + right) / 2 * gain - gain
+            totals[row + 3 - down, 3 - right : m + 3 - right]
+            + np.float32((down + right) / 2 - 1) * gain
             for down, right in _STEPS
         ]
         # From the best end of any stretch before, in both sequences.
         np.maximum(best, totals[row + 2], out=best)
-        options.append(np.maximum.accumulate(best)[2 : m + 2] - price)
+        options.append(np.maximum.accumulate(best)[2 : m + 2] - np.float32(price))
         values = np.stack(options)
         moves[row] = values.argmax(0)
         totals[row + 3, 3:] = values.max(0) + gain
