@@ -255,9 +255,17 @@ class _Knots:
 def _knots(reference: Performance, other: Performance, a: Int, b: Int) -> _Knots:
     """Return the mean times of the matched notes of each chord of the reference, increasing."""
     _, number, sizes = np.unique(reference.chords[a], return_inverse=True, return_counts=True)
-    u, t = (np.bincount(number, x) / sizes for x in (reference.onsets[a], other.onsets[b]))
+    u, t = (_medians(p.onsets[notes], number) for p, notes in ((reference, a), (other, b)))
     apart = other.onsets[b] - reference.onsets[a] - (t - u)[number]
     return _Knots(u, t, sizes, np.bincount(number, apart**2))[_rising(t)]
+
+
+def _medians(values: Float, group: Int) -> Float:
+    """Return the median of the values of each group."""
+    sizes = np.bincount(group)
+    ordered = values[np.lexsort((values, group))]
+    first = np.cumsum(sizes) - sizes
+    return np.asarray((ordered[first + (sizes - 1) // 2] + ordered[first + sizes // 2]) / 2)
 
 
 def _rising(values: Float) -> Int:
