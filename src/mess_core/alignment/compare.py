@@ -98,39 +98,39 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a performance is itself.
+    """Where a performance is itself, or A and B differ.
 
-    ``aspect`` is ``tempo`` or ``loudness``; ``spans`` are from where to where it is in recordings,
-    s; ``values`` how much more time they take than the others (log), or how much louder they are
-    (dB), each beside its own mean over the work.
+    ``aspect`` is ``tempo`` or ``loudness``; ``spans`` are from where to where it is in one
+    recording, or in A and B, s; ``values`` how much more time they take than the others (log), or
+    how much louder they are (dB), each beside its own mean over the work. ``alone`` says that the
+    work has no more performances than two.
     """
 
     aspect: str
-    spans: Mapping[str, Span]
-    values: Mapping[str, float]
+    spans: tuple[Span, ...]
+    values: tuple[float, ...]
     alone: bool
 
     @property
     def sentence(self) -> str:
         """The place in words."""
-        (_, span), *others = self.spans.items()
-        also = "".join(f" ({name}: {_from_to(other)})" for name, other in others)
-        than = others[0][0] if self.alone and others else "the others"
-        told = [
-            f"{name} {_amount(self.aspect, value, than, number)}"
-            for number, (name, value) in enumerate(self.values.items())
-        ]
-        # Of two performances alone, the second's figure is the first's with another sign.
-        return f"from {_from_to(span)}{also}, {', '.join(told[:1] if self.alone else told)}"
+        if len(self.spans) == 1:
+            amount = _amount(self.aspect, self.values[0], "the other" + "s" * (not self.alone))
+            return f"from {_from_to(self.spans[0])} it {amount}"
+        told = f"from {_from_to(self.spans[0])} (B: {clock(self.spans[1][0])}), A "
+        if self.alone:  # B's figure is A's with the other sign
+            return told + _amount(self.aspect, self.values[0], "B")
+        told += _amount(self.aspect, self.values[0], "the others")
+        return f"{told}, B {_amount(self.aspect, self.values[1])}"
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Articulation (key-overlap ratio) and share of pedal of two performances in about a bar."""
+    """Articulation (key-overlap ratio) and share of pedal of A and B in about a bar."""
 
-    spans: Mapping[str, Span]
-    articulation: Mapping[str, float]
-    pedal: Mapping[str, float]
+    spans: tuple[Span, ...]
+    articulation: tuple[float, ...]
+    pedal: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,12 +140,12 @@ class Comparison:
     Attributes
     ----------
     recordings : tuple of str
-        The two.
+        The two, A and B.
     curves : WorkCurves
         All performances of the work.
     part : slice
         Which columns of the curves are compared.
-    spans : mapping of str to (float, float)
+    spans : tuple of (float, float)
         From where to where the two are compared, s of each.
     tempo, loudness : ndarray [shape=(2, m)]
         How far they are from the consensus: in standard deviations over the performances where
@@ -161,7 +161,7 @@ class Comparison:
     recordings: tuple[str, str]
     curves: WorkCurves
     part: slice
-    spans: Mapping[str, Span]
+    spans: tuple[Span, ...]
     tempo: Float
     loudness: Float
     in_deviations: bool
@@ -275,7 +275,7 @@ def compare(
         recordings=(a, b),
         curves=curves,
         part=part,
-        spans={name: _span(curves, name, part.start, part.stop - 1) for name in (a, b)},
+        spans=tuple(_span(curves, name, part.start, part.stop - 1) for name in (a, b)),
         tempo=(tempo if in_deviations else 100 * np.expm1(tempo))[rows, part],
         loudness=loudness[rows, part],
         in_deviations=in_deviations,
@@ -379,10 +379,11 @@ def _from_consensus(values: Float, common: Float, in_deviations: bool) -> Float:
         return centred
     there = np.isfinite(centred)
     counts = there.sum(axis=0)
-    squares = np.where(there, centred, 0.0) ** 2
-    spread = np.sqrt(squares.sum(axis=0) / np.maximum(counts - 1, 1))
+    squares = np.where(there, centred**2, 0.0).sum(axis=0)
+    spread = np.sqrt(squares / np.maximum(counts - 1, 1))
     enough = (counts >= MIN_FOR_DEVIATIONS) & (spread > 0)
-    return np.divide(centred, spread, out=np.full(centred.shape, np.nan), where=enough)
+    undefined = np.full(centred.shape, np.nan)
+    return np.asarray(np.divide(centred, spread, out=undefined, where=enough))
 
 
 def _windows(curves: WorkCurves, aspect: str, length: int) -> tuple[Float, Float]:
@@ -425,9 +426,8 @@ def _characteristic(
         for _, start, length, values in sorted(candidates, key=lambda each: -each[0]):
             if len(taken) < count and all(start + length <= x or y <= start for x, y in taken):
                 taken.append((start, start + length))
-                spans = {name: _span(curves, name, start, start + length) for name in names}
-                told = dict(zip(names, values.tolist(), strict=True))
-                places.append((start, Place(aspect, spans, told, alone)))
+                spans = tuple(_span(curves, name, start, start + length) for name in names)
+                places.append((start, Place(aspect, spans, tuple(values.tolist()), alone)))
     return tuple(place for _, place in sorted(places, key=lambda each: each[0]))
 
 
@@ -459,12 +459,12 @@ def _segments(
     step = round(SEGMENT_S * RATE)
     segments = []
     for start in range(part.start, part.stop - step, step):
-        spans = {name: _span(curves, name, start, start + step) for name in names}
-        if not np.isfinite(list(spans.values())).all():
+        spans = tuple(_span(curves, name, start, start + step) for name in names)
+        if not np.isfinite(spans).all():
             continue
-        cuts = {name: notes[name].cut(*spans[name]) for name in names}
-        articulation = {name: articulation_ratio(cuts[name].overlap_ratios) for name in names}
-        pedal = {name: pedal_share(cuts[name].pedal, cuts[name].span) for name in names}
+        cuts = [notes[name].cut(*span) for name, span in zip(names, spans, strict=True)]
+        articulation = tuple(articulation_ratio(cut.overlap_ratios) for cut in cuts)
+        pedal = tuple(pedal_share(cut.pedal, cut.span) for cut in cuts)
         segments.append(Segment(spans, articulation, pedal))
     return tuple(segments)
 
@@ -504,14 +504,14 @@ def _from_to(span: Span) -> str:
     return f"{clock(span[0])} to {clock(span[1])}"
 
 
-def _amount(aspect: str, value: float, than: str, number: int) -> str:
-    """Put into words how a performance differs; the first one's as a sentence, then in short."""
+def _amount(aspect: str, value: float, than: str = "") -> str:
+    """Put into words how a performance differs: with what it differs from, or in short."""
     if aspect == "tempo":
-        percent = round(100 * float(np.expm1(value)))
-        how = f"{abs(percent)} % {'more' if percent > 0 else 'less'}" if percent else "as much"
-        said, rest = f"takes {how} time", how
+        by = round(100 * float(np.expm1(value)))
+        told, verb, noun = f"{abs(by)} % {'more' if by > 0 else 'less'}", "takes ", " time"
+        told = told if by else "as much"
     else:
-        by = round(value, 1)
-        rest = f"{abs(by):.1f} dB {'louder' if by > 0 else 'softer'}" if by else "as loud"
-        said = f"is {rest}"
-    return rest if number else f"{said} {'than' if 'as ' not in rest else 'as'} {than}"
+        by_db = round(value, 1)
+        told, verb, noun = f"{abs(by_db):.1f} dB {'louder' if by_db > 0 else 'softer'}", "is ", ""
+        told = told if by_db else "as loud"
+    return f"{verb}{told}{noun} {'as' if told[:2] == 'as' else 'than'} {than}" if than else told

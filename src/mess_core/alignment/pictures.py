@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import to_rgba
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -27,6 +27,8 @@ _SHOWN = (0.5, 99.5)
 #: A worm turns with the phrase: a Gaussian of so many s, and of so much of its length.
 _WORM_S, _WORM_SHARE = 1.5, 1 / 50
 _MARKS = 7
+#: Curves are drawn smoothed over so much of what is shown: 1.2 s of 5 minutes.
+_DRAWN_SHARE = 1 / 250
 
 
 def draw_tempo(
@@ -42,23 +44,25 @@ def draw_tempo(
     five, are highlighted; else the three that deviate most. A passage of work time is shaded, and
     is what is shown, with as much before and after it.
     """
-    against = 100 * np.expm1(curves.log_tempo - curves.consensus_tempo)
-    spread = [np.ptp(np.nanpercentile(row, (16, 84))) for row in against]
-    names = list(shown) or [curves.recordings[i] for i in np.argsort(spread)[:-4:-1]]
-    panels = [(against, np.where(np.isfinite(curves.consensus_tempo), 0.0, np.nan))]
-    labels = ["faster than the consensus, %"]
-    if np.isfinite(curves.beat_rate).any():
-        bpm = 60 * curves.beat_rate
-        consensus = bpm * np.exp(curves.consensus_tempo)
-        panels.insert(0, (bpm * np.exp(curves.log_tempo), consensus))
-        labels.insert(0, "tempo, BPM")
-    figure = Figure(figsize=(10.0, 1.6 + 2.6 * len(panels)), layout="constrained")
-    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     start, end = curves.work_times[[0, -1]]
     if passage is not None:
         around = max(10.0, passage[1] - passage[0])
         start, end = max(start, passage[0] - around), min(end, passage[1] + around)
     there = (curves.work_times >= start) & (curves.work_times <= end)
+    spread_s = (end - start) * _DRAWN_SHARE
+    log_tempo = np.array([_smooth(row, spread_s) for row in curves.log_tempo])
+    common = _smooth(curves.consensus_tempo, spread_s)
+    against = 100 * np.expm1(log_tempo - common)
+    spread = [np.ptp(np.nanpercentile(row, (16, 84))) for row in against]
+    names = list(shown) or [curves.recordings[i] for i in np.argsort(spread)[:-4:-1]]
+    panels = [(against, np.where(np.isfinite(common), 0.0, np.nan))]
+    labels = ["faster than the consensus, %"]
+    if np.isfinite(curves.beat_rate).any():
+        bpm = 60 * curves.beat_rate
+        panels.insert(0, (bpm * np.exp(log_tempo), bpm * np.exp(common)))
+        labels.insert(0, "tempo, BPM")
+    figure = Figure(figsize=(10.0, 1.6 + 2.6 * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for ax, (values, consensus), label in zip(axes, panels, labels, strict=True):
         for name, row in zip(curves.recordings, values, strict=True):
             if name not in names:
@@ -134,15 +138,12 @@ def draw_worm(compared: Comparison) -> Figure:
 def _draw_trail(ax: Axes, x: Float, y: Float, colour: str) -> None:
     points = np.stack([x, y], axis=1)
     lines = np.stack([points[:-1], points[1:]], axis=1)
-    age = np.linspace(0, 1, len(lines))
-    colours = [(*to_rgba(colour)[:3], 0.15 + 0.85 * a) for a in age]
-    there = np.isfinite(lines).all(axis=(1, 2))
-    trail = LineCollection(
-        list(lines[there]),
-        colors=[c for c, t in zip(colours, there, strict=True) if t],
-        linewidths=(0.8 + 2.2 * age)[there],
-        zorder=3,
-    )
+    age = np.linspace(0, 1, len(lines))[:, None]
+    # Blended with white, not transparent: ends of neighbouring lines overlap.
+    colours = 1 - (1 - np.array(to_rgb(colour))) * (0.2 + 0.8 * age)
+    widths = 0.8 + 2.2 * age[:, 0]
+    trail = LineCollection(list(lines), colors=colours, linewidths=widths, capstyle="round")
+    trail.set_zorder(3)
     ax.add_collection(trail)
 
 

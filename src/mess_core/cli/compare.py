@@ -1,6 +1,7 @@
 """Performances of one work, compared.
 
-``mess compare``: two of them. ``mess work``: all of them. ``mess stretch``: who stretches a passage.
+``mess compare``: two of them. ``mess work``: all of them. ``mess stretch``: who stretches a
+passage.
 """
 
 __all__ = ["add_parser"]
@@ -18,6 +19,9 @@ from mess_core.errors import AlignmentError, nearest
 from mess_core.layout import Layout
 from mess_core.progress import clock, duration
 from mess_core.recordings import Recording, read_recordings
+
+#: Segments of articulation and pedal that a terminal shows; JSON has all.
+_SEGMENTS = 6
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,27 +95,35 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _told(compared: "Comparison", work: "WorkAlignment") -> list[str]:
     """Return the lines of a comparison."""
-    a, b = compared.recordings
-    lines = [f"{work.work_id}: {a} and {b}, of {len(work.alignments)} performances aligned"]
-    took = {name: end - start for name, (start, end) in compared.spans.items()}
-    for name, (start, end) in compared.spans.items():
-        lines.append(f"  {name}: {clock(start)} to {clock(end)}, {duration(took[name])}")
-    faster = 100 * (took[b] / took[a] - 1)
-    lines.append(f"  {a} is {abs(faster):.1f} % {'faster' if faster > 0 else 'slower'} than {b}")
+    lines = [f"{work.work_id}, {len(work.alignments)} performances aligned"]
+    took = [end - start for start, end in compared.spans]
+    for label, name, span, length in zip(
+        "AB", compared.recordings, compared.spans, took, strict=True
+    ):
+        lines.append(f"  {label}: {name}, {clock(span[0])} to {clock(span[1])}, {length:.1f} s")
+    faster = 100 * (took[1] / took[0] - 1)
+    lines.append(f"  A is {abs(faster):.1f} % {'faster' if faster > 0 else 'slower'} than B")
     lines += ["", "Where they differ most, each beside its own tempo and loudness in the work:"]
     lines += _places(compared.places)
-    if compared.segments:
-        segments = [
-            {
-                f"time in {a}": clock(part.spans[a][0]),
-                f"in {b}": clock(part.spans[b][0]),
-                "articulation": " ".join(f"{value:.2f}" for value in part.articulation.values()),
-                "pedal": " ".join(f"{value:.2f}" for value in part.pedal.values()),
-            }
-            for part in compared.segments
-        ]
-        lines += ["", f"Key-overlap ratio and share of pedal, {a} and {b}:", *table(segments)]
-    return lines
+    if not compared.segments:
+        return lines
+    differ = sorted(
+        (part for part in compared.segments if all(map(math.isfinite, part.articulation))),
+        key=lambda part: abs(math.log(part.articulation[0] / part.articulation[1])),
+    )
+    shown = [
+        {
+            "A at": clock(part.spans[0][0]),
+            "B at": clock(part.spans[1][0]),
+            "overlap of A": f"{part.articulation[0]:.2f}",
+            "of B": f"{part.articulation[1]:.2f}",
+            "pedal of A": f"{part.pedal[0]:.0%}",
+            "B's": f"{part.pedal[1]:.0%}",
+        }
+        for part in sorted(differ[-_SEGMENTS:], key=lambda part: part.spans[0])
+    ]
+    lines += ["", "Articulation (key-overlap ratio) and share of pedal, where that differs most:"]
+    return lines + (table(shown) if shown else ["  too few notes"])
 
 
 def _facts(compared: "Comparison", work: "WorkAlignment") -> dict[str, Any]:
@@ -121,7 +133,7 @@ def _facts(compared: "Comparison", work: "WorkAlignment") -> dict[str, Any]:
     curves, part = compared.curves, compared.part
     every = slice(part.start, part.stop, RATE)
     rows = [curves.row(name) for name in compared.recordings]
-    unit = "standard deviations" if compared.in_deviations else ("%", "dB")
+    unit = "standard deviations" if compared.in_deviations else "% and dB"
     return {
         "work": work.work_id,
         "recordings": compared.recordings,
@@ -189,7 +201,8 @@ def _work(args: argparse.Namespace) -> int:
     for name, reason in work.left_out.items():
         print(f"  left out: {name}: {reason}")
     print("\nWhere each differs most from the others, beside its own tempo and loudness:")
-    print("\n".join(_places([place for each in told for place in each.places])))
+    for each in told:
+        print("\n  ".join([f"  {each.recording_id}", *_places(each.places)]))
     return _drawn(args, lambda: draw_tempo(work_curves(work), work.work_id))
 
 
@@ -259,7 +272,7 @@ def _aligned(args: argparse.Namespace, work_id: str) -> "WorkAlignment":
     return read_work(Layout(args.data, args.dataset), work_id)
 
 
-def _places(places: "Any") -> list[str]:
+def _places(places: Any) -> list[str]:
     return [f"  {place.sentence}" for place in places] or ["  nothing that can be told apart"]
 
 
@@ -272,12 +285,14 @@ def _print_json(facts: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON can hold: what is not known is null."""
+    """Return what JSON can hold, with four decimals: what is not known is null."""
     if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float):
+        return round(value, 4) if math.isfinite(value) else None
+    return value
 
 
 def _drawn(args: argparse.Namespace, draw: Any) -> int:
