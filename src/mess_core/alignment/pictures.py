@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from mess_core.alignment.compare import Comparison
 from mess_core.alignment.curves import RATE, WorkCurves
 from mess_core.targets.curves import Float, smoothed
+from mess_core.targets.notes import SHAPE_SMOOTHING_S
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 _CONSENSUS, _OTHERS = "black", "0.75"
@@ -58,7 +59,7 @@ def draw_tempo(
     panels = [(against, np.where(np.isfinite(common), 0.0, np.nan))]
     labels = ["faster than the consensus, %"]
     if np.isfinite(curves.beat_rate).any():
-        bpm = 60 * curves.beat_rate
+        bpm = 60 * np.exp(_smooth(np.log(curves.beat_rate), spread_s))
         panels.insert(0, (bpm * np.exp(log_tempo), bpm * np.exp(common)))
         labels.insert(0, "tempo, BPM")
     figure = Figure(figsize=(10.0, 1.6 + 2.6 * len(panels)), layout="constrained")
@@ -83,7 +84,10 @@ def draw_tempo(
     axes[-1].set_xlabel("time in the reference, min:s")
     handles, named = axes[0].get_legend_handles_labels()
     figure.legend(handles, named, loc="outside lower center", ncols=2, fontsize=_SMALL)
-    figure.suptitle(f"Tempo of {len(curves.recordings)} performances: {work_id}")
+    figure.suptitle(
+        f"Tempo of {len(curves.recordings)} performances, smoothed over "
+        f"{max(spread_s, SHAPE_SMOOTHING_S):.1f} s: {work_id}"
+    )
     return figure
 
 
