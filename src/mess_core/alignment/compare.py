@@ -2,24 +2,17 @@
 
 *Than the others* is against the mean, over all other performances of the work that play the place,
 of log duration or of dB; of two performances the other is all the others. Standard errors are those
-of the alignment, carried over to durations. They say how well a duration is known, not whether the
+of the alignment, carried over to durations: they say how well a duration is known, not whether the
 player would do it again.
 """
 
 __all__ = [
-    "Comparison",
-    "Description",
-    "Place",
-    "Ranked",
-    "Ranking",
-    "Segment",
-    "compare",
-    "describe",
-    "stretch",
+    *("Comparison", "Description", "Place", "Ranked", "Ranking", "Segment"),
+    *("compare", "describe", "stretch"),
 ]
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,20 +33,19 @@ MIN_SURROUNDINGS_S = 4.0
 #: What differs by more than so many standard errors of the difference is not tied.
 CLEAR = 2.0
 
-#: A place may lack so much at the edge of a region, s.
+#: So much may be missing at the edge of a passage, s.
 EDGE_S = 0.05
 
-#: Lengths of the passages that are looked through for what is characteristic, s of work time: from
-#: about a bar to a phrase.
+#: Passages that are looked through for what is characteristic, s of work time: a bar to a phrase.
 LENGTHS_S = (2.0, 4.0, 8.0)
 
-#: What is not said of a place because it is hardly heard: 5 % of time, 1 dB.
+#: What is hardly heard is not told: 5 % of time, 1 dB.
 LEAST = {"tempo": float(np.log(1.05)), "loudness": 1.0}
 
 #: Fewer performances have no standard deviation worth dividing by.
 MIN_FOR_DEVIATIONS = 4
 
-#: Length of the segments that articulation and pedal are compared in, s of work time: about a bar.
+#: Articulation and pedal are compared in pieces of so long, s of work time: about a bar.
 SEGMENT_S = 4.0
 
 Span = tuple[float, float]
@@ -63,9 +55,9 @@ Span = tuple[float, float]
 class Ranked:
     """How much a performance stretches a passage.
 
-    ``rank`` is one more than the number of performances that clearly stretch it more; ``tied`` says
-    that others have it too. ``stretch`` is how much longer it takes than the others, its tempo
-    around the passage aside: log, with its standard ``error``.
+    ``stretch`` is how much longer the passage takes than with the others, the tempo around it
+    aside: log, with its standard ``error``. ``rank`` is one more than the number of performances
+    that clearly stretch it more; ``tied`` says that others have the same.
     """
 
     recording_id: str
@@ -84,12 +76,11 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Ranking:
-    """All performances that play a passage, the most stretched first, and why others are not in it.
+    """Who stretches a passage most: the performances in order, and why others are not among them.
 
-    ``surroundings`` is the work time from where to where the tempo around the passage counts.
+    ``passage`` is in work time, and ``surroundings`` where the tempo around it is taken from.
     """
 
-    work_id: str
     passage: Span
     surroundings: Span
     rows: tuple[Ranked, ...]
@@ -103,7 +94,7 @@ class Place:
     ``aspect`` is ``tempo`` or ``loudness``; ``spans`` are from where to where it is in one
     recording, or in A and B, s; ``values`` how much more time they take than the others (log), or
     how much louder they are (dB), each beside its own mean over the work. ``alone`` says that the
-    work has no more performances than two.
+    work has no other performances.
     """
 
     aspect: str
@@ -135,27 +126,13 @@ class Segment:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two performances of a work, or of a passage of it.
+    """Two performances of a work, A and B.
 
-    Attributes
-    ----------
-    recordings : tuple of str
-        The two, A and B.
-    curves : WorkCurves
-        All performances of the work.
-    part : slice
-        Which columns of the curves are compared.
-    spans : tuple of (float, float)
-        From where to where the two are compared, s of each.
-    tempo, loudness : ndarray [shape=(2, m)]
-        How far they are from the consensus: in standard deviations over the performances where
-        ``in_deviations``, else in % of tempo and in dB.
-    in_deviations : bool
-        There are four or more performances.
-    places : tuple of Place
-        Where the two differ most, in tempo and in loudness, in the order of time.
-    segments : tuple of Segment
-        Empty where one of them has no notes.
+    ``curves`` are of the work, ``part`` the columns that are compared, ``spans`` from where to
+    where that is in A and B, s. ``tempo`` and ``loudness`` [shape=(2, m)] are how far A and B are
+    from the consensus there: in standard deviations over the performances where
+    ``in_deviations`` (there are four or more), else in % and dB. ``places`` are where they differ
+    most; ``segments`` are empty unless both have notes.
     """
 
     recordings: tuple[str, str]
@@ -173,8 +150,8 @@ class Comparison:
 class Description:
     """A performance among those of its work.
 
-    ``duration_s`` is of what is aligned; ``tempo_percent`` how much faster than the consensus it is
-    there, ``timing_deviation`` the target of that name, ``loudness_difference`` in dB;
+    ``duration_s`` is of what is aligned; ``tempo_percent`` how much faster than the consensus it
+    is there, ``timing_deviation`` the target of that name, ``loudness_difference`` in dB;
     ``loudest_s`` and ``slowest_s`` are when it is loudest, and slowest against the consensus, s;
     ``gaps`` what it and the reference do not share, from where to where in s of each.
     """
@@ -187,35 +164,29 @@ class Description:
     loudest_s: float
     slowest_s: float
     gaps: tuple[tuple[Span, Span], ...]
-    places: tuple[Place, ...] = field(default=())
+    places: tuple[Place, ...]
 
 
 def stretch(work: WorkAlignment, recording_id: str, start_s: float, end_s: float) -> Ranking:
     """Rank all performances by how much they stretch a passage against the tempo around it.
 
     The stretch of a performance is the log of its duration of the passage over its duration of the
-    surroundings, less the mean of the others'. Where it does not play all of the surroundings, its
-    duration of them is made up at the consensus's proportions.
-
-    Parameters
-    ----------
-    work : WorkAlignment
-    recording_id : str
-        Whose seconds ``start_s`` and ``end_s`` are.
+    surroundings, less the mean of the others'. Where it does not play all of the surroundings, the
+    consensus's proportions make up for that. ``start_s`` and ``end_s`` are s of the recording.
 
     Raises `AlignmentError` if the recording is not aligned there, or fewer than two are.
     """
     passage = _passage(work, recording_id, start_s, end_s)
     around = max(SURROUNDINGS_S, passage[1] - passage[0])
-    end = work.alignments[work.reference].work_times[-1]
-    surroundings = (max(0.0, passage[0] - around), min(end, passage[1] + around))
     curves = work_curves(work)
+    end = float(curves.work_times[-1])
+    surroundings = (max(0.0, passage[0] - around), min(end, passage[1] + around))
     measured: list[Ranked] = []
     left_out = dict(work.left_out)
     for name, alignment in work.alignments.items():
         pieces = _pieces(alignment, *passage)
-        beside = _pieces(alignment, surroundings[0], passage[0])
-        beside = np.concatenate([beside, _pieces(alignment, passage[1], surroundings[1])])
+        before, after = (surroundings[0], passage[0]), (passage[1], surroundings[1])
+        beside = np.concatenate([_pieces(alignment, *before), _pieces(alignment, *after)])
         if len(pieces) != 1 or np.ptp(pieces) < passage[1] - passage[0] - EDGE_S:
             left_out[name] = "does not play all of the passage"
         elif np.diff(beside).sum() < MIN_SURROUNDINGS_S:
@@ -224,10 +195,10 @@ def stretch(work: WorkAlignment, recording_id: str, start_s: float, end_s: float
             measured.append(_measured(name, alignment, pieces, beside, curves))
     if len(measured) < 2:
         raise AlignmentError(
-            f"fewer than two performances of {work.work_id} play {_from_to((start_s, end_s))} of "
-            f"{recording_id} and the music around it: {left_out}"
+            f"fewer than two performances of {work.work_id} can be compared from "
+            f"{_from_to((start_s, end_s))} of {recording_id}: {left_out}"
         )
-    return Ranking(work.work_id, passage, surroundings, _ranked(measured), left_out)
+    return Ranking(passage, surroundings, _ranked(measured), left_out)
 
 
 def compare(
@@ -258,29 +229,29 @@ def compare(
     """
     for name in (a, b):
         _alignment(work, name)
-    curves = work_curves(work)
-    rows = [curves.row(a), curves.row(b)]
-    end_s = np.inf if end_s is None else end_s
-    within = (curves.times[rows[0]] >= start_s) & (curves.times[rows[0]] <= end_s)
-    both = np.flatnonzero(within & np.isfinite(curves.times[rows[1]]))
+    curves, names = work_curves(work), (a, b)
+    rows = [curves.row(name) for name in names]
+    own, other = curves.times[rows]
+    within = (own >= start_s) & (own <= (np.inf if end_s is None else end_s))
+    both = np.flatnonzero(within & np.isfinite(other))
     if a == b or len(both) < 2:
         why = "they are the same" if a == b else f"{_aligned(work, a)}; {_aligned(work, b)}"
         raise AlignmentError(f"{a} and {b} have nothing to compare there: {why}")
     part = slice(int(both[0]), int(both[-1]) + 1)
+    tempo = curves.log_tempo - curves.consensus_tempo
+    loudness = curves.loudness - curves.consensus_loudness
     in_deviations = len(curves.recordings) >= MIN_FOR_DEVIATIONS
-    tempo = _from_consensus(curves.log_tempo, curves.consensus_tempo, in_deviations)
-    loudness = _from_consensus(curves.loudness, curves.consensus_loudness, in_deviations)
     notes = performances or {}
     return Comparison(
-        recordings=(a, b),
+        recordings=names,
         curves=curves,
         part=part,
-        spans=tuple(_span(curves, name, part.start, part.stop - 1) for name in (a, b)),
-        tempo=(tempo if in_deviations else 100 * np.expm1(tempo))[rows, part],
-        loudness=loudness[rows, part],
+        spans=_spans(curves, names, part.start, part.stop - 1),
+        tempo=(_deviations(tempo) if in_deviations else 100 * np.expm1(tempo))[rows, part],
+        loudness=(_deviations(loudness) if in_deviations else loudness)[rows, part],
         in_deviations=in_deviations,
-        places=_characteristic(curves, (a, b), part, places),
-        segments=_segments(curves, (a, b), part, notes) if {a, b} <= set(notes) else (),
+        places=_characteristic(curves, names, part, places),
+        segments=_segments(curves, names, part, notes) if {a, b} <= set(notes) else (),
     )
 
 
@@ -291,38 +262,29 @@ def describe(work: WorkAlignment, *, places: int = 2) -> tuple[Description, ...]
     return tuple(sorted(told, key=lambda each: -np.nan_to_num(each.tempo_percent, nan=-np.inf)))
 
 
-def _alignment(work: WorkAlignment, recording_id: str) -> Alignment:
-    if recording_id in work.left_out:
-        reason = work.left_out[recording_id]
-        raise AlignmentError(f"{recording_id} is left out of {work.work_id}: {reason}")
-    if recording_id not in work.alignments:
-        raise AlignmentError(
-            f"{recording_id!r} is no aligned performance of {work.work_id}: "
-            f"{nearest(recording_id, work.alignments)}"
-        )
-    return work.alignments[recording_id]
+def _alignment(work: WorkAlignment, name: str) -> Alignment:
+    if name in work.left_out:
+        raise AlignmentError(f"{name} is left out of {work.work_id}: {work.left_out[name]}")
+    if name not in work.alignments:
+        hint = nearest(name, work.alignments)
+        raise AlignmentError(f"{name!r} is no aligned performance of {work.work_id}: {hint}")
+    return work.alignments[name]
 
 
-def _passage(work: WorkAlignment, recording_id: str, start_s: float, end_s: float) -> Span:
+def _passage(work: WorkAlignment, name: str, start_s: float, end_s: float) -> Span:
     """Return the work times of a passage of a recording."""
-    alignment = _alignment(work, recording_id)
     if not start_s < end_s:
-        raise AlignmentError(
-            f"the passage from {clock(start_s)} to {clock(end_s)} has no length; give --to a later "
-            "time than --from"
-        )
-    start, end = alignment.to_work(np.array([start_s, end_s])).tolist()
+        raise AlignmentError(f"the passage from {_from_to((start_s, end_s))} has no length")
+    start, end = _alignment(work, name).to_work(np.array([start_s, end_s])).tolist()
     if not np.isfinite(start + end):
-        raise AlignmentError(
-            f"{recording_id} is not aligned from {clock(start_s)} to {clock(end_s)}: "
-            f"{_aligned(work, recording_id)}"
-        )
+        told = f"{name} is not aligned from {_from_to((start_s, end_s))}"
+        raise AlignmentError(f"{told}: {_aligned(work, name)}")
     return start, end
 
 
-def _aligned(work: WorkAlignment, recording_id: str) -> str:
-    regions = work.alignments[recording_id].regions
-    return f"{recording_id} is aligned from " + ", ".join(_from_to((a, b)) for a, b in regions)
+def _aligned(work: WorkAlignment, name: str) -> str:
+    regions = work.alignments[name].regions
+    return f"{name} is aligned from " + ", ".join(_from_to((a, b)) for a, b in regions)
 
 
 def _pieces(alignment: Alignment, start: float, end: float) -> Float:
@@ -336,9 +298,7 @@ def _measured(
     name: str, alignment: Alignment, passage: Float, beside: Float, curves: WorkCurves
 ) -> Ranked:
     """Return a performance's log duration of a passage over that of what lies beside it."""
-    own, around = (
-        np.interp(work, alignment.work_times, alignment.times) for work in (passage, beside)
-    )
+    own, around = (np.interp(u, alignment.work_times, alignment.times) for u in (passage, beside))
     duration, beside_s = np.diff(own).sum(), np.diff(around).sum()
     usual = np.diff(np.interp(beside, curves.work_times, curves.consensus_times)).sum()
     # How the log ratio moves with each of the times that it is made of; some are in it twice.
@@ -346,9 +306,9 @@ def _measured(
     times, place = np.unique(np.concatenate([own.ravel(), around.ravel()]), return_inverse=True)
     weights = np.concatenate([moves / duration, np.tile(-moves / beside_s, len(around))])
     errors = np.interp(times, alignment.times, alignment.errors)
-    variance = float((np.bincount(place, weights) ** 2 * errors**2).sum())
-    ratio = float(np.log(duration) - np.log(beside_s / usual))
-    return Ranked(name, float(own[0, 0]), float(own[0, 1]), ratio, variance**0.5)
+    error = np.sqrt((np.bincount(place, weights) ** 2 * errors**2).sum())
+    ratio = np.log(duration) - np.log(beside_s / usual)
+    return Ranked(name, float(own[0, 0]), float(own[0, 1]), float(ratio), float(error))
 
 
 def _ranked(measured: list[Ranked]) -> tuple[Ranked, ...]:
@@ -358,25 +318,19 @@ def _ranked(measured: list[Ranked]) -> tuple[Ranked, ...]:
     others = len(measured) - 1
     against = value - (value.sum() - value) / others
     error = np.sqrt(variance + (variance.sum() - variance) / others**2)
-    # A partial order, whatever the errors are: who is clearly above one is above all below that.
+    # A partial order, whatever the errors: who is clearly above one is clearly above all that this
+    # one is clearly above.
     clear = value - value[:, None] > CLEAR * np.sqrt(variance + variance[:, None])
-    ranks = 1 + clear.sum(axis=1)
+    ranks = (1 + clear.sum(axis=1)).tolist()
     rows = [
-        Ranked(
-            *(each.recording_id, each.start_s, each.end_s, float(against[i]), float(error[i])),
-            rank=int(ranks[i]),
-            tied=bool((ranks == ranks[i]).sum() > 1),
-        )
-        for i, each in enumerate(measured)
+        replace(each, stretch=float(x), error=float(e), rank=rank, tied=ranks.count(rank) > 1)
+        for each, x, e, rank in zip(measured, against, error, ranks, strict=True)
     ]
     return tuple(sorted(rows, key=lambda row: (row.rank, -row.stretch)))
 
 
-def _from_consensus(values: Float, common: Float, in_deviations: bool) -> Float:
-    """Return how far curves are from the consensus: in deviations, else log tempo or dB."""
-    centred = values - common
-    if not in_deviations:
-        return centred
+def _deviations(centred: Float) -> Float:
+    """Return differences from the consensus over their standard deviation at each place."""
     there = np.isfinite(centred)
     counts = there.sum(axis=0)
     squares = np.where(there, centred**2, 0.0).sum(axis=0)
@@ -384,33 +338,6 @@ def _from_consensus(values: Float, common: Float, in_deviations: bool) -> Float:
     enough = (counts >= MIN_FOR_DEVIATIONS) & (spread > 0)
     undefined = np.full(centred.shape, np.nan)
     return np.asarray(np.divide(centred, spread, out=undefined, where=enough))
-
-
-def _windows(curves: WorkCurves, aspect: str, length: int) -> tuple[Float, Float]:
-    """Return how much each performance differs from the others over windows, and with what error.
-
-    Log time or dB of the window from each column to ``length`` columns later, beside the
-    performance's own mean over the work. NaN where a window is not played in one go.
-    """
-    gaps = np.cumsum(~np.isfinite(curves.times), axis=1)
-    whole = (gaps[:, length:] == gaps[:, :-length]) & np.isfinite(curves.times[:, :-length])
-    if aspect == "tempo":
-        spent = curves.times[:, length:] - curves.times[:, :-length]
-        values = np.log(np.where(whole, spent, np.nan))
-        variance = curves.errors[:, length:] ** 2 + curves.errors[:, :-length] ** 2
-        errors = np.sqrt(variance) / spent
-    else:
-        heard = np.isfinite(curves.loudness)
-        sums = np.cumsum(np.where(heard, curves.loudness, 0.0), axis=1)
-        counts = np.cumsum(heard, axis=1)
-        many = counts[:, length:] - counts[:, :-length]
-        mean = (sums[:, length:] - sums[:, :-length]) / np.maximum(many, 1)
-        values = np.where(whole & (many > length / 2), mean, np.nan)
-        errors = np.zeros(values.shape)
-    common, levels = consensus(values)
-    counts = np.isfinite(values).sum(axis=0)
-    against = (values - common - levels[:, None]) * counts / np.maximum(counts - 1, 1)
-    return against, errors
 
 
 def _characteristic(
@@ -422,11 +349,11 @@ def _characteristic(
     places: list[tuple[int, Place]] = []
     for aspect in LEAST:
         candidates = _candidates(curves, rows, part, aspect)
-        taken: list[tuple[int, int]] = []
-        for _, start, length, values in sorted(candidates, key=lambda each: -each[0]):
-            if len(taken) < count and all(start + length <= x or y <= start for x, y in taken):
-                taken.append((start, start + length))
-                spans = tuple(_span(curves, name, start, start + length) for name in names)
+        taken: list[Span] = []
+        for _, start, end, values in sorted(candidates, key=lambda each: -each[0]):
+            if len(taken) < count and all(end <= a or b <= start for a, b in taken):
+                taken.append((start, end))
+                spans = _spans(curves, names, start, end)
                 places.append((start, Place(aspect, spans, tuple(values.tolist()), alone)))
     return tuple(place for _, place in sorted(places, key=lambda each: each[0]))
 
@@ -434,22 +361,42 @@ def _characteristic(
 def _candidates(
     curves: WorkCurves, rows: list[int], part: slice, aspect: str
 ) -> list[tuple[float, int, int, Float]]:
-    """Return what can be told apart, with its first column and length: score and values."""
+    """Return what can be told apart, from one column to another: score, columns, values."""
     found = []
     for length in (round(seconds * RATE) for seconds in LENGTHS_S):
         if part.stop - part.start <= length:
             continue
-        against, errors = (
-            each[rows, part.start : part.stop - length] for each in _windows(curves, aspect, length)
-        )
+        starts = slice(part.start, part.stop - length)
+        against, errors = (each[rows, starts] for each in _windows(curves, aspect, length))
         differs = np.abs(against[0] - (against[1] if len(rows) > 1 else 0.0))
         error = np.sqrt((errors**2).sum(axis=0))
         # Differences of single notes average out: of a longer passage, less says as much.
-        found += [
-            (float(differs[k]) * length**0.5, part.start + int(k), length, against[:, k])
-            for k in np.flatnonzero(differs > np.maximum(LEAST[aspect], CLEAR * error))
-        ]
+        told = np.flatnonzero(differs > np.maximum(LEAST[aspect], CLEAR * error)).tolist()
+        ends = [(part.start + k, part.start + k + length) for k in told]
+        score = differs[told] * length**0.5
+        found += [(s, *at, x) for s, at, x in zip(score, ends, against[:, told].T, strict=True)]
     return found
+
+
+def _windows(curves: WorkCurves, aspect: str, length: int) -> tuple[Float, Float]:
+    """Return how much each performance differs from the others over windows, and with what error.
+
+    Log time or dB of the window from each column to ``length`` columns later, beside the
+    performance's own mean over the work. NaN where a window is not played in one go, or is silent.
+    """
+    there = np.isfinite(curves.times if aspect == "tempo" else curves.loudness)
+    gaps = np.cumsum(~there, axis=1)
+    whole = (gaps[:, length:] == gaps[:, :-length]) & there[:, :-length]
+    sums = curves.times if aspect == "tempo" else np.cumsum(np.nan_to_num(curves.loudness), axis=1)
+    values = np.where(whole, sums[:, length:] - sums[:, :-length], np.nan)
+    errors = np.zeros(values.shape)
+    if aspect == "tempo":
+        errors = np.hypot(curves.errors[:, length:], curves.errors[:, :-length]) / values
+    values = np.log(values) if aspect == "tempo" else values / length
+    common, levels = consensus(values)
+    counts = np.isfinite(values).sum(axis=0)
+    against = (values - common - levels[:, None]) * counts / np.maximum(counts - 1, 1)
+    return against, errors
 
 
 def _segments(
@@ -459,13 +406,12 @@ def _segments(
     step = round(SEGMENT_S * RATE)
     segments = []
     for start in range(part.start, part.stop - step, step):
-        spans = tuple(_span(curves, name, start, start + step) for name in names)
-        if not np.isfinite(spans).all():
-            continue
-        cuts = [notes[name].cut(*span) for name, span in zip(names, spans, strict=True)]
-        articulation = tuple(articulation_ratio(cut.overlap_ratios) for cut in cuts)
-        pedal = tuple(pedal_share(cut.pedal, cut.span) for cut in cuts)
-        segments.append(Segment(spans, articulation, pedal))
+        spans = _spans(curves, names, start, start + step)
+        if np.isfinite(spans).all():
+            cuts = [notes[name].cut(*span) for name, span in zip(names, spans, strict=True)]
+            articulation = tuple(articulation_ratio(cut.overlap_ratios) for cut in cuts)
+            pedal = tuple(pedal_share(cut.pedal, cut.span) for cut in cuts)
+            segments.append(Segment(spans, articulation, pedal))
     return tuple(segments)
 
 
@@ -495,9 +441,10 @@ def _at_most(times: Float, series: Float) -> float:
     return float(times[known][series[known].argmax()]) if known.any() else np.nan
 
 
-def _span(curves: WorkCurves, name: str, first: int, last: int) -> Span:
-    start, end = curves.times[curves.row(name), [first, last]].tolist()
-    return start, end
+def _spans(curves: WorkCurves, names: Sequence[str], first: int, last: int) -> tuple[Span, ...]:
+    """Return from when to when some columns are in recordings, s."""
+    rows = [curves.times[curves.row(name)] for name in names]
+    return tuple((float(row[first]), float(row[last])) for row in rows)
 
 
 def _from_to(span: Span) -> str:
