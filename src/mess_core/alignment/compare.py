@@ -49,6 +49,8 @@ MIN_FOR_DEVIATIONS = 4
 SEGMENT_S = 4.0
 
 Span = tuple[float, float]
+#: By aspect and number of columns: how much performances differ from the others, and the error.
+Windows = Mapping[tuple[str, int], tuple[Float, Float]]
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class Description:
     loudest_s: float
     slowest_s: float
     gaps: tuple[tuple[Span, Span], ...]
-    places: tuple[Place, ...]
+    places: tuple[Place, ...] = ()
 
 
 def stretch(work: WorkAlignment, recording_id: str, start_s: float, end_s: float) -> Ranking:
@@ -250,7 +252,7 @@ def compare(
         tempo=(_deviations(tempo) if in_deviations else 100 * np.expm1(tempo))[rows, part],
         loudness=(_deviations(loudness) if in_deviations else loudness)[rows, part],
         in_deviations=in_deviations,
-        places=_characteristic(curves, names, part, places),
+        places=_characteristic(curves, _all_windows(curves), names, part, places),
         segments=_segments(curves, names, part, notes) if {a, b} <= set(notes) else (),
     )
 
@@ -258,7 +260,14 @@ def compare(
 def describe(work: WorkAlignment, *, places: int = 2) -> tuple[Description, ...]:
     """Describe all performances of a work, the fastest first."""
     curves = work_curves(work)
-    told = [_described(curves, name, each, places) for name, each in work.alignments.items()]
+    windows, whole = _all_windows(curves), slice(0, len(curves.work_times))
+    told = [
+        replace(
+            _described(curves, name, alignment),
+            places=_characteristic(curves, windows, (name,), whole, places),
+        )
+        for name, alignment in work.alignments.items()
+    ]
     return tuple(sorted(told, key=lambda each: -np.nan_to_num(each.tempo_percent, nan=-np.inf)))
 
 
@@ -340,42 +349,42 @@ def _deviations(centred: Float) -> Float:
     return np.asarray(np.divide(centred, spread, out=undefined, where=enough))
 
 
+def _all_windows(curves: WorkCurves) -> Windows:
+    lengths = [round(seconds * RATE) for seconds in LENGTHS_S]
+    fitting = [length for length in lengths if length < len(curves.work_times)]
+    return {(aspect, n): _windows(curves, aspect, n) for aspect in LEAST for n in fitting}
+
+
 def _characteristic(
-    curves: WorkCurves, names: tuple[str, ...], part: slice, count: int
+    curves: WorkCurves, windows: Windows, names: tuple[str, ...], part: slice, count: int
 ) -> tuple[Place, ...]:
     """Return where a performance differs most from the others, or two from one another."""
     rows = [curves.row(name) for name in names]
     alone = len(curves.recordings) == 2
     places: list[tuple[int, Place]] = []
     for aspect in LEAST:
-        candidates = _candidates(curves, rows, part, aspect)
-        taken: list[Span] = []
-        for _, start, end, values in sorted(candidates, key=lambda each: -each[0]):
+        candidates: list[tuple[float, int, int]] = []
+        for length in (n for of, n in windows if of == aspect):
+            starts = slice(part.start, max(part.start, part.stop - length))
+            against, errors = (each[rows, starts] for each in windows[aspect, length])
+            differs = np.abs(against[0] if alone or len(rows) == 1 else against[0] - against[1])
+            error = np.sqrt((errors**2).sum(axis=0))
+            clear = np.flatnonzero(differs > np.maximum(LEAST[aspect], CLEAR * error))
+            # Differences of single notes average out: of a longer passage, less says as much.
+            score = differs[clear] * length**0.5
+            candidates += [
+                (value, part.start + at, length)
+                for value, at in zip(score.tolist(), clear.tolist(), strict=True)
+            ]
+        taken: list[tuple[int, int]] = []
+        for _, start, length in sorted(candidates, reverse=True):
+            end = start + length
             if len(taken) < count and all(end <= a or b <= start for a, b in taken):
                 taken.append((start, end))
-                spans = _spans(curves, names, start, end)
-                places.append((start, Place(aspect, spans, tuple(values.tolist()), alone)))
+                values = tuple(windows[aspect, length][0][rows, start].tolist())
+                place = Place(aspect, _spans(curves, names, start, end), values, alone)
+                places.append((start, place))
     return tuple(place for _, place in sorted(places, key=lambda each: each[0]))
-
-
-def _candidates(
-    curves: WorkCurves, rows: list[int], part: slice, aspect: str
-) -> list[tuple[float, int, int, Float]]:
-    """Return what can be told apart, from one column to another: score, columns, values."""
-    found = []
-    for length in (round(seconds * RATE) for seconds in LENGTHS_S):
-        if part.stop - part.start <= length:
-            continue
-        starts = slice(part.start, part.stop - length)
-        against, errors = (each[rows, starts] for each in _windows(curves, aspect, length))
-        differs = np.abs(against[0] - (against[1] if len(rows) > 1 else 0.0))
-        error = np.sqrt((errors**2).sum(axis=0))
-        # Differences of single notes average out: of a longer passage, less says as much.
-        told = np.flatnonzero(differs > np.maximum(LEAST[aspect], CLEAR * error)).tolist()
-        ends = [(part.start + k, part.start + k + length) for k in told]
-        score = differs[told] * length**0.5
-        found += [(s, *at, x) for s, at, x in zip(score, ends, against[:, told].T, strict=True)]
-    return found
 
 
 def _windows(curves: WorkCurves, aspect: str, length: int) -> tuple[Float, Float]:
@@ -415,7 +424,7 @@ def _segments(
     return tuple(segments)
 
 
-def _described(curves: WorkCurves, name: str, alignment: Alignment, places: int) -> Description:
+def _described(curves: WorkCurves, name: str, alignment: Alignment) -> Description:
     compared, row = relative(curves, name), curves.row(name)
     shaped = np.log(compared.smooth_ratio[np.isfinite(compared.smooth_ratio)])
     low, high = np.percentile(shaped, CENTRAL) if len(shaped) else (np.nan, np.nan)
@@ -431,7 +440,6 @@ def _described(curves: WorkCurves, name: str, alignment: Alignment, places: int)
         loudest_s=_at_most(curves.times[row], curves.loudness[row]),
         slowest_s=_at_most(compared.times, -compared.smooth_ratio),
         gaps=tuple(((float(a), float(b)), (float(c), float(d))) for a, b, c, d in borders),
-        places=_characteristic(curves, (name,), slice(0, len(curves.work_times)), places),
     )
 
 

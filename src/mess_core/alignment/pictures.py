@@ -112,26 +112,12 @@ def draw_worm(compared: Comparison) -> Figure:
         row = curves.row(name)
         ax.plot(x[-1], y[-1], color=_OTHERS, lw=1.0, zorder=1)
         _draw_trail(ax, x[row], y[row], colour)
-        known = np.flatnonzero(np.isfinite(x[row] + y[row]))
-        for place in (
-            known[np.linspace(0, len(known) - 1, _MARKS).astype(int)] if len(known) else ()
-        ):
-            at = (x[row, place], y[row, place])
-            ax.plot(*at, "o", color=colour, mec="white", ms=6, zorder=4)
-            ax.annotate(
-                _minutes(curves.times[row, part][place]),
-                at,
-                xytext=(6, 6),
-                textcoords="offset points",
-                size=_SMALL,
-                zorder=5,
-                bbox={"fc": "white", "ec": "none", "alpha": 0.7, "pad": 0.5},
-            )
+        _mark(ax, x[row], y[row], curves.times[row, part], colour)
         ax.set_title(name, size=9, color=colour)
         ax.set_xlabel("tempo, BPM" if in_bpm else "tempo, % of the consensus")
         ax.grid(alpha=0.3)
     panels[0].set_ylabel("loudness, dBFS")
-    panels[0].autoscale_view()
+    panels[0].margins(0.1)
     figure.suptitle(
         f"Tempo and loudness, smoothed over {spread:.1f} s; from pale to dark; grey: consensus",
         size=11,
@@ -149,6 +135,23 @@ def _draw_trail(ax: Axes, x: Float, y: Float, colour: str) -> None:
     trail = LineCollection(list(lines), colors=colours, linewidths=widths, capstyle="round")
     trail.set_zorder(3)
     ax.add_collection(trail)
+
+
+def _mark(ax: Axes, x: Float, y: Float, times: Float, colour: str) -> None:
+    """Say when the worm is where, at a few places that are far enough apart to be read."""
+    known = np.flatnonzero(np.isfinite(x + y))
+    if not len(known):
+        return
+    room = 0.08 * np.array([np.ptp(x[known]), np.ptp(y[known])])
+    free: list[Float] = []
+    for place in known[np.linspace(0, len(known) - 1, _MARKS).astype(int)]:
+        at = np.array([x[place], y[place]])
+        if all((np.abs(at - other) > room).any() for other in free):
+            free.append(at)
+            ax.plot(*at, "o", color=colour, mec="white", ms=6, zorder=4)
+            text = ax.annotate(_minutes(times[place]), at, (6, 6), textcoords="offset points")
+            box = {"fc": "white", "ec": "none", "alpha": 0.7, "pad": 0.5}
+            text.set(size=_SMALL, zorder=5, bbox=box)
 
 
 def _smooth(series: Float, spread_s: float) -> Float:
