@@ -21,13 +21,13 @@ from mess_core.targets.curves import Float, smoothed
 from mess_core.targets.notes import SHAPE_SMOOTHING_S
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
-_CONSENSUS, _OTHERS = "black", "0.75"
+_CONSENSUS, _OTHERS = "black", "0.65"
 _SMALL = 8.0
 #: So much of the curves has to fit; a single fermata must not flatten the rest.
 _SHOWN = (0.5, 99.5)
 #: A worm turns with the phrase: a Gaussian of so many s, and of so much of its length.
 _WORM_S, _WORM_SHARE = 1.5, 1 / 50
-_MARKS = 7
+_MARKS, _OFFSET = 7, "offset points"
 #: Curves are drawn smoothed over so much of what is shown: 1.2 s of 5 minutes.
 _DRAWN_SHARE = 1 / 250
 
@@ -149,7 +149,7 @@ def _mark(ax: Axes, x: Float, y: Float, times: Float, colour: str) -> None:
         if all((np.abs(at - other) > room).any() for other in free):
             free.append(at)
             ax.plot(*at, "o", color=colour, mec="white", ms=6, zorder=4)
-            text = ax.annotate(_minutes(times[place]), at, (6, 6), textcoords="offset points")
+            text = ax.annotate(_minutes(times[place]), (at[0], at[1]), (6, 6), textcoords=_OFFSET)
             box = {"fc": "white", "ec": "none", "alpha": 0.7, "pad": 0.5}
             text.set(size=_SMALL, zorder=5, bbox=box)
 
