@@ -17,7 +17,7 @@ from bisect import bisect_left
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import median_filter
+from scipy.ndimage import median_filter, uniform_filter1d
 
 from mess_core.alignment.maps import Alignment
 from mess_core.errors import AlignmentError
@@ -87,10 +87,9 @@ def align_notes(reference: Performance, other: Performance) -> Alignment:
     """
     knots = _knots(reference, other, *_common_notes(reference, other))
     for reach in REACHES_S:
-        if len(knots[0]):
-            expected = np.interp(reference.onsets, knots[0], knots[1])
-            knots = _knots(reference, other, *_nearest(reference, other, expected, reach))
-    return _mapped(reference, other, *knots)
+        expected = _expected(reference, knots)
+        knots = _knots(reference, other, *_nearest(reference, other, expected, reach))
+    return _mapped(reference, other, knots)
 
 
 def shared_music(alignment: Alignment, reference: Performance, other: Performance) -> float:
@@ -115,7 +114,7 @@ def _common_notes(reference: Performance, other: Performance) -> tuple[Int, Int]
         place = place[performance.chords]
         notes.append(np.flatnonzero(place >= 0))
         keys.append((128 * place + performance.pitches.astype(np.int64))[place >= 0])
-    _, a, b = np.intersect1d(*keys, return_indices=True)
+    _, a, b = np.intersect1d(keys[0], keys[1], return_indices=True)
     return notes[0][a], notes[1][b]
 
 
@@ -195,19 +194,25 @@ def _closest(values: Float, others: Float) -> Int:
     return np.asarray(order[np.searchsorted(middles, values)])
 
 
-def _knots(
-    reference: Performance, other: Performance, a: Int, b: Int
-) -> tuple[Float, Float, Int, Float]:
-    """Return times in both of matched notes, by chord, with their number and standard errors."""
+def _knots(reference: Performance, other: Performance, a: Int, b: Int) -> Float:
+    """Return when both play chords, with how many matched notes and what error [shape=(4, n)].
+
+    The scatter is of how much later a note is in one than in the other, about its chord's mean.
+    """
     late = other.onsets[b] - reference.onsets[a]
     close = np.abs(late - median_filter(late, NEIGHBOURS, mode="nearest")) <= MOST_OFF_S
     a, b, late = a[close], b[close], late[close]
-    _, number, sizes = np.unique(reference.chords[a], return_inverse=True, return_counts=True)
+    _, number = np.unique(reference.chords[a], return_inverse=True)
     u, t = _medians(reference.onsets[a], number), _medians(other.onsets[b], number)
-    apart = late - (np.bincount(number, late) / sizes)[number]
-    errors = _standard_errors(np.bincount(number, apart**2), sizes)
-    rising = _rising(t)
-    return u[rising], t[rising], sizes[rising], errors[rising]
+    sizes = np.bincount(number)
+    squares = np.bincount(number, (late - (np.bincount(number, late) / sizes)[number]) ** 2)
+    free = sizes - 1.0
+    prior = PRIOR_NOTES / (2 * AROUND + 1)
+    here, notes = (
+        uniform_filter1d(x, 2 * AROUND + 1, mode="constant") + prior * y
+        for x, y in ((squares, squares.sum() / max(free.sum(), 1)), (free, 1))
+    )
+    return np.stack([u, t, sizes, np.sqrt(here / notes / sizes)])[:, _rising(t)]
 
 
 def _medians(values: Float, group: Int) -> Float:
@@ -216,18 +221,6 @@ def _medians(values: Float, group: Int) -> Float:
     ordered = values[np.lexsort((values, group))]
     first = np.cumsum(sizes) - sizes
     return np.asarray((ordered[first + (sizes - 1) // 2] + ordered[first + sizes // 2]) / 2)
-
-
-def _standard_errors(squares: Float, sizes: Int) -> Float:
-    """Return chords' standard errors from how differently their notes fall in both, s.
-
-    ``squares`` are the sums of squares of what each note is later in one than in the other, about
-    the chord's mean.
-    """
-    kernel = np.ones(2 * AROUND + 1)
-    here, free = (np.convolve(x, kernel)[AROUND:-AROUND] for x in (squares, sizes - 1.0))
-    whole = squares.sum() / max((sizes - 1).sum(), 1)
-    return np.asarray(np.sqrt((here + PRIOR_NOTES * whole) / (free + PRIOR_NOTES) / sizes))
 
 
 def _rising(values: Float) -> Int:
@@ -246,37 +239,39 @@ def _rising(values: Float) -> Int:
     return np.array(found[::-1], np.int64)
 
 
-def _mapped(
-    reference: Performance, other: Performance, u: Float, t: Float, sizes: Int, errors: Float
-) -> Alignment:
+def _expected(reference: Performance, knots: Float) -> Float:
+    """Return when the other comes to each note of the reference, s; NaN where one plays alone."""
+    u, t = knots[:2]
+    if not len(u):
+        return np.full(len(reference.onsets), np.nan)
+    breaks = np.flatnonzero(np.abs(np.diff(t - u)) > BREAK_S) + 1
+    broken = np.insert(u, breaks, (u[breaks - 1] + u[breaks]) / 2)
+    return np.asarray(np.interp(reference.onsets, broken, np.insert(t, breaks, np.nan)))
+
+
+def _mapped(reference: Performance, other: Performance, knots: Float) -> Alignment:
     """Return the map through those knots that enough is matched around, where it holds."""
-    played = np.searchsorted(reference.onsets, u), np.searchsorted(other.onsets, t)
-    kept = np.flatnonzero(_shares(sizes, played) >= LEAST_SHARE)
-    u, t, sizes, errors = u[kept], t[kept], sizes[kept], errors[kept]
-    first, second = (notes[kept] for notes in played)
-    alone = np.maximum(np.diff(first), np.diff(second)) - sizes[:-1]
+    played = [np.searchsorted(reference.onsets, knots[0]), np.searchsorted(other.onsets, knots[1])]
+    counts = np.stack([*played, np.cumsum(knots[2]) - knots[2]])
+    number = np.arange(counts.shape[1])
+    far = np.clip(number + np.array([[-AROUND], [AROUND]]), 0, len(number) - 1)
+    kept = _share(np.abs(counts[:, far] - counts[:, None])).max(axis=0) >= LEAST_SHARE
+    u, t, sizes, errors = knots[:, kept]
+    counts = counts[:, kept]
+    alone = np.diff(counts[:2]).max(axis=0) - sizes[:-1]
     lasting = np.maximum(np.diff(u), np.diff(t))
     breaks = np.flatnonzero((alone >= BREAK_NOTES) & (lasting >= BREAK_S)) + 1
     runs = [run for run in np.split(np.arange(len(u)), breaks) if len(run) >= AROUND]
     if not runs:
         knot = other.onsets[:1], reference.onsets[:1], np.array([np.inf])
         return Alignment(*knot, np.empty((0, 2)), np.empty(0))
-    shares = [
-        2 * sizes[run[:-1]].sum() / (np.ptp(first[run]) + np.ptp(second[run])) for run in runs
-    ]
-    confidence = np.clip((np.array(shares) - OTHER) / (SAME - OTHER), 0, 1)
-    regions = np.array([t[run[[0, -1]]] for run in runs])
+    ends = np.array([run[[0, -1]] for run in runs])
+    sure = (_share(np.ptp(counts[:, ends], axis=2)) - OTHER) / (SAME - OTHER)
     inside = np.concatenate(runs)
-    return Alignment(t[inside], u[inside], errors[inside], regions, confidence)
+    return Alignment(t[inside], u[inside], errors[inside], t[ends], np.clip(sure, 0, 1))
 
 
-def _shares(sizes: Int, played: tuple[Int, Int]) -> Float:
-    """Return the matched share of the notes of both before each knot, or after it if it is more."""
-    matched, notes = np.append(0, np.cumsum(sizes)), played[0] + played[1]
-    number = np.arange(len(notes))
-    shares = []
-    for steps in (-AROUND, AROUND):
-        far = np.clip(number + steps, 0, len(notes) - 1)
-        pairs = np.abs(matched[far] - matched[:-1])
-        shares.append(2 * pairs / np.maximum(np.abs(notes[far] - notes), AROUND))
-    return np.maximum(*shares)
+def _share(counts: Float) -> Float:
+    """Return the matched share of notes of both, from the numbers of either's and of matches."""
+    first, second, matched = counts
+    return np.asarray(2 * matched / np.maximum(first + second, AROUND))
