@@ -17,13 +17,16 @@ def played(
     seed: int = 0,
     loudness: Float | None = None,
     gap: tuple[float, float] | None = None,
+    every: int = 1,
 ) -> Alignment:
     """Return the map of a performance whose log tempo is known at 50 places a second.
 
-    ``noise_s`` is the error of each knot; ``gap`` is a stretch of work time that is left out.
+    ``noise_s`` is the error of each knot, of which ``every`` so many are kept; ``gap`` is a stretch
+    of work time that is left out.
     """
     work_times = np.arange(len(log_tempo) + 1) / 50
     times = np.concatenate([[0.0], np.cumsum(np.exp(-log_tempo) / 50)])
+    work_times, times = work_times[::every], times[::every]
     if gap is not None:
         before, after = work_times <= gap[0], work_times >= gap[1]
         times[after] -= times[after][0] - times[before][-1] - 0.5

@@ -12,7 +12,7 @@ consensus is the fit of levels and places to what there is. Where all play every
 mean.
 """
 
-__all__ = ["RATE", "WorkCurves", "relative", "runs", "work_curves"]
+__all__ = ["RATE", "WorkCurves", "consensus", "relative", "runs", "work_curves"]
 
 from dataclasses import dataclass
 
@@ -112,8 +112,8 @@ def work_curves(work: WorkAlignment) -> WorkCurves:
         errors=errors,
         log_tempo=log_tempo,
         loudness=loudness,
-        consensus_tempo=_consensus(log_tempo),
-        consensus_loudness=_consensus(loudness),
+        consensus_tempo=consensus(log_tempo)[0],
+        consensus_loudness=consensus(loudness)[0],
         beat_rate=_slope(_beats(reference, work_times)),
     )
 
@@ -136,7 +136,7 @@ def relative(curves: WorkCurves, recording_id: str, duration_s: float | None = N
         performance's own. ``smooth_ratio`` is its mean over a Gaussian of 0.5 s, region by region.
     """
     row = curves.row(recording_id)
-    times, consensus = curves.times[row], curves.consensus_times
+    times, in_consensus = curves.times[row], curves.consensus_times
     quieter = curves.loudness[row] - curves.consensus_loudness
     if duration_s is None:
         duration_s = float(np.nanmax(times, initial=0.0))
@@ -149,11 +149,30 @@ def relative(curves: WorkCurves, recording_id: str, duration_s: float | None = N
         if len(inside) < 2:
             continue
         cells = inside[:-1]
-        passed = np.interp(edges[inside], times[run], consensus[run])
+        passed = np.interp(edges[inside], times[run], in_consensus[run])
         ratio[cells] = np.diff(passed) * RATE
         smooth[cells] = _averaged(ratio[cells])
         louder[cells] = np.interp(centres[cells], times[run], quieter[run])
     return Relative(centres, ratio, smooth, louder)
+
+
+def consensus(values: Float) -> tuple[Float, Float]:
+    """Fit a level of each place and of each performance (sum 0) to what they have in common.
+
+    ``values`` have a row for each performance, and NaN where it is not aligned. Returns the places'
+    levels, NaN where fewer than two performances are aligned, and the performances'.
+    """
+    there = np.isfinite(values)
+    counts = there.sum(axis=0)
+    shared = (there & (counts >= MIN_PERFORMANCES)).astype(np.float64)
+    means = np.where(there, values, 0.0).sum(axis=0) / np.maximum(counts, 1)
+    # Least squares with the columns' levels eliminated: what is left are the rows' levels. The
+    # smallest solution has the sum 0 among rows that share columns; `rcond` is above rounding.
+    above = (shared * np.where(there, values - means, 0.0)).sum(axis=1)
+    overlap = np.diag(shared.sum(axis=1)) - (shared / np.maximum(counts, 1)) @ shared.T
+    levels = np.linalg.lstsq(overlap, above, rcond=1e-9)[0]
+    common = means - (there * levels[:, None]).sum(axis=0) / np.maximum(counts, 1)
+    return np.where(counts >= MIN_PERFORMANCES, common, np.nan), levels
 
 
 def runs(there: npt.NDArray[np.bool_]) -> list[slice]:
@@ -205,18 +224,3 @@ def _averaged(cells: Float, *, between: bool = False) -> Float:
     padded = np.append(cells, np.zeros(int(between)))
     inside = np.append(np.ones(len(cells)), np.zeros(int(between)))
     return np.asarray(smoothed(padded, kernel) / smoothed(inside, kernel))
-
-
-def _consensus(values: Float) -> Float:
-    """Return the level of each column, given that each row has one of its own (sum 0)."""
-    there = np.isfinite(values)
-    counts = there.sum(axis=0)
-    shared = (there & (counts >= MIN_PERFORMANCES)).astype(np.float64)
-    means = np.where(there, values, 0.0).sum(axis=0) / np.maximum(counts, 1)
-    # Least squares with the columns' levels eliminated: what is left are the rows' levels. The
-    # smallest solution has the sum 0 among rows that share columns.
-    above = (shared * np.where(there, values - means, 0.0)).sum(axis=1)
-    overlap = np.diag(shared.sum(axis=1)) - (shared / np.maximum(counts, 1)) @ shared.T
-    levels = np.linalg.lstsq(overlap, above, rcond=1e-9)[0]
-    common = means - (there * levels[:, None]).sum(axis=0) / np.maximum(counts, 1)
-    return np.where(counts >= MIN_PERFORMANCES, common, np.nan)
