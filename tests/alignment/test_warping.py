@@ -57,7 +57,7 @@ def test_a_band_is_kept_to_and_leads_from_corner_to_corner() -> None:
 
 
 def similar(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (a @ b.T).astype(np.float32)
+    return np.asarray(a @ b.T, np.float32)
 
 
 def moments(n: int, seed: int) -> np.ndarray:
