@@ -21,7 +21,7 @@ from mess_core.alignment.maps import Alignment, WorkAlignment
 from mess_core.errors import AlignmentError, nearest
 from mess_core.progress import clock
 from mess_core.targets.curves import Float, mean_of
-from mess_core.targets.expression import CENTRAL, articulation_ratio, pedal_share
+from mess_core.targets.expression import articulation_ratio, pedal_share, timing_deviation
 from mess_core.targets.notes import Performance
 
 #: A passage's surroundings: as long as the passage on both sides, and at least so long, s.
@@ -426,8 +426,6 @@ def _segments(
 
 def _described(curves: WorkCurves, name: str, alignment: Alignment) -> Description:
     compared, row = relative(curves, name), curves.row(name)
-    shaped = np.log(compared.smooth_ratio[np.isfinite(compared.smooth_ratio)])
-    low, high = np.percentile(shaped, CENTRAL) if len(shaped) else (np.nan, np.nan)
     times = alignment.regions
     work = np.interp(times, alignment.times, alignment.work_times)
     borders = zip(times[:-1, 1], times[1:, 0], work[:-1, 1], work[1:, 0], strict=True)
@@ -435,7 +433,7 @@ def _described(curves: WorkCurves, name: str, alignment: Alignment) -> Descripti
         recording_id=name,
         duration_s=float(np.diff(times).sum()),
         tempo_percent=100 * (mean_of(compared.tempo_ratio) - 1),
-        timing_deviation=float(high - low) / 2,
+        timing_deviation=timing_deviation(compared.smooth_ratio),
         loudness_difference=mean_of(compared.loudness_difference),
         loudest_s=_at_most(curves.times[row], curves.loudness[row]),
         slowest_s=_at_most(compared.times, -compared.smooth_ratio),

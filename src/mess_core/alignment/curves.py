@@ -170,7 +170,7 @@ def consensus(values: Float) -> tuple[Float, Float]:
     # smallest solution has the sum 0 among rows that share columns.
     above = (shared * np.where(there, values - means, 0.0)).sum(axis=1)
     overlap = np.diag(shared.sum(axis=1)) - (shared / np.maximum(counts, 1)) @ shared.T
-    levels = np.linalg.lstsq(overlap, above, rcond=None)[0]
+    levels = np.linalg.lstsq(overlap, above, rcond=1e-9)[0]
     common = means - (there * levels[:, None]).sum(axis=0) / np.maximum(counts, 1)
     return np.where(counts >= MIN_PERFORMANCES, common, np.nan), levels
 
