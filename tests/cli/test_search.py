@@ -90,7 +90,7 @@ def test_times_of_clips_are_minutes_and_seconds(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("passages like take1 from 0:57.5 to 1:02.5, in general")
     assert lines[-1].split()[:3] == ["1", "1.000", "take1"]
-    assert lines[-1].endswith("0:57.5 - 1:02.5")
+    assert lines[-1].endswith("0:57.5 - 1:02.5  same")
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,18 @@ class Alignment:
         spans = np.interp(self.regions, self.times, self.work_times)
         return np.where(_inside(work_times, spans), found, np.nan)
 
+    def windows_to_work(self, windows: Float) -> Float:
+        """Return start and end in the work of passages [n, 2] of the recording.
+
+        Both are NaN unless one region holds the whole passage.
+        """
+        found = self.to_work(windows)
+        first = np.searchsorted(self.regions[:, 0], windows[:, 0], side="right")
+        # A passage may end where the next region begins.
+        last = np.searchsorted(self.regions[:, 0], windows[:, 1], side="left")
+        whole = (first == last) & np.isfinite(found).all(axis=1)
+        return np.where(whole[:, np.newaxis], found, np.nan)
+
     def arrays(self) -> dict[str, Float]:
         """Return the attributes as they are stored."""
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}

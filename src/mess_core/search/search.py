@@ -25,7 +25,17 @@ import numpy.typing as npt
 
 from mess_core.errors import SearchError, nearest
 from mess_core.index.factory import search_parameters
-from mess_core.index.index import Index
+from mess_core.index.index import Index, Row
+from mess_core.index.relative import RelativeVectors
+from mess_core.search.passages import (
+    TIME_TOLERANCE_S,
+    Place,
+    Span,
+    is_same,
+    stretches,
+    to_recording,
+    to_work,
+)
 from mess_core.search.query import GENERAL, Query, clip_id
 from mess_core.search.scoring import Condition, Passage, Question, ask
 from mess_core.targets.npz import WINDOWS, is_midi, stack_columns
@@ -37,9 +47,6 @@ Ints = npt.NDArray[np.int64]
 
 #: What aspects are read from, in words.
 _WORDS = {MIDI: "MIDI", AUDIO: "audio", PROBED: "features"}
-
-#: Times closer than this are the same: tables give times to the millisecond.
-_TIME_TOLERANCE_S = 1e-3
 
 #: Scores closer than this may change places when they are computed again in float64.
 _SCORE_TOLERANCE = 1e-5
@@ -66,13 +73,16 @@ class Hit:
     #: The passage in seconds; 0 and the duration for a recording.
     start_s: float
     end_s: float
-    #: The id by which a `Query` can start from this hit.
+    #: The id by which a `Query` can start from this hit, or from the clip that is most like it.
     clip: str
     #: What ``general`` and each aspect add to the score.
     contributions: Mapping[str, float] = field(default_factory=dict)
     #: The measured or predicted values of the aspects that have a direction, in standard deviations
     #: from the corpus mean.
     predicted: Mapping[str, float] = field(default_factory=dict)
+    #: Whether it is the passage of the work that the query starts from
+    #: (`mess_core.search.passages`).
+    same_passage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +101,15 @@ def search(index: Index, query: Query) -> Answer:
     """Answer a question that starts from a recording, a passage of one, or a stored clip.
 
     Raises `SearchError` if the recording, clip or an aspect is unknown, no probe found the aspect
-    well enough, it has no direction, or times lie outside of the recording.
+    well enough, it has no direction, times lie outside of the recording, or what is to be compared
+    within its work has nothing to be compared with.
     """
     _check_aspects(index, query)
-    positions = _start(index, query)
-    passage = _average(index, index.stored(positions), index.predicted[:, positions].T)
-    return _answer(index, query, passage, positions)
+    place = _start(index, query)
+    index, notes = _relative(index, place) if query.relative else (index, [])
+    passage = _average(index, index.stored(place.positions), index.predicted[:, place.positions].T)
+    answer = (_elsewhere if query.same_passage else _answer)(index, query, passage, place)
+    return replace(answer, notes=(*answer.notes, *notes))
 
 
 def search_features(
@@ -129,6 +142,11 @@ def search_features(
         raise SearchError("the query starts from features: it cannot name a recording or clip too")
     if query.exclude != "none":
         raise SearchError(f"features are of no recording, so no {query.exclude} can be excluded")
+    if query.relative:
+        raise SearchError(
+            "features are of no work, so they cannot be compared relative to one; start from a "
+            "recording in the index, or leave out 'relative'"
+        )
     _check_aspects(index, query)
     windows = _fitting(index, features)
     if index.kind == "recordings":
@@ -142,7 +160,7 @@ def search_features(
             "direction to search in; check that its audio is not silent"
         )
     passage = replace(_average(index, vectors, predicted.astype(np.float64)), unread=unread)
-    answer = _answer(index, query, passage, np.array([], np.int64))
+    answer = _answer(index, query, passage, None)
     values = {name: value for name, value in answer.predicted.items() if name not in unread}
     return replace(answer, notes=(*answer.notes, *notes), predicted=values)
 
@@ -231,15 +249,15 @@ def _why_not(index: Index, name: str) -> str:
     )
 
 
-def _start(index: Index, query: Query) -> Ints:
-    """Return the rows that a query starts from."""
+def _start(index: Index, query: Query) -> Place:
+    """Return where a query starts from."""
     if query.clip is not None:
         return _stored_clip(index, query.clip)
     if query.recording_id is None:
         raise SearchError("the query says nothing to start from: give a recording or a clip")
     rows = _rows_of(index, query.recording_id)
     if query.start_s is None:
-        return rows
+        return _spanning(index, rows)
     if index.kind != "clips":
         raise SearchError(f"this is an index of {index.kind}; passages need an index of clips")
     return _covering(index, rows, query.start_s, query.end_s)
@@ -255,38 +273,43 @@ def _rows_of(index: Index, recording_id: str) -> Ints:
         ) from None
 
 
-def _stored_clip(index: Index, clip: str) -> Ints:
+def _spanning(index: Index, positions: Ints) -> Place:
+    table = index.rows.table[positions]
+    return Place(positions, float(table["start_s"].min()), float(table["end_s"].max()))
+
+
+def _stored_clip(index: Index, clip: str) -> Place:
     recording_id, _, start = clip.rpartition("@")
     rows = _rows_of(index, recording_id) if recording_id else np.array([], np.int64)
     try:
         wanted = float(start)
     except ValueError:
         wanted = np.nan
-    found = rows[np.abs(index.rows.table["start_s"][rows] - wanted) <= _TIME_TOLERANCE_S]
+    found = rows[np.abs(index.rows.table["start_s"][rows] - wanted) <= TIME_TOLERANCE_S]
     if not len(found):
         raise SearchError(
             f"there is no clip {clip!r}; a clip is RECORDING@START as hits give it, for example "
             f"{clip_id(index.rows[0].recording_id, index.rows[0].start_s)}"
         )
-    return np.asarray(found[:1])
+    return _spanning(index, np.asarray(found[:1]))
 
 
-def _covering(index: Index, rows: Ints, start: float, end: float | None) -> Ints:
+def _covering(index: Index, rows: Ints, start: float, end: float | None) -> Place:
     starts, ends = index.rows.table["start_s"][rows], index.rows.table["end_s"][rows]
     first, last = float(starts.min()), float(ends.max())
     if end is None:
         end = min(start + float(ends[0] - starts[0]), last)
-    if not first - _TIME_TOLERANCE_S <= start < end <= last + _TIME_TOLERANCE_S:
+    if not first - TIME_TOLERANCE_S <= start < end <= last + TIME_TOLERANCE_S:
         raise SearchError(
             f"{start:g} to {end:g} s is no passage of recording "
             f"{index.rows[int(rows[0])].recording_id}: its indexed windows cover {first:g} to "
             f"{last:g} s, and the start must come before the end"
         )
-    inside = (starts >= start - _TIME_TOLERANCE_S) & (ends <= end + _TIME_TOLERANCE_S)
+    inside = (starts >= start - TIME_TOLERANCE_S) & (ends <= end + TIME_TOLERANCE_S)
     if not inside.any():
         overlaps = np.minimum(ends, end) - np.maximum(starts, start)
-        inside = overlaps >= overlaps.max() - _TIME_TOLERANCE_S
-    return np.asarray(rows[inside])
+        inside = overlaps >= overlaps.max() - TIME_TOLERANCE_S
+    return Place(np.asarray(rows[inside]), start, end)
 
 
 def _fitting(index: Index, features: Features) -> Features:
@@ -313,18 +336,128 @@ def _average(index: Index, vectors: Features, predicted: Features) -> Passage:
     return Passage(vector, predicted.mean(axis=0, dtype=np.float64))
 
 
-def _answer(index: Index, query: Query, passage: Passage, start: Ints) -> Answer:
+def _relative(index: Index, place: Place) -> tuple[Index, list[str]]:
+    """Return the index as works see their rows, and what it leaves out."""
+    own, works = index.rows[int(place.positions[0])], index.rows.works
+    _check_work(own, "it cannot be compared relative to its work", "leave out 'relative'")
+    _others(index, own)
+    alone = sum(len(its) for work, its in works.items() if not work or len(its) == 1)
+    notes = [
+        f"left out: {alone} recordings whose work has no other recording in the index, or is "
+        "not known"
+    ]
+    return index.relative_to_work, notes if alone else []
+
+
+def _check_work(row: Row, so: str, otherwise: str) -> None:
+    if not row.work_id:
+        raise SearchError(
+            f"the work of recording {row.recording_id} is not known, so {so}; fill work_id in the "
+            f"recording table, or {otherwise}"
+        )
+
+
+def _others(index: Index, own: Row) -> list[str]:
+    """Return the other recordings of a work; if there are none, that is an error."""
+    others = [name for name in index.rows.works[own.work_id] if name != own.recording_id]
+    if not others:
+        raise SearchError(
+            f"the index has no other recording of {own.work_id!r} to compare {own.recording_id} "
+            "with; add one to the recording table and build the index again"
+        )
+    return others
+
+
+def _elsewhere(index: Index, query: Query, passage: Passage, place: Place) -> Answer:
+    """Answer where other recordings play the passage, and how much it is alike there."""
+    own = index.rows[int(place.positions[0])]
+    _check_work(own, "nothing tells what else is the same passage", "search without same_passage")
+    others = _others(index, own)
+    work_s = to_work(index.rows, place)
+    if work_s is None:
+        raise SearchError(_not_aligned(index, place))
     question = ask(index.projection, query, passage)
-    allowed = _allowed(index, query, start)
-    kept = _fulfilling(index, question, allowed)
-    hits = _best(index, question, kept, query)
-    notes = [] if hits else [_why_nothing(index, query, question, allowed)]
+    allowed = _allowed(index, query, place, work_s)
+    if allowed is not None:
+        others = [name for name in others if allowed[index.rows.positions(name)].any()]
+    found = {name: span for name in others if (span := to_recording(index.rows, name, work_s))}
+    places = [_covering(index, _rows_of(index, name), *span) for name, span in found.items()]
+    passages = [
+        _average(index, index.stored(p.positions), index.predicted[:, p.positions].T)
+        for p in places
+    ]
+    shape = (len(places), index.projection.width)
+    parts = question.contributions(np.reshape([p.vector for p in passages], shape))
+    predicted = np.reshape([p.predicted for p in passages], (len(places), -1)).T
+    met = np.ones(len(places), np.bool_)
+    for condition in question.conditions:
+        met &= condition.met(predicted[condition.number])
+    scores = parts.sum(axis=1)
+    order = sorted(np.flatnonzero(met), key=lambda n: (-scores[n], [*found][n]))
+    hits = [
+        replace(
+            _hit(index, question, int(places[n].positions[0]), parts[n], predicted[:, n]),
+            start_s=places[n].start_s,
+            end_s=places[n].end_s,
+            same_passage=True,
+        )
+        for n in order[: query.k]
+    ]
+    missing = [name for name in others if name not in found]
+    notes = []
+    if missing:
+        notes.append(f"not aligned there: {', '.join(missing)}")
+    if len(order) > len(hits):
+        notes.append(f"{len(order) - len(hits)} more have it; ask for more hits to see them")
+    if not hits:
+        notes.insert(0, _why_nothing(index, query, question, predicted))
     return Answer(tuple(hits), tuple(notes), _values(index, passage.predicted))
 
 
-def _allowed(index: Index, query: Query, start: Ints) -> Bools | None:
+def _not_aligned(index: Index, place: Place) -> str:
+    own = index.rows[int(place.positions[0])]
+    if np.isnan(index.rows.table["work_start_s"]).all():
+        return (
+            "the index has no work times, so nothing tells which passages are the same; align the "
+            "recordings (snakemake alignments), and build and publish the index again"
+        )
+    spans = [
+        f"{part.times[0]:g} to {part.times[-1]:g}"
+        for part in stretches(index.rows, index.rows.positions(own.recording_id))
+    ]
+    return (
+        f"{place.start_s:g} to {place.end_s:g} s of recording {own.recording_id} is not aligned "
+        f"with other performances of its work; what is aligned: {', '.join(spans) or 'nothing'} s"
+    )
+
+
+def _answer(index: Index, query: Query, passage: Passage, place: Place | None) -> Answer:
+    question = ask(index.projection, query, passage)
+    work_s = to_work(index.rows, place) if place and index.kind == "clips" else None
+    allowed = _allowed(index, query, place, work_s)
+    kept = _fulfilling(index, question, allowed)
+    hits = _best(index, question, kept, query)
+    notes = []
+    if not hits:
+        left = index.predicted if allowed is None else index.predicted[:, allowed]
+        notes.append(_why_nothing(index, query, question, left))
+    if place and query.exclude == "passage" and work_s is None:
+        notes.append(
+            f"{_not_aligned(index, place)}. Only what overlaps in the recording itself is left out"
+        )
+    if place:
+        positions = np.array([position for position, _ in hits], np.int64)
+        same = is_same(index.rows, place, work_s, positions).tolist()
+        hits = [(n, replace(hit, same_passage=s)) for (n, hit), s in zip(hits, same, strict=True)]
+    found = tuple(hit for _, hit in hits)
+    return Answer(found, tuple(notes), _values(index, passage.predicted))
+
+
+def _allowed(index: Index, query: Query, place: Place | None, work_s: Span | None) -> Bools | None:
     """Return which rows may be hits, None where all may."""
     allowed: Bools | None = None
+    if isinstance(index.vectors, RelativeVectors):
+        allowed = index.vectors.comparable
     for column, values in query.where.items():
         if column == "dataset":
             own = index.facts.get("dataset")
@@ -332,19 +465,25 @@ def _allowed(index: Index, query: Query, start: Ints) -> Bools | None:
         else:
             mine = index.rows.having(column, values)
         allowed = mine if allowed is None else allowed & mine
-    if query.exclude == "none" or not len(start):
+    if query.exclude == "none" or place is None:
         return allowed
-    row = index.rows[int(start[0])]
-    if query.exclude == "work" and not row.work_id:
-        raise SearchError(
-            f"the work of recording {row.recording_id} is not known, so it cannot be excluded; "
-            "fill work_id in the recording table, or exclude 'recording'"
-        )
-    if allowed is None:
-        allowed = np.ones(len(index.rows), np.bool_)
+    row = index.rows[int(place.positions[0])]
+    allowed = np.ones(len(index.rows), np.bool_) if allowed is None else allowed.copy()
     if query.exclude == "work":
-        return allowed & ~index.rows.having("work_id", [row.work_id])
-    allowed[index.rows.positions(row.recording_id)] = False
+        _check_work(row, "it cannot be excluded", "exclude 'recording'")
+        allowed &= ~index.rows.having("work_id", [row.work_id])
+        return allowed
+    own = index.rows.positions(row.recording_id)
+    if query.exclude == "passage":
+        if index.kind != "clips":
+            raise SearchError(
+                f"this is an index of {index.kind}, which has no passages to exclude; exclude "
+                "'recording' or 'work'"
+            )
+        if row.work_id:
+            own = np.flatnonzero(index.rows.having("work_id", [row.work_id]))
+        own = own[is_same(index.rows, place, work_s, own)]
+    allowed[own] = False
     return allowed
 
 
@@ -355,8 +494,13 @@ def _fulfilling(index: Index, question: Question, allowed: Bools | None) -> Bool
     return allowed
 
 
-def _best(index: Index, question: Question, allowed: Bools | None, query: Query) -> list[Hit]:
-    """Return the best k hits, none of which overlaps a better one by more than was asked for."""
+def _best(
+    index: Index, question: Question, allowed: Bools | None, query: Query
+) -> list[tuple[int, Hit]]:
+    """Return the best k hits, none of which overlaps a better one by more than was asked for.
+
+    Each comes with its row.
+    """
     left = len(index.rows) if allowed is None else int(allowed.sum())
     wanted = min(max(_AT_FIRST, 4 * query.k), left)
     while wanted:
@@ -371,7 +515,11 @@ def _best(index: Index, question: Question, allowed: Bools | None, query: Query)
                 and _is_settled(index, question, scores, ranked.scores[kept[-1]])
             )
         ):
-            return [_hit(index, question, ranked, place) for place in kept]
+            rows = ranked.positions[kept].tolist()
+            return [
+                (row, _hit(index, question, row, parts, index.predicted[:, row]))
+                for row, parts in zip(rows, ranked.contributions[kept], strict=True)
+            ]
         wanted = min(_TIMES_MORE * wanted, left)
     return []
 
@@ -388,6 +536,8 @@ def _is_settled(index: Index, question: Question, scores: Features, last: float)
 def _nearest(
     index: Index, question: Question, wanted: int, allowed: Bools | None
 ) -> tuple[Features, Ints]:
+    if isinstance(index.vectors, RelativeVectors):
+        return index.vectors.best(question.vector, wanted, allowed)
     parameters = search_parameters(index.vectors, wanted, allowed)
     scores, rows = index.vectors.search(question.vector[np.newaxis], wanted, params=parameters)
     found = rows[0] >= 0
@@ -424,11 +574,11 @@ def _distinct(index: Index, ranked: _Ranked, query: Query) -> list[int]:
     """Return the first k places of a ranking that overlap none before too much."""
     if not query.dedupe_s:
         return list(range(len(ranked.positions)))[: query.k]
-    apart_s = query.dedupe_s - _TIME_TOLERANCE_S
+    apart_s = query.dedupe_s - TIME_TOLERANCE_S
     kept: list[int] = []
     taken: dict[int, list[float]] = {}
     rows = index.rows.table[ranked.positions].tolist()
-    for place, (recording, start_s, _) in enumerate(rows):
+    for place, (recording, start_s, *_) in enumerate(rows):
         starts = taken.setdefault(recording, [])
         if all(abs(start_s - start) >= apart_s for start in starts):
             starts.append(start_s)
@@ -438,22 +588,22 @@ def _distinct(index: Index, ranked: _Ranked, query: Query) -> list[int]:
     return kept
 
 
-def _hit(index: Index, question: Question, ranked: _Ranked, place: int) -> Hit:
-    position = int(ranked.positions[place])
+def _hit(
+    index: Index, question: Question, position: int, parts: Features, predicted: Features
+) -> Hit:
     row = index.rows[position]
-    parts = ranked.contributions[place].tolist()
     return Hit(
         recording_id=row.recording_id,
         work_id=row.work_id,
         performer=row.performer,
         composer=row.composer,
         title=row.title,
-        score=float(ranked.scores[place]),
+        score=float(parts.sum()),
         start_s=row.start_s,
         end_s=row.end_s,
         clip=clip_id(row.recording_id, row.start_s),
-        contributions=dict(zip(question.weights, parts, strict=True)),
-        predicted=_values(index, index.predicted[:, position]),
+        contributions=dict(zip(question.weights, parts.tolist(), strict=True)),
+        predicted=_values(index, predicted),
     )
 
 
@@ -462,15 +612,17 @@ def _values(index: Index, predicted: Features) -> dict[str, float]:
     return {name: value for name, value in values if not math.isnan(value)}
 
 
-def _why_nothing(index: Index, query: Query, question: Question, allowed: Bools | None) -> str:
-    if allowed is not None and not allowed.any():
+def _why_nothing(index: Index, query: Query, question: Question, left: Features) -> str:
+    """Say why no row is a hit; ``left`` [A, n] are the predicted values of what may be one."""
+    if not left.shape[1]:
         asked = [f"{column}={'|'.join(values)}" for column, values in query.where.items()]
         asked += [f"another {query.exclude} than the query"] if query.exclude != "none" else []
+        asked += ["the same passage"] if query.same_passage else []
+        asked += ["another recording of its work"] if query.relative else []
         unknown = [_unknown_value(index, *entry) for entry in query.where.items()]
         hints = "; ".join(["", *filter(None, unknown)])
         return f"nothing is left to search: no row of the index has {' and '.join(asked)}{hints}"
-    left = np.ones(len(index.rows), np.bool_) if allowed is None else allowed
-    told = [_unmet(c, index.predicted[c.number][left]) for c in question.conditions]
+    told = [_unmet(c, left[c.number]) for c in question.conditions]
     together = " (at once)" if len(told) > 1 else ""
     return (
         f"no row satisfies{together}: {'; '.join(told)}. Ask for less, or exclude and filter less"
