@@ -23,8 +23,6 @@ one inner product with the stored vector: a question reads all stored vectors on
 
 __all__ = ["RelativeVectors"]
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 
@@ -62,16 +60,20 @@ class RelativeVectors:
         #: Which rows [n] can be compared.
         self.comparable = several[works]
         self._means = self._mean_of_works(len(several))
-        #: What the aspects' blocks are divided by [E].
-        self.spread = np.ones(len(projection.offset))
-        self.spread = self._spread()
         self._lengths = np.empty(len(stored), np.float32)
         self._squares = np.empty((len(stored), len(projection.names)), np.float32)
-        for part, centred in self._blocks():
-            lengths = np.linalg.norm(centred[:, : projection.general], axis=1)
-            self._lengths[part] = np.where(lengths > _SHORTEST, lengths, np.inf)
-            relative = projection.lay_out(*self._split(centred))
-            self._squares[part] = relative[:, len(self._means[0]) :]
+        firsts = np.cumsum([0, *projection.sizes[:-1]])[: len(projection.sizes)]
+        for start in range(0, len(stored), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            general, aspects = self._centred(part)
+            self._lengths[part] = np.linalg.norm(general, axis=1)
+            self._squares[part] = np.add.reduceat(np.square(aspects), firsts, axis=1)
+        self._lengths[self._lengths < _SHORTEST] = np.inf
+        variance = self._squares[self.comparable].mean(axis=0, dtype=np.float64)
+        spread = np.where(variance > 0, np.sqrt(2 * variance), 1.0)
+        self._squares /= np.square(spread)
+        #: What the aspects' blocks are divided by [E].
+        self.spread = np.repeat(spread, projection.sizes)
 
     def _mean_of_works(self, n_works: int) -> Doubles:
         """Return the means [n_works, G + E] of blocks."""
@@ -87,35 +89,17 @@ class RelativeVectors:
         counts = np.bincount(self._works, minlength=n_works)
         return sums / np.maximum(counts, 1)[:, np.newaxis]
 
-    def _spread(self) -> Doubles:
-        squares, general = np.zeros(len(self.spread)), self._projection.general
-        for part, centred in self._blocks():
-            squares += np.square(centred[self.comparable[part], general:]).sum(axis=0)
-        spread = np.ones(len(self.spread))
-        for aspect in self._projection.aspects.values():
-            variance = squares[aspect.coordinates].sum() / max(int(self.comparable.sum()), 1)
-            if variance > 0:
-                spread[aspect.coordinates] = np.sqrt(2 * variance)
-        return spread
-
-    def _blocks(self) -> Iterator[tuple[slice, Doubles]]:
-        for start in range(0, len(self._stored), _AT_ONCE):
-            part = slice(start, min(start + _AT_ONCE, len(self._stored)))
-            yield part, self._centred(part)
-
-    def _centred(self, rows: slice | Ints) -> Doubles:
+    def _centred(self, rows: slice | Ints) -> list[Doubles]:
+        """Return what general blocks and the aspects' blocks of rows differ in from their works."""
         means = self._means[self._works[rows]]
-        return np.subtract(self._stored[rows, : means.shape[1]], means, dtype=np.float64)
-
-    def _split(self, centred: Doubles) -> tuple[Doubles, Doubles]:
-        """Return what general blocks and the aspects' blocks are made of."""
-        general, aspects = np.split(centred, [self._projection.general], axis=1)
-        differs = np.linalg.norm(general, axis=1, keepdims=True) > _SHORTEST
-        return general * differs, aspects / self.spread
+        centred = np.subtract(self._stored[rows, : means.shape[1]], means, dtype=np.float64)
+        return np.split(centred, [self._projection.general], axis=1)
 
     def reconstruct_batch(self, positions: Ints) -> Floats:
         """Return the relative vectors [len(positions), width] of some rows."""
-        return self._projection.lay_out(*self._split(self._centred(positions)))
+        general, aspects = self._centred(positions)
+        general = general / self._lengths[positions, np.newaxis]
+        return self._projection.lay_out(general, aspects / self.spread)
 
     def best(self, vector: Floats, wanted: int, allowed: Bools | None) -> tuple[Floats, Ints]:
         """Return the largest inner products with a vector [width], and their rows, best first.

@@ -12,12 +12,13 @@ half a window apart share just half.
 
 __all__ = ["TIME_TOLERANCE_S", "Place", "Span", "is_same", "stretches", "to_recording", "to_work"]
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mess_core.index.index import Rows
+from mess_core.index.index import Row, Rows
 
 Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -36,20 +37,16 @@ Span = tuple[float, float]
 class Place(NamedTuple):
     """A passage of a recording in the index."""
 
-    #: The rows that stand for it, of one recording.
+    #: The rows that stand for it, and the first of them.
     positions: Ints
+    row: Row
     start_s: float
     end_s: float
 
 
-class _Stretch(NamedTuple):
-    times: Doubles
-    work_times: Doubles
-
-
-def stretches(rows: Rows, positions: Ints) -> list[_Stretch]:
-    """Return the knots of a recording's rows, s of the recording and of the work, by stretch."""
-    table = rows.table[positions]
+def stretches(rows: Rows, recording_id: str) -> list[tuple[Doubles, Doubles]]:
+    """Return the knots of a recording, s of its own and s of its work, by stretch."""
+    table = rows.table[rows.positions(recording_id)]
     table = np.sort(table[~np.isnan(table["work_start_s"])], order="start_s")
     gaps = table["start_s"][1:] - table["end_s"][:-1]
     jumps = np.abs(table["work_start_s"][1:] - table["work_end_s"][:-1]) > TIME_TOLERANCE_S
@@ -59,47 +56,45 @@ def stretches(rows: Rows, positions: Ints) -> list[_Stretch]:
     for part in np.split(table, np.flatnonzero(ends) + 1) if len(table) else []:
         times, first = np.unique([part["start_s"], part["end_s"]], return_index=True)
         work_times = np.ravel([part["work_start_s"], part["work_end_s"]])[first]
-        found.append(_Stretch(times, work_times))
+        found.append((times, work_times))
     return found
 
 
 def to_work(rows: Rows, place: Place) -> Span | None:
     """Return when a passage is in its work; None if no stretch holds all of it."""
-    recording_id = rows[int(place.positions[0])].recording_id
-    for times, work_times in stretches(rows, rows.positions(recording_id)):
-        if found := _between(times, work_times, (place.start_s, place.end_s)):
-            return found
-    return None
+    knots = stretches(rows, place.row.recording_id)
+    return _between(knots, (place.start_s, place.end_s))
 
 
 def to_recording(rows: Rows, recording_id: str, work_s: Span) -> Span | None:
     """Return when a recording plays a passage of its work; None if no stretch holds all of it."""
-    for times, work_times in stretches(rows, rows.positions(recording_id)):
-        if found := _between(work_times, times, work_s):
-            return found
+    knots = [(work_times, times) for times, work_times in stretches(rows, recording_id)]
+    return _between(knots, work_s)
+
+
+def _between(stretches: Sequence[tuple[Doubles, Doubles]], span: Span) -> Span | None:
+    for knots, others in stretches:
+        if knots[0] - TIME_TOLERANCE_S <= span[0] and span[1] <= knots[-1] + TIME_TOLERANCE_S:
+            start, end = np.interp(span, knots, others).tolist()
+            return start, end
     return None
-
-
-def _between(knots: Doubles, others: Doubles, span: Span) -> Span | None:
-    if span[0] < knots[0] - TIME_TOLERANCE_S or span[1] > knots[-1] + TIME_TOLERANCE_S:
-        return None
-    start, end = np.interp(span, knots, others).tolist()
-    return start, end
 
 
 def is_same(rows: Rows, place: Place, work_s: Span | None, positions: Ints) -> Bools:
     """Return which rows, by position [n], are the same passage as a place at ``work_s``."""
     table = rows.table[positions]
-    number = rows.table["recording"][place.positions[0]]
-    own = table["recording"] == number
+    own = table["recording"] == rows.numbers[place.row.recording_id]
     shared = np.minimum(table["end_s"], place.end_s) - np.maximum(table["start_s"], place.start_s)
     same = own & (shared > TIME_TOLERANCE_S)
-    works = rows.recordings["work_id"]
-    if work_s is None or not (work := works[number]):
+    if work_s is None or not place.row.work_id:
         return np.asarray(same)
     start, end = table["work_start_s"], table["work_end_s"]
     shared = np.minimum(end, work_s[1]) - np.maximum(start, work_s[0])
     shortest = np.minimum(end - start, work_s[1] - work_s[0])
-    of_work = np.array([works[n] == work for n in table["recording"].tolist()], np.bool_)
+    works = rows.recordings["work_id"]
+    of_work = [works[number] == place.row.work_id for number in table["recording"].tolist()]
     # NaN, where a row is not aligned, is greater than nothing.
-    return np.asarray(same | (of_work & ~own & (shared > _SHARED * shortest + TIME_TOLERANCE_S)))
+    return np.asarray(
+        same
+        | (~own & np.array(of_work, np.bool_) & (shared > _SHARED * shortest + TIME_TOLERANCE_S))
+    )

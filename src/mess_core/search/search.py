@@ -107,7 +107,7 @@ def search(index: Index, query: Query) -> Answer:
     _check_aspects(index, query)
     place = _start(index, query)
     index, notes = _relative(index, place) if query.relative else (index, [])
-    passage = _average(index, index.stored(place.positions), index.predicted[:, place.positions].T)
+    passage = _passage(index, place)
     answer = (_elsewhere if query.same_passage else _answer)(index, query, passage, place)
     return replace(answer, notes=(*answer.notes, *notes))
 
@@ -274,8 +274,8 @@ def _rows_of(index: Index, recording_id: str) -> Ints:
 
 
 def _spanning(index: Index, positions: Ints) -> Place:
-    table = index.rows.table[positions]
-    return Place(positions, float(table["start_s"].min()), float(table["end_s"].max()))
+    table, row = index.rows.table[positions], index.rows[int(positions[0])]
+    return Place(positions, row, float(table["start_s"].min()), float(table["end_s"].max()))
 
 
 def _stored_clip(index: Index, clip: str) -> Place:
@@ -309,7 +309,8 @@ def _covering(index: Index, rows: Ints, start: float, end: float | None) -> Plac
     if not inside.any():
         overlaps = np.minimum(ends, end) - np.maximum(starts, start)
         inside = overlaps >= overlaps.max() - TIME_TOLERANCE_S
-    return Place(np.asarray(rows[inside]), start, end)
+    kept = rows[inside]
+    return Place(kept, index.rows[int(kept[0])], start, end)
 
 
 def _fitting(index: Index, features: Features) -> Features:
@@ -328,6 +329,10 @@ def _fitting(index: Index, features: Features) -> Features:
     return features[:, index.projection.layers]
 
 
+def _passage(index: Index, place: Place) -> Passage:
+    return _average(index, index.stored(place.positions), index.predicted[:, place.positions].T)
+
+
 def _average(index: Index, vectors: Features, predicted: Features) -> Passage:
     mean = vectors.mean(axis=0, dtype=np.float64)[np.newaxis]
     borders = [index.projection.general, index.projection.general + len(index.projection.offset)]
@@ -337,120 +342,93 @@ def _average(index: Index, vectors: Features, predicted: Features) -> Passage:
 
 
 def _relative(index: Index, place: Place) -> tuple[Index, list[str]]:
-    """Return the index as works see their rows, and what it leaves out."""
-    own, works = index.rows[int(place.positions[0])], index.rows.works
-    _check_work(own, "it cannot be compared relative to its work", "leave out 'relative'")
-    _others(index, own)
-    alone = sum(len(its) for work, its in works.items() if not work or len(its) == 1)
-    notes = [
-        f"left out: {alone} recordings whose work has no other recording in the index, or is "
-        "not known"
-    ]
-    return index.relative_to_work, notes if alone else []
-
-
-def _check_work(row: Row, so: str, otherwise: str) -> None:
-    if not row.work_id:
-        raise SearchError(
-            f"the work of recording {row.recording_id} is not known, so {so}; fill work_id in the "
-            f"recording table, or {otherwise}"
-        )
+    """Return the index as works see their rows, and what has to be known of it."""
+    _others(index, place.row)
+    works = index.rows.works.items()
+    alone = sum(len(its) for work, its in works if not work or len(its) == 1)
+    note = f"left out: {alone} recordings whose work has no other in the index, or is not known"
+    return index.relative_to_work, [note] if alone else []
 
 
 def _others(index: Index, own: Row) -> list[str]:
-    """Return the other recordings of a work; if there are none, that is an error."""
+    """Return the other recordings of a row's work; if there are none, that is an error."""
     others = [name for name in index.rows.works[own.work_id] if name != own.recording_id]
-    if not others:
+    if not own.work_id or not others:
+        known = f"of the work {own.work_id!r}" if own.work_id else "that is known to be of its work"
         raise SearchError(
-            f"the index has no other recording of {own.work_id!r} to compare {own.recording_id} "
-            "with; add one to the recording table and build the index again"
+            f"the index has no other recording {known} to compare {own.recording_id} with; fill "
+            "work_id in the recording table, or add a recording, and build the index again"
         )
     return others
 
 
 def _elsewhere(index: Index, query: Query, passage: Passage, place: Place) -> Answer:
     """Answer where other recordings play the passage, and how much it is alike there."""
-    own = index.rows[int(place.positions[0])]
-    _check_work(own, "nothing tells what else is the same passage", "search without same_passage")
-    others = _others(index, own)
+    others = _others(index, place.row)
     work_s = to_work(index.rows, place)
     if work_s is None:
         raise SearchError(_not_aligned(index, place))
-    question = ask(index.projection, query, passage)
     allowed = _allowed(index, query, place, work_s)
     if allowed is not None:
-        others = [name for name in others if allowed[index.rows.positions(name)].any()]
-    found = {name: span for name in others if (span := to_recording(index.rows, name, work_s))}
-    places = [_covering(index, _rows_of(index, name), *span) for name, span in found.items()]
-    passages = [
-        _average(index, index.stored(p.positions), index.predicted[:, p.positions].T)
-        for p in places
-    ]
-    shape = (len(places), index.projection.width)
-    parts = question.contributions(np.reshape([p.vector for p in passages], shape))
-    predicted = np.reshape([p.predicted for p in passages], (len(places), -1)).T
-    met = np.ones(len(places), np.bool_)
-    for condition in question.conditions:
-        met &= condition.met(predicted[condition.number])
+        others = [name for name in others if allowed[index.rows.positions(name)[0]]]
+    spans = {name: to_recording(index.rows, name, work_s) for name in others}
+    places = [_covering(index, _rows_of(index, name), *s) for name, s in spans.items() if s]
+    passages = [_passage(index, each) for each in places]
+    question = ask(index.projection, query, passage)
+    n, width, aspects = len(places), index.projection.width, len(index.predicted)
+    parts = question.contributions(np.reshape([each.vector for each in passages], (n, width)))
+    predicted = np.reshape([each.predicted for each in passages], (n, aspects)).T
+    met = np.all([np.ones(n), *(c.met(predicted[c.number]) for c in question.conditions)], 0)
     scores = parts.sum(axis=1)
-    order = sorted(np.flatnonzero(met), key=lambda n: (-scores[n], [*found][n]))
+    order = np.lexsort(([each.row.recording_id for each in places], -scores))
+    best = [n for n in order.tolist() if met[n]]
     hits = [
         replace(
-            _hit(index, question, int(places[n].positions[0]), parts[n], predicted[:, n]),
+            _hit(index, question, places[n].row, parts[n], predicted[:, n], same=True),
             start_s=places[n].start_s,
             end_s=places[n].end_s,
-            same_passage=True,
         )
-        for n in order[: query.k]
+        for n in best[: query.k]
     ]
-    missing = [name for name in others if name not in found]
-    notes = []
-    if missing:
-        notes.append(f"not aligned there: {', '.join(missing)}")
-    if len(order) > len(hits):
-        notes.append(f"{len(order) - len(hits)} more have it; ask for more hits to see them")
-    if not hits:
-        notes.insert(0, _why_nothing(index, query, question, predicted))
+    missing = ", ".join(name for name, span in spans.items() if not span)
+    notes = [] if hits else [_why_nothing(index, query, question, predicted)]
+    notes += [f"not aligned there: {missing}"] if missing else []
+    notes += [f"{len(best) - query.k} more have it; raise k"] if len(best) > query.k else []
     return Answer(tuple(hits), tuple(notes), _values(index, passage.predicted))
 
 
 def _not_aligned(index: Index, place: Place) -> str:
-    own = index.rows[int(place.positions[0])]
     if np.isnan(index.rows.table["work_start_s"]).all():
         return (
             "the index has no work times, so nothing tells which passages are the same; align the "
             "recordings (snakemake alignments), and build and publish the index again"
         )
-    spans = [
-        f"{part.times[0]:g} to {part.times[-1]:g}"
-        for part in stretches(index.rows, index.rows.positions(own.recording_id))
-    ]
+    name = place.row.recording_id
+    aligned = [f"{times[0]:g} to {times[-1]:g}" for times, _ in stretches(index.rows, name)]
     return (
-        f"{place.start_s:g} to {place.end_s:g} s of recording {own.recording_id} is not aligned "
-        f"with other performances of its work; what is aligned: {', '.join(spans) or 'nothing'} s"
+        f"{place.start_s:g} to {place.end_s:g} s of recording {name} is not aligned with other "
+        f"performances of its work; what is aligned: {', '.join(aligned) or 'nothing'} s"
     )
 
 
 def _answer(index: Index, query: Query, passage: Passage, place: Place | None) -> Answer:
     question = ask(index.projection, query, passage)
-    work_s = to_work(index.rows, place) if place and index.kind == "clips" else None
+    work_s = to_work(index.rows, place) if place else None
     allowed = _allowed(index, query, place, work_s)
-    kept = _fulfilling(index, question, allowed)
-    hits = _best(index, question, kept, query)
+    best = _best(index, question, _fulfilling(index, question, allowed), query)
+    rows = best.positions
+    same = is_same(index.rows, place, work_s, rows) if place else np.zeros(len(rows), np.bool_)
+    hits = [
+        _hit(index, question, index.rows[row], parts, index.predicted[:, row], same=its)
+        for row, parts, its in zip(rows.tolist(), best.contributions, same.tolist(), strict=True)
+    ]
     notes = []
     if not hits:
         left = index.predicted if allowed is None else index.predicted[:, allowed]
         notes.append(_why_nothing(index, query, question, left))
     if place and query.exclude == "passage" and work_s is None:
-        notes.append(
-            f"{_not_aligned(index, place)}. Only what overlaps in the recording itself is left out"
-        )
-    if place:
-        positions = np.array([position for position, _ in hits], np.int64)
-        same = is_same(index.rows, place, work_s, positions).tolist()
-        hits = [(n, replace(hit, same_passage=s)) for (n, hit), s in zip(hits, same, strict=True)]
-    found = tuple(hit for _, hit in hits)
-    return Answer(found, tuple(notes), _values(index, passage.predicted))
+        notes.append(f"{_not_aligned(index, place)}. Left out is only the recording's own passage")
+    return Answer(tuple(hits), tuple(notes), _values(index, passage.predicted))
 
 
 def _allowed(index: Index, query: Query, place: Place | None, work_s: Span | None) -> Bools | None:
@@ -467,23 +445,23 @@ def _allowed(index: Index, query: Query, place: Place | None, work_s: Span | Non
         allowed = mine if allowed is None else allowed & mine
     if query.exclude == "none" or place is None:
         return allowed
-    row = index.rows[int(place.positions[0])]
-    allowed = np.ones(len(index.rows), np.bool_) if allowed is None else allowed.copy()
-    if query.exclude == "work":
-        _check_work(row, "it cannot be excluded", "exclude 'recording'")
-        allowed &= ~index.rows.having("work_id", [row.work_id])
-        return allowed
-    own = index.rows.positions(row.recording_id)
+    work_id = place.row.work_id
+    if query.exclude == "work" and not work_id:
+        raise SearchError(
+            f"the work of recording {place.row.recording_id} is not known, so it cannot be "
+            "excluded; fill work_id in the recording table, or exclude 'recording'"
+        )
+    if query.exclude == "passage" and index.kind != "clips":
+        raise SearchError(
+            f"this is an index of {index.kind}; exclude 'recording' or 'work', not a passage"
+        )
+    left_out = index.rows.positions(place.row.recording_id)
+    if query.exclude != "recording" and work_id:
+        left_out = np.flatnonzero(index.rows.having("work_id", [work_id]))
     if query.exclude == "passage":
-        if index.kind != "clips":
-            raise SearchError(
-                f"this is an index of {index.kind}, which has no passages to exclude; exclude "
-                "'recording' or 'work'"
-            )
-        if row.work_id:
-            own = np.flatnonzero(index.rows.having("work_id", [row.work_id]))
-        own = own[is_same(index.rows, place, work_s, own)]
-    allowed[own] = False
+        left_out = left_out[is_same(index.rows, place, work_s, left_out)]
+    allowed = np.ones(len(index.rows), np.bool_) if allowed is None else allowed.copy()
+    allowed[left_out] = False
     return allowed
 
 
@@ -494,13 +472,8 @@ def _fulfilling(index: Index, question: Question, allowed: Bools | None) -> Bool
     return allowed
 
 
-def _best(
-    index: Index, question: Question, allowed: Bools | None, query: Query
-) -> list[tuple[int, Hit]]:
-    """Return the best k hits, none of which overlaps a better one by more than was asked for.
-
-    Each comes with its row.
-    """
+def _best(index: Index, question: Question, allowed: Bools | None, query: Query) -> "_Ranked":
+    """Return the best k rows, none of which overlaps a better one by more than was asked for."""
     left = len(index.rows) if allowed is None else int(allowed.sum())
     wanted = min(max(_AT_FIRST, 4 * query.k), left)
     while wanted:
@@ -515,13 +488,9 @@ def _best(
                 and _is_settled(index, question, scores, ranked.scores[kept[-1]])
             )
         ):
-            rows = ranked.positions[kept].tolist()
-            return [
-                (row, _hit(index, question, row, parts, index.predicted[:, row]))
-                for row, parts in zip(rows, ranked.contributions[kept], strict=True)
-            ]
+            return _Ranked(ranked.positions[kept], ranked.contributions[kept], ranked.scores[kept])
         wanted = min(_TIMES_MORE * wanted, left)
-    return []
+    return _ranked(index, question, np.array([], np.int64))
 
 
 def _is_settled(index: Index, question: Question, scores: Features, last: float) -> bool:
@@ -589,9 +558,8 @@ def _distinct(index: Index, ranked: _Ranked, query: Query) -> list[int]:
 
 
 def _hit(
-    index: Index, question: Question, position: int, parts: Features, predicted: Features
+    index: Index, question: Question, row: Row, parts: Features, predicted: Features, *, same: bool
 ) -> Hit:
-    row = index.rows[position]
     return Hit(
         recording_id=row.recording_id,
         work_id=row.work_id,
@@ -604,6 +572,7 @@ def _hit(
         clip=clip_id(row.recording_id, row.start_s),
         contributions=dict(zip(question.weights, parts.tolist(), strict=True)),
         predicted=_values(index, predicted),
+        same_passage=same,
     )
 
 
