@@ -6,6 +6,7 @@ the output changed and the number did not.
 """
 
 __all__ = [
+    "ALIGNMENTS",
     "ASPECTS",
     "DECOMPOSITION",
     "DEMO",
@@ -31,6 +32,7 @@ UNTRAINED = 1
 DESCRIPTORS = 1
 FEATURES = 3
 TARGETS = 4
+ALIGNMENTS = 1
 PROBING = 4
 DECOMPOSITION = 2
 ASPECTS = 5
