@@ -91,6 +91,13 @@ def test_a_window_is_aligned_only_if_one_region_holds_it() -> None:
     borders = replace(_alignment("r0"), regions=np.array([[0.0, 5.0], [5.0, END_S]]))
     assert np.flatnonzero(np.isnan(borders.windows_to_work(_windows())[:, 0])).tolist() == [1]
     assert np.isnan(_alignment("r4").windows_to_work(_windows())).all()
+    # Less than half of a window may be before and after, where time goes on alike.
+    played = replace(_alignment("r1"), regions=np.array([[2.6, 25.5]]))
+    found, whole = (a.windows_to_work(_windows()) for a in (played, _alignment("r1")))
+    assert np.flatnonzero(np.isnan(found[:, 0])).tolist() == [0]
+    np.testing.assert_allclose(found[2:-1], whole[2:-1])
+    begins, ends = np.interp([2.6, 25.5], KNOTS, MAPS["r1"])
+    np.testing.assert_allclose(found[[1, -1]].ravel()[[0, -1]], [begins - 0.1, ends + 2.0])
 
 
 @pytest.mark.parametrize(

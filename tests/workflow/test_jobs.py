@@ -65,7 +65,7 @@ def test_an_index_takes_work_times_of_recordings_that_are_aligned(tmp_path: Path
     work["left_out"] = {"c": "another work"}
     write_json(layout.alignments_manifest, {"works": {"w": work}})
     found = _work_times(layout)(blank, windows)
-    np.testing.assert_allclose(found, [[np.nan] * 2, [2.25, 7.0], [3.5, 12.0]])
+    np.testing.assert_allclose(found, [[0.5, 3.5], [2.25, 7.0], [3.5, 12.0]])
     assert np.isnan(_work_times(layout)(replace(blank, recording_id="c"), windows)).all()
     with pytest.raises(AlignmentError, match=r"b\.npz cannot be read"):
         _work_times(layout)(replace(blank, recording_id="b"), windows)
