@@ -277,8 +277,7 @@ class Index:
         """The same rows as their works see them (`mess_core.index.relative`), in memory.
 
         Its ``vectors`` are `RelativeVectors`, its predicted values differences from the mean of the
-        work. Made when first asked for: 44 MB for a million rows of 10 aspects, beside 40 MB of
-        predicted values.
+        work. Made when first asked for, in 2 s and 94 MB for a million rows of 10 aspects.
         """
         works = self.rows.works
         several = np.array([len(its) > 1 and work != "" for work, its in works.items()], np.bool_)
