@@ -4,6 +4,7 @@ import csv
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ ASAP = Path(__file__).parents[3] / "shared" / "data" / "asap"
 SCATTER_S = 0.01
 
 
-def performance(onsets: Float, pitches: Float) -> Performance:
+def performance(onsets: Any, pitches: Any) -> Performance:
     order = np.lexsort((pitches, onsets))
     onsets, pitches = onsets[order], pitches[order]
     return Performance(onsets, onsets + 0.2, pitches, np.full(len(onsets), 64.0))

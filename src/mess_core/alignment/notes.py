@@ -17,7 +17,7 @@ from bisect import bisect_left
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import median_filter, uniform_filter1d
+from scipy import ndimage
 
 from mess_core.alignment.maps import Alignment
 from mess_core.errors import AlignmentError
@@ -36,8 +36,8 @@ SKIP = -60
 #: of many, the first of them; by skipping one of the other, many of it, from here.
 PAIR, FALL, BEGIN, LEFT, LEAP, PEAK = 1 << np.arange(6)
 
-#: More pairs of chords are not compared: a byte each, as two hours of piano music twice have.
-MOST_PAIRS = 10**9
+#: More pairs of chords (a byte each) are not compared; an hour of piano music, twice, has as many.
+MOST_PAIRS = 5 * 10**8
 
 #: How far from where it is expected a note is looked for, first and in the end, s.
 REACHES_S = (0.4, 0.2)
@@ -87,8 +87,9 @@ def align_notes(reference: Performance, other: Performance) -> Alignment:
     """
     knots = _knots(reference, other, *_common_notes(reference, other))
     for reach in REACHES_S:
-        expected = _expected(reference, knots)
-        knots = _knots(reference, other, *_nearest(reference, other, expected, reach))
+        if knots.size:
+            expected = _expected(reference, knots)
+            knots = _knots(reference, other, *_nearest(reference, other, expected, reach))
     return _mapped(reference, other, knots)
 
 
@@ -109,7 +110,7 @@ def _common_notes(reference: Performance, other: Performance) -> tuple[Int, Int]
     pairs = _paired_chords(_pitch_sets(reference), _pitch_sets(other))
     notes, keys = [], []
     for performance, paired in zip((reference, other), pairs.T, strict=True):
-        place = np.full(len(performance.chord_onsets), -1)
+        place = np.full(performance.chords[-1] + 1, -1)
         place[paired] = np.arange(len(paired))
         place = place[performance.chords]
         notes.append(np.flatnonzero(place >= 0))
@@ -120,7 +121,7 @@ def _common_notes(reference: Performance, other: Performance) -> tuple[Int, Int]
 
 def _pitch_sets(performance: Performance) -> Int:
     """Return which pitches each chord has, 1 or 0 [shape=(chords, 128)]."""
-    sets = np.zeros((len(performance.chord_onsets), 128), np.int64)
+    sets = np.zeros((performance.chords[-1] + 1, 128), np.int64)
     sets[performance.chords, performance.pitches.astype(np.int64)] = 1
     return sets
 
@@ -129,8 +130,8 @@ def _paired_chords(a: Int, b: Int) -> Int:
     """Return the chords of both that the best path through them pairs [shape=(pairs, 2)]."""
     if len(a) * len(b) > MOST_PAIRS:
         raise AlignmentError(
-            f"performances of {len(a)} and {len(b)} chords are too long to be compared (product "
-            f"at most {MOST_PAIRS:.0e}); give each movement a work_id of its own"
+            f"performances of {len(a)} and {len(b)} chords are too long to be compared: more than "
+            f"{MOST_PAIRS:.0e} pairs; give each movement a work_id of its own"
         )
     having, sizes = np.ascontiguousarray(b.T), b.sum(axis=1)
     alone = ALONE * np.append(0, np.cumsum(sizes))
@@ -197,30 +198,23 @@ def _closest(values: Float, others: Float) -> Int:
 def _knots(reference: Performance, other: Performance, a: Int, b: Int) -> Float:
     """Return when both play chords, with how many matched notes and what error [shape=(4, n)].
 
-    The scatter is of how much later a note is in one than in the other, about its chord's mean.
+    The error is from the scatter, about its chord's mean, of how much later a note is in one.
     """
+    if not len(a):
+        return np.empty((4, 0))
     late = other.onsets[b] - reference.onsets[a]
-    close = np.abs(late - median_filter(late, NEIGHBOURS, mode="nearest")) <= MOST_OFF_S
+    close = np.abs(late - ndimage.median_filter(late, NEIGHBOURS, mode="nearest")) <= MOST_OFF_S
     a, b, late = a[close], b[close], late[close]
-    _, number = np.unique(reference.chords[a], return_inverse=True)
-    u, t = _medians(reference.onsets[a], number), _medians(other.onsets[b], number)
-    sizes = np.bincount(number)
-    squares = np.bincount(number, (late - (np.bincount(number, late) / sizes)[number]) ** 2)
-    free = sizes - 1.0
+    chords, number, sizes = np.unique(reference.chords[a], return_inverse=True, return_counts=True)
+    each = number, np.arange(len(chords))
+    u, t = (ndimage.median(times, *each) for times in (reference.onsets[a], other.onsets[b]))
+    squares, free = sizes * ndimage.variance(late, *each), sizes - 1.0
     prior = PRIOR_NOTES / (2 * AROUND + 1)
     here, notes = (
-        uniform_filter1d(x, 2 * AROUND + 1, mode="constant") + prior * y
+        ndimage.uniform_filter1d(x, 2 * AROUND + 1, mode="constant") + prior * y
         for x, y in ((squares, squares.sum() / max(free.sum(), 1)), (free, 1))
     )
-    return np.stack([u, t, sizes, np.sqrt(here / notes / sizes)])[:, _rising(t)]
-
-
-def _medians(values: Float, group: Int) -> Float:
-    """Return the median of each group's values."""
-    sizes = np.bincount(group)
-    ordered = values[np.lexsort((values, group))]
-    first = np.cumsum(sizes) - sizes
-    return np.asarray((ordered[first + (sizes - 1) // 2] + ordered[first + sizes // 2]) / 2)
+    return np.stack([u, t, sizes, np.sqrt(here / notes / sizes)])[:, _rising(np.asarray(t))]
 
 
 def _rising(values: Float) -> Int:
@@ -242,8 +236,6 @@ def _rising(values: Float) -> Int:
 def _expected(reference: Performance, knots: Float) -> Float:
     """Return when the other comes to each note of the reference, s; NaN where one plays alone."""
     u, t = knots[:2]
-    if not len(u):
-        return np.full(len(reference.onsets), np.nan)
     breaks = np.flatnonzero(np.abs(np.diff(t - u)) > BREAK_S) + 1
     broken = np.insert(u, breaks, (u[breaks - 1] + u[breaks]) / 2)
     return np.asarray(np.interp(reference.onsets, broken, np.insert(t, breaks, np.nan)))
