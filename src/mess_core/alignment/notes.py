@@ -26,11 +26,9 @@ from mess_core.targets.notes import LONGEST_S, Performance
 
 Int = npt.NDArray[np.int64]
 
-#: What counts a pitch that two chords have in common, a note that has no counterpart, and any
-#: number of these in a row.
-COMMON = 5
-ALONE = -2
-SKIP = -60
+#: What a pitch that two chords have in common counts, a note without a counterpart, and any number
+#: of these in a row.
+COMMON, ALONE, SKIP = 5, -2, -60
 
 #: How a place of the path is reached: from a pair; by skipping a chord of the reference that is one
 #: of many, the first of them; by skipping one of the other, many of it, from here.
@@ -43,20 +41,17 @@ MOST_PAIRS = 5 * 10**8
 REACHES_S = (0.4, 0.2)
 
 #: A match is dropped that is this much later or earlier (s) than the median of so many around it.
-MOST_OFF_S = 0.3
-NEIGHBOURS = 21
+MOST_OFF_S, NEIGHBOURS = 0.3, 21
 
-#: A knot's scatter is that of the chords up to so many before and after it, and of the whole
-#: performance as if that had so many notes.
-AROUND = 8
-PRIOR_NOTES = 4
+#: A knot's scatter is that of up to so many before and after it, and of all as if they were so many
+#: notes.
+AROUND, PRIOR_NOTES = 8, 4
 
-#: The least share of the notes of both, over so many knots, that is matched in common music.
+#: The least share of the notes of both that is matched in common music, over ``AROUND`` knots.
 LEAST_SHARE = 0.4
 
 #: The map breaks off where so many notes of one of both, for so long (s), are not matched.
-BREAK_NOTES = 10
-BREAK_S = 1.5
+BREAK_NOTES, BREAK_S = 10, 1.5
 
 #: The matched share of the notes of both of which nothing is sure, and from which on all is.
 OTHER, SAME = 0.35, 0.75
@@ -70,9 +65,8 @@ def align_notes(reference: Performance, other: Performance) -> Alignment:
     reference : Performance
         Its seconds are the work time.
     other : Performance
-        What is mapped. It may leave out and add what it likes: what only one of both plays is
-        outside of the regions. Of what ``other`` plays more often than ``reference``, one time is
-        inside.
+        What is mapped. What only one of both plays is outside of the regions; each place of what
+        one plays more often is in them once.
 
     Returns
     -------
@@ -248,10 +242,9 @@ def _mapped(reference: Performance, other: Performance, knots: Float) -> Alignme
     number = np.arange(counts.shape[1])
     far = np.clip(number + np.array([[-AROUND], [AROUND]]), 0, len(number) - 1)
     kept = _share(np.abs(counts[:, far] - counts[:, None])).max(axis=0) >= LEAST_SHARE
-    u, t, sizes, errors = knots[:, kept]
-    counts = counts[:, kept]
+    (u, t, sizes, errors), counts = knots[:, kept], counts[:, kept]
     alone = np.diff(counts[:2]).max(axis=0) - sizes[:-1]
-    lasting = np.maximum(np.diff(u), np.diff(t))
+    lasting = np.diff((u, t)).max(axis=0)
     breaks = np.flatnonzero((alone >= BREAK_NOTES) & (lasting >= BREAK_S)) + 1
     runs = [run for run in np.split(np.arange(len(u)), breaks) if len(run) >= AROUND]
     if not runs:
@@ -265,5 +258,4 @@ def _mapped(reference: Performance, other: Performance, knots: Float) -> Alignme
 
 def _share(counts: Float) -> Float:
     """Return the matched share of notes of both, from the numbers of either's and of matches."""
-    first, second, matched = counts
-    return np.asarray(2 * matched / np.maximum(first + second, AROUND))
+    return np.asarray(2 * counts[2] / np.maximum(counts[0] + counts[1], AROUND))
