@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mess_core.alignment.curves import RATE, WorkCurves, consensus, relative, work_curves
+from mess_core.alignment.curves import RATE, WorkCurves, consensus, relative, smooth, work_curves
 from mess_core.alignment.maps import Alignment, WorkAlignment
 from mess_core.errors import AlignmentError, nearest
 from mess_core.progress import clock
@@ -240,7 +240,7 @@ def compare(
         why = "they are the same" if a == b else f"{_aligned(work, a)}; {_aligned(work, b)}"
         raise AlignmentError(f"{a} and {b} have nothing to compare there: {why}")
     part = slice(int(both[0]), int(both[-1]) + 1)
-    tempo = curves.log_tempo - curves.consensus_tempo
+    tempo = np.array([smooth(row - curves.consensus_tempo) for row in curves.log_tempo])
     loudness = curves.loudness - curves.consensus_loudness
     in_deviations = len(curves.recordings) >= MIN_FOR_DEVIATIONS
     notes = performances or {}

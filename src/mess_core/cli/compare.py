@@ -118,18 +118,21 @@ def _segments(segments: Iterable["Segment"]) -> list[str]:
 
 def _facts(compared: "Comparison") -> dict[str, Any]:
     """Return a comparison as JSON has it; curves once a second of work time."""
-    from mess_core.alignment.curves import RATE
+    import numpy as np
+
+    from mess_core.alignment.curves import RATE, smooth
 
     curves, part = compared.curves, compared.part
     every = slice(part.start, part.stop, RATE)
     rows = [curves.row(name) for name in compared.recordings]
+    log_tempo = np.array([smooth(curves.log_tempo[row]) for row in rows])[:, every]
     return {
         "recordings": compared.recordings,
         "spans_s": compared.spans,
         "work_time_s": curves.work_times[every].tolist(),
         "time_s": curves.times[rows, every].tolist(),
-        "log_tempo": curves.log_tempo[rows, every].tolist(),
-        "bpm": (60 * curves.beat_rate * math.e**curves.log_tempo)[rows, every].tolist(),
+        "log_tempo": log_tempo.tolist(),
+        "bpm": (60 * curves.beat_rate[every] * np.exp(log_tempo)).tolist(),
         "loudness_dbfs": curves.loudness[rows, every].tolist(),
         "tempo_from_consensus": compared.tempo[:, ::RATE].tolist(),
         "loudness_from_consensus": compared.loudness[:, ::RATE].tolist(),
