@@ -174,7 +174,7 @@ def consensus(values: Float) -> tuple[Float, Float]:
     shared = (there & (counts >= MIN_PERFORMANCES)).astype(np.float64)
     means = np.where(there, values, 0.0).sum(axis=0) / np.maximum(counts, 1)
     # Least squares with the columns' levels eliminated: what is left are the rows' levels. The
-    # smallest solution has the sum 0 among rows that share columns.
+    # smallest solution has the sum 0 among rows that share columns; `rcond` is above rounding.
     above = (shared * np.where(there, values - means, 0.0)).sum(axis=1)
     overlap = np.diag(shared.sum(axis=1)) - (shared / np.maximum(counts, 1)) @ shared.T
     levels = np.linalg.lstsq(overlap, above, rcond=1e-9)[0]

@@ -27,6 +27,9 @@ _NAMED = 8
 #: Against the others, in the table.
 _TARGETS = ("relative_tempo", "timing_deviation", "relative_loudness")
 
+#: So much of the curves has to fit: a fermata must not flatten the rest.
+_SHOWN = (0.5, 99.5)
+
 # Inches.
 _WIDTH, _PANEL = 9.0, 2.2
 
@@ -86,16 +89,17 @@ def plot_performances(layout: Layout, output: Path) -> None:
 def _draw(ax: Axes, curves: WorkCurves, work_id: str) -> None:
     known = np.isfinite(curves.beat_rate).any()
     scale = 60 * curves.beat_rate if known else np.ones(len(curves.work_times))
-    for number, (name, log_tempo) in enumerate(
-        zip(curves.recordings, curves.log_tempo, strict=True)
-    ):
+    tempos = scale * np.exp(curves.log_tempo)
+    for number, (name, tempo) in enumerate(zip(curves.recordings, tempos, strict=True)):
         label = name.removeprefix(f"{work_id}_") if number < _NAMED else None
-        ax.plot(curves.work_times, scale * np.exp(log_tempo), lw=0.9, alpha=0.8, label=label)
+        ax.plot(curves.work_times, tempo, lw=0.9, alpha=0.8, label=label)
     consensus = scale * np.exp(curves.consensus_tempo)
     ax.plot(curves.work_times, consensus, color="black", lw=2, label="all together")
     ax.set_title(work_id, size=9, loc="left")
     ax.set_ylabel("BPM" if known else "tempo / the reference's", size=8)
     ax.set_xlabel("s of the reference", size=8)
     ax.margins(x=0)
+    low, high = np.nanpercentile(tempos, _SHOWN)
+    ax.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
     ax.tick_params(labelsize=7)
     ax.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
