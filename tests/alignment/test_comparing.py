@@ -200,6 +200,20 @@ def test_who_plays_the_demo_most_freely_is_found(number: int) -> None:
         assert stretch(work, "rhapsodic", start, end).rows[0].recording_id == "rhapsodic"
 
 
+def test_the_reference_does_not_matter() -> None:
+    work = demo_work(8)
+    for reference, alignment in work.alignments.items():
+        maps = {
+            name: replace(each, work_times=alignment.times)
+            for name, each in work.alignments.items()
+        }
+        moved = describe(replace(work, reference=reference, alignments=maps))
+        for one, other in zip(moved, describe(work), strict=True):
+            assert one.recording_id == other.recording_id
+            assert one.tempo_percent == pytest.approx(other.tempo_percent, abs=0.2)
+            assert one.timing_deviation == pytest.approx(other.timing_deviation, abs=0.006)
+
+
 def test_gaps_and_extremes_are_described() -> None:
     loud = np.full(600, -20.0)
     loud[300] = -10

@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mess_core.alignment.curves import RATE, WorkCurves, consensus, relative, work_curves
+from mess_core.alignment.curves import RATE, WorkCurves, consensus, relative, smooth, work_curves
 from mess_core.alignment.maps import Alignment, WorkAlignment
 from mess_core.errors import AlignmentError, nearest
 from mess_core.progress import clock
 from mess_core.targets.curves import Float, mean_of
-from mess_core.targets.expression import CENTRAL, articulation_ratio, pedal_share
+from mess_core.targets.expression import articulation_ratio, pedal_share, timing_deviation
 from mess_core.targets.notes import Performance
 
 #: A passage's surroundings: as long as the passage on both sides, and at least so long, s.
@@ -95,26 +95,13 @@ class Place:
 
     ``aspect`` is ``tempo`` or ``loudness``; ``spans`` are from where to where it is in one
     recording, or in A and B, s; ``values`` how much more time they take than the others (log), or
-    how much louder they are (dB), each beside its own mean over the work. ``alone`` says that the
-    work has no other performances.
+    how much louder they are (dB), each beside its own mean over the work; ``sentence`` says it.
     """
 
     aspect: str
     spans: tuple[Span, ...]
     values: tuple[float, ...]
-    alone: bool
-
-    @property
-    def sentence(self) -> str:
-        """The place in words."""
-        if len(self.spans) == 1:
-            amount = _amount(self.aspect, self.values[0], "the other" + "s" * (not self.alone))
-            return f"from {_from_to(self.spans[0])} it {amount}"
-        told = f"from {_from_to(self.spans[0])} (B: {clock(self.spans[1][0])}), A "
-        if self.alone:  # B's figure is A's with the other sign
-            return told + _amount(self.aspect, self.values[0], "B")
-        told += _amount(self.aspect, self.values[0], "the others")
-        return f"{told}, B {_amount(self.aspect, self.values[1])}"
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -240,7 +227,7 @@ def compare(
         why = "they are the same" if a == b else f"{_aligned(work, a)}; {_aligned(work, b)}"
         raise AlignmentError(f"{a} and {b} have nothing to compare there: {why}")
     part = slice(int(both[0]), int(both[-1]) + 1)
-    tempo = curves.log_tempo - curves.consensus_tempo
+    tempo = np.array([smooth(row - curves.consensus_tempo) for row in curves.log_tempo])
     loudness = curves.loudness - curves.consensus_loudness
     in_deviations = len(curves.recordings) >= MIN_FOR_DEVIATIONS
     notes = performances or {}
@@ -382,8 +369,9 @@ def _characteristic(
             if len(taken) < count and all(end <= a or b <= start for a, b in taken):
                 taken.append((start, end))
                 values = tuple(windows[aspect, length][0][rows, start].tolist())
-                place = Place(aspect, _spans(curves, names, start, end), values, alone)
-                places.append((start, place))
+                spans = _spans(curves, names, start, end)
+                said = _sentence(aspect, spans, values, alone)
+                places.append((start, Place(aspect, spans, values, said)))
     return tuple(place for _, place in sorted(places, key=lambda each: each[0]))
 
 
@@ -426,8 +414,6 @@ def _segments(
 
 def _described(curves: WorkCurves, name: str, alignment: Alignment) -> Description:
     compared, row = relative(curves, name), curves.row(name)
-    shaped = np.log(compared.smooth_ratio[np.isfinite(compared.smooth_ratio)])
-    low, high = np.percentile(shaped, CENTRAL) if len(shaped) else (np.nan, np.nan)
     times = alignment.regions
     work = np.interp(times, alignment.times, alignment.work_times)
     borders = zip(times[:-1, 1], times[1:, 0], work[:-1, 1], work[1:, 0], strict=True)
@@ -435,7 +421,7 @@ def _described(curves: WorkCurves, name: str, alignment: Alignment) -> Descripti
         recording_id=name,
         duration_s=float(np.diff(times).sum()),
         tempo_percent=100 * (mean_of(compared.tempo_ratio) - 1),
-        timing_deviation=float(high - low) / 2,
+        timing_deviation=timing_deviation(compared.smooth_ratio),
         loudness_difference=mean_of(compared.loudness_difference),
         loudest_s=_at_most(curves.times[row], curves.loudness[row]),
         slowest_s=_at_most(compared.times, -compared.smooth_ratio),
@@ -457,6 +443,17 @@ def _spans(curves: WorkCurves, names: Sequence[str], first: int, last: int) -> t
 
 def _from_to(span: Span) -> str:
     return f"{clock(span[0])} to {clock(span[1])}"
+
+
+def _sentence(aspect: str, spans: tuple[Span, ...], values: tuple[float, ...], alone: bool) -> str:
+    """Say how one performance, or A and B, differ from the others, or from the other alone."""
+    if len(spans) == 1:
+        amount = _amount(aspect, values[0], "the other" if alone else "the others")
+        return f"from {_from_to(spans[0])} it {amount}"
+    told = f"from {_from_to(spans[0])} (B: {clock(spans[1][0])}), A "
+    if alone:  # B's figure is A's with the other sign
+        return told + _amount(aspect, values[0], "B")
+    return f"{told}{_amount(aspect, values[0], 'the others')}, B {_amount(aspect, values[1])}"
 
 
 def _amount(aspect: str, value: float, than: str = "") -> str:

@@ -17,7 +17,7 @@ from bisect import bisect_left
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import median_filter, uniform_filter1d
+from scipy import ndimage
 
 from mess_core.alignment.maps import Alignment
 from mess_core.errors import AlignmentError
@@ -26,37 +26,32 @@ from mess_core.targets.notes import LONGEST_S, Performance
 
 Int = npt.NDArray[np.int64]
 
-#: What counts a pitch that two chords have in common, a note that has no counterpart, and any
-#: number of these in a row.
-COMMON = 5
-ALONE = -2
-SKIP = -60
+#: What a pitch that two chords have in common counts, a note without a counterpart, and any number
+#: of these in a row.
+COMMON, ALONE, SKIP = 5, -2, -60
 
 #: How a place of the path is reached: from a pair; by skipping a chord of the reference that is one
 #: of many, the first of them; by skipping one of the other, many of it, from here.
 PAIR, FALL, BEGIN, LEFT, LEAP, PEAK = 1 << np.arange(6)
 
-#: More pairs of chords are not compared: a byte each, as two hours of piano music twice have.
-MOST_PAIRS = 10**9
+#: More pairs of chords (a byte each) are not compared; an hour of piano music, twice, has as many.
+MOST_PAIRS = 5 * 10**8
 
 #: How far from where it is expected a note is looked for, first and in the end, s.
 REACHES_S = (0.4, 0.2)
 
 #: A match is dropped that is this much later or earlier (s) than the median of so many around it.
-MOST_OFF_S = 0.3
-NEIGHBOURS = 21
+MOST_OFF_S, NEIGHBOURS = 0.3, 21
 
-#: A knot's scatter is that of the chords up to so many before and after it, and of the whole
-#: performance as if that had so many notes.
-AROUND = 8
-PRIOR_NOTES = 4
+#: A knot's scatter is that of up to so many before and after it, and of all as if they were so many
+#: notes.
+AROUND, PRIOR_NOTES = 8, 4
 
-#: The least share of the notes of both, over so many knots, that is matched in common music.
+#: The least share of the notes of both that is matched in common music, over ``AROUND`` knots.
 LEAST_SHARE = 0.4
 
 #: The map breaks off where so many notes of one of both, for so long (s), are not matched.
-BREAK_NOTES = 10
-BREAK_S = 1.5
+BREAK_NOTES, BREAK_S = 10, 1.5
 
 #: The matched share of the notes of both of which nothing is sure, and from which on all is.
 OTHER, SAME = 0.35, 0.75
@@ -70,9 +65,8 @@ def align_notes(reference: Performance, other: Performance) -> Alignment:
     reference : Performance
         Its seconds are the work time.
     other : Performance
-        What is mapped. It may leave out and add what it likes: what only one of both plays is
-        outside of the regions. Of what ``other`` plays more often than ``reference``, one time is
-        inside.
+        What is mapped. What only one of both plays is outside of the regions; each place of what
+        one plays more often is in them once.
 
     Returns
     -------
@@ -87,8 +81,9 @@ def align_notes(reference: Performance, other: Performance) -> Alignment:
     """
     knots = _knots(reference, other, *_common_notes(reference, other))
     for reach in REACHES_S:
-        expected = _expected(reference, knots)
-        knots = _knots(reference, other, *_nearest(reference, other, expected, reach))
+        if knots.size:
+            expected = _expected(reference, knots)
+            knots = _knots(reference, other, *_nearest(reference, other, expected, reach))
     return _mapped(reference, other, knots)
 
 
@@ -109,7 +104,7 @@ def _common_notes(reference: Performance, other: Performance) -> tuple[Int, Int]
     pairs = _paired_chords(_pitch_sets(reference), _pitch_sets(other))
     notes, keys = [], []
     for performance, paired in zip((reference, other), pairs.T, strict=True):
-        place = np.full(len(performance.chord_onsets), -1)
+        place = np.full(performance.chords[-1] + 1, -1)
         place[paired] = np.arange(len(paired))
         place = place[performance.chords]
         notes.append(np.flatnonzero(place >= 0))
@@ -120,7 +115,7 @@ def _common_notes(reference: Performance, other: Performance) -> tuple[Int, Int]
 
 def _pitch_sets(performance: Performance) -> Int:
     """Return which pitches each chord has, 1 or 0 [shape=(chords, 128)]."""
-    sets = np.zeros((len(performance.chord_onsets), 128), np.int64)
+    sets = np.zeros((performance.chords[-1] + 1, 128), np.int64)
     sets[performance.chords, performance.pitches.astype(np.int64)] = 1
     return sets
 
@@ -129,8 +124,8 @@ def _paired_chords(a: Int, b: Int) -> Int:
     """Return the chords of both that the best path through them pairs [shape=(pairs, 2)]."""
     if len(a) * len(b) > MOST_PAIRS:
         raise AlignmentError(
-            f"performances of {len(a)} and {len(b)} chords are too long to be compared (product "
-            f"at most {MOST_PAIRS:.0e}); give each movement a work_id of its own"
+            f"performances of {len(a)} and {len(b)} chords are too long to be compared: more than "
+            f"{MOST_PAIRS:.0e} pairs; give each movement a work_id of its own"
         )
     having, sizes = np.ascontiguousarray(b.T), b.sum(axis=1)
     alone = ALONE * np.append(0, np.cumsum(sizes))
@@ -197,30 +192,23 @@ def _closest(values: Float, others: Float) -> Int:
 def _knots(reference: Performance, other: Performance, a: Int, b: Int) -> Float:
     """Return when both play chords, with how many matched notes and what error [shape=(4, n)].
 
-    The scatter is of how much later a note is in one than in the other, about its chord's mean.
+    The error is from the scatter, about its chord's mean, of how much later a note is in one.
     """
+    if not len(a):
+        return np.empty((4, 0))
     late = other.onsets[b] - reference.onsets[a]
-    close = np.abs(late - median_filter(late, NEIGHBOURS, mode="nearest")) <= MOST_OFF_S
+    close = np.abs(late - ndimage.median_filter(late, NEIGHBOURS, mode="nearest")) <= MOST_OFF_S
     a, b, late = a[close], b[close], late[close]
-    _, number = np.unique(reference.chords[a], return_inverse=True)
-    u, t = _medians(reference.onsets[a], number), _medians(other.onsets[b], number)
-    sizes = np.bincount(number)
-    squares = np.bincount(number, (late - (np.bincount(number, late) / sizes)[number]) ** 2)
-    free = sizes - 1.0
+    chords, number, sizes = np.unique(reference.chords[a], return_inverse=True, return_counts=True)
+    each = number, np.arange(len(chords))
+    u, t = (ndimage.median(times, *each) for times in (reference.onsets[a], other.onsets[b]))
+    squares, free = sizes * ndimage.variance(late, *each), sizes - 1.0
     prior = PRIOR_NOTES / (2 * AROUND + 1)
     here, notes = (
-        uniform_filter1d(x, 2 * AROUND + 1, mode="constant") + prior * y
+        ndimage.uniform_filter1d(x, 2 * AROUND + 1, mode="constant") + prior * y
         for x, y in ((squares, squares.sum() / max(free.sum(), 1)), (free, 1))
     )
-    return np.stack([u, t, sizes, np.sqrt(here / notes / sizes)])[:, _rising(t)]
-
-
-def _medians(values: Float, group: Int) -> Float:
-    """Return the median of each group's values."""
-    sizes = np.bincount(group)
-    ordered = values[np.lexsort((values, group))]
-    first = np.cumsum(sizes) - sizes
-    return np.asarray((ordered[first + (sizes - 1) // 2] + ordered[first + sizes // 2]) / 2)
+    return np.stack([u, t, sizes, np.sqrt(here / notes / sizes)])[:, _rising(np.asarray(t))]
 
 
 def _rising(values: Float) -> Int:
@@ -242,8 +230,6 @@ def _rising(values: Float) -> Int:
 def _expected(reference: Performance, knots: Float) -> Float:
     """Return when the other comes to each note of the reference, s; NaN where one plays alone."""
     u, t = knots[:2]
-    if not len(u):
-        return np.full(len(reference.onsets), np.nan)
     breaks = np.flatnonzero(np.abs(np.diff(t - u)) > BREAK_S) + 1
     broken = np.insert(u, breaks, (u[breaks - 1] + u[breaks]) / 2)
     return np.asarray(np.interp(reference.onsets, broken, np.insert(t, breaks, np.nan)))
@@ -256,10 +242,9 @@ def _mapped(reference: Performance, other: Performance, knots: Float) -> Alignme
     number = np.arange(counts.shape[1])
     far = np.clip(number + np.array([[-AROUND], [AROUND]]), 0, len(number) - 1)
     kept = _share(np.abs(counts[:, far] - counts[:, None])).max(axis=0) >= LEAST_SHARE
-    u, t, sizes, errors = knots[:, kept]
-    counts = counts[:, kept]
+    (u, t, sizes, errors), counts = knots[:, kept], counts[:, kept]
     alone = np.diff(counts[:2]).max(axis=0) - sizes[:-1]
-    lasting = np.maximum(np.diff(u), np.diff(t))
+    lasting = np.diff((u, t)).max(axis=0)
     breaks = np.flatnonzero((alone >= BREAK_NOTES) & (lasting >= BREAK_S)) + 1
     runs = [run for run in np.split(np.arange(len(u)), breaks) if len(run) >= AROUND]
     if not runs:
@@ -273,5 +258,4 @@ def _mapped(reference: Performance, other: Performance, knots: Float) -> Alignme
 
 def _share(counts: Float) -> Float:
     """Return the matched share of notes of both, from the numbers of either's and of matches."""
-    first, second, matched = counts
-    return np.asarray(2 * matched / np.maximum(first + second, AROUND))
+    return np.asarray(2 * counts[2] / np.maximum(counts[0] + counts[1], AROUND))

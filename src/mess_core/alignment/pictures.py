@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mess_core.alignment.compare import Comparison
-from mess_core.alignment.curves import RATE, WorkCurves
-from mess_core.targets.curves import Float, smoothed
+from mess_core.alignment.curves import RATE, WorkCurves, smooth
+from mess_core.targets.curves import Float
 from mess_core.targets.notes import SHAPE_SMOOTHING_S
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
@@ -50,16 +50,16 @@ def draw_tempo(
         around = max(10.0, passage[1] - passage[0])
         start, end = max(start, passage[0] - around), min(end, passage[1] + around)
     there = (curves.work_times >= start) & (curves.work_times <= end)
-    spread_s = (end - start) * _DRAWN_SHARE
-    log_tempo = np.array([_smooth(row, spread_s) for row in curves.log_tempo])
-    common = _smooth(curves.consensus_tempo, spread_s)
+    spread_s = max(SHAPE_SMOOTHING_S, (end - start) * _DRAWN_SHARE)
+    log_tempo = np.array([smooth(row, spread_s) for row in curves.log_tempo])
+    common = smooth(curves.consensus_tempo, spread_s)
     against = 100 * np.expm1(log_tempo - common)
     spread = [np.ptp(np.nanpercentile(row, (16, 84))) for row in against]
     names = list(shown) or [curves.recordings[i] for i in np.argsort(spread)[:-4:-1]]
     panels = [(against, np.where(np.isfinite(common), 0.0, np.nan))]
     labels = ["faster than the consensus, %"]
     if np.isfinite(curves.beat_rate).any():
-        bpm = 60 * np.exp(_smooth(np.log(curves.beat_rate), spread_s))
+        bpm = 60 * np.exp(smooth(np.log(curves.beat_rate), spread_s))
         panels.insert(0, (bpm * np.exp(log_tempo), bpm * np.exp(common)))
         labels.insert(0, "tempo, BPM")
     figure = Figure(figsize=(10.0, 1.6 + 2.6 * len(panels)), layout="constrained")
@@ -85,8 +85,7 @@ def draw_tempo(
     handles, named = axes[0].get_legend_handles_labels()
     figure.legend(handles, named, loc="outside lower center", ncols=2, fontsize=_SMALL)
     figure.suptitle(
-        f"Tempo of {len(curves.recordings)} performances, smoothed over "
-        f"{max(spread_s, SHAPE_SMOOTHING_S):.1f} s: {work_id}"
+        f"Tempo of {len(curves.recordings)} performances, smoothed over {spread_s:.1f} s: {work_id}"
     )
     return figure
 
@@ -104,8 +103,8 @@ def draw_worm(compared: Comparison) -> Figure:
     unit = 60 * curves.beat_rate if in_bpm else 100 * np.exp(-curves.consensus_tempo)
     tempos = np.vstack([curves.log_tempo, curves.consensus_tempo])[:, part]
     louds = np.vstack([curves.loudness, curves.consensus_loudness])[:, part]
-    x = np.array([_smooth(row, spread) for row in np.exp(tempos) * unit[part]])
-    y = np.array([_smooth(row, spread) for row in louds])
+    x = np.array([smooth(row, spread) for row in np.exp(tempos) * unit[part]])
+    y = np.array([smooth(row, spread) for row in louds])
     figure = Figure(figsize=(10.0, 5.2), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for ax, name, colour in zip(panels, compared.recordings, _COLOURS, strict=False):
@@ -152,16 +151,6 @@ def _mark(ax: Axes, x: Float, y: Float, times: Float, colour: str) -> None:
             text = ax.annotate(_minutes(times[place]), (at[0], at[1]), (6, 6), textcoords=_OFFSET)
             box = {"fc": "white", "ec": "none", "alpha": 0.7, "pad": 0.5}
             text.set(size=_SMALL, zorder=5, bbox=box)
-
-
-def _smooth(series: Float, spread_s: float) -> Float:
-    """Return the mean over a Gaussian of what is known, NaN where nothing is."""
-    reach = np.arange(-np.ceil(4 * spread_s * RATE), np.ceil(4 * spread_s * RATE) + 1)
-    kernel = np.exp(-0.5 * (reach / (spread_s * RATE)) ** 2)
-    known = np.isfinite(series)
-    total = smoothed(known.astype(np.float64), kernel)
-    mean = smoothed(np.where(known, series, 0.0), kernel) / np.maximum(total, 1e-12)
-    return np.where(known, mean, np.nan)
 
 
 def _minutes(time_s: float) -> str:

@@ -118,23 +118,26 @@ def _segments(segments: Iterable["Segment"]) -> list[str]:
 
 def _facts(compared: "Comparison") -> dict[str, Any]:
     """Return a comparison as JSON has it; curves once a second of work time."""
-    from mess_core.alignment.curves import RATE
+    import numpy as np
+
+    from mess_core.alignment.curves import RATE, smooth
 
     curves, part = compared.curves, compared.part
     every = slice(part.start, part.stop, RATE)
     rows = [curves.row(name) for name in compared.recordings]
+    log_tempo = np.array([smooth(curves.log_tempo[row]) for row in rows])[:, every]
     return {
         "recordings": compared.recordings,
         "spans_s": compared.spans,
         "work_time_s": curves.work_times[every].tolist(),
         "time_s": curves.times[rows, every].tolist(),
-        "log_tempo": curves.log_tempo[rows, every].tolist(),
-        "bpm": (60 * curves.beat_rate * math.e**curves.log_tempo)[rows, every].tolist(),
+        "log_tempo": log_tempo.tolist(),
+        "bpm": (60 * curves.beat_rate[every] * np.exp(log_tempo)).tolist(),
         "loudness_dbfs": curves.loudness[rows, every].tolist(),
         "tempo_from_consensus": compared.tempo[:, ::RATE].tolist(),
         "loudness_from_consensus": compared.loudness[:, ::RATE].tolist(),
         "from_consensus_in": "deviations" if compared.in_deviations else "% and dB",
-        "places": _told(compared.places),
+        "places": [asdict(place) for place in compared.places],
         "segments": [asdict(segment) for segment in compared.segments],
     }
 
@@ -177,8 +180,7 @@ def _work(args: argparse.Namespace) -> int:
     lines += ["", "Where each differs most from the others, beside its own tempo and loudness:"]
     for each in told:
         lines += [f"  {each.recording_id}", *(f"  {line}" for line in _places(each.places))]
-    performances = [asdict(each) | {"places": _told(each.places)} for each in told]
-    facts = {"work": args.work, **work.facts(), "performances": performances}
+    facts = {"work": args.work, **work.facts(), "performances": [asdict(each) for each in told]}
     return _show(args, lines, facts, lambda: draw_tempo(work_curves(work), args.work))
 
 
@@ -228,10 +230,6 @@ def _recording(args: argparse.Namespace, name: str, until_s: float = 0.0) -> Rec
 
 def _places(places: Iterable["Place"]) -> list[str]:
     return [f"  {place.sentence}" for place in places] or ["  nothing that can be told apart"]
-
-
-def _told(places: Iterable["Place"]) -> list[dict[str, Any]]:
-    return [asdict(place) | {"sentence": place.sentence} for place in places]
 
 
 def _left_out(reasons: Mapping[str, str]) -> list[str]:

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ from mess_core.files import fingerprint, read_json, write_json, write_text
 from mess_core.layout import ANSWERS, ENCODER, INDEX_KINDS, VIEWS, Layout
 from mess_core.progress import Progress, counted
 from mess_core.recordings import (
+    Recording,
     by_work,
     failures,
     judge,
@@ -54,6 +55,7 @@ from mess_core.workflow import record
 
 if TYPE_CHECKING:
     from mess_core.probing import LayerDiscoverySystem
+    from mess_core.targets.curves import Float
     from mess_core.targets.registry import Level
 
 #: What an index says of its encoder besides what its features are known by.
@@ -407,6 +409,7 @@ def build_index(
         recordings,
         lambda recording: load_features(layout, recording.recording_id, view=view),
         lambda recording: measure(recording.recording_id),
+        _work_times(layout),
         kind=kind,
         window_s=window_s,
         overlap=overlap,
@@ -437,6 +440,22 @@ def build_index(
     for path in layout.index(kind).iterdir():
         if path not in (folder, receipt) and path.is_dir():
             shutil.rmtree(path)
+
+
+def _work_times(layout: Layout) -> "Callable[[Recording, Float], Float]":
+    """Return what gives the work times of a recording's windows, NaN where it is not aligned."""
+    from mess_core.alignment.maps import Alignment
+
+    path = layout.alignments_manifest
+    works = read_json(path)["works"].values() if path.exists() else ()
+    aligned = {recording_id for work in works for recording_id in work["sources"]}
+
+    def work_times(recording: Recording, windows: "Float") -> "Float":
+        if recording.recording_id not in aligned:
+            return np.full_like(windows, np.nan)
+        return Alignment.read(layout.alignment(recording.recording_id)).windows_to_work(windows)
+
+    return work_times
 
 
 def publish_indices(layout: Layout, *, destination: str) -> None:
