@@ -48,6 +48,18 @@ def novelty_series(
     It looks ``reach_s`` to either side, with a taper that is as much wider.
     """
     features = np.hstack([_directions(mfcc[:, 1:]), _directions(chroma)]) / np.sqrt(2)
+    return _novelty(features, frame_rate, reach_s)
+
+
+def _directions(vectors: npt.NDArray[np.floating]) -> Float:
+    """Return vectors of unit length, zero where they are zero."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = np.divide(vectors, norms, out=np.zeros(vectors.shape), where=norms > 0)
+    return np.asarray(unit)
+
+
+def _novelty(features: Float, frame_rate: float, reach_s: float = NOVELTY_S) -> Float:
+    """Return the novelty between each frame and the one before it, NaN near the ends."""
     length = round(reach_s * frame_rate)
     taper_s = NOVELTY_TAPER_S * reach_s / NOVELTY_S
     taper = np.exp(-0.5 * ((np.arange(length) + 0.5) / (taper_s * frame_rate)) ** 2)
@@ -60,13 +72,6 @@ def novelty_series(
     weights = np.where(near, np.nan, 1.0)[:, None]
     difference = (before[:, :-1] / before[:, -1:] - after[:, :-1] / after[:, -1:]) * weights
     return np.asarray(np.square(difference).sum(axis=1))
-
-
-def _directions(vectors: npt.NDArray[np.floating]) -> Float:
-    """Return vectors of unit length, zero where they are zero."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = np.divide(vectors, norms, out=np.zeros(vectors.shape), where=norms > 0)
-    return np.asarray(unit)
 
 
 def _sums(series: Float, taper: Float) -> Float:
