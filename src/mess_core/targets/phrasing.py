@@ -12,7 +12,7 @@
 Arches of loudness (Todd 1992) are no count of phrases: counting them ran against analysts' counts.
 """
 
-__all__ = ["novelty_curve", "novelty_series"]
+__all__ = ["novelty", "novelty_curve"]
 
 import numpy as np
 import numpy.typing as npt
@@ -35,20 +35,10 @@ def novelty_curve(mfcc: npt.NDArray[np.float32], chroma: Float, frame_rate: floa
     At least 0 (nothing changes) [shape=(64,)]; 1 where what follows is orthogonal to what went
     before and each side is steady. NaN within half a second of the ends, and without a pitch.
     """
+    features = np.hstack([_directions(mfcc[:, 1:]), _directions(chroma)]) / np.sqrt(2)
     if not chroma.any():
         return np.full(CURVE_FRAMES, np.nan)
-    return to_curve(novelty_series(mfcc, chroma, frame_rate))
-
-
-def novelty_series(
-    mfcc: npt.NDArray[np.float32], chroma: Float, frame_rate: float, reach_s: float = NOVELTY_S
-) -> Float:
-    """Return the novelty between each frame and the one before it, NaN near the ends.
-
-    It looks ``reach_s`` to either side, with a taper that is as much wider.
-    """
-    features = np.hstack([_directions(mfcc[:, 1:]), _directions(chroma)]) / np.sqrt(2)
-    return _novelty(features, frame_rate, reach_s)
+    return to_curve(novelty(features, frame_rate))
 
 
 def _directions(vectors: npt.NDArray[np.floating]) -> Float:
@@ -58,8 +48,11 @@ def _directions(vectors: npt.NDArray[np.floating]) -> Float:
     return np.asarray(unit)
 
 
-def _novelty(features: Float, frame_rate: float, reach_s: float = NOVELTY_S) -> Float:
-    """Return the novelty between each frame and the one before it, NaN near the ends."""
+def novelty(features: Float, frame_rate: float, reach_s: float = NOVELTY_S) -> Float:
+    """Return the novelty between each frame and the one before it, NaN near the ends.
+
+    It looks ``reach_s`` to either side, with a taper that is as much wider.
+    """
     length = round(reach_s * frame_rate)
     taper_s = NOVELTY_TAPER_S * reach_s / NOVELTY_S
     taper = np.exp(-0.5 * ((np.arange(length) + 0.5) / (taper_s * frame_rate)) ** 2)
