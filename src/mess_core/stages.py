@@ -13,6 +13,7 @@ __all__ = [
     "EVALUATION",
     "FEATURES",
     "INDEX",
+    "LANDMARKS",
     "PROBING",
     "PROJECTION",
     "PUBLISH",
@@ -42,3 +43,4 @@ EVALUATION = 1
 TRAINING = 1
 VALIDITY = 4
 REPORT = 4
+LANDMARKS = 1

@@ -1,86 +1,92 @@
 """Landmarks of a recording: climaxes, boundaries, and ends of phrases, found in its sound.
 
 * `CLIMAX`: a prominent peak of loudness, density of onsets, register (spectral centroid) and
-  dissonance together. Each is standardised within the recording, smoothed, and their weighted mean
-  is the curve of `climax_curve`. Its *build-up* starts, and its *release* ends, where the curve
-  leaves the lowest tenth of the way between the valley on that side and the peak.
+  dissonance together. Each is standardised within the recording; their weighted mean, smoothed, is
+  the curve of `climax_curve`. Its *build-up* starts, and its *release* ends, where the curve is a
+  tenth of the way from the valley on that side to the peak.
 * `BOUNDARY`: a peak of Foote's novelty (`mess_core.targets.phrasing`) of timbre, harmony, density
   and loudness, each standardised: one texture ends and another begins.
-* `PHRASE_END`: an onset before which the music has got softer than around it *and* the tempo has
-  slowed down: the border at which the next phrase begins. The tempo is that of beats where they are
-  given, else that of the spacing of onsets, which a long note changes, too.
+* `PHRASE_END`: an onset before which it is softer than around it *and* the tempo has slowed down:
+  the next phrase begins with it. The tempo is that of beats where they are given, else that of the
+  spacing of onsets, which a long note changes, too.
 
-What varies less than `LEAST` in a recording is not blown up to a full standard deviation, so a flat
-performance has no climax. Nothing here knows the score: these are places to listen to, not an
-analysis of form.
+What varies little (`LEAST`) is not blown up to a full standard deviation, so a flat performance has
+no climax. Nothing here knows the score: these are places to listen to, not an analysis of form.
 """
 
 __all__ = [
-    *("BOUNDARY", "CLIMAX", "CONTOUR_PARTS", "KINDS", "PHRASE_END"),
-    *("Landmark", "climax_curve", "contour_distance", "landmarks"),
+    *("BOUNDARY", "CLIMAX", "CONTOURS", "KINDS", "PHRASE_END", "Landmark", "climax_curve"),
+    *("contour_distance", "find_landmarks", "landmarks"),
 ]
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d, uniform_filter1d
 from scipy.signal import find_peaks
 
+from mess_core import stages
+from mess_core.cache import cached
+from mess_core.extraction.audio import load_audio
+from mess_core.files import fingerprint, read_json, write_json
+from mess_core.recordings import Recording, check_unchanged
 from mess_core.targets.curves import Float
 from mess_core.targets.harmony import tension_series
+from mess_core.targets.notes import BEAT_TOLERANCE_S, read_beats, read_performance
 from mess_core.targets.phrasing import novelty
-from mess_core.targets.sound import FLOOR_DBFS, LOUDNESS_RATE, LOUDNESS_WINDOW_S, Sound
+from mess_core.targets.sound import FLOOR_DBFS, LOUDNESS_RATE, LOUDNESS_WINDOW_S, Sound, analyse
 
 KINDS = CLIMAX, BOUNDARY, PHRASE_END = ("climax", "boundary", "phrase_end")
 
 #: The two contours of a climax.
-CONTOUR_PARTS = ("build_up", "release")
+CONTOURS = BUILD_UP, RELEASE = ("build_up", "release")
 
 #: Values per second of all curves here.
 RATE = 10.0
 
-#: Spread added (in squares) to a series' own: dB, onsets per second, octaves, tension.
+#: Spread that is added (in squares) to a series' own: dB, onsets per second, octaves, tension;
+#: their logarithm, MFCC, share of the chroma; the dip (dB) and the slowing (log) at phrases' ends.
 LEAST = {"loudness": 2.0, "density": 1.0, "register": 0.25, "tension": 0.08}
+LEAST |= {"log_density": 0.3, "mfcc": 8.0, "chroma": 0.05, "dip": 2.0, "slowing": 0.05}
 
-#: What each series weighs in the curve of climaxes.
+#: What each series weighs in the curve of climaxes, and the curve's smoothing (Gaussian), s.
 WEIGHTS = {"loudness": 2.0, "density": 1.0, "register": 1.0, "tension": 1.0}
+CLIMAX_SMOOTHING_S = 1.5
 
-#: What is softer than the loudest moment by more counts as that much softer, dB.
+#: What is softer than the loudest moment by more counts as so much softer, dB.
 RANGE_DB = 40.0
 
-#: Smoothing (standard deviation) of the curve of climaxes, and of what novelty compares, s.
-CLIMAX_SMOOTHING_S = 1.5
-TEXTURE_SMOOTHING_S = 0.5
-
 #: Least prominence of a climax, in standard deviations of the series.
-MIN_PROMINENCE = 0.5
+MIN_PROMINENCE = 0.4
 
 #: A build-up begins where this share of the way from the valley to the peak is covered.
 FOOT = 0.1
 
-#: Values of a contour, and what an octave of length counts against a full height of difference.
-CONTOUR = 32
+#: Values of a contour, and what an octave of length counts beside a full height of difference.
+CONTOUR_VALUES = 32
 OCTAVE = 0.1
 
-#: How far novelty looks to either side, s; least prominence of a boundary in standard deviations.
+#: How far novelty looks to either side and how what it compares is smoothed (Gaussian), s; least
+#: prominence of a boundary (no flat performance of the tests had a novelty above 0.4).
 BOUNDARY_REACH_S = 8.0
-BOUNDARY_PROMINENCE = 0.7
+TEXTURE_SMOOTHING_S = 0.5
+MIN_NOVELTY = 0.75
 
-#: An onset ends a phrase when the half second before it is softer than six seconds either side.
-BEFORE_S, AROUND_S = 0.5, 6.0
+#: The time before an onset that may end a phrase, and what it is compared with, s.
+BEFORE_S, AROUND_S = 0.5, 12.0
 
-#: The last beat is compared with so many before it; an onset's spacing with so many either side.
-BEATS_BEFORE, SPACINGS = 4, 12
+#: The last beat is compared with so many before it, an onset's spacing with the mean of so many.
+BEATS_BEFORE, SPACINGS = 4, 25
 
-#: Spread added to that of the dip (dB) and of the slowing (log of tempo).
-LEAST_DIP, LEAST_SLOWING = 1.0, 0.05
-
-#: Least strength of a phrase's end, and least time between two and from the ends, s.
-MIN_STRENGTH = 1.0
+#: Least strength of a phrase's end; least time between two, and from the recording's ends, s.
+MIN_STRENGTH = 0.8
 APART_S, EDGE_S = 3.0, 2.0
 
+_TINY = 1e-9
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True)
 class Landmark:
     """A place in a recording.
 
@@ -89,24 +95,50 @@ class Landmark:
     kind : str
         One of `KINDS`.
     time_s : float
-        Its peak, or the onset nearest to where the new begins, s.
-    start_s, end_s : float
-        Of a climax the start of its build-up and the end of its release; else ``time_s``.
+        A climax's peak; of the others the onset with which the new begins, s.
     strength : float
-        Prominence of a climax and strength of a phrase's end in standard deviations within the
-        recording, novelty of a boundary over that of the recording's mean.
-    build_up, release : ndarray [shape=(32,)]
-        Of a climax the curve from start to peak and from peak to end, in equal steps, 0 at the
-        valley and 1 at the peak. Else empty.
+        Prominence of a climax, and strength of a phrase's end, in standard deviations within the
+        recording; novelty of a boundary (squared distance of what is before and after).
+    start_s, end_s : float
+        Start of a climax's build-up and end of its release, s; NaN for the others.
+    build_up, release : tuple of float
+        A climax's curve from start to peak and from peak to end in `CONTOUR_VALUES` equal steps,
+        0 where it is lowest and 1 at the peak; empty for the others.
     """
 
     kind: str
     time_s: float
-    start_s: float
-    end_s: float
     strength: float
-    build_up: Float = field(default_factory=lambda: np.empty(0))
-    release: Float = field(default_factory=lambda: np.empty(0))
+    start_s: float = np.nan
+    end_s: float = np.nan
+    build_up: tuple[float, ...] = ()
+    release: tuple[float, ...] = ()
+
+    def length(self, contour: str) -> float:
+        """Return how long one of `CONTOURS` lasts, s."""
+        return self.time_s - self.start_s if contour == BUILD_UP else self.end_s - self.time_s
+
+
+def find_landmarks(recording: Recording, cache: Path) -> list[Landmark]:
+    """Return the landmarks of a recording of the table, computed once for the same files.
+
+    Beats are those of the table, else those tracked in the MIDI, else none. Raises what loading
+    audio, MIDI and beats raises, and `DatasetError` if a file is not the one of the table.
+    """
+
+    def write(path: Path) -> None:
+        check_unchanged(recording)
+        sound = analyse(load_audio(Path(recording.audio)), 24_000)
+        beats = read_beats(Path(recording.beats)) if recording.beats else None
+        if beats is None and recording.midi:
+            beats = read_performance(Path(recording.midi)).beat_times
+        write_json(path, [asdict(landmark) for landmark in landmarks(sound, beats=beats)])
+
+    hashes = [recording.audio_sha256, recording.midi_sha256, recording.beats_sha256]
+    key = fingerprint({"stage": stages.LANDMARKS, "files": hashes})
+    return [
+        Landmark(**facts) for facts in read_json(cached(cache, "landmarks", key, ".json", write))
+    ]
 
 
 def landmarks(sound: Sound, *, beats: Float | None = None) -> list[Landmark]:
@@ -117,7 +149,8 @@ def landmarks(sound: Sound, *, beats: Float | None = None) -> list[Landmark]:
     sound : Sound
         The series of the recording.
     beats : ndarray [shape=(n,)], optional
-        When it reaches each beat, s, increasing. Ends of phrases are then found by them.
+        When it reaches each beat, s, increasing. With it, ends of phrases are found by the tempo of
+        beats.
     """
     if len(sound.onsets) < 4:
         return []
@@ -125,95 +158,72 @@ def landmarks(sound: Sound, *, beats: Float | None = None) -> list[Landmark]:
     return sorted(found, key=lambda landmark: (landmark.time_s, landmark.kind))
 
 
-def contour_distance(one: Landmark, other: Landmark, part: str) -> float:
-    """Return how differently two climaxes rise or fall, by one of `CONTOUR_PARTS`.
+def contour_distance(one: Landmark, other: Landmark, contour: str) -> float:
+    """Return how differently two climaxes rise or fall, by one of `CONTOURS`.
 
     The root mean square difference of the contours, 0 to 1, and `OCTAVE` for each octave by which
     one lasts longer.
     """
-    shapes = np.subtract(getattr(one, part), getattr(other, part))
-    octaves = abs(np.log2(_length(one, part) / _length(other, part)))
-    return float(np.sqrt(np.mean(np.square(shapes))) + OCTAVE * octaves)
-
-
-def _length(climax: Landmark, part: str) -> float:
-    ends = (climax.start_s, climax.time_s) if part == "build_up" else (climax.time_s, climax.end_s)
-    return max(ends[1] - ends[0], 1 / RATE)
+    shapes = np.subtract(getattr(one, contour), getattr(other, contour))
+    octaves = np.log2(one.length(contour) / other.length(contour))
+    return float(np.sqrt(np.mean(np.square(shapes))) + OCTAVE * abs(octaves))
 
 
 def climax_curve(sound: Sound) -> tuple[Float, Float]:
     """Return times from the first onset to the last, s, and the curve whose peaks are climaxes.
 
-    In standard deviations within the recording [shape=(n,)]; what rings before and after is left
-    out, because its fading is no release.
+    In standard deviations within the recording [shape=(n,)]. What rings before and after is left
+    out: its fading is no release.
     """
     times, series = _series(sound)
-    total = sum(WEIGHTS[name] * _standardised(series[name], LEAST[name]) for name in WEIGHTS)
+    total = sum(WEIGHTS[name] * _standardised(series[name], name) for name in WEIGHTS)
     curve = np.asarray(total) / sum(WEIGHTS.values())
     return times, gaussian_filter1d(curve, CLIMAX_SMOOTHING_S * RATE, mode="nearest")
 
 
 def _series(sound: Sound) -> tuple[Float, dict[str, Float]]:
-    """Return times and what is heard at each: level, onsets per second, octaves, tension."""
+    """Return times and what is heard at each."""
     times = np.arange(sound.onsets[0], sound.onsets[-1] + 0.5 / RATE, 1 / RATE)
-    loudness = np.nan_to_num(sound.loudness, nan=FLOOR_DBFS)
-    windows = np.arange(len(loudness)) / LOUDNESS_RATE + LOUDNESS_WINDOW_S / 2
-    level = np.interp(times, windows, loudness)
+    windows = np.arange(len(sound.loudness)) / LOUDNESS_RATE + LOUDNESS_WINDOW_S / 2
+    level = np.interp(times, windows, np.nan_to_num(sound.loudness, nan=FLOOR_DBFS))
+    counts = np.histogram(sound.onsets, np.append(times, times[-1] + 1 / RATE) - 0.5 / RATE)[0]
+    density = gaussian_filter1d(counts * RATE, RATE, mode="constant")
+    density /= gaussian_filter1d(np.ones(len(times)), RATE, mode="constant")
     tension = tension_series(sound.chroma, sound.frame_rate)
     return times, {
         "loudness": np.maximum(level, level.max() - RANGE_DB),
-        "density": _density(sound.onsets, times),
+        "density": density,
+        "log_density": np.log(density + LEAST["log_density"]),
         "register": _at(times, np.log2(sound.centroid), sound.frame_rate),
         "tension": _at(times, tension, sound.frame_rate),
     }
-
-
-def _density(onsets: Float, times: Float) -> Float:
-    """Return the onsets per second, smoothed by a Gaussian of 1 s, corrected at the ends."""
-    counts = np.histogram(onsets, np.append(times, times[-1] + 1 / RATE) - 0.5 / RATE)[0]
-    inside = gaussian_filter1d(np.ones(len(times)), RATE, mode="constant")
-    return np.asarray(gaussian_filter1d(counts * RATE, RATE, mode="constant") / inside)
 
 
 def _at(times: Float, series: Float, frame_rate: float) -> Float:
     """Return a series of frames at some times; gaps are bridged."""
     centres = (np.arange(len(series)) + 2) / frame_rate
     defined = np.isfinite(series)
-    if not defined.any():
-        return np.zeros(len(times))
-    return np.interp(times, centres[defined], series[defined])
+    return np.interp(times, centres[defined], series[defined]) if defined.any() else 0 * times
 
 
-def _standardised(series: Float, least: float) -> Float:
-    return np.asarray((series - series.mean()) / np.hypot(series.std(), least))
+def _standardised(series: Float, name: str) -> Float:
+    return np.asarray((series - series.mean()) / np.hypot(series.std(), LEAST[name]))
 
 
 def _climaxes(sound: Sound) -> list[Landmark]:
     times, curve = climax_curve(sound)
     peaks, facts = find_peaks(curve, prominence=MIN_PROMINENCE)
-    bounds = [0, *peaks, len(curve) - 1]
-    return [
-        _climax(times, curve, *bounds[i : i + 3], prominence)
-        for i, prominence in enumerate(facts["prominences"])
-    ]
-
-
-def _climax(
-    times: Float, curve: Float, before: int, peak: int, after: int, prominence: float
-) -> Landmark:
-    """Return the climax at a peak that lies between two others."""
-    rising, falling = curve[before : peak + 1], curve[peak : after + 1]
-    start = peak - _foot(rising[::-1])
-    stop = peak + _foot(falling)
-    return Landmark(
-        CLIMAX,
-        float(times[peak]),
-        float(times[start]),
-        float(times[stop]),
-        float(prominence),
-        _contour(curve[start : peak + 1]),
-        _contour(curve[peak : stop + 1]),
-    )
+    valleys = [0, *peaks, len(curve) - 1]
+    found = []
+    for before, peak, after, prominence in zip(
+        valleys, peaks, valleys[2:], facts["prominences"].tolist(), strict=False
+    ):
+        start = peak - _foot(curve[before : peak + 1][::-1])
+        stop = peak + _foot(curve[peak : after + 1])
+        time_s, start_s, end_s = times[[peak, start, stop]].tolist()
+        contours = _contour(curve[start : peak + 1]), _contour(curve[peak : stop + 1])
+        found.append(Landmark(CLIMAX, time_s, prominence, start_s, end_s, *contours))
+    return found
 
 
 def _foot(falling: Float) -> int:
@@ -222,81 +232,73 @@ def _foot(falling: Float) -> int:
     return int(np.argmax(falling <= valley + FOOT * (falling[0] - valley)))
 
 
-def _contour(curve: Float) -> Float:
-    part = np.interp(np.linspace(0, len(curve) - 1, CONTOUR), np.arange(len(curve)), curve)
-    return np.asarray((part - part.min()) / max(np.ptp(part), 1e-9))
+def _contour(curve: Float) -> tuple[float, ...]:
+    places = np.linspace(0, len(curve) - 1, CONTOUR_VALUES)
+    part = np.interp(places, np.arange(len(curve)), curve)
+    return tuple(((part - part.min()) / np.ptp(part)).tolist())
 
 
 def _boundaries(sound: Sound) -> list[Landmark]:
     times, series = _series(sound)
-    shares = sound.chroma / np.maximum(sound.chroma.sum(axis=1, keepdims=True), 1e-12)
-    columns = [_at(times, column, sound.frame_rate) for column in (*sound.mfcc.T, *shares.T)]
-    columns += [np.log(series["density"] + 0.3), series["loudness"]]
-    smooth = gaussian_filter1d(np.stack(columns, axis=1), TEXTURE_SMOOTHING_S * RATE, axis=0)
-    sizes = np.repeat([sound.mfcc.shape[1], 12, 1, 1], [sound.mfcc.shape[1], 12, 1, 1])
-    texture = (smooth - smooth.mean(axis=0)) / np.maximum(smooth.std(axis=0), 1e-9)
-    curve = np.nan_to_num(novelty(texture / np.sqrt(sizes), RATE, BOUNDARY_REACH_S))
-    peaks, _ = find_peaks(
-        curve, prominence=BOUNDARY_PROMINENCE * curve.std(), distance=BOUNDARY_REACH_S * RATE
-    )
-    onsets = sound.onsets[[int(np.abs(sound.onsets - times[peak]).argmin()) for peak in peaks]]
-    strengths = curve[peaks] / max(curve.mean(), 1e-9)
+    chroma = sound.chroma / np.maximum(sound.chroma.sum(axis=1, keepdims=True), _TINY)
+    groups = {name: [series[name]] for name in ("log_density", "loudness")}
+    for name, columns in (("mfcc", sound.mfcc.T), ("chroma", chroma.T)):
+        groups[name] = [_at(times, column, sound.frame_rate) for column in columns]
+    # Each group counts alike, however many numbers it has.
+    texture = [
+        _standardised(gaussian_filter1d(column, TEXTURE_SMOOTHING_S * RATE), name)
+        / np.sqrt(len(columns))
+        for name, columns in groups.items()
+        for column in columns
+    ]
+    curve = np.nan_to_num(novelty(np.stack(texture, axis=1), RATE, BOUNDARY_REACH_S))
+    inside = np.minimum(times - times[0], times[-1] - times) >= BOUNDARY_REACH_S / 2
+    apart = BOUNDARY_REACH_S * RATE
+    peaks, _ = find_peaks(np.where(inside, curve, 0.0), prominence=MIN_NOVELTY, distance=apart)
+    nearest = np.abs(sound.onsets - times[peaks, None]).argmin(axis=1)
     return [
-        Landmark(BOUNDARY, t, t, t, float(strength))
-        for t, strength in zip(onsets.tolist(), strengths, strict=True)
+        Landmark(BOUNDARY, *place)
+        for place in zip(sound.onsets[nearest].tolist(), curve[peaks].tolist(), strict=True)
     ]
 
 
 def _phrase_ends(sound: Sound, beats: Float | None) -> list[Landmark]:
-    dips = _dips(sound)
-    slowing = _slowing_of_onsets(sound.onsets) if beats is None else _slowing(sound.onsets, beats)
-    evidence = _standardised(dips, LEAST_DIP) + _standardised(slowing, LEAST_SLOWING)
-    strengths = np.where((dips > 0) & (slowing > 0), evidence / np.sqrt(2), -np.inf)
     onsets = sound.onsets
-    first, last = onsets[0] + EDGE_S, onsets[-1] - EDGE_S
+    dip = _dip(sound)
+    slowing = _slowing_of_onsets(onsets) if beats is None else _slowing_of_beats(onsets, beats)
+    evidence = (_standardised(dip, "dip") + _standardised(slowing, "slowing")) / np.sqrt(2)
+    inside = (onsets >= onsets[0] + EDGE_S) & (onsets <= onsets[-1] - EDGE_S)
+    good = inside & (dip > 0) & (slowing > 0) & (evidence >= MIN_STRENGTH)
     found: list[Landmark] = []
-    for i in np.argsort(-strengths):
-        t = float(onsets[i])
-        apart = all(abs(t - other.time_s) >= APART_S for other in found)
-        if strengths[i] >= MIN_STRENGTH and first <= t <= last and apart:
-            found.append(Landmark(PHRASE_END, t, t, t, float(strengths[i])))
+    for i in np.flatnonzero(good)[np.argsort(-evidence[good])]:
+        if all(abs(onsets[i] - other.time_s) >= APART_S for other in found):
+            found.append(Landmark(PHRASE_END, onsets[i].item(), evidence[i].item()))
     return found
 
 
-def _dips(sound: Sound) -> Float:
+def _dip(sound: Sound) -> Float:
     """Return how much softer it is just before each onset than around it, dB."""
     times, series = _series(sound)
-    sums = np.concatenate([[0.0], np.cumsum(series["loudness"])])
-
-    def mean(start: Float, stop: Float) -> Float:
-        i, j = (np.round((np.clip(t, *times[[0, -1]]) - times[0]) * RATE) for t in (start, stop))
-        i = np.minimum(i, len(times) - 1)
-        j = np.maximum(j, i + 1)
-        return np.asarray((sums[j.astype(int)] - sums[i.astype(int)]) / (j - i))
-
-    onsets = sound.onsets
-    around = mean(onsets - AROUND_S, onsets + AROUND_S)
-    return np.asarray(around - mean(onsets - BEFORE_S, onsets))
+    around, before = (
+        uniform_filter1d(series["loudness"], round(length_s * RATE), mode="nearest")
+        for length_s in (AROUND_S, BEFORE_S)
+    )
+    middles = sound.onsets - BEFORE_S / 2
+    dip = np.interp(sound.onsets, times, around) - np.interp(middles, times, before)
+    return np.asarray(dip)
 
 
 def _slowing_of_onsets(onsets: Float) -> Float:
-    """Return how much longer than around it the time before each onset is, log."""
+    """Return how much longer the time before each onset is than the spacing around it, log."""
     spacing = np.log(np.diff(onsets))
-    spacing = np.concatenate([spacing[:1], spacing])
-    sums = np.concatenate([[0.0], np.cumsum(spacing)])
-    places = np.arange(len(onsets))
-    first = np.maximum(places - SPACINGS, 0)
-    stop = np.minimum(places + SPACINGS + 1, len(onsets))
-    return np.asarray(spacing - (sums[stop] - sums[first]) / (stop - first))
+    return np.concatenate([[0.0], spacing - uniform_filter1d(spacing, SPACINGS, mode="nearest")])
 
 
-def _slowing(onsets: Float, beats: Float) -> Float:
+def _slowing_of_beats(onsets: Float, beats: Float) -> Float:
     """Return how much longer the last beat before each onset is than those before it, log."""
     periods = np.log(np.diff(beats))
-    # An onset on a beat, or hardly before it, comes after the beat that ends there.
-    last = np.searchsorted(beats, onsets + 0.05, side="right") - 2
-    slowing = np.zeros(len(onsets))
-    for i, n in enumerate(last):
-        if 0 < n < len(periods):
-            slowing[i] = periods[n] - periods[max(0, n - BEATS_BEFORE) : n].mean()
-    return slowing
+    before = [periods[max(0, n - BEATS_BEFORE) : n] for n in range(1, len(periods))]
+    slowing = np.array([0.0, *(periods[n] - part.mean() for n, part in enumerate(before, 1)), 0.0])
+    # An onset hardly before a beat comes after the beat that ends there; outside there is none.
+    last = np.searchsorted(beats, onsets + BEAT_TOLERANCE_S, side="right") - 2
+    return slowing[np.where((last >= 0) & (last < len(periods)), last, len(slowing) - 1)]
