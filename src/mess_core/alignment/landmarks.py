@@ -16,9 +16,10 @@ no climax. Nothing here knows the score: these are places to listen to, not an a
 
 __all__ = [
     *("BOUNDARY", "CLIMAX", "CONTOURS", "KINDS", "PHRASE_END", "Landmark", "climax_curve"),
-    *("contour_distance", "find_landmarks", "landmarks"),
+    *("contour_distance", "find_landmarks", "landmarks", "loudness_curve"),
 ]
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -100,8 +101,8 @@ class Landmark:
         Prominence of a climax, and strength of a phrase's end, in standard deviations within the
         recording; novelty of a boundary (squared distance of what is before and after).
     start_s, end_s : float
-        Start of a climax's build-up and end of its release, s; NaN for the others.
-    build_up, release : tuple of float
+        Start of a climax's build-up and end of its release, s; of the others ``time_s``.
+    build_up, release : sequence of float
         A climax's curve from start to peak and from peak to end in `CONTOUR_VALUES` equal steps,
         0 where it is lowest and 1 at the peak; empty for the others.
     """
@@ -109,10 +110,10 @@ class Landmark:
     kind: str
     time_s: float
     strength: float
-    start_s: float = np.nan
-    end_s: float = np.nan
-    build_up: tuple[float, ...] = ()
-    release: tuple[float, ...] = ()
+    start_s: float
+    end_s: float
+    build_up: Sequence[float] = ()
+    release: Sequence[float] = ()
 
     def length(self, contour: str) -> float:
         """Return how long one of `CONTOURS` lasts, s."""
@@ -181,11 +182,17 @@ def climax_curve(sound: Sound) -> tuple[Float, Float]:
     return times, gaussian_filter1d(curve, CLIMAX_SMOOTHING_S * RATE, mode="nearest")
 
 
+def loudness_curve(sound: Sound) -> tuple[Float, Float]:
+    """Return times and the momentary loudness around each, dBFS, NaN where inaudible."""
+    times = np.arange(len(sound.loudness)) / LOUDNESS_RATE + LOUDNESS_WINDOW_S / 2
+    return times, sound.loudness
+
+
 def _series(sound: Sound) -> tuple[Float, dict[str, Float]]:
     """Return times and what is heard at each."""
     times = np.arange(sound.onsets[0], sound.onsets[-1] + 0.5 / RATE, 1 / RATE)
-    windows = np.arange(len(sound.loudness)) / LOUDNESS_RATE + LOUDNESS_WINDOW_S / 2
-    level = np.interp(times, windows, np.nan_to_num(sound.loudness, nan=FLOOR_DBFS))
+    middles, loudness = loudness_curve(sound)
+    level = np.interp(times, middles, np.nan_to_num(loudness, nan=FLOOR_DBFS))
     counts = np.histogram(sound.onsets, np.append(times, times[-1] + 1 / RATE) - 0.5 / RATE)[0]
     density = gaussian_filter1d(counts * RATE, RATE, mode="constant")
     density /= gaussian_filter1d(np.ones(len(times)), RATE, mode="constant")
@@ -256,10 +263,8 @@ def _boundaries(sound: Sound) -> list[Landmark]:
     apart = BOUNDARY_REACH_S * RATE
     peaks, _ = find_peaks(np.where(inside, curve, 0.0), prominence=MIN_NOVELTY, distance=apart)
     nearest = np.abs(sound.onsets - times[peaks, None]).argmin(axis=1)
-    return [
-        Landmark(BOUNDARY, *place)
-        for place in zip(sound.onsets[nearest].tolist(), curve[peaks].tolist(), strict=True)
-    ]
+    places = zip(sound.onsets[nearest].tolist(), curve[peaks].tolist(), strict=True)
+    return [Landmark(BOUNDARY, time_s, strength, time_s, time_s) for time_s, strength in places]
 
 
 def _phrase_ends(sound: Sound, beats: Float | None) -> list[Landmark]:
@@ -271,8 +276,9 @@ def _phrase_ends(sound: Sound, beats: Float | None) -> list[Landmark]:
     good = inside & (dip > 0) & (slowing > 0) & (evidence >= MIN_STRENGTH)
     found: list[Landmark] = []
     for i in np.flatnonzero(good)[np.argsort(-evidence[good])]:
-        if all(abs(onsets[i] - other.time_s) >= APART_S for other in found):
-            found.append(Landmark(PHRASE_END, onsets[i].item(), evidence[i].item()))
+        time_s = onsets[i].item()
+        if all(abs(time_s - other.time_s) >= APART_S for other in found):
+            found.append(Landmark(PHRASE_END, time_s, evidence[i].item(), time_s, time_s))
     return found
 
 
