@@ -2,7 +2,7 @@
 
 * `CLIMAX`: a prominent peak of loudness, density of onsets, register (spectral centroid) and
   dissonance together. Each is standardised within the recording; their weighted mean, smoothed, is
-  the curve of `climax_curve`. Its *build-up* starts, and its *release* ends, where the curve is a
+  a curve. Its *build-up* starts, and its *release* ends, where the curve is a
   tenth of the way from the valley on that side to the peak.
 * `BOUNDARY`: a peak of Foote's novelty (`mess_core.targets.phrasing`) of timbre, harmony, density
   and loudness, each standardised: one texture ends and another begins.
@@ -15,11 +15,11 @@ no climax. Nothing here knows the score: these are places to listen to, not an a
 """
 
 __all__ = [
-    *("BOUNDARY", "CLIMAX", "CONTOURS", "KINDS", "PHRASE_END", "Landmark", "climax_curve"),
-    *("contour_distance", "find_landmarks", "landmarks", "loudness_curve"),
+    *("BOUNDARY", "CLIMAX", "CONTOURS", "KINDS", "PHRASE_END", "Landmark", "contour_distance"),
+    *("curves", "find_landmarks", "landmarks"),
 ]
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -40,47 +40,42 @@ from mess_core.targets.sound import FLOOR_DBFS, LOUDNESS_RATE, LOUDNESS_WINDOW_S
 
 KINDS = CLIMAX, BOUNDARY, PHRASE_END = ("climax", "boundary", "phrase_end")
 
-#: The two contours of a climax.
+#: The two contours of a climax, and of how many values they are.
 CONTOURS = BUILD_UP, RELEASE = ("build_up", "release")
+CONTOUR_VALUES = 32
 
 #: Values per second of all curves here.
 RATE = 10.0
 
 #: Spread that is added (in squares) to a series' own: dB, onsets per second, octaves, tension;
-#: their logarithm, MFCC, share of the chroma; the dip (dB) and the slowing (log) at phrases' ends.
+#: log density, MFCC, share of the chroma; the dip (dB) and the slowing (log) at phrases' ends.
 LEAST = {"loudness": 2.0, "density": 1.0, "register": 0.25, "tension": 0.08}
 LEAST |= {"log_density": 0.3, "mfcc": 8.0, "chroma": 0.05, "dip": 2.0, "slowing": 0.05}
-
-#: What each series weighs in the curve of climaxes, and the curve's smoothing (Gaussian), s.
-WEIGHTS = {"loudness": 2.0, "density": 1.0, "register": 1.0, "tension": 1.0}
-CLIMAX_SMOOTHING_S = 1.5
 
 #: What is softer than the loudest moment by more counts as so much softer, dB.
 RANGE_DB = 40.0
 
-#: Least prominence of a climax, in standard deviations of the series.
-MIN_PROMINENCE = 0.4
-
-#: A build-up begins where this share of the way from the valley to the peak is covered.
+#: Of climaxes: what each series weighs, the curve's smoothing (Gaussian, s), the least prominence
+#: of a climax and of a peak that ends its release, and the share of the height that is no slope.
+WEIGHTS = {"loudness": 2.0, "density": 1.0, "register": 1.0, "tension": 1.0}
+CLIMAX_SMOOTHING_S = 1.5
+MIN_PROMINENCE, MIN_HILL = 0.4, 0.2
 FOOT = 0.1
 
-#: Values of a contour, and what an octave of length counts beside a full height of difference.
-CONTOUR_VALUES = 32
+#: What an octave of length counts beside contours that differ by their full height.
 OCTAVE = 0.1
 
-#: How far novelty looks to either side and how what it compares is smoothed (Gaussian), s; least
-#: prominence of a boundary (no flat performance of the tests had a novelty above 0.4).
+#: Of boundaries: how far novelty looks to either side, how what it compares is smoothed (Gaussian),
+#: s; the least prominence (no flat performance of the tests had a novelty above 0.4).
 BOUNDARY_REACH_S = 8.0
 TEXTURE_SMOOTHING_S = 0.5
 MIN_NOVELTY = 0.75
 
-#: The time before an onset that may end a phrase, and what it is compared with, s.
+#: Of phrases' ends: the time before the onset and what it is compared with, s; how many beats the
+#: last beat, or spacings the last spacing of onsets, is compared with; the least strength; the
+#: least time between two, and from the recording's ends, s.
 BEFORE_S, AROUND_S = 0.5, 12.0
-
-#: The last beat is compared with so many before it, an onset's spacing with the mean of so many.
 BEATS_BEFORE, SPACINGS = 4, 25
-
-#: Least strength of a phrase's end; least time between two, and from the recording's ends, s.
 MIN_STRENGTH = 0.8
 APART_S, EDGE_S = 3.0, 2.0
 
@@ -155,7 +150,9 @@ def landmarks(sound: Sound, *, beats: Float | None = None) -> list[Landmark]:
     """
     if len(sound.onsets) < 4:
         return []
-    found = [*_climaxes(sound), *_boundaries(sound), *_phrase_ends(sound, beats)]
+    times, series = curves(sound)
+    found = _climaxes(times, series["climax"]) + _boundaries(sound, times, series)
+    found += _phrase_ends(sound.onsets, times, series["loudness"], beats)
     return sorted(found, key=lambda landmark: (landmark.time_s, landmark.kind))
 
 
@@ -170,40 +167,31 @@ def contour_distance(one: Landmark, other: Landmark, contour: str) -> float:
     return float(np.sqrt(np.mean(np.square(shapes))) + OCTAVE * abs(octaves))
 
 
-def climax_curve(sound: Sound) -> tuple[Float, Float]:
-    """Return times from the first onset to the last, s, and the curve whose peaks are climaxes.
+def curves(sound: Sound) -> tuple[Float, dict[str, Float]]:
+    """Return times from the first onset to the last, s, and what is heard at each.
 
-    In standard deviations within the recording [shape=(n,)]. What rings before and after is left
-    out: its fading is no release.
+    Loudness in dBFS, density in onsets per second and its logarithm, register in octaves, tension,
+    and ``climax``: the curve whose peaks are climaxes, in standard deviations [shape=(n,) each].
+    What rings before and after is left out: its fading is no release.
     """
-    times, series = _series(sound)
-    total = sum(WEIGHTS[name] * _standardised(series[name], name) for name in WEIGHTS)
-    curve = np.asarray(total) / sum(WEIGHTS.values())
-    return times, gaussian_filter1d(curve, CLIMAX_SMOOTHING_S * RATE, mode="nearest")
-
-
-def loudness_curve(sound: Sound) -> tuple[Float, Float]:
-    """Return times and the momentary loudness around each, dBFS, NaN where inaudible."""
-    times = np.arange(len(sound.loudness)) / LOUDNESS_RATE + LOUDNESS_WINDOW_S / 2
-    return times, sound.loudness
-
-
-def _series(sound: Sound) -> tuple[Float, dict[str, Float]]:
-    """Return times and what is heard at each."""
     times = np.arange(sound.onsets[0], sound.onsets[-1] + 0.5 / RATE, 1 / RATE)
-    middles, loudness = loudness_curve(sound)
-    level = np.interp(times, middles, np.nan_to_num(loudness, nan=FLOOR_DBFS))
+    middles = np.arange(len(sound.loudness)) / LOUDNESS_RATE + LOUDNESS_WINDOW_S / 2
+    level = np.interp(times, middles, np.nan_to_num(sound.loudness, nan=FLOOR_DBFS))
     counts = np.histogram(sound.onsets, np.append(times, times[-1] + 1 / RATE) - 0.5 / RATE)[0]
     density = gaussian_filter1d(counts * RATE, RATE, mode="constant")
     density /= gaussian_filter1d(np.ones(len(times)), RATE, mode="constant")
     tension = tension_series(sound.chroma, sound.frame_rate)
-    return times, {
+    series = {
         "loudness": np.maximum(level, level.max() - RANGE_DB),
         "density": density,
         "log_density": np.log(density + LEAST["log_density"]),
         "register": _at(times, np.log2(sound.centroid), sound.frame_rate),
         "tension": _at(times, tension, sound.frame_rate),
     }
+    parts = [weight * _standardised(series[name], name) for name, weight in WEIGHTS.items()]
+    climax = np.sum(parts, axis=0) / sum(WEIGHTS.values())
+    series["climax"] = gaussian_filter1d(climax, CLIMAX_SMOOTHING_S * RATE, mode="nearest")
+    return times, series
 
 
 def _at(times: Float, series: Float, frame_rate: float) -> Float:
@@ -217,19 +205,18 @@ def _standardised(series: Float, name: str) -> Float:
     return np.asarray((series - series.mean()) / np.hypot(series.std(), LEAST[name]))
 
 
-def _climaxes(sound: Sound) -> list[Landmark]:
-    times, curve = climax_curve(sound)
-    peaks, facts = find_peaks(curve, prominence=MIN_PROMINENCE)
-    valleys = [0, *peaks, len(curve) - 1]
+def _climaxes(times: Float, curve: Float) -> list[Landmark]:
+    peaks, facts = find_peaks(curve, prominence=MIN_HILL)
+    bounds = [0, *peaks, len(curve) - 1]
     found = []
-    for before, peak, after, prominence in zip(
-        valleys, peaks, valleys[2:], facts["prominences"].tolist(), strict=False
-    ):
-        start = peak - _foot(curve[before : peak + 1][::-1])
-        stop = peak + _foot(curve[peak : after + 1])
-        time_s, start_s, end_s = times[[peak, start, stop]].tolist()
-        contours = _contour(curve[start : peak + 1]), _contour(curve[peak : stop + 1])
-        found.append(Landmark(CLIMAX, time_s, prominence, start_s, end_s, *contours))
+    for i, peak in enumerate(peaks):
+        start = peak - _foot(curve[bounds[i] : peak + 1][::-1])
+        stop = peak + _foot(curve[peak : bounds[i + 2] + 1])
+        prominence = facts["prominences"][i].item()
+        if prominence >= MIN_PROMINENCE:
+            time_s, start_s, end_s = times[[peak, start, stop]].tolist()
+            contours = _contour(curve[start : peak + 1]), _contour(curve[peak : stop + 1])
+            found.append(Landmark(CLIMAX, time_s, prominence, start_s, end_s, *contours))
     return found
 
 
@@ -245,8 +232,7 @@ def _contour(curve: Float) -> tuple[float, ...]:
     return tuple(((part - part.min()) / np.ptp(part)).tolist())
 
 
-def _boundaries(sound: Sound) -> list[Landmark]:
-    times, series = _series(sound)
+def _boundaries(sound: Sound, times: Float, series: Mapping[str, Float]) -> list[Landmark]:
     chroma = sound.chroma / np.maximum(sound.chroma.sum(axis=1, keepdims=True), _TINY)
     groups = {name: [series[name]] for name in ("log_density", "loudness")}
     for name, columns in (("mfcc", sound.mfcc.T), ("chroma", chroma.T)):
@@ -267,9 +253,12 @@ def _boundaries(sound: Sound) -> list[Landmark]:
     return [Landmark(BOUNDARY, time_s, strength, time_s, time_s) for time_s, strength in places]
 
 
-def _phrase_ends(sound: Sound, beats: Float | None) -> list[Landmark]:
-    onsets = sound.onsets
-    dip = _dip(sound)
+def _phrase_ends(
+    onsets: Float, times: Float, loudness: Float, beats: Float | None
+) -> list[Landmark]:
+    around = uniform_filter1d(loudness, round(AROUND_S * RATE), mode="nearest")
+    before = uniform_filter1d(loudness, round(BEFORE_S * RATE), mode="nearest")
+    dip = np.interp(onsets, times, around) - np.interp(onsets - BEFORE_S / 2, times, before)
     slowing = _slowing_of_onsets(onsets) if beats is None else _slowing_of_beats(onsets, beats)
     evidence = (_standardised(dip, "dip") + _standardised(slowing, "slowing")) / np.sqrt(2)
     inside = (onsets >= onsets[0] + EDGE_S) & (onsets <= onsets[-1] - EDGE_S)
@@ -282,18 +271,6 @@ def _phrase_ends(sound: Sound, beats: Float | None) -> list[Landmark]:
     return found
 
 
-def _dip(sound: Sound) -> Float:
-    """Return how much softer it is just before each onset than around it, dB."""
-    times, series = _series(sound)
-    around, before = (
-        uniform_filter1d(series["loudness"], round(length_s * RATE), mode="nearest")
-        for length_s in (AROUND_S, BEFORE_S)
-    )
-    middles = sound.onsets - BEFORE_S / 2
-    dip = np.interp(sound.onsets, times, around) - np.interp(middles, times, before)
-    return np.asarray(dip)
-
-
 def _slowing_of_onsets(onsets: Float) -> Float:
     """Return how much longer the time before each onset is than the spacing around it, log."""
     spacing = np.log(np.diff(onsets))
@@ -303,8 +280,8 @@ def _slowing_of_onsets(onsets: Float) -> Float:
 def _slowing_of_beats(onsets: Float, beats: Float) -> Float:
     """Return how much longer the last beat before each onset is than those before it, log."""
     periods = np.log(np.diff(beats))
-    before = [periods[max(0, n - BEATS_BEFORE) : n] for n in range(1, len(periods))]
-    slowing = np.array([0.0, *(periods[n] - part.mean() for n, part in enumerate(before, 1)), 0.0])
+    before = uniform_filter1d(periods, BEATS_BEFORE, mode="nearest", origin=BEATS_BEFORE // 2 - 1)
+    slowing = np.concatenate([[0.0], periods[1:] - before[:-1], [0.0]])
     # An onset hardly before a beat comes after the beat that ends there; outside there is none.
     last = np.searchsorted(beats, onsets + BEAT_TOLERANCE_S, side="right") - 2
-    return slowing[np.where((last >= 0) & (last < len(periods)), last, len(slowing) - 1)]
+    return slowing[np.where((last >= 0) & (last < len(periods)), last, -1)]

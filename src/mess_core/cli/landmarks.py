@@ -19,7 +19,11 @@ from mess_core.recordings import Recording, read_recordings, usable
 if TYPE_CHECKING:
     from mess_core.alignment.landmarks import Landmark
 
-_COLORS = {"climax": "#D55E00", "boundary": "#0072B2", "phrase_end": "#009E73"}
+_STYLES = {
+    "climax": ("#D55E00", "-"),
+    "boundary": ("#0072B2", "--"),
+    "phrase_end": ("#009E73", ":"),
+}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -83,31 +87,27 @@ def _draw(recording: Recording, found: Sequence["Landmark"], output: Path) -> No
     """Draw loudness and the curve of climaxes over time, with the landmarks."""
     from matplotlib.figure import Figure
 
-    from mess_core.alignment.landmarks import climax_curve, loudness_curve
+    from mess_core.alignment.landmarks import curves
     from mess_core.extraction.audio import load_audio
     from mess_core.probing.pictures import save_figure
     from mess_core.targets.sound import analyse
 
-    sound = analyse(load_audio(Path(recording.audio)), 24_000)
+    times, series = curves(analyse(load_audio(Path(recording.audio)), 24_000))
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     panels = figure.subplots(2, sharex=True)
-    panels[0].plot(*loudness_curve(sound), color="0.4", linewidth=0.8)
-    panels[1].plot(*climax_curve(sound), color="black", linewidth=1.2)
-    labels = dict.fromkeys(_COLORS, "")
-    for landmark in found:
-        color, kind = _COLORS[landmark.kind], landmark.kind
-        label = None if labels[kind] else kind.replace("_", " ")
-        labels[kind] = kind
-        style = {"climax": "-", "boundary": "--", "phrase_end": ":"}[kind]
-        for panel in panels:
-            panel.axvline(landmark.time_s, color=color, linestyle=style, label=label)
-        panels[1].axvspan(landmark.start_s, landmark.end_s, color=color, alpha=0.12, linewidth=0)
-    panels[0].set_ylabel("loudness (dBFS)")
-    panels[1].set_ylabel("all together (SD)")
-    panels[1].set_xlabel("time (s); shaded: from build-up to release")
+    labels = {"loudness": "loudness (dBFS)", "climax": "all together (SD)"}
+    for panel, (name, label) in zip(panels, labels.items(), strict=True):
+        panel.plot(times, series[name], color="black", linewidth=1)
+        panel.set_ylabel(label)
+        for landmark in found:
+            color, style = _STYLES[landmark.kind]
+            panel.axvline(landmark.time_s, color=color, linestyle=style)
+            panel.axvspan(landmark.start_s, landmark.end_s, color=color, alpha=0.1, linewidth=0)
+    for kind, (color, style) in _STYLES.items():
+        panels[0].plot([], [], color=color, linestyle=style, label=kind.replace("_", " "))
+    panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
     panels[0].set_title(f"Landmarks of {recording.recording_id}", loc="left")
-    if found:
-        panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
+    panels[1].set_xlabel("time (s); shaded: from build-up to release")
     save_figure(figure, output)
 
 
