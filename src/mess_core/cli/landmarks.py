@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mess_core.cli.printing import table
-from mess_core.errors import DatasetError, MessError, SearchError, StorageError, nearest
+from mess_core.errors import DatasetError, SearchError, StorageError, nearest
 from mess_core.layout import Layout
 from mess_core.progress import Progress, clock, counted
 from mess_core.recordings import Recording, read_recordings, usable
@@ -24,6 +24,9 @@ _STYLES = {
     "boundary": ("#0072B2", "--"),
     "phrase_end": ("#009E73", ":"),
 }
+
+#: Options of a search that climaxes have no use for.
+_UNUSED = ("end", "aspect", "aspects", "unlike", "more", "less", "ignore", "where", "dedupe")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -116,6 +119,8 @@ def search_climaxes(args: argparse.Namespace) -> int:
     from mess_core.alignment.landmarks import BUILD_UP, CONTOURS, contour_distance
 
     by = args.like or [BUILD_UP]
+    if unused := [name for name in _UNUSED if getattr(args, name) not in (None, [], False)]:
+        raise SearchError(f"--landmark does not go with {', '.join(unused)}; leave them out")
     if not args.recording or args.start is None or not set(by) <= set(CONTOURS):
         raise SearchError(
             f"--landmark needs --recording, --from, and as --like {' or '.join(CONTOURS)} "
@@ -130,19 +135,13 @@ def search_climaxes(args: argparse.Namespace) -> int:
     asked = min(own, key=lambda climax: abs(climax.time_s - args.start))
     column = {"recording": "recording_id", "work": "work_id"}.get(args.exclude or "recording", "")
     excluded = getattr(rows[args.recording], column) if column else None
-    hits: list[tuple[dict[str, Any], Landmark]] = [
-        (
-            {
-                "distance": round(sum(contour_distance(asked, climax, name) for name in by), 3),
-                "recording": recording,
-            },
-            climax,
-        )
-        for recording, places in climaxes.items()
-        for climax in places
-        if climax is not asked and not (column and getattr(rows[recording], column) == excluded)
-    ]
-    hits.sort(key=lambda hit: hit[0]["distance"])
+    hits: list[tuple[dict[str, Any], Landmark]] = []
+    for recording, places in climaxes.items():
+        if not column or getattr(rows[recording], column) != excluded:
+            for climax in places:
+                distance = sum(contour_distance(asked, climax, name) for name in by)
+                hits.append(({"distance": round(distance, 3), "recording": recording}, climax))
+    hits = sorted((hit for hit in hits if hit[1] is not asked), key=lambda hit: hit[0]["distance"])
     heading = f"climaxes like that of {args.recording} at {clock(asked.time_s)}, by {', '.join(by)}"
     print(heading, file=sys.stderr if args.json else sys.stdout)
     _print(hits[: args.k or 10], as_json=args.json)
@@ -165,6 +164,6 @@ def _climaxes(
             found[row.recording_id] = [each for each in landmarks if each.kind == CLIMAX]
         except StorageError:
             raise
-        except MessError as error:
-            failed[row.recording_id] = str(error)
+        except Exception as error:
+            failed[row.recording_id] = f"{type(error).__name__}: {error}"
     return found, failed
