@@ -120,7 +120,7 @@ def search_climaxes(args: argparse.Namespace) -> int:
 
     by = args.like or [BUILD_UP]
     if unused := [name for name in _UNUSED if getattr(args, name) not in (None, [], False)]:
-        raise SearchError(f"--landmark does not go with {', '.join(unused)}; leave them out")
+        raise SearchError(f"--landmark is a search of its own: leave out --{' --'.join(unused)}")
     if not args.recording or args.start is None or not set(by) <= set(CONTOURS):
         raise SearchError(
             f"--landmark needs --recording, --from, and as --like {' or '.join(CONTOURS)} "
