@@ -8,10 +8,11 @@ import pytest
 import soundfile
 
 from mess_core.cli.main import main
+from mess_core.extraction.audio import Floats
 from mess_core.files import file_sha256
 from mess_core.layout import Layout
 from mess_core.recordings import Recording, write_recordings
-from tests.alignment.swells import CHORDS, RATE, Chord, render, steady, swell
+from tests.alignment.swells import CHORDS, RATE, render, steady, swell
 
 pytestmark = pytest.mark.unit
 
@@ -21,23 +22,20 @@ def sudden(t: float) -> float:
     return float(45 + 40 * (np.exp(-((t - 20) ** 2)) if t < 20 else np.exp(-(t - 20) / 5)))
 
 
-def play(velocity: float, peak_s: float) -> list[Chord]:
-    return steady(CHORDS, 0.5, 0.2, 32, swell(peak_s, velocity))
+@pytest.fixture(scope="module")
+def played() -> dict[str, Floats]:
+    """Two slow swells, a sudden one and nothing of the kind."""
+    velocities = {"asked": swell(14, 40), "like": swell(16, 30), "flat": swell(0, 0)}
+    velocities["sudden"] = sudden
+    return {name: render(steady(CHORDS, 0.5, 0.2, 32, v)) for name, v in velocities.items()}
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Four recordings of works of their own: two slow swells, a sudden one and a flat one."""
-    played = {
-        "asked": play(40, 14),
-        "like": play(30, 16),
-        "flat": play(0, 14),
-        "sudden": steady(CHORDS, 0.5, 0.2, 32, sudden),
-    }
+def data(tmp_path: Path, played: dict[str, Floats]) -> Path:
     rows = []
-    for name, chords in played.items():
+    for name, samples in played.items():
         audio = tmp_path / f"{name}.wav"
-        soundfile.write(audio, render(chords), RATE)
+        soundfile.write(audio, samples, RATE)
         texts = (name, name, "", "", "", "", str(audio), "", "", file_sha256(audio), "", "")
         rows.append(Recording(*texts, 33.0, "ok", ""))
     write_recordings(Layout(tmp_path, "demo").table, rows)
