@@ -9,7 +9,18 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from mess_core.cli import artifacts, embed, model, recordings, render, results, search, train
+from mess_core.cli import (
+    artifacts,
+    compare,
+    embed,
+    landmarks,
+    model,
+    recordings,
+    render,
+    results,
+    search,
+    train,
+)
 from mess_core.errors import MessError
 
 
@@ -48,7 +59,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mess {version('mess-core')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (recordings, render, model, train, embed, search, results, artifacts):
+    modules = (
+        recordings,
+        render,
+        model,
+        train,
+        embed,
+        search,
+        compare,
+        landmarks,
+        results,
+        artifacts,
+    )
+    for module in modules:
         module.add_parser(commands)
     return parser
 
