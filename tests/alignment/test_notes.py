@@ -9,13 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mess_core.alignment import align
 from mess_core.alignment.maps import Alignment
-from mess_core.alignment.notes import MOST_PAIRS, SCATTER_S, align_notes, shared_music
+from mess_core.alignment.notes import MOST_PAIRS, SCATTER_S, align_notes
 from mess_core.errors import AlignmentError
 from mess_core.targets.curves import Float
 from mess_core.targets.notes import Performance, read_performance
 
 pytestmark = pytest.mark.unit
+
+
+def shared_music(found: Alignment, reference: Performance, other: Performance) -> float:
+    return align.shared_music(found, *(float(np.ptp(p.onsets)) for p in (reference, other)))
+
 
 ASAP = Path(__file__).parents[3] / "shared" / "data" / "asap"
 

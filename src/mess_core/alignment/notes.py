@@ -10,7 +10,7 @@
    which nothing is matched, the map breaks off.
 """
 
-__all__ = ["align_notes", "shared_music"]
+__all__ = ["align_notes"]
 
 from bisect import bisect_left
 
@@ -83,18 +83,6 @@ def align_notes(reference: Performance, other: Performance) -> Alignment:
             expected = _expected(reference, knots)
             knots = _knots(reference, other, *_nearest(reference, other, expected, reach))
     return _mapped(reference, other, knots)
-
-
-def shared_music(alignment: Alignment, reference: Performance, other: Performance) -> float:
-    """Return how much of the shorter of two performances the other one plays, 0 to 1.
-
-    It is the share of its time, from first to last onset, that is in regions, each as far as it is
-    sure: 0.9 or more for nearly all pairs of performances of a work, below 0.1 for other works.
-    """
-    spans = np.interp(alignment.regions, alignment.times, alignment.work_times)
-    lengths = np.minimum(np.ptp(alignment.regions, axis=1), np.ptp(spans, axis=1))
-    whole = min(np.ptp(reference.onsets), np.ptp(other.onsets))
-    return float(min(1.0, lengths @ alignment.confidence / max(whole, BREAK_S)))
 
 
 def _common_notes(reference: Performance, other: Performance) -> tuple[Int, Int]:
