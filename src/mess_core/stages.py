@@ -14,6 +14,7 @@ __all__ = [
     "EVALUATION",
     "FEATURES",
     "INDEX",
+    "LANDMARKS",
     "PERFORMANCES",
     "PROBING",
     "PROJECTION",
@@ -46,3 +47,4 @@ EVALUATION = 1
 TRAINING = 1
 VALIDITY = 4
 REPORT = 4
+LANDMARKS = 1

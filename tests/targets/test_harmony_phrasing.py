@@ -96,7 +96,7 @@ def test_novelty_is_footes_checkerboard_without_the_matrix() -> None:
     features = rng.normal(size=(300, 24)).cumsum(axis=0)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     expected = checkerboard_novelty(features, 20.0)
-    found = phrasing._novelty(features, 20.0)
+    found = phrasing.novelty(features, 20.0)
     inner = np.isfinite(expected)
     assert inner.sum() == 300 - 2 * 40 + 1
     np.testing.assert_allclose(found[inner], expected[inner], atol=1e-9)

@@ -13,6 +13,7 @@ from mess_core.cli import (
     artifacts,
     compare,
     embed,
+    landmarks,
     model,
     recordings,
     render,
@@ -58,7 +59,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mess {version('mess-core')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (recordings, render, model, train, embed, search, compare, results, artifacts):
+    modules = (
+        recordings,
+        render,
+        model,
+        train,
+        embed,
+        search,
+        compare,
+        landmarks,
+        results,
+        artifacts,
+    )
+    for module in modules:
         module.add_parser(commands)
     return parser
 

@@ -63,6 +63,11 @@ def add_parser(subparsers: Any) -> None:
         "--explain", action="store_true", help="print what each aspect adds to the scores"
     )
     parser.add_argument("--dataset", help="needed where several are published")
+    landmark = "climaxes like the one nearest to --from, by --like build_up or release"
+    parser.add_argument("--landmark", choices=("climax",), help=landmark)
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"), help="for --landmark (default: %(default)s)"
+    )
     parser.add_argument(
         "--artifacts",
         default=DEFAULT_LOCATION,
@@ -151,6 +156,10 @@ def _add_hits(group: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answer one question and print the hits."""
+    if args.landmark:
+        from mess_core.cli.landmarks import search_climaxes
+
+        return search_climaxes(args)
     from mess_core.search.search import search, search_features
 
     query = _read_query(args) if args.query else _query(args)

@@ -17,7 +17,9 @@ bins by parabolic interpolation (Smith & Serra 1987), which tells semitones apar
 alone do not.
 """
 
-__all__ = ["chroma_mean", "chroma_of_peaks", "harmonic_complexity", "tension_curve"]
+__all__ = [
+    *("chroma_mean", "chroma_of_peaks", "harmonic_complexity", "tension_curve", "tension_series"),
+]
 
 import numpy as np
 import numpy.typing as npt
@@ -74,11 +76,16 @@ def chroma_mean(chroma: Float) -> Float:
 
 def tension_curve(chroma: Float, frame_rate: float) -> Float:
     """Return the tension over time, 0 to 1 [shape=(64,)], NaN where nothing has a pitch."""
+    return to_curve(tension_series(chroma, frame_rate))
+
+
+def tension_series(chroma: Float, frame_rate: float) -> Float:
+    """Return the tension of each frame's half second, 0 to 1, NaN where nothing has a pitch."""
     length = max(1, round(CHORD_S * frame_rate))
     edges = np.arange(len(chroma))[:, None] + np.array([-(length // 2), length - length // 2])
     first, stop = np.clip(edges, 0, len(chroma)).T
     cumulative = np.concatenate([np.zeros((1, 12)), np.cumsum(_normalised(chroma), axis=0)])
-    return to_curve(_tension(cumulative[stop] - cumulative[first]))
+    return _tension(cumulative[stop] - cumulative[first])
 
 
 def _tension(chroma: Float) -> Float:

@@ -12,7 +12,7 @@
 Arches of loudness (Todd 1992) are no count of phrases: counting them ran against analysts' counts.
 """
 
-__all__ = ["novelty_curve"]
+__all__ = ["novelty", "novelty_curve"]
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,7 @@ def novelty_curve(mfcc: npt.NDArray[np.float32], chroma: Float, frame_rate: floa
     features = np.hstack([_directions(mfcc[:, 1:]), _directions(chroma)]) / np.sqrt(2)
     if not chroma.any():
         return np.full(CURVE_FRAMES, np.nan)
-    return to_curve(_novelty(features, frame_rate))
+    return to_curve(novelty(features, frame_rate))
 
 
 def _directions(vectors: npt.NDArray[np.floating]) -> Float:
@@ -48,10 +48,14 @@ def _directions(vectors: npt.NDArray[np.floating]) -> Float:
     return np.asarray(unit)
 
 
-def _novelty(features: Float, frame_rate: float) -> Float:
-    """Return the novelty between each frame and the one before it, NaN near the ends."""
-    length = round(NOVELTY_S * frame_rate)
-    taper = np.exp(-0.5 * ((np.arange(length) + 0.5) / (NOVELTY_TAPER_S * frame_rate)) ** 2)
+def novelty(features: Float, frame_rate: float, reach_s: float = NOVELTY_S) -> Float:
+    """Return the novelty between each frame and the one before it, NaN near the ends.
+
+    It looks ``reach_s`` to either side, with a taper that is as much wider.
+    """
+    length = round(reach_s * frame_rate)
+    taper_s = NOVELTY_TAPER_S * reach_s / NOVELTY_S
+    taper = np.exp(-0.5 * ((np.arange(length) + 0.5) / (taper_s * frame_rate)) ** 2)
     present = np.hstack([features, np.ones((len(features), 1))])
     # Frame i ends up with the sum over what precedes it; the other way round for what follows.
     before = np.roll(_sums(present, taper), 1, axis=0)
