@@ -6,6 +6,7 @@ the output changed and the number did not.
 """
 
 __all__ = [
+    "ALIGNMENTS",
     "ASPECTS",
     "DECOMPOSITION",
     "DEMO",
@@ -14,6 +15,7 @@ __all__ = [
     "FEATURES",
     "INDEX",
     "LANDMARKS",
+    "PERFORMANCES",
     "PROBING",
     "PROJECTION",
     "PUBLISH",
@@ -32,12 +34,14 @@ UNTRAINED = 1
 DESCRIPTORS = 1
 FEATURES = 3
 TARGETS = 4
+ALIGNMENTS = 1
+PERFORMANCES = 1
 PROBING = 4
 DECOMPOSITION = 2
 ASPECTS = 5
 QUESTIONS = 4
 PROJECTION = 2
-INDEX = 4
+INDEX = 5
 PUBLISH = 2
 EVALUATION = 1
 TRAINING = 1

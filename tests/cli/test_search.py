@@ -26,10 +26,14 @@ ENCODER = {"name": "small", "fingerprint": "f1", "precision": "float32"}
 
 def _publish(root: Path, kind: str, dataset: str, *, trained: bool, performer: str = "Ada") -> None:
     windows = 1 if kind == "recordings" else 30
+    # take2 and take3 play at half the tempo of take0 and take1.
     rows = [
-        Row(f"take{i}", f"w{i % 2}", performer, f"Bach{i}", "Prelude", "", 2.5 * n, 2.5 * n + 5)
+        Row(
+            *(f"take{i}", f"w{i % 2}", performer, f"Bach{i}", "Prelude", "", t, t + 5),
+            *((t / (1 + i // 2), (t + 5) / (1 + i // 2)) if windows > 1 else ()),
+        )
         for i in range(4)
-        for n in range(windows)
+        for t in np.arange(windows) * 2.5
     ]
     # The same projection for both kinds, as in the workflow.
     corpus = Corpus(120, seed=6)
@@ -90,7 +94,7 @@ def test_times_of_clips_are_minutes_and_seconds(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("passages like take1 from 0:57.5 to 1:02.5, in general")
     assert lines[-1].split()[:3] == ["1", "1.000", "take1"]
-    assert lines[-1].endswith("0:57.5 - 1:02.5")
+    assert lines[-1].endswith("0:57.5 - 1:02.5  same")
 
 
 @pytest.mark.parametrize(
@@ -235,7 +239,10 @@ def test_features_from_a_file_are_searched_if_they_are_of_the_indexs_encoder(
 def test_a_query_has_the_whole_question(ask: Ask, tmp_path: Path) -> None:
     path = tmp_path / "question.json"
     path.write_text('{"recording_id": "take1"}')
-    for options in (("-k", "3"), ("--like", "tempo"), ("--from", "5"), ("--exclude", "work")):
+    for options in (
+        *(("-k", "3"), ("--like", "tempo"), ("--from", "5"), ("--exclude", "work")),
+        *(("--same-passage",), ("--relative", "work")),
+    ):
         with pytest.raises(SearchError, match="--query has the whole question"):
             ask("--query", str(path), *options)
 
@@ -252,9 +259,58 @@ def test_what_is_excluded_by_default_and_by_choice(
     assert found("--exclude", "work") == {"take0", "take2"}
 
 
+def test_the_same_passage_in_the_other_recordings_of_the_work(
+    ask: Ask, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = ["--from", "21", "--to", "24.5", "--same-passage", "--like", "tempo", "--explain"]
+    ask("--recording", "take1", *options)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "the same passage as take1 from 0:21.0 to 0:24.5, by tempo"
+    header, row = lines[-4].split(), lines[-2].split()
+    assert header[-4:] == ["performer", "times", "passage", "tempo"]
+    assert row[2] == "take3"
+    assert row[-5:-1] == ["0:42.0", "-", "0:49.0", "same"]
+    assert float(row[-1]) == float(row[1])
+    (hit,) = _json(ask, capsys, *options[:-1])
+    assert (hit["start_s"], hit["end_s"]) == pytest.approx((42.0, 49.0))
+    assert hit["same_passage"] is True
+    path = tmp_path / "question.json"
+    question = {"recording_id": "take1", "start_s": 21, "end_s": 24.5, "same_passage": True}
+    path.write_text(json.dumps(question | {"like": {"tempo": 1}}))
+    ask("--query", str(path), "--json")
+    assert json.loads(capsys.readouterr().out) == [hit]
+
+
+def test_the_passage_is_marked_and_can_be_left_out(
+    ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hits = _json(ask, capsys, "--from", "20", "-k", "999")
+    same = [(hit["recording_id"], hit["start_s"]) for hit in hits if hit["same_passage"]]
+    expected = [("take1", 17.5), ("take1", 20.0), ("take1", 22.5)]
+    expected += [("take3", t) for t in (37.5, 40.0, 42.5, 45.0, 47.5)]
+    # 37.5 s is 18.75 to 21.25 s of the work: just half of it is the passage.
+    assert sorted(same) == [pair for pair in expected if pair[1] not in (37.5, 47.5)]
+    kept = _json(ask, capsys, "--from", "20", "-k", "999", "--exclude", "passage")
+    assert kept == [hit for hit in hits if not hit["same_passage"]]
+    assert "same_passage" not in _json(ask, capsys)[0]
+
+
+def test_relative_to_the_work(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    ask("--recording", "take1", "--relative", "work", "--like", "tempo", "--exclude", "none")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "recordings like take1, by tempo, relative to the work"
+    # The two recordings of a work are on both sides of their mean.
+    scores = {line.split()[2]: float(line.split()[1]) for line in lines if "Prelude" in line}
+    assert scores["take1"] == 1.0
+    assert scores["take3"] == min(scores.values())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (("--same-passage",), "give a recording and a start, or a clip"),
+        (("--from", "5", "--same-passage", "--exclude", "passage"), "passage cannot be excluded"),
+        (("--exclude", "passage"), "an index of recordings; exclude 'recording' or 'work'"),
         (("--to", "5"), "--to needs --from"),
         (("--aspects", "legato"), "'legato', expected NAME=WEIGHT"),
         (("--aspects", "legato=much"), "expected NAME=WEIGHT"),

@@ -28,7 +28,7 @@ from mess_core.index.artifact import (
     save_artifact,
     verify_artifact,
 )
-from mess_core.index.index import Index, Rows
+from mess_core.index.index import ROW_TYPE, Index, Rows
 from mess_core.index.projection import Projection
 from tests.conftest import as_nobody
 from tests.planted import ASPECT_MAP, ASPECTS, DIMS, FACTS, Corpus, clip_rows, recording_rows
@@ -86,6 +86,7 @@ def _refuses(folder: Path, match: str) -> None:
 @pytest.mark.parametrize("verify", [True, False])
 def test_what_is_loaded_equals_what_was_saved(kind: str, verify: bool, tmp_path: Path) -> None:
     rows = recording_rows(30) if kind == "recordings" else clip_rows(5, 6)
+    rows[1] = replace(rows[1], work_start_s=1.5, work_end_s=6.25)
     index = Corpus(30).index(rows, kind)
     folder = save_artifact(index, tmp_path / "new" / "root")
     loaded = load_artifact(folder, version_id=folder.name, verify=verify)
@@ -120,7 +121,7 @@ def test_a_manifest_says_what_the_index_is_and_how_it_was_made(
     manifest = read_json(folder / "manifest.json")
     general = manifest["general"]
     assert manifest == {
-        "schema_version": 4,
+        "schema_version": 5,
         "kind": "recordings",
         "factory": "Flat",
         "n_rows": 6,
@@ -184,6 +185,9 @@ CHANGES: dict[str, Callable[[Index], Index]] = {
         i, rows=Rows.of([replace(i.rows[0], title="other"), *[*i.rows][1:]])
     ),
     "time": lambda i: replace(i, rows=Rows.of([*[*i.rows][:5], replace(i.rows[5], end_s=15.001)])),
+    "work time": lambda i: replace(
+        i, rows=Rows.of([replace(i.rows[0], work_start_s=0.0, work_end_s=9.0), *[*i.rows][1:]])
+    ),
     "vector": _one_vector,
     "prediction": _one_prediction,
     "projection": lambda i: replace(
@@ -276,11 +280,11 @@ def test_the_files_of_another_version_are_refused(artifact: Path, other_artifact
 
 
 @pytest.mark.usefixtures("unread")
-@pytest.mark.parametrize("schema", [3, 5, None, "4"])
+@pytest.mark.parametrize("schema", [4, 6, None, "5"])
 def test_another_schema_is_refused_before_all_else(schema: object, artifact: Path) -> None:
     (artifact / "manifest.json").write_text(json.dumps({"schema_version": schema, "n": 1}))
     (artifact / "rows.npy").rename(artifact / "rows.json")
-    _refuses(artifact, rf"has schema version {schema}, this package reads 4; build the index again")
+    _refuses(artifact, rf"has schema version {schema}, this package reads 5; build the index again")
 
 
 @pytest.mark.usefixtures("unread")
@@ -402,6 +406,12 @@ def test_arrays_of_another_type_shape_or_with_impossible_numbers_are_refused(
     table["end_s"][3] = np.inf
     _put(artifact / "rows.npy", table)
     _refuses(artifact, "recording r3: 0.0 to inf s is no passage")
+    table = np.array(index.rows.table)
+    table["work_end_s"][3] = 7.0
+    _put(artifact / "rows.npy", table)
+    _refuses(artifact, "recording r3: nan to 7.0 s of its work is no passage")
+    _put(artifact / "rows.npy", np.zeros(6, ROW_TYPE.descr[:3]))
+    _refuses(artifact, r"rows\.npy: type and shape")
 
 
 def test_vectors_that_do_not_fit_or_are_not_finite_are_refused(

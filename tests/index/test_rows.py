@@ -1,6 +1,7 @@
 import tracemalloc
 from collections.abc import Sequence
 from dataclasses import astuple, replace
+from math import inf, nan
 
 import numpy as np
 import pytest
@@ -17,21 +18,25 @@ def _columns(recordings: int) -> dict[str, Sequence[str]]:
     return {name: [f"{name}{i}" for i in range(recordings)] for name in FIELDS}
 
 
-def _table(*entries: tuple[int, float, float]) -> Rows:
-    """Return rows of the recordings 0 and 1."""
-    return Rows(_columns(2), np.array(list(entries), ROW_TYPE))
+def _table(*entries: tuple[int, float, float], work: tuple[float, float] = (nan, nan)) -> Rows:
+    """Return rows of the recordings 0 and 1, the last one with times in its work."""
+    table = np.array([(*entry, nan, nan) for entry in entries], ROW_TYPE)
+    for name, time in zip(("work_start_s", "work_end_s"), work, strict=True):
+        table[name][-1:] = time
+    return Rows(_columns(2), table)
 
 
 def test_rows_are_what_they_were_made_of() -> None:
     # Mixed, so that the rows of a recording are not beside each other.
     rows = clip_rows(4, 3)[::2] + clip_rows(4, 3)[1::2]
+    rows[5] = replace(rows[5], work_start_s=1.25, work_end_s=7.5)
     table = Rows.of(rows)
     assert list(table) == rows
     assert len(table) == 12
     assert table[-1] == rows[-1]
     assert list(table.recordings) == list(FIELDS)
     assert table.recordings["recording_id"] == list(dict.fromkeys(r.recording_id for r in rows))
-    assert {type(value) for value in astuple(table[1])} == {str, float}
+    assert {type(value) for value in astuple(table[1])} == {str, float, type(None)}
     for position in (12, -13):
         with pytest.raises(IndexError):
             table[position]
@@ -61,6 +66,8 @@ def test_a_row_of_the_recording_table_is_all_of_the_recording() -> None:
     recording = Recording(**{**others, **known, "title": "t", "split": "s", "duration_s": 9.5})  # type: ignore[arg-type]
     assert Row.of(recording) == Row("a", "w", "p", "c", "t", "s", 0.0, 9.5)
     assert Row.of(recording, start_s=2.0, end_s=3.0) == Row("a", "w", "p", "c", "t", "s", 2.0, 3.0)
+    aligned = Row.of(recording, start_s=2.0, end_s=3.0, work_s=(4.0, 5.5))
+    assert (aligned.work_start_s, aligned.work_end_s) == (4.0, 5.5)
 
 
 # --- rows that no index can have
@@ -83,6 +90,13 @@ def test_times_that_are_no_passage_are_refused_by_name(
         _table((0, 0.0, 1.0), (1, *times)).check("clips")
 
 
+@pytest.mark.parametrize("work", [(3.0, 2.0), (nan, 2.0), (0.0, nan), (0.0, inf), (-inf, 1.0)])
+def test_times_that_are_no_passage_of_a_work_are_refused_by_name(work: tuple[float, float]) -> None:
+    match = f"recording recording_id1: {work[0]} to {work[1]} s of its work is no passage"
+    with pytest.raises(ArtifactError, match=match):
+        _table((0, 0.0, 1.0), (1, 0.0, 1.0), work=work).check("clips")
+
+
 @pytest.mark.parametrize("number", [-1, 2, 2**40, -(2**63)])
 def test_rows_of_recordings_that_do_not_exist_are_refused(number: int) -> None:
     with pytest.raises(ArtifactError, match=rf"{number}.* but there are 2, counted from 0"):
@@ -90,7 +104,7 @@ def test_rows_of_recordings_that_do_not_exist_are_refused(number: int) -> None:
 
 
 def test_other_impossible_rows_are_refused() -> None:
-    _table((1, 0.0, 5.0), (0, 2.5, 2.5), (1, 2.5, 7.5)).check("clips")
+    _table((1, 0.0, 5.0), (0, 2.5, 2.5), (1, 2.5, 7.5), work=(-1.0, 4.0)).check("clips")
     _table((1, 0.0, 5.0), (0, 0.0, 2.5)).check("recordings")
     with pytest.raises(ArtifactError, match="'songs' is none of recordings, clips"):
         _table((0, 0.0, 1.0), (1, 0.0, 1.0)).check("songs")
@@ -104,7 +118,7 @@ def test_other_impossible_rows_are_refused() -> None:
 
 @pytest.mark.parametrize("ids", [["a", "a"], ["a", ""]])
 def test_recordings_need_ids_of_their_own(ids: list[str]) -> None:
-    rows = Rows({**_columns(2), "recording_id": ids}, np.array([(0, 0, 1), (1, 0, 1)], ROW_TYPE))
+    rows = Rows({**_columns(2), "recording_id": ids}, _table((0, 0, 1), (1, 0, 1)).table)
     with pytest.raises(ArtifactError, match="empty or repeated"):
         rows.check("clips")
 
@@ -117,6 +131,7 @@ def _million(recordings: int = 1000, windows: int = 1000) -> Rows:
     table["recording"] = np.tile(np.arange(recordings), windows)
     table["start_s"] = np.repeat(np.arange(windows) * 2.5, recordings)
     table["end_s"] = table["start_s"] + 5.0
+    table["work_start_s"] = table["work_end_s"] = nan
     return Rows(_columns(recordings), table)
 
 
@@ -132,7 +147,7 @@ def test_a_million_rows_are_checked_and_asked_in_little_memory() -> None:
         tracemalloc.stop()
     assert found.tolist() == list(range(7, 1_000_000, 1000))
     assert np.flatnonzero(chosen)[:4].tolist() == [7, 9, 1007, 1009]
-    # The order of rows by recording stays (8 MB); the table itself has 24 MB.
+    # The order of rows by recording stays (8 MB); the table itself has 40 MB.
     assert held < 12e6
     assert most < 60e6
     assert rows[7007] == Row(

@@ -381,7 +381,7 @@ def test_a_version_of_another_schema_is_listed_and_pruned_like_others(
     (folder / old.name / MANIFEST).write_text('{"schema_version": 2}')
     _age(folder / old.name, 2)
     assert [v.complete for v in published_versions(location, *KIND)] == [True, True]
-    with pytest.raises(ArtifactError, match="has schema version 2, this package reads 4; build"):
+    with pytest.raises(ArtifactError, match="has schema version 2, this package reads 5; build"):
         rollback(location, *KIND, old.name)
     assert [v.version_id for v in prune_versions(location, *KIND, keep=1)] == [old.name]
 

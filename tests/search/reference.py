@@ -1,6 +1,7 @@
 """Search by its definition, in float64 and without FAISS: what the index must equal."""
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -44,3 +45,20 @@ class Blocks:
                 similarity = 1 - np.square(self.aspects[name] - asked).sum(axis=1)
             total += weight / whole * similarity
         return total
+
+    def relative(self, works: npt.NDArray[np.str_], compared: npt.NDArray[np.bool_]) -> "Blocks":
+        """Return the blocks as works see them; some rows [n] tell how far they are spread."""
+
+        def centred(values: Floats) -> Floats:
+            means = np.array([values[works == work].mean(axis=0) for work in works])
+            return np.asarray(values - means)
+
+        found = copy(self)
+        general = centred(self.general)
+        found.general = general / np.linalg.norm(general, axis=1, keepdims=True)
+        found.aspects = {name: centred(block) for name, block in self.aspects.items()}
+        for name, block in found.aspects.items():
+            apart = 2 * np.square(block[compared]).sum(axis=1).mean()
+            found.aspects[name] = block / np.sqrt(apart)
+        found.predicted = centred(self.predicted)
+        return found

@@ -22,10 +22,12 @@ FULL = Query(
     where={"composer": ("Bach", "Satie"), "split": ("test",)},
     k=3,
     dedupe_s=5.0,
+    relative="work",
 )
+SAME = Query("r1", 30.0, like={"rubato": 1.0}, same_passage=True)
 
 
-@pytest.mark.parametrize("query", [FULL, Query("r1"), Query(clip="r1@2.500"), Query()])
+@pytest.mark.parametrize("query", [FULL, SAME, Query("r1"), Query(clip="r1@2.500"), Query()])
 def test_json_brings_a_query_back(query: Query) -> None:
     assert Query.from_json(json.dumps(query.to_dict())) == query
 
@@ -80,6 +82,11 @@ def test_a_clips_id_names_recording_and_start() -> None:
         ({"k": 2.0}, r"k is 2\.0"),
         ({"k": True}, "k is True"),
         ({"dedupe_s": -1}, "dedupe_s is -1"),
+        ({"relative": "works"}, "relative 'works' is unknown: did you mean 'work'"),
+        ({"relative": None}, "relative None is unknown"),
+        ({"start_s": 1, "same_passage": "yes"}, "same_passage is 'yes', expected true or false"),
+        ({"same_passage": True}, "same passage .* give a recording and a start, or a clip"),
+        ({"clip": "r@0", "same_passage": True, "exclude": "work"}, "so work cannot be excluded"),
         ({"dedupe_s": "5"}, "dedupe_s is '5'"),
         ({"start_s": "3"}, "start_s is '3', expected seconds"),
         ({"start_s": math.nan}, "start_s is nan"),

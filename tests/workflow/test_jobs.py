@@ -1,13 +1,17 @@
 """Jobs refuse what would mix results that do not belong together."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from mess_core.errors import StorageError
+from mess_core.alignment.maps import Alignment
+from mess_core.errors import AlignmentError, StorageError
 from mess_core.files import write_json
 from mess_core.layout import Layout
-from mess_core.workflow.jobs import _withdraw_other, gather_features
+from mess_core.recordings import Recording
+from mess_core.workflow.jobs import _withdraw_other, _work_times, gather_features
 
 pytestmark = pytest.mark.unit
 
@@ -46,3 +50,22 @@ def test_what_comes_together_is_of_the_same_inputs_and_encoder(tmp_path: Path) -
     receipt("1", "b")
     gather()
     assert layout.features_manifest.is_file()
+
+
+def test_an_index_takes_work_times_of_recordings_that_are_aligned(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, "x")
+    blank = Recording("a", "w", "", "", "", "", "", "", "", "", "", "", 12.0, "ok", "")
+    windows = np.array([[0.0, 5.0], [2.5, 7.5], [5.0, 10.0]])
+    assert np.isnan(_work_times(layout)(blank, windows)).all()
+    knots, none = np.array([0.0, 6.0, 12.0]), np.zeros(0)
+    planted = Alignment(knots, np.array([1.0, 4.0, 16.0]), none, np.array([[1.0, 12.0]]), none)
+    layout.alignment("a").parent.mkdir(parents=True)
+    np.savez(layout.alignment("a"), allow_pickle=False, **planted.arrays())
+    work = {"reference": "b", "beats_from": "", "sources": {"a": "audio", "b": "audio"}}
+    work["left_out"] = {"c": "another work"}
+    write_json(layout.alignments_manifest, {"works": {"w": work}})
+    found = _work_times(layout)(blank, windows)
+    np.testing.assert_allclose(found, [[0.5, 3.5], [2.25, 7.0], [3.5, 12.0]])
+    assert np.isnan(_work_times(layout)(replace(blank, recording_id="c"), windows)).all()
+    with pytest.raises(AlignmentError, match=r"b\.npz cannot be read"):
+        _work_times(layout)(replace(blank, recording_id="b"), windows)

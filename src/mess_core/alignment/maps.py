@@ -61,6 +61,24 @@ class Alignment:
         spans = np.interp(self.regions, self.times, self.work_times)
         return np.where(_inside(work_times, spans), found, np.nan)
 
+    def windows_to_work(self, windows: Float) -> Float:
+        """Return start and end in the work of passages [n, 2] of the recording.
+
+        Both are NaN unless one region holds the whole passage. But less than half of it may lie
+        before the first region or after the last (silence, what dies away), where both clocks go on
+        alike.
+        """
+        if not len(self.regions):
+            return np.full_like(windows, np.nan)
+        inside = np.clip(windows, self.regions[0, 0], self.regions[-1, 1])
+        found = self.to_work(inside) + (windows - inside)
+        first = np.searchsorted(self.regions[:, 0], inside[:, 0], side="right")
+        # A passage may end where the next region begins.
+        last = np.searchsorted(self.regions[:, 0], inside[:, 1], side="left")
+        held = 2 * np.ptp(inside, axis=1) > np.ptp(windows, axis=1)
+        whole = held & (first == last) & np.isfinite(found).all(axis=1)
+        return np.where(whole[:, np.newaxis], found, np.nan)
+
     def arrays(self) -> dict[str, Float]:
         """Return the attributes as they are stored."""
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}
@@ -135,6 +153,7 @@ def read_work(layout: Layout, work_id: str) -> WorkAlignment:
             f"{layout.dataset} has no aligned performances of {work_id!r}: "
             f"{nearest(work_id, works)}"
         )
-    facts = works[work_id]
+    names = ("reference", "beats_from", "sources", "left_out")
+    facts = {name: works[work_id][name] for name in names}
     maps = {name: Alignment.read(layout.alignment(name)) for name in facts["sources"]}
     return WorkAlignment(work_id, alignments=maps, **facts)

@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 from mess_core.cli import (
     artifacts,
+    compare,
     embed,
     landmarks,
     model,
@@ -58,7 +59,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mess {version('mess-core')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    modules = (recordings, render, model, train, embed, search, landmarks, results, artifacts)
+    modules = (
+        recordings,
+        render,
+        model,
+        train,
+        embed,
+        search,
+        compare,
+        landmarks,
+        results,
+        artifacts,
+    )
     for module in modules:
         module.add_parser(commands)
     return parser

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mess_core.cli.printing import seconds, table
 from mess_core.errors import SearchError
 from mess_core.progress import clock
-from mess_core.search.query import EXCLUDES, FILTERS, GENERAL, Query
+from mess_core.search.query import EXCLUDES, FILTERS, GENERAL, RELATIVES, Query
 
 if TYPE_CHECKING:
     from mess_core.cli.embed import Embedded
@@ -27,16 +27,20 @@ if TYPE_CHECKING:
 _WORK_WIDTH = 48
 DEFAULT_LOCATION = "data/published"
 
+#: What a hit that is a whole recording does not have.
+_OF_CLIPS = ("start_s", "end_s", "clip", "same_passage")
+
 #: Options that a question in JSON leaves no room for.
 _WITHOUT_QUERY = (
     *("like", "aspect", "aspects", "unlike", "more", "less", "ignore"),
-    *("k", "exclude", "where", "dedupe", "encoder"),
+    *("k", "exclude", "where", "dedupe", "same_passage", "relative", "encoder"),
 )
 
 _EXAMPLES = """examples:
   mess search --recording R --aspect dynamics
   mess search --recording R --from 1:05 --to 1:10 --like phrasing=1 --like dynamics=0.5 \\
       --ignore tempo --more articulation --exclude work -k 10 --explain
+  mess search --recording R --from 40 --to 45 --same-passage --like rubato
   mess search --audio take.wav --from 12 --to 17 --where composer="Erik Satie"
   mess search --query question.json --json
 """
@@ -115,6 +119,8 @@ def _add_respects(group: Any) -> None:
     _add_list(group, "--more", "ASPECT[=STEPS]", more)
     _add_list(group, "--less", "ASPECT[=STEPS]", "hits must have less of this")
     _add_list(group, "--ignore", "ASPECT", "this must not matter")
+    relative = "compare by what each differs in from the other recordings of its work"
+    group.add_argument("--relative", choices=RELATIVES, help=relative)
 
 
 def _add_list(group: Any, option: str, metavar: str, meaning: str) -> None:
@@ -126,7 +132,14 @@ def _add_hits(group: Any) -> None:
     group.add_argument(
         "--exclude",
         choices=EXCLUDES,
-        help="leave out the query's recording or work (default: recording; for a passage none)",
+        help="leave out the query's recording, its work, or its passage in all recordings of the "
+        "work (default: recording; for a passage none)",
+    )
+    group.add_argument(
+        "--same-passage",
+        action="store_const",
+        const=True,
+        help="only the passage itself, in all other recordings of its work",
     )
     where = (
         f"only hits with this value; columns: {', '.join(FILTERS)}. May be repeated: several "
@@ -172,7 +185,8 @@ def _of_passage(args: argparse.Namespace, query: Query) -> bool:
 
 
 def _read_query(args: argparse.Namespace) -> Query:
-    others = [f"--{name}" for name in _WITHOUT_QUERY if getattr(args, name) not in (None, [])]
+    given = [name for name in _WITHOUT_QUERY if getattr(args, name) not in (None, [])]
+    others = [f"--{name.replace('_', '-')}" for name in given]
     if args.start is not None or args.end is not None or others:
         raise SearchError(
             f"--query has the whole question: put {', '.join(others) or '--from and --to'} into it"
@@ -212,6 +226,8 @@ def _query(args: argparse.Namespace) -> Query:
         less=_parse_weights(args.less, "--less"),
         exclude=args.exclude or ("recording" if whole else "none"),
         where=_parse_filters(args.where),
+        same_passage=bool(args.same_passage),
+        relative=args.relative or "",
         **{name: number for name, number in numbers.items() if number is not None},
     )
 
@@ -293,8 +309,10 @@ def _question(args: argparse.Namespace, query: Query, kind: str) -> str:
     to_s = args.end if query.end_s is None else query.end_s
     passage = "" if from_s is None else f" from {clock(from_s)}"
     passage += "" if to_s is None else f" to {clock(to_s)}"
-    what = "passages" if kind == "clips" else kind
-    return f"{what} like {start}{passage}, {_respects(query)}"
+    what = f"{'passages' if kind == 'clips' else kind} like"
+    what = "the same passage as" if query.same_passage else what
+    relative = f", relative to the {query.relative}" if query.relative else ""
+    return f"{what} {start}{passage}, {_respects(query)}{relative}"
 
 
 def _respects(query: Query) -> str:
@@ -333,6 +351,9 @@ def _show(index: "Index", answer: "Answer", question: str, *, as_json: bool, exp
         print(json.dumps([_record(hit, clips=clips) for hit in answer.hits], indent=2))
     elif answer.hits:
         rows = [_cells(n, hit, clips=clips) for n, hit in enumerate(answer.hits, 1)]
+        if clips and any(hit.same_passage for hit in answer.hits):
+            for row, hit in zip(rows, answer.hits, strict=True):
+                row["passage"] = "same" if hit.same_passage else ""
         if explain:
             for row, hit in zip(rows, answer.hits, strict=True):
                 row |= {name: f"{part:>+7.3f}" for name, part in hit.contributions.items()}
@@ -345,7 +366,7 @@ def _record(hit: "Hit", *, clips: bool) -> dict[str, Any]:
     record = asdict(hit)
     if clips:
         return record
-    return {k: v for k, v in record.items() if k not in ("start_s", "end_s", "clip")}
+    return {k: v for k, v in record.items() if k not in _OF_CLIPS}
 
 
 def _cells(rank: int, hit: "Hit", *, clips: bool) -> dict[str, str]:

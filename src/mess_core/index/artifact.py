@@ -2,7 +2,7 @@
 
 ========================= ========================================================================
 ``index.faiss``           the stored vectors, as FAISS writes its index
-``rows.npy``              what each vector is: the number of its recording, start, end (`ROW_TYPE`)
+``rows.npy``              what each vector is: the number of its recording, times (`ROW_TYPE`)
 ``recordings.json``       one list per field of a recording (`mess_core.index.index.FIELDS`)
 ``predicted.npy``         every row's predicted value of every aspect, float32 ``[aspects, rows]``
 ``projection.npz``        the arrays of `mess_core.index.projection.Projection`
@@ -59,6 +59,7 @@ from mess_core.files import (
     write_json,
     write_text,
 )
+from mess_core.index.factory import all_vectors
 from mess_core.index.index import FIELDS, ROW_TYPE, Index, Rows, check_aspects
 from mess_core.index.projection import Projection
 
@@ -66,7 +67,7 @@ from mess_core.index.projection import Projection
 CONTENT = ("index.faiss", "rows.npy", "recordings.json", "predicted.npy", "projection.npz")
 #: Every file, in the order of uploading: a version with a manifest is complete.
 FILES = (*CONTENT, "checksums.json", "manifest.json")
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _REQUIRED = {"kind", "factory", "n_rows", "n_recordings", "width", "facts", "aspects"}
 #: Entries that are no part of the version.
@@ -394,13 +395,9 @@ def _check_numbers(index: Index) -> None:
                 f"predicted.npy: row {row} has the value {values[row]} of {str(name)!r}, expected "
                 "a finite one, or NaN where an aspect has no direction"
             )
-    # Not by `Index.stored`, which copies with as many threads as there are cores.
-    refined = getattr(index.vectors, "refine_index", index.vectors)
-    shape = (len(index.rows), index.projection.width)
-    exact: Any = faiss.downcast_index(refined)
-    stored = faiss.rev_swig_ptr(exact.get_xb(), shape[0] * shape[1])
-    for start in range(0, shape[0], _AT_ONCE):
-        finite = np.isfinite(stored.reshape(shape)[start : start + _AT_ONCE]).all(axis=1)
+    stored = all_vectors(index.vectors)
+    for start in range(0, len(stored), _AT_ONCE):
+        finite = np.isfinite(stored[start : start + _AT_ONCE]).all(axis=1)
         if not finite.all():
             row = start + int(np.argmin(finite))
             raise ArtifactError(f"index.faiss: the vector of row {row} is not finite")

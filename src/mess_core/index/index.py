@@ -19,7 +19,7 @@ __all__ = [
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,8 +28,17 @@ import numpy.typing as npt
 
 from mess_core.errors import ArtifactError
 from mess_core.extraction.storage import segment_times
-from mess_core.index.factory import EXACT_UP_TO, FLAT, MEMORY_GB, choose_factory, flat_index, hold
+from mess_core.index.factory import (
+    EXACT_UP_TO,
+    FLAT,
+    MEMORY_GB,
+    all_vectors,
+    choose_factory,
+    flat_index,
+    hold,
+)
 from mess_core.index.projection import SMALLEST_SHARE, Projection
+from mess_core.index.relative import RelativeVectors
 from mess_core.layout import INDEX_KINDS
 from mess_core.progress import Report, counted
 from mess_core.recordings import Recording
@@ -42,8 +51,12 @@ Measured = npt.NDArray[np.float64]
 #: Rows that are projected at a time: 40 MB of 13 layers with 768 numbers.
 _AT_ONCE = 1024
 
-#: A row on disk: the number of its recording, and the passage in seconds.
-ROW_TYPE = np.dtype([("recording", "<i8"), ("start_s", "<f8"), ("end_s", "<f8")])
+#: The passage of a row, in seconds: of the recording, and of its work (`mess_core.alignment.maps`).
+_TIMES = ("start_s", "end_s", "work_start_s", "work_end_s")
+
+#: A row on disk: the number of its recording, and its times; those of the work are NaN where the
+#: row is not aligned.
+ROW_TYPE = np.dtype([("recording", "<i8"), *((name, "<f8") for name in _TIMES)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +73,38 @@ class Row:
     #: The passage in seconds; 0 and the duration for a recording.
     start_s: float
     end_s: float
+    #: The same in seconds of its work; None where it is not aligned with other performances.
+    work_start_s: float | None = None
+    work_end_s: float | None = None
 
     @classmethod
-    def of(cls, recording: Recording, *, start_s: float = 0.0, end_s: float | None = None) -> "Row":
-        """Make the row of a recording in the table, or of a passage of it."""
+    def of(
+        cls,
+        recording: Recording,
+        *,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+        work_s: Sequence[float] = (math.nan, math.nan),
+    ) -> "Row":
+        """Make the row of a recording in the table, or of a passage of it.
+
+        ``work_s`` are start and end in its work, NaN where it is not aligned.
+        """
         facts = {name: getattr(recording, name) for name in FIELDS}
         end_s = recording.duration_s if end_s is None else end_s
-        return cls(**facts, start_s=start_s, end_s=end_s)
+        return cls(**facts, **_times(start_s, end_s, *work_s))
+
+
+def _times(start_s: float, end_s: float, work_start_s: float, work_end_s: float) -> dict[str, Any]:
+    work_s = [None if math.isnan(time) else time for time in (work_start_s, work_end_s)]
+    return dict(zip(_TIMES, (start_s, end_s, *work_s), strict=True))
 
 
 #: Features and measured targets of some rows, and what these are.
 _Part = tuple[Features, Measured, list[Row]]
 
 #: The fields that rows of one recording share.
-FIELDS = tuple(field.name for field in fields(Row) if field.name not in ("start_s", "end_s"))
+FIELDS = tuple(field.name for field in fields(Row) if field.name not in _TIMES)
 
 
 class Rows:
@@ -93,7 +124,7 @@ class Rows:
         numbers: dict[str, int] = {}
         known: list[tuple[str, ...]] = []
 
-        def entry(row: Row) -> tuple[int, float, float]:
+        def entry(row: Row) -> tuple[int | float, ...]:
             facts = tuple(getattr(row, name) for name in FIELDS)
             number = numbers.setdefault(row.recording_id, len(numbers))
             if number == len(known):
@@ -103,7 +134,8 @@ class Rows:
                     f"recording {row.recording_id} is described as {known[number]} and as {facts}; "
                     "give all its rows the same work, performer, composer, title and split"
                 )
-            return number, row.start_s, row.end_s
+            times = (getattr(row, name) for name in _TIMES)
+            return number, *(math.nan if time is None else time for time in times)
 
         # Row by row, so that no list of them is made.
         table = np.fromiter((entry(row) for row in rows), ROW_TYPE)
@@ -114,9 +146,9 @@ class Rows:
         return len(self.table)
 
     def __getitem__(self, position: int) -> Row:
-        number, start_s, end_s = self.table[position].item()
+        number, *times = self.table[position].item()
         facts = {name: column[number] for name, column in self.recordings.items()}
-        return Row(**facts, start_s=start_s, end_s=end_s)
+        return Row(**facts, **_times(*times))
 
     def __iter__(self) -> Iterator[Row]:
         return (self[number] for number in range(len(self)))
@@ -125,6 +157,15 @@ class Rows:
     def numbers(self) -> Mapping[str, int]:
         """The number of every recording, by its id."""
         return {name: number for number, name in enumerate(self.recordings["recording_id"])}
+
+    @cached_property
+    def works(self) -> Mapping[str, Sequence[str]]:
+        """The recordings of every work; those of no known work under the empty string."""
+        works: dict[str, list[str]] = {}
+        columns = (self.recordings[name] for name in ("work_id", "recording_id"))
+        for work_id, recording_id in zip(*columns, strict=True):
+            works.setdefault(work_id, []).append(recording_id)
+        return works
 
     @cached_property
     def _grouped(self) -> tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.int64]]:
@@ -185,6 +226,15 @@ class Rows:
                 f"recording {row.recording_id}: {row.start_s} to {row.end_s} s is no passage; "
                 "times must be finite with 0 <= start <= end"
             )
+        start, end = self.table["work_start_s"], self.table["work_end_s"]
+        aligned = np.isfinite(start) & np.isfinite(end) & (start <= end)
+        wrong = ~(aligned | (np.isnan(start) & np.isnan(end)))
+        if wrong.any():
+            place = int(np.argmax(wrong))
+            raise ArtifactError(
+                f"recording {self[place].recording_id}: {start[place]} to {end[place]} s of its "
+                "work is no passage; times must be finite with start <= end, or both NaN"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,6 +271,29 @@ class Index:
         chosen = np.asarray(positions, dtype=np.int64).reshape(-1)
         found: Floats = self.vectors.reconstruct_batch(chosen)
         return found
+
+    @cached_property
+    def relative_to_work(self) -> "Index":
+        """The same rows as their works see them (`mess_core.index.relative`), in memory.
+
+        Its ``vectors`` are `RelativeVectors`, its predicted values differences from the mean of the
+        work. Made when first asked for, in 2 s and 94 MB for a million rows of 10 aspects.
+        """
+        works = self.rows.works
+        several = np.array([len(its) > 1 and work != "" for work, its in works.items()], np.bool_)
+        numbers = {work: number for number, work in enumerate(works)}
+        of_recording = np.array([numbers[work] for work in self.rows.recordings["work_id"]])
+        of_row = of_recording[self.rows.table["recording"]]
+        vectors = RelativeVectors(all_vectors(self.vectors), self.projection, of_row, several)
+        counts = np.bincount(of_row)
+        predicted = np.array(
+            [v - (np.bincount(of_row, v) / counts)[of_row] for v in self.predicted], np.float32
+        ).reshape(self.predicted.shape)
+        steer = (self.projection.steer / vectors.spread).astype(np.float32)
+        projection = replace(self.projection, steer=steer)
+        return replace(
+            self, projection=projection, predicted=predicted, vectors=vectors, factory=FLAT
+        )
 
 
 def build_index(
@@ -271,6 +344,7 @@ def index_recordings(
     recordings: Sequence[Recording],
     read: Callable[[Recording], Features],
     measure: Callable[[Recording], Measured] | None = None,
+    work_times: Callable[[Recording, Measured], Measured] | None = None,
     *,
     kind: str,
     window_s: float,
@@ -297,6 +371,9 @@ def index_recordings(
     measure : callable, optional
         Gives its ``projection.columns`` ``[T]``, for clips those of its windows ``[W, T]``, NaN
         where undefined; needed where there are some.
+    work_times : callable, optional
+        Gives start and end in the work of a recording's windows, both ``[W, 2]``, NaN where a
+        window is not aligned. For clips; none are aligned when not given.
     window_s, overlap : float
         How windows were cut, for the times of clips.
     kind, projection, aspects, facts, exact_up_to, memory_gb
@@ -305,7 +382,7 @@ def index_recordings(
         Called with the recordings done, those in all, and the id of the last.
     """
     parts = (
-        _part(recording, read(recording), measure, kind, window_s, overlap)
+        _part(recording, read(recording), measure, work_times, kind, window_s, overlap)
         for recording in counted(recordings, progress, lambda recording: recording.recording_id)
     )
     expected = len(recordings)
@@ -319,6 +396,7 @@ def _part(
     recording: Recording,
     features: Features,
     measure: Callable[[Recording], Measured] | None,
+    work_times: Callable[[Recording, Measured], Measured] | None,
     kind: str,
     window_s: float,
     overlap: float,
@@ -329,7 +407,14 @@ def _part(
         starts = segment_times(
             len(features), duration_s=recording.duration_s, window_s=window_s, overlap=overlap
         )
-        rows = [Row.of(recording, start_s=s, end_s=s + window_s) for s in starts.tolist()]
+        windows = np.column_stack([starts, starts + window_s])
+        aligned = np.full_like(windows, np.nan)
+        if work_times is not None:
+            aligned = work_times(recording, windows)
+        rows = [
+            Row.of(recording, start_s=start_s, end_s=end_s, work_s=work_s)
+            for (start_s, end_s), work_s in zip(windows.tolist(), aligned.tolist(), strict=True)
+        ]
     measured = np.zeros(0) if measure is None else measure(recording)
     return features, np.tile(measured, (len(rows), 1)) if measured.ndim == 1 else measured, rows
 

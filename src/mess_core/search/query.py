@@ -3,7 +3,7 @@
 The same names in Python, in JSON (`Query.from_dict`) and, shortened, on the command line.
 """
 
-__all__ = ["EXCLUDES", "FILTERS", "GENERAL", "Query", "clip_id"]
+__all__ = ["EXCLUDES", "FILTERS", "GENERAL", "RELATIVES", "Query", "clip_id"]
 
 import json
 import math
@@ -19,8 +19,12 @@ GENERAL = "general"
 #: Weights and numbers of steps beyond this are a mistake.
 LARGEST = 1e6
 
-#: What is left out of the hits: nothing, the query's recording, or all recordings of its work.
-EXCLUDES = ("none", "recording", "work")
+#: What is left out of the hits: nothing, the query's passage wherever it is played, its recording,
+#: or all recordings of its work.
+EXCLUDES = ("none", "passage", "recording", "work")
+
+#: What recordings can be compared relative to.
+RELATIVES = ("work",)
 
 #: What hits can be filtered by: columns of the recording table, and the index's dataset.
 FILTERS = ("composer", "performer", "work_id", "split", "title", "recording_id", "dataset")
@@ -59,7 +63,7 @@ class Query:
     more, less : mapping of str to float
         Aspects of which hits must have more or less, by how many steps (a standard error of the
         probe; half a standard deviation of what is measured); everything else stays close.
-    exclude : {'none', 'recording', 'work'}
+    exclude : {'none', 'passage', 'recording', 'work'}
         What to leave out of the hits.
     where : mapping of str to sequence of str
         Hits must have one of these values in these columns (`FILTERS`).
@@ -68,6 +72,10 @@ class Query:
     dedupe_s : float
         Leave out a hit that starts less than this many seconds from a better one of the same
         recording; 0 keeps all.
+    same_passage : bool
+        Find the passage itself in all other recordings of its work, at its own start and end there.
+    relative : {'', 'work'}
+        Compare by what each differs in from the mean of its work (`mess_core.index.relative`).
     """
 
     recording_id: str | None = None
@@ -83,6 +91,8 @@ class Query:
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     k: int = 10
     dedupe_s: float = 0.0
+    same_passage: bool = False
+    relative: str = ""
 
     def __post_init__(self) -> None:
         self._check_place()
@@ -109,6 +119,25 @@ class Query:
             raise SearchError(f"k is {self.k!r}, expected a whole number of at least 1")
         if not (_is_number(self.dedupe_s) and self.dedupe_s >= 0):
             raise SearchError(f"dedupe_s is {self.dedupe_s!r}, expected seconds from 0")
+        if self.relative not in ("", *RELATIVES):
+            raise SearchError(
+                f"relative {self.relative!r} is unknown: {nearest(str(self.relative), RELATIVES)}"
+            )
+        self._check_same_passage()
+
+    def _check_same_passage(self) -> None:
+        if type(self.same_passage) is not bool:
+            raise SearchError(f"same_passage is {self.same_passage!r}, expected true or false")
+        if self.same_passage and self.clip is None and self.start_s is None:
+            raise SearchError(
+                "the same passage is looked for from a passage of a recording in the index: give a "
+                "recording and a start, or a clip"
+            )
+        if self.same_passage and self.exclude in ("passage", "work"):
+            raise SearchError(
+                f"the same passage is in recordings of the work, so {self.exclude} cannot be "
+                "excluded; leave out one of both"
+            )
 
     def _check_place(self) -> None:
         if self.clip is not None and (self.recording_id, self.start_s, self.end_s) != (None,) * 3:

@@ -25,21 +25,28 @@ import numpy.typing as npt
 
 from mess_core.errors import SearchError, nearest
 from mess_core.index.factory import search_parameters
-from mess_core.index.index import Index
+from mess_core.index.index import Index, Row
+from mess_core.index.relative import RelativeVectors
+from mess_core.search.passages import (
+    TIME_TOLERANCE_S,
+    Place,
+    Span,
+    is_same,
+    stretches,
+    to_recording,
+    to_work,
+)
 from mess_core.search.query import GENERAL, Query, clip_id
 from mess_core.search.scoring import Condition, Passage, Question, ask
-from mess_core.targets.npz import WINDOWS, is_midi, stack_columns
-from mess_core.targets.registry import AUDIO, MIDI, PROBED
+from mess_core.targets.npz import WINDOWS, source_of, stack_columns
+from mess_core.targets.registry import ALIGNED, AUDIO, MIDI, PROBED
 
 Features = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 #: What aspects are read from, in words.
-_WORDS = {MIDI: "MIDI", AUDIO: "audio", PROBED: "features"}
-
-#: Times closer than this are the same: tables give times to the millisecond.
-_TIME_TOLERANCE_S = 1e-3
+_WORDS = {MIDI: "MIDI", ALIGNED: "alignment", AUDIO: "audio", PROBED: "features"}
 
 #: Scores closer than this may change places when they are computed again in float64.
 _SCORE_TOLERANCE = 1e-5
@@ -66,13 +73,16 @@ class Hit:
     #: The passage in seconds; 0 and the duration for a recording.
     start_s: float
     end_s: float
-    #: The id by which a `Query` can start from this hit.
+    #: The id by which a `Query` can start from this hit, or from the clip that is most like it.
     clip: str
     #: What ``general`` and each aspect add to the score.
     contributions: Mapping[str, float] = field(default_factory=dict)
     #: The measured or predicted values of the aspects that have a direction, in standard deviations
     #: from the corpus mean.
     predicted: Mapping[str, float] = field(default_factory=dict)
+    #: Whether it is the passage of the work that the query starts from
+    #: (`mess_core.search.passages`).
+    same_passage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +101,15 @@ def search(index: Index, query: Query) -> Answer:
     """Answer a question that starts from a recording, a passage of one, or a stored clip.
 
     Raises `SearchError` if the recording, clip or an aspect is unknown, no probe found the aspect
-    well enough, it has no direction, or times lie outside of the recording.
+    well enough, it has no direction, times lie outside of the recording, or what is to be compared
+    within its work has nothing to be compared with.
     """
     _check_aspects(index, query)
-    positions = _start(index, query)
-    passage = _average(index, index.stored(positions), index.predicted[:, positions].T)
-    return _answer(index, query, passage, positions)
+    place = _start(index, query)
+    index, notes = _relative(index, place) if query.relative else (index, [])
+    passage = _passage(index, place)
+    answer = (_elsewhere if query.same_passage else _answer)(index, query, passage, place)
+    return replace(answer, notes=(*answer.notes, *notes))
 
 
 def search_features(
@@ -129,6 +142,11 @@ def search_features(
         raise SearchError("the query starts from features: it cannot name a recording or clip too")
     if query.exclude != "none":
         raise SearchError(f"features are of no recording, so no {query.exclude} can be excluded")
+    if query.relative:
+        raise SearchError(
+            "features are of no work, so they cannot be compared relative to one; start from a "
+            "recording in the index, or leave out 'relative'"
+        )
     _check_aspects(index, query)
     windows = _fitting(index, features)
     if index.kind == "recordings":
@@ -142,7 +160,7 @@ def search_features(
             "direction to search in; check that its audio is not silent"
         )
     passage = replace(_average(index, vectors, predicted.astype(np.float64)), unread=unread)
-    answer = _answer(index, query, passage, np.array([], np.int64))
+    answer = _answer(index, query, passage, None)
     values = {name: value for name, value in answer.predicted.items() if name not in unread}
     return replace(answer, notes=(*answer.notes, *notes), predicted=values)
 
@@ -151,7 +169,7 @@ def _measured(index: Index, measured: Mapping[str, npt.ArrayLike], n: int) -> Fe
     """Return the columns of n windows [n, T]; None where what is to be heard was not measured."""
     columns = index.projection.columns.tolist()
     level = WINDOWS if index.kind == "clips" else ""
-    heard = {level + column.partition(":")[0] for column in columns if not is_midi(column)}
+    heard = {level + column.partition(":")[0] for column in columns if source_of(column) == AUDIO}
     if not heard or not measured.keys() >= heard:
         return None
     rows = stack_columns(columns, lambda key: measured.get(level + key)).reshape(-1, len(columns))
@@ -231,15 +249,15 @@ def _why_not(index: Index, name: str) -> str:
     )
 
 
-def _start(index: Index, query: Query) -> Ints:
-    """Return the rows that a query starts from."""
+def _start(index: Index, query: Query) -> Place:
+    """Return where a query starts from."""
     if query.clip is not None:
         return _stored_clip(index, query.clip)
     if query.recording_id is None:
         raise SearchError("the query says nothing to start from: give a recording or a clip")
     rows = _rows_of(index, query.recording_id)
     if query.start_s is None:
-        return rows
+        return _spanning(index, rows)
     if index.kind != "clips":
         raise SearchError(f"this is an index of {index.kind}; passages need an index of clips")
     return _covering(index, rows, query.start_s, query.end_s)
@@ -255,38 +273,44 @@ def _rows_of(index: Index, recording_id: str) -> Ints:
         ) from None
 
 
-def _stored_clip(index: Index, clip: str) -> Ints:
+def _spanning(index: Index, positions: Ints) -> Place:
+    table, row = index.rows.table[positions], index.rows[int(positions[0])]
+    return Place(positions, row, float(table["start_s"].min()), float(table["end_s"].max()))
+
+
+def _stored_clip(index: Index, clip: str) -> Place:
     recording_id, _, start = clip.rpartition("@")
     rows = _rows_of(index, recording_id) if recording_id else np.array([], np.int64)
     try:
         wanted = float(start)
     except ValueError:
         wanted = np.nan
-    found = rows[np.abs(index.rows.table["start_s"][rows] - wanted) <= _TIME_TOLERANCE_S]
+    found = rows[np.abs(index.rows.table["start_s"][rows] - wanted) <= TIME_TOLERANCE_S]
     if not len(found):
         raise SearchError(
             f"there is no clip {clip!r}; a clip is RECORDING@START as hits give it, for example "
             f"{clip_id(index.rows[0].recording_id, index.rows[0].start_s)}"
         )
-    return np.asarray(found[:1])
+    return _spanning(index, np.asarray(found[:1]))
 
 
-def _covering(index: Index, rows: Ints, start: float, end: float | None) -> Ints:
+def _covering(index: Index, rows: Ints, start: float, end: float | None) -> Place:
     starts, ends = index.rows.table["start_s"][rows], index.rows.table["end_s"][rows]
     first, last = float(starts.min()), float(ends.max())
     if end is None:
         end = min(start + float(ends[0] - starts[0]), last)
-    if not first - _TIME_TOLERANCE_S <= start < end <= last + _TIME_TOLERANCE_S:
+    if not first - TIME_TOLERANCE_S <= start < end <= last + TIME_TOLERANCE_S:
         raise SearchError(
             f"{start:g} to {end:g} s is no passage of recording "
             f"{index.rows[int(rows[0])].recording_id}: its indexed windows cover {first:g} to "
             f"{last:g} s, and the start must come before the end"
         )
-    inside = (starts >= start - _TIME_TOLERANCE_S) & (ends <= end + _TIME_TOLERANCE_S)
+    inside = (starts >= start - TIME_TOLERANCE_S) & (ends <= end + TIME_TOLERANCE_S)
     if not inside.any():
         overlaps = np.minimum(ends, end) - np.maximum(starts, start)
-        inside = overlaps >= overlaps.max() - _TIME_TOLERANCE_S
-    return np.asarray(rows[inside])
+        inside = overlaps >= overlaps.max() - TIME_TOLERANCE_S
+    kept = rows[inside]
+    return Place(kept, index.rows[int(kept[0])], start, end)
 
 
 def _fitting(index: Index, features: Features) -> Features:
@@ -305,6 +329,10 @@ def _fitting(index: Index, features: Features) -> Features:
     return features[:, index.projection.layers]
 
 
+def _passage(index: Index, place: Place) -> Passage:
+    return _average(index, index.stored(place.positions), index.predicted[:, place.positions].T)
+
+
 def _average(index: Index, vectors: Features, predicted: Features) -> Passage:
     mean = vectors.mean(axis=0, dtype=np.float64)[np.newaxis]
     borders = [index.projection.general, index.projection.general + len(index.projection.offset)]
@@ -313,18 +341,101 @@ def _average(index: Index, vectors: Features, predicted: Features) -> Passage:
     return Passage(vector, predicted.mean(axis=0, dtype=np.float64))
 
 
-def _answer(index: Index, query: Query, passage: Passage, start: Ints) -> Answer:
+def _relative(index: Index, place: Place) -> tuple[Index, list[str]]:
+    """Return the index as works see their rows, and what has to be known of it."""
+    _others(index, place.row)
+    works = index.rows.works.items()
+    alone = sum(len(its) for work, its in works if not work or len(its) == 1)
+    note = f"left out: {alone} recordings whose work has no other in the index, or is not known"
+    return index.relative_to_work, [note] if alone else []
+
+
+def _others(index: Index, own: Row) -> list[str]:
+    """Return the other recordings of a row's work; if there are none, that is an error."""
+    others = [name for name in index.rows.works[own.work_id] if name != own.recording_id]
+    if not own.work_id or not others:
+        known = f"of the work {own.work_id!r}" if own.work_id else "that is known to be of its work"
+        raise SearchError(
+            f"the index has no other recording {known} to compare {own.recording_id} with; fill "
+            "work_id in the recording table, or add a recording, and build the index again"
+        )
+    return others
+
+
+def _elsewhere(index: Index, query: Query, passage: Passage, place: Place) -> Answer:
+    """Answer where other recordings play the passage, and how much it is alike there."""
+    others = _others(index, place.row)
+    work_s = to_work(index.rows, place)
+    if work_s is None:
+        raise SearchError(_not_aligned(index, place))
+    allowed = _allowed(index, query, place, work_s)
+    if allowed is not None:
+        others = [name for name in others if allowed[index.rows.positions(name)[0]]]
+    spans = {name: to_recording(index.rows, name, work_s) for name in others}
+    places = [_covering(index, _rows_of(index, name), *s) for name, s in spans.items() if s]
+    passages = [_passage(index, each) for each in places]
     question = ask(index.projection, query, passage)
-    allowed = _allowed(index, query, start)
-    kept = _fulfilling(index, question, allowed)
-    hits = _best(index, question, kept, query)
-    notes = [] if hits else [_why_nothing(index, query, question, allowed)]
+    n, width, aspects = len(places), index.projection.width, len(index.predicted)
+    parts = question.contributions(np.reshape([each.vector for each in passages], (n, width)))
+    predicted = np.reshape([each.predicted for each in passages], (n, aspects)).T
+    met = np.all([np.ones(n), *(c.met(predicted[c.number]) for c in question.conditions)], 0)
+    scores = parts.sum(axis=1)
+    order = np.lexsort(([each.row.recording_id for each in places], -scores))
+    best = [n for n in order.tolist() if met[n]]
+    hits = [
+        replace(
+            _hit(index, question, places[n].row, parts[n], predicted[:, n], same=True),
+            start_s=places[n].start_s,
+            end_s=places[n].end_s,
+        )
+        for n in best[: query.k]
+    ]
+    missing = ", ".join(name for name, span in spans.items() if not span)
+    notes = [] if hits else [_why_nothing(index, query, question, predicted)]
+    notes += [f"not aligned there: {missing}"] if missing else []
+    notes += [f"{len(best) - query.k} more have it; raise k"] if len(best) > query.k else []
     return Answer(tuple(hits), tuple(notes), _values(index, passage.predicted))
 
 
-def _allowed(index: Index, query: Query, start: Ints) -> Bools | None:
+def _not_aligned(index: Index, place: Place) -> str:
+    if np.isnan(index.rows.table["work_start_s"]).all():
+        return (
+            "the index has no work times, so nothing tells which passages are the same; align the "
+            "recordings (snakemake alignments), and build and publish the index again"
+        )
+    name = place.row.recording_id
+    aligned = [f"{times[0]:g} to {times[-1]:g}" for times, _ in stretches(index.rows, name)]
+    return (
+        f"{place.start_s:g} to {place.end_s:g} s of recording {name} is not aligned with other "
+        f"performances of its work; what is aligned: {', '.join(aligned) or 'nothing'} s"
+    )
+
+
+def _answer(index: Index, query: Query, passage: Passage, place: Place | None) -> Answer:
+    question = ask(index.projection, query, passage)
+    work_s = to_work(index.rows, place) if place else None
+    allowed = _allowed(index, query, place, work_s)
+    best = _best(index, question, _fulfilling(index, question, allowed), query)
+    rows = best.positions
+    same = is_same(index.rows, place, work_s, rows) if place else np.zeros(len(rows), np.bool_)
+    hits = [
+        _hit(index, question, index.rows[row], parts, index.predicted[:, row], same=its)
+        for row, parts, its in zip(rows.tolist(), best.contributions, same.tolist(), strict=True)
+    ]
+    notes = []
+    if not hits:
+        left = index.predicted if allowed is None else index.predicted[:, allowed]
+        notes.append(_why_nothing(index, query, question, left))
+    if place and query.exclude == "passage" and work_s is None:
+        notes.append(f"{_not_aligned(index, place)}. Left out is only the recording's own passage")
+    return Answer(tuple(hits), tuple(notes), _values(index, passage.predicted))
+
+
+def _allowed(index: Index, query: Query, place: Place | None, work_s: Span | None) -> Bools | None:
     """Return which rows may be hits, None where all may."""
     allowed: Bools | None = None
+    if isinstance(index.vectors, RelativeVectors):
+        allowed = index.vectors.comparable
     for column, values in query.where.items():
         if column == "dataset":
             own = index.facts.get("dataset")
@@ -332,19 +443,25 @@ def _allowed(index: Index, query: Query, start: Ints) -> Bools | None:
         else:
             mine = index.rows.having(column, values)
         allowed = mine if allowed is None else allowed & mine
-    if query.exclude == "none" or not len(start):
+    if query.exclude == "none" or place is None:
         return allowed
-    row = index.rows[int(start[0])]
-    if query.exclude == "work" and not row.work_id:
+    work_id = place.row.work_id
+    if query.exclude == "work" and not work_id:
         raise SearchError(
-            f"the work of recording {row.recording_id} is not known, so it cannot be excluded; "
-            "fill work_id in the recording table, or exclude 'recording'"
+            f"the work of recording {place.row.recording_id} is not known, so it cannot be "
+            "excluded; fill work_id in the recording table, or exclude 'recording'"
         )
-    if allowed is None:
-        allowed = np.ones(len(index.rows), np.bool_)
-    if query.exclude == "work":
-        return allowed & ~index.rows.having("work_id", [row.work_id])
-    allowed[index.rows.positions(row.recording_id)] = False
+    if query.exclude == "passage" and index.kind != "clips":
+        raise SearchError(
+            f"this is an index of {index.kind}; exclude 'recording' or 'work', not a passage"
+        )
+    left_out = index.rows.positions(place.row.recording_id)
+    if query.exclude != "recording" and work_id:
+        left_out = np.flatnonzero(index.rows.having("work_id", [work_id]))
+    if query.exclude == "passage":
+        left_out = left_out[is_same(index.rows, place, work_s, left_out)]
+    allowed = np.ones(len(index.rows), np.bool_) if allowed is None else allowed.copy()
+    allowed[left_out] = False
     return allowed
 
 
@@ -355,8 +472,8 @@ def _fulfilling(index: Index, question: Question, allowed: Bools | None) -> Bool
     return allowed
 
 
-def _best(index: Index, question: Question, allowed: Bools | None, query: Query) -> list[Hit]:
-    """Return the best k hits, none of which overlaps a better one by more than was asked for."""
+def _best(index: Index, question: Question, allowed: Bools | None, query: Query) -> "_Ranked":
+    """Return the best k rows, none of which overlaps a better one by more than was asked for."""
     left = len(index.rows) if allowed is None else int(allowed.sum())
     wanted = min(max(_AT_FIRST, 4 * query.k), left)
     while wanted:
@@ -371,9 +488,9 @@ def _best(index: Index, question: Question, allowed: Bools | None, query: Query)
                 and _is_settled(index, question, scores, ranked.scores[kept[-1]])
             )
         ):
-            return [_hit(index, question, ranked, place) for place in kept]
+            return _Ranked(ranked.positions[kept], ranked.contributions[kept], ranked.scores[kept])
         wanted = min(_TIMES_MORE * wanted, left)
-    return []
+    return _ranked(index, question, np.array([], np.int64))
 
 
 def _is_settled(index: Index, question: Question, scores: Features, last: float) -> bool:
@@ -388,6 +505,8 @@ def _is_settled(index: Index, question: Question, scores: Features, last: float)
 def _nearest(
     index: Index, question: Question, wanted: int, allowed: Bools | None
 ) -> tuple[Features, Ints]:
+    if isinstance(index.vectors, RelativeVectors):
+        return index.vectors.best(question.vector, wanted, allowed)
     parameters = search_parameters(index.vectors, wanted, allowed)
     scores, rows = index.vectors.search(question.vector[np.newaxis], wanted, params=parameters)
     found = rows[0] >= 0
@@ -424,11 +543,11 @@ def _distinct(index: Index, ranked: _Ranked, query: Query) -> list[int]:
     """Return the first k places of a ranking that overlap none before too much."""
     if not query.dedupe_s:
         return list(range(len(ranked.positions)))[: query.k]
-    apart_s = query.dedupe_s - _TIME_TOLERANCE_S
+    apart_s = query.dedupe_s - TIME_TOLERANCE_S
     kept: list[int] = []
     taken: dict[int, list[float]] = {}
     rows = index.rows.table[ranked.positions].tolist()
-    for place, (recording, start_s, _) in enumerate(rows):
+    for place, (recording, start_s, *_) in enumerate(rows):
         starts = taken.setdefault(recording, [])
         if all(abs(start_s - start) >= apart_s for start in starts):
             starts.append(start_s)
@@ -438,22 +557,22 @@ def _distinct(index: Index, ranked: _Ranked, query: Query) -> list[int]:
     return kept
 
 
-def _hit(index: Index, question: Question, ranked: _Ranked, place: int) -> Hit:
-    position = int(ranked.positions[place])
-    row = index.rows[position]
-    parts = ranked.contributions[place].tolist()
+def _hit(
+    index: Index, question: Question, row: Row, parts: Features, predicted: Features, *, same: bool
+) -> Hit:
     return Hit(
         recording_id=row.recording_id,
         work_id=row.work_id,
         performer=row.performer,
         composer=row.composer,
         title=row.title,
-        score=float(ranked.scores[place]),
+        score=float(parts.sum()),
         start_s=row.start_s,
         end_s=row.end_s,
         clip=clip_id(row.recording_id, row.start_s),
-        contributions=dict(zip(question.weights, parts, strict=True)),
-        predicted=_values(index, index.predicted[:, position]),
+        contributions=dict(zip(question.weights, parts.tolist(), strict=True)),
+        predicted=_values(index, predicted),
+        same_passage=same,
     )
 
 
@@ -462,15 +581,17 @@ def _values(index: Index, predicted: Features) -> dict[str, float]:
     return {name: value for name, value in values if not math.isnan(value)}
 
 
-def _why_nothing(index: Index, query: Query, question: Question, allowed: Bools | None) -> str:
-    if allowed is not None and not allowed.any():
+def _why_nothing(index: Index, query: Query, question: Question, left: Features) -> str:
+    """Say why no row is a hit; ``left`` [A, n] are the predicted values of what may be one."""
+    if not left.shape[1]:
         asked = [f"{column}={'|'.join(values)}" for column, values in query.where.items()]
         asked += [f"another {query.exclude} than the query"] if query.exclude != "none" else []
+        asked += ["the same passage"] if query.same_passage else []
+        asked += ["another recording of its work"] if query.relative else []
         unknown = [_unknown_value(index, *entry) for entry in query.where.items()]
         hints = "; ".join(["", *filter(None, unknown)])
         return f"nothing is left to search: no row of the index has {' and '.join(asked)}{hints}"
-    left = np.ones(len(index.rows), np.bool_) if allowed is None else allowed
-    told = [_unmet(c, index.predicted[c.number][left]) for c in question.conditions]
+    told = [_unmet(c, left[c.number]) for c in question.conditions]
     together = " (at once)" if len(told) > 1 else ""
     return (
         f"no row satisfies{together}: {'; '.join(told)}. Ask for less, or exclude and filter less"
