@@ -285,7 +285,7 @@ def _not_aligned(layout: Layout) -> dict[str, str]:
     if not layout.alignments_manifest.exists():
         return {}
     manifest = read_json(layout.alignments_manifest)
-    told: dict[str, str] = manifest["left_out"] | manifest["failed"]
+    told: dict[str, str] = manifest.get("left_out", {}) | manifest.get("failed", {})
     return told
 
 

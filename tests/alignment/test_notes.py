@@ -9,18 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mess_core.alignment import align
 from mess_core.alignment.maps import Alignment
-from mess_core.alignment.notes import MOST_PAIRS, align_notes, shared_music
+from mess_core.alignment.notes import MOST_PAIRS, SCATTER_S, align_notes
 from mess_core.errors import AlignmentError
 from mess_core.targets.curves import Float
 from mess_core.targets.notes import Performance, read_performance
 
 pytestmark = pytest.mark.unit
 
+
+def shared_music(found: Alignment, reference: Performance, other: Performance) -> float:
+    return align.shared_music(found, *(float(np.ptp(p.onsets)) for p in (reference, other)))
+
+
 ASAP = Path(__file__).parents[3] / "shared" / "data" / "asap"
 
 #: Standard deviation of a note around its chord, s.
-SCATTER_S = 0.01
+PLANTED_S = 0.01
 
 
 def performance(onsets: Any, pitches: Any) -> Performance:
@@ -51,7 +57,7 @@ def rubato(seed: int) -> Callable[[Float], Float]:
 def play(work: tuple[Float, Float], seed: int) -> Performance:
     rng = np.random.default_rng(seed)
     times = rubato(seed)(work[0])
-    return performance(times + rng.normal(0, SCATTER_S, len(times)) + 1.0, work[1])
+    return performance(times + rng.normal(0, PLANTED_S, len(times)) + 1.0, work[1])
 
 
 def errors(found: Alignment, strict: Float, seeds: tuple[int, int]) -> Float:
@@ -68,7 +74,7 @@ def test_a_performance_is_followed_and_the_errors_say_how_well() -> None:
         found = align_notes(play(work, 10 + seed), play(work, 20 + seed))
         missed = errors(found, places, (10 + seed, 20 + seed))[5:-5]
         assert np.isfinite(missed).all()
-        assert np.median(np.abs(missed)) < SCATTER_S
+        assert np.median(np.abs(missed)) < PLANTED_S
         assert len(found.regions) == 1
         assert found.confidence[0] == pytest.approx(1.0)
         stated = np.interp(rubato(20 + seed)(places) + 1.0, found.times, found.errors)[5:-5]
@@ -141,7 +147,14 @@ def test_other_music_in_between_is_outside() -> None:
     foreign = rubato(2)(np.linspace(stop + 2, stop + others[-1] - 2, 20)) + 1.0
     assert np.isnan(found.to_work(foreign)).all()
     missed = errors(found, np.unique(times[times < stop - 1])[5:], (1, 2))
-    assert np.median(np.abs(missed)) < SCATTER_S
+    assert np.median(np.abs(missed)) < PLANTED_S
+
+
+def test_a_melody_says_nothing_of_its_scatter_which_is_then_the_usual_one() -> None:
+    melody = performance(np.arange(50) * 0.4, 60.0 + np.arange(50) % 7)
+    found = align_notes(melody, melody)
+    np.testing.assert_allclose(found.times, found.work_times)
+    np.testing.assert_allclose(found.errors, SCATTER_S)
 
 
 def test_other_works_are_told_apart_though_the_key_is_the_same() -> None:
@@ -165,7 +178,7 @@ def test_wrong_notes_and_trills_move_nothing_far() -> None:
     found = align_notes(reference, other)
     missed = np.abs(errors(found, np.unique(work[0]), (1, 2))[5:-5])
     assert np.isfinite(missed).mean() > 0.99
-    assert np.nanmedian(missed) < SCATTER_S
+    assert np.nanmedian(missed) < PLANTED_S
     assert np.nanpercentile(missed, 95) < 0.1
     assert shared_music(found, reference, other) > 0.9
 

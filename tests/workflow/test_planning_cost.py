@@ -46,8 +46,11 @@ def finish(folder: Path, config: dict[str, Any]) -> None:
     for source in plan.settings.sources:
         manifest = {"shards": plan.features_inputs[source], "failed": {}}
         write_json(plan.settings.layout.of(source).features_manifest, manifest)
-    for name in plan.ungathered:
-        write_json(plan.settings.layout.target_manifest(name), {"shards": plan.target_inputs[name]})
+    given, layout = plan.gather_targets_params(), plan.settings.layout
+    for name, shards in given["targets"].items():
+        content = {"shards": shards, "alignments": given["alignments"].get(name)}
+        write_json(layout.target_manifest(name), content)
+    write_json(layout.alignments_manifest, {**plan.gather_alignments_params(), "works": {}})
     # What was made here in any order gets times in the order of the rules.
     done = measure(snakemake("--touch"), folder)
     assert done.status == 0, done.output[-3000:]

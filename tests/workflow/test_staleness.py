@@ -251,7 +251,7 @@ def test_one_result_can_be_asked_for_by_its_name(workspace: Workspace) -> None:
 STAGES = {
     "FEATURES": FEATURES | DOWNSTREAM,
     "TARGETS": (TARGETS | DOWNSTREAM | {"alignments", "performances"}) - {"decomposition"},
-    "ALIGNMENTS": ALIGNMENTS | {"report"},
+    "ALIGNMENTS": ALIGNMENTS | INDEXED,
     "PERFORMANCES": {"performances", "report"},
     "DECOMPOSITION": DOWNSTREAM,
     "PROBING": DOWNSTREAM - {"decomposition"},

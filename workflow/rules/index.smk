@@ -31,6 +31,7 @@ rule index:
         aspects=SETTINGS.layout.aspects,
         projection=SETTINGS.layout.projection("{kind}"),
         features=SETTINGS.layout.features_manifest,
+        alignments=SETTINGS.layout.alignments_manifest,
     output:
         SETTINGS.layout.index_receipt("{kind}"),
     log:

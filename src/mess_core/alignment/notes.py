@@ -3,15 +3,14 @@
 1. The chords of both, as sets of pitches, are aligned as sequences: a common pitch counts for a
    pair of chords, every other note against it. Skipping a few notes costs their number, skipping
    more a constant (a repeat that one of both takes, a cut, other music).
-2. The pairs say roughly where each note of the reference is to be expected. It is matched with the
-   note of its pitch nearest to there, where that is mutual. Twice: what the first matches are says
-   better where to look.
-3. A knot is the median time of the matched notes of a chord of the reference, in both. Matches that
-   come much later or earlier than those around them are dropped, and knots that go back in time.
-   Where one of both plays a lot of which nothing is matched, the map breaks off.
+2. The pairs say roughly where to expect each note of the reference. It is matched with the note of
+   its pitch nearest to there, where that is mutual. Twice: the matches say better where to look.
+3. A knot is the median time of a chord's matched notes, in both. Matches much later or earlier than
+   those around them are dropped, and knots that go back in time. Where one of both plays a lot of
+   which nothing is matched, the map breaks off.
 """
 
-__all__ = ["align_notes", "shared_music"]
+__all__ = ["align_notes"]
 
 from bisect import bisect_left
 
@@ -26,12 +25,11 @@ from mess_core.targets.notes import LONGEST_S, Performance
 
 Int = npt.NDArray[np.int64]
 
-#: What a pitch that two chords have in common counts, a note without a counterpart, and any number
-#: of these in a row.
+#: What a common pitch of two chords counts, a note without a counterpart, any number of these.
 COMMON, ALONE, SKIP = 5, -2, -60
 
-#: How a place of the path is reached: from a pair; by skipping a chord of the reference that is one
-#: of many, the first of them; by skipping one of the other, many of it, from here.
+#: How a place of the path is reached: by a pair; by skipping a chord of the reference, one of many,
+#: the first of them; by skipping a chord of the other, many of them, those after this one.
 PAIR, FALL, BEGIN, LEFT, LEAP, PEAK = 1 << np.arange(6)
 
 #: More pairs of chords (a byte each) are not compared; an hour of piano music, twice, has as many.
@@ -44,8 +42,8 @@ REACHES_S = (0.4, 0.2)
 MOST_OFF_S, NEIGHBOURS = 0.3, 21
 
 #: A knot's scatter is that of up to so many before and after it, and of all as if they were so many
-#: notes.
-AROUND, PRIOR_NOTES = 8, 4
+#: notes; that of all is so much (s, median of ASAP's tuning half) as if so many notes said so.
+AROUND, PRIOR_NOTES, SCATTER_S = 8, 4, 0.019
 
 #: The least share of the notes of both that is matched in common music, over ``AROUND`` knots.
 LEAST_SHARE = 0.4
@@ -85,18 +83,6 @@ def align_notes(reference: Performance, other: Performance) -> Alignment:
             expected = _expected(reference, knots)
             knots = _knots(reference, other, *_nearest(reference, other, expected, reach))
     return _mapped(reference, other, knots)
-
-
-def shared_music(alignment: Alignment, reference: Performance, other: Performance) -> float:
-    """Return how much of the shorter of two performances the other one plays, 0 to 1.
-
-    It is the share of its time, from first to last onset, that is in the regions, each as far as it
-    is sure. Performances of a work have 0.5 or more, of different works less.
-    """
-    spans = np.interp(alignment.regions, alignment.times, alignment.work_times)
-    lengths = np.minimum(np.ptp(alignment.regions, axis=1), np.ptp(spans, axis=1))
-    whole = min(np.ptp(reference.onsets), np.ptp(other.onsets))
-    return float(min(1.0, lengths @ alignment.confidence / max(whole, BREAK_S)))
 
 
 def _common_notes(reference: Performance, other: Performance) -> tuple[Int, Int]:
@@ -203,10 +189,11 @@ def _knots(reference: Performance, other: Performance, a: Int, b: Int) -> Float:
     each = number, np.arange(len(chords))
     u, t = (ndimage.median(times, *each) for times in (reference.onsets[a], other.onsets[b]))
     squares, free = sizes * ndimage.variance(late, *each), sizes - 1.0
+    whole = squares.sum() + PRIOR_NOTES * SCATTER_S**2, free.sum() + PRIOR_NOTES
     prior = PRIOR_NOTES / (2 * AROUND + 1)
     here, notes = (
-        ndimage.uniform_filter1d(x, 2 * AROUND + 1, mode="constant") + prior * y
-        for x, y in ((squares, squares.sum() / max(free.sum(), 1)), (free, 1))
+        ndimage.uniform_filter1d(x, 2 * AROUND + 1, mode="constant") + prior * total / whole[1]
+        for x, total in zip((squares, free), whole, strict=True)
     )
     return np.stack([u, t, sizes, np.sqrt(here / notes / sizes)])[:, _rising(np.asarray(t))]
 
