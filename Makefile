@@ -12,7 +12,7 @@ READY := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help install demo report test test-all test-slurm test-unit bench bench-targets bench-probing \
-  bench-planning bench-search bench-evaluation check format clean
+  bench-planning bench-search bench-evaluation bench-alignment check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -59,6 +59,9 @@ bench-probing: $(READY)  ## measure probing against scikit-learn's loops
 bench-evaluation: $(READY)  ## judge encoders side by side on real performances in ../shared/data (SOUNDFONT=PIANO.sf2: another piano)
 	python -m benchmarks.evaluation $(if $(SOUNDFONT),--soundfont $(SOUNDFONT)) \
 	  descriptors mess-small mess-small-untrained descriptors+mess-small
+
+bench-alignment: $(READY)  ## measure alignment on real performances in ../shared/data, beside librosa and, where installed, synctoolbox
+	python -m benchmarks.alignment
 
 bench-planning: $(READY)  ## measure what planning costs for up to 100,000 recordings
 	python -m benchmarks.planning

@@ -20,6 +20,7 @@ report: "workflow/report/workflow.rst"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/targets.smk"
+include: "workflow/rules/alignments.smk"
 include: "workflow/rules/probing.smk"
 include: "workflow/rules/aspects.smk"
 include: "workflow/rules/index.smk"
@@ -32,6 +33,7 @@ rule all:
     input:
         rules.all_features.input,
         rules.all_targets.input,
+        rules.all_alignments.input,
         rules.probes.input,
         rules.answers.input,
         rules.indices.input,

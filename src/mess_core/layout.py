@@ -34,9 +34,9 @@ PROVENANCE = "provenance"
 #: What probing answers, each with a table and a picture.
 QUESTIONS = ("layers", "stability", "separability", "collapse")
 
-#: All tables with a picture: those of probing, whether the targets measure what they say, and how
-#: good answers are.
-ANSWERS = (*QUESTIONS, "validity", "evaluation")
+#: All tables with a picture: those of probing, whether the targets measure what they say, how good
+#: answers are, and the performances of each work against each other.
+ANSWERS = (*QUESTIONS, "validity", "evaluation", "performances")
 
 #: Pages for people: all of the report, and sections of it by themselves.
 PAGES = ("report", "aspects", "examples", "facts")

@@ -10,6 +10,7 @@ __all__ = [
     "MIN_WORKS",
     "STATUSES",
     "Recording",
+    "by_work",
     "cell",
     "check_enough",
     "check_unchanged",
@@ -232,6 +233,15 @@ def read_shard(layout: Layout, window_s: float, shard: str, shards: int) -> list
     return [r for r in rows if shard_of(r.recording_id, shards) == shard]
 
 
+def by_work(recordings: Iterable[Recording]) -> dict[str, list[Recording]]:
+    """Return the recordings of every work that has at least two, by ``work_id``."""
+    works: dict[str, list[Recording]] = {}
+    for recording in recordings:
+        if recording.work_id:
+            works.setdefault(recording.work_id, []).append(recording)
+    return {name: members for name, members in works.items() if len(members) > 1}
+
+
 def read_with_features(layout: Layout, window_s: float) -> list[Recording]:
     """Return the usable recordings but those whose features could not be computed."""
     failed = failures(layout)
@@ -255,21 +265,34 @@ def failures(layout: Layout, target: str = "") -> dict[str, str]:
 
 
 def read_problems(layout: Layout, window_s: float, target: str) -> list[Recording]:
-    """Return the recordings that failed (see `failures`), then those that the scan refused."""
+    """Return the recordings that failed (see `failures`), or that are not aligned with their work.
+
+    Then those that the scan refused.
+    """
     failed = failures(layout) | failures(layout, target)
     rows = judge(read_recordings(layout.table), window_s)
     without = [
-        replace(row, status="failed", reason=failed[row.recording_id])
+        replace(row, status=status, reason=reasons[row.recording_id])
+        for status, reasons in (("failed", failed), ("not aligned", _not_aligned(layout)))
         for row in usable(rows)
-        if row.recording_id in failed
+        if row.recording_id in reasons
     ]
     return without + [row for row in rows if row.reason]
+
+
+def _not_aligned(layout: Layout) -> dict[str, str]:
+    """Return the recordings that are not aligned with others of their work, with the reasons."""
+    if not layout.alignments_manifest.exists():
+        return {}
+    manifest = read_json(layout.alignments_manifest)
+    told: dict[str, str] = manifest["left_out"] | manifest["failed"]
+    return told
 
 
 def try_failed_again(layout: Layout) -> None:
     """Delete the receipts of shards in which a recording failed, so that these run again."""
     places = [(layout.of(source), "features") for source in SOURCES]
-    for place, kind in (*places, (layout, "targets")):
+    for place, kind in (*places, (layout, "targets"), (layout, "alignments")):
         for receipt in place.receipt(kind, "0").parent.glob("*.json"):
             if read_json(receipt).get("failed"):
                 receipt.unlink()

@@ -44,7 +44,8 @@ def resolve(folder: Path, aspect: str, min_r2: float = 0.5) -> dict[str, Any]:
 def test_the_registry_has_the_documented_aspects() -> None:
     assert " ".join(ASPECT_REGISTRY) == (
         "brightness tempo rhythmic_energy dynamics dynamic_range crescendo harmonic_richness "
-        "tension articulation pedal phrasing timing rubato expressiveness"
+        "tension articulation pedal phrasing timing rubato expressiveness "
+        "relative_tempo relative_rubato relative_timing relative_dynamics"
     )
 
 
@@ -54,8 +55,9 @@ def test_every_aspect_names_targets_that_are_probed_some_of_them_for_windows() -
         assert aspect.description
         assert len(set(aspect.measures)) == len(aspect.measures) > 0
         assert set(aspect.measures) <= set(probed_targets())
-        assert {TARGETS[target].category for target in aspect.midi} <= {"expression"}
-        assert "expression" not in {TARGETS[target].category for target in aspect.targets}
+        kinds = {"midi": aspect.midi, "audio": aspect.targets, "alignment": aspect.aligned}
+        for source, targets in kinds.items():
+            assert {TARGETS[target].source for target in targets} <= {source}
 
 
 def test_every_scalar_belongs_to_an_aspect_or_is_left_out_on_purpose() -> None:

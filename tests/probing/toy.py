@@ -68,7 +68,7 @@ def save(
     fields: dict[str, dict[str, Any]] = {category: {} for category in present}
     rows: dict[str, dict[str, Any]] = {category: {} for category in present}
     for spec in TARGETS.values():
-        if spec.category not in fields:
+        if spec.category not in fields or spec.aligned:
             continue
         values = np.full((count, *spec.shape), np.nan)
         if spec.name in planted:

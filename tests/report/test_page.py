@@ -97,6 +97,11 @@ NOT_JUDGED = {
     **dict.fromkeys(JUDGED, ""),
     **{"judge": "like", "asked": "tempo", "reason": "too few players of a work"},
 }
+PERFORMANCE = {
+    **{"work_id": "op1", "recording_id": "slow", "performer": "Ann", "reference": "slow"},
+    **{"source": "audio", "share": "0.95", "relative_tempo": "-0.123", "timing_deviation": ""},
+    **{"relative_loudness": "1.5", "beats": "aligned from fast"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +131,7 @@ def findings(indices: tuple[Index, Index], pictures: dict[str, Path]) -> Finding
         layers=[LAYER, NOT_PROBED],
         validity=[VALIDITY],
         evaluation=[JUDGED, NOT_JUDGED],
+        performances=[PERFORMANCE],
         pictures=pictures,
         examples=examples,
         excerpts={place: Excerpt(place[1], place[2], uri=SOUND) for place in places},
@@ -194,6 +200,8 @@ def test_what_is_planted_appears(findings: Findings) -> None:
     assert "very first answer in 87 of 100" in pages["report"]
     assert "by chance in 1.2" in pages["report"]
     assert "Like, tempo: not judged, too few players of a work." in pages["report"]
+    compared = "op1 slow (reference) Ann audio aligned from fast 0.95 -0.12 - 1.50"
+    assert compared in pages["report"]
     assert "0.77 0.50 to 0.90 0.88" in pages["report"], "validity: MIDI, interval, parameter"
     for name in ("report", "aspects"):
         assert "0.43 [0.31, 0.55]" in pages[name]
@@ -297,11 +305,13 @@ def test_nothing_probed_and_nothing_asked_is_a_page_too(findings: Findings) -> N
         validity=[
             {**VALIDITY, **dict.fromkeys(("midi", "midi_r", "midi_lo", "midi_hi", "own"), "")}
         ],
+        performances=[],
         examples=[],
         costs=[],
     )
     reader = Reader(render_pages(empty)["report"])
     text = reader.text
+    assert "No work has two recordings that can be compared." in text
     assert (
         "0 of 1 aspects are measured, or follow what is measured with an R² of 0.5 within works "
         "(of what differs between passages of one work, the share that is predicted without having "

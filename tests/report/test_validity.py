@@ -7,6 +7,7 @@ import pytest
 from matplotlib.image import imread
 from scipy.stats import spearmanr
 
+from mess_core.layout import Layout
 from mess_core.report.validity import (
     OWN_PARAMETER,
     PARTNERS,
@@ -175,14 +176,15 @@ def audio(*leading: int) -> dict[str, dict[str, np.ndarray]]:
 
 
 def test_values_are_read_with_gaps_where_there_is_no_midi(tmp_path: Path) -> None:
-    save_targets(tmp_path / "a.npz", audio(), windows=audio(3))
-    values, counts = read_values(
-        [tmp_path / "a.npz"], ["tempo", "loudness_shape", "rubato"], "window"
-    )
+    layout = Layout(tmp_path, "x")
+    save_targets(layout.targets("a"), audio(), windows=audio(3))
+    wanted = ["tempo", "loudness_shape", "rubato", "relative_tempo"]
+    values, counts = read_values(layout, ["a"], wanted, "window")
     assert counts == [3]
-    assert [values[n].shape for n in values] == [(3,), (3, 4), (3,)]
+    assert [values[n].shape for n in values] == [(3,), (3, 4), (3,), (3,)]
     assert np.isnan(values["rubato"]).all()
-    values, counts = read_values([tmp_path / "a.npz"], ["tempo"], "recording")
+    assert np.isnan(values["relative_tempo"]).all()
+    values, counts = read_values(layout, ["a"], ["tempo"], "recording")
     assert (counts, values["tempo"].shape) == ([1], (1,))
 
 

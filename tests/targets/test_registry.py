@@ -16,6 +16,7 @@ from mess_core.targets.registry import (
     TargetSpec,
     probed_targets,
 )
+from mess_core.targets.relative import Relative
 from mess_core.targets.sound import analyse
 from tests.targets.signals import RATE, tone
 
@@ -44,6 +45,8 @@ def test_every_target_has_a_documented_function_of_known_series(spec: TargetSpec
     series: object = Performance(empty, empty, empty, empty)
     if spec.source == "audio":
         series = analyse(np.zeros(0, np.float32), 24_000)
+    if spec.aligned:
+        series = Relative(empty, empty, empty, empty)
     assert all(hasattr(series, name) for name in signature(function).parameters)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ ANSWERS = {"aspects", "question", "projection", "index", "publish", "evaluation"
 DOWNSTREAM = {"decomposition", "probing"} | ANSWERS
 FEATURES = {"features", "descriptors", "gather_features"}
 TARGETS = {"targets", "gather_targets", "validity"}
+ALIGNMENTS = {"alignments", "gather_alignments", "performances"}
 #: What follows from an index.
 INDEXED = {"index", "publish", "evaluation", "report"}
 
@@ -85,9 +87,10 @@ def rules_that_ran(output: str) -> Counter[str]:
     return Counter(re.findall(r"Finished jobid: \d+ \(Rule: (\w+)\)", output))
 
 
-def stored(workspace: Workspace) -> set[str]:
+def stored(workspace: Workspace, kinds: Collection[str] = ("features", "targets")) -> set[str]:
+    """Return what is cached of some kinds."""
     folder = workspace.data / "cache"
-    return {f"{p.parts[-3]} {p.name}" for p in folder.rglob("*.np[yz]")}
+    return {f"{kind} {p.name}" for kind in kinds for p in (folder / kind).rglob("*.np[yz]")}
 
 
 def recordings_in_index(workspace: Workspace) -> set[str]:

@@ -57,9 +57,11 @@ FEATURES = ENCODED | DESCRIBED
 #: Those of the encoder alone, where there is no baseline.
 ENCODED_ALONE = {"features", "all-features"}
 TARGETS = {"targets", "all-targets"}
+ALIGNMENTS = {"alignments", "all-alignments"}
 #: What depends on which rows are probed.
 ROWS = {"aspects", "decomposition", "probing", "projection", "question"}
-RECORDINGS = tuple(recording(str(n)) for n in range(20))
+#: The last four are performances of two works.
+RECORDINGS = tuple(recording(str(n), work_id=f"w{n}" if n < 16 else f"v{n % 2}") for n in range(20))
 
 
 def params(settings: Settings, recordings: tuple[Recording, ...]) -> dict[str, Any]:
@@ -74,10 +76,12 @@ def params(settings: Settings, recordings: tuple[Recording, ...]) -> dict[str, A
         "projection": plan.projection_params("clips"),
         "question": plan.question_params("layers"),
         "validity": plan.validity_params(),
+        "performances": plan.performances_params(),
         "evaluation": plan.evaluation_params(),
         "report": plan.report_params({}),
         "untrained": plan.untrained_params(),
         "all-targets": plan.gather_targets_params(),
+        "all-alignments": plan.gather_alignments_params(),
     }
     for source in settings.sources:
         name = "features" if source == "encoder" else f"{source}-features"
@@ -86,6 +90,8 @@ def params(settings: Settings, recordings: tuple[Recording, ...]) -> dict[str, A
             found[f"{name} {shard}"] = plan.features_params(source, shard)
     for shard in plan.shards:
         found[f"targets {shard}"] = plan.targets_params(shard)
+    for shard in plan.works:
+        found[f"alignments {shard}"] = plan.alignments_params(shard)
     return found
 
 
@@ -128,9 +134,9 @@ def test_params_are_builtins_only() -> None:
     [
         (
             {"window_s": 4.0},
-            FEATURES | TARGETS | ROWS | {"validity", "index", "evaluation", "report"},
+            FEATURES | TARGETS | ALIGNMENTS | ROWS | {"validity", "index", "evaluation", "report"},
         ),
-        ({"overlap": 0.25}, FEATURES | TARGETS | {"index"}),
+        ({"overlap": 0.25}, FEATURES | TARGETS | ALIGNMENTS | {"index"}),
         ({"encoder": "MERT-v1-95M"}, ENCODED | ROWS | {"untrained", "index"}),
         ({"n_folds": 4}, ROWS),
         ({"rows": "recordings"}, ROWS | {"validity"}),
@@ -167,8 +173,8 @@ def test_a_setting_makes_stale_what_it_matters_to(
         ({"audio_sha256": "new"}, FEATURES | TARGETS),
         ({"midi_sha256": "new"}, TARGETS),
         ({"beats_sha256": "new"}, TARGETS | {"evaluation"}),
-        ({"work_id": "new"}, ROWS | {"validity", "index"}),
-        ({"performer": "new"}, {"index"}),
+        ({"work_id": "new"}, ROWS | {"validity", "index", "performances"}),
+        ({"performer": "new"}, {"index", "performances"}),
         ({"audio": "elsewhere.wav", "midi": "elsewhere.mid"}, set()),
     ],
 )
@@ -177,6 +183,72 @@ def test_a_recordings_change_makes_stale_what_it_matters_to(
 ) -> None:
     recordings = (replace(RECORDINGS[0], **change), *RECORDINGS[1:])
     assert changed(SETTINGS, recordings) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"audio_sha256": "new"}, FEATURES | TARGETS | ALIGNMENTS),
+        ({"midi_sha256": "new"}, TARGETS | ALIGNMENTS),
+        ({"beats_sha256": "new"}, TARGETS | ALIGNMENTS | {"evaluation"}),
+        ({"performer": "new"}, {"index", "performances"}),
+        # The one that is left of its work is alone. Targets that depend on it are gathered anew.
+        (
+            {"work_id": "new"},
+            ROWS | {"all-alignments", "validity", "index", "performances", "all-targets"},
+        ),
+    ],
+)
+def test_a_performances_change_makes_its_work_stale(
+    change: dict[str, Any], expected: set[str]
+) -> None:
+    recordings = (*RECORDINGS[:-1], replace(RECORDINGS[-1], **change))
+    assert changed(SETTINGS, recordings) == expected
+
+
+def test_one_more_performance_concerns_its_works_shard_only() -> None:
+    settings = replace(SETTINGS, shards=16)
+    before = Plan(settings, RECORDINGS)
+    after = Plan(settings, (*RECORDINGS, recording("new", work_id="v0")))
+    assert len(before.works) == 2
+    own = shard_of("v0", 16)
+    changed = [
+        shard
+        for shard in after.works
+        if before.alignments_params(shard) != after.alignments_params(shard)
+    ]
+    assert changed == [own]
+
+
+def test_only_what_needs_alignments_waits_for_them(tmp_path: Path) -> None:
+    """A target of audio is gathered, whatever becomes of a work."""
+    settings = replace(SETTINGS, data=tmp_path, targets=("tempo", "rubato", "relative_tempo"))
+    plan = Plan(settings, RECORDINGS)
+    given = plan.gather_targets_params()
+    assert given["targets"]["relative_tempo"] == {}
+    assert set(given["alignments"]) == {"rubato", "relative_tempo"}
+    for name, shards in given["targets"].items():
+        content = {"shards": shards, "alignments": given["alignments"].get(name)}
+        write_json(settings.layout.target_manifest(name), content)
+    assert Plan(settings, RECORDINGS).ungathered == ()
+    moved = replace(RECORDINGS[-1], work_id="v0")
+    assert Plan(settings, (*RECORDINGS[:-1], moved)).ungathered == ("rubato", "relative_tempo")
+    content = {"shards": {}, "alignments": given["alignments"]["relative_tempo"]}
+    content |= {"not_aligned": {"x": "its file is gone"}}
+    write_json(settings.layout.target_manifest("relative_tempo"), content)
+    assert Plan(settings, RECORDINGS).ungathered == ("relative_tempo",)
+
+
+def test_without_works_of_two_recordings_nothing_is_aligned(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, data=tmp_path)
+    plan = Plan(settings, RECORDINGS[:16])
+    assert plan.works == {}
+    assert not plan.has_alignments, "an empty manifest takes the place of an older one"
+    write_json(settings.layout.alignments_manifest, {"shards": {}})
+    assert Plan(settings, RECORDINGS[:16]).has_alignments
+    assert not Plan(settings, RECORDINGS).has_alignments
+    nameless = tuple(replace(r, work_id="") for r in RECORDINGS)
+    assert Plan(settings, nameless).works == {}
 
 
 def test_the_report_lists_problems_and_settings_and_is_stale_with_them() -> None:

@@ -17,6 +17,7 @@ def test_all_rules_are_seen() -> None:
     names = {name for name, _ in rules()}
     assert names == {
         *("untrained", "features", "gather_features"),
+        *("alignments", "gather_alignments", "performances"),
         *("targets", "gather_targets", "decomposition", "probing", "question", "track"),
         *("aspects", "projection", "index", "publish", "validity", "evaluation", "report"),
         "train",

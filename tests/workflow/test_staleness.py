@@ -17,6 +17,7 @@ from mess_core.publishing import load_latest
 from tests.extraction.checkpoints import write_checkpoint
 from tests.workflow.conftest import ROOT, Workspace
 from tests.workflow.small import (
+    ALIGNMENTS,
     ANSWERS,
     CONFIG,
     DOWNSTREAM,
@@ -54,7 +55,7 @@ def test_touching_or_copying_everything_runs_nothing(workspace: Workspace, tmp_p
 
 
 def test_a_recording_is_computed_alone_and_copied_when_it_is_known(workspace: Workspace) -> None:
-    everything = FEATURES | TARGETS | DOWNSTREAM
+    everything = FEATURES | TARGETS | ALIGNMENTS | DOWNSTREAM
     new = workspace.folder / "corpus" / "work2" / "new.wav"
     write(new, 500.0)
     scan(workspace)
@@ -62,6 +63,7 @@ def test_a_recording_is_computed_alone_and_copied_when_it_is_known(workspace: Wo
     assert set(jobs) == everything
     # One shard of two, of the encoder and of both baselines.
     assert (jobs["features"], jobs["descriptors"], jobs["targets"]) == (2, 1, 1)
+    assert jobs["alignments"] == 1
     # One recording: its segments and their mean, three times, and its targets.
     of_one = ["features"] * 6 + ["targets"]
     assert [name.split()[0] for name in computed] == of_one
@@ -92,8 +94,8 @@ ENCODED = FEATURES - {"descriptors"}
 #: Settings, and what each of them reaches.
 SETTINGS: list[tuple[dict[str, Any], set[str]]] = [
     ({"precision": "float32"}, ENCODED | DOWNSTREAM),
-    ({"window_s": 4.0}, FEATURES | TARGETS | DOWNSTREAM),
-    ({"overlap": 0.25}, FEATURES | TARGETS | DOWNSTREAM),
+    ({"window_s": 4.0}, FEATURES | TARGETS | ALIGNMENTS | DOWNSTREAM),
+    ({"overlap": 0.25}, FEATURES | TARGETS | ALIGNMENTS | DOWNSTREAM),
     ({"encoder": "descriptors"}, (FEATURES - {"features"}) | DOWNSTREAM),
     ({"probing": {"n_folds": 3}}, DOWNSTREAM),
     ({"probing": {"rows": "recordings"}}, DOWNSTREAM | {"validity"}),
@@ -248,7 +250,9 @@ def test_one_result_can_be_asked_for_by_its_name(workspace: Workspace) -> None:
 #: What runs when a stage's number goes up.
 STAGES = {
     "FEATURES": FEATURES | DOWNSTREAM,
-    "TARGETS": (TARGETS | DOWNSTREAM) - {"decomposition"},
+    "TARGETS": (TARGETS | DOWNSTREAM | {"alignments", "performances"}) - {"decomposition"},
+    "ALIGNMENTS": ALIGNMENTS | {"report"},
+    "PERFORMANCES": {"performances", "report"},
     "DECOMPOSITION": DOWNSTREAM,
     "PROBING": DOWNSTREAM - {"decomposition"},
     "ASPECTS": ANSWERS,

@@ -128,6 +128,22 @@ def features_manifests():
     return strings(SETTINGS.layout.of(s).features_manifest for s in SETTINGS.sources)
 
 
+def alignments_params(wildcards):
+    return PLAN.alignments_params(wildcards.shard)
+
+
+def alignment_receipts():
+    return strings(SETTINGS.layout.receipt("alignments", s) for s in PLAN.works)
+
+
+def gathered():
+    """Return what the manifests of targets are gathered from."""
+    files = receipts("targets")
+    if set(PLAN.ungathered) & set(PLAN.alignment_inputs):
+        files += [str(SETTINGS.layout.alignments_manifest), *alignment_receipts()]
+    return files
+
+
 def targets_params(wildcards):
     return PLAN.targets_params(wildcards.shard)
 

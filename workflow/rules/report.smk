@@ -34,6 +34,41 @@ rule validity:
         "../scripts/validity.py"
 
 
+rule performances:
+    input:
+        SETTINGS.layout.alignments_manifest,
+        ancient(alignment_receipts()),
+    output:
+        table=report(
+            SETTINGS.layout.answer("performances", ".tsv"),
+            caption="../report/performances.rst",
+            category="Performances",
+            labels={"result": "performances", "form": "table"},
+        ),
+        picture=report(
+            SETTINGS.layout.answer("performances", ".png"),
+            caption="../report/performances.rst",
+            category="Performances",
+            labels={"result": "performances", "form": "picture"},
+        ),
+    log:
+        log_file("performances"),
+    benchmark:
+        benchmark_file("performances")
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=more_memory(2000),
+        runtime=more_time(30),
+    params:
+        cfg=PLAN.performances_params(),
+    message:
+        "Comparing the performances of every work"
+    script:
+        "../scripts/performances.py"
+
+
 rule evaluation:
     input:
         index=SETTINGS.layout.index_receipt("clips"),

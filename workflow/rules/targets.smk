@@ -29,7 +29,7 @@ if PLAN.ungathered:
 
     rule gather_targets:
         input:
-            receipts("targets"),
+            gathered(),
         output:
             strings(map(SETTINGS.layout.target_manifest, PLAN.ungathered)),
         log:

@@ -153,6 +153,7 @@ def read_work(layout: Layout, work_id: str) -> WorkAlignment:
             f"{layout.dataset} has no aligned performances of {work_id!r}: "
             f"{nearest(work_id, works)}"
         )
-    facts = works[work_id]
+    names = ("reference", "beats_from", "sources", "left_out")
+    facts = {name: works[work_id][name] for name in names}
     maps = {name: Alignment.read(layout.alignment(name)) for name in facts["sources"]}
     return WorkAlignment(work_id, alignments=maps, **facts)

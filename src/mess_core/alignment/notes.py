@@ -1,24 +1,23 @@
 """Two performances of a work aligned by their notes, with nothing known of the score.
 
 1. The chords of both, as sets of pitches, are aligned as sequences: a common pitch counts for a
-   pair of chords, every other note against it. Skipping a few notes costs their number; skipping
-   more than that costs a constant (a repeat that one of both takes, a cut, other music).
-2. What the path pairs says roughly where each note of the reference is to be expected. Every note
-   is matched with the note of its pitch that is nearest to there, where that is mutual; matches
-   away from the straight line through those around them are dropped. Twice, the second time from
-   where the first found them.
-3. A knot is the mean time of the notes of a chord of the reference that have a match, in both.
-   Where one of both plays a lot between two knots and nothing of it is matched, the map breaks off.
+   pair of chords, every other note against it. Skipping a few notes costs their number, skipping
+   more a constant (a repeat that one of both takes, a cut, other music).
+2. The pairs say roughly where each note of the reference is to be expected. It is matched with the
+   note of its pitch nearest to there, where that is mutual. Twice: what the first matches are says
+   better where to look.
+3. A knot is the median time of the matched notes of a chord of the reference, in both. Matches that
+   come much later or earlier than those around them are dropped, and knots that go back in time.
+   Where one of both plays a lot of which nothing is matched, the map breaks off.
 """
 
 __all__ = ["align_notes", "shared_music"]
 
 from bisect import bisect_left
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from mess_core.alignment.maps import Alignment
 from mess_core.errors import AlignmentError
@@ -27,137 +26,122 @@ from mess_core.targets.notes import LONGEST_S, Performance
 
 Int = npt.NDArray[np.int64]
 
-#: What a pitch that two chords have in common counts, a note that has no counterpart, and any
-#: number of them in a row.
-COMMON = 5
-ALONE = -2
-SKIP = -60
+#: What a pitch that two chords have in common counts, a note without a counterpart, and any number
+#: of these in a row.
+COMMON, ALONE, SKIP = 5, -2, -60
 
-#: How a place of the path is reached: from the pair before, after notes of the reference that are
-#: skipped (from here on), after notes of the other, after many of them (from where on).
-PAIR, FALL, BEGIN, LEFT, LEAP, PEAK = 1, 2, 4, 8, 16, 32
+#: How a place of the path is reached: from a pair; by skipping a chord of the reference that is one
+#: of many, the first of them; by skipping one of the other, many of it, from here.
+PAIR, FALL, BEGIN, LEFT, LEAP, PEAK = 1 << np.arange(6)
 
-#: More pairs of chords than this are not kept in memory (one byte each): two hours of piano music.
-MOST_PAIRS = 10**9
+#: More pairs of chords (a byte each) are not compared; an hour of piano music, twice, has as many.
+MOST_PAIRS = 5 * 10**8
 
-#: How far from where it is expected a note is looked for, s: first, and once its neighbours are
-#: known.
+#: How far from where it is expected a note is looked for, first and in the end, s.
 REACHES_S = (0.4, 0.2)
 
-#: The line that a note is held against goes through so many matched notes on either side.
-NEIGHBOURS = 12
+#: A match is dropped that is this much later or earlier (s) than the median of so many around it.
+MOST_OFF_S, NEIGHBOURS = 0.3, 21
 
-#: A match further from that line than this many standard deviations, and than this (s), is none.
-MOST_DEVIATIONS = 4.0
-MOST_OFF_S = 0.08
+#: A knot's scatter is that of up to so many before and after it, and of all as if they were so many
+#: notes.
+AROUND, PRIOR_NOTES = 8, 4
 
-#: The map breaks off where one of both plays this many notes for this long (s), none of them
-#: matched.
-BREAK_NOTES = 10
-BREAK_S = 1.5
-
-#: Matched notes are music in common where they are this share of the notes of both, over so many
-#: knots before or after.
+#: The least share of the notes of both that is matched in common music, over ``AROUND`` knots.
 LEAST_SHARE = 0.4
-AROUND = 8
 
-#: What is aligned between two breaks has at least so many knots.
-LEAST_KNOTS = 8
+#: The map breaks off where so many notes of one of both, for so long (s), are not matched.
+BREAK_NOTES, BREAK_S = 10, 1.5
 
-#: Share of matched notes of other music, and of the same.
+#: The matched share of the notes of both of which nothing is sure, and from which on all is.
 OTHER, SAME = 0.35, 0.75
 
 
 def align_notes(reference: Performance, other: Performance) -> Alignment:
-    """Return the map from a performance to the time of another of the same work.
+    """Return the map from a performance to the time of another one of its work.
 
     Parameters
     ----------
     reference : Performance
         Its seconds are the work time.
     other : Performance
-        The performance that is mapped. It may lack parts, repeat others, or be of other music: what
-        is not common to both is outside of the regions; of a passage that ``other`` plays more
-        often than ``reference``, one is inside.
+        What is mapped. What only one of both plays is outside of the regions; each place of what
+        one plays more often is in them once.
 
     Returns
     -------
     Alignment
-        Without loudness and beats. Without knots and regions where nothing is common.
+        Without loudness and beats. Where no music is common it has no region, and the first onsets
+        of both are its only knot.
 
     Raises
     ------
     AlignmentError
         If the performances are too long to be compared.
     """
-    a, b = _common_notes(reference, other)
-    knots = _knots(reference, other, *_without_outliers(reference, other, a, b))
+    knots = _knots(reference, other, *_common_notes(reference, other))
     for reach in REACHES_S:
-        if not len(knots.u):
-            break
-        expected = np.interp(reference.onsets, knots.u, knots.t)
-        a, b = _nearest(reference, other, expected, reach)
-        knots = _knots(reference, other, *_without_outliers(reference, other, a, b))
+        if knots.size:
+            expected = _expected(reference, knots)
+            knots = _knots(reference, other, *_nearest(reference, other, expected, reach))
     return _mapped(reference, other, knots)
 
 
 def shared_music(alignment: Alignment, reference: Performance, other: Performance) -> float:
-    """Return how much of the shorter of two performances is the same music as the other, 0 to 1.
+    """Return how much of the shorter of two performances the other one plays, 0 to 1.
 
-    It is the time from first to last onset that regions cover, each counted as much as is sure of
-    it. Performances of a work have 0.5 or more, of different works less.
+    It is the share of its time, from first to last onset, that is in the regions, each as far as it
+    is sure. Performances of a work have 0.5 or more, of different works less.
     """
     spans = np.interp(alignment.regions, alignment.times, alignment.work_times)
     lengths = np.minimum(np.ptp(alignment.regions, axis=1), np.ptp(spans, axis=1))
     whole = min(np.ptp(reference.onsets), np.ptp(other.onsets))
-    return float(np.minimum(1, (lengths * alignment.confidence).sum() / max(whole, BREAK_S)))
+    return float(min(1.0, lengths @ alignment.confidence / max(whole, BREAK_S)))
 
 
 def _common_notes(reference: Performance, other: Performance) -> tuple[Int, Int]:
-    """Return which notes of both are of one pitch and of chords that are paired."""
+    """Return the notes of one pitch in the chords of both that the best path pairs."""
     pairs = _paired_chords(_pitch_sets(reference), _pitch_sets(other))
     notes, keys = [], []
     for performance, paired in zip((reference, other), pairs.T, strict=True):
-        place = np.full(performance.chords.max(initial=0) + 1, -1)
+        place = np.full(performance.chords[-1] + 1, -1)
         place[paired] = np.arange(len(paired))
         place = place[performance.chords]
         notes.append(np.flatnonzero(place >= 0))
-        keys.append((place * 128 + performance.pitches.astype(np.int64))[place >= 0])
-    _, a, b = np.intersect1d(*keys, return_indices=True)
+        keys.append((128 * place + performance.pitches.astype(np.int64))[place >= 0])
+    _, a, b = np.intersect1d(keys[0], keys[1], return_indices=True)
     return notes[0][a], notes[1][b]
 
 
-def _pitch_sets(performance: Performance) -> npt.NDArray[np.int32]:
-    """Return for each chord which pitches it has, 1 or 0 [shape=(chords, 128)]."""
-    chords = performance.chords
-    sets = np.zeros((chords.max(initial=-1) + 1, 128), np.int32)
-    sets[chords, performance.pitches.astype(np.int64)] = 1
+def _pitch_sets(performance: Performance) -> Int:
+    """Return which pitches each chord has, 1 or 0 [shape=(chords, 128)]."""
+    sets = np.zeros((performance.chords[-1] + 1, 128), np.int64)
+    sets[performance.chords, performance.pitches.astype(np.int64)] = 1
     return sets
 
 
-def _paired_chords(a: npt.NDArray[np.int32], b: npt.NDArray[np.int32]) -> Int:
-    """Return which chords the best path through both sequences pairs [shape=(pairs, 2)]."""
+def _paired_chords(a: Int, b: Int) -> Int:
+    """Return the chords of both that the best path through them pairs [shape=(pairs, 2)]."""
     if len(a) * len(b) > MOST_PAIRS:
         raise AlignmentError(
-            f"performances of {len(a)} and {len(b)} chords make more than {MOST_PAIRS:.0e} pairs "
-            "to compare; give the movements of a work a work_id each"
+            f"performances of {len(a)} and {len(b)} chords are too long to be compared: more than "
+            f"{MOST_PAIRS:.0e} pairs; give each movement a work_id of its own"
         )
-    alone_b = ALONE * np.append(0, np.cumsum(b.sum(axis=1)))
-    has, sizes = np.ascontiguousarray(b.T), b.sum(axis=1)
+    having, sizes = np.ascontiguousarray(b.T), b.sum(axis=1)
+    alone = ALONE * np.append(0, np.cumsum(sizes))
     steps = np.zeros((len(a) + 1, len(b) + 1), np.uint8)
-    best = np.maximum(alone_b, SKIP)
-    skipped = np.full_like(best, 2 * SKIP - 10**8)
+    best = np.maximum(alone, SKIP)
+    skipped = np.full_like(best, np.iinfo(np.int64).min)
+    paired = skipped.copy()
     for i, chord in enumerate(a, start=1):
-        common, size = has[chord > 0].sum(axis=0), chord.sum()
-        paired = np.full_like(best, -(10**9))
+        size, common = chord.sum(), having[chord > 0].sum(axis=0)
         paired[1:] = best[:-1] + (COMMON - 2 * ALONE) * common + ALONE * (size + sizes)
-        opened = best + SKIP
-        begins = opened >= skipped
-        skipped = np.maximum(opened, skipped)
+        begins = best + SKIP >= skipped
+        skipped = np.maximum(best + SKIP, skipped)
         above = best + ALONE * size
         reached = np.maximum(np.maximum(paired, above), skipped)
+        left = np.maximum.accumulate(reached - alone) + alone
         highest = np.maximum.accumulate(reached)
-        left = np.maximum.accumulate(reached - alone_b) + alone_b
         best = np.maximum(left, highest + SKIP)
         peak = np.diff(highest, prepend=highest[0] - 1) > 0
         flags = (paired == reached, above < reached, begins, left > reached, best > left, peak)
@@ -166,168 +150,112 @@ def _paired_chords(a: npt.NDArray[np.int32], b: npt.NDArray[np.int32]) -> Int:
 
 
 def _walked_back(steps: npt.NDArray[np.uint8]) -> Int:
-    """Return the pairs of the path that ends at the last chords of both."""
+    """Return the pairs on the path that ends with the last chords of both."""
     pairs = []
     i, j = steps.shape[0] - 1, steps.shape[1] - 1
     while i and j:
         if steps[i, j] & LEAP:
             while not steps[i, j] & PEAK:
                 j -= 1
-        else:
-            while steps[i, j] & LEFT:
-                j -= 1
+        while steps[i, j] & LEFT:
+            j -= 1
         if steps[i, j] & PAIR:
-            i, j = i - 1, j - 1
-            pairs.append((i, j))
+            pairs.append((i - 1, j - 1))
+            j -= 1
         elif steps[i, j] & FALL:
             while not steps[i, j] & BEGIN:
                 i -= 1
-            i -= 1
-        else:
-            i -= 1
+        i -= 1
     return np.array(pairs[::-1], np.int64).reshape(-1, 2)
 
 
 def _nearest(
     reference: Performance, other: Performance, expected: Float, reach: float
 ) -> tuple[Int, Int]:
-    """Return the notes of both that are mutually nearest in time among those of their pitch."""
-    # A day apart, pitches do not meet.
+    """Return the notes of both that are, among those of their pitch, nearest to each other."""
+    # Days apart, pitches do not meet.
     a = expected + LONGEST_S * reference.pitches
     b = other.onsets + LONGEST_S * other.pitches
     to_b, to_a = _closest(a, b), _closest(b, a)
-    found = np.flatnonzero((to_a[to_b] == np.arange(len(a))) & (np.abs(b[to_b] - a) <= reach))
+    mutual = to_a[to_b] == np.arange(len(a))
+    found = np.flatnonzero(mutual & (np.abs(b[to_b] - a) <= reach))
     return found, to_b[found]
 
 
-def _closest(a: Float, b: Float) -> Int:
-    """Return for each of some values the index of the closest among others."""
-    order = np.argsort(b, kind="stable")
-    middles = (b[order][1:] + b[order][:-1]) / 2
-    return np.asarray(order[np.searchsorted(middles, a)])
+def _closest(values: Float, others: Float) -> Int:
+    """Return for each value which of some others is the closest."""
+    order = np.argsort(others, kind="stable")
+    middles = (others[order][1:] + others[order][:-1]) / 2
+    return np.asarray(order[np.searchsorted(middles, values)])
 
 
-def _without_outliers(
-    reference: Performance, other: Performance, a: Int, b: Int
-) -> tuple[Int, Int]:
-    """Return the matches that lie on the line through those before them, or those after."""
-    u, t = reference.onsets[a], other.onsets[b]
-    kept = np.zeros(len(a), bool)
-    for side in (-1, 1):
-        around = np.arange(len(a))[:, None] + side * np.arange(NEIGHBOURS + 1)
-        inside = (around >= 0) & (around < len(a))
-        around = np.clip(around, 0, len(a) - 1)
-        off, spread = _off_the_line(u[around] - u[:, None], t[around] - t[:, None], inside)
-        kept |= np.abs(off) <= np.maximum(MOST_OFF_S, MOST_DEVIATIONS * spread)
-    return a[kept], b[kept]
+def _knots(reference: Performance, other: Performance, a: Int, b: Int) -> Float:
+    """Return when both play chords, with how many matched notes and what error [shape=(4, n)].
 
-
-def _off_the_line(u: Float, t: Float, inside: npt.NDArray[np.bool_]) -> tuple[Float, Float]:
-    """Return how far 0, 0 lies from a robust line through each row of points, and their spread."""
-    weight = inside.astype(float)
-    for _ in range(4):
-        total = weight.sum(axis=1, keepdims=True)
-        mean_u, mean_t = ((weight * x).sum(axis=1, keepdims=True) / total for x in (u, t))
-        slope = (weight * (u - mean_u) * (t - mean_t)).sum(axis=1, keepdims=True)
-        slope /= (weight * (u - mean_u) ** 2).sum(axis=1, keepdims=True) + 1e-6
-        missed = t - mean_t - slope * (u - mean_u)
-        spread = 1.48 * np.nanmedian(
-            np.where(inside, np.abs(missed), np.nan), axis=1, keepdims=True
-        )
-        spread = np.maximum(spread, 0.005)
-        weight = inside * np.maximum(1 - (missed / (4 * spread)) ** 2, 1e-6) ** 2
-    return missed[:, 0], spread[:, 0]
-
-
-@dataclass(frozen=True)
-class _Knots:
-    """Chords of the reference and what is matched of them, in both."""
-
-    u: Float
-    t: Float
-    sizes: Int
-    squares: Float
-
-    def __getitem__(self, which: Any) -> "_Knots":
-        return _Knots(self.u[which], self.t[which], self.sizes[which], self.squares[which])
-
-
-def _knots(reference: Performance, other: Performance, a: Int, b: Int) -> _Knots:
-    """Return the mean times of the matched notes of each chord of the reference, increasing."""
-    _, number, sizes = np.unique(reference.chords[a], return_inverse=True, return_counts=True)
-    u, t = (_medians(p.onsets[notes], number) for p, notes in ((reference, a), (other, b)))
-    apart = other.onsets[b] - reference.onsets[a] - (t - u)[number]
-    return _Knots(u, t, sizes, np.bincount(number, apart**2))[_rising(t)]
-
-
-def _medians(values: Float, group: Int) -> Float:
-    """Return the median of the values of each group."""
-    sizes = np.bincount(group)
-    ordered = values[np.lexsort((values, group))]
-    first = np.cumsum(sizes) - sizes
-    return np.asarray((ordered[first + (sizes - 1) // 2] + ordered[first + sizes // 2]) / 2)
+    The error is from the scatter, about its chord's mean, of how much later a note is in one.
+    """
+    if not len(a):
+        return np.empty((4, 0))
+    late = other.onsets[b] - reference.onsets[a]
+    close = np.abs(late - ndimage.median_filter(late, NEIGHBOURS, mode="nearest")) <= MOST_OFF_S
+    a, b, late = a[close], b[close], late[close]
+    chords, number, sizes = np.unique(reference.chords[a], return_inverse=True, return_counts=True)
+    each = number, np.arange(len(chords))
+    u, t = (ndimage.median(times, *each) for times in (reference.onsets[a], other.onsets[b]))
+    squares, free = sizes * ndimage.variance(late, *each), sizes - 1.0
+    prior = PRIOR_NOTES / (2 * AROUND + 1)
+    here, notes = (
+        ndimage.uniform_filter1d(x, 2 * AROUND + 1, mode="constant") + prior * y
+        for x, y in ((squares, squares.sum() / max(free.sum(), 1)), (free, 1))
+    )
+    return np.stack([u, t, sizes, np.sqrt(here / notes / sizes)])[:, _rising(np.asarray(t))]
 
 
 def _rising(values: Float) -> Int:
-    """Return which values make the longest strictly increasing sequence."""
-    lowest: list[float] = []  # the lowest end of a sequence of each length
-    length = np.empty(len(values), np.int64)
-    for i, value in enumerate(values.tolist()):
-        length[i] = place = bisect_left(lowest, value)
-        lowest[place : place + 1] = [value]
-    found = []
-    for i in range(len(values) - 1, -1, -1):
-        if length[i] == len(lowest) - 1 - len(found) and (
-            not found or values[i] < values[found[-1]]
-        ):
+    """Return which values make the longest sequence that strictly increases."""
+    lowest: list[float] = []  # how low a sequence of each length can end
+    lengths = []
+    for value in values.tolist():
+        length = bisect_left(lowest, value)
+        lowest[length : length + 1] = [value]
+        lengths.append(length)
+    found: list[int] = []
+    for i in reversed(range(len(values))):
+        longest = lengths[i] == len(lowest) - 1 - len(found)
+        if longest and (not found or values[i] < values[found[-1]]):
             found.append(i)
     return np.array(found[::-1], np.int64)
 
 
-def _mapped(reference: Performance, other: Performance, knots: _Knots) -> Alignment:
-    """Return the map through knots, without those that little around them supports."""
-    knots = knots[_supported(reference, other, knots)]
-    notes = [np.searchsorted(p.onsets, x) for p, x in ((reference, knots.u), (other, knots.t))]
-    alone = np.max([np.diff(n) for n in notes], axis=0) - knots.sizes[1:]
-    lasting = np.maximum(np.diff(knots.u), np.diff(knots.t))
-    broken = np.flatnonzero((alone >= BREAK_NOTES) & (lasting >= BREAK_S)) + 1
-    runs = np.split(np.arange(len(knots.u)), broken)
-    runs = [run for run in runs if len(run) >= LEAST_KNOTS]
+def _expected(reference: Performance, knots: Float) -> Float:
+    """Return when the other comes to each note of the reference, s; NaN where one plays alone."""
+    u, t = knots[:2]
+    breaks = np.flatnonzero(np.abs(np.diff(t - u)) > BREAK_S) + 1
+    broken = np.insert(u, breaks, (u[breaks - 1] + u[breaks]) / 2)
+    return np.asarray(np.interp(reference.onsets, broken, np.insert(t, breaks, np.nan)))
+
+
+def _mapped(reference: Performance, other: Performance, knots: Float) -> Alignment:
+    """Return the map through those knots that enough is matched around, where it holds."""
+    played = [np.searchsorted(reference.onsets, knots[0]), np.searchsorted(other.onsets, knots[1])]
+    counts = np.stack([*played, np.cumsum(knots[2]) - knots[2]])
+    number = np.arange(counts.shape[1])
+    far = np.clip(number + np.array([[-AROUND], [AROUND]]), 0, len(number) - 1)
+    kept = _share(np.abs(counts[:, far] - counts[:, None])).max(axis=0) >= LEAST_SHARE
+    (u, t, sizes, errors), counts = knots[:, kept], counts[:, kept]
+    alone = np.diff(counts[:2]).max(axis=0) - sizes[:-1]
+    lasting = np.diff((u, t)).max(axis=0)
+    breaks = np.flatnonzero((alone >= BREAK_NOTES) & (lasting >= BREAK_S)) + 1
+    runs = [run for run in np.split(np.arange(len(u)), breaks) if len(run) >= AROUND]
     if not runs:
-        nothing = np.empty((0, 2))
-        return Alignment(
-            other.onsets[:1], reference.onsets[:1], np.array([np.inf]), nothing, np.empty(0)
-        )
-    regions = np.array([knots.t[run[[0, -1]]] for run in runs])
-    shares = np.array(
-        [2 * knots.sizes[run[1:]].sum() / sum(np.ptp(n[run]) for n in notes) for run in runs]
-    )
-    confidence = np.clip((shares - OTHER) / (SAME - OTHER), 0, 1)
-    kept = np.concatenate(runs)
-    errors = _standard_errors(knots)
-    return Alignment(knots.t[kept], knots.u[kept], errors[kept], regions, confidence)
+        knot = other.onsets[:1], reference.onsets[:1], np.array([np.inf])
+        return Alignment(*knot, np.empty((0, 2)), np.empty(0))
+    ends = np.array([run[[0, -1]] for run in runs])
+    sure = (_share(np.ptp(counts[:, ends], axis=2)) - OTHER) / (SAME - OTHER)
+    inside = np.concatenate(runs)
+    return Alignment(t[inside], u[inside], errors[inside], t[ends], np.clip(sure, 0, 1))
 
 
-def _supported(reference: Performance, other: Performance, knots: _Knots) -> npt.NDArray[np.bool_]:
-    """Return at which knots enough notes are matched on either side."""
-    matched = np.cumsum(knots.sizes)
-    notes = sum(
-        np.searchsorted(p.onsets, x, side="right")
-        for p, x in ((reference, knots.u), (other, knots.t))
-    )
-    number = np.arange(len(matched))
-    best = np.zeros(len(matched))
-    for side in (-AROUND, AROUND):
-        far = np.clip(number + side, 0, max(len(matched) - 1, 0))
-        pairs, of = np.abs(matched[far] - matched), np.abs(notes[far] - notes)
-        best = np.maximum(best, 2 * pairs / np.maximum(of, AROUND))
-    return best >= LEAST_SHARE
-
-
-def _standard_errors(knots: _Knots) -> Float:
-    """Return the standard errors of the knots, s."""
-    width = np.ones(min(2 * AROUND + 1, len(knots.u)))
-    squares, free = (np.convolve(x, width, mode="same") for x in (knots.squares, knots.sizes - 1.0))
-    mean = knots.squares.sum() / max((knots.sizes - 1).sum(), 1)
-    variance = (squares + 4 * mean) / (free + 4)
-    return np.sqrt(variance / knots.sizes)
+def _share(counts: Float) -> Float:
+    """Return the matched share of notes of both, from the numbers of either's and of matches."""
+    return np.asarray(2 * counts[2] / np.maximum(counts[0] + counts[1], AROUND))

@@ -9,7 +9,17 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from mess_core.cli import artifacts, embed, model, recordings, render, results, search, train
+from mess_core.cli import (
+    artifacts,
+    compare,
+    embed,
+    model,
+    recordings,
+    render,
+    results,
+    search,
+    train,
+)
 from mess_core.errors import MessError
 
 
@@ -48,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mess {version('mess-core')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (recordings, render, model, train, embed, search, results, artifacts):
+    for module in (recordings, render, model, train, embed, search, compare, results, artifacts):
         module.add_parser(commands)
     return parser
 

@@ -37,12 +37,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import ArtifactError
-from mess_core.targets.npz import is_midi
-from mess_core.targets.registry import AUDIO, MIDI, PROBED
+from mess_core.targets.npz import source_of
+from mess_core.targets.registry import ALIGNED, AUDIO, MIDI, PROBED
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+
+#: What measured targets are of.
+MEASURED = ALIGNED, MIDI, AUDIO
 
 #: Standard deviations beyond which a coordinate is taken for this far out.
 REACH = 3.0
@@ -180,7 +183,7 @@ class Projection:
         self,
         features: npt.NDArray[np.floating[Any]],
         measured: npt.NDArray[np.floating[Any]] | None = None,
-        kinds: Collection[str] = (AUDIO, MIDI),
+        kinds: Collection[str] = MEASURED,
     ) -> tuple[Doubles, Doubles, Bools]:
         """Read components and coordinates from the features [n, B, D] of the layers that are used.
 
@@ -216,9 +219,9 @@ class Projection:
                     usable[:, place] = np.isfinite(coordinates[:, mine]).all(axis=1)
         if measured is not None:
             centred = np.nan_to_num(measured - self.column_means.astype(np.float64))
-            of_midi = np.array([is_midi(column) for column in self.columns.tolist()], np.bool_)
-            for kind, its in ((MIDI, of_midi), (AUDIO, ~of_midi)):
-                mine = sources == kind
+            of_column = np.array([source_of(c) for c in self.columns.tolist()], np.str_)
+            for kind in MEASURED:
+                mine, its = sources == kind, of_column == kind
                 coordinates[:, mine] += centred[:, its] @ self.measured[its][:, mine].astype(float)
         return components, coordinates, usable
 
@@ -226,7 +229,7 @@ class Projection:
         self,
         features: npt.NDArray[np.floating[Any]],
         measured: npt.NDArray[np.floating[Any]] | None = None,
-        kinds: Collection[str] = (AUDIO, MIDI),
+        kinds: Collection[str] = MEASURED,
     ) -> tuple[Floats, Floats, Bools]:
         """Make stored vectors [n, width] of the features [n, B, D] of the layers that are used.
 
@@ -304,9 +307,10 @@ class Projection:
             )
         for name, sources in zip(names, self.sources.tolist(), strict=True):
             given = sources.split()
-            if not given or not {*given} <= {MIDI, AUDIO, PROBED}:
+            if not given or not {*given} <= {*MEASURED, PROBED}:
                 raise ArtifactError(
-                    f"the projection reads {name!r} from {sources!r}, expected midi, audio, probed"
+                    f"the projection reads {name!r} from {sources!r}, expected "
+                    f"{', '.join((*MEASURED, PROBED))}"
                 )
         if not set(self.aspect_layers.tolist()) <= {-1, *layers}:
             raise ArtifactError(

@@ -1,8 +1,10 @@
 """Musical aspects: the words that people search by, the targets behind them, where each comes from.
 
-An aspect is a name for a few targets. Its *truth* are those from MIDI where recordings have MIDI,
-else those from audio. It can be read from three *sources*:
+An aspect is a name for a few targets. Its *truth* are those from the alignment with other
+performances of the work or from MIDI, where recordings have that, else those from audio. It can be
+read from these *sources*:
 
+* ``alignment``, the targets from it themselves, where every recording is aligned;
 * ``midi``, the targets from MIDI themselves, where every recording has MIDI;
 * ``audio``, the targets from audio; where the truth is MIDI, a linear map from them to the truth
   (`mess_core.probing.discovery`);
@@ -47,7 +49,7 @@ from mess_core.probing.results import (
     score_interval,
     score_r2,
 )
-from mess_core.targets.registry import AUDIO, MIDI, PROBED
+from mess_core.targets.registry import ALIGNED, AUDIO, MIDI, PROBED
 
 if TYPE_CHECKING:
     from mess_core.probing.discovery import LayerDiscoverySystem
@@ -66,9 +68,10 @@ class Aspect:
     """A musical aspect: what a search calls it, and what a listener would say that it is.
 
     ``targets`` of `mess_core.targets.registry.TARGETS` measure it from audio, and those of ``midi``
-    from MIDI, which is the truth where a recording has MIDI. ``more`` is 1 or -1 where more of the
-    aspect means more or less of its targets, and 0 where neither is meant, because a target is a
-    shape.
+    from MIDI, which is the truth where a recording has MIDI. Those of ``aligned`` compare it with
+    other performances of its work; an aspect that has them has no others. ``more`` is 1 or -1 where
+    more of the aspect means more or less of its targets, and 0 where neither is meant, because a
+    target is a shape.
     """
 
     name: str
@@ -76,11 +79,12 @@ class Aspect:
     targets: tuple[str, ...] = ()
     midi: tuple[str, ...] = ()
     more: int = 1
+    aligned: tuple[str, ...] = ()
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """All that measures it: from audio, then from MIDI."""
-        return self.targets + self.midi
+        """All that measures it: from audio, then from MIDI, then from alignment."""
+        return self.targets + self.midi + self.aligned
 
 
 _ASPECTS = (
@@ -123,6 +127,23 @@ _ASPECTS = (
         "expressiveness",
         "How much a player departs from even touch and even time",
         midi=("velocity_std", "tempo_variability", "onset_timing_std"),
+    ),
+    Aspect(
+        *("relative_tempo", "How fast it goes against the other players"),
+        aligned=("relative_tempo",),
+    ),
+    Aspect(
+        *("relative_rubato", "How freely the beat is bent against the other players"),
+        aligned=("timing_deviation",),
+    ),
+    Aspect(
+        *("relative_timing", "How tempo rises and falls against the other players: its contour"),
+        aligned=("timing_deviation_shape",),
+        more=0,
+    ),
+    Aspect(
+        *("relative_dynamics", "How loud it is played against the other players"),
+        aligned=("relative_loudness",),
     ),
 )
 
@@ -198,11 +219,12 @@ def _resolve(
     source: str,
     discovery: "LayerDiscoverySystem | None",
 ) -> dict[str, Any]:
-    named = {MIDI: aspect.midi, AUDIO: aspect.targets}
+    named = {ALIGNED: aspect.aligned, MIDI: aspect.midi, AUDIO: aspect.targets}
     known = {kind: [n for n in names if n in results] for kind, names in named.items()}
     measures = {kind: discovery.varying(ns) if discovery else [] for kind, ns in known.items()}
     probed = {n: results[n] for names in known.values() for n in names if results[n]["layers"]}
-    truth = MIDI if measures[MIDI] or probed.keys() & {*aspect.midi} else AUDIO
+    here = (kind for kind in named if measures[kind] or probed.keys() & {*named[kind]})
+    truth = next(here, ALIGNED if aspect.aligned else AUDIO)
     found = {name: probed[name] for name in known[truth] if name in probed}
     unknown = [name for name in aspect.measures if name not in probed]
     missing = {name: _why_missing(results.get(name)) for name in unknown}
@@ -210,7 +232,7 @@ def _resolve(
     layer, r2 = _best_layer(found)
     agreement: dict[str, dict[str, Any]] = {}
     if discovery:
-        if measures[truth] and (truth == AUDIO or all(r.midi for r in discovery.recordings)):
+        if measures[truth] and discovery.all_have(truth):
             agreement[truth] = {"r2": 1.0, "distances": 1.0}
         if truth == MIDI and measures[AUDIO]:
             told = discovery.agreement(measures[AUDIO], true)

@@ -27,8 +27,8 @@ from mess_core.probing.probe import probe
 from mess_core.probing.results import ENCODER_FIELDS, confidence, mean_of_known, score_r2
 from mess_core.progress import Report
 from mess_core.recordings import Recording, failures, usable
-from mess_core.targets.npz import columns_of, load_target, stack_columns
-from mess_core.targets.registry import TARGETS, Level, probed_targets
+from mess_core.targets.npz import TargetReader, columns_of, stack_columns
+from mess_core.targets.registry import AUDIO, MIDI, TARGETS, Level, probed_targets
 
 # What a baseline's result says of the layer that is best for the target.
 _BASELINE_FIELDS = ("layer", "r2", "r2_within", "interval", "interval_within", "distances")
@@ -113,6 +113,10 @@ class LayerDiscoverySystem:
         """The fold of every row [shape=(n,)]."""
         return deal_folds(self.works, self.n_folds)
 
+    @cached_property
+    def _read(self) -> TargetReader:
+        return TargetReader(self.layout)
+
     @property
     def _level(self) -> Level:
         return "window" if self.unit == "windows" else "recording"
@@ -133,8 +137,7 @@ class LayerDiscoverySystem:
         blocks, failed = [], failures(self.layout, target)
         for recording, size in zip(self.recordings, self._counts, strict=True):
             name = recording.recording_id
-            path = self.layout.targets(name)
-            found = None if name in failed else load_target(path, target, level=level)
+            found = None if name in failed else self._read(name, target, level)
             block = np.full((size, *width), np.nan) if found is None else found
             block = block.reshape(-1, *width)
             if level == "recording":
@@ -143,8 +146,8 @@ class LayerDiscoverySystem:
                 block = nan_mean(block)[np.newaxis]
             if len(block) != size:
                 raise TargetError(
-                    f"{path}: {target} has {len(block)} values, the recording has {size} "
-                    f"{self.unit}; delete it and run snakemake"
+                    f"{self._read.path(name, target)}: {target} has {len(block)} values, the "
+                    f"recording has {size} {self.unit}; delete it and run snakemake"
                 )
             blocks.append(block)
         return np.concatenate(blocks)
@@ -154,6 +157,12 @@ class LayerDiscoverySystem:
         return stack_columns(
             columns, lambda key: self.load_targets(key.rpartition("/")[2], level=level)
         )
+
+    def all_have(self, source: str) -> bool:
+        """Return whether every recording has what targets of a source are computed from."""
+        if source == MIDI:
+            return all(recording.midi for recording in self.recordings)
+        return source == AUDIO or {r.recording_id for r in self.recordings} <= self._read.aligned
 
     def varying(self, targets: Iterable[str]) -> list[str]:
         """Return the targets that have two different values in some rows."""

@@ -23,8 +23,9 @@ Row = Mapping[str, Any]
 class Findings:
     """What a run found, and how it was made.
 
-    ``licence`` is that of the audio; ``layers``, ``validity`` and ``evaluation`` are rows of the
-    tables, as texts; ``pictures`` are by the names of `mess_core.layout.ANSWERS`; ``corpus`` has
+    ``licence`` is that of the audio; ``layers``, ``validity``, ``evaluation`` and ``performances``
+    are rows of the tables, as texts; ``pictures`` are by the names of
+    `mess_core.layout.ANSWERS`; ``corpus`` has
     ``recordings``, ``works``, ``windows`` and ``hours``; ``changed`` are settings that results
     depend on and that are not the default.
     """
@@ -37,6 +38,7 @@ class Findings:
     layers: Sequence[Row]
     validity: Sequence[Row]
     evaluation: Sequence[Row]
+    performances: Sequence[Row]
     pictures: Mapping[str, Path]
     examples: Sequence[Example]
     excerpts: Mapping[Place, Excerpt]
@@ -76,6 +78,7 @@ def gather_findings(
         layers=layers,
         validity=_read_table(layout.answer("validity", ".tsv")),
         evaluation=_read_table(layout.answer("evaluation", ".tsv")),
+        performances=_read_table(layout.answer("performances", ".tsv")),
         pictures={name: layout.answer(name, ".png") for name in ANSWERS},
         examples=examples,
         excerpts=cut_excerpts(examples, recordings),

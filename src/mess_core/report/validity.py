@@ -38,9 +38,10 @@ import numpy.typing as npt
 from scipy.special import stdtrit
 from scipy.stats import rankdata
 
+from mess_core.layout import Layout
 from mess_core.probing.inference import COVERAGE
-from mess_core.targets.npz import load_targets
-from mess_core.targets.registry import TARGETS, Level
+from mess_core.targets.npz import TargetReader, load_targets
+from mess_core.targets.registry import FROM_ALIGNMENT, TARGETS, Level
 
 Floats = npt.NDArray[np.float64]
 
@@ -149,20 +150,25 @@ def parameter_rows(
 
 
 def read_values(
-    paths: Iterable[Path], targets: Sequence[str], level: Level
+    layout: Layout, recordings: Iterable[str], targets: Sequence[str], level: Level
 ) -> tuple[dict[str, Floats], list[int]]:
     """Read the values of targets of one level from the files of all recordings.
 
-    Returns each target's values [n] or [n, q], NaN where a recording has no MIDI, and how many rows
-    each recording has. Raises `TargetError` if a file is missing, damaged or malformed.
+    Returns each target's values [n] or [n, q], NaN where a recording has no MIDI or no alignment,
+    and how many rows each recording has. Raises `TargetError` if a file is missing, damaged or
+    malformed.
     """
+    read = TargetReader(layout)
+    elsewhere = [name for name in targets if name in FROM_ALIGNMENT]
     blocks: dict[str, list[Floats]] = {name: [] for name in targets}
     counts = []
-    for path in paths:
-        found = load_targets(path, level=level)
+    for recording in recordings:
+        found = load_targets(layout.targets(recording), level=level)
         fields = {name: value for category in found.values() for name, value in category.items()}
         some = next(fields[name] for name in fields if TARGETS[name].kind == "scalar")
         counts.append(np.size(some))
+        others = {name: read(recording, name, level) for name in elsewhere}
+        fields |= {name: value for name, value in others.items() if value is not None}
         for name in targets:
             shape = (counts[-1], *TARGETS[name].shape)
             missing = np.full(shape, np.nan)

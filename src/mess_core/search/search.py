@@ -38,15 +38,15 @@ from mess_core.search.passages import (
 )
 from mess_core.search.query import GENERAL, Query, clip_id
 from mess_core.search.scoring import Condition, Passage, Question, ask
-from mess_core.targets.npz import WINDOWS, is_midi, stack_columns
-from mess_core.targets.registry import AUDIO, MIDI, PROBED
+from mess_core.targets.npz import WINDOWS, source_of, stack_columns
+from mess_core.targets.registry import ALIGNED, AUDIO, MIDI, PROBED
 
 Features = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 #: What aspects are read from, in words.
-_WORDS = {MIDI: "MIDI", AUDIO: "audio", PROBED: "features"}
+_WORDS = {MIDI: "MIDI", ALIGNED: "alignment", AUDIO: "audio", PROBED: "features"}
 
 #: Scores closer than this may change places when they are computed again in float64.
 _SCORE_TOLERANCE = 1e-5
@@ -169,7 +169,7 @@ def _measured(index: Index, measured: Mapping[str, npt.ArrayLike], n: int) -> Fe
     """Return the columns of n windows [n, T]; None where what is to be heard was not measured."""
     columns = index.projection.columns.tolist()
     level = WINDOWS if index.kind == "clips" else ""
-    heard = {level + column.partition(":")[0] for column in columns if not is_midi(column)}
+    heard = {level + column.partition(":")[0] for column in columns if source_of(column) == AUDIO}
     if not heard or not measured.keys() >= heard:
         return None
     rows = stack_columns(columns, lambda key: measured.get(level + key)).reshape(-1, len(columns))

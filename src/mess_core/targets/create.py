@@ -32,7 +32,8 @@ from mess_core.recordings import Recording, check_unchanged
 from mess_core.targets.curves import PARTS
 from mess_core.targets.notes import Performance, read_performance
 from mess_core.targets.npz import Targets, flatten, save_targets
-from mess_core.targets.registry import AUDIO, MIDI, TARGETS, TargetSpec
+from mess_core.targets.registry import ALIGNED, AUDIO, MIDI, TARGETS, TargetSpec
+from mess_core.targets.relative import Relative
 from mess_core.targets.sound import Sound, analyse
 
 
@@ -52,14 +53,20 @@ class MidiExpressionTargets:
         return measure(read_performance(midi, beats=beats))
 
 
-def measure(series: Sound | Performance) -> Targets:
+Series = Sound | Performance | Relative
+
+#: What the targets of each kind of series are computed from.
+_SOURCES: dict[type[Series], str] = {Sound: AUDIO, Performance: MIDI, Relative: ALIGNED}
+
+
+def measure(series: Series) -> Targets:
     """Compute every target that a recording, or a window of one, has.
 
     Returns ``{category: {field: array}}``: scalars 0-d, curves and shapes 1-D, float64, NaN where
     undefined.
     """
     targets: Targets = {}
-    source = AUDIO if isinstance(series, Sound) else MIDI
+    source = _SOURCES[type(series)]
     for spec in TARGETS.values():
         if spec.source == source:
             fields = targets.setdefault(spec.category, {})
@@ -72,9 +79,7 @@ def measure(series: Sound | Performance) -> Targets:
     return targets
 
 
-def measure_windows(
-    series: Sound | Performance, starts: Iterable[float], *, window_s: float
-) -> Targets:
+def measure_windows(series: Series, starts: Iterable[float], *, window_s: float) -> Targets:
     """Compute every target of the windows of a recording that begin at ``starts``, at least one.
 
     Returns `measure`'s arrays with one more axis in front, that of the windows.
@@ -195,7 +200,7 @@ def targets_fingerprint(
     return fingerprint(
         {
             "stage": stages.TARGETS,
-            "targets": [[spec.name, spec.version] for spec in TARGETS.values()],
+            "targets": [[s.name, s.version] for s in TARGETS.values() if not s.aligned],
             "audio": recording.audio_sha256,
             "midi": recording.midi_sha256,
             "beats": recording.beats_sha256,

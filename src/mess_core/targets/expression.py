@@ -30,8 +30,15 @@ values. A fermata, a pause or a misread bar does not count.
 * `pedal_share`: share of the time from first onset to last release that the sustain pedal is down;
   `pedal_changes`: how often it goes down, per second.
 
+* `relative_tempo`: tempo against the other performances of the work: log of the time that their
+  consensus takes over the time that this one takes. 0.1 is 10 % faster.
+* `timing_deviation`: rubato against the others: spread over time of the log local tempo over the
+  consensus's, smoothed over half a second; `timing_deviation_curve`: that over time.
+* `relative_loudness`: mean of the loudness less the consensus's at the same place of the music, dB.
+
 Of a window of a performance they are the same measures of what the window holds, undefined where
-that is too little: fewer than 4 beat periods, fewer than 5 notes.
+that is too little: fewer than 4 beat periods, fewer than 5 notes; of those against the others
+(`mess_core.targets.relative`) where less than half is aligned.
 """
 
 __all__ = [
@@ -46,9 +53,13 @@ __all__ = [
     "pedal_changes",
     "pedal_share",
     "performed_tempo_curve",
+    "relative_loudness",
+    "relative_tempo",
     "rubato",
     "rubato_ioi_ratio",
     "tempo_variability",
+    "timing_deviation",
+    "timing_deviation_curve",
     "velocity_mean",
     "velocity_range",
     "velocity_std",
@@ -56,7 +67,7 @@ __all__ = [
 
 import numpy as np
 
-from mess_core.targets.curves import Float, mean_of, to_curve
+from mess_core.targets.curves import MIN_DEFINED, Float, mean_of, to_curve
 from mess_core.targets.registry import CURVE_FRAMES, OVERLAP_BINS
 
 #: Fewer notes define no statistics of a performance.
@@ -189,6 +200,41 @@ def pedal_changes(pedal: Float, span: tuple[float, float]) -> float:
     start, stop = span
     pressed = ((pedal[:, 0] >= start) & (pedal[:, 0] < stop)).sum()
     return float(pressed / (stop - start)) if stop > start else np.nan
+
+
+def relative_tempo(tempo_ratio: Float) -> float:
+    """Return the log of the mean tempo over the consensus's, NaN where less than half is aligned.
+
+    The mean over the performance's own time, so that it is the log ratio of the durations.
+    """
+    known = _aligned(tempo_ratio)
+    return float(np.log(known.mean())) if len(known) else np.nan
+
+
+def timing_deviation(smooth_ratio: Float) -> float:
+    """Return the spread of the log tempo over the consensus's, NaN where less than half is."""
+    known = _aligned(smooth_ratio)
+    return _spread(np.log(known)) if len(known) else np.nan
+
+
+def timing_deviation_curve(smooth_ratio: Float) -> Float:
+    """Return the log tempo over the consensus's [shape=(64,)], NaN in cells that are not aligned.
+
+    All is NaN where less than half is aligned.
+    """
+    known = len(_aligned(smooth_ratio)) > 0
+    return to_curve(np.log(smooth_ratio)) if known else np.full(CURVE_FRAMES, np.nan)
+
+
+def relative_loudness(loudness_difference: Float) -> float:
+    """Return the mean loudness less the consensus's, dB, NaN where less than half is aligned."""
+    return mean_of(_aligned(loudness_difference))
+
+
+def _aligned(series: Float) -> Float:
+    """Return what is defined of a series; nothing of it where that is less than half."""
+    known = series[np.isfinite(series)]
+    return known if len(known) >= MIN_DEFINED * len(series) else known[:0]
 
 
 def _median(values: Float) -> float:

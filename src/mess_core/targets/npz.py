@@ -4,6 +4,10 @@
 * ``windows/category/field``: those of its windows, in the order of the features' windows
   (`mess_core.extraction.storage.segment_times`).
 
+What compares a recording with the others of its work has the same keys, in the file that has its
+alignment; so have the targets of `FROM_BEATS` where the alignment carries the beats over.
+`TargetReader` reads a target wherever it is.
+
 A *column* is one number of a target, ``category/field``, or ``category/field:number`` for an entry
 of a shape.
 
@@ -14,15 +18,17 @@ before it is imported.
 """
 
 __all__ = [
+    "ALIGNED_BEATS",
     "WINDOWS",
+    "TargetReader",
     "Targets",
     "column_reader",
     "columns_of",
     "flatten",
-    "is_midi",
     "load_target",
     "load_targets",
     "save_targets",
+    "source_of",
     "stack_columns",
     "validate_target_structure",
     "validate_window_targets",
@@ -41,19 +47,31 @@ import numpy.lib.format as npy
 import numpy.typing as npt
 
 from mess_core.errors import TargetError, nearest
-from mess_core.files import atomic_path
+from mess_core.files import atomic_path, read_json
 from mess_core.layout import Layout
 from mess_core.recordings import failures
-from mess_core.targets.registry import CATEGORIES, TARGETS, Level, TargetSpec
+from mess_core.targets.registry import (
+    ALIGNED,
+    AUDIO,
+    CATEGORIES,
+    FROM_BEATS,
+    MIDI,
+    TARGETS,
+    Level,
+    TargetSpec,
+)
 
 #: What the keys of windows' targets begin with.
 WINDOWS = "windows/"
+
+#: What the manifest of alignments says of beats that an alignment carries over begins with this.
+ALIGNED_BEATS = "aligned"
 
 #: What zipfile and numpy run into in damaged files; RuntimeError where a flag says that an entry is
 #: encrypted or compressed in a way that does not exist.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError)
 
-_AGAIN = "delete it and run the targets rule"
+_AGAIN = "delete it and run the rule that writes it (targets or alignments)"
 
 #: What pickles of numpy arrays, dtypes and scalars name, before and since numpy 2.
 _ALLOWED = {("numpy", "dtype"), ("numpy", "ndarray")} | {
@@ -159,9 +177,12 @@ def columns_of(targets: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def is_midi(column: str) -> bool:
-    """Return whether a column is read from MIDI."""
-    return column.startswith("expression/")
+def source_of(column: str) -> str:
+    """Return what a column is read from: `AUDIO`, `MIDI` or `ALIGNED`."""
+    category, _, name = column.partition(":")[0].partition("/")
+    if category != "expression":
+        return AUDIO
+    return ALIGNED if name in TARGETS and TARGETS[name].aligned else MIDI
 
 
 def stack_columns(
@@ -190,6 +211,7 @@ def column_reader(
     NaN is what the recording lacks; one of which a target failed has [columns] of NaN. It raises
     `TargetError` as `load_target` does.
     """
+    read_target = TargetReader(layout)
     targets = {column.partition(":")[0].rpartition("/")[2] for column in columns}
     failed = {name for target in targets for name in failures(layout, target)}
 
@@ -197,11 +219,47 @@ def column_reader(
         def find(key: str) -> npt.ArrayLike | None:
             if name in failed:
                 return None
-            return load_target(layout.targets(name), key.rpartition("/")[2], level=level)
+            return read_target(name, key.rpartition("/")[2], level)
 
         return stack_columns(columns, find)
 
     return read
+
+
+class TargetReader:
+    """Reads targets of recordings wherever they are.
+
+    What compares performances comes from the alignments, and so do targets of `FROM_BEATS` where
+    beats are carried over by them. None where the recording is not aligned, or has no MIDI.
+
+    Attributes
+    ----------
+    aligned : set of str
+        The recordings that are aligned.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        path = layout.alignments_manifest
+        works = read_json(path)["works"].values() if path.exists() else ()
+        beats = {name: beats for work in works for name, beats in work["beats"].items()}
+        self.aligned = beats.keys()
+        self._carried = {name for name in beats if beats[name].startswith(ALIGNED_BEATS)}
+        self._layout = layout
+
+    def path(self, name: str, target: str) -> Path:
+        """Return the file that has a target of a recording, if any has."""
+        carried = target in FROM_BEATS and name in self._carried
+        layout = self._layout
+        aligned = carried or TARGETS[target].aligned
+        return layout.alignment(name) if aligned else layout.targets(name)
+
+    def __call__(
+        self, name: str, target: str, level: Level = "window"
+    ) -> npt.NDArray[np.float64] | None:
+        """Read a target of a recording, by its name, as `load_target` does."""
+        if TARGETS[target].aligned and name not in self.aligned:
+            return None
+        return load_target(self.path(name, target), target, level=level)
 
 
 @contextmanager
@@ -211,7 +269,9 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except FileNotFoundError:
-        raise TargetError(f"{path} does not exist; run the targets rule") from None
+        raise TargetError(
+            f"{path} does not exist; run the rule that writes it (targets or alignments)"
+        ) from None
     except TargetError as error:
         raise TargetError(f"{path}: {error}; {_AGAIN}") from None
     except _DAMAGE as error:
@@ -296,7 +356,7 @@ def _validate(targets: Given, leading: tuple[int, ...]) -> None:
         if category not in CATEGORIES
     ]
     for category in CATEGORIES:
-        specs = [s for s in TARGETS.values() if s.category == category]
+        specs = [s for s in TARGETS.values() if s.category == category and not s.aligned]
         if category not in targets:
             if any(spec.source == "audio" for spec in specs):
                 problems.append(f"the category {category!r} is missing")

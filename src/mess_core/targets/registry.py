@@ -13,8 +13,8 @@ Undefined is NaN everywhere: silence has no brightness, two notes have no tempo.
 """
 
 __all__ = [
-    *("ALIGNED", "AUDIO", "MIDI", "PROBED", "CATEGORIES", "CURVE_FRAMES", "FROM_BEATS"),
-    "OVERLAP_BINS",
+    *("ALIGNED", "AUDIO", "MIDI", "PROBED", "CATEGORIES", "CURVE_FRAMES"),
+    *("FROM_ALIGNMENT", "FROM_BEATS", "OVERLAP_BINS"),
     *("PITCH_CLASSES", "SHAPE_COEFFICIENTS", "TARGETS", "Level", "TargetSpec", "probed_targets"),
 ]
 
@@ -195,6 +195,10 @@ FROM_BEATS = (
 
 #: Every target by name.
 TARGETS: dict[str, TargetSpec] = {spec.name: spec for specs in _SPECS for spec in specs}
+
+#: Targets that depend on the alignment of a work: those against its other performances, and those
+#: for which it may carry beats over.
+FROM_ALIGNMENT = tuple(n for n, spec in TARGETS.items() if spec.aligned or n in FROM_BEATS)
 
 
 def probed_targets() -> tuple[str, ...]:

@@ -16,7 +16,15 @@ were heard in their surroundings. Measured on the window's samples alone they di
 (up to 0.4 s for onsets, 3 s for the local tempo), and so does a frame's place, by up to 21 ms.
 """
 
-__all__ = ["FLOOR_DBFS", "LOUDNESS_RATE", "MEL_BANDS", "MFCCS", "Sound", "analyse"]
+__all__ = [
+    "FLOOR_DBFS",
+    "LOUDNESS_RATE",
+    "MEL_BANDS",
+    "MFCCS",
+    "Sound",
+    "analyse",
+    "momentary_loudness",
+]
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -202,6 +210,11 @@ def analyse(samples: npt.NDArray[np.float32], sample_rate: int) -> Sound:
         metrical_levels=metrical_levels,
         **spectral,
     )
+
+
+def momentary_loudness(samples: npt.NDArray[np.float32], sample_rate: int) -> Float:
+    """Return the ``loudness`` of `analyse` alone, for a small part of the time."""
+    return _loudness(_fine_power(_without_offset(samples, sample_rate), sample_rate))
 
 
 def _without_offset(samples: Float32, sample_rate: int) -> Float32:

@@ -92,7 +92,12 @@ class Settings:
         "raw_dtype", "float32", "How `save_raw` stores frames: `float32` or `float16`."
     )
     shards: int = _setting(
-        "shards", 16, "Jobs that extraction and targets are divided into.", demo=1, ge=1, le=10_000
+        "shards",
+        16,
+        "Jobs that extraction, targets and alignments are divided into.",
+        demo=1,
+        ge=1,
+        le=10_000,
     )
     targets: tuple[str, ...] = _setting("targets", (), "Targets to probe; an empty list takes all.")
     rows: Literal["windows", "recordings"] = _setting(

@@ -6,12 +6,15 @@ in one process.
 """
 
 __all__ = [
+    "align_shard",
     "answer_question",
     "build_index",
+    "compare_performances",
     "decompose",
     "evaluate",
     "extract_shard",
     "fit_projection",
+    "gather_alignments",
     "gather_features",
     "gather_targets",
     "make_untrained",
@@ -36,8 +39,18 @@ from mess_core import stages
 from mess_core.errors import EncoderError, StorageError
 from mess_core.files import fingerprint, read_json, write_json, write_text
 from mess_core.layout import ANSWERS, ENCODER, INDEX_KINDS, VIEWS, Layout
-from mess_core.progress import Progress
-from mess_core.recordings import Recording, failures, read_shard, read_with_features
+from mess_core.progress import Progress, counted
+from mess_core.recordings import (
+    Recording,
+    by_work,
+    failures,
+    judge,
+    read_recordings,
+    read_shard,
+    read_with_features,
+    shard_of,
+    usable,
+)
 from mess_core.workflow import record
 
 if TYPE_CHECKING:
@@ -53,7 +66,7 @@ _LEVELS: dict[str, "Level"] = {"clips": "window", "recordings": "recording"}
 
 #: The stages whose versions an index's content depends on.
 _BEHIND_INDEX = (
-    *("RECORDINGS", "FEATURES", "TARGETS", "DECOMPOSITION", "PROBING", "ASPECTS"),
+    *("RECORDINGS", "FEATURES", "TARGETS", "ALIGNMENTS", "DECOMPOSITION", "PROBING", "ASPECTS"),
     *("PROJECTION", "INDEX"),
 )
 
@@ -132,7 +145,9 @@ def _check_same(layout: Layout, facts: Mapping[str, Any], others: Mapping[str, A
         )
 
 
-def _withdraw_other(manifest: Path, shard: str, inputs: str | None) -> dict[str, Any]:
+def _withdraw_other(
+    manifest: Path, shard: str, inputs: str | None, key: str = "shards"
+) -> dict[str, Any]:
     """Delete a manifest of other inputs than those whose files are about to be written.
 
     Returns its content if it is of the same: then files are only repaired.
@@ -140,7 +155,7 @@ def _withdraw_other(manifest: Path, shard: str, inputs: str | None) -> dict[str,
     if not manifest.exists():
         return {}
     content: dict[str, Any] = read_json(manifest)
-    if content["shards"].get(shard) == inputs:
+    if content.get(key, {}).get(shard) == inputs:
         return content
     manifest.unlink()
     return {}
@@ -189,21 +204,76 @@ def measure_shard(
     )
 
 
-def gather_targets(layout: Layout, *, targets: Mapping[str, Mapping[str, str]]) -> None:
-    """Write the manifests of targets: which inputs they belong to."""
+def gather_targets(
+    layout: Layout,
+    *,
+    targets: Mapping[str, Mapping[str, str]],
+    alignments: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Write the manifests of targets: which inputs they belong to, of alignments too."""
     for name, shards in targets.items():
-        receipts = []
-        for shard, inputs in shards.items():
-            path = layout.receipt("targets", shard)
-            receipts.append(read_json(path))
-            _check_receipt(path, receipts[-1]["inputs"].get(name), inputs)
-        failed = _failed(receipts)
-        write_json(layout.target_manifest(name), {"shards": dict(shards), "failed": failed})
+        failed = _failed(_receipts(layout, "targets", shards, name))
+        content = {"shards": dict(shards), "failed": failed}
+        if name in alignments:
+            aligned = _receipts(layout, "alignments", alignments[name], name)
+            content["alignments"] = dict(alignments[name])
+            content["not_aligned"] = _joined(aligned, "failed")
+        write_json(layout.target_manifest(name), content)
+
+
+def align_shard(
+    layout: Layout, *, inputs: Mapping[str, str], shard: str, shards: int, **windows: Any
+) -> None:
+    """Align the recordings of a shard's works, measure what follows, and write its receipt."""
+    from mess_core.alignment.store import store_work
+
+    _withdraw_other(layout.alignments_manifest, shard, inputs["maps"])
+    for manifest in layout.target_manifests.glob("*.json"):
+        if manifest.stem in inputs:
+            _withdraw_other(manifest, shard, inputs[manifest.stem], "alignments")
+    receipt: dict[str, dict[str, Any]] = {
+        name: {} for name in ("works", "recordings", "left_out", "failed")
+    }
+    rows = usable(judge(read_recordings(layout.table), windows["window_s"]))
+    works = {w: rs for w, rs in by_work(rows).items() if shard_of(w, shards) == shard}
+    for work_id in counted(works, Progress("works")):
+        made = store_work(layout, work_id, works[work_id], **windows)
+        if made.entry:
+            receipt["works"][work_id] = made.entry
+        receipt["recordings"] |= {name: path.stem for name, path in made.files.items()}
+        receipt["left_out"] |= made.left_out
+        receipt["failed"] |= made.failed
+    for kind in ("left_out", "failed"):
+        print("".join(f"{kind}: {name}: {why}\n" for name, why in receipt[kind].items()), end="")
+    write_json(layout.receipt("alignments", shard), {"inputs": inputs, **receipt})
+
+
+def gather_alignments(layout: Layout, *, shards: Mapping[str, str]) -> None:
+    """Write the manifest of all alignments: the works, and which recordings are left out."""
+    receipts = _receipts(layout, "alignments", shards, "maps")
+    parts = {name: _joined(receipts, name) for name in ("works", "left_out", "failed")}
+    write_json(layout.alignments_manifest, {"shards": dict(shards), **parts})
+
+
+def _receipts(
+    layout: Layout, kind: str, shards: Mapping[str, str], name: str
+) -> list[dict[str, Any]]:
+    """Read the receipts of shards; raise if one is of other inputs than a name's."""
+    receipts = []
+    for shard, inputs in shards.items():
+        path = layout.receipt(kind, shard)
+        receipts.append(read_json(path))
+        _check_receipt(path, receipts[-1]["inputs"].get(name), inputs)
+    return receipts
+
+
+def _joined(receipts: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
+    return {name: value for receipt in receipts for name, value in receipt[key].items()}
 
 
 def _failed(receipts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the recordings of all shards that failed; raise if every recording did."""
-    failed = {name: cause for receipt in receipts for name, cause in receipt["failed"].items()}
+    failed = _joined(receipts, "failed")
     if failed and not any(receipt["recordings"] for receipt in receipts):
         name, cause = next(iter(failed.items()))
         raise StorageError(f"all {len(failed)} recordings failed, as {name}: {cause}")
@@ -411,12 +481,13 @@ def measure_validity(layout: Layout, *, targets: Sequence[str], window_s: float,
         r for r in read_with_features(layout, window_s) if r.recording_id not in unmeasured
     ]
     works = [r.work_id for r in recordings]
-    paths = [layout.targets(r.recording_id) for r in recordings]
-    values, counts = read_values(paths, targets, "window" if unit == "windows" else "recording")
+    names = [r.recording_id for r in recordings]
+    level: Level = "window" if unit == "windows" else "recording"
+    values, counts = read_values(layout, names, targets, level)
     whole, parameters = values, {}
     if layout.dataset == "demo":
-        parameters = read_parameters(layout.demo_truth, [r.recording_id for r in recordings])
-        whole = read_values(paths, targets, "recording")[0]
+        parameters = read_parameters(layout.demo_truth, names)
+        whole = read_values(layout, names, targets, "recording")[0]
     rows = measure(
         values,
         np.repeat(works, counts).tolist(),
@@ -431,6 +502,16 @@ def measure_validity(layout: Layout, *, targets: Sequence[str], window_s: float,
         parameters=parameter_rows(parameters, works),
         title=f"{layout.dataset}, {unit}",
     )
+
+
+def compare_performances(layout: Layout) -> None:
+    """Write the table and the picture of the performances of every work."""
+    from mess_core.probing.questions import write_table
+    from mess_core.report.performances import performance_rows, plot_performances
+
+    rows = performance_rows(layout, read_recordings(layout.table))
+    write_table(rows, layout.answer("performances", ".tsv"))
+    plot_performances(layout, layout.answer("performances", ".png"))
 
 
 def evaluate(layout: Layout, *, window_s: float) -> None:

@@ -30,8 +30,8 @@ from mess_core.extraction.specs import (
 from mess_core.files import file_sha256, fingerprint, read_json, write_json
 from mess_core.layout import DESCRIPTORS, ENCODER, UNTRAINED
 from mess_core.probing.aspects import ASPECT_REGISTRY
-from mess_core.recordings import Recording, judge, read_recordings, shard_of, usable
-from mess_core.targets.registry import TARGETS
+from mess_core.recordings import Recording, by_work, judge, read_recordings, shard_of, usable
+from mess_core.targets.registry import FROM_ALIGNMENT, TARGETS
 from mess_core.workflow.config import Settings
 
 Params = dict[str, Any]
@@ -195,6 +195,7 @@ class Plan:
                 for shard, sources in self._sources.items()
             }
             for name in TARGETS
+            if not TARGETS[name].aligned
         }
 
     def targets_params(self, shard: str) -> Params:
@@ -210,12 +211,86 @@ class Plan:
     @cached_property
     def ungathered(self) -> tuple[str, ...]:
         """The targets to probe whose manifest is not that of this plan."""
-        wanted, manifest = self.settings.targets, self.settings.layout.target_manifest
-        return tuple(n for n in wanted if not _holds(manifest(n), "shards", self.target_inputs[n]))
+        return tuple(name for name in self.settings.targets if not self._is_gathered(name))
+
+    def _is_gathered(self, name: str) -> bool:
+        manifest = self.settings.layout.target_manifest(name)
+        return _holds(manifest, "shards", self.target_inputs.get(name, {})) and (
+            name not in self.alignment_inputs
+            or _holds(manifest, "alignments", self.alignment_inputs[name])
+        )
 
     def gather_targets_params(self) -> Params:
         """Return the params of the rule that writes the targets' manifests."""
-        return {"targets": {name: self.target_inputs[name] for name in self.ungathered}}
+        aligned = [name for name in self.ungathered if name in self.alignment_inputs]
+        return {
+            "targets": {name: self.target_inputs.get(name, {}) for name in self.ungathered},
+            "alignments": {name: self.alignment_inputs[name] for name in aligned},
+        }
+
+    # Alignments.
+
+    @cached_property
+    def works(self) -> dict[str, list[Recording]]:
+        """The recordings of every shard of works, of works that have at least two."""
+        shards: dict[str, list[Recording]] = {}
+        for work_id, recordings in by_work(self.recordings).items():
+            shards.setdefault(shard_of(work_id, self.settings.shards), []).extend(recordings)
+        return dict(sorted(shards.items()))
+
+    @cached_property
+    def alignment_inputs(self) -> dict[str, dict[str, str]]:
+        """A hash of all that targets depend on by alignment, and the maps, by name and shard."""
+        parts = ("work_id", "audio_sha256", "midi_sha256", "beats_sha256")
+        maps = {
+            shard: fingerprint(
+                {
+                    "stage": stages.ALIGNMENTS,
+                    "window_s": self.settings.window_s,
+                    "overlap": self.settings.overlap,
+                    "recordings": _hashes(rows, *parts),
+                }
+            )
+            for shard, rows in self.works.items()
+        }
+        return {"maps": maps} | {
+            name: {
+                shard: fingerprint({"maps": inputs, "target": self._definition(name)})
+                for shard, inputs in maps.items()
+            }
+            for name in FROM_ALIGNMENT
+        }
+
+    @staticmethod
+    def _definition(name: str) -> list[str | int]:
+        return [stages.TARGETS, name, TARGETS[name].version]
+
+    def alignments_params(self, shard: str) -> Params:
+        """Return the params of the alignment of a shard of works."""
+        return {
+            "inputs": {name: inputs[shard] for name, inputs in self.alignment_inputs.items()},
+            "shard": shard,
+            "shards": self.settings.shards,
+            "window_s": self.settings.window_s,
+            "overlap": self.settings.overlap,
+        }
+
+    @cached_property
+    def has_alignments(self) -> bool:
+        """Whether the alignments that the last run gathered are those of this plan."""
+        manifest = self.settings.layout.alignments_manifest
+        return _holds(manifest, "shards", self.alignment_inputs["maps"])
+
+    def gather_alignments_params(self) -> Params:
+        """Return the params of the rule that writes the manifest of all alignments."""
+        return {"shards": self.alignment_inputs["maps"]}
+
+    def performances_params(self) -> Params:
+        """Return the params of the comparison of performances."""
+        players = {r.recording_id: [r.work_id, r.performer] for r in self.recordings}
+        measured = list(map(self._definition, FROM_ALIGNMENT))
+        facts = {"stage": stages.PERFORMANCES, "targets": measured, "players": players}
+        return {"stale_with": {"facts": fingerprint(facts)}}
 
     # Probing and what follows.
 
@@ -258,7 +333,8 @@ class Plan:
     def aspects_params(self) -> Params:
         """Return the params of the aspect map."""
         registry = {
-            a.name: [list(a.targets), list(a.midi), a.more] for a in ASPECT_REGISTRY.values()
+            a.name: [*map(list, (a.targets, a.midi, a.aligned)), a.more]
+            for a in ASPECT_REGISTRY.values()
         }
         return {
             "stale_with": {"stage": stages.ASPECTS, "works": self._works, "aspects": registry},
@@ -367,7 +443,8 @@ def _holds(path: Path, key: str, planned: dict[str, str] | str) -> bool:
     """Say whether what a job left is as planned, and nothing failed that may go well next time."""
     try:
         content = read_json(path)
-        return bool(content[key] == planned and not content.get("failed"))
+        done = content[key] == planned
+        return bool(done and not content.get("failed") and not content.get("not_aligned"))
     except (StorageError, KeyError, TypeError):
         return False
 
