@@ -71,6 +71,8 @@ _SMOOTHING_S = 0.03
 _SHARP_ERROR_S, _BLUNT_ERROR_S = 0.0085, 0.0078
 #: Frames that knots are shifted by to tell the sharpness, over how much around, s, and the least.
 _SHIFT, _AROUND_S, _LEAST_SHARPNESS = 3, 0.3, 0.1
+#: How far a region reaches beyond its first and last onset, s.
+_EDGE_S = 0.05
 #: An onset is at least so strong beside the strongest tenth.
 _LEAST_ONSET = 0.2
 #: What keeps times increasing where one recording waits, s.
@@ -273,7 +275,9 @@ def _knots(path: Float, a: Float, b: Float) -> Float:
     both = np.sqrt(a[first : first + len(there)] * maximum_filter1d(b, 3)[there])
     peaks, found = find_peaks(both, height=0.0, distance=2)
     peaks = peaks[found["peak_heights"] >= _LEAST_ONSET * np.percentile(found["peak_heights"], 90)]
-    return np.column_stack([(first + peaks) / FRAME_RATE, increasing[peaks]])
+    knots = np.column_stack([(first + peaks) / FRAME_RATE, increasing[peaks]])
+    # What begins with the first onset may be found a little before it.
+    return np.concatenate([knots[:1] - _EDGE_S, knots, knots[-1:] + _EDGE_S])
 
 
 def _standard_errors(knots: Float, a: Float32, b: Float32) -> Float:
