@@ -250,7 +250,7 @@ def test_one_result_can_be_asked_for_by_its_name(workspace: Workspace) -> None:
 #: What runs when a stage's number goes up.
 STAGES = {
     "FEATURES": FEATURES | DOWNSTREAM,
-    "TARGETS": (TARGETS | DOWNSTREAM | {"alignments", "performances"}) - {"decomposition"},
+    "TARGETS": (TARGETS | ALIGNMENTS | DOWNSTREAM) - {"decomposition"},
     "ALIGNMENTS": ALIGNMENTS | INDEXED,
     "PERFORMANCES": {"performances", "report"},
     "DECOMPOSITION": DOWNSTREAM,

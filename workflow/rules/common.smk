@@ -140,7 +140,7 @@ def gathered():
     """Return what the manifests of targets are gathered from."""
     files = receipts("targets")
     if set(PLAN.ungathered) & set(PLAN.alignment_inputs):
-        files += [str(SETTINGS.layout.alignments_manifest), *alignment_receipts()]
+        files.append(str(SETTINGS.layout.alignments_manifest))
     return files
 
 

@@ -37,7 +37,6 @@ rule validity:
 rule performances:
     input:
         SETTINGS.layout.alignments_manifest,
-        ancient(alignment_receipts()),
     output:
         table=report(
             SETTINGS.layout.answer("performances", ".tsv"),

@@ -227,7 +227,7 @@ def align_shard(
     """Align the recordings of a shard's works, measure what follows, and write its receipt."""
     from mess_core.alignment.store import store_work
 
-    _withdraw_other(layout.alignments_manifest, shard, inputs["maps"])
+    _withdraw_other(layout.alignments_manifest, shard, inputs["all"])
     for manifest in layout.target_manifests.glob("*.json"):
         if manifest.stem in inputs:
             _withdraw_other(manifest, shard, inputs[manifest.stem], "alignments")
@@ -250,7 +250,7 @@ def align_shard(
 
 def gather_alignments(layout: Layout, *, shards: Mapping[str, str]) -> None:
     """Write the manifest of all alignments: the works, and which recordings are left out."""
-    receipts = _receipts(layout, "alignments", shards, "maps")
+    receipts = _receipts(layout, "alignments", shards, "all")
     parts = {name: _joined(receipts, name) for name in ("works", "left_out", "failed")}
     write_json(layout.alignments_manifest, {"shards": dict(shards), **parts})
 

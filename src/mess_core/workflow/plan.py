@@ -240,25 +240,22 @@ class Plan:
 
     @cached_property
     def alignment_inputs(self) -> dict[str, dict[str, str]]:
-        """A hash of all that targets depend on by alignment, and the maps, by name and shard."""
+        """A hash of what a target depends on by alignment, by target and shard; of ``all`` too."""
         parts = ("work_id", "audio_sha256", "midi_sha256", "beats_sha256")
-        maps = {
-            shard: fingerprint(
-                {
-                    "stage": stages.ALIGNMENTS,
-                    "window_s": self.settings.window_s,
-                    "overlap": self.settings.overlap,
-                    "recordings": _hashes(rows, *parts),
-                }
-            )
-            for shard, rows in self.works.items()
+        definitions = {name: [self._definition(name)] for name in FROM_ALIGNMENT}
+        definitions["all"] = [own for (own,) in definitions.values()]
+        facts = {
+            "stage": stages.ALIGNMENTS,
+            "window_s": self.settings.window_s,
+            "overlap": self.settings.overlap,
         }
-        return {"maps": maps} | {
+        works = {shard: _hashes(rows, *parts) for shard, rows in self.works.items()}
+        return {
             name: {
-                shard: fingerprint({"maps": inputs, "target": self._definition(name)})
-                for shard, inputs in maps.items()
+                shard: fingerprint({**facts, "targets": targets, "recordings": recordings})
+                for shard, recordings in works.items()
             }
-            for name in FROM_ALIGNMENT
+            for name, targets in definitions.items()
         }
 
     @staticmethod
@@ -279,18 +276,16 @@ class Plan:
     def has_alignments(self) -> bool:
         """Whether the alignments that the last run gathered are those of this plan."""
         manifest = self.settings.layout.alignments_manifest
-        return _holds(manifest, "shards", self.alignment_inputs["maps"])
+        return _holds(manifest, "shards", self.alignment_inputs["all"])
 
     def gather_alignments_params(self) -> Params:
         """Return the params of the rule that writes the manifest of all alignments."""
-        return {"shards": self.alignment_inputs["maps"]}
+        return {"shards": self.alignment_inputs["all"]}
 
     def performances_params(self) -> Params:
         """Return the params of the comparison of performances."""
         players = {r.recording_id: [r.work_id, r.performer] for r in self.recordings}
-        measured = list(map(self._definition, FROM_ALIGNMENT))
-        facts = {"stage": stages.PERFORMANCES, "targets": measured, "players": players}
-        return {"stale_with": {"facts": fingerprint(facts)}}
+        return {"stale_with": {"stage": stages.PERFORMANCES, "players": fingerprint(players)}}
 
     # Probing and what follows.
 
