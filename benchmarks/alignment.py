@@ -15,7 +15,6 @@ and a straight line. Audio is kept in ``--work``.
 import argparse
 import csv
 import hashlib
-import resource
 import sys
 import time
 import warnings
@@ -376,7 +375,9 @@ def ten_minutes(paths: Sequence[Sequence[Path]]) -> dict[str, float]:
     heard = time.perf_counter()
     align_audio(*features)
     done = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Of this process alone; what getrusage tells may be the parent's.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peak = int(status["VmHWM"].split()[0]) / 1024
     return {"features s": heard - began, "alignment s": done - heard, "peak MB": peak}
 
 
