@@ -15,7 +15,6 @@ and a straight line. Audio is kept in ``--work``.
 import argparse
 import csv
 import hashlib
-import resource
 import sys
 import time
 import warnings
@@ -212,9 +211,26 @@ def identity(take: Take) -> Alignment:
     return Alignment(ends, ends, np.zeros(2), ends[None], np.ones(1))
 
 
-def stretches(truth: WorkAlignment, work: WorkAlignment, beats: Floats) -> tuple[float, Floats]:
-    """Return the mean tau of four beats' stretch, and how many errors each was off."""
-    taus, off = [], []
+def tau_of_stretch(true: Floats, found: Floats, good: npt.NDArray[np.bool_]) -> float:
+    """Return the mean tau over performances of how they stretch four beats, against eight around.
+
+    ``true`` and ``found`` are when each performance [shape=(performances, beats)] gets to beats.
+    """
+    taus = []
+    for start in range(8, true.shape[1] - 12, 4):
+        if good[[start - 8, start, start + 4, start + 12]].all():
+            each = []
+            for times in (true, found):
+                inner = times[:, start + 4] - times[:, start]
+                outer = times[:, start + 12] - times[:, start - 8] - inner
+                each.append(np.log(inner / outer))
+            taus.append(kendalltau(*each).statistic)
+    return float(np.nanmean(taus)) if taus else np.nan
+
+
+def errors_off(truth: WorkAlignment, work: WorkAlignment, beats: Floats) -> Floats:
+    """Return by how many of its standard errors each stretch of four beats is off."""
+    off = []
     for start, stop in zip(beats[8:-12:4], beats[12:-8:4], strict=True):
         try:
             true, found = (
@@ -223,12 +239,9 @@ def stretches(truth: WorkAlignment, work: WorkAlignment, beats: Floats) -> tuple
             )
         except AlignmentError:
             continue
-        both = sorted(true.keys() & found.keys())
-        if len(both) > 2:
-            a, b = ([rows[name].stretch for name in both] for rows in (true, found))
-            taus.append(kendalltau(a, b).statistic)
-            off += [(x - y) / found[name].error for name, x, y in zip(both, a, b, strict=True)]
-    return float(np.nanmean(taus)) if taus else np.nan, np.array(off)
+        both = true.keys() & found.keys()
+        off += [(true[n].stretch - found[n].stretch) / found[n].error for n in both]
+    return np.array(off)
 
 
 def aligned_targets(work: WorkAlignment, durations: Sequence[float]) -> dict[str, list[float]]:
@@ -255,16 +268,15 @@ def judge(works: Mapping[str, list[Take]], align: Align) -> dict[str, Any]:
         began = time.perf_counter()
         maps = [identity(takes[0]), *(align(takes[0], take) for take in takes[1:])]
         seconds.append((time.perf_counter() - began) / (len(takes) - 1))
-        found = np.array([each.to_recording(takes[0].beats[good]) for each in maps[1:]])
-        errors.append((found - [take.beats[good] for take in takes[1:]]).ravel())
+        beats = np.array([take.beats for take in takes])
+        found = np.array([each.to_recording(beats[0]) for each in maps])
+        errors.append((found - beats)[1:, good].ravel())
         if len(takes) < 3:
             continue
-        true = [through(takes[0].beats[good], take.beats[good]) for take in takes]
-        true = [with_errors(each) for each in true]
+        true = [with_errors(through(beats[0, good], each[good])) for each in beats]
         truth, work = work_of(takes, true), work_of(takes, maps)
-        tau, each_off = stretches(truth, work, takes[0].beats[good])
-        taus.append(tau)
-        off.append(each_off)
+        taus.append(tau_of_stretch(beats, found, good))
+        off.append(errors_off(truth, work, beats[0, good]))
         durations = [take.duration_s for take in takes]
         a, b = aligned_targets(truth, durations), aligned_targets(work, durations)
         for name, values in spearman.items():
@@ -358,13 +370,20 @@ def ten_minutes(paths: Sequence[Sequence[Path]]) -> dict[str, float]:
             samples = np.append(samples, soundfile.read(files[0], dtype="float32")[0])
             files = files[1:]
         pair.append(samples[: 600 * RATE])
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+    before = memory_mb("VmRSS")
     began = time.perf_counter()
     features = [extract(samples) for samples in pair]
     heard = time.perf_counter()
     align_audio(*features)
     done = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"features s": heard - began, "alignment s": done - heard, "peak MB": peak}
+    more = memory_mb("VmHWM") - before
+    return {"features s": heard - began, "alignment s": done - heard, "MB beside samples": more}
+
+
+def memory_mb(field: str) -> float:
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[field].split()[0]) / 1024
 
 
 METHODS: dict[str, Align] = {

@@ -14,6 +14,7 @@ from mess_core.alignment.landmarks import (
     PHRASE_END,
     Landmark,
     contour_distance,
+    curves,
     landmarks,
 )
 from mess_core.datasets import demo
@@ -134,5 +135,7 @@ def test_contours_are_alike_in_shape_and_length() -> None:
 
 
 def test_what_hardly_sounds_has_no_landmarks() -> None:
-    assert landmarks(analyse(np.zeros(10 * RATE, np.float32), RATE)) == []
+    silent = analyse(np.zeros(10 * RATE, np.float32), RATE)
+    assert landmarks(silent) == []
+    assert not curves(silent)[1]["climax"].any()
     assert landmarks(analyse(render(chords(CHORDS, [0.2, 3, 4], [60, 60])), RATE)) == []

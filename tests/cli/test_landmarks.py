@@ -91,7 +91,7 @@ def test_what_is_known_is_not_computed_again_and_a_bad_file_stops_nothing(
     ("arguments", "said"),
     [
         (("--like", "tempo"), "--like build_up or release"),
-        (("--more", "tempo"), "leave out --more"),
+        (("--more", "tempo", "--same-passage"), "leave out --more, --same-passage"),
     ],
 )
 def test_what_climaxes_cannot_answer_is_refused(

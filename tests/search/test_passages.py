@@ -8,7 +8,8 @@ import pytest
 
 from mess_core.alignment.maps import Alignment
 from mess_core.errors import SearchError
-from mess_core.index.index import Row
+from mess_core.index.index import Row, Rows
+from mess_core.search.passages import stretches
 from mess_core.search.query import Query
 from mess_core.search.search import Hit, search, search_features
 from tests.planted import HOP_S, WINDOW_S, Corpus, clip_rows
@@ -126,6 +127,14 @@ def test_what_comes_after_a_cut_is_found_and_what_holds_it_is_not() -> None:
         _same("r2", 11.0, 16.0)
     with pytest.raises(SearchError, match=r"of recording r4 is not aligned .*: nothing s"):
         _same("r4", 5.0, 10.0)
+
+
+def test_stretches_end_where_time_goes_on_in_one_clock_only() -> None:
+    # An insertion from 5 to 10 s, and a cut at 15 s; windows do not overlap.
+    spans = [(0, 0), (10, 5), (15, 14), (20, 19)]
+    rows = Rows.of(Row("a", "w", "", "", "", "", t, t + 5.0, u, u + 5.0) for t, u in spans)
+    found = [(times.tolist(), work.tolist()) for times, work in stretches(rows, "a")]
+    assert found == [([0, 5], [0, 5]), ([10, 15], [5, 10]), ([15, 20, 25], [14, 19, 24])]
 
 
 @pytest.mark.parametrize("like", [{}, {"tempo": 1.0}, {"general": 1.0, "dynamics": 2.0}])

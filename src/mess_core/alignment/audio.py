@@ -18,7 +18,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
-from scipy.ndimage import gaussian_filter1d, uniform_filter1d
+from scipy.ndimage import gaussian_filter1d, maximum_filter1d, uniform_filter1d
+from scipy.signal import find_peaks
 from scipy.special import expit
 
 from mess_core.alignment.maps import Alignment
@@ -63,14 +64,17 @@ _REGION_GAIN, _REGION_SPREAD = 5.0, 1.0
 _NEAR_END_S = 3.0
 #: How far warping looks from the path that is known, s.
 _MIDDLE_RADIUS_S, _RADIUS_S = 4.0, 1.0
-#: Knots a second, and the standard deviation of the smoothing of a path's steps, s.
-_KNOT_RATE = 25
+#: Standard deviation of the smoothing of a path's steps, s.
 _SMOOTHING_S = 0.03
 #: Standard error of a knot: this, and that over the sharpness of its cost, s. Of notes on the beat,
 #: 68 % were nearer in 28 works of ASAP.
 _SHARP_ERROR_S, _BLUNT_ERROR_S = 0.0085, 0.0078
 #: Frames that knots are shifted by to tell the sharpness, over how much around, s, and the least.
 _SHIFT, _AROUND_S, _LEAST_SHARPNESS = 3, 0.3, 0.1
+#: How far a region reaches beyond its first and last onset, s.
+_EDGE_S = 0.05
+#: An onset is at least so strong beside the strongest tenth.
+_LEAST_ONSET = 0.2
 #: What keeps times increasing where one recording waits, s.
 _LEAST_STEP_S = 1e-6
 
@@ -180,11 +184,16 @@ def _unit(vectors: Float32) -> Float32:
     return np.asarray(vectors / np.sqrt(np.square(vectors).sum(1, keepdims=True) + 1e-6))
 
 
+def _evened(onsets: Float32) -> Float32:
+    """Return onsets over their strength in the second around."""
+    strength = uniform_filter1d(np.square(onsets).sum(1), FRAME_RATE, mode="constant")
+    strength = np.sqrt(np.maximum(strength, 0))[:, None]
+    return np.asarray(onsets / (strength + 0.3 * np.median(strength) + 1e-6))
+
+
 def _vectors(features: Features, frames: int) -> Float32:
     """Return what is warped, one vector for so many frames."""
-    strength = uniform_filter1d(np.square(features.onsets).sum(1), FRAME_RATE, mode="constant")
-    strength = np.sqrt(np.maximum(strength, 0))[:, None]
-    onsets = features.onsets / (strength + 0.3 * np.median(strength) + 1e-6)
+    onsets = _evened(features.onsets)
     if frames == 1:
         decaying = np.zeros_like(onsets)
         for delay, share in enumerate(_DECAY):
@@ -214,12 +223,14 @@ def align_audio(reference: Features, other: Features) -> Alignment:
         nowhere = np.zeros(1)
         return Alignment(nowhere, nowhere, nowhere + np.inf, np.empty((0, 2)), np.empty(0))
     parts = []
+    strengths = [_evened(each).sum(1) for each in (reference.onsets, other.onsets)]
     for region in found:
         path = _with_ends(region.path, lengths)
         for rate, (a, b), radius in vectors:
             path = _warped(path, a, b, rate, radius)
-        parts.append(_knots(path))
+        parts.append(_knots(path, *strengths))
     finest = vectors[-1][1]
+    parts = [part for part in parts if len(part) > 1]
     return Alignment(
         times=np.concatenate([part[:, 1] for part in parts]),
         work_times=np.concatenate([part[:, 0] for part in parts]),
@@ -247,17 +258,26 @@ def _warped(path: Float, a: Float32, b: Float32, rate: int, radius_s: float) -> 
     return np.asarray((steps + first + 0.5 * (rate < FRAME_RATE)) / rate)
 
 
-def _knots(path: Float) -> Float:
-    """Return knots of a path of steps, smoothed, both columns strictly increasing."""
+def _knots(path: Float, a: Float, b: Float) -> Float:
+    """Return the places of a path [shape=(k, 2)], s, where both recordings have an onset.
+
+    ``a`` and ``b`` are how strong their onsets are. The path's steps are smoothed. Between onsets
+    it wanders, and straight lines are nearer to how somebody plays.
+    """
     rows = np.round((path[:, 0] - path[0, 0]) * FRAME_RATE).astype(np.int64)
     counts = np.bincount(rows)
-    work_times = path[0, 0] + np.arange(len(counts)) / FRAME_RATE
     times = np.bincount(rows, path[:, 1]) / counts
     line = np.linspace(times[0], times[-1], len(times))
     smooth = line + gaussian_filter1d(times - line, _SMOOTHING_S * FRAME_RATE, mode="nearest")
-    every = slice(None, None, FRAME_RATE // _KNOT_RATE)
     increasing = np.maximum.accumulate(smooth) + _LEAST_STEP_S * np.arange(len(smooth))
-    return np.column_stack([work_times, increasing])[every]
+    first = round(path[0, 0] * FRAME_RATE)
+    there = np.clip(np.round(increasing * FRAME_RATE).astype(np.int64), 0, len(b) - 1)
+    both = np.sqrt(a[first : first + len(there)] * maximum_filter1d(b, 3)[there])
+    peaks, found = find_peaks(both, height=0.0, distance=2)
+    peaks = peaks[found["peak_heights"] >= _LEAST_ONSET * np.percentile(found["peak_heights"], 90)]
+    knots = np.column_stack([(first + peaks) / FRAME_RATE, increasing[peaks]])
+    # What begins with the first onset may be found a little before it.
+    return np.concatenate([knots[:1] - _EDGE_S, knots, knots[-1:] + _EDGE_S])
 
 
 def _standard_errors(knots: Float, a: Float32, b: Float32) -> Float:

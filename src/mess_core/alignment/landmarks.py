@@ -132,9 +132,8 @@ def find_landmarks(recording: Recording, cache: Path) -> list[Landmark]:
 
     hashes = [recording.audio_sha256, recording.midi_sha256, recording.beats_sha256]
     key = fingerprint({"stage": stages.LANDMARKS, "files": hashes})
-    return [
-        Landmark(**facts) for facts in read_json(cached(cache, "landmarks", key, ".json", write))
-    ]
+    stored = cached(cache, "landmarks", key, ".json", write)
+    return [Landmark(**facts) for facts in read_json(stored)]
 
 
 def landmarks(sound: Sound, *, beats: Float | None = None) -> list[Landmark]:
@@ -174,7 +173,8 @@ def curves(sound: Sound) -> tuple[Float, dict[str, Float]]:
     and ``climax``: the curve whose peaks are climaxes, in standard deviations [shape=(n,) each].
     What rings before and after is left out: its fading is no release.
     """
-    times = np.arange(sound.onsets[0], sound.onsets[-1] + 0.5 / RATE, 1 / RATE)
+    first, last = sound.onsets[[0, -1]] if len(sound.onsets) else (0.0, sound.duration)
+    times = np.arange(first, last + 0.5 / RATE, 1 / RATE)
     middles = np.arange(len(sound.loudness)) / LOUDNESS_RATE + LOUDNESS_WINDOW_S / 2
     level = np.interp(times, middles, np.nan_to_num(sound.loudness, nan=FLOOR_DBFS))
     counts = np.histogram(sound.onsets, np.append(times, times[-1] + 1 / RATE) - 0.5 / RATE)[0]

@@ -26,7 +26,10 @@ _STYLES = {
 }
 
 #: Options of a search that climaxes have no use for.
-_UNUSED = ("end", "aspect", "aspects", "unlike", "more", "less", "ignore", "where", "dedupe")
+_UNUSED = (
+    *("end", "aspect", "aspects", "unlike", "more", "less", "ignore", "where", "dedupe"),
+    *("same_passage", "relative", "explain"),
+)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -119,8 +122,11 @@ def search_climaxes(args: argparse.Namespace) -> int:
     from mess_core.alignment.landmarks import BUILD_UP, CONTOURS, contour_distance
 
     by = args.like or [BUILD_UP]
-    if unused := [name for name in _UNUSED if getattr(args, name) not in (None, [], False)]:
-        raise SearchError(f"--landmark is a search of its own: leave out --{' --'.join(unused)}")
+    unused = [name for name in _UNUSED if getattr(args, name) not in (None, [], False)]
+    unused += ["exclude passage"] * (args.exclude == "passage")
+    if unused:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        raise SearchError(f"--landmark is a search of its own: leave out {named}")
     if not args.recording or args.start is None or not set(by) <= set(CONTOURS):
         raise SearchError(
             f"--landmark needs --recording, --from, and as --like {' or '.join(CONTOURS)} "
