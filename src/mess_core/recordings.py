@@ -285,8 +285,10 @@ def _not_aligned(layout: Layout) -> dict[str, str]:
     if not layout.alignments_manifest.exists():
         return {}
     manifest = read_json(layout.alignments_manifest)
-    told: dict[str, str] = manifest.get("left_out", {}) | manifest.get("failed", {})
-    return told
+    reasons: dict[str, str] = dict(manifest["failed"])
+    for work in manifest["works"].values():
+        reasons |= work["left_out"]
+    return reasons
 
 
 def try_failed_again(layout: Layout) -> None:

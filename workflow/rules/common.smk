@@ -139,7 +139,7 @@ def alignment_receipts():
 def gathered():
     """Return what the manifests of targets are gathered from."""
     files = receipts("targets")
-    if set(PLAN.ungathered) & set(PLAN.alignment_inputs):
+    if PLAN.waits_for_alignments:
         files.append(str(SETTINGS.layout.alignments_manifest))
     return files
 

@@ -19,6 +19,7 @@ from mess_core.alignment.audio import Features, align_audio, extract
 from mess_core.alignment.maps import Alignment, WorkAlignment
 from mess_core.alignment.notes import align_notes
 from mess_core.cache import cached
+from mess_core.errors import AlignmentError
 from mess_core.extraction.audio import load_audio
 from mess_core.files import fingerprint
 from mess_core.recordings import Recording
@@ -32,38 +33,25 @@ _CANDIDATES = 5
 
 
 def align_work(work_id: str, recordings: Sequence[Recording], *, cache: Path) -> WorkAlignment:
-    """Align the recordings of a work, at least two.
+    """Align the recordings of a work, whose files must be those of the table (`check_unchanged`).
 
-    What plays something else is left out, with the reason; where no two go together all are. Raises
-    `AudioError`, `MidiError` or `AlignmentError` if a file cannot be used, and `StorageError` if
+    Returns the work without loudness and beats. What plays something else is left out, with the
+    reason; where no two go together all are, and the reference is empty. Maps of pairs are kept in
+    the cache. Raises `AudioError` or `MidiError` if a file cannot be used, and `StorageError` if
     the cache cannot be written.
-
-    Parameters
-    ----------
-    work_id : str
-    recordings : sequence of Recording
-        Their files must be those that the table describes (`check_unchanged`).
-    cache : Path
-        Where the maps of pairs are kept.
-
-    Returns
-    -------
-    WorkAlignment
-        Without loudness and beats.
     """
-    best = None
-    for reference in _candidates(recordings):
+    reason = f"no two recordings of {work_id} play the same music; check their work_id"
+    if len(recordings) < 2:
+        reason = f"no other recording of {work_id} can be used"
+    left_out = dict.fromkeys((r.recording_id for r in recordings), reason)
+    best = WorkAlignment(work_id, "", {}, {}, left_out)
+    for reference in _candidates(recordings) if len(recordings) > 1 else ():
         work = _aligned_to(reference, work_id, recordings, cache)
-        if best is None or len(work.alignments) > len(best.alignments):
+        if len(work.alignments) > max(1, len(best.alignments)):
             best = work
         if 2 * len(best.alignments) > len(recordings):
             break
-    assert best is not None
-    if len(best.alignments) > 1:
-        return best
-    reason = f"no two recordings of {work_id} play the same music; check their work_id"
-    left_out = dict.fromkeys((r.recording_id for r in recordings), reason)
-    return WorkAlignment(work_id, best.reference, {}, {}, left_out)
+    return best
 
 
 def shared_music(alignment: Alignment, reference_s: float, other_s: float) -> float:
@@ -93,11 +81,14 @@ def _aligned_to(
     itself = Alignment(ends, ends, np.zeros(2), ends[None], np.ones(1))
     alignments, left_out, sources = {}, {}, {}
     for recording in recordings:
-        name = recording.recording_id
-        source = MIDI if reference.midi and recording.midi else AUDIO
-        found = itself
+        name, found = recording.recording_id, itself
+        sources[name] = MIDI if reference.midi and recording.midi else AUDIO
         if recording is not reference:
-            found = _pair(reference, recording, source, cache)
+            try:
+                found = _pair(reference, recording, sources[name], cache)
+            except AlignmentError as error:
+                left_out[name] = str(error)
+                continue
             shared = shared_music(found, reference.duration_s, recording.duration_s)
             if shared < LEAST_SHARED:
                 left_out[name] = (
@@ -105,7 +96,8 @@ def _aligned_to(
                     f"{work_id}? Correct its work_id"
                 )
                 continue
-        alignments[name], sources[name] = found, source
+        alignments[name] = found
+    sources = {name: sources[name] for name in alignments}
     return WorkAlignment(work_id, reference.recording_id, alignments, sources, left_out)
 
 
@@ -118,8 +110,7 @@ def _pair(reference: Recording, other: Recording, source: str, cache: Path) -> A
             made = align_notes(*(read_performance(Path(r.midi)) for r in (reference, other)))
         else:
             made = align_audio(_features(reference), _features(other))
-        with path.open("wb") as file:
-            np.savez(file, **made.arrays())  # type: ignore[arg-type]
+        np.savez(path, allow_pickle=False, **made.arrays())
 
     key = fingerprint({"stage": stages.ALIGNMENTS, "source": source, "recordings": hashes})
     return Alignment.read(cached(cache, "pairs", key, ".npz", write))

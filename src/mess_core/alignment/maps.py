@@ -81,7 +81,7 @@ class Alignment:
 
     def arrays(self) -> dict[str, Float]:
         """Return the attributes as they are stored."""
-        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return dict(vars(self))
 
     @classmethod
     def read(cls, path: Path) -> "Alignment":
@@ -118,7 +118,7 @@ class WorkAlignment:
     left_out : mapping of str to str
         Recordings that do not play the work, or hardly any of it, with the reason.
     beats_from : str
-        The recording whose annotated beats (``R``) or tracked beats (``tracked: R``) are the
+        The recording whose annotated beats (``R``) or tracked beats (``R (tracked)``) are the
         work's; empty where there are none.
     """
 
@@ -153,6 +153,9 @@ def read_work(layout: Layout, work_id: str) -> WorkAlignment:
             f"{layout.dataset} has no aligned performances of {work_id!r}: "
             f"{nearest(work_id, works)}"
         )
+    if not works[work_id]["sources"]:
+        reasons = "; ".join(dict.fromkeys(works[work_id]["left_out"].values()))
+        raise AlignmentError(f"no performances of {work_id} are aligned: {reasons}")
     names = ("reference", "beats_from", "sources", "left_out")
     facts = {name: works[work_id][name] for name in names}
     maps = {name: Alignment.read(layout.alignment(name)) for name in facts["sources"]}

@@ -11,7 +11,8 @@ MIDI, are carried over to the others. Where a recording has no annotated beats, 
 __all__ = ["StoredWork", "carry_beats", "store_work"]
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,15 @@ import numpy as np
 
 from mess_core import stages
 from mess_core.alignment.align import align_work
-from mess_core.alignment.curves import WorkCurves, relative, work_curves
+from mess_core.alignment.curves import relative, work_curves
 from mess_core.alignment.maps import Alignment, WorkAlignment
 from mess_core.cache import cached, find, materialise
-from mess_core.errors import AlignmentError, MessError, MidiError, StorageError
+from mess_core.errors import MessError, StorageError
 from mess_core.extraction.audio import load_audio, segment_starts
 from mess_core.files import fingerprint, read_json, write_json
 from mess_core.layout import Layout
 from mess_core.recordings import Recording, check_unchanged
-from mess_core.targets.create import measure, measure_windows
+from mess_core.targets.create import Series, measure, measure_windows
 from mess_core.targets.curves import Float
 from mess_core.targets.notes import Performance, read_beats, read_performance
 from mess_core.targets.npz import ALIGNED_BEATS, flatten
@@ -42,10 +43,8 @@ SAMPLE_RATE = 24_000
 #: Fewer beats that are carried over are not worth having.
 LEAST_BEATS = 8
 
-#: What the manifest says of a recording's beats where they are not carried over.
-ANNOTATED, TRACKED, NO_BEATS = "annotated", "tracked", "none"
-
-_TRACKED_IN = "tracked: "
+#: What the manifest adds where the beats of a recording that others get are tracked.
+_TRACKED = " (tracked)"
 
 
 @dataclass
@@ -56,17 +55,16 @@ class StoredWork:
     ----------
     entry : dict
         What the manifest says: `WorkAlignment.facts`, where the ``beats`` of each recording are
-        from, and the ``share`` of it that is aligned. Empty if less than two go together.
-    left_out, failed : dict of str to str
-        Recordings without a file, with the reason: what they play, or what went wrong.
+        from, and the ``share`` of it that is aligned.
     files : dict of str to Path
-        By recording, the cached file that its own is a copy of.
+        By recording that is aligned, the cached file that its own is a copy of.
+    failed : dict of str to str
+        Recordings with which something went wrong, with the reason.
     """
 
     entry: dict[str, Any] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def store_work(
@@ -81,142 +79,100 @@ def store_work(
 
     What cannot be read or aligned is left out. Raises `StorageError` if files cannot be written.
     """
-    job = _Job(layout.cache, work_id, recordings, {"window_s": window_s, "overlap": overlap})
-    failed: dict[str, str] = {}
-    made = job.find()
+    cache, windows = layout.cache, {"window_s": window_s, "overlap": overlap}
+    made = _find(cache, _key(recordings, windows))
     if made is None:
-        good = [r for r in recordings if not _attempt(r, layout.cache, failed)]
-        job = replace(job, recordings=good)
-        made = (job.find() if failed else None) or job.make()
-    made.failed |= failed
+        failed: dict[str, str] = {}
+        for recording in recordings:
+            with _noting([recording], failed):
+                check_unchanged(recording)
+                _listen(recording, cache)
+        good = [r for r in recordings if r.recording_id not in failed]
+        with _noting(good, failed):
+            made = _find(cache, _key(good, windows)) or _make(cache, work_id, good, windows)
+        made = made or StoredWork()
+        made.failed |= failed
     for name, stored in made.files.items():
         materialise(stored, layout.alignment(name))
     return made
 
 
-def _attempt(recording: Recording, cache: Path, failed: dict[str, str]) -> bool:
-    """Read a recording, and say whether that failed."""
+@contextmanager
+def _noting(recordings: Iterable[Recording], failed: dict[str, str]) -> Iterator[None]:
+    """Note what goes wrong in the block as the reason why some recordings failed."""
     try:
-        check_unchanged(recording)
-        _listen(recording, cache)
+        yield
     except StorageError:
         raise
-    except MessError as error:
-        failed[recording.recording_id] = str(error)
-    return recording.recording_id in failed
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A work with its recordings, and the windows that it is measured in."""
-
-    cache: Path
-    work_id: str
-    recordings: Sequence[Recording]
-    windows: Mapping[str, float]
-
-    @property
-    def key(self) -> str:
-        """The fingerprint of everything that the files of the work depend on."""
-        parts = ("work_id", "audio_sha256", "midi_sha256", "beats_sha256")
-        return fingerprint(
-            {
-                "stages": [stages.ALIGNMENTS, stages.TARGETS],
-                "targets": [[name, TARGETS[name].version] for name in FROM_ALIGNMENT],
-                "recordings": {
-                    r.recording_id: [getattr(r, part) for part in parts] for r in self.recordings
-                },
-                **self.windows,
-            }
-        )
-
-    def _key_of(self, name: str) -> str:
-        return fingerprint({"work": self.key, "recording": name})
-
-    def find(self) -> StoredWork | None:
-        """Return what is cached, None where anything of it is not."""
-        path = find(self.cache, "alignments", self.key, ".json")
-        if path is None:
-            return None
-        made = StoredWork(**read_json(path))
-        for name in made.entry.get("sources", ()):
-            stored = find(self.cache, "alignments", self._key_of(name), ".npz")
-            if stored is None:
-                return None
-            made.files[name] = stored
-        return made
-
-    def make(self) -> StoredWork:
-        """Align and measure the work, and cache it unless something failed."""
-        names = [recording.recording_id for recording in self.recordings]
-        try:
-            made = self._align()
-        except StorageError:
-            raise
-        except AlignmentError as error:
-            made = StoredWork(left_out=dict.fromkeys(names, str(error)))
-        except MessError as error:
-            return StoredWork(failed=dict.fromkeys(names, str(error)))
-        except Exception as error:
+    except Exception as error:
+        reason = str(error)
+        if not isinstance(error, MessError):
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}; this is a bug, report it"
-            return StoredWork(failed=dict.fromkeys(names, reason))
-        facts = {"entry": made.entry, "left_out": made.left_out}
-        cached(self.cache, "alignments", self.key, ".json", lambda path: write_json(path, facts))
-        return made
+        failed.update({r.recording_id: reason for r in recordings})
 
-    def _align(self) -> StoredWork:
-        if len(self.recordings) < 2:
-            raise AlignmentError("no other recording of its work can be used")
-        work = align_work(self.work_id, self.recordings, cache=self.cache)
-        if len(work.alignments) < 2:
-            alone = dict.fromkeys(work.alignments, "no other recording plays what it plays")
-            return StoredWork(left_out={**work.left_out, **alone})
-        work = carry_beats(work, self.recordings)
-        heard = {r.recording_id: _listen(r, self.cache) for r in self.recordings}
-        alignments = {
-            name: replace(alignment, loudness=heard[name][0])
-            for name, alignment in work.alignments.items()
+
+def _key(recordings: Iterable[Recording], windows: Mapping[str, float]) -> str:
+    """Return the fingerprint of everything that the files of a work depend on."""
+    parts = ("work_id", "audio_sha256", "midi_sha256", "beats_sha256")
+    return fingerprint(
+        {
+            "stages": [stages.ALIGNMENTS, stages.TARGETS],
+            "targets": [[name, TARGETS[name].version] for name in FROM_ALIGNMENT],
+            "recordings": {r.recording_id: [getattr(r, part) for part in parts] for r in recordings},
+            **windows,
         }
-        curves = work_curves(replace(work, alignments=alignments))
-        beats, share, files = {}, {}, {}
-        for recording in self.recordings:
-            if (name := recording.recording_id) in alignments:
-                alignment, samples = alignments[name], heard[name][1]
-                beats[name] = _beats_of(recording, alignment, work.beats_from)
-                performance = None
-                if beats[name].startswith(ALIGNED_BEATS):
-                    performance = _performance(recording, alignment)
-                content = self._measure(curves, name, samples, performance)
-                content |= alignment.arrays()
-                files[name] = cached(
-                    self.cache,
-                    "alignments",
-                    self._key_of(name),
-                    ".npz",
-                    lambda path: _save(path, content),  # noqa: B023
-                )
-                covered = np.diff(alignment.regions).sum() * SAMPLE_RATE / samples
-                share[name] = round(float(covered), 4)
-        entry = work.facts() | {"beats": beats, "share": share}
-        return StoredWork(entry, dict(work.left_out), files=files)
-
-    def _measure(
-        self, curves: WorkCurves, name: str, samples: int, performance: Performance | None
-    ) -> dict[str, Float]:
-        """Return the targets of a recording and its windows by the keys that files have."""
-        starts = segment_starts(samples, sample_rate=SAMPLE_RATE, **self.windows) / SAMPLE_RATE
-        found: dict[str, Float] = {}
-        for series in (relative(curves, name, samples / SAMPLE_RATE), performance):
-            if series is not None:
-                windows = measure_windows(series, starts, window_s=self.windows["window_s"])
-                found |= flatten(measure(series), windows)
-        return {k: array for k, array in found.items() if k.rpartition("/")[2] in FROM_ALIGNMENT}
+    )
 
 
-def _save(path: Path, content: Mapping[str, Float]) -> None:
-    with path.open("wb") as file:
-        np.savez(file, **content)  # type: ignore[arg-type]
+def _find(cache: Path, key: str) -> StoredWork | None:
+    """Return what is cached of a work, None where anything of it is not."""
+    path = find(cache, "alignments", key, ".json")
+    if path is None:
+        return None
+    entry = read_json(path)
+    files = {n: find(cache, "alignments", _key_of(key, n), ".npz") for n in entry["sources"]}
+    intact = {name: stored for name, stored in files.items() if stored}
+    return StoredWork(entry, intact) if len(intact) == len(files) else None
+
+
+def _key_of(key: str, name: str) -> str:
+    return fingerprint({"work": key, "recording": name})
+
+
+def _make(
+    cache: Path, work_id: str, recordings: Sequence[Recording], windows: Mapping[str, float]
+) -> StoredWork:
+    """Align and measure a work, and cache it."""
+    key = _key(recordings, windows)
+    work = carry_beats(align_work(work_id, recordings, cache=cache), recordings)
+    made = StoredWork(work.facts() | {"beats": {}, "share": {}})
+    heard = {r.recording_id: _listen(r, cache) for r in recordings}
+    alignments = {n: replace(a, loudness=heard[n][0]) for n, a in work.alignments.items()}
+    curves = work_curves(replace(work, alignments=alignments)) if alignments else None
+    for recording in recordings:
+        name = recording.recording_id
+        if curves and name in alignments:
+            alignment, samples = alignments[name], heard[name][1]
+            beats = _beats_of(recording, alignment, work.beats_from)
+            series: list[Series] = [relative(curves, name, samples / SAMPLE_RATE)]
+            if beats.startswith(ALIGNED_BEATS):
+                series.append(_performance(recording, alignment))
+            starts = segment_starts(samples, sample_rate=SAMPLE_RATE, **windows) / SAMPLE_RATE
+            found: dict[str, Float] = {}
+            for each in series:
+                parts = measure_windows(each, starts, window_s=windows["window_s"])
+                found |= flatten(measure(each), parts)
+            content = {k: found[k] for k in found if k.rpartition("/")[2] in FROM_ALIGNMENT}
+            content |= alignment.arrays()
+            made.files[name] = cached(
+                *(cache, "alignments", _key_of(key, name), ".npz"),
+                lambda path: np.savez(path, allow_pickle=False, **content),  # noqa: B023
+            )
+            covered = float(np.diff(alignment.regions).sum()) * SAMPLE_RATE / samples
+            made.entry["beats"][name], made.entry["share"][name] = beats, round(covered, 4)
+    cached(cache, "alignments", key, ".json", lambda path: write_json(path, made.entry))
+    return made
 
 
 def _listen(recording: Recording, cache: Path) -> tuple[Float, int]:
@@ -224,8 +180,7 @@ def _listen(recording: Recording, cache: Path) -> tuple[Float, int]:
 
     def write(path: Path) -> None:
         samples = load_audio(Path(recording.audio), sample_rate=SAMPLE_RATE)
-        loudness = momentary_loudness(samples, SAMPLE_RATE)
-        _save(path, {"loudness": loudness, "samples": np.array(len(samples))})
+        np.savez(path, loudness=momentary_loudness(samples, SAMPLE_RATE), samples=len(samples))
 
     key = fingerprint(
         {"stage": stages.TARGETS, "audio": recording.audio_sha256, "sample_rate": SAMPLE_RATE}
@@ -241,62 +196,45 @@ def carry_beats(work: WorkAlignment, recordings: Sequence[Recording]) -> WorkAli
     aligned; where no recording has any, those that are tracked in the MIDI of the reference.
     """
     rows = {r.recording_id: r for r in recordings if r.recording_id in work.alignments}
-    annotated = [name for name, row in rows.items() if row.beats]
-    covered = {name: float(np.diff(each.regions).sum()) for name, each in work.alignments.items()}
-    annotated.sort(key=lambda name: (name != work.reference, -covered[name]))
-    for name in annotated:
-        try:
-            return _with_beats(work, name, read_beats(Path(rows[name].beats)))
-        except MidiError:  # which the scan has told
-            continue
-    reference = rows[work.reference]
-    if not reference.midi:
+    if annotated := [name for name, row in rows.items() if row.beats]:
+        covered = {name: np.diff(work.alignments[name].regions).sum() for name in annotated}
+        source = beats_from = max(annotated, key=lambda n: (n == work.reference, covered[n]))
+        beats = read_beats(Path(rows[source].beats))
+    elif rows and rows[work.reference].midi:
+        source, beats_from = work.reference, work.reference + _TRACKED
+        times, positions = read_performance(Path(rows[source].midi)).pulse
+        if not len(times):
+            return work
+        beats = np.interp(np.arange(np.floor(positions[-1]) + 1), positions, times)
+    else:
         return work
-    times, positions = read_performance(Path(reference.midi)).pulse
-    if not len(times):
-        return work
-    beats = np.interp(np.arange(np.floor(positions[-1]) + 1), positions, times)
-    return replace(
-        _with_beats(work, work.reference, beats), beats_from=_TRACKED_IN + work.reference
-    )
-
-
-def _with_beats(work: WorkAlignment, source: str, beats: Float) -> WorkAlignment:
     places = work.alignments[source].to_work(beats)
-    alignments = {
-        name: replace(each, beats=each.to_recording(places))
-        for name, each in work.alignments.items()
-    }
-    return replace(work, alignments=alignments, beats_from=source)
+    alignments = {n: replace(a, beats=a.to_recording(places)) for n, a in work.alignments.items()}
+    return replace(work, alignments=alignments, beats_from=beats_from)
 
 
 def _beats_of(recording: Recording, alignment: Alignment, beats_from: str) -> str:
     """Say where the beats of a recording are from."""
-    source = beats_from.removeprefix(_TRACKED_IN)
     if recording.beats:
-        return ANNOTATED
-    carried = int(np.isfinite(alignment.beats).sum()) >= LEAST_BEATS
-    if carried and source != recording.recording_id:
-        return f"{ALIGNED_BEATS} from {source}" + (f" ({TRACKED})" if source != beats_from else "")
-    return TRACKED if recording.midi else NO_BEATS
+        return "annotated"
+    carried = np.isfinite(alignment.beats).sum() >= LEAST_BEATS
+    if carried and recording.recording_id != beats_from.removesuffix(_TRACKED):
+        return f"{ALIGNED_BEATS} from {beats_from}"
+    return "tracked" if recording.midi else "none"
 
 
 def _performance(recording: Recording, alignment: Alignment) -> Performance:
     """Return a performance with the beats that are carried over; without MIDI it has no notes.
 
-    Over a gap between two regions beats are counted as at the tempo before it.
+    Over a gap between two regions beats are counted as at the usual tempo.
     """
-    nothing = np.empty(0)
-    performance = Performance(nothing, nothing, nothing, nothing)
+    performance = Performance(*np.empty((4, 0)))
     if recording.midi:
         performance = read_performance(Path(recording.midi))
-    numbers = np.flatnonzero(np.isfinite(alignment.beats))
-    times = alignment.beats[numbers]
-    steps, periods = np.diff(numbers).astype(np.float64), np.diff(times)
-    region = np.searchsorted(alignment.regions[:, 0], times, side="right")
-    for gap in np.flatnonzero(np.diff(region)):
-        usual = periods[gap - 1] / steps[gap - 1] if gap else float(np.median(periods / steps))
-        steps[gap] = periods[gap] / usual
+    times = alignment.beats[np.isfinite(alignment.beats)]
+    steps, periods = np.ones(len(times) - 1), np.diff(times)
+    gaps = np.diff(np.searchsorted(alignment.regions[:, 0], times, side="right")) > 0
+    steps[gaps] = periods[gaps] / np.median(periods)
     # A cached property that has its value is not computed.
     vars(performance)["pulse"] = Pulse(times, np.concatenate([[0.0], np.cumsum(steps)]))
     return performance

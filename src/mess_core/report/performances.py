@@ -60,8 +60,8 @@ def performance_rows(layout: Layout, recordings: Iterable[Recording]) -> list[di
 
 
 def _works(layout: Layout) -> dict[str, Any]:
-    works: dict[str, Any] = read_json(layout.alignments_manifest)["works"]
-    return works
+    works = read_json(layout.alignments_manifest)["works"].items()
+    return {work_id: work for work_id, work in works if work["sources"]}
 
 
 def _number(value: Any) -> float | None:

@@ -51,6 +51,7 @@ from mess_core.recordings import (
     shard_of,
     usable,
 )
+from mess_core.targets.registry import FROM_ALIGNMENT
 from mess_core.workflow import record
 
 if TYPE_CHECKING:
@@ -164,11 +165,7 @@ def _withdraw_other(
 def gather_features(layout: Layout, *, source: str, shards: Mapping[str, str]) -> None:
     """Write the manifest of all features: which inputs they belong to, and the encoder."""
     layout = layout.of(source)
-    receipts = []
-    for shard, inputs in shards.items():
-        path = layout.receipt("features", shard)
-        receipts.append(read_json(path))
-        _check_receipt(path, receipts[-1]["inputs"], inputs)
+    receipts = _receipts(layout, "features", shards)
     encoder = receipts[0]["encoder"]
     if any(receipt["encoder"] != encoder for receipt in receipts):
         raise StorageError(
@@ -208,62 +205,66 @@ def gather_targets(
     layout: Layout,
     *,
     targets: Mapping[str, Mapping[str, str]],
-    alignments: Mapping[str, Mapping[str, str]],
+    alignments: Mapping[str, str],
 ) -> None:
-    """Write the manifests of targets: which inputs they belong to, of alignments too."""
+    """Write the manifests of targets: which inputs they belong to, of alignments too.
+
+    An alignment in which something failed is none of these, so that the next run gathers anew.
+    """
+    aligned = zip(alignments.items(), _receipts(layout, "alignments", alignments), strict=True)
+    done = {shard: inputs for (shard, inputs), receipt in aligned if not receipt["failed"]}
     for name, shards in targets.items():
         failed = _failed(_receipts(layout, "targets", shards, name))
-        content = {"shards": dict(shards), "failed": failed}
-        if name in alignments:
-            aligned = _receipts(layout, "alignments", alignments[name], name)
-            content["alignments"] = dict(alignments[name])
-            content["not_aligned"] = _joined(aligned, "failed")
+        of_works = {"alignments": done} if name in FROM_ALIGNMENT else {}
+        content = {"shards": dict(shards), "failed": failed, **of_works}
         write_json(layout.target_manifest(name), content)
 
 
 def align_shard(
-    layout: Layout, *, inputs: Mapping[str, str], shard: str, shards: int, **windows: Any
+    layout: Layout, *, inputs: str, shard: str, shards: int, **windows: Any
 ) -> None:
     """Align the recordings of a shard's works, measure what follows, and write its receipt."""
     from mess_core.alignment.store import store_work
 
-    _withdraw_other(layout.alignments_manifest, shard, inputs["all"])
-    for manifest in layout.target_manifests.glob("*.json"):
-        if manifest.stem in inputs:
-            _withdraw_other(manifest, shard, inputs[manifest.stem], "alignments")
-    receipt: dict[str, dict[str, Any]] = {
-        name: {} for name in ("works", "recordings", "left_out", "failed")
-    }
+    _withdraw_other(layout.alignments_manifest, shard, inputs)
+    for name in FROM_ALIGNMENT:
+        _withdraw_other(layout.target_manifest(name), shard, inputs, "alignments")
+    receipt: dict[str, dict[str, Any]] = {"works": {}, "recordings": {}, "failed": {}}
     rows = usable(judge(read_recordings(layout.table), windows["window_s"]))
     works = {w: rs for w, rs in by_work(rows).items() if shard_of(w, shards) == shard}
     for work_id in counted(works, Progress("works")):
         made = store_work(layout, work_id, works[work_id], **windows)
         if made.entry:
             receipt["works"][work_id] = made.entry
+            told = made.entry["left_out"].items()
+            print("".join(f"left out: {name}: {why}\n" for name, why in told), end="")
         receipt["recordings"] |= {name: path.stem for name, path in made.files.items()}
-        receipt["left_out"] |= made.left_out
         receipt["failed"] |= made.failed
-    for kind in ("left_out", "failed"):
-        print("".join(f"{kind}: {name}: {why}\n" for name, why in receipt[kind].items()), end="")
+    print("".join(f"failed: {name}: {why}\n" for name, why in receipt["failed"].items()), end="")
     write_json(layout.receipt("alignments", shard), {"inputs": inputs, **receipt})
 
 
 def gather_alignments(layout: Layout, *, shards: Mapping[str, str]) -> None:
-    """Write the manifest of all alignments: the works, and which recordings are left out."""
-    receipts = _receipts(layout, "alignments", shards, "all")
-    parts = {name: _joined(receipts, name) for name in ("works", "left_out", "failed")}
+    """Write the manifest of all alignments: the works, and which recordings failed."""
+    receipts = _receipts(layout, "alignments", shards)
+    parts = {name: _joined(receipts, name) for name in ("works", "failed")}
     write_json(layout.alignments_manifest, {"shards": dict(shards), **parts})
 
 
 def _receipts(
-    layout: Layout, kind: str, shards: Mapping[str, str], name: str
+    layout: Layout, kind: str, shards: Mapping[str, str], target: str = ""
 ) -> list[dict[str, Any]]:
-    """Read the receipts of shards; raise if one is of other inputs than a name's."""
+    """Read the receipts of shards; raise if one is of other inputs, those of a target if named."""
     receipts = []
     for shard, inputs in shards.items():
         path = layout.receipt(kind, shard)
         receipts.append(read_json(path))
-        _check_receipt(path, receipts[-1]["inputs"].get(name), inputs)
+        found = receipts[-1]["inputs"]
+        if (found.get(target) if target else found) != inputs:
+            raise StorageError(
+                f"{path} is of other recordings or settings than the recording table and the "
+                "configuration say; run snakemake again"
+            )
     return receipts
 
 
@@ -278,14 +279,6 @@ def _failed(receipts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         name, cause = next(iter(failed.items()))
         raise StorageError(f"all {len(failed)} recordings failed, as {name}: {cause}")
     return failed
-
-
-def _check_receipt(path: Path, found: str | None, inputs: str) -> None:
-    if found != inputs:
-        raise StorageError(
-            f"{path} is of other recordings or settings than the recording table and the "
-            "configuration say; run snakemake again"
-        )
 
 
 def _encoder(layout: Layout) -> dict[str, Any]:
@@ -448,7 +441,7 @@ def _work_times(layout: Layout) -> "Callable[[Recording, Float], Float]":
 
     path = layout.alignments_manifest
     works = read_json(path)["works"].values() if path.exists() else ()
-    aligned = {recording_id for work in works for recording_id in work["sources"]}
+    aligned = {name for work in works for name in work["sources"]}
 
     def work_times(recording: Recording, windows: "Float") -> "Float":
         if recording.recording_id not in aligned:

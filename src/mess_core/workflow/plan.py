@@ -216,16 +216,19 @@ class Plan:
     def _is_gathered(self, name: str) -> bool:
         manifest = self.settings.layout.target_manifest(name)
         return _holds(manifest, "shards", self.target_inputs.get(name, {})) and (
-            name not in self.alignment_inputs
-            or _holds(manifest, "alignments", self.alignment_inputs[name])
+            name not in FROM_ALIGNMENT or _holds(manifest, "alignments", self.alignment_inputs)
         )
+
+    @cached_property
+    def waits_for_alignments(self) -> bool:
+        """Whether targets are ungathered that depend on alignments."""
+        return not set(FROM_ALIGNMENT).isdisjoint(self.ungathered)
 
     def gather_targets_params(self) -> Params:
         """Return the params of the rule that writes the targets' manifests."""
-        aligned = [name for name in self.ungathered if name in self.alignment_inputs]
         return {
             "targets": {name: self.target_inputs.get(name, {}) for name in self.ungathered},
-            "alignments": {name: self.alignment_inputs[name] for name in aligned},
+            "alignments": self.alignment_inputs if self.waits_for_alignments else {},
         }
 
     # Alignments.
@@ -239,33 +242,24 @@ class Plan:
         return dict(sorted(shards.items()))
 
     @cached_property
-    def alignment_inputs(self) -> dict[str, dict[str, str]]:
-        """A hash of what a target depends on by alignment, by target and shard; of ``all`` too."""
+    def alignment_inputs(self) -> dict[str, str]:
+        """A hash of all that alignments, and the targets from them, depend on, by shard."""
         parts = ("work_id", "audio_sha256", "midi_sha256", "beats_sha256")
-        definitions = {name: [self._definition(name)] for name in FROM_ALIGNMENT}
-        definitions["all"] = [own for (own,) in definitions.values()]
         facts = {
-            "stage": stages.ALIGNMENTS,
+            "stages": [stages.ALIGNMENTS, stages.TARGETS],
+            "targets": [[name, TARGETS[name].version] for name in FROM_ALIGNMENT],
             "window_s": self.settings.window_s,
             "overlap": self.settings.overlap,
         }
-        works = {shard: _hashes(rows, *parts) for shard, rows in self.works.items()}
         return {
-            name: {
-                shard: fingerprint({**facts, "targets": targets, "recordings": recordings})
-                for shard, recordings in works.items()
-            }
-            for name, targets in definitions.items()
+            shard: fingerprint({**facts, "recordings": _hashes(recordings, *parts)})
+            for shard, recordings in self.works.items()
         }
-
-    @staticmethod
-    def _definition(name: str) -> list[str | int]:
-        return [stages.TARGETS, name, TARGETS[name].version]
 
     def alignments_params(self, shard: str) -> Params:
         """Return the params of the alignment of a shard of works."""
         return {
-            "inputs": {name: inputs[shard] for name, inputs in self.alignment_inputs.items()},
+            "inputs": self.alignment_inputs[shard],
             "shard": shard,
             "shards": self.settings.shards,
             "window_s": self.settings.window_s,
@@ -276,11 +270,11 @@ class Plan:
     def has_alignments(self) -> bool:
         """Whether the alignments that the last run gathered are those of this plan."""
         manifest = self.settings.layout.alignments_manifest
-        return _holds(manifest, "shards", self.alignment_inputs["all"])
+        return _holds(manifest, "shards", self.alignment_inputs)
 
     def gather_alignments_params(self) -> Params:
         """Return the params of the rule that writes the manifest of all alignments."""
-        return {"shards": self.alignment_inputs["all"]}
+        return {"shards": self.alignment_inputs}
 
     def performances_params(self) -> Params:
         """Return the params of the comparison of performances."""
@@ -438,8 +432,7 @@ def _holds(path: Path, key: str, planned: dict[str, str] | str) -> bool:
     """Say whether what a job left is as planned, and nothing failed that may go well next time."""
     try:
         content = read_json(path)
-        done = content[key] == planned
-        return bool(done and not content.get("failed") and not content.get("not_aligned"))
+        return bool(content[key] == planned and not content.get("failed"))
     except (StorageError, KeyError, TypeError):
         return False
 
