@@ -11,11 +11,9 @@ import soundfile
 from mess_core.alignment import store
 from mess_core.alignment.maps import Alignment, WorkAlignment
 from mess_core.alignment.store import StoredWork, carry_beats, store_work
-from mess_core.errors import AlignmentError
 from mess_core.files import file_sha256
 from mess_core.layout import Layout
 from mess_core.recordings import Recording
-from mess_core.targets.curves import Float
 from mess_core.targets.npz import load_target
 
 pytestmark = pytest.mark.unit
@@ -131,23 +129,23 @@ def test_beats_are_carried_over_to_what_has_none(
         load_target(layout.alignment("a"), "rubato", level="recording")
 
 
-def test_beats_are_counted_on_over_a_gap() -> None:
+def test_beats_are_counted_on_over_a_gap(tmp_path: Path) -> None:
     """Half of the work is cut out: the beats around the cut follow each other at their tempo."""
     beats = np.linspace(0, 19.5, 40)
     times = np.concatenate([np.linspace(0, 5, 20), np.linspace(5.2, 10, 20)])
     work = np.concatenate([np.linspace(0, 5, 20), np.linspace(15.2, 20, 20)])
     cut = Alignment(times, work, np.zeros(40), np.array([[0, 5], [5.2, 10]]), np.ones(2))
     whole = Alignment(work, work, np.zeros(40), np.array([[0.0, 20.0]]), np.ones(1))
-    carried = carried_over({"whole": whole, "cut": cut}, beats)["cut"]
+    path = tmp_path / "beats.tsv"
+    path.write_text("".join(f"{beat}\n" for beat in beats))
+    alignments = {"whole": whole, "cut": cut}
+    work = WorkAlignment("w", "whole", alignments, dict.fromkeys(alignments, "audio"))
+    rows = [replace(row_of("whole"), beats=str(path)), row_of("cut")]
+    carried = carry_beats(work, rows).alignments["cut"]
     assert np.isnan(carried.beats).sum() == 20
     performance = store._performance(row_of("cut"), carried)
     np.testing.assert_allclose(performance.beat_periods, 0.5)
     np.testing.assert_allclose(np.exp(performance.shaped_tempo), 2.0)
-
-
-def carried_over(alignments: dict[str, Alignment], beats: Float) -> dict[str, Alignment]:
-    work = WorkAlignment("w", "whole", alignments, dict.fromkeys(alignments, "audio"))
-    return dict(store._with_beats(work, "whole", beats).alignments)
 
 
 def test_without_beats_there_are_none_to_carry(recordings: list[Recording]) -> None:
@@ -199,16 +197,16 @@ def test_a_work_that_cannot_be_aligned_is_no_error(
 ) -> None:
     layout = Layout(tmp_path / "data", "x")
 
-    def wrong(error: Exception) -> StoredWork:
-        def align(*_: Any, **__: Any) -> WorkAlignment:
-            raise error
+    def align(*_: Any, **__: Any) -> WorkAlignment:
+        raise ValueError("odd")
 
-        monkeypatch.setattr(store, "align_work", align)
-        return stored(layout, recordings)
-
-    broken = wrong(ValueError("odd"))
-    assert set(broken.failed.values()) == {"ValueError: odd; this is a bug, report it"}
-    nothing = wrong(AlignmentError("nothing in common"))
-    assert nothing.left_out == dict.fromkeys("abc", "nothing in common")
-    assert not nothing.entry
-    assert not nothing.failed
+    monkeypatch.setattr(store, "align_work", align)
+    broken = stored(layout, recordings)
+    assert broken.failed == dict.fromkeys("abc", "ValueError: odd; this is a bug, report it")
+    left_out = dict.fromkeys("abc", "nothing in common")
+    nothing = WorkAlignment("w", "", {}, {}, left_out)
+    monkeypatch.setattr(store, "align_work", lambda *_, **__: nothing)
+    made = stored(layout, recordings)
+    assert made.entry["left_out"] == left_out
+    assert not made.files
+    assert not made.failed

@@ -48,7 +48,7 @@ def finish(folder: Path, config: dict[str, Any]) -> None:
         write_json(plan.settings.layout.of(source).features_manifest, manifest)
     given, layout = plan.gather_targets_params(), plan.settings.layout
     for name, shards in given["targets"].items():
-        content = {"shards": shards, "alignments": given["alignments"].get(name)}
+        content = {"shards": shards, "alignments": given["alignments"]}
         write_json(layout.target_manifest(name), content)
     write_json(layout.alignments_manifest, {**plan.gather_alignments_params(), "works": {}})
     # What was made here in any order gets times in the order of the rules.

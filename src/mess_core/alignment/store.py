@@ -119,7 +119,9 @@ def _key(recordings: Iterable[Recording], windows: Mapping[str, float]) -> str:
         {
             "stages": [stages.ALIGNMENTS, stages.TARGETS],
             "targets": [[name, TARGETS[name].version] for name in FROM_ALIGNMENT],
-            "recordings": {r.recording_id: [getattr(r, part) for part in parts] for r in recordings},
+            "recordings": {
+                r.recording_id: [getattr(r, part) for part in parts] for r in recordings
+            },
             **windows,
         }
     )

@@ -220,9 +220,7 @@ def gather_targets(
         write_json(layout.target_manifest(name), content)
 
 
-def align_shard(
-    layout: Layout, *, inputs: str, shard: str, shards: int, **windows: Any
-) -> None:
+def align_shard(layout: Layout, *, inputs: str, shard: str, shards: int, **windows: Any) -> None:
     """Align the recordings of a shard's works, measure what follows, and write its receipt."""
     from mess_core.alignment.store import store_work
 
