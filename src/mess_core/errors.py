@@ -32,9 +32,12 @@ __all__ = [
     "StorageError",
     "TargetError",
     "nearest",
+    "noting",
 ]
 
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -104,3 +107,21 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"
     shown = ", ".join(choices[:20]) + (", ..." if len(choices) > 20 else "")
     return f"known: {shown}" if choices else "none exist"
+
+
+@contextmanager
+def noting(failed: dict[str, str], names: Iterable[str]) -> Iterator[None]:
+    """Note what goes wrong in the block as the reason why some recordings failed.
+
+    What cannot be stored is raised: the others would fail, too.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        reason = str(error)
+        if not isinstance(error, MessError):
+            traceback.print_exc()
+            reason = f"{type(error).__name__}: {error}; this is a bug, report it"
+        failed |= dict.fromkeys(names, reason)

@@ -133,9 +133,9 @@ def test_beats_are_counted_on_over_a_gap(tmp_path: Path) -> None:
     """Half of the work is cut out: the beats around the cut follow each other at their tempo."""
     beats = np.linspace(0, 19.5, 40)
     times = np.concatenate([np.linspace(0, 5, 20), np.linspace(5.2, 10, 20)])
-    work = np.concatenate([np.linspace(0, 5, 20), np.linspace(15.2, 20, 20)])
-    cut = Alignment(times, work, np.zeros(40), np.array([[0, 5], [5.2, 10]]), np.ones(2))
-    whole = Alignment(work, work, np.zeros(40), np.array([[0.0, 20.0]]), np.ones(1))
+    places = np.concatenate([np.linspace(0, 5, 20), np.linspace(15.2, 20, 20)])
+    cut = Alignment(times, places, np.zeros(40), np.array([[0, 5], [5.2, 10]]), np.ones(2))
+    whole = Alignment(places, places, np.zeros(40), np.array([[0.0, 20.0]]), np.ones(1))
     path = tmp_path / "beats.tsv"
     path.write_text("".join(f"{beat}\n" for beat in beats))
     alignments = {"whole": whole, "cut": cut}

@@ -72,11 +72,7 @@ def test_gaps_are_bridged_up_to_half_of_the_curve() -> None:
     assert level(most) == pytest.approx(np.nanmean(most))
 
 
-CURVES = [
-    spec
-    for spec in TARGETS.values()
-    if spec.kind == "curve" and spec.length == CURVE_FRAMES and not spec.aligned
-]
+CURVES = [s for s in TARGETS.values() if s.kind == "curve" and s.length == CURVE_FRAMES]
 
 
 @pytest.mark.parametrize("spec", CURVES, ids=lambda spec: spec.name)

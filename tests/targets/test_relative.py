@@ -41,9 +41,6 @@ def test_timing_deviation_is_the_spread_of_the_log_whatever_the_tempo() -> None:
         # The quantile of a sine at one standard deviation of a normal value.
         expected = 0.2 * np.sin(np.pi * (0.8413 - 0.5))
         np.testing.assert_allclose(found["timing_deviation"], expected, rtol=0.01)
-    curve = found["timing_deviation_curve"]
-    np.testing.assert_allclose(curve.mean(), np.log(1.3), atol=0.01)
-    assert np.ptp(curve) == pytest.approx(0.4, rel=0.02)
 
 
 def test_its_shape_says_whether_one_slows_down_against_the_others() -> None:
@@ -63,7 +60,6 @@ def test_what_is_hardly_aligned_is_undefined() -> None:
     found = measure(series)["expression"]
     np.testing.assert_allclose(found["relative_tempo"], np.log(1.1))
     assert found["relative_loudness"] == -3.0
-    assert np.isnan(found["timing_deviation_curve"][:30]).all()
     ratio[290:320] = np.nan
     found = measure(relative(ratio))["expression"]
     undefined = set(ALL) - {"relative_loudness"}

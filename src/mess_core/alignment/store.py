@@ -10,9 +10,7 @@ MIDI, are carried over to the others. Where a recording has no annotated beats, 
 
 __all__ = ["StoredWork", "carry_beats", "store_work"]
 
-import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from mess_core.alignment.align import align_work
 from mess_core.alignment.curves import relative, work_curves
 from mess_core.alignment.maps import Alignment, WorkAlignment
 from mess_core.cache import cached, find, materialise
-from mess_core.errors import MessError, StorageError
+from mess_core.errors import noting
 from mess_core.extraction.audio import load_audio, segment_starts
 from mess_core.files import fingerprint, read_json, write_json
 from mess_core.layout import Layout
@@ -84,32 +82,17 @@ def store_work(
     if made is None:
         failed: dict[str, str] = {}
         for recording in recordings:
-            with _noting([recording], failed):
+            with noting(failed, [recording.recording_id]):
                 check_unchanged(recording)
                 _listen(recording, cache)
         good = [r for r in recordings if r.recording_id not in failed]
-        with _noting(good, failed):
+        with noting(failed, [r.recording_id for r in good]):
             made = _find(cache, _key(good, windows)) or _make(cache, work_id, good, windows)
         made = made or StoredWork()
         made.failed |= failed
     for name, stored in made.files.items():
         materialise(stored, layout.alignment(name))
     return made
-
-
-@contextmanager
-def _noting(recordings: Iterable[Recording], failed: dict[str, str]) -> Iterator[None]:
-    """Note what goes wrong in the block as the reason why some recordings failed."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except Exception as error:
-        reason = str(error)
-        if not isinstance(error, MessError):
-            traceback.print_exc()
-            reason = f"{type(error).__name__}: {error}; this is a bug, report it"
-        failed.update({r.recording_id: reason for r in recordings})
 
 
 def _key(recordings: Iterable[Recording], windows: Mapping[str, float]) -> str:

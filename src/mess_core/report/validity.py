@@ -40,8 +40,8 @@ from scipy.stats import rankdata
 
 from mess_core.layout import Layout
 from mess_core.probing.inference import COVERAGE
-from mess_core.targets.npz import TargetReader, load_targets
-from mess_core.targets.registry import FROM_ALIGNMENT, TARGETS, Level
+from mess_core.targets.npz import TargetReader
+from mess_core.targets.registry import TARGETS, Level
 
 Floats = npt.NDArray[np.float64]
 
@@ -159,20 +159,14 @@ def read_values(
     malformed.
     """
     read = TargetReader(layout)
-    elsewhere = [name for name in targets if name in FROM_ALIGNMENT]
     blocks: dict[str, list[Floats]] = {name: [] for name in targets}
     counts = []
     for recording in recordings:
-        found = load_targets(layout.targets(recording), level=level)
-        fields = {name: value for category in found.values() for name, value in category.items()}
-        some = next(fields[name] for name in fields if TARGETS[name].kind == "scalar")
-        counts.append(np.size(some))
-        others = {name: read(recording, name, level) for name in elsewhere}
-        fields |= {name: value for name, value in others.items() if value is not None}
+        counts.append(np.asarray(read(recording, "tempo", level)).size)
         for name in targets:
             shape = (counts[-1], *TARGETS[name].shape)
-            missing = np.full(shape, np.nan)
-            blocks[name].append(np.reshape(fields.get(name, missing), shape))
+            found = read(recording, name, level)
+            blocks[name].append(np.full(shape, np.nan) if found is None else found.reshape(shape))
     return {name: np.concatenate(block) for name, block in blocks.items()}, counts
 
 

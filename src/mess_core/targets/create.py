@@ -10,7 +10,6 @@ __all__ = [
     "targets_fingerprint",
 ]
 
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from importlib import import_module
@@ -24,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from mess_core import stages
 from mess_core.cache import cached, materialise
-from mess_core.errors import MessError, StorageError, TargetError
+from mess_core.errors import TargetError, noting
 from mess_core.extraction.audio import find_passage, load_audio, segment_starts
 from mess_core.files import fingerprint
 from mess_core.layout import Layout
@@ -170,19 +169,12 @@ def create_target_dataset(
     failures: dict[str, str] = {} if failed is None else failed
     for count, recording in enumerate(recordings, start=1):
         name = recording.recording_id
-        try:
+        with noting(failures, [name]):
             key = targets_fingerprint(recording, **settings)
             write = partial(_compute, recording, **settings)
             stored = cached(layout.cache, "targets", key, ".npz", write)
             materialise(stored, layout.targets(name))
             done[name] = stored.stem
-        except StorageError:
-            raise
-        except MessError as error:
-            failures[name] = str(error)
-        except Exception as error:
-            traceback.print_exc()
-            failures[name] = f"{type(error).__name__}: {error}; this is a bug, report it"
         if progress:
             progress(count, len(recordings), name)
     if failures and failed is None:

@@ -32,8 +32,9 @@ values. A fermata, a pause or a misread bar does not count.
 
 * `relative_tempo`: tempo against the other performances of the work: log of the time that their
   consensus takes over the time that this one takes. 0.1 is 10 % faster.
-* `timing_deviation`: rubato against the others: spread over time of the log local tempo over the
-  consensus's, smoothed over half a second; `timing_deviation_curve`: that over time.
+* `timing_deviation`: how unevenly it departs from the others' timing: spread over time of the log
+  local tempo over the consensus's, smoothed over half a second; `timing_deviation_shape`: the
+  contour of that.
 * `relative_loudness`: mean of the loudness less the consensus's at the same place of the music, dB.
 
 Of a window of a performance they are the same measures of what the window holds, undefined where
@@ -59,7 +60,7 @@ __all__ = [
     "rubato_ioi_ratio",
     "tempo_variability",
     "timing_deviation",
-    "timing_deviation_curve",
+    "timing_deviation_shape",
     "velocity_mean",
     "velocity_range",
     "velocity_std",
@@ -67,7 +68,7 @@ __all__ = [
 
 import numpy as np
 
-from mess_core.targets.curves import MIN_DEFINED, Float, mean_of, to_curve
+from mess_core.targets.curves import MIN_DEFINED, Float, mean_of, shape, to_curve
 from mess_core.targets.registry import CURVE_FRAMES, OVERLAP_BINS
 
 #: Fewer notes define no statistics of a performance.
@@ -212,22 +213,18 @@ def relative_tempo(tempo_ratio: Float) -> float:
 
 
 def timing_deviation(smooth_ratio: Float) -> float:
-    """Return the spread of the log tempo over the consensus's, NaN where less than half is."""
+    """Return the spread of the log tempo over the consensus's, NaN as `relative_tempo`."""
     known = _aligned(smooth_ratio)
     return _spread(np.log(known)) if len(known) else np.nan
 
 
-def timing_deviation_curve(smooth_ratio: Float) -> Float:
-    """Return the log tempo over the consensus's [shape=(64,)], NaN in cells that are not aligned.
-
-    All is NaN where less than half is aligned.
-    """
-    known = len(_aligned(smooth_ratio)) > 0
-    return to_curve(np.log(smooth_ratio)) if known else np.full(CURVE_FRAMES, np.nan)
+def timing_deviation_shape(smooth_ratio: Float) -> Float:
+    """Return the `shape` of the log tempo over the consensus's, NaN as `relative_tempo`."""
+    return shape(to_curve(np.log(smooth_ratio)))
 
 
 def relative_loudness(loudness_difference: Float) -> float:
-    """Return the mean loudness less the consensus's, dB, NaN where less than half is aligned."""
+    """Return the mean loudness less the consensus's, dB, NaN as `relative_tempo`."""
     return mean_of(_aligned(loudness_difference))
 
 

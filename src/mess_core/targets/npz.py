@@ -71,7 +71,7 @@ ALIGNED_BEATS = "aligned"
 #: encrypted or compressed in a way that does not exist.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError)
 
-_AGAIN = "delete it and run the rule that writes it (targets or alignments)"
+_RUN = "run the rule that writes it (targets or alignments)"
 
 #: What pickles of numpy arrays, dtypes and scalars name, before and since numpy 2.
 _ALLOWED = {("numpy", "dtype"), ("numpy", "ndarray")} | {
@@ -227,16 +227,7 @@ def column_reader(
 
 
 class TargetReader:
-    """Reads targets of recordings wherever they are.
-
-    What compares performances comes from the alignments, and so do targets of `FROM_BEATS` where
-    beats are carried over by them. None where the recording is not aligned, or has no MIDI.
-
-    Attributes
-    ----------
-    aligned : set of str
-        The recordings that are aligned.
-    """
+    """Reads targets of recordings wherever they are; ``aligned`` are the recordings that are so."""
 
     def __init__(self, layout: Layout) -> None:
         path = layout.alignments_manifest
@@ -248,15 +239,14 @@ class TargetReader:
 
     def path(self, name: str, target: str) -> Path:
         """Return the file that has a target of a recording, if any has."""
-        carried = target in FROM_BEATS and name in self._carried
-        layout = self._layout
-        aligned = carried or TARGETS[target].aligned
-        return layout.alignment(name) if aligned else layout.targets(name)
+        if TARGETS[target].aligned or (target in FROM_BEATS and name in self._carried):
+            return self._layout.alignment(name)
+        return self._layout.targets(name)
 
     def __call__(
         self, name: str, target: str, level: Level = "window"
     ) -> npt.NDArray[np.float64] | None:
-        """Read a target of a recording, by its name, as `load_target` does."""
+        """Read a target as `load_target` does; None also where the recording is not aligned."""
         if TARGETS[target].aligned and name not in self.aligned:
             return None
         return load_target(self.path(name, target), target, level=level)
@@ -269,13 +259,11 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except FileNotFoundError:
-        raise TargetError(
-            f"{path} does not exist; run the rule that writes it (targets or alignments)"
-        ) from None
+        raise TargetError(f"{path} does not exist; {_RUN}") from None
     except TargetError as error:
-        raise TargetError(f"{path}: {error}; {_AGAIN}") from None
+        raise TargetError(f"{path}: {error}; delete it and {_RUN}") from None
     except _DAMAGE as error:
-        raise TargetError(f"{path} is damaged ({error}); {_AGAIN}") from None
+        raise TargetError(f"{path} is damaged ({error}); delete it and {_RUN}") from None
 
 
 def _names(archive: zipfile.ZipFile) -> list[str]:

@@ -114,6 +114,14 @@ def _curve(name: str, category: str, unit: str, what: str, **given: Any) -> list
     ]
 
 
+def _against(name: str, unit: str, what: str) -> list[TargetSpec]:
+    """Return what compares a performance with the others of its work."""
+    if name.endswith("_shape"):
+        given = name, "expression", "shape", unit, what, SHAPE_COEFFICIENTS
+        return [TargetSpec(*given, aligned=True)]
+    return _scalar(name, "expression", unit, what, aligned=True)
+
+
 _SPECS = (
     _scalar("tempo", "rhythm", "BPM", "rate of the pulse"),
     _scalar(
@@ -162,28 +170,10 @@ _SPECS = (
     _scalar("hand_balance", "expression", "MIDI velocity", "how much the top voice stands out"),
     _scalar("pedal_share", "expression", "1", "share of the time that the sustain pedal is down"),
     _scalar("pedal_changes", "expression", "1/s", "how often the sustain pedal goes down"),
-    _scalar("relative_tempo", "expression", "1", "tempo against the other players", aligned=True),
-    _scalar(
-        *("timing_deviation", "expression", "1", "rubato against the other players"), aligned=True
-    ),
-    _vector(
-        *("timing_deviation_curve", "expression", CURVE_FRAMES, "1"),
-        "tempo against the other players over time",
-        aligned=True,
-    ),
-    [
-        TargetSpec(
-            *("timing_deviation_shape", "expression", "shape", "1"),
-            "contour of the tempo against the other players",
-            SHAPE_COEFFICIENTS,
-            curve="timing_deviation_curve",
-            aligned=True,
-        )
-    ],
-    _scalar(
-        *("relative_loudness", "expression", "dB", "loudness against the other players"),
-        aligned=True,
-    ),
+    _against("relative_tempo", "1", "tempo against the other players"),
+    _against("timing_deviation", "1", "how unevenly it departs from the others' timing"),
+    _against("timing_deviation_shape", "1", "contour of the tempo against the other players"),
+    _against("relative_loudness", "dB", "loudness against the other players"),
 )
 
 #: Targets that are measured from the beats of a performance: annotated ones, else those of another

@@ -2,7 +2,7 @@
 
 __all__ = ["Relative"]
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,5 +37,4 @@ class Relative:
     def cut(self, start_s: float, stop_s: float) -> "Relative":
         """Return the part from ``start_s`` to before ``stop_s``."""
         part = slice(*np.searchsorted(self.times, (start_s, stop_s)))
-        series = ("times", "tempo_ratio", "smooth_ratio", "loudness_difference")
-        return replace(self, **{name: getattr(self, name)[part] for name in series})
+        return Relative(*(series[part] for series in vars(self).values()))
