@@ -113,11 +113,9 @@ class Layout:
 
     def _sharded(self, kind: str) -> Path:
         """The folder of what is made in shards: ``features``, ``targets`` or ``alignments``."""
-        folders = {
-            "features": self.embeddings,
-            "targets": self.data / "proxy_targets" / self.dataset,
-        }
-        return folders.get(kind, self.data / kind / self.dataset)
+        if kind == "features":
+            return self.embeddings
+        return self.data / {"targets": "proxy_targets"}.get(kind, kind) / self.dataset
 
     def receipt(self, kind: str, shard: str) -> Path:
         """What a shard's job has made."""

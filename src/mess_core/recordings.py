@@ -269,26 +269,20 @@ def read_problems(layout: Layout, window_s: float, target: str) -> list[Recordin
 
     Then those that the scan refused.
     """
-    failed = failures(layout) | failures(layout, target)
+    failed, not_aligned = failures(layout) | failures(layout, target), {}
+    if layout.alignments_manifest.exists():
+        manifest = read_json(layout.alignments_manifest)
+        not_aligned = dict(manifest["failed"])
+        for work in manifest["works"].values():
+            not_aligned |= work["left_out"]
     rows = judge(read_recordings(layout.table), window_s)
     without = [
         replace(row, status=status, reason=reasons[row.recording_id])
-        for status, reasons in (("failed", failed), ("not aligned", _not_aligned(layout)))
+        for status, reasons in (("failed", failed), ("not aligned", not_aligned))
         for row in usable(rows)
         if row.recording_id in reasons
     ]
     return without + [row for row in rows if row.reason]
-
-
-def _not_aligned(layout: Layout) -> dict[str, str]:
-    """Return the recordings that are not aligned with others of their work, with the reasons."""
-    if not layout.alignments_manifest.exists():
-        return {}
-    manifest = read_json(layout.alignments_manifest)
-    reasons: dict[str, str] = dict(manifest["failed"])
-    for work in manifest["works"].values():
-        reasons |= work["left_out"]
-    return reasons
 
 
 def try_failed_again(layout: Layout) -> None:

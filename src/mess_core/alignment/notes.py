@@ -58,24 +58,10 @@ OTHER, SAME = 0.35, 0.75
 def align_notes(reference: Performance, other: Performance) -> Alignment:
     """Return the map from a performance to the time of another one of its work.
 
-    Parameters
-    ----------
-    reference : Performance
-        Its seconds are the work time.
-    other : Performance
-        What is mapped. What only one of both plays is outside of the regions; each place of what
-        one plays more often is in them once.
-
-    Returns
-    -------
-    Alignment
-        Without loudness and beats. Where no music is common it has no region, and the first onsets
-        of both are its only knot.
-
-    Raises
-    ------
-    AlignmentError
-        If the performances are too long to be compared.
+    It has no loudness and no beats. What only one of both plays is outside of the regions; each
+    place of what one plays more often is in them once. Where no music is common it has no region,
+    and the first onsets of both are its only knot. Raises `AlignmentError` if the performances are
+    too long to be compared.
     """
     knots = _knots(reference, other, *_common_notes(reference, other))
     for reach in REACHES_S:

@@ -49,15 +49,9 @@ _TRACKED = " (tracked)"
 class StoredWork:
     """What was made of a work.
 
-    Attributes
-    ----------
-    entry : dict
-        What the manifest says: `WorkAlignment.facts`, where the ``beats`` of each recording are
-        from, and the ``share`` of it that is aligned.
-    files : dict of str to Path
-        By recording that is aligned, the cached file that its own is a copy of.
-    failed : dict of str to str
-        Recordings with which something went wrong, with the reason.
+    ``entry`` is what the manifest says: `WorkAlignment.facts`, where the ``beats`` of each
+    recording are from, and the ``share`` of it that is aligned. ``files`` are the cached files that
+    those of the aligned recordings are copies of; ``failed`` says what went wrong with which.
     """
 
     entry: dict[str, Any] = field(default_factory=dict)
@@ -97,17 +91,13 @@ def store_work(
 
 def _key(recordings: Iterable[Recording], windows: Mapping[str, float]) -> str:
     """Return the fingerprint of everything that the files of a work depend on."""
-    parts = ("work_id", "audio_sha256", "midi_sha256", "beats_sha256")
-    return fingerprint(
-        {
-            "stages": [stages.ALIGNMENTS, stages.TARGETS],
-            "targets": [[name, TARGETS[name].version] for name in FROM_ALIGNMENT],
-            "recordings": {
-                r.recording_id: [getattr(r, part) for part in parts] for r in recordings
-            },
-            **windows,
-        }
-    )
+    facts: dict[str, Any] = {
+        r.recording_id: [r.work_id, r.audio_sha256, r.midi_sha256, r.beats_sha256]
+        for r in recordings
+    }
+    versions = [[name, TARGETS[name].version] for name in FROM_ALIGNMENT]
+    stage = [stages.ALIGNMENTS, stages.TARGETS]
+    return fingerprint({"stage": stage, "targets": versions, "recordings": facts, **windows})
 
 
 def _find(cache: Path, key: str) -> StoredWork | None:
@@ -167,9 +157,7 @@ def _listen(recording: Recording, cache: Path) -> tuple[Float, int]:
         samples = load_audio(Path(recording.audio), sample_rate=SAMPLE_RATE)
         np.savez(path, loudness=momentary_loudness(samples, SAMPLE_RATE), samples=len(samples))
 
-    key = fingerprint(
-        {"stage": stages.TARGETS, "audio": recording.audio_sha256, "sample_rate": SAMPLE_RATE}
-    )
+    key = fingerprint({"stage": stages.TARGETS, "audio": recording.audio_sha256})
     with np.load(cached(cache, "loudness", key, ".npz", write)) as stored:
         return stored["loudness"], int(stored["samples"])
 
@@ -213,9 +201,8 @@ def _performance(recording: Recording, alignment: Alignment) -> Performance:
 
     Over a gap between two regions beats are counted as at the usual tempo.
     """
-    performance = Performance(*np.empty((4, 0)))
-    if recording.midi:
-        performance = read_performance(Path(recording.midi))
+    notes = read_performance(Path(recording.midi)) if recording.midi else None
+    performance = notes or Performance(*np.empty((4, 0)))
     times = alignment.beats[np.isfinite(alignment.beats)]
     steps, periods = np.ones(len(times) - 1), np.diff(times)
     gaps = np.diff(np.searchsorted(alignment.regions[:, 0], times, side="right")) > 0

@@ -23,21 +23,11 @@ _FAR = 1e30
 def warp(a: Floats32, b: Floats32, first: Ints, stop: Ints) -> Ints:
     """Return the cheapest path of two sequences from their starts to their ends.
 
-    The cost of a pair is the squared distance of its vectors; it counts 1.25 times where only one
-    of the sequences moves on to it. Time and memory grow with the area of the band.
-
-    Parameters
-    ----------
-    a, b : ndarray of float32 [shape=(n, d)], [shape=(m, d)]
-        The sequences.
-    first, stop : ndarray of int [shape=(n,)]
-        The band: for each row of ``a`` the rows of ``b`` that it may be paired with, from ``first``
-        to before ``stop``, both increasing, as `band_around` makes them.
-
-    Returns
-    -------
-    ndarray of int [shape=(p, 2)]
-        Pairs of rows of ``a`` and of ``b``.
+    The path [shape=(p, 2)] are pairs of rows of ``a`` [shape=(n, d)] and of ``b`` [shape=(m, d)].
+    Each row of ``a`` may be paired with the rows of ``b`` from ``first`` to before ``stop``
+    [shape=(n,)], both increasing, as `band_around` makes them. The cost of a pair is the squared
+    distance of its vectors; it counts 1.25 times where only one of the sequences moves on to it.
+    Time and memory grow with the area of the band.
     """
     moves = np.zeros((len(a), int((stop - first).max())), np.int8)
     squares_a, squares_b = np.square(a).sum(1), np.square(b).sum(1)
@@ -105,19 +95,9 @@ def chain(similarity: Floats32, least: float, price: float) -> Ints:
     advance up to three times as fast in one sequence as in the other, and leave out any stretch of
     either at a price, so that no cut and no repeat is warped away (after Smith & Waterman 1981).
 
-    Parameters
-    ----------
-    similarity : ndarray of float32 [shape=(n, m)]
-        Of each row of one sequence with each row of the other.
-    least : float
-        The similarity above which a pair speaks for the path.
-    price : float
-        What a stretch that is left out costs, in units of similarity.
-
-    Returns
-    -------
-    ndarray of int [shape=(p, 2)]
-        Pairs of rows, both increasing; empty where nothing agrees.
+    ``similarity`` [shape=(n, m)] is of each row of one with each row of the other; above ``least``
+    it speaks for the path. The path [shape=(p, 2)] are pairs of rows, both increasing; empty where
+    nothing agrees.
     """
     n, m = similarity.shape
     totals = np.zeros((n + 3, m + 3), np.float32)  # three rows and columns before the first

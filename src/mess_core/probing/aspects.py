@@ -133,7 +133,7 @@ _ASPECTS = (
         aligned=("relative_tempo",),
     ),
     Aspect(
-        *("relative_rubato", "How much timing departs from that of the other players"),
+        *("relative_rubato", "How unevenly timing departs from that of the other players"),
         aligned=("timing_deviation",),
     ),
     Aspect(

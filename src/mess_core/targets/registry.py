@@ -114,12 +114,10 @@ def _curve(name: str, category: str, unit: str, what: str, **given: Any) -> list
     ]
 
 
-def _against(name: str, unit: str, what: str) -> list[TargetSpec]:
+def _against(name: str, unit: str, what: str, length: int = 0) -> list[TargetSpec]:
     """Return what compares a performance with the others of its work."""
-    if name.endswith("_shape"):
-        given = name, "expression", "shape", unit, what, SHAPE_COEFFICIENTS
-        return [TargetSpec(*given, aligned=True)]
-    return _scalar(name, "expression", unit, what, aligned=True)
+    kind: Literal["shape", "scalar"] = "shape" if length else "scalar"
+    return [TargetSpec(name, "expression", kind, unit, what, length, aligned=True)]
 
 
 _SPECS = (
@@ -172,7 +170,7 @@ _SPECS = (
     _scalar("pedal_changes", "expression", "1/s", "how often the sustain pedal goes down"),
     _against("relative_tempo", "1", "tempo against the other players"),
     _against("timing_deviation", "1", "how unevenly it departs from the others' timing"),
-    _against("timing_deviation_shape", "1", "contour of the tempo against the other players"),
+    _against("timing_deviation_shape", "1", "contour of that departure", SHAPE_COEFFICIENTS),
     _against("relative_loudness", "dB", "loudness against the other players"),
 )
 

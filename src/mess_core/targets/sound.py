@@ -17,13 +17,8 @@ were heard in their surroundings. Measured on the window's samples alone they di
 """
 
 __all__ = [
-    "FLOOR_DBFS",
-    "LOUDNESS_RATE",
-    "MEL_BANDS",
-    "MFCCS",
-    "Sound",
-    "analyse",
-    "momentary_loudness",
+    *("FLOOR_DBFS", "LOUDNESS_RATE", "MEL_BANDS", "MFCCS"),
+    *("Sound", "analyse", "momentary_loudness"),
 ]
 
 from dataclasses import dataclass, replace

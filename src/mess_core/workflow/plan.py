@@ -202,6 +202,11 @@ class Plan:
         """Return the params of a shard's measuring: of all targets, whether probed or not."""
         return {
             "inputs": {name: inputs[shard] for name, inputs in self.target_inputs.items()},
+            **self._of_shard(shard),
+        }
+
+    def _of_shard(self, shard: str) -> Params:
+        return {
             "shard": shard,
             "shards": self.settings.shards,
             "window_s": self.settings.window_s,
@@ -258,13 +263,7 @@ class Plan:
 
     def alignments_params(self, shard: str) -> Params:
         """Return the params of the alignment of a shard of works."""
-        return {
-            "inputs": self.alignment_inputs[shard],
-            "shard": shard,
-            "shards": self.settings.shards,
-            "window_s": self.settings.window_s,
-            "overlap": self.settings.overlap,
-        }
+        return {"inputs": self.alignment_inputs[shard], **self._of_shard(shard)}
 
     @cached_property
     def has_alignments(self) -> bool:
