@@ -79,25 +79,23 @@ def _aligned_to(
 ) -> WorkAlignment:
     ends = np.array([0.0, reference.duration_s])
     itself = Alignment(ends, ends, np.zeros(2), ends[None], np.ones(1))
-    alignments, left_out, sources = {}, {}, {}
+    alignments, sources, left_out = {}, {}, {}
     for recording in recordings:
-        name, found = recording.recording_id, itself
-        sources[name] = MIDI if reference.midi and recording.midi else AUDIO
-        if recording is not reference:
-            try:
-                found = _pair(reference, recording, sources[name], cache)
-            except AlignmentError as error:
-                left_out[name] = str(error)
-                continue
-            shared = shared_music(found, reference.duration_s, recording.duration_s)
-            if shared < LEAST_SHARED:
-                left_out[name] = (
-                    f"only {shared:.0%} of it is what {reference.recording_id} plays; is it of "
-                    f"{work_id}? Correct its work_id"
-                )
-                continue
-        alignments[name] = found
-    sources = {name: sources[name] for name in alignments}
+        name = recording.recording_id
+        source = MIDI if reference.midi and recording.midi else AUDIO
+        try:
+            found = itself if recording is reference else _pair(reference, recording, source, cache)
+        except AlignmentError as error:
+            left_out[name] = str(error)
+            continue
+        shared = shared_music(found, reference.duration_s, recording.duration_s)
+        if shared < LEAST_SHARED:
+            left_out[name] = (
+                f"only {shared:.0%} of it is what {reference.recording_id} plays; is it of "
+                f"{work_id}? Correct its work_id"
+            )
+            continue
+        alignments[name], sources[name] = found, source
     return WorkAlignment(work_id, reference.recording_id, alignments, sources, left_out)
 
 

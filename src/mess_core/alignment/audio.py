@@ -10,7 +10,7 @@ of stretches between which either may leave out what it likes (`mess_core.alignm
 stretch is then warped at 10 and at 50 vectors a second.
 """
 
-__all__ = ["FRAME_RATE", "Features", "Region", "align_audio", "extract", "find_regions", "profile"]
+__all__ = ["FRAME_RATE", "Features", "align_audio", "extract", "profile"]
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -143,20 +143,12 @@ def profile(features: Features) -> Float32:
     return np.concatenate(standardised, axis=1) / np.float32(np.sqrt(2))
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
-    """What two recordings both play.
+def _regions(a: Float32, b: Float32) -> list[tuple[Float, float]]:
+    """Return what two recordings both play, in order, by their profiles.
 
-    ``path`` are times of one and of the other [shape=(p, 2)], s; ``confidence`` is how sure it is
-    that it is the same music, 0.5 to 1.
+    Each region has a path, times of one and of the other [shape=(p, 2)], s, and how sure it is that
+    it is the same music, 0.5 to 1.
     """
-
-    path: Float
-    confidence: float
-
-
-def find_regions(a: Float32, b: Float32) -> list[Region]:
-    """Return what two recordings both play, in order, by their profiles."""
     similar = a @ b.T
     path = chain(similar, LEAST, PRICE)
     if not len(path):
@@ -173,8 +165,8 @@ def find_regions(a: Float32, b: Float32) -> list[Region]:
     regions = []
     for part, gain in zip(np.split(path, borders), np.split(gains, borders), strict=True):
         of_region = expit((gain.sum() / chance - _REGION_GAIN) / _REGION_SPREAD)
-        regions.append(Region((part + 0.5) / PROFILE_RATE, float(of_work * of_region)))
-    return [region for region in regions if region.confidence >= 0.5]
+        regions.append(((part + 0.5) / PROFILE_RATE, float(of_work * of_region)))
+    return [(path, confidence) for path, confidence in regions if confidence >= 0.5]
 
 
 def _pooled(features: Float32, frames: int) -> Float32:
@@ -219,25 +211,24 @@ def align_audio(reference: Features, other: Features) -> Alignment:
         for rate, radius in ((MIDDLE_RATE, _MIDDLE_RADIUS_S), (FRAME_RATE, _RADIUS_S))
     ]
     lengths = np.array([len(reference.chroma), len(other.chroma)]) / FRAME_RATE
-    found = find_regions(profile(reference), profile(other))
+    found = _regions(profile(reference), profile(other))
     if not found:
         nowhere = np.zeros(1)
         return Alignment(nowhere, nowhere, nowhere + np.inf, np.empty((0, 2)), np.empty(0))
     parts = []
     strengths = [_evened(each).sum(1) for each in (reference.onsets, other.onsets)]
-    for region in found:
-        path = _with_ends(region.path, lengths)
+    for rough, _ in found:
+        path = _with_ends(rough, lengths)
         for rate, (a, b), radius in vectors:
             path = _warped(path, a, b, rate, radius)
         parts.append(_knots(path, *strengths))
     finest = vectors[-1][1]
-    parts = [part for part in parts if len(part) > 1]
     return Alignment(
         times=np.concatenate([part[:, 1] for part in parts]),
         work_times=np.concatenate([part[:, 0] for part in parts]),
         errors=np.concatenate([_standard_errors(part, *finest) for part in parts]),
         regions=np.array([part[[0, -1], 1] for part in parts]),
-        confidence=np.array([region.confidence for region in found]),
+        confidence=np.array([confidence for _, confidence in found]),
     )
 
 

@@ -170,7 +170,9 @@ _SPECS = (
     _scalar("pedal_changes", "expression", "1/s", "how often the sustain pedal goes down"),
     _against("relative_tempo", "1", "tempo against the other players"),
     _against("timing_deviation", "1", "how unevenly it departs from the others' timing"),
-    _against("timing_deviation_shape", "1", "contour of that departure", SHAPE_COEFFICIENTS),
+    _against(
+        "timing_deviation_shape", "1", "contour of its tempo over the others'", SHAPE_COEFFICIENTS
+    ),
     _against("relative_loudness", "dB", "loudness against the other players"),
 )
 
