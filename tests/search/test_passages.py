@@ -134,7 +134,7 @@ def test_stretches_end_where_time_goes_on_in_one_clock_only() -> None:
     spans = [(0, 0), (10, 5), (15, 14), (20, 19)]
     rows = Rows.of(Row("a", "w", "", "", "", "", t, t + 5.0, u, u + 5.0) for t, u in spans)
     found = [(times.tolist(), work.tolist()) for times, work in stretches(rows, "a")]
-    assert found == [([0, 5], [0, 5]), ([10, 15], [5, 10]), ([15, 20, 25], [14, 19, 24])]
+    assert found == [([0, 5], [0, 5]), ([10, 15], [5, 10]), ([15, 20, 20, 25], [14, 19, 19, 24])]
 
 
 @pytest.mark.parametrize("like", [{}, {"tempo": 1.0}, {"general": 1.0, "dynamics": 2.0}])
@@ -153,7 +153,7 @@ def test_scores_are_those_of_the_passages_the_best_first(like: dict[str, float])
         assert search(INDEX, Query(clip=hit.clip, k=1)).hits[0].recording_id == hit.recording_id
     one = search(INDEX, replace(query, k=1))
     assert one.hits == answer.hits[:1]
-    assert f"{len(answer.hits) - 1} more have it; raise k" in one.notes
+    assert "raise k to see more" in one.notes
     assert answer.notes == ("not aligned there: r2, r4",)
 
 
@@ -174,7 +174,7 @@ def test_what_has_no_same_passage_is_refused() -> None:
     bare = CORPUS.index(clip_rows(RECORDINGS, WINDOWS, works=1))
     with pytest.raises(SearchError, match=r"no work times.*snakemake alignments.*build and publ"):
         search(bare, Query("r0", 3.7, 8.2, same_passage=True))
-    with pytest.raises(SearchError, match="no other recording of the work 'other'"):
+    with pytest.raises(SearchError, match=r"no other recording of the work of r5 \(other\)"):
         _same("r5", 5.0, 10.0)
     with pytest.raises(SearchError, match="give a recording and a start, or a clip"):
         search_features(INDEX, CORPUS.features[0], Query(same_passage=True))

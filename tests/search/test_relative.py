@@ -143,8 +143,8 @@ def test_an_index_with_codes_is_as_exact() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("r11", "no other recording of the work 'alone' to compare r11 with"),
-        ("r10", "no other recording that is known to be of its work to compare r10 with"),
+        ("r11", r"no other recording of the work of r11 \(alone\) to compare it with"),
+        ("r10", r"no other recording of the work of r10 \(not known\) to compare it with"),
     ],
 )
 def test_who_is_alone_in_a_work_is_refused(name: str, message: str) -> None:
