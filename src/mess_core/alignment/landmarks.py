@@ -1,9 +1,8 @@
 """Landmarks of a recording: climaxes, boundaries, and ends of phrases, found in its sound.
 
 * `CLIMAX`: a prominent peak of loudness, density of onsets, register (spectral centroid) and
-  dissonance together. Each is standardised within the recording; their weighted mean, smoothed, is
-  a curve. Its *build-up* starts, and its *release* ends, where the curve is a
-  tenth of the way from the valley on that side to the peak.
+  dissonance together: the smoothed weighted mean of what is standardised within the recording. Its
+  *build-up* starts, and its *release* ends, a tenth of the way from the valley there to the peak.
 * `BOUNDARY`: a peak of Foote's novelty (`mess_core.targets.phrasing`) of timbre, harmony, density
   and loudness, each standardised: one texture ends and another begins.
 * `PHRASE_END`: an onset before which it is softer than around it *and* the tempo has slowed down:
@@ -15,7 +14,7 @@ no climax. Nothing here knows the score: these are places to listen to, not an a
 """
 
 __all__ = [
-    *("BOUNDARY", "CLIMAX", "CONTOURS", "KINDS", "PHRASE_END", "Landmark", "contour_distance"),
+    *("BOUNDARY", "CLIMAX", "CONTOURS", "PHRASE_END", "Landmark", "contour_distance"),
     *("curves", "find_landmarks", "landmarks"),
 ]
 
@@ -38,7 +37,7 @@ from mess_core.targets.notes import BEAT_TOLERANCE_S, read_beats, read_performan
 from mess_core.targets.phrasing import novelty
 from mess_core.targets.sound import FLOOR_DBFS, LOUDNESS_RATE, LOUDNESS_WINDOW_S, Sound, analyse
 
-KINDS = CLIMAX, BOUNDARY, PHRASE_END = ("climax", "boundary", "phrase_end")
+CLIMAX, BOUNDARY, PHRASE_END = "climax", "boundary", "phrase_end"
 
 #: The two contours of a climax, and of how many values they are.
 CONTOURS = BUILD_UP, RELEASE = ("build_up", "release")
@@ -79,40 +78,25 @@ BEATS_BEFORE, SPACINGS = 4, 25
 MIN_STRENGTH = 0.8
 APART_S, EDGE_S = 3.0, 2.0
 
-_TINY = 1e-9
-
 
 @dataclass(frozen=True)
 class Landmark:
-    """A place in a recording.
+    """A place in a recording."""
 
-    Attributes
-    ----------
-    kind : str
-        One of `KINDS`.
-    time_s : float
-        A climax's peak; of the others the onset with which the new begins, s.
-    strength : float
-        Prominence of a climax, and strength of a phrase's end, in standard deviations within the
-        recording; novelty of a boundary (squared distance of what is before and after).
-    start_s, end_s : float
-        Start of a climax's build-up and end of its release, s; of the others ``time_s``.
-    build_up, release : sequence of float
-        A climax's curve from start to peak and from peak to end in `CONTOUR_VALUES` equal steps,
-        0 where it is lowest and 1 at the peak; empty for the others.
-    """
-
+    #: `CLIMAX`, `BOUNDARY` or `PHRASE_END`.
     kind: str
+    #: A climax's peak; of the others the onset with which the new begins, s.
     time_s: float
+    #: Prominence of a climax, and strength of a phrase's end, in standard deviations within the
+    #: recording; novelty of a boundary (squared distance of what is before and after).
     strength: float
+    #: Start of a climax's build-up and end of its release, s; of the others ``time_s``.
     start_s: float
     end_s: float
+    #: A climax's curve from start to peak and from peak to end in `CONTOUR_VALUES` equal steps,
+    #: 0 where it is lowest and 1 at the peak; empty for the others.
     build_up: Sequence[float] = ()
     release: Sequence[float] = ()
-
-    def length(self, contour: str) -> float:
-        """Return how long one of `CONTOURS` lasts, s."""
-        return self.time_s - self.start_s if contour == BUILD_UP else self.end_s - self.time_s
 
 
 def find_landmarks(recording: Recording, cache: Path) -> list[Landmark]:
@@ -139,13 +123,7 @@ def find_landmarks(recording: Recording, cache: Path) -> list[Landmark]:
 def landmarks(sound: Sound, *, beats: Float | None = None) -> list[Landmark]:
     """Return the landmarks of a recording in the order of time; none where hardly anything sounds.
 
-    Parameters
-    ----------
-    sound : Sound
-        The series of the recording.
-    beats : ndarray [shape=(n,)], optional
-        When it reaches each beat, s, increasing. With it, ends of phrases are found by the tempo of
-        beats.
+    With ``beats`` (s, increasing), ends of phrases are found by their tempo.
     """
     if len(sound.onsets) < 4:
         return []
@@ -161,9 +139,10 @@ def contour_distance(one: Landmark, other: Landmark, contour: str) -> float:
     The root mean square difference of the contours, 0 to 1, and `OCTAVE` for each octave by which
     one lasts longer.
     """
+    edge = "start_s" if contour == BUILD_UP else "end_s"
+    lengths = [abs(landmark.time_s - getattr(landmark, edge)) for landmark in (one, other)]
     shapes = np.subtract(getattr(one, contour), getattr(other, contour))
-    octaves = np.log2(one.length(contour) / other.length(contour))
-    return float(np.sqrt(np.mean(np.square(shapes))) + OCTAVE * abs(octaves))
+    return float(np.sqrt(np.mean(shapes**2)) + OCTAVE * abs(np.log2(lengths[0] / lengths[1])))
 
 
 def curves(sound: Sound) -> tuple[Float, dict[str, Float]]:
@@ -180,13 +159,12 @@ def curves(sound: Sound) -> tuple[Float, dict[str, Float]]:
     counts = np.histogram(sound.onsets, np.append(times, times[-1] + 1 / RATE) - 0.5 / RATE)[0]
     density = gaussian_filter1d(counts * RATE, RATE, mode="constant")
     density /= gaussian_filter1d(np.ones(len(times)), RATE, mode="constant")
-    tension = tension_series(sound.chroma, sound.frame_rate)
     series = {
         "loudness": np.maximum(level, level.max() - RANGE_DB),
         "density": density,
         "log_density": np.log(density + LEAST["log_density"]),
         "register": _at(times, np.log2(sound.centroid), sound.frame_rate),
-        "tension": _at(times, tension, sound.frame_rate),
+        "tension": _at(times, tension_series(sound.chroma, sound.frame_rate), sound.frame_rate),
     }
     parts = [weight * _standardised(series[name], name) for name, weight in WEIGHTS.items()]
     climax = np.sum(parts, axis=0) / sum(WEIGHTS.values())
@@ -210,39 +188,33 @@ def _climaxes(times: Float, curve: Float) -> list[Landmark]:
     bounds = [0, *peaks, len(curve) - 1]
     found = []
     for i, peak in enumerate(peaks):
-        start = peak - _foot(curve[bounds[i] : peak + 1][::-1])
-        stop = peak + _foot(curve[peak : bounds[i + 2] + 1])
         prominence = facts["prominences"][i].item()
         if prominence >= MIN_PROMINENCE:
-            time_s, start_s, end_s = times[[peak, start, stop]].tolist()
-            contours = _contour(curve[start : peak + 1]), _contour(curve[peak : stop + 1])
+            before, build_up = _slope(curve[bounds[i] : peak + 1][::-1])
+            after, release = _slope(curve[peak : bounds[i + 2] + 1])
+            time_s, start_s, end_s = times[[peak, peak - before, peak + after]].tolist()
+            contours = build_up[::-1], release
             found.append(Landmark(CLIMAX, time_s, prominence, start_s, end_s, *contours))
     return found
 
 
-def _foot(falling: Float) -> int:
-    """Return how far from its start a curve, which falls from a peak, reaches its foot."""
-    valley = falling.min()
-    return int(np.argmax(falling <= valley + FOOT * (falling[0] - valley)))
-
-
-def _contour(curve: Float) -> tuple[float, ...]:
-    places = np.linspace(0, len(curve) - 1, CONTOUR_VALUES)
-    part = np.interp(places, np.arange(len(curve)), curve)
-    return tuple(((part - part.min()) / np.ptp(part)).tolist())
+def _slope(curve: Float) -> tuple[int, list[float]]:
+    """Return how far from its start a curve, which falls from a peak, has its foot; and how."""
+    valley = curve.min()
+    foot = int(np.argmax(curve <= valley + FOOT * (curve[0] - valley)))
+    part = np.interp(np.linspace(0, foot, CONTOUR_VALUES), np.arange(foot + 1), curve[: foot + 1])
+    return foot, ((part - part.min()) / np.ptp(part)).tolist()
 
 
 def _boundaries(sound: Sound, times: Float, series: Mapping[str, Float]) -> list[Landmark]:
-    chroma = sound.chroma / np.maximum(sound.chroma.sum(axis=1, keepdims=True), _TINY)
-    groups = {name: [series[name]] for name in ("log_density", "loudness")}
-    for name, columns in (("mfcc", sound.mfcc.T), ("chroma", chroma.T)):
-        groups[name] = [_at(times, column, sound.frame_rate) for column in columns]
-    # Each group counts alike, however many numbers it has.
+    chroma = sound.chroma / np.maximum(sound.chroma.sum(axis=1, keepdims=True), 1e-9)
+    columns = [(name, 1, series[name]) for name in ("log_density", "loudness")]
+    for name, frames in (("mfcc", sound.mfcc.T), ("chroma", chroma.T)):
+        columns += [(name, len(frames), _at(times, its, sound.frame_rate)) for its in frames]
+    # Timbre, harmony, density and loudness count alike, however many numbers each has.
     texture = [
-        _standardised(gaussian_filter1d(column, TEXTURE_SMOOTHING_S * RATE), name)
-        / np.sqrt(len(columns))
-        for name, columns in groups.items()
-        for column in columns
+        _standardised(gaussian_filter1d(column, TEXTURE_SMOOTHING_S * RATE), name) / np.sqrt(number)
+        for name, number, column in columns
     ]
     curve = np.nan_to_num(novelty(np.stack(texture, axis=1), RATE, BOUNDARY_REACH_S))
     inside = np.minimum(times - times[0], times[-1] - times) >= BOUNDARY_REACH_S / 2
@@ -259,7 +231,7 @@ def _phrase_ends(
     around = uniform_filter1d(loudness, round(AROUND_S * RATE), mode="nearest")
     before = uniform_filter1d(loudness, round(BEFORE_S * RATE), mode="nearest")
     dip = np.interp(onsets, times, around) - np.interp(onsets - BEFORE_S / 2, times, before)
-    slowing = _slowing_of_onsets(onsets) if beats is None else _slowing_of_beats(onsets, beats)
+    slowing = _slowing(onsets, beats)
     evidence = (_standardised(dip, "dip") + _standardised(slowing, "slowing")) / np.sqrt(2)
     inside = (onsets >= onsets[0] + EDGE_S) & (onsets <= onsets[-1] - EDGE_S)
     good = inside & (dip > 0) & (slowing > 0) & (evidence >= MIN_STRENGTH)
@@ -271,14 +243,15 @@ def _phrase_ends(
     return found
 
 
-def _slowing_of_onsets(onsets: Float) -> Float:
-    """Return how much longer the time before each onset is than the spacing around it, log."""
-    spacing = np.log(np.diff(onsets))
-    return np.concatenate([[0.0], spacing - uniform_filter1d(spacing, SPACINGS, mode="nearest")])
+def _slowing(onsets: Float, beats: Float | None) -> Float:
+    """Return how much longer the last beat before each onset is than those before it, log.
 
-
-def _slowing_of_beats(onsets: Float, beats: Float) -> Float:
-    """Return how much longer the last beat before each onset is than those before it, log."""
+    Without beats: the time before each onset than the spacing around it.
+    """
+    if beats is None:
+        spacing = np.log(np.diff(onsets))
+        around = uniform_filter1d(spacing, SPACINGS, mode="nearest")
+        return np.append(0.0, spacing - around)
     periods = np.log(np.diff(beats))
     before = uniform_filter1d(periods, BEATS_BEFORE, mode="nearest", origin=BEATS_BEFORE // 2 - 1)
     slowing = np.concatenate([[0.0], periods[1:] - before[:-1], [0.0]])

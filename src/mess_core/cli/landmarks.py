@@ -8,16 +8,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mess_core.cli.printing import table
 from mess_core.errors import DatasetError, SearchError, StorageError, nearest
 from mess_core.layout import Layout
 from mess_core.progress import Progress, clock, counted
 from mess_core.recordings import Recording, read_recordings, usable
-
-if TYPE_CHECKING:
-    from mess_core.alignment.landmarks import Landmark
 
 _STYLES = {
     "climax": ("#D55E00", "-"),
@@ -53,10 +50,10 @@ def _run(args: argparse.Namespace) -> int:
 
     layout = Layout(args.data, args.dataset)
     recording = _rows(layout, args.recording)[args.recording]
-    found = find_landmarks(recording, layout.cache)
+    found = [asdict(landmark) for landmark in find_landmarks(recording, layout.cache)]
     if args.picture:
         _draw(recording, found, args.picture)
-    _print([({}, landmark) for landmark in found], as_json=args.json)
+    _print(found, as_json=args.json)
     return 0
 
 
@@ -69,27 +66,23 @@ def _rows(layout: Layout, name: str) -> dict[str, Recording]:
     return rows
 
 
-def _print(found: Sequence[tuple[dict[str, Any], "Landmark"]], *, as_json: bool) -> None:
-    """Print landmarks, each with what else is to be said of it."""
-    if as_json:
-        print(json.dumps([facts | asdict(landmark) for facts, landmark in found], indent=2))
-        return
+def _print(landmarks: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    """Print landmarks, each after its distance and recording where it has them."""
     cells = [
-        {name: str(fact) for name, fact in facts.items()}
+        {name: str(its[name]) for name in ("distance", "recording") if name in its}
         | {
-            "time": f"{clock(landmark.time_s):>6}",
-            "kind": landmark.kind,
-            "strength": f"{landmark.strength:>8.2f}",
-            "from - to": f"{clock(landmark.start_s)} - {clock(landmark.end_s)}"
-            if landmark.build_up
-            else "",
+            "time": f"{clock(its['time_s']):>6}",
+            "kind": its["kind"],
+            "strength": f"{its['strength']:>8.2f}",
+            "from - to": f"{clock(its['start_s'])} - {clock(its['end_s'])}",
         }
-        for facts, landmark in found
+        for its in landmarks
     ]
-    print("\n".join(table(cells) if cells else ["none found"]))
+    lines = table(cells) if cells else ["none found"]
+    print(json.dumps(landmarks, indent=2) if as_json else "\n".join(lines))
 
 
-def _draw(recording: Recording, found: Sequence["Landmark"], output: Path) -> None:
+def _draw(recording: Recording, found: Sequence[dict[str, Any]], output: Path) -> None:
     """Draw loudness and the curve of climaxes over time, with the landmarks."""
     from matplotlib.figure import Figure
 
@@ -105,10 +98,10 @@ def _draw(recording: Recording, found: Sequence["Landmark"], output: Path) -> No
     for panel, (name, label) in zip(panels, labels.items(), strict=True):
         panel.plot(times, series[name], color="black", linewidth=1)
         panel.set_ylabel(label)
-        for landmark in found:
-            color, style = _STYLES[landmark.kind]
-            panel.axvline(landmark.time_s, color=color, linestyle=style)
-            panel.axvspan(landmark.start_s, landmark.end_s, color=color, alpha=0.1, linewidth=0)
+        for its in found:
+            color, style = _STYLES[its["kind"]]
+            panel.axvline(its["time_s"], color=color, linestyle=style)
+            panel.axvspan(its["start_s"], its["end_s"], color=color, alpha=0.1, linewidth=0)
     for kind, (color, style) in _STYLES.items():
         panels[0].plot([], [], color=color, linestyle=style, label=kind.replace("_", " "))
     panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
@@ -119,57 +112,47 @@ def _draw(recording: Recording, found: Sequence["Landmark"], output: Path) -> No
 
 def search_climaxes(args: argparse.Namespace) -> int:
     """Print the climaxes of a dataset that rise or fall most like the one nearest to a time."""
-    from mess_core.alignment.landmarks import BUILD_UP, CONTOURS, contour_distance
+    from mess_core.alignment import landmarks as lm
 
-    by = args.like or [BUILD_UP]
-    unused = [name for name in _UNUSED if getattr(args, name) not in (None, [], False)]
-    unused += ["exclude passage"] * (args.exclude == "passage")
-    if unused:
-        named = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
-        raise SearchError(f"--landmark is a search of its own: leave out {named}")
-    if not args.recording or args.start is None or not set(by) <= set(CONTOURS):
+    by = args.like or [lm.BUILD_UP]
+    given = [f"--{name}" for name in _UNUSED if getattr(args, name) not in (None, [], False)]
+    given += ["--exclude passage"] * (args.exclude == "passage")
+    if given:
+        unused = ", ".join(given).replace("_", "-")
+        raise SearchError(f"--landmark is a search of its own: leave out {unused}")
+    if not args.recording or args.start is None or not set(by) <= set(lm.CONTOURS):
         raise SearchError(
-            f"--landmark needs --recording, --from, and as --like {' or '.join(CONTOURS)} "
-            f"(the default: {BUILD_UP}), not {', '.join(by)}"
+            f"--landmark needs --recording, --from, and as --like {' or '.join(lm.CONTOURS)} "
+            f"(the default: {lm.BUILD_UP}), not {', '.join(by)}"
         )
     layout = Layout(args.data, args.dataset or "demo")
     rows = _rows(layout, args.recording)
-    climaxes, failed = _climaxes([*rows.values()], layout.cache)
+    climaxes: dict[str, list[lm.Landmark]] = {}
+    failed: dict[str, str] = {}
+    for name in counted([*rows], Progress("recordings"), str):
+        try:
+            found = lm.find_landmarks(rows[name], layout.cache)
+            climaxes[name] = [landmark for landmark in found if landmark.kind == lm.CLIMAX]
+        except StorageError:
+            raise
+        except Exception as error:
+            failed[name] = f"{type(error).__name__}: {error}"
     if not (own := climaxes.get(args.recording)):
         reason = failed.get(args.recording, "nothing in it rises and falls enough")
         raise SearchError(f"{args.recording} has no climax: {reason}")
     asked = min(own, key=lambda climax: abs(climax.time_s - args.start))
-    column = {"recording": "recording_id", "work": "work_id"}.get(args.exclude or "recording", "")
-    excluded = getattr(rows[args.recording], column) if column else None
-    hits: list[tuple[dict[str, Any], Landmark]] = []
-    for recording, places in climaxes.items():
-        if not column or getattr(rows[recording], column) != excluded:
+    column = {"work": "work_id", "none": ""}.get(args.exclude, "recording_id")
+    hits = []
+    for name, places in climaxes.items():
+        if not column or getattr(rows[name], column) != getattr(rows[args.recording], column):
             for climax in places:
-                distance = sum(contour_distance(asked, climax, name) for name in by)
-                hits.append(({"distance": round(distance, 3), "recording": recording}, climax))
-    hits = sorted((hit for hit in hits if hit[1] is not asked), key=lambda hit: hit[0]["distance"])
+                distance = sum(lm.contour_distance(asked, climax, contour) for contour in by)
+                facts = {"distance": round(distance, 3), "recording": name}
+                hits.append(facts | asdict(climax))
+    hits = sorted(hits, key=lambda hit: hit["distance"])
     heading = f"climaxes like that of {args.recording} at {clock(asked.time_s)}, by {', '.join(by)}"
     print(heading, file=sys.stderr if args.json else sys.stdout)
     _print(hits[: args.k or 10], as_json=args.json)
     for name, reason in failed.items():
         print(f"left out: {name}: {reason}", file=sys.stderr)
     return 0
-
-
-def _climaxes(
-    rows: Sequence[Recording], cache: Path
-) -> tuple[dict[str, list["Landmark"]], dict[str, str]]:
-    """Return the climaxes of recordings, and why others have failed."""
-    from mess_core.alignment.landmarks import CLIMAX, find_landmarks
-
-    found: dict[str, list[Landmark]] = {}
-    failed: dict[str, str] = {}
-    for row in counted(rows, Progress("recordings"), lambda row: row.recording_id):
-        try:
-            landmarks = find_landmarks(row, cache)
-            found[row.recording_id] = [each for each in landmarks if each.kind == CLIMAX]
-        except StorageError:
-            raise
-        except Exception as error:
-            failed[row.recording_id] = f"{type(error).__name__}: {error}"
-    return found, failed
