@@ -4,19 +4,15 @@
   dissonance together: the smoothed weighted mean of what is standardised within the recording. Its
   *build-up* starts, and its *release* ends, a tenth of the way from the valley there to the peak.
 * `BOUNDARY`: a peak of Foote's novelty (`mess_core.targets.phrasing`) of timbre, harmony, density
-  and loudness, each standardised: one texture ends and another begins.
-* `PHRASE_END`: an onset before which it is softer than around it *and* the tempo has slowed down:
-  the next phrase begins with it. The tempo is that of beats where they are given, else that of the
-  spacing of onsets, which a long note changes, too.
+  and loudness: one texture ends and another begins.
+* `PHRASE_END`: an onset, with which the next phrase begins, before which it is softer *and* slower:
+  by beats where they are given, else by the spacing of onsets, which a long note changes, too.
 
-What varies little (`LEAST`) is not blown up to a full standard deviation, so a flat performance has
-no climax. Nothing here knows the score: these are places to listen to, not an analysis of form.
+What varies little is not blown up to a full standard deviation: a flat performance has no climax.
+Nothing here knows the score.
 """
 
-__all__ = [
-    *("BOUNDARY", "CLIMAX", "CONTOURS", "PHRASE_END", "Landmark", "contour_distance"),
-    *("curves", "find_landmarks", "landmarks"),
-]
+__all__ = ["CONTOURS", "Landmark", "contour_distance", "curves", "find_landmarks", "landmarks"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -50,32 +46,25 @@ RATE = 10.0
 #: log density, MFCC, share of the chroma; the dip (dB) and the slowing (log) at phrases' ends.
 LEAST = {"loudness": 2.0, "density": 1.0, "register": 0.25, "tension": 0.08}
 LEAST |= {"log_density": 0.3, "mfcc": 8.0, "chroma": 0.05, "dip": 2.0, "slowing": 0.05}
-
 #: What is softer than the loudest moment by more counts as so much softer, dB.
 RANGE_DB = 40.0
 
 #: Of climaxes: what each series weighs, the curve's smoothing (Gaussian, s), the least prominence
 #: of a climax and of a peak that ends its release, and the share of the height that is no slope.
 WEIGHTS = {"loudness": 2.0, "density": 1.0, "register": 1.0, "tension": 1.0}
-CLIMAX_SMOOTHING_S = 1.5
-MIN_PROMINENCE, MIN_HILL = 0.4, 0.2
-FOOT = 0.1
-
+CLIMAX_SMOOTHING_S, MIN_PROMINENCE, MIN_HILL, FOOT = 1.5, 0.4, 0.2, 0.1
 #: What an octave of length counts beside contours that differ by their full height.
 OCTAVE = 0.1
 
 #: Of boundaries: how far novelty looks to either side, how what it compares is smoothed (Gaussian),
 #: s; the least prominence (no flat performance of the tests had a novelty above 0.4).
-BOUNDARY_REACH_S = 8.0
-TEXTURE_SMOOTHING_S = 0.5
-MIN_NOVELTY = 0.75
+BOUNDARY_REACH_S, TEXTURE_SMOOTHING_S, MIN_NOVELTY = 8.0, 0.5, 0.75
 
 #: Of phrases' ends: the time before the onset and what it is compared with, s; how many beats the
 #: last beat, or spacings the last spacing of onsets, is compared with; the least strength; the
 #: least time between two, and from the recording's ends, s.
 BEFORE_S, AROUND_S = 0.5, 12.0
-BEATS_BEFORE, SPACINGS = 4, 25
-MIN_STRENGTH = 0.8
+BEATS_BEFORE, SPACINGS, MIN_STRENGTH = 4, 25, 0.8
 APART_S, EDGE_S = 3.0, 2.0
 
 
@@ -136,8 +125,7 @@ def landmarks(sound: Sound, *, beats: Float | None = None) -> list[Landmark]:
 def contour_distance(one: Landmark, other: Landmark, contour: str) -> float:
     """Return how differently two climaxes rise or fall, by one of `CONTOURS`.
 
-    The root mean square difference of the contours, 0 to 1, and `OCTAVE` for each octave by which
-    one lasts longer.
+    The root mean square difference, and `OCTAVE` for each octave by which one lasts longer.
     """
     edge = "start_s" if contour == BUILD_UP else "end_s"
     lengths = [abs(landmark.time_s - getattr(landmark, edge)) for landmark in (one, other)]
@@ -146,11 +134,10 @@ def contour_distance(one: Landmark, other: Landmark, contour: str) -> float:
 
 
 def curves(sound: Sound) -> tuple[Float, dict[str, Float]]:
-    """Return times from the first onset to the last, s, and what is heard at each.
+    """Return times from the first onset to the last, s, and what is heard at each [shape=(n,)].
 
     Loudness in dBFS, density in onsets per second and its logarithm, register in octaves, tension,
-    and ``climax``: the curve whose peaks are climaxes, in standard deviations [shape=(n,) each].
-    What rings before and after is left out: its fading is no release.
+    and ``climax``: the curve whose peaks are climaxes, in standard deviations.
     """
     first, last = sound.onsets[[0, -1]] if len(sound.onsets) else (0.0, sound.duration)
     times = np.arange(first, last + 0.5 / RATE, 1 / RATE)
@@ -217,9 +204,9 @@ def _boundaries(sound: Sound, times: Float, series: Mapping[str, Float]) -> list
         for name, number, column in columns
     ]
     curve = np.nan_to_num(novelty(np.stack(texture, axis=1), RATE, BOUNDARY_REACH_S))
-    inside = np.minimum(times - times[0], times[-1] - times) >= BOUNDARY_REACH_S / 2
-    apart = BOUNDARY_REACH_S * RATE
-    peaks, _ = find_peaks(np.where(inside, curve, 0.0), prominence=MIN_NOVELTY, distance=apart)
+    edge, apart = round(BOUNDARY_REACH_S / 2 * RATE), BOUNDARY_REACH_S * RATE
+    curve[:edge] = curve[-edge:] = 0.0
+    peaks, _ = find_peaks(curve, prominence=MIN_NOVELTY, distance=apart)
     nearest = np.abs(sound.onsets - times[peaks, None]).argmin(axis=1)
     places = zip(sound.onsets[nearest].tolist(), curve[peaks].tolist(), strict=True)
     return [Landmark(BOUNDARY, time_s, strength, time_s, time_s) for time_s, strength in places]
@@ -244,14 +231,10 @@ def _phrase_ends(
 
 
 def _slowing(onsets: Float, beats: Float | None) -> Float:
-    """Return how much longer the last beat before each onset is than those before it, log.
-
-    Without beats: the time before each onset than the spacing around it.
-    """
+    """Return how much longer than others the last beat (or spacing) before each onset is, log."""
     if beats is None:
         spacing = np.log(np.diff(onsets))
-        around = uniform_filter1d(spacing, SPACINGS, mode="nearest")
-        return np.append(0.0, spacing - around)
+        return np.append(0.0, spacing - uniform_filter1d(spacing, SPACINGS, mode="nearest"))
     periods = np.log(np.diff(beats))
     before = uniform_filter1d(periods, BEATS_BEFORE, mode="nearest", origin=BEATS_BEFORE // 2 - 1)
     slowing = np.concatenate([[0.0], periods[1:] - before[:-1], [0.0]])

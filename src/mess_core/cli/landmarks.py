@@ -16,11 +16,8 @@ from mess_core.layout import Layout
 from mess_core.progress import Progress, clock, counted
 from mess_core.recordings import Recording, read_recordings, usable
 
-_STYLES = {
-    "climax": ("#D55E00", "-"),
-    "boundary": ("#0072B2", "--"),
-    "phrase_end": ("#009E73", ":"),
-}
+_STYLES = {"climax": ("#D55E00", "-"), "boundary": ("#0072B2", "--")}
+_STYLES["phrase_end"] = ("#009E73", ":")
 
 #: Options of a search that climaxes have no use for.
 _UNUSED = (
@@ -61,8 +58,7 @@ def _rows(layout: Layout, name: str) -> dict[str, Recording]:
     """Return all usable recordings of the table, among which one has to be."""
     rows = {row.recording_id: row for row in usable(read_recordings(layout.table))}
     if name not in rows:
-        hint = nearest(name, rows)
-        raise DatasetError(f"{layout.table} has no usable recording {name!r}: {hint}")
+        raise DatasetError(f"{layout.table} has no usable {name!r}: {nearest(name, rows)}")
     return rows
 
 
@@ -83,7 +79,7 @@ def _print(landmarks: Sequence[dict[str, Any]], *, as_json: bool) -> None:
 
 
 def _draw(recording: Recording, found: Sequence[dict[str, Any]], output: Path) -> None:
-    """Draw loudness and the curve of climaxes over time, with the landmarks."""
+    """Draw the curve of climaxes over time, with the landmarks."""
     from matplotlib.figure import Figure
 
     from mess_core.alignment.landmarks import curves
@@ -92,21 +88,19 @@ def _draw(recording: Recording, found: Sequence[dict[str, Any]], output: Path) -
     from mess_core.targets.sound import analyse
 
     times, series = curves(analyse(load_audio(Path(recording.audio)), 24_000))
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    panels = figure.subplots(2, sharex=True)
-    labels = {"loudness": "loudness (dBFS)", "climax": "all together (SD)"}
-    for panel, (name, label) in zip(panels, labels.items(), strict=True):
-        panel.plot(times, series[name], color="black", linewidth=1)
-        panel.set_ylabel(label)
-        for its in found:
-            color, style = _STYLES[its["kind"]]
-            panel.axvline(its["time_s"], color=color, linestyle=style)
-            panel.axvspan(its["start_s"], its["end_s"], color=color, alpha=0.1, linewidth=0)
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(times, series["climax"], color="black", linewidth=1)
+    for its in found:
+        color, style = _STYLES[its["kind"]]
+        axes.axvline(its["time_s"], color=color, linestyle=style)
+        axes.axvspan(its["start_s"], its["end_s"], color=color, alpha=0.1, linewidth=0)
     for kind, (color, style) in _STYLES.items():
-        panels[0].plot([], [], color=color, linestyle=style, label=kind.replace("_", " "))
-    panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
-    panels[0].set_title(f"Landmarks of {recording.recording_id}", loc="left")
-    panels[1].set_xlabel("time (s); shaded: from build-up to release")
+        axes.plot([], [], color=color, linestyle=style, label=kind.replace("_", " "))
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
+    axes.set_title(f"Landmarks of {recording.recording_id}", loc="left")
+    axes.set_xlabel("time (s); shaded: from build-up to release")
+    axes.set_ylabel("loudness, density,\nregister, dissonance (SD)")
     save_figure(figure, output)
 
 
@@ -127,29 +121,28 @@ def search_climaxes(args: argparse.Namespace) -> int:
         )
     layout = Layout(args.data, args.dataset or "demo")
     rows = _rows(layout, args.recording)
-    climaxes: dict[str, list[lm.Landmark]] = {}
+    climaxes: list[tuple[str, lm.Landmark]] = []
     failed: dict[str, str] = {}
     for name in counted([*rows], Progress("recordings"), str):
         try:
             found = lm.find_landmarks(rows[name], layout.cache)
-            climaxes[name] = [landmark for landmark in found if landmark.kind == lm.CLIMAX]
+            climaxes += [(name, landmark) for landmark in found if landmark.kind == lm.CLIMAX]
         except StorageError:
             raise
         except Exception as error:
             failed[name] = f"{type(error).__name__}: {error}"
-    if not (own := climaxes.get(args.recording)):
+    own = [climax for name, climax in climaxes if name == args.recording]
+    if not own:
         reason = failed.get(args.recording, "nothing in it rises and falls enough")
         raise SearchError(f"{args.recording} has no climax: {reason}")
     asked = min(own, key=lambda climax: abs(climax.time_s - args.start))
     column = {"work": "work_id", "none": ""}.get(args.exclude, "recording_id")
-    hits = []
-    for name, places in climaxes.items():
+    hits: list[dict[str, Any]] = []
+    for name, climax in climaxes:
         if not column or getattr(rows[name], column) != getattr(rows[args.recording], column):
-            for climax in places:
-                distance = sum(lm.contour_distance(asked, climax, contour) for contour in by)
-                facts = {"distance": round(distance, 3), "recording": name}
-                hits.append(facts | asdict(climax))
-    hits = sorted(hits, key=lambda hit: hit["distance"])
+            distance = sum(lm.contour_distance(asked, climax, contour) for contour in by)
+            hits.append({"distance": round(distance, 3), "recording": name} | asdict(climax))
+    hits.sort(key=lambda hit: hit["distance"])
     heading = f"climaxes like that of {args.recording} at {clock(asked.time_s)}, by {', '.join(by)}"
     print(heading, file=sys.stderr if args.json else sys.stdout)
     _print(hits[: args.k or 10], as_json=args.json)

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 _WORK_WIDTH = 48
 DEFAULT_LOCATION = "data/published"
 
-#: What a hit that is a whole recording does not have.
-_OF_CLIPS = ("start_s", "end_s", "clip", "same_passage")
-
 #: Options that a question in JSON leaves no room for.
 _WITHOUT_QUERY = (
     *("like", "aspect", "aspects", "unlike", "more", "less", "ignore"),
@@ -356,10 +353,8 @@ def _show(index: "Index", answer: "Answer", question: str, *, as_json: bool, exp
 
 
 def _record(hit: "Hit", *, clips: bool) -> dict[str, Any]:
-    record = asdict(hit)
-    if clips:
-        return record
-    return {k: v for k, v in record.items() if k not in _OF_CLIPS}
+    only = () if clips else ("start_s", "end_s", "clip", "same_passage")
+    return {k: v for k, v in asdict(hit).items() if k not in only}
 
 
 def _cells(rank: int, hit: "Hit", *, clips: bool) -> dict[str, str]:

@@ -45,8 +45,7 @@ _AT_ONCE = 1024
 #: The passage of a row, in seconds: of the recording, and of its work (`mess_core.alignment.maps`).
 _TIMES = ("start_s", "end_s", "work_start_s", "work_end_s")
 
-#: A row on disk: the number of its recording, and its times; those of the work are NaN where the
-#: row is not aligned.
+#: A row on disk: the number of its recording, and its times, NaN where it is not aligned.
 ROW_TYPE = np.dtype([("recording", "<i8"), *((name, "<f8") for name in _TIMES)])
 
 
@@ -77,10 +76,7 @@ class Row:
         end_s: float | None = None,
         work_s: Sequence[float] = (math.nan, math.nan),
     ) -> "Row":
-        """Make the row of a recording in the table, or of a passage of it.
-
-        ``work_s`` are start and end in its work, NaN where it is not aligned.
-        """
+        """Make the row of a recording in the table, or of a passage (``work_s``: in its work)."""
         facts = {name: getattr(recording, name) for name in FIELDS}
         end_s = recording.duration_s if end_s is None else end_s
         return cls(**facts, **_times(start_s, end_s, *work_s))
@@ -202,19 +198,14 @@ class Rows:
             raise ArtifactError(f"recording {twice} occurs twice in an index of recordings")
         start, end = self.table["start_s"], self.table["end_s"]
         wrong = ~((start >= 0) & (start <= end) & (end < math.inf))
-        if wrong.any():
-            row = self[int(np.argmax(wrong))]
-            raise ArtifactError(
-                f"recording {row.recording_id}: {row.start_s} to {row.end_s} s is no passage; "
-                "times must be finite with 0 <= start <= end"
-            )
         start, end = self.table["work_start_s"], self.table["work_end_s"]
-        wrong = ~((start <= end) & np.isfinite(end - start) | np.isnan(start) & np.isnan(end))
+        wrong |= ~((start <= end) & np.isfinite(end - start) | np.isnan(start) & np.isnan(end))
         if wrong.any():
             row = self[int(np.argmax(wrong))]
             raise ArtifactError(
-                f"recording {row.recording_id}: {row.work_start_s} to {row.work_end_s} s of its "
-                "work is no passage; times must be finite with start <= end, or both missing"
+                f"recording {row.recording_id}: {row.start_s} to {row.end_s} s is no passage, or "
+                f"{row.work_start_s} to {row.work_end_s} s of its work; times must be finite with "
+                "0 <= start <= end (of the work, start <= end or both missing)"
             )
 
 
@@ -337,8 +328,8 @@ def index_recordings(
         Gives its ``projection.columns`` ``[T]``, for clips those of its windows ``[W, T]``, NaN
         where undefined; needed where there are some.
     work_times : callable, optional
-        Gives start and end in the work of a recording's windows, both ``[W, 2]``, NaN where a
-        window is not aligned. For clips; none are aligned when not given.
+        Gives start and end of a recording's windows in the work, both ``[W, 2]``, NaN where a
+        window is not aligned, for clips.
     window_s, overlap : float
         How windows were cut, for the times of clips.
     kind, projection, aspects, facts, exact_up_to, memory_gb

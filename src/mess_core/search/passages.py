@@ -1,9 +1,8 @@
 """The same passage in other recordings of a work, from the rows of an index alone.
 
-A row knows when it starts and ends in its recording and in its work. Times in between are
-interpolated: straight lines through the starts and ends of a recording's aligned rows. Rows that
-follow each other without a gap make a *stretch*; where a recording plays what others do not, rows
-are not aligned, and a new stretch begins.
+Aligned rows know when they start and end in their recording and in its work; times in between are
+interpolated. Rows that follow each other without a gap make a *stretch*; where a recording plays
+what others do not, rows are not aligned, and a new stretch begins.
 
 A row is *the same passage* as another if they are of one work and share more than half of the
 shorter one's work time; of the recording itself, if they share any of its time. Windows that start
@@ -39,7 +38,6 @@ class Place(NamedTuple):
     #: The rows that stand for it, and the first of them.
     positions: Ints
     row: Row
-    #: From when to when, s.
     span: Span
 
 
@@ -51,8 +49,8 @@ def stretches(rows: Rows, recording_id: str) -> list[Doubles]:
     # Rows that touch belong together only if they do so in the work too.
     gaps = (starts[:, 1:] - ends[:, :-1]).max(axis=0) > TIME_TOLERANCE_S
     borders = np.flatnonzero(gaps) + 1
-    parts = zip(np.split(starts, borders, axis=1), np.split(ends, borders, axis=1), strict=True)
-    return [np.sort(np.hstack(part), axis=1) for part in parts if len(table)]
+    parts = np.split(np.stack([starts, ends], axis=2), borders, axis=1)
+    return [np.sort(part.reshape(2, -1), axis=1) for part in parts if part.size]
 
 
 def to_work(rows: Rows, place: Place) -> Span | None:

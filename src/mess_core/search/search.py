@@ -26,14 +26,8 @@ import numpy.typing as npt
 from mess_core.errors import SearchError, nearest
 from mess_core.index.factory import FLAT, flat_index, search_parameters
 from mess_core.index.index import Index, Row, Rows
-from mess_core.search.passages import (
-    TIME_TOLERANCE_S,
-    Place,
-    same_rows,
-    stretches,
-    to_recording,
-    to_work,
-)
+from mess_core.search import passages
+from mess_core.search.passages import TIME_TOLERANCE_S, Place
 from mess_core.search.query import GENERAL, Query, clip_id
 from mess_core.search.scoring import Condition, Passage, Question, ask
 from mess_core.targets.npz import WINDOWS, source_of, stack_columns
@@ -80,8 +74,7 @@ class Hit:
     #: The measured or predicted values of the aspects that have a direction, in standard deviations
     #: from the corpus mean.
     predicted: Mapping[str, float] = field(default_factory=dict)
-    #: Whether it is the passage of the work that the query starts from
-    #: (`mess_core.search.passages`).
+    #: Whether it is the query's passage (`mess_core.search.passages`).
     same_passage: bool = False
 
 
@@ -116,10 +109,10 @@ def search(index: Index, query: Query) -> Answer:
     if query.same_passage:
         answer = _elsewhere(index, query, place)
     else:
-        same = same_rows(index.rows, place)
+        same = passages.same_rows(index.rows, place)
         left_out = _left_out(index, query, place.row, same)
         answer = _answer(index, query, _passage(index, place), left_out, same)
-    if query.exclude == "passage" and not to_work(index.rows, place):
+    if query.exclude == "passage" and not passages.to_work(index.rows, place):
         notes.append(f"{_not_aligned(index, place)}. Left out is only the recording's own passage")
     return replace(answer, notes=(*answer.notes, *notes))
 
@@ -366,21 +359,21 @@ def _others(index: Index, own: Row) -> list[str]:
 
 def _elsewhere(index: Index, query: Query, place: Place) -> Answer:
     """Answer where other recordings play the passage, from an index of just these places."""
-    others, work_s = _others(index, place.row), to_work(index.rows, place)
+    others, work_s = _others(index, place.row), passages.to_work(index.rows, place)
     if not work_s:
         raise SearchError(_not_aligned(index, place))
-    spans = {name: to_recording(index.rows, name, work_s) for name in others}
+    spans = {name: passages.to_recording(index.rows, name, work_s) for name in others}
     places = [_covering(index, index.rows.positions(n), *span) for n, span in spans.items() if span]
     missing = f"not aligned there: {', '.join(name for name in others if not spans[name])}"
     if not places:
         raise SearchError(f"no other recording of the work has all of the passage; {missing}")
-    passages = [_passage(index, each) for each in places]
+    found = [_passage(index, each) for each in places]
     vectors = flat_index(index.projection.width)
-    vectors.add(np.array([each.vector for each in passages], np.float32))
+    vectors.add(np.array([each.vector for each in found], np.float32))
     there = replace(
         index,
         rows=Rows.of(replace(p.row, start_s=p.span[0], end_s=p.span[1]) for p in places),
-        predicted=np.array([each.predicted for each in passages], np.float32).T,
+        predicted=np.array([each.predicted for each in found], np.float32).T,
         vectors=vectors,
         factory=FLAT,
     )
@@ -396,10 +389,12 @@ def _not_aligned(index: Index, place: Place) -> str:
     if np.isnan(index.rows.table["work_start_s"]).all():
         return (
             "the index has no work times, so nothing tells which passages are the same; align the "
-            "recordings (snakemake alignments), and build and publish the index again"
+            "recordings (snakemake all_alignments), and build and publish the index again"
         )
     name = place.row.recording_id
-    aligned = [f"{times[0]:g} to {times[-1]:g}" for times, _ in stretches(index.rows, name)]
+    aligned = [
+        f"{times[0]:g} to {times[-1]:g}" for times, _ in passages.stretches(index.rows, name)
+    ]
     return (
         f"{place.span[0]:g} to {place.span[1]:g} s of recording {name} is not aligned with other "
         f"performances of its work; what is aligned: {', '.join(aligned) or 'nothing'} s"
