@@ -77,10 +77,9 @@ def _same(name: str, start_s: float, end_s: float) -> dict[str, Hit]:
     return {hit.recording_id: hit for hit in search(INDEX, query).hits}
 
 
-def _true(name: str, start_s: float, end_s: float, of: str = "r0") -> tuple[float, float]:
+def _true(name: str, start_s: float, end_s: float, of: str = "r0") -> tuple[float, ...]:
     work_s = np.interp([start_s, end_s], KNOTS, _alignment(of).work_times)
-    start, end = np.interp(work_s, _alignment(name).work_times, KNOTS).tolist()
-    return start, end
+    return tuple(np.interp(work_s, _alignment(name).work_times, KNOTS).tolist())
 
 
 def test_a_window_is_aligned_only_if_one_region_holds_it() -> None:
@@ -172,10 +171,13 @@ def test_the_same_passage_is_filtered_and_steered() -> None:
 
 def test_what_has_no_same_passage_is_refused() -> None:
     bare = CORPUS.index(clip_rows(RECORDINGS, WINDOWS, works=1))
-    with pytest.raises(SearchError, match=r"no work times.*snakemake all_alignments.*build and publ"):
+    with pytest.raises(SearchError, match=r"no work times.*snakemake all_alignments.*build"):
         search(bare, Query("r0", 3.7, 8.2, same_passage=True))
     with pytest.raises(SearchError, match=r"no other recording of the work of r5 \(other\)"):
         _same("r5", 5.0, 10.0)
+    two = [row for row in INDEX.rows if row.recording_id in ("r0", "r4")]
+    with pytest.raises(SearchError, match=r"no other .* has all of the passage; .* there: r4"):
+        search(Corpus(2 * WINDOWS).index(two), Query("r0", 3.7, 8.2, same_passage=True))
     with pytest.raises(SearchError, match="give a recording and a start, or a clip"):
         search_features(INDEX, CORPUS.features[0], Query(same_passage=True))
     recordings = CORPUS.index(

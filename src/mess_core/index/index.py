@@ -204,8 +204,8 @@ class Rows:
             row = self[int(np.argmax(wrong))]
             raise ArtifactError(
                 f"recording {row.recording_id}: {row.start_s} to {row.end_s} s is no passage, or "
-                f"{row.work_start_s} to {row.work_end_s} s of its work; times must be finite with "
-                "0 <= start <= end (of the work, start <= end or both missing)"
+                f"{row.work_start_s} to {row.work_end_s} s of its work is none; times must be "
+                "finite with 0 <= start <= end (of the work, start <= end or both missing)"
             )
 
 

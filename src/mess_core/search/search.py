@@ -103,7 +103,8 @@ def search(index: Index, query: Query) -> Answer:
         _others(index, place.row)
         index = index.relative_to_work
         place = _start(index, query)
-        alone = len(index.rows.numbers) - len(np.unique(index.rows.table["recording"]))
+        counts = np.bincount(index.rows.table["recording"], minlength=len(index.rows.numbers))
+        alone = np.count_nonzero(counts == 0)
         note = f"left out: {alone} recordings whose work has no other in the index, or is not known"
         notes = [note] if alone else []
     if query.same_passage:
