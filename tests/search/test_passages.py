@@ -48,25 +48,19 @@ def _alignment(name: str) -> Alignment:
     return Alignment(KNOTS, work, np.zeros(len(KNOTS)), REGIONS[name], nothing)
 
 
-def _aligned(rows: list[Row]) -> list[Row]:
-    work_s = {name: iter(_alignment(name).windows_to_work(_windows())) for name in MAPS}
-    found = []
-    for row in rows:
-        start, end = (None if np.isnan(t) else float(t) for t in next(work_s[row.recording_id]))
-        found.append(replace(row, work_start_s=start, work_end_s=end))
-    return found
-
-
 def _windows() -> Floats:
     starts = KNOTS[:WINDOWS]
     return np.column_stack([starts, starts + WINDOW_S])
 
 
 def _rows() -> list[Row]:
-    rows = clip_rows(RECORDINGS, WINDOWS, works=1)
-    return [
-        replace(row, work_id="other") if row.recording_id == "r5" else row for row in _aligned(rows)
-    ]
+    work_s = {name: _alignment(name).windows_to_work(_windows()) for name in MAPS}
+    found = []
+    for n, row in enumerate(clip_rows(RECORDINGS, WINDOWS, works=1)):
+        start, end = (None if np.isnan(t) else t for t in work_s[row.recording_id][n % WINDOWS])
+        work_id = "other" if row.recording_id == "r5" else "w0"
+        found.append(replace(row, work_id=work_id, work_start_s=start, work_end_s=end))
+    return found
 
 
 INDEX = CORPUS.index(_rows())

@@ -35,12 +35,9 @@ from mess_core.targets.sound import FLOOR_DBFS, LOUDNESS_RATE, LOUDNESS_WINDOW_S
 
 CLIMAX, BOUNDARY, PHRASE_END = "climax", "boundary", "phrase_end"
 
-#: The two contours of a climax, and of how many values they are.
+#: The two contours of a climax, of how many values they are, and values per second of curves.
 CONTOURS = BUILD_UP, RELEASE = ("build_up", "release")
-CONTOUR_VALUES = 32
-
-#: Values per second of all curves here.
-RATE = 10.0
+CONTOUR_VALUES, RATE = 32, 10.0
 
 #: Spread that is added (in squares) to a series' own: dB, onsets per second, octaves, tension;
 #: log density, MFCC, share of the chroma; the dip (dB) and the slowing (log) at phrases' ends.

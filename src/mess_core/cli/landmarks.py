@@ -28,12 +28,9 @@ _UNUSED = (
 
 def add_parser(subparsers: Any) -> None:
     """Add ``landmarks`` to the command line."""
-    parser = subparsers.add_parser(
-        "landmarks",
-        help="list a recording's climaxes, boundaries and ends of phrases",
-        description="List a recording's climaxes, boundaries and ends of phrases "
-        "(docs/landmarks.md). Climaxes like one: mess search --landmark climax.",
-    )
+    what = "list a recording's climaxes, boundaries and ends of phrases"
+    more = f"{what} (docs/landmarks.md). Climaxes like one: mess search --landmark climax."
+    parser = subparsers.add_parser("landmarks", help=what, description=more)
     parser.add_argument("--recording", required=True, metavar="ID", help="of the recording table")
     parser.add_argument("--dataset", default="demo", help="default: %(default)s")
     parser.add_argument("--data", type=Path, default=Path("data"), help="default: %(default)s")
@@ -70,7 +67,7 @@ def _print(landmarks: Sequence[dict[str, Any]], *, as_json: bool) -> None:
             "time": f"{clock(its['time_s']):>6}",
             "kind": its["kind"],
             "strength": f"{its['strength']:>8.2f}",
-            "from - to": f"{clock(its['start_s'])} - {clock(its['end_s'])}",
+            "from - to": f"{clock(its['start_s'])} - {clock(its['end_s'])}" * bool(its["build_up"]),
         }
         for its in landmarks
     ]
