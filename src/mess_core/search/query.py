@@ -125,7 +125,7 @@ class Query:
             )
         if type(self.same_passage) is not bool:
             raise SearchError(f"same_passage is {self.same_passage!r}, expected true or false")
-        if self.same_passage and self.clip is None and self.start_s is None:
+        if self.same_passage and self.clip is None and None in (self.recording_id, self.start_s):
             raise SearchError("for the same passage give a recording and a start, or a clip")
         if self.same_passage and self.exclude in ("passage", "work"):
             raise SearchError(f"with the same passage, its {self.exclude} cannot be excluded")
