@@ -54,13 +54,12 @@ LEAST, PRICE = 0.38, 4.0
 #: Between stretches of one region neither recording leaves out more, nor so much more than the
 #: other, s.
 _LONGEST_BRIDGE_S, _UNEQUAL_S = 15.0, 5.0
-#: What all regions gain in similarity above `LEAST`, over the log of how many pairs of vectors there
-#: are (best chains of unrelated sequences grow with it: Karlin & Altschul 1990), and over the
-#: vectors of the shorter recording, where it is as likely as not the same music; and how fast that
-#: grows sure. Chains of other works gained 0.04 a vector at most, of the same 0.11 or more (756 and
-#: 69 pairs of ASAP).
+#: Where it is as likely as not the same music: what all regions together gain in similarity above
+#: `LEAST`, over the log of the number of pairs (the best chain of unrelated sequences grows with it:
+#: Karlin & Altschul 1990), and over the vectors of the shorter recording; and how fast that grows
+#: sure. Of other works chains gained 0.04 a vector at most, of the same 0.11 or more (ASAP).
 _GAIN, _GAIN_SPREAD, _AGREEMENT, _AGREEMENT_SPREAD = 0.45, 0.1, 0.07, 0.01
-#: The same of a single region of the same music: of other works 95 % gained less.
+#: The same of a single region, over the log of the number of pairs.
 _REGION_GAIN, _REGION_SPREAD = 0.3, 0.08
 #: A region that begins or ends so near to the ends of both files reaches them, s.
 _NEAR_END_S = 3.0
