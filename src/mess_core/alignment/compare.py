@@ -7,7 +7,7 @@ player would do it again.
 """
 
 __all__ = [
-    *("Comparison", "Description", "Place", "Ranked", "Ranking", "Segment"),
+    *("Comparison", "Place", "Ranked", "Ranking", "Segment"),
     *("compare", "describe", "stretch"),
 ]
 
@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mess_core.alignment.curves import RATE, WorkCurves, consensus, relative, smooth, work_curves
+from mess_core.alignment.curves import RATE, WorkCurves, consensus, smooth, work_curves
 from mess_core.alignment.maps import Alignment, WorkAlignment
 from mess_core.errors import AlignmentError, nearest
 from mess_core.progress import clock
-from mess_core.targets.curves import Float, mean_of
-from mess_core.targets.expression import articulation_ratio, pedal_share, timing_deviation
+from mess_core.targets.curves import Float
+from mess_core.targets.expression import articulation_ratio, pedal_share
 from mess_core.targets.notes import Performance
 
 #: A passage's surroundings: as long as the passage on both sides, and at least so long, s.
@@ -30,10 +30,8 @@ SURROUNDINGS_S = 10.0
 #: Less of the surroundings tells nothing of a performance's tempo around a passage, s.
 MIN_SURROUNDINGS_S = 4.0
 
-#: The outer ends of surroundings fade over so long, s, as they may lie within a note: the mean of
-#: so many ends. On the demo's MIDI this brings the rankings of stretch by 4 beats nearer to those
-#: by its beats (Kendall's tau 0.97 to 0.98).
-FADE_S, FADE_POINTS = 2.0, 21
+#: The outer ends of surroundings, which may lie within a note, are the mean of these, s inwards.
+FADE_S = np.linspace(0.0, 2.0, 21)[:, None, None]
 
 #: What differs by more than so many standard errors of the difference is not tied.
 CLEAR = 2.0
@@ -47,6 +45,9 @@ LENGTHS_S = (2.0, 4.0, 8.0)
 #: What is hardly heard is not told: 5 % of time, 1 dB.
 LEAST = {"tempo": float(np.log(1.05)), "loudness": 1.0}
 
+#: So many places at most are told of tempo, and of loudness: of two performances, of one.
+PLACES_OF_TWO, PLACES_OF_ONE = 4, 2
+
 #: Fewer performances have no standard deviation worth dividing by.
 MIN_FOR_DEVIATIONS = 4
 
@@ -55,7 +56,7 @@ SEGMENT_S = 4.0
 
 Span = tuple[float, float]
 #: By aspect and number of columns: how much performances differ from the others, and the error.
-Windows = Mapping[tuple[str, int], tuple[Float, Float]]
+Windows = Mapping[str, Mapping[int, tuple[Float, Float]]]
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,6 @@ class Ranked:
     error: float
     rank: int = 0
     tied: bool = False
-
-    @property
-    def percent(self) -> float:
-        """How much more time it takes than the others, %."""
-        return 100 * float(np.expm1(self.stretch))
 
 
 @dataclass(frozen=True)
@@ -124,9 +120,8 @@ class Comparison:
 
     ``curves`` are of the work, ``part`` the columns that are compared, ``spans`` from where to
     where that is in A and B, s. ``tempo`` and ``loudness`` [shape=(2, m)] are how far A and B are
-    from the consensus there: in standard deviations over the performances where
-    ``in_deviations`` (there are four or more), else in % and dB. ``places`` are where they differ
-    most; ``segments`` are empty unless both have notes.
+    from the consensus there, in standard deviations over the performances; NaN where fewer than
+    four play. ``places`` are where they differ most; ``segments`` are empty unless both have notes.
     """
 
     recordings: tuple[str, str]
@@ -135,30 +130,8 @@ class Comparison:
     spans: tuple[Span, ...]
     tempo: Float
     loudness: Float
-    in_deviations: bool
     places: tuple[Place, ...]
     segments: tuple[Segment, ...]
-
-
-@dataclass(frozen=True)
-class Description:
-    """A performance among those of its work.
-
-    ``duration_s`` is of what is aligned; ``tempo_percent`` how much faster than the consensus it
-    is there, ``timing_deviation`` the target of that name, ``loudness_difference`` in dB;
-    ``loudest_s`` and ``slowest_s`` are when it is loudest, and slowest against the consensus, s;
-    ``gaps`` what it and the reference do not share, from where to where in s of each.
-    """
-
-    recording_id: str
-    duration_s: float
-    tempo_percent: float
-    timing_deviation: float
-    loudness_difference: float
-    loudest_s: float
-    slowest_s: float
-    gaps: tuple[tuple[Span, Span], ...]
-    places: tuple[Place, ...] = ()
 
 
 def stretch(work: WorkAlignment, recording_id: str, start_s: float, end_s: float) -> Ranking:
@@ -170,29 +143,37 @@ def stretch(work: WorkAlignment, recording_id: str, start_s: float, end_s: float
 
     Raises `AlignmentError` if the recording is not aligned there, or fewer than two are.
     """
-    passage = _passage(work, recording_id, start_s, end_s)
-    around = max(SURROUNDINGS_S, passage[1] - passage[0])
+    asked = f"from {_from_to((start_s, end_s))}"
+    if not start_s < end_s:
+        raise AlignmentError(f"the passage {asked} has no length")
+    start, end = _alignment(work, recording_id).to_work(np.array([start_s, end_s])).tolist()
+    if not np.isfinite(start + end):
+        known = _aligned(work, recording_id)
+        raise AlignmentError(f"{recording_id} is not aligned {asked}: {known}")
     curves = work_curves(work)
-    end = float(curves.work_times[-1])
-    surroundings = (max(0.0, passage[0] - around), min(end, passage[1] + around))
+    around = max(SURROUNDINGS_S, end - start)
+    first, last = max(0.0, start - around), min(float(curves.work_times[-1]), end + around)
     measured: list[Ranked] = []
     left_out = dict(work.left_out)
     for name, alignment in work.alignments.items():
-        pieces = _pieces(alignment, *passage)
-        before, after = (surroundings[0], passage[0]), (passage[1], surroundings[1])
-        beside = np.concatenate([_pieces(alignment, *before), _pieces(alignment, *after)])
-        if len(pieces) != 1 or np.ptp(pieces) < passage[1] - passage[0] - EDGE_S:
+        played = np.interp(alignment.regions, alignment.times, alignment.work_times)
+        passage = np.clip(played, start, end)
+        passage = passage[np.ptp(passage, axis=1) > 0]
+        before = np.clip(played, np.minimum(first + FADE_S, start), start)
+        after = np.clip(played, end, np.maximum(last - FADE_S, end))
+        beside = np.concatenate([before, after], axis=1)
+        if len(passage) != 1 or np.ptp(passage) < end - start - EDGE_S:
             left_out[name] = "does not play all of the passage"
-        elif np.diff(beside).sum() < MIN_SURROUNDINGS_S:
+        elif np.ptp(beside[0], axis=1).sum() < MIN_SURROUNDINGS_S:
             left_out[name] = f"plays less than {MIN_SURROUNDINGS_S:g} s around the passage"
         else:
-            measured.append(_measured(name, alignment, pieces, beside, curves))
+            measured.append(_measured(name, alignment, passage, beside, curves))
     if len(measured) < 2:
         raise AlignmentError(
-            f"fewer than two performances of {work.work_id} can be compared from "
-            f"{_from_to((start_s, end_s))} of {recording_id}: {left_out}"
+            f"fewer than two performances of {work.work_id} can be compared {asked} of "
+            f"{recording_id}: {left_out}"
         )
-    return Ranking(passage, surroundings, _ranked(measured), left_out)
+    return Ranking((start, end), (first, last), _ranked(measured), left_out)
 
 
 def compare(
@@ -200,24 +181,14 @@ def compare(
     a: str,
     b: str,
     start_s: float = 0.0,
-    end_s: float | None = None,
+    end_s: float = np.inf,
     *,
     performances: Mapping[str, Performance] | None = None,
-    places: int = 4,
 ) -> Comparison:
-    """Compare two performances of a work.
+    """Compare two performances of a work, all that both play or a part of it.
 
-    Parameters
-    ----------
-    work : WorkAlignment
-    a, b : str
-        Ids of recordings.
-    start_s, end_s : float
-        Which part, s of ``a``; else all that both play.
-    performances : mapping of str to Performance, optional
-        The notes of recordings; where both have them, articulation and pedal are compared.
-    places : int
-        How many places at most are found in tempo, and in loudness.
+    ``start_s`` and ``end_s`` are s of ``a``. ``performances`` are the notes of recordings; where
+    both have them, articulation and pedal are compared.
 
     Raises `AlignmentError` if one of them is not aligned, or both have nothing in common there.
     """
@@ -226,41 +197,34 @@ def compare(
     curves, names = work_curves(work), (a, b)
     rows = [curves.row(name) for name in names]
     own, other = curves.times[rows]
-    within = (own >= start_s) & (own <= (np.inf if end_s is None else end_s))
-    both = np.flatnonzero(within & np.isfinite(other))
+    both = np.flatnonzero((own >= start_s) & (own <= end_s) & np.isfinite(other))
     if a == b or len(both) < 2:
         why = "they are the same" if a == b else f"{_aligned(work, a)}; {_aligned(work, b)}"
         raise AlignmentError(f"{a} and {b} have nothing to compare there: {why}")
     part = slice(int(both[0]), int(both[-1]) + 1)
     tempo = np.array([smooth(row - curves.consensus_tempo) for row in curves.log_tempo])
     loudness = curves.loudness - curves.consensus_loudness
-    in_deviations = len(curves.recordings) >= MIN_FOR_DEVIATIONS
     notes = performances or {}
     return Comparison(
         recordings=names,
         curves=curves,
         part=part,
         spans=_spans(curves, names, part.start, part.stop - 1),
-        tempo=(_deviations(tempo) if in_deviations else 100 * np.expm1(tempo))[rows, part],
-        loudness=(_deviations(loudness) if in_deviations else loudness)[rows, part],
-        in_deviations=in_deviations,
-        places=_characteristic(curves, _all_windows(curves), names, part, places),
+        tempo=_deviations(tempo)[rows, part],
+        loudness=_deviations(loudness)[rows, part],
+        places=_characteristic(curves, _windows(curves), names, part, PLACES_OF_TWO),
         segments=_segments(curves, names, part, notes) if {a, b} <= set(notes) else (),
     )
 
 
-def describe(work: WorkAlignment, *, places: int = 2) -> tuple[Description, ...]:
-    """Describe all performances of a work, the fastest first."""
+def describe(work: WorkAlignment) -> dict[str, tuple[Place, ...]]:
+    """Return where each performance of a work differs most from the others."""
     curves = work_curves(work)
-    windows, whole = _all_windows(curves), slice(0, len(curves.work_times))
-    told = [
-        replace(
-            _described(curves, name, alignment),
-            places=_characteristic(curves, windows, (name,), whole, places),
-        )
-        for name, alignment in work.alignments.items()
-    ]
-    return tuple(sorted(told, key=lambda each: -np.nan_to_num(each.tempo_percent, nan=-np.inf)))
+    windows, whole = _windows(curves), slice(0, len(curves.work_times))
+    return {
+        name: _characteristic(curves, windows, (name,), whole, PLACES_OF_ONE)
+        for name in curves.recordings
+    }
 
 
 def _alignment(work: WorkAlignment, name: str) -> Alignment:
@@ -272,46 +236,29 @@ def _alignment(work: WorkAlignment, name: str) -> Alignment:
     return work.alignments[name]
 
 
-def _passage(work: WorkAlignment, name: str, start_s: float, end_s: float) -> Span:
-    """Return the work times of a passage of a recording."""
-    if not start_s < end_s:
-        raise AlignmentError(f"the passage from {_from_to((start_s, end_s))} has no length")
-    start, end = _alignment(work, name).to_work(np.array([start_s, end_s])).tolist()
-    if not np.isfinite(start + end):
-        told = f"{name} is not aligned from {_from_to((start_s, end_s))}"
-        raise AlignmentError(f"{told}: {_aligned(work, name)}")
-    return start, end
-
-
 def _aligned(work: WorkAlignment, name: str) -> str:
     regions = work.alignments[name].regions
     return f"{name} is aligned from " + ", ".join(_from_to((a, b)) for a, b in regions)
 
 
-def _pieces(alignment: Alignment, start: float, end: float) -> Float:
-    """Return the parts of a stretch of work time that a recording plays [shape=(n, 2)]."""
-    spans = np.interp(alignment.regions, alignment.times, alignment.work_times)
-    parts = np.clip(spans, start, end)
-    return np.asarray(parts[parts[:, 1] > parts[:, 0]])
-
-
 def _measured(
     name: str, alignment: Alignment, passage: Float, beside: Float, curves: WorkCurves
 ) -> Ranked:
-    """Return a performance's log duration of a passage over that of what lies beside it."""
-    own, around = (np.interp(u, alignment.work_times, alignment.times) for u in (passage, beside))
-    inner = np.abs(beside - passage[0, ::-1]) < EDGE_S
-    fade = np.where(inner, 0.0, np.minimum(FADE_S, np.diff(beside) / 2))[..., None]
-    points = beside[..., None] + fade * np.array([[1.0], [-1.0]]) * np.linspace(0, 1, FADE_POINTS)
-    faded = np.interp(points, alignment.work_times, alignment.times).mean(axis=2)
-    common = np.interp(points, curves.work_times, curves.consensus_times).mean(axis=2)
-    duration, beside_s, usual = np.diff(own).sum(), np.diff(faded).sum(), np.diff(common).sum()
+    """Return a performance's log duration of a passage over that of what lies beside it.
+
+    Both are spans of work time [shape=(n, 2)], of what lies beside one set for each of `FADE_S`.
+    """
+    spans = (passage, beside)
+    own, faded = (np.interp(each, alignment.work_times, alignment.times) for each in spans)
+    own = np.vstack([own, faded.mean(axis=0)])
+    common = np.interp(beside, curves.work_times, curves.consensus_times).mean(axis=0)
+    usual = np.diff(common).sum()
+    duration, beside_s = np.ptp(own[0]), np.ptp(own[1:], axis=1).sum()
     # How the log ratio moves with each of the times that it is made of; some are in it twice.
-    moves = np.array([-1.0, 1.0])
-    times, place = np.unique(np.concatenate([own.ravel(), around.ravel()]), return_inverse=True)
-    weights = np.concatenate([moves / duration, np.tile(-moves / beside_s, len(around))])
+    weights = np.outer(np.append(1 / duration, np.full(len(own) - 1, -1 / beside_s)), [-1, 1])
+    times, place = np.unique(own.ravel().round(6), return_inverse=True)
     errors = np.interp(times, alignment.times, alignment.errors)
-    error = np.sqrt((np.bincount(place, weights) ** 2 * errors**2).sum())
+    error = np.sqrt(((np.bincount(place, weights.ravel()) * errors) ** 2).sum())
     ratio = np.log(duration) - np.log(beside_s / usual)
     return Ranked(name, float(own[0, 0]), float(own[0, 1]), float(ratio), float(error))
 
@@ -336,19 +283,36 @@ def _ranked(measured: list[Ranked]) -> tuple[Ranked, ...]:
 
 def _deviations(centred: Float) -> Float:
     """Return differences from the consensus over their standard deviation at each place."""
-    there = np.isfinite(centred)
-    counts = there.sum(axis=0)
-    squares = np.where(there, centred**2, 0.0).sum(axis=0)
-    spread = np.sqrt(squares / np.maximum(counts - 1, 1))
-    enough = (counts >= MIN_FOR_DEVIATIONS) & (spread > 0)
-    undefined = np.full(centred.shape, np.nan)
-    return np.asarray(np.divide(centred, spread, out=undefined, where=enough))
+    counts = np.isfinite(centred).sum(axis=0)
+    spread = np.sqrt(np.nansum(centred**2, axis=0) / np.maximum(counts - 1, 1))
+    return centred / np.where((counts >= MIN_FOR_DEVIATIONS) & (spread > 0), spread, np.nan)
 
 
-def _all_windows(curves: WorkCurves) -> Windows:
+def _windows(curves: WorkCurves) -> Windows:
+    """Return how much each performance differs from the others over windows, and with what error.
+
+    Log time or dB of the window from each column to so many columns later, beside the performance's
+    own mean over the work. NaN where a window is not played in one go, or is silent.
+    """
+    found: dict[str, dict[int, tuple[Float, Float]]] = {aspect: {} for aspect in LEAST}
     lengths = [round(seconds * RATE) for seconds in LENGTHS_S]
-    fitting = [length for length in lengths if length < len(curves.work_times)]
-    return {(aspect, n): _windows(curves, aspect, n) for aspect in LEAST for n in fitting}
+    for length in (n for n in lengths if n < len(curves.work_times)):
+        times, loudness = (
+            np.lib.stride_tricks.sliding_window_view(series, length + 1, axis=1)
+            for series in (curves.times, curves.loudness)
+        )
+        spent = np.ptp(times, axis=2)
+        error = np.hypot(curves.errors[:, length:], curves.errors[:, :-length]) / spent
+        measured = {
+            "tempo": (np.log(spent), error),
+            "loudness": (loudness.mean(axis=2), np.zeros(spent.shape)),
+        }
+        for aspect, (values, errors) in measured.items():
+            common, levels = consensus(values)
+            counts = np.isfinite(values).sum(axis=0)
+            against = (values - common - levels[:, None]) * counts / np.maximum(counts - 1, 1)
+            found[aspect][length] = against, errors
+    return found
 
 
 def _characteristic(
@@ -358,51 +322,27 @@ def _characteristic(
     rows = [curves.row(name) for name in names]
     alone = len(curves.recordings) == 2
     places: list[tuple[int, Place]] = []
-    for aspect in LEAST:
-        candidates: list[tuple[float, int, int]] = []
-        for length in (n for of, n in windows if of == aspect):
-            starts = slice(part.start, max(part.start, part.stop - length))
-            against, errors = (each[rows, starts] for each in windows[aspect, length])
-            differs = np.abs(against[0] if alone or len(rows) == 1 else against[0] - against[1])
-            error = np.sqrt((errors**2).sum(axis=0))
-            clear = np.flatnonzero(differs > np.maximum(LEAST[aspect], CLEAR * error))
+    for aspect, least in LEAST.items():
+        scores: dict[int, Float] = {}
+        for length, (against, errors) in windows[aspect].items():
+            differs = against[rows[0]] - (0 if alone else against[rows[1:]].sum(axis=0))
+            error = np.sqrt((errors[rows] ** 2).sum(axis=0))
+            clear = np.abs(differs) > np.maximum(least, CLEAR * error)
             # Differences of single notes average out: of a longer passage, less says as much.
-            score = differs[clear] * length**0.5
-            candidates += [
-                (value, part.start + at, length)
-                for value, at in zip(score.tolist(), clear.tolist(), strict=True)
-            ]
-        taken: list[tuple[int, int]] = []
-        for _, start, length in sorted(candidates, reverse=True):
+            scores[length] = np.where(clear, np.abs(differs) * length**0.5, 0.0)
+            scores[length][: part.start] = scores[length][max(0, part.stop - length) :] = 0.0
+        for _ in range(count if scores else 0):
+            length = max(scores, key=lambda n: scores[n].max())
+            start = int(scores[length].argmax())
             end = start + length
-            if len(taken) < count and all(end <= a or b <= start for a, b in taken):
-                taken.append((start, end))
-                values = tuple(windows[aspect, length][0][rows, start].tolist())
+            if scores[length][start] > 0:
+                values = tuple(windows[aspect][length][0][rows, start].tolist())
                 spans = _spans(curves, names, start, end)
                 said = _sentence(aspect, spans, values, alone)
                 places.append((start, Place(aspect, spans, values, said)))
+            for other, score in scores.items():
+                score[max(0, start - other + 1) : end] = 0.0
     return tuple(place for _, place in sorted(places, key=lambda each: each[0]))
-
-
-def _windows(curves: WorkCurves, aspect: str, length: int) -> tuple[Float, Float]:
-    """Return how much each performance differs from the others over windows, and with what error.
-
-    Log time or dB of the window from each column to ``length`` columns later, beside the
-    performance's own mean over the work. NaN where a window is not played in one go, or is silent.
-    """
-    there = np.isfinite(curves.times if aspect == "tempo" else curves.loudness)
-    gaps = np.cumsum(~there, axis=1)
-    whole = (gaps[:, length:] == gaps[:, :-length]) & there[:, :-length]
-    sums = curves.times if aspect == "tempo" else np.cumsum(np.nan_to_num(curves.loudness), axis=1)
-    values = np.where(whole, sums[:, length:] - sums[:, :-length], np.nan)
-    errors = np.zeros(values.shape)
-    if aspect == "tempo":
-        errors = np.hypot(curves.errors[:, length:], curves.errors[:, :-length]) / values
-    values = np.log(values) if aspect == "tempo" else values / length
-    common, levels = consensus(values)
-    counts = np.isfinite(values).sum(axis=0)
-    against = (values - common - levels[:, None]) * counts / np.maximum(counts - 1, 1)
-    return against, errors
 
 
 def _segments(
@@ -421,29 +361,6 @@ def _segments(
     return tuple(segments)
 
 
-def _described(curves: WorkCurves, name: str, alignment: Alignment) -> Description:
-    compared, row = relative(curves, name), curves.row(name)
-    times = alignment.regions
-    work = np.interp(times, alignment.times, alignment.work_times)
-    borders = zip(times[:-1, 1], times[1:, 0], work[:-1, 1], work[1:, 0], strict=True)
-    return Description(
-        recording_id=name,
-        duration_s=float(np.diff(times).sum()),
-        tempo_percent=100 * (mean_of(compared.tempo_ratio) - 1),
-        timing_deviation=timing_deviation(compared.smooth_ratio),
-        loudness_difference=mean_of(compared.loudness_difference),
-        loudest_s=_at_most(curves.times[row], curves.loudness[row]),
-        slowest_s=_at_most(compared.times, -compared.smooth_ratio),
-        gaps=tuple(((float(a), float(b)), (float(c), float(d))) for a, b, c, d in borders),
-    )
-
-
-def _at_most(times: Float, series: Float) -> float:
-    """Return when a series is highest, NaN where it is nowhere known."""
-    known = np.isfinite(series)
-    return float(times[known][series[known].argmax()]) if known.any() else np.nan
-
-
 def _spans(curves: WorkCurves, names: Sequence[str], first: int, last: int) -> tuple[Span, ...]:
     """Return from when to when some columns are in recordings, s."""
     rows = [curves.times[curves.row(name)] for name in names]
@@ -456,23 +373,17 @@ def _from_to(span: Span) -> str:
 
 def _sentence(aspect: str, spans: tuple[Span, ...], values: tuple[float, ...], alone: bool) -> str:
     """Say how one performance, or A and B, differ from the others, or from the other alone."""
-    if len(spans) == 1:
-        amount = _amount(aspect, values[0], "the other" if alone else "the others")
-        return f"from {_from_to(spans[0])} it {amount}"
-    told = f"from {_from_to(spans[0])} (B: {clock(spans[1][0])}), A "
-    if alone:  # B's figure is A's with the other sign
-        return told + _amount(aspect, values[0], "B")
-    return f"{told}{_amount(aspect, values[0], 'the others')}, B {_amount(aspect, values[1])}"
+    verb = {"tempo": "takes", "loudness": "is"}[aspect]
+    first, *second = [_amount(aspect, value) for value in values]
+    told = f"from {_from_to(spans[0])} "
+    if not second:
+        return f"{told}it {verb} {first} than the other" + "s" * (not alone)
+    told += f"(B: {clock(spans[1][0])}), A {verb} {first} than "
+    # Without others B's figure is A's with the other sign.
+    return f"{told}B" if alone else f"{told}the others, B {second[0]}"
 
 
-def _amount(aspect: str, value: float, than: str = "") -> str:
-    """Put into words how a performance differs: with what it differs from, or in short."""
+def _amount(aspect: str, value: float) -> str:
     if aspect == "tempo":
-        by = round(100 * float(np.expm1(value)))
-        told, verb, noun = f"{abs(by)} % {'more' if by > 0 else 'less'}", "takes ", " time"
-        told = told if by else "as much"
-    else:
-        by_db = round(value, 1)
-        told, verb, noun = f"{abs(by_db):.1f} dB {'louder' if by_db > 0 else 'softer'}", "is ", ""
-        told = told if by_db else "as loud"
-    return f"{verb}{told}{noun} {'as' if told[:2] == 'as' else 'than'} {than}" if than else told
+        return f"{abs(100 * np.expm1(value)):.0f} % {'more' if value > 0 else 'less'} time"
+    return f"{abs(value):.1f} dB {'louder' if value > 0 else 'softer'}"
