@@ -116,20 +116,37 @@ class Segment:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two performances of a work, A and B.
+    """Two performances of a work, A and B, in the part that both play.
 
-    ``curves`` are of the work, ``part`` the columns that are compared, ``spans`` from where to
-    where that is in A and B, s. ``tempo`` and ``loudness`` [shape=(2, m)] are how far A and B are
-    from the consensus there, in standard deviations over the performances; NaN where fewer than
-    four play. ``places`` are where they differ most; ``segments`` are empty unless both have notes.
+    Attributes
+    ----------
+    recordings, spans : tuple
+        Ids of A and B, and from where to where the part is in each, s.
+    work_times : ndarray [shape=(m,)]
+        Work time, s, `RATE` per second.
+    times : ndarray [shape=(2, m)]
+        Times of A and B, s.
+    log_tempo, bpm, loudness : ndarray [shape=(3, m)]
+        Of A, B and the consensus: log of local tempo, smoothed over 0.5 s, the same in BPM (NaN
+        without beats), and dBFS.
+    tempo_deviation, loudness_deviation : ndarray [shape=(2, m)]
+        How far A and B are from the consensus, in standard deviations over the performances; NaN
+        where fewer than four play.
+    places : tuple of Place
+        Where they differ most.
+    segments : tuple of Segment
+        Empty unless both have notes.
     """
 
     recordings: tuple[str, str]
-    curves: WorkCurves
-    part: slice
     spans: tuple[Span, ...]
-    tempo: Float
+    work_times: Float
+    times: Float
+    log_tempo: Float
+    bpm: Float
     loudness: Float
+    tempo_deviation: Float
+    loudness_deviation: Float
     places: tuple[Place, ...]
     segments: tuple[Segment, ...]
 
@@ -202,16 +219,19 @@ def compare(
         why = "they are the same" if a == b else f"{_aligned(work, a)}; {_aligned(work, b)}"
         raise AlignmentError(f"{a} and {b} have nothing to compare there: {why}")
     part = slice(int(both[0]), int(both[-1]) + 1)
-    tempo = np.array([smooth(row - curves.consensus_tempo) for row in curves.log_tempo])
-    loudness = curves.loudness - curves.consensus_loudness
-    notes = performances or {}
+    tempo = np.array([smooth(row) for row in (*curves.log_tempo, curves.consensus_tempo)])
+    loudness = np.vstack([curves.loudness, curves.consensus_loudness])
+    shown, notes = [*rows, -1], performances or {}
     return Comparison(
         recordings=names,
-        curves=curves,
-        part=part,
         spans=_spans(curves, names, part.start, part.stop - 1),
-        tempo=_deviations(tempo)[rows, part],
-        loudness=_deviations(loudness)[rows, part],
+        work_times=curves.work_times[part],
+        times=curves.times[rows, part],
+        log_tempo=tempo[shown, part],
+        bpm=60 * curves.beat_rate[part] * np.exp(tempo[shown, part]),
+        loudness=loudness[shown, part],
+        tempo_deviation=_deviations(tempo)[rows, part],
+        loudness_deviation=_deviations(loudness)[rows, part],
         places=_characteristic(curves, _windows(curves), names, part, PLACES_OF_TWO),
         segments=_segments(curves, names, part, notes) if {a, b} <= set(notes) else (),
     )
@@ -281,8 +301,9 @@ def _ranked(measured: list[Ranked]) -> tuple[Ranked, ...]:
     return tuple(sorted(rows, key=lambda row: (row.rank, -row.stretch)))
 
 
-def _deviations(centred: Float) -> Float:
-    """Return differences from the consensus over their standard deviation at each place."""
+def _deviations(values: Float) -> Float:
+    """Return differences from the last row over their standard deviation at each place."""
+    centred = values[:-1] - values[-1]
     counts = np.isfinite(centred).sum(axis=0)
     spread = np.sqrt(np.nansum(centred**2, axis=0) / np.maximum(counts - 1, 1))
     return centred / np.where((counts >= MIN_FOR_DEVIATIONS) & (spread > 0), spread, np.nan)
