@@ -7,7 +7,7 @@ player would do it again.
 """
 
 __all__ = [
-    *("Comparison", "Place", "Ranked", "Ranking", "Segment"),
+    *("Comparison", "Place", "Ranked", "Ranking"),
     *("compare", "describe", "stretch"),
 ]
 
@@ -26,37 +26,28 @@ from mess_core.targets.notes import Performance
 
 #: A passage's surroundings: as long as the passage on both sides, and at least so long, s.
 SURROUNDINGS_S = 10.0
-
 #: Less of the surroundings tells nothing of a performance's tempo around a passage, s.
 MIN_SURROUNDINGS_S = 4.0
-
 #: The outer ends of surroundings, which may lie within a note, are the mean of these, s inwards.
 FADE_S = np.linspace(0.0, 2.0, 21)[:, None, None]
-
-#: What differs by more than so many standard errors of the difference is not tied.
-CLEAR = 2.0
-
 #: So much may be missing at the edge of a passage, s.
 EDGE_S = 0.05
-
+#: What differs by more than so many standard errors of the difference is not tied.
+CLEAR = 2.0
 #: Passages that are looked through for what is characteristic, s of work time: a bar to a phrase.
 LENGTHS_S = (2.0, 4.0, 8.0)
-
 #: What is hardly heard is not told: 5 % of time, 1 dB.
 LEAST = {"tempo": float(np.log(1.05)), "loudness": 1.0}
-
 #: So many places at most are told of tempo, and of loudness: of two performances, of one.
 PLACES_OF_TWO, PLACES_OF_ONE = 4, 2
-
 #: Fewer performances have no standard deviation worth dividing by.
 MIN_FOR_DEVIATIONS = 4
-
-#: Articulation and pedal are compared in pieces of so long, s of work time: about a bar.
+#: Articulation and pedal are compared in segments of so long, s of work time: about a bar.
 SEGMENT_S = 4.0
 
 Span = tuple[float, float]
 #: By aspect and number of columns: how much performances differ from the others, and the error.
-Windows = Mapping[str, Mapping[int, tuple[Float, Float]]]
+Windows = dict[str, dict[int, tuple[Float, Float]]]
 
 
 @dataclass(frozen=True)
@@ -105,37 +96,20 @@ class Place:
     sentence: str
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Articulation (key-overlap ratio) and share of pedal of A and B in about a bar."""
-
-    spans: tuple[Span, ...]
-    articulation: tuple[float, ...]
-    pedal: tuple[float, ...]
-
-
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Two performances of a work, A and B, in the part that both play.
 
-    Attributes
-    ----------
-    recordings, spans : tuple
-        Ids of A and B, and from where to where the part is in each, s.
-    work_times : ndarray [shape=(m,)]
-        Work time, s, `RATE` per second.
-    times : ndarray [shape=(2, m)]
-        Times of A and B, s.
-    log_tempo, bpm, loudness : ndarray [shape=(3, m)]
-        Of A, B and the consensus: log of local tempo, smoothed over 0.5 s, the same in BPM (NaN
-        without beats), and dBFS.
-    tempo_deviation, loudness_deviation : ndarray [shape=(2, m)]
-        How far A and B are from the consensus, in standard deviations over the performances; NaN
-        where fewer than four play.
-    places : tuple of Place
-        Where they differ most.
-    segments : tuple of Segment
-        Empty unless both have notes.
+    ``spans`` are from where to where that is in each, s; ``places`` where they differ most. The
+    curves have `RATE` values per second of work time, m in all:
+
+    * ``times`` [shape=(2, m)]: of A and B, s;
+    * ``log_tempo``, ``bpm``, ``loudness`` [shape=(3, m)]: of A, B and the consensus, log of local
+      tempo smoothed over 0.5 s, the same in BPM (NaN without beats), and dBFS;
+    * ``tempo_deviation``, ``loudness_deviation`` [shape=(2, m)]: how far A and B are from the
+      consensus, in standard deviations over the performances; NaN where fewer than four play;
+    * ``articulation``, ``pedal`` [shape=(2, m)]: key-overlap ratio and share of pedal in segments
+      of 4 s; NaN without notes.
     """
 
     recordings: tuple[str, str]
@@ -147,8 +121,9 @@ class Comparison:
     loudness: Float
     tempo_deviation: Float
     loudness_deviation: Float
+    articulation: Float
+    pedal: Float
     places: tuple[Place, ...]
-    segments: tuple[Segment, ...]
 
 
 def stretch(work: WorkAlignment, recording_id: str, start_s: float, end_s: float) -> Ranking:
@@ -204,8 +179,8 @@ def compare(
 ) -> Comparison:
     """Compare two performances of a work, all that both play or a part of it.
 
-    ``start_s`` and ``end_s`` are s of ``a``. ``performances`` are the notes of recordings; where
-    both have them, articulation and pedal are compared.
+    ``start_s`` and ``end_s`` are s of ``a``. ``performances`` are the notes of recordings, for
+    articulation and pedal.
 
     Raises `AlignmentError` if one of them is not aligned, or both have nothing in common there.
     """
@@ -221,19 +196,29 @@ def compare(
     part = slice(int(both[0]), int(both[-1]) + 1)
     tempo = np.array([smooth(row) for row in (*curves.log_tempo, curves.consensus_tempo)])
     loudness = np.vstack([curves.loudness, curves.consensus_loudness])
-    shown, notes = [*rows, -1], performances or {}
+    shown, times = [*rows, -1], curves.times[rows, part]
+    articulation, pedal = np.full((2, *times.shape), np.nan)
+    step = round(SEGMENT_S * RATE)
+    for row, notes in enumerate((performances or {}).get(name) for name in names):
+        for first in range(0, times.shape[1] - step if notes else 0, step):
+            edges, cells = times[row, [first, first + step]], (row, slice(first, first + step))
+            if notes and np.isfinite(edges).all():
+                cut = notes.cut(*edges)
+                articulation[cells] = articulation_ratio(cut.overlap_ratios)
+                pedal[cells] = pedal_share(cut.pedal, cut.span)
     return Comparison(
         recordings=names,
         spans=_spans(curves, names, part.start, part.stop - 1),
         work_times=curves.work_times[part],
-        times=curves.times[rows, part],
+        times=times,
         log_tempo=tempo[shown, part],
         bpm=60 * curves.beat_rate[part] * np.exp(tempo[shown, part]),
         loudness=loudness[shown, part],
         tempo_deviation=_deviations(tempo)[rows, part],
         loudness_deviation=_deviations(loudness)[rows, part],
+        articulation=articulation,
+        pedal=pedal,
         places=_characteristic(curves, _windows(curves), names, part, PLACES_OF_TWO),
-        segments=_segments(curves, names, part, notes) if {a, b} <= set(notes) else (),
     )
 
 
@@ -306,7 +291,9 @@ def _deviations(values: Float) -> Float:
     centred = values[:-1] - values[-1]
     counts = np.isfinite(centred).sum(axis=0)
     spread = np.sqrt(np.nansum(centred**2, axis=0) / np.maximum(counts - 1, 1))
-    return centred / np.where((counts >= MIN_FOR_DEVIATIONS) & (spread > 0), spread, np.nan)
+    return np.asarray(
+        centred / np.where((counts >= MIN_FOR_DEVIATIONS) & (spread > 0), spread, np.nan)
+    )
 
 
 def _windows(curves: WorkCurves) -> Windows:
@@ -315,7 +302,7 @@ def _windows(curves: WorkCurves) -> Windows:
     Log time or dB of the window from each column to so many columns later, beside the performance's
     own mean over the work. NaN where a window is not played in one go, or is silent.
     """
-    found: dict[str, dict[int, tuple[Float, Float]]] = {aspect: {} for aspect in LEAST}
+    found: Windows = {aspect: {} for aspect in LEAST}
     lengths = [round(seconds * RATE) for seconds in LENGTHS_S]
     for length in (n for n in lengths if n < len(curves.work_times)):
         times, loudness = (
@@ -364,22 +351,6 @@ def _characteristic(
             for other, score in scores.items():
                 score[max(0, start - other + 1) : end] = 0.0
     return tuple(place for _, place in sorted(places, key=lambda each: each[0]))
-
-
-def _segments(
-    curves: WorkCurves, names: tuple[str, str], part: slice, notes: Mapping[str, Performance]
-) -> tuple[Segment, ...]:
-    """Return articulation and pedal of two performances in the segments that both play."""
-    step = round(SEGMENT_S * RATE)
-    segments = []
-    for start in range(part.start, part.stop - step, step):
-        spans = _spans(curves, names, start, start + step)
-        if np.isfinite(spans).all():
-            cuts = [notes[name].cut(*span) for name, span in zip(names, spans, strict=True)]
-            articulation = tuple(articulation_ratio(cut.overlap_ratios) for cut in cuts)
-            pedal = tuple(pedal_share(cut.pedal, cut.span) for cut in cuts)
-            segments.append(Segment(spans, articulation, pedal))
-    return tuple(segments)
 
 
 def _spans(curves: WorkCurves, names: Sequence[str], first: int, last: int) -> tuple[Span, ...]:

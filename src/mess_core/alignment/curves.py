@@ -87,17 +87,9 @@ class WorkCurves:
 
 
 def work_curves(work: WorkAlignment) -> WorkCurves:
-    """Bring the performances of a work to one grid, and find their consensus.
-
-    Raises `AlignmentError` if the reference is aligned for less than 0.2 s.
-    """
+    """Bring the performances of a work to one grid, and find their consensus."""
     reference = work.alignments[work.reference]
     work_times = np.arange(int(reference.work_times[-1] * RATE + 1e-6) + 1) / RATE
-    if len(work_times) < 3:
-        raise AlignmentError(
-            f"{work.work_id}: its reference {work.reference} is aligned for "
-            f"{reference.work_times[-1]:.2f} s only; align the work anew"
-        )
     shape = len(work.alignments), len(work_times)
     times, errors, log_tempo, loudness = np.full((4, *shape), np.nan)
     for row, each in enumerate(work.alignments.values()):

@@ -112,7 +112,7 @@ def draw_worm(compared: Comparison) -> Figure:
                 named.append(at)
                 ax.plot(*at, "o", color=colour, mec="white", ms=6, zorder=4)
                 when = _minutes(compared.times[row, i])
-                ax.annotate(when, at, (6, 6), textcoords="offset points", size=8, zorder=5)  # type: ignore[arg-type]
+                ax.annotate(when, at, (6, 6), textcoords="offset points", size=8, zorder=5)
         ax.set_title(compared.recordings[row], size=9, color=colour)
         ax.set_xlabel("tempo, BPM" if in_bpm else "tempo, % of the consensus")
         ax.grid(alpha=0.3)

@@ -23,10 +23,7 @@ from mess_core.recordings import Recording, read_recordings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from mess_core.alignment.compare import Place, Segment
-
-#: Segments of articulation and pedal that a terminal shows; JSON has all.
-_SEGMENTS = 6
+    from mess_core.alignment.compare import Place
 
 
 def add_parser(subparsers: Any) -> None:
@@ -77,6 +74,7 @@ def _compare(args: argparse.Namespace) -> int:
     from mess_core.alignment.compare import compare
     from mess_core.alignment.curves import RATE
     from mess_core.alignment.pictures import draw_worm
+    from mess_core.targets.curves import mean_of
     from mess_core.targets.notes import read_performance
 
     until = args.end if math.isfinite(args.end) else args.start
@@ -91,30 +89,16 @@ def _compare(args: argparse.Namespace) -> int:
     faster = 100 * (b / a - 1)
     lines.append(f"  A is {abs(faster):.1f} % {'faster' if faster > 0 else 'slower'} than B there")
     lines += ["", "Where they differ most, each beside its own tempo and loudness in the work:"]
-    lines += [*_places(compared.places), *_segments(compared.segments)]
+    lines += [*_places(compared.places)]
+    for name, curve in (("key-overlap ratio", compared.articulation), ("pedal", compared.pedal)):
+        a, b = map(mean_of, curve)
+        if math.isfinite(a + b):
+            lines.append(f"mean {name} over the segments of 4 s: A {a:.2f}, B {b:.2f}")
     facts = {
         key: value[..., ::RATE].tolist() if isinstance(value, np.ndarray) else value
         for key, value in asdict(compared).items()
     }
     return _show(args, lines, facts, lambda: draw_worm(compared))
-
-
-def _segments(segments: Iterable["Segment"]) -> list[str]:
-    """Return the lines of articulation and pedal: a few segments, in the order of time."""
-    known = [part for part in segments if all(map(math.isfinite, part.articulation))]
-    known.sort(key=lambda part: abs(math.log(part.articulation[0] / part.articulation[1])))
-    rows = []
-    for part in sorted(known[-_SEGMENTS:], key=lambda part: part.spans):
-        row = {}
-        for name, span, overlap, pedal in zip(
-            "AB", part.spans, part.articulation, part.pedal, strict=True
-        ):
-            row[f"{name} at"] = clock(span[0])
-            row[f"overlap of {name}"] = f"{overlap:.2f}"
-            row[f"pedal of {name}"] = f"{100 * pedal:.0f} %"
-        rows.append(row)
-    title = "Key-overlap ratio and share of pedal where the first differs most:"
-    return ["", title, *table(rows)] if rows else []
 
 
 def _work(args: argparse.Namespace) -> int:
