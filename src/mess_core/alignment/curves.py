@@ -28,33 +28,23 @@ RATE = 10
 #: deviation of 0.1 by up to 0.03, else by 0.004).
 FINE_S = 0.15
 
-#: A consensus is of so many performances or more.
-MIN_PERFORMANCES = 2
-
 
 @dataclass(frozen=True, eq=False)
 class WorkCurves:
     """The performances of a work over its time.
 
-    Attributes
-    ----------
-    work_times : ndarray [shape=(m,)]
-        Work time, s, `RATE` per second from 0 to the end of the reference.
-    recordings : tuple of str
-        Ids of the performances, in the order of the rows of what follows.
-    times, errors : ndarray [shape=(r, m)]
-        When each performance gets there, s, with its standard error. NaN where it is not aligned,
-        and at one place or more between two regions.
-    log_tempo : ndarray [shape=(r, m)]
-        Natural log of the local tempo: how many s of the reference pass in a second of the
-        performance. Hardly smoothed (`FINE_S`); see `smooth`.
-    loudness : ndarray [shape=(r, m)]
-        Momentary loudness, dBFS, NaN where inaudible.
-    consensus_tempo, consensus_loudness : ndarray [shape=(m,)]
-        The consensus of the two, NaN where fewer than two performances are aligned.
-    beat_rate : ndarray [shape=(m,)]
-        Beats per second of the reference, smoothed over 0.5 s; NaN without beats. Times
-        ``60 exp(log_tempo)`` it is a performance's tempo in BPM.
+    ``work_times`` [shape=(m,)] has `RATE` values per second from 0 to the end of the reference.
+    ``recordings`` are the performances, in the order of the rows of these [shape=(r, m)]:
+
+    * ``times``, ``errors``: when each gets there, s, with its standard error. NaN where it is not
+      aligned, and at one place or more between two regions;
+    * ``log_tempo``: natural log of the local tempo, which is how many s of the reference pass in a
+      second of the performance. Hardly smoothed (`FINE_S`); see `smooth`;
+    * ``loudness``: momentary, dBFS, NaN where inaudible.
+
+    ``consensus_tempo`` and ``consensus_loudness`` [shape=(m,)] are what the last two have in
+    common, NaN where fewer than two are aligned. ``beat_rate`` [shape=(m,)] is beats per second of
+    the reference, smoothed over 0.5 s, NaN without beats: times ``60 exp(log_tempo)`` it is BPM.
     """
 
     work_times: Float
@@ -90,8 +80,7 @@ def work_curves(work: WorkAlignment) -> WorkCurves:
     """Bring the performances of a work to one grid, and find their consensus."""
     reference = work.alignments[work.reference]
     work_times = np.arange(int(reference.work_times[-1] * RATE + 1e-6) + 1) / RATE
-    shape = len(work.alignments), len(work_times)
-    times, errors, log_tempo, loudness = np.full((4, *shape), np.nan)
+    times, errors, log_tempo, loudness = np.full((4, len(work.alignments), len(work_times)), np.nan)
     for row, each in enumerate(work.alignments.values()):
         at = each.to_recording(work_times)
         region = np.searchsorted(each.regions[:, 0], at, side="right")
@@ -119,19 +108,17 @@ def work_curves(work: WorkAlignment) -> WorkCurves:
     )
 
 
-def relative(curves: WorkCurves, recording_id: str, duration_s: float | None = None) -> Relative:
+def relative(curves: WorkCurves, recording_id: str, duration_s: float) -> Relative:
     """Compare a performance with the consensus of its work, along its own time.
 
-    The series have `RATE` values per second, up to ``duration_s`` of the recording, else to where
-    the aligned part ends. ``tempo_ratio`` is the mean over each tenth of a second, so that its mean
-    over a passage is the consensus's duration of it over the performance's own. ``smooth_ratio`` is
-    its mean over a Gaussian of 0.5 s, region by region.
+    The series have `RATE` values per second of the recording, which lasts ``duration_s``.
+    ``tempo_ratio`` is the mean over each tenth of a second, so that its mean over a passage is the
+    consensus's duration of it over the performance's own. ``smooth_ratio`` is its mean over a
+    Gaussian of 0.5 s, region by region.
     """
     row = curves.row(recording_id)
     times, in_consensus = curves.times[row], curves.consensus_times
     quieter = curves.loudness[row] - curves.consensus_loudness
-    if duration_s is None:
-        duration_s = float(np.nanmax(times, initial=0.0))
     edges = np.arange(int(duration_s * RATE + 1e-6) + 1) / RATE
     centres = (edges[1:] + edges[:-1]) / 2
     ratio, smooth, louder = np.full((3, len(centres)), np.nan)
@@ -153,7 +140,7 @@ def consensus(values: Float) -> tuple[Float, Float]:
     """
     there = np.isfinite(values)
     counts = there.sum(axis=0)
-    shared = (there & (counts >= MIN_PERFORMANCES)).astype(np.float64)
+    shared = (there & (counts > 1)).astype(np.float64)
     means = np.where(there, values, 0.0).sum(axis=0) / np.maximum(counts, 1)
     # Least squares with the columns' levels eliminated: what is left are the rows' levels. The
     # smallest solution has the sum 0 among rows that share columns; `rcond` is above rounding.
@@ -161,7 +148,7 @@ def consensus(values: Float) -> tuple[Float, Float]:
     overlap = np.diag(shared.sum(axis=1)) - (shared / np.maximum(counts, 1)) @ shared.T
     levels = np.linalg.lstsq(overlap, above, rcond=1e-9)[0]
     common = means - (there * levels[:, None]).sum(axis=0) / np.maximum(counts, 1)
-    return np.where(counts >= MIN_PERFORMANCES, common, np.nan), levels
+    return np.where(counts > 1, common, np.nan), levels
 
 
 def smooth(series: Float, spread_s: float = SHAPE_SMOOTHING_S) -> Float:

@@ -6,19 +6,19 @@ returned; `mess_core.probing.pictures.save_figure` writes them.
 
 __all__ = ["draw_tempo", "draw_worm"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from mess_core.alignment.compare import Comparison
+from mess_core.alignment.compare import Comparison, Ranking
 from mess_core.alignment.curves import RATE, WorkCurves, smooth
 from mess_core.targets.curves import Float
 from mess_core.targets.notes import SHAPE_SMOOTHING_S
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+_COLOURS = ("#0072B2", "#D55E00", "#009E73")
 _OTHERS = "0.65"
 #: So much of the curves has to fit; a single fermata must not flatten the rest.
 _SHOWN = (0.5, 99.5)
@@ -30,17 +30,12 @@ _MARKS = 7
 _DRAWN_SHARE = 1 / 250
 
 
-def draw_tempo(
-    works: Mapping[str, WorkCurves],
-    *,
-    passage: tuple[float, float] | None = None,
-    shown: Sequence[str] = (),
-) -> Figure:
+def draw_tempo(works: Mapping[str, WorkCurves], ranking: Ranking | None = None) -> Figure:
     """Draw the tempo of all performances of some works over work time, with the consensus.
 
-    Tempo is in BPM where there are beats, else in % of the consensus. ``shown``, at most five, are
-    highlighted; else the three that deviate most. A passage of work time is shaded, and is what is
-    shown, with as much before and after it.
+    Tempo is in BPM where there are beats, else in % of the consensus. Three performances are
+    highlighted: those that deviate most, or the first of a ranking. Of that the passage is shaded,
+    and only its surroundings are shown.
     """
     height = 2.6 if len(works) > 1 else 4.2
     figure = Figure(figsize=(10.0, height * max(1, len(works))), layout="constrained")
@@ -50,15 +45,16 @@ def draw_tempo(
     panels = figure.subplots(len(works), 1, squeeze=False)[:, 0]
     for ax, (work_id, curves) in zip(panels, works.items(), strict=True):
         start, end = curves.work_times[[0, -1]]
-        if passage is not None:
-            around = max(10.0, passage[1] - passage[0])
-            start, end = max(start, passage[0] - around), min(end, passage[1] + around)
-            ax.axvspan(*passage, color="#F0E442", alpha=0.4, lw=0, zorder=0)
+        if ranking:
+            start, end = ranking.surroundings
+            ax.axvspan(*ranking.passage, color="#F0E442", alpha=0.4, lw=0, zorder=0)
         spread_s = max(SHAPE_SMOOTHING_S, (end - start) * _DRAWN_SHARE)
         log_tempo = np.array([smooth(row, spread_s) for row in curves.log_tempo])
         common = smooth(curves.consensus_tempo, spread_s)
         spread = [np.ptp(np.nanpercentile(row, (16, 84))) for row in log_tempo - common]
-        names = list(shown) or [curves.recordings[i] for i in np.argsort(spread)[:-4:-1]]
+        names = [curves.recordings[i] for i in np.argsort(spread)[:-4:-1]]
+        if ranking:
+            names = [row.recording_id for row in ranking.rows[:3]]
         known = np.isfinite(curves.beat_rate).any()
         unit = 60 * smooth(curves.beat_rate, spread_s) if known else 100 * np.exp(-common)
         tempos = unit * np.exp(log_tempo)

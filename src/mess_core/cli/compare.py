@@ -28,43 +28,39 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add ``compare``, ``work`` and ``stretch`` to the command line."""
-    parser = subparsers.add_parser(
-        "compare",
-        help="compare two performances of a work",
-        description="Compare two performances of a work: tempo and loudness over time, where they "
-        "differ most, and from MIDI articulation and pedal.",
+    parser = _command(
+        *(subparsers, "compare", _compare, "compare two performances of a work"),
+        more="Tempo and loudness over time, where they differ most; from MIDI articulation, pedal.",
     )
     parser.add_argument("a", metavar="A", help="a recording")
     parser.add_argument("b", metavar="B", help="another recording of the same work")
     parser.add_argument("--from", dest="start", type=seconds, default=0.0, help="time in A")
     parser.add_argument("--to", dest="end", type=seconds, default=math.inf, help="time in A")
-    _finish(parser, _compare)
-    parser = subparsers.add_parser(
-        "work",
-        help="compare all performances of a work",
-        description="List the performances of a work, the fastest first: tempo, timing and "
-        "loudness against the others, and where each is most itself.",
+    parser = _command(
+        *(subparsers, "work", _work, "compare all performances of a work"),
+        more="Tempo, timing and loudness against the others, and where each is most itself.",
     )
     parser.add_argument("work", metavar="W", help="a work, as in the recording table")
-    _finish(parser, _work)
-    parser = subparsers.add_parser(
-        "stretch",
-        help="rank the performances of a work by how much they stretch a passage",
-        description="Rank all performances of a work by how much they stretch a passage against "
-        "their own tempo around it. Performances that cannot be told apart share a rank.",
+    parser = _command(
+        *(subparsers, "stretch", _stretch, "rank performances by how much they stretch a passage"),
+        more="Against their own tempo around it. Those that cannot be told apart share a rank.",
     )
     parser.add_argument("--recording", required=True, help="whose times the passage is given in")
     parser.add_argument("--from", dest="start", type=seconds, required=True, help="as 40 or 0:40")
     parser.add_argument("--to", dest="end", type=seconds, required=True)
-    _finish(parser, _stretch)
 
 
-def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+def _command(
+    subparsers: Any, name: str, run: Callable[[argparse.Namespace], int], what: str, *, more: str
+) -> argparse.ArgumentParser:
+    text = f"{what[0].upper()}{what[1:]}. {more}"
+    parser: argparse.ArgumentParser = subparsers.add_parser(name, help=what, description=text)
     parser.add_argument("--dataset", default="demo", help="default: %(default)s")
     parser.add_argument("--data", type=Path, default=Path("data"), help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw it, too")
     parser.set_defaults(run=run)
+    return parser
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -77,8 +73,7 @@ def _compare(args: argparse.Namespace) -> int:
     from mess_core.targets.curves import mean_of
     from mess_core.targets.notes import read_performance
 
-    until = args.end if math.isfinite(args.end) else args.start
-    rows = [_recording(args, args.a, until), _recording(args, args.b)]
+    rows = [_recording(args, name) for name in (args.a, args.b)]
     work = read_work(Layout(args.data, args.dataset), rows[0].work_id)
     notes = {row.recording_id: read_performance(Path(row.midi)) for row in rows if row.midi}
     compared = compare(work, args.a, args.b, args.start, args.end, performances=notes)
@@ -156,7 +151,7 @@ def _stretch(args: argparse.Namespace) -> int:
     from mess_core.alignment import read_work, stretch, work_curves
     from mess_core.alignment.pictures import draw_tempo
 
-    row = _recording(args, args.recording, args.end)
+    row = _recording(args, args.recording)
     work = read_work(Layout(args.data, args.dataset), row.work_id)
     ranking = stretch(work, args.recording, args.start, args.end)
     rows = [
@@ -178,19 +173,14 @@ def _stretch(args: argparse.Namespace) -> int:
         f"{duration(start - first + last - end)} around it aside; error: a standard error, %",
         *_left_out(ranking.left_out),
     ]
-    given: Any = {"passage": ranking.passage, "shown": [r.recording_id for r in ranking.rows[:3]]}
     facts = {"work": row.work_id, **asdict(ranking)}
-    return _show(args, lines, facts, lambda: draw_tempo({row.work_id: work_curves(work)}, **given))
+    return _show(args, lines, facts, lambda: draw_tempo({row.work_id: work_curves(work)}, ranking))
 
 
-def _recording(args: argparse.Namespace, name: str, until_s: float = 0.0) -> Recording:
-    """Return a recording's row; raise if there is none, or it ends before a time."""
+def _recording(args: argparse.Namespace, name: str) -> Recording:
     rows = {row.recording_id: row for row in read_recordings(Layout(args.data, args.dataset).table)}
     if name not in rows:
         raise AlignmentError(f"{args.dataset} has no recording {name!r}: {nearest(name, rows)}")
-    if until_s > rows[name].duration_s:
-        lasts = clock(rows[name].duration_s)
-        raise AlignmentError(f"{name} lasts {lasts}; {clock(until_s)} is beyond its end")
     return rows[name]
 
 

@@ -1,6 +1,6 @@
 """The performances of every work against each other: a table, and tempo curves of a few works."""
 
-__all__ = ["MOST_WORKS", "performance_rows", "plot_performances"]
+__all__ = ["performance_rows", "plot_performances"]
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +18,7 @@ from mess_core.recordings import Recording
 from mess_core.targets.npz import TargetReader
 
 #: Works in the picture: the first in the order of their ids.
-MOST_WORKS = 6
+_MOST_WORKS = 6
 
 #: Against the others, in the table.
 _TARGETS = ("relative_tempo", "timing_deviation", "relative_loudness")
@@ -27,9 +27,8 @@ _TARGETS = ("relative_tempo", "timing_deviation", "relative_loudness")
 def performance_rows(layout: Layout, recordings: Iterable[Recording]) -> list[dict[str, Any]]:
     """Return a row for each of the recordings that are aligned, by work.
 
-    They have ``work_id``, ``recording_id``, ``performer``, ``reference`` (of the work), ``source``
-    and ``share`` of the alignment, the recording's targets against the others (None where
-    undefined), and ``beats``: whose are the beats that its tempo is measured by.
+    Of the alignment: its ``reference``, ``source``, ``share`` of the recording, and whose ``beats``
+    its tempo is measured by; and the targets against the others, None where undefined.
     """
     read = TargetReader(layout)
     works = read_json(layout.alignments_manifest)["works"]
@@ -57,6 +56,6 @@ def plot_performances(layout: Layout, output: Path) -> None:
     Raises `AlignmentError` if a file of an alignment cannot be used, and `StorageError` if the
     picture cannot be written.
     """
-    works = sorted(read_json(layout.alignments_manifest)["works"])[:MOST_WORKS]
+    works = sorted(read_json(layout.alignments_manifest)["works"])[:_MOST_WORKS]
     curves = {work_id: work_curves(read_work(layout, work_id)) for work_id in works}
     save_figure(draw_tempo(curves), output)
