@@ -13,6 +13,7 @@ __all__ = [
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -45,7 +46,7 @@ MIN_FOR_DEVIATIONS = 4
 #: Articulation and pedal are compared in segments of so long, s of work time: about a bar.
 SEGMENT_S = 4.0
 
-Span = tuple[float, float]
+Span = Sequence[float]
 #: By aspect and number of columns: how much performances differ from the others, and the error.
 Windows = dict[str, dict[int, tuple[Float, Float]]]
 
@@ -54,8 +55,8 @@ Windows = dict[str, dict[int, tuple[Float, Float]]]
 class Ranked:
     """How much a performance stretches a passage.
 
-    ``stretch`` is how much longer the passage takes than with the others, the tempo around it
-    aside: log, with its standard ``error``. ``rank`` is one more than the number of performances
+    ``stretch`` is the log of its duration over that of the surroundings, less the mean of the
+    others', with its standard ``error``. ``rank`` is one more than the number of performances
     that clearly stretch it more; ``tied`` says that others have the same.
     """
 
@@ -77,7 +78,7 @@ class Ranking:
 
     passage: Span
     surroundings: Span
-    rows: tuple[Ranked, ...]
+    rows: Sequence[Ranked]
     left_out: Mapping[str, str]
 
 
@@ -91,8 +92,8 @@ class Place:
     """
 
     aspect: str
-    spans: tuple[Span, ...]
-    values: tuple[float, ...]
+    spans: Sequence[Span]
+    values: Sequence[float]
     sentence: str
 
 
@@ -113,7 +114,7 @@ class Comparison:
     """
 
     recordings: tuple[str, str]
-    spans: tuple[Span, ...]
+    spans: Sequence[Span]
     work_times: Float
     times: Float
     log_tempo: Float
@@ -129,9 +130,8 @@ class Comparison:
 def stretch(work: WorkAlignment, recording_id: str, start_s: float, end_s: float) -> Ranking:
     """Rank all performances by how much they stretch a passage against the tempo around it.
 
-    The stretch of a performance is the log of its duration of the passage over its duration of the
-    surroundings, less the mean of the others'. Where it does not play all of the surroundings, the
-    consensus's proportions make up for that. ``start_s`` and ``end_s`` are s of the recording.
+    ``start_s`` and ``end_s`` are s of the recording. Of surroundings that a performance plays in
+    part, the consensus's proportions make up for the rest.
 
     Raises `AlignmentError` if the recording is not aligned there, or fewer than two are.
     """
@@ -174,7 +174,6 @@ def compare(
     b: str,
     start_s: float = 0.0,
     end_s: float = np.inf,
-    *,
     performances: Mapping[str, Performance] | None = None,
 ) -> Comparison:
     """Compare two performances of a work, all that both play or a part of it.
@@ -199,16 +198,17 @@ def compare(
     shown, times = [*rows, -1], curves.times[rows, part]
     articulation, pedal = np.full((2, *times.shape), np.nan)
     step = round(SEGMENT_S * RATE)
-    for row, notes in enumerate((performances or {}).get(name) for name in names):
-        for first in range(0, times.shape[1] - step if notes else 0, step):
-            edges, cells = times[row, [first, first + step]], (row, slice(first, first + step))
-            if notes and np.isfinite(edges).all():
-                cut = notes.cut(*edges)
-                articulation[cells] = articulation_ratio(cut.overlap_ratios)
-                pedal[cells] = pedal_share(cut.pedal, cut.span)
+    notes = performances or {}
+    known = [(row, notes[name]) for row, name in enumerate(names) if name in notes]
+    for (row, played), first in product(known, range(0, times.shape[1] - step, step)):
+        edges, cells = times[row, [first, first + step]], (row, slice(first, first + step))
+        if np.isfinite(edges).all():
+            cut = played.cut(*edges)
+            articulation[cells] = articulation_ratio(cut.overlap_ratios)
+            pedal[cells] = pedal_share(cut.pedal, cut.span)
     return Comparison(
         recordings=names,
-        spans=_spans(curves, names, part.start, part.stop - 1),
+        spans=times[:, [0, -1]].tolist(),
         work_times=curves.work_times[part],
         times=times,
         log_tempo=tempo[shown, part],
@@ -218,7 +218,7 @@ def compare(
         loudness_deviation=_deviations(loudness)[rows, part],
         articulation=articulation,
         pedal=pedal,
-        places=_characteristic(curves, _windows(curves), names, part, PLACES_OF_TWO),
+        places=_characteristic(curves, _windows(curves), rows, part, PLACES_OF_TWO),
     )
 
 
@@ -227,8 +227,8 @@ def describe(work: WorkAlignment) -> dict[str, tuple[Place, ...]]:
     curves = work_curves(work)
     windows, whole = _windows(curves), slice(0, len(curves.work_times))
     return {
-        name: _characteristic(curves, windows, (name,), whole, PLACES_OF_ONE)
-        for name in curves.recordings
+        name: _characteristic(curves, windows, [row], whole, PLACES_OF_ONE)
+        for row, name in enumerate(curves.recordings)
     }
 
 
@@ -268,11 +268,10 @@ def _measured(
     return Ranked(name, float(own[0, 0]), float(own[0, 1]), float(ratio), float(error))
 
 
-def _ranked(measured: list[Ranked]) -> tuple[Ranked, ...]:
+def _ranked(measured: list[Ranked]) -> list[Ranked]:
     """Put performances in order, with ties, and each against the others."""
-    value = np.array([each.stretch for each in measured])
-    variance = np.array([each.error for each in measured]) ** 2
-    others = len(measured) - 1
+    value, error = np.array([[each.stretch, each.error] for each in measured]).T
+    variance, others = error**2, len(measured) - 1
     against = value - (value.sum() - value) / others
     error = np.sqrt(variance + (variance.sum() - variance) / others**2)
     # A partial order, whatever the errors: who is clearly above one is clearly above all that this
@@ -283,7 +282,7 @@ def _ranked(measured: list[Ranked]) -> tuple[Ranked, ...]:
         replace(each, stretch=float(x), error=float(e), rank=rank, tied=ranks.count(rank) > 1)
         for each, x, e, rank in zip(measured, against, error, ranks, strict=True)
     ]
-    return tuple(sorted(rows, key=lambda row: (row.rank, -row.stretch)))
+    return sorted(rows, key=lambda row: (row.rank, -row.stretch))
 
 
 def _deviations(values: Float) -> Float:
@@ -324,10 +323,9 @@ def _windows(curves: WorkCurves) -> Windows:
 
 
 def _characteristic(
-    curves: WorkCurves, windows: Windows, names: tuple[str, ...], part: slice, count: int
+    curves: WorkCurves, windows: Windows, rows: list[int], part: slice, count: int
 ) -> tuple[Place, ...]:
     """Return where a performance differs most from the others, or two from one another."""
-    rows = [curves.row(name) for name in names]
     alone = len(curves.recordings) == 2
     places: list[tuple[int, Place]] = []
     for aspect, least in LEAST.items():
@@ -344,8 +342,8 @@ def _characteristic(
             start = int(scores[length].argmax())
             end = start + length
             if scores[length][start] > 0:
-                values = tuple(windows[aspect][length][0][rows, start].tolist())
-                spans = _spans(curves, names, start, end)
+                values = windows[aspect][length][0][rows, start].tolist()
+                spans = curves.times[rows][:, [start, end]].tolist()
                 said = _sentence(aspect, spans, values, alone)
                 places.append((start, Place(aspect, spans, values, said)))
             for other, score in scores.items():
@@ -353,29 +351,21 @@ def _characteristic(
     return tuple(place for _, place in sorted(places, key=lambda each: each[0]))
 
 
-def _spans(curves: WorkCurves, names: Sequence[str], first: int, last: int) -> tuple[Span, ...]:
-    """Return from when to when some columns are in recordings, s."""
-    rows = [curves.times[curves.row(name)] for name in names]
-    return tuple((float(row[first]), float(row[last])) for row in rows)
-
-
 def _from_to(span: Span) -> str:
     return f"{clock(span[0])} to {clock(span[1])}"
 
 
-def _sentence(aspect: str, spans: tuple[Span, ...], values: tuple[float, ...], alone: bool) -> str:
+def _sentence(aspect: str, spans: Sequence[Span], values: Sequence[float], alone: bool) -> str:
     """Say how one performance, or A and B, differ from the others, or from the other alone."""
-    verb = {"tempo": "takes", "loudness": "is"}[aspect]
-    first, *second = [_amount(aspect, value) for value in values]
-    told = f"from {_from_to(spans[0])} "
-    if not second:
-        return f"{told}it {verb} {first} than the other" + "s" * (not alone)
-    told += f"(B: {clock(spans[1][0])}), A {verb} {first} than "
-    # Without others B's figure is A's with the other sign.
-    return f"{told}B" if alone else f"{told}the others, B {second[0]}"
-
-
-def _amount(aspect: str, value: float) -> str:
     if aspect == "tempo":
-        return f"{abs(100 * np.expm1(value)):.0f} % {'more' if value > 0 else 'less'} time"
-    return f"{abs(value):.1f} dB {'louder' if value > 0 else 'softer'}"
+        told = [
+            f"{100 * abs(np.expm1(x)):.0f} % {'more' if x > 0 else 'less'} time" for x in values
+        ]
+    else:
+        told = [f"{abs(x):.1f} dB {'louder' if x > 0 else 'softer'}" for x in values]
+    does = f"{'takes' if aspect == 'tempo' else 'is'} {told[0]} than"
+    if len(spans) == 1:
+        return f"from {_from_to(spans[0])} it {does} the other{'' if alone else 's'}"
+    # Without others B's figure is A's with the other sign.
+    than = "B" if alone else f"the others, B {told[1]}"
+    return f"from {_from_to(spans[0])} (B: {clock(spans[1][0])}), A {does} {than}"
