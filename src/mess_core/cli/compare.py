@@ -84,7 +84,7 @@ def _compare(args: argparse.Namespace) -> int:
     faster = 100 * (b / a - 1)
     lines.append(f"  A is {abs(faster):.1f} % {'faster' if faster > 0 else 'slower'} than B there")
     lines += ["", "Where they differ most, each beside its own tempo and loudness in the work:"]
-    lines += [*_places(compared.places)]
+    lines += _places(compared.places)
     for name, curve in (("key-overlap ratio", compared.articulation), ("pedal", compared.pedal)):
         a, b = map(mean_of, curve)
         if math.isfinite(a + b):
@@ -104,12 +104,7 @@ def _work(args: argparse.Namespace) -> int:
     from mess_core.report.performances import performance_rows
 
     layout = Layout(args.data, args.dataset)
-    recordings = read_recordings(layout.table)
-    if args.work not in (works := {row.work_id for row in recordings}):
-        raise AlignmentError(
-            f"{args.dataset} has no work {args.work!r}: {nearest(args.work, works)}"
-        )
-    work = read_work(layout, args.work)
+    work, recordings = read_work(layout, args.work), read_recordings(layout.table)
     told = performance_rows(layout, [row for row in recordings if row.work_id == args.work])
     told.sort(key=lambda row: -(row["relative_tempo"] or 0.0))
     places = describe(work)
@@ -141,8 +136,8 @@ def _work(args: argparse.Namespace) -> int:
         row |= {"places": [asdict(place) for place in places[name]], "gaps_s": own.tolist()}
     lines += _left_out(work.left_out)
     lines += ["", "Where each differs most from the others, beside its own tempo and loudness:"]
-    for name in (row["recording_id"] for row in told):
-        lines += [f"  {name}", *(f"  {line}" for line in _places(places[name]))]
+    for row in told:
+        lines += [f"  {row['recording_id']}", *_places(places[row["recording_id"]])]
     facts = {"work": args.work, **work.facts(), "performances": told}
     return _show(args, lines, facts, lambda: draw_tempo({args.work: work_curves(work)}))
 
@@ -185,7 +180,7 @@ def _recording(args: argparse.Namespace, name: str) -> Recording:
 
 
 def _places(places: Iterable["Place"]) -> list[str]:
-    return [f"  {place.sentence}" for place in places] or ["  nothing that can be told apart"]
+    return [f"    {place.sentence}" for place in places] or ["    nothing that can be told apart"]
 
 
 def _percent(log_ratio: float) -> float:
