@@ -35,8 +35,9 @@ FADE_S = np.linspace(0.0, 2.0, 21)[:, None, None]
 EDGE_S = 0.05
 #: What differs by more than so many standard errors of the difference is not tied.
 CLEAR = 2.0
-#: Passages that are looked through for what is characteristic, s of work time: a bar to a phrase.
-LENGTHS_S = (2.0, 4.0, 8.0)
+#: Passages that are looked through for what is characteristic, in columns of `WorkCurves`: 2, 4
+#: and 8 s, a bar to a phrase.
+LENGTHS = np.array([2, 4, 8])[:, None] * RATE
 #: What is hardly heard is not told: 5 % of time, 1 dB.
 LEAST = {"tempo": float(np.log(1.05)), "loudness": 1.0}
 #: So many places at most are told of tempo, and of loudness: of two performances, of one.
@@ -47,8 +48,6 @@ MIN_FOR_DEVIATIONS = 4
 SEGMENT_S = 4.0
 
 Span = Sequence[float]
-#: By aspect and number of columns: how much performances differ from the others, and the error.
-Windows = dict[str, dict[int, tuple[Float, Float]]]
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class Comparison:
     loudness_deviation: Float
     articulation: Float
     pedal: Float
-    places: tuple[Place, ...]
+    places: Sequence[Place]
 
 
 def stretch(work: WorkAlignment, recording_id: str, start_s: float, end_s: float) -> Ranking:
@@ -222,7 +221,7 @@ def compare(
     )
 
 
-def describe(work: WorkAlignment) -> dict[str, tuple[Place, ...]]:
+def describe(work: WorkAlignment) -> dict[str, list[Place]]:
     """Return where each performance of a work differs most from the others."""
     curves = work_curves(work)
     windows, whole = _windows(curves), slice(0, len(curves.work_times))
@@ -295,60 +294,60 @@ def _deviations(values: Float) -> Float:
     )
 
 
-def _windows(curves: WorkCurves) -> Windows:
+def _windows(curves: WorkCurves) -> dict[str, tuple[Float, Float]]:
     """Return how much each performance differs from the others over windows, and with what error.
 
-    Log time or dB of the window from each column to so many columns later, beside the performance's
-    own mean over the work. NaN where a window is not played in one go, or is silent.
+    By aspect, both [shape=(3, r, m)]: log time or dB of windows of `LENGTHS` from each column,
+    beside the performance's own mean over the work. NaN where it isn't played in one go, or silent.
     """
-    found: Windows = {aspect: {} for aspect in LEAST}
-    lengths = [round(seconds * RATE) for seconds in LENGTHS_S]
-    for length in (n for n in lengths if n < len(curves.work_times)):
-        times, loudness = (
-            np.lib.stride_tricks.sliding_window_view(series, length + 1, axis=1)
-            for series in (curves.times, curves.loudness)
-        )
-        spent = np.ptp(times, axis=2)
-        error = np.hypot(curves.errors[:, length:], curves.errors[:, :-length]) / spent
-        measured = {
-            "tempo": (np.log(spent), error),
-            "loudness": (loudness.mean(axis=2), np.zeros(spent.shape)),
-        }
-        for aspect, (values, errors) in measured.items():
-            common, levels = consensus(values)
-            counts = np.isfinite(values).sum(axis=0)
-            against = (values - common - levels[:, None]) * counts / np.maximum(counts - 1, 1)
-            found[aspect][length] = against, errors
-    return found
+    against, errors = np.full((2, len(LEAST), len(LENGTHS), *curves.times.shape), np.nan)
+    for number, length in enumerate(LENGTHS[:, 0]):
+        if length < len(curves.work_times):
+            times, loudness = (
+                np.lib.stride_tricks.sliding_window_view(series, length + 1, axis=1)
+                for series in (curves.times, curves.loudness)
+            )
+            spent = np.ptp(times, axis=2)
+            moved = np.hypot(curves.errors[:, length:], curves.errors[:, :-length])
+            errors[:, number, :, :-length] = moved / spent, np.zeros(spent.shape)
+            against[:, number, :, :-length] = np.log(spent), loudness.mean(axis=2)
+    for values in against.reshape(-1, *curves.times.shape):
+        common, levels = consensus(values)
+        counts = np.isfinite(values).sum(axis=0)
+        values -= common + levels[:, None]
+        values *= counts / np.maximum(counts - 1, 1)
+    return dict(zip(LEAST, zip(against, errors, strict=True), strict=True))
 
 
 def _characteristic(
-    curves: WorkCurves, windows: Windows, rows: list[int], part: slice, count: int
-) -> tuple[Place, ...]:
+    curves: WorkCurves,
+    windows: Mapping[str, tuple[Float, Float]],
+    rows: list[int],
+    part: slice,
+    count: int,
+) -> list[Place]:
     """Return where a performance differs most from the others, or two from one another."""
     alone = len(curves.recordings) == 2
-    places: list[tuple[int, Place]] = []
-    for aspect, least in LEAST.items():
-        scores: dict[int, Float] = {}
-        for length, (against, errors) in windows[aspect].items():
-            differs = against[rows[0]] - (0 if alone else against[rows[1:]].sum(axis=0))
-            error = np.sqrt((errors[rows] ** 2).sum(axis=0))
-            clear = np.abs(differs) > np.maximum(least, CLEAR * error)
-            # Differences of single notes average out: of a longer passage, less says as much.
-            scores[length] = np.where(clear, np.abs(differs) * length**0.5, 0.0)
-            scores[length][: part.start] = scores[length][max(0, part.stop - length) :] = 0.0
-        for _ in range(count if scores else 0):
-            length = max(scores, key=lambda n: scores[n].max())
-            start = int(scores[length].argmax())
-            end = start + length
-            if scores[length][start] > 0:
-                values = windows[aspect][length][0][rows, start].tolist()
+    starts = np.arange(len(curves.work_times))
+    ends = starts + LENGTHS
+    places: list[Place] = []
+    for aspect, (against, errors) in windows.items():
+        differs = against[:, rows[0]] - (0 if alone else against[:, rows[1:]].sum(axis=1))
+        error = np.sqrt((errors[:, rows] ** 2).sum(axis=1))
+        clear = np.abs(differs) > np.maximum(LEAST[aspect], CLEAR * error)
+        inside = (starts >= part.start) & (ends < part.stop)
+        # Differences of single notes average out: of a longer passage, less says as much.
+        score = np.where(clear & inside, np.abs(differs) * LENGTHS**0.5, 0.0)
+        for _ in range(count):
+            length, start = np.unravel_index(score.argmax(), score.shape)
+            end = ends[length, start]
+            if score[length, start] > 0:
+                values = against[length, rows, start].tolist()
                 spans = curves.times[rows][:, [start, end]].tolist()
                 said = _sentence(aspect, spans, values, alone)
-                places.append((start, Place(aspect, spans, values, said)))
-            for other, score in scores.items():
-                score[max(0, start - other + 1) : end] = 0.0
-    return tuple(place for _, place in sorted(places, key=lambda each: each[0]))
+                places.append(Place(aspect, spans, values, said))
+            score[(starts < end) & (ends > start)] = 0.0
+    return sorted(places, key=lambda place: place.spans[0][0])
 
 
 def _from_to(span: Span) -> str:

@@ -91,7 +91,6 @@ def draw_worm(compared: Comparison) -> Figure:
         for rows in (compared.bpm if in_bpm else in_percent, compared.loudness)
     )
     age = np.linspace(0, 1, x.shape[1])[:, None]
-    room = 0.08 * np.array([np.ptp(each[np.isfinite(each)]) for each in (x, y)])
     figure = Figure(figsize=(10.0, 5.2), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for row, (ax, colour) in enumerate(zip(panels, _COLOURS, strict=False)):
@@ -101,6 +100,7 @@ def draw_worm(compared: Comparison) -> Figure:
         ax.plot(x[row], y[row], color=colour, lw=0.6)
         ax.scatter(x[row], y[row], s=3 + 20 * age[:, 0], c=colours, lw=0, zorder=3)
         known = np.flatnonzero(np.isfinite(x[row] + y[row]))
+        room = 0.08 * np.ptp([ax.get_xlim(), ax.get_ylim()], axis=1)
         named: list[Float] = []  # places far enough apart to be read
         for i in known[:: max(1, len(known) // _MARKS)]:
             at = np.array([x[row, i], y[row, i]])
