@@ -77,14 +77,16 @@ def _compare(args: argparse.Namespace) -> int:
     work = read_work(Layout(args.data, args.dataset), rows[0].work_id)
     notes = {row.recording_id: read_performance(Path(row.midi)) for row in rows if row.midi}
     compared = compare(work, args.a, args.b, args.start, args.end, performances=notes)
-    lines = [f"{work.work_id}, {len(work.alignments)} performances aligned"]
-    a, b = (end - start for start, end in compared.spans)
-    for label, name, span in zip("AB", compared.recordings, compared.spans, strict=True):
-        lines.append(f"  {label}: {name}, {clock(span[0])} to {clock(span[1])}")
-    faster = 100 * (b / a - 1)
-    lines.append(f"  A is {abs(faster):.1f} % {'faster' if faster > 0 else 'slower'} than B there")
-    lines += ["", "Where they differ most, each beside its own tempo and loudness in the work:"]
-    lines += _places(compared.places)
+    (a, b), (c, d) = compared.spans
+    faster = 100 * ((d - c) / (b - a) - 1)
+    lines = [
+        f"{work.work_id}, {len(work.alignments)} performances aligned",
+        f"  A: {args.a}, {clock(a)} to {clock(b)}",
+        f"  B: {args.b}, {clock(c)} to {clock(d)}",
+        f"  A is {abs(faster):.1f} % {'faster' if faster > 0 else 'slower'} than B there",
+        *("", "Where they differ most, each beside its own tempo and loudness in the work:"),
+        *_places(compared.places),
+    ]
     for name, curve in (("key-overlap ratio", compared.articulation), ("pedal", compared.pedal)):
         a, b = map(mean_of, curve)
         if math.isfinite(a + b):
@@ -101,43 +103,38 @@ def _work(args: argparse.Namespace) -> int:
 
     from mess_core.alignment import describe, read_work, work_curves
     from mess_core.alignment.pictures import draw_tempo
-    from mess_core.report.performances import performance_rows
+    from mess_core.report.performances import AGAINST, performance_rows
 
     layout = Layout(args.data, args.dataset)
     work, recordings = read_work(layout, args.work), read_recordings(layout.table)
     told = performance_rows(layout, [row for row in recordings if row.work_id == args.work])
     told.sort(key=lambda row: -(row["relative_tempo"] or 0.0))
     places = describe(work)
-    lines = [f"{args.work}; beats: {work.beats_from or 'none'}", ""]
-    lines += table(
-        [
-            {
-                "performance": row["recording_id"] + " *" * (row["recording_id"] == work.reference),
-                "aligned by": row["source"],
-                "share": f"{row['share']:.2f}",
-                "tempo": _number("{:+.1f} %", row["relative_tempo"], _percent),
-                "timing deviation": _number("{:.3f}", row["timing_deviation"]),
-                "loudness": _number("{:+.1f} dB", row["relative_loudness"]),
-            }
-            for row in told
-        ]
-    )
-    lines += ["* the reference; tempo, timing and loudness are against the consensus"]
+    cells, gaps, where = [], [], []
     for row in told:
         name = row["recording_id"]
+        numbers = {key: row[key] for key in ("share", *AGAINST)}
+        cells.append(
+            {"performance": name + " *" * (name == work.reference), "aligned by": row["source"]}
+            | {key: "-" if value is None else f"{value:.3f}" for key, value in numbers.items()}
+        )
         alignment = work.alignments[name]
         own = alignment.regions.ravel()[1:-1].reshape(-1, 2)
         there = np.interp(own, alignment.times, alignment.work_times)
-        lines += [
+        gaps += [
             f"{name} from {clock(a)} to {clock(b)} is not aligned: it has {duration(b - a)} "
             f"where the reference has {duration(d - c)}"
             for (a, b), (c, d) in zip(own, there, strict=True)
         ]
+        where += [f"  {name}", *_places(places[name])]
         row |= {"places": [asdict(place) for place in places[name]], "gaps_s": own.tolist()}
-    lines += _left_out(work.left_out)
-    lines += ["", "Where each differs most from the others, beside its own tempo and loudness:"]
-    for row in told:
-        lines += [f"  {row['recording_id']}", *_places(places[row["recording_id"]])]
+    lines = [
+        *(f"{args.work}; beats: {work.beats_from or 'none'}", "", *table(cells)),
+        "*: the reference. Tempo is a log ratio (0.1 is 10 % faster), loudness in dB.",
+        *(*gaps, *_left_out(work.left_out), ""),
+        "Where each differs most from the others, beside its own tempo and loudness:",
+        *where,
+    ]
     facts = {"work": args.work, **work.facts(), "performances": told}
     return _show(args, lines, facts, lambda: draw_tempo({args.work: work_curves(work)}))
 
@@ -152,7 +149,7 @@ def _stretch(args: argparse.Namespace) -> int:
     rows = [
         {
             "rank": f"{each.rank}{' tied' * each.tied}",
-            "takes": f"{_percent(each.stretch):+.1f} %",
+            "takes": f"{100 * math.expm1(each.stretch):+.1f} %",
             "error": f"{100 * each.error:.1f}",
             "performance": each.recording_id,
             "from": clock(each.start_s),
@@ -181,14 +178,6 @@ def _recording(args: argparse.Namespace, name: str) -> Recording:
 
 def _places(places: Iterable["Place"]) -> list[str]:
     return [f"    {place.sentence}" for place in places] or ["    nothing that can be told apart"]
-
-
-def _percent(log_ratio: float) -> float:
-    return 100 * math.expm1(log_ratio)
-
-
-def _number(form: str, value: float | None, convert: Callable[[float], float] = float) -> str:
-    return "-" if value is None else form.format(convert(value))
 
 
 def _left_out(reasons: Mapping[str, str]) -> list[str]:

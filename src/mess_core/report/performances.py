@@ -1,6 +1,6 @@
 """The performances of every work against each other: a table, and tempo curves of a few works."""
 
-__all__ = ["performance_rows", "plot_performances"]
+__all__ = ["AGAINST", "performance_rows", "plot_performances"]
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,8 +20,8 @@ from mess_core.targets.npz import TargetReader
 #: Works in the picture: the first in the order of their ids.
 _MOST_WORKS = 6
 
-#: Against the others, in the table.
-_TARGETS = ("relative_tempo", "timing_deviation", "relative_loudness")
+#: Targets against the others, in the table.
+AGAINST = ("relative_tempo", "timing_deviation", "relative_loudness")
 
 
 def performance_rows(layout: Layout, recordings: Iterable[Recording]) -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ def performance_rows(layout: Layout, recordings: Iterable[Recording]) -> list[di
             }
             row |= {"reference": work["reference"], "source": work["sources"][name]}
             row["share"] = work["share"][name]
-            for target in _TARGETS:
+            for target in AGAINST:
                 value = read(name, target, "recording")
                 row[target] = None if value is None or np.isnan(value) else float(value)
             rows.append(row | {"beats": work["beats"][name]})
@@ -53,8 +53,7 @@ def performance_rows(layout: Layout, recordings: Iterable[Recording]) -> list[di
 def plot_performances(layout: Layout, output: Path) -> None:
     """Draw the tempo of the performances of the first works over work time, with the consensus.
 
-    Raises `AlignmentError` if a file of an alignment cannot be used, and `StorageError` if the
-    picture cannot be written.
+    Raises `AlignmentError` if an alignment, `StorageError` if the picture's file cannot be used.
     """
     works = sorted(read_json(layout.alignments_manifest)["works"])[:_MOST_WORKS]
     curves = {work_id: work_curves(read_work(layout, work_id)) for work_id in works}
