@@ -95,8 +95,8 @@ def test_what_cannot_be_compared_is_said() -> None:
         ("other", 20, 24, "other is left out of w: plays something else"),
         ("cutt", 20, 24, "did you mean 'cut'"),
         ("cut", 20.2, 20.4, r"cut is aligned from 0:00.0 to 0:20.0, 0:20.5 to"),
-        ("r", 50, 70, "not aligned from 0:50.0 to 1:10.0"),
-        ("r", 24, 20, "has no length"),
+        ("r", 50, 70, "r has no aligned passage from 0:50.0 to 1:10.0"),
+        ("r", 24, 20, "no aligned passage from 0:24.0 to 0:20.0"),
     ):
         with pytest.raises(AlignmentError, match=message):
             stretch(work, recording, start, end)

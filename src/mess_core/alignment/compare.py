@@ -6,13 +6,10 @@ of the alignment, carried over to durations: they say how well a duration is kno
 player would do it again.
 """
 
-__all__ = [
-    *("Comparison", "Place", "Ranked", "Ranking"),
-    *("compare", "describe", "stretch"),
-]
+__all__ = ["Comparison", "Place", "Ranked", "Ranking", "compare", "describe", "stretch"]
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -55,8 +52,8 @@ class Ranked:
     """How much a performance stretches a passage.
 
     ``stretch`` is the log of its duration over that of the surroundings, less the mean of the
-    others', with its standard ``error``. ``rank`` is one more than the number of performances
-    that clearly stretch it more; ``tied`` says that others have the same.
+    others', with its standard ``error``. ``rank`` is one more than the number of performances that
+    clearly stretch it more; ``tied`` says that others have the same.
     """
 
     recording_id: str
@@ -64,8 +61,8 @@ class Ranked:
     end_s: float
     stretch: float
     error: float
-    rank: int = 0
-    tied: bool = False
+    rank: int
+    tied: bool
 
 
 @dataclass(frozen=True)
@@ -135,16 +132,14 @@ def stretch(work: WorkAlignment, recording_id: str, start_s: float, end_s: float
     Raises `AlignmentError` if the recording is not aligned there, or fewer than two are.
     """
     asked = f"from {_from_to((start_s, end_s))}"
-    if not start_s < end_s:
-        raise AlignmentError(f"the passage {asked} has no length")
     start, end = _alignment(work, recording_id).to_work(np.array([start_s, end_s])).tolist()
-    if not np.isfinite(start + end):
+    if not start < end:
         known = _aligned(work, recording_id)
-        raise AlignmentError(f"{recording_id} is not aligned {asked}: {known}")
+        raise AlignmentError(f"{recording_id} has no aligned passage {asked}: {known}")
     curves = work_curves(work)
     around = max(SURROUNDINGS_S, end - start)
     first, last = max(0.0, start - around), min(float(curves.work_times[-1]), end + around)
-    measured: list[Ranked] = []
+    measured: dict[str, tuple[float, ...]] = {}
     left_out = dict(work.left_out)
     for name, alignment in work.alignments.items():
         played = np.interp(alignment.regions, alignment.times, alignment.work_times)
@@ -158,7 +153,7 @@ def stretch(work: WorkAlignment, recording_id: str, start_s: float, end_s: float
         elif np.ptp(beside[0], axis=1).sum() < MIN_SURROUNDINGS_S:
             left_out[name] = f"plays less than {MIN_SURROUNDINGS_S:g} s around the passage"
         else:
-            measured.append(_measured(name, alignment, passage, beside, curves))
+            measured[name] = _measured(alignment, passage, beside, curves)
     if len(measured) < 2:
         raise AlignmentError(
             f"fewer than two performances of {work.work_id} can be compared {asked} of "
@@ -184,8 +179,8 @@ def compare(
     """
     for name in (a, b):
         _alignment(work, name)
-    curves, names = work_curves(work), (a, b)
-    rows = [curves.row(name) for name in names]
+    curves = work_curves(work)
+    rows = [curves.row(name) for name in (a, b)]
     own, other = curves.times[rows]
     both = np.flatnonzero((own >= start_s) & (own <= end_s) & np.isfinite(other))
     if a == b or len(both) < 2:
@@ -198,7 +193,7 @@ def compare(
     articulation, pedal = np.full((2, *times.shape), np.nan)
     step = round(SEGMENT_S * RATE)
     notes = performances or {}
-    known = [(row, notes[name]) for row, name in enumerate(names) if name in notes]
+    known = [(row, notes[name]) for row, name in enumerate((a, b)) if name in notes]
     for (row, played), first in product(known, range(0, times.shape[1] - step, step)):
         edges, cells = times[row, [first, first + step]], (row, slice(first, first + step))
         if np.isfinite(edges).all():
@@ -206,7 +201,7 @@ def compare(
             articulation[cells] = articulation_ratio(cut.overlap_ratios)
             pedal[cells] = pedal_share(cut.pedal, cut.span)
     return Comparison(
-        recordings=names,
+        recordings=(a, b),
         spans=times[:, [0, -1]].tolist(),
         work_times=curves.work_times[part],
         times=times,
@@ -246,41 +241,43 @@ def _aligned(work: WorkAlignment, name: str) -> str:
 
 
 def _measured(
-    name: str, alignment: Alignment, passage: Float, beside: Float, curves: WorkCurves
-) -> Ranked:
-    """Return a performance's log duration of a passage over that of what lies beside it.
+    alignment: Alignment, passage: Float, beside: Float, curves: WorkCurves
+) -> tuple[float, ...]:
+    """Return start and end of a passage, and its log duration over that of what lies beside it.
 
     Both are spans of work time [shape=(n, 2)], of what lies beside one set for each of `FADE_S`.
+    The fourth is the standard error of the third.
     """
     spans = (passage, beside)
     own, faded = (np.interp(each, alignment.work_times, alignment.times) for each in spans)
     own = np.vstack([own, faded.mean(axis=0)])
     common = np.interp(beside, curves.work_times, curves.consensus_times).mean(axis=0)
-    usual = np.diff(common).sum()
-    duration, beside_s = np.ptp(own[0]), np.ptp(own[1:], axis=1).sum()
+    duration, beside_s, usual = (
+        np.ptp(own[0]),
+        np.ptp(own[1:], axis=1).sum(),
+        np.ptp(common, axis=1),
+    )
     # How the log ratio moves with each of the times that it is made of; some are in it twice.
     weights = np.outer(np.append(1 / duration, np.full(len(own) - 1, -1 / beside_s)), [-1, 1])
     times, place = np.unique(own.ravel().round(6), return_inverse=True)
     errors = np.interp(times, alignment.times, alignment.errors)
     error = np.sqrt(((np.bincount(place, weights.ravel()) * errors) ** 2).sum())
-    ratio = np.log(duration) - np.log(beside_s / usual)
-    return Ranked(name, float(own[0, 0]), float(own[0, 1]), float(ratio), float(error))
+    return *own[0], np.log(duration * usual.sum() / beside_s), error
 
 
-def _ranked(measured: list[Ranked]) -> list[Ranked]:
+def _ranked(measured: Mapping[str, tuple[float, ...]]) -> list[Ranked]:
     """Put performances in order, with ties, and each against the others."""
-    value, error = np.array([[each.stretch, each.error] for each in measured]).T
+    starts, ends, value, error = np.array(list(measured.values())).T
     variance, others = error**2, len(measured) - 1
     against = value - (value.sum() - value) / others
     error = np.sqrt(variance + (variance.sum() - variance) / others**2)
     # A partial order, whatever the errors: who is clearly above one is clearly above all that this
     # one is clearly above.
     clear = value - value[:, None] > CLEAR * np.sqrt(variance + variance[:, None])
-    ranks = (1 + clear.sum(axis=1)).tolist()
-    rows = [
-        replace(each, stretch=float(x), error=float(e), rank=rank, tied=ranks.count(rank) > 1)
-        for each, x, e, rank in zip(measured, against, error, ranks, strict=True)
-    ]
+    ranks = 1 + clear.sum(axis=1)
+    tied = (ranks == ranks[:, None]).sum(axis=1) > 1
+    columns = (each.tolist() for each in (starts, ends, against, error, ranks, tied))
+    rows = [Ranked(*row) for row in zip(measured, *columns, strict=True)]
     return sorted(rows, key=lambda row: (row.rank, -row.stretch))
 
 
