@@ -28,39 +28,43 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add ``compare``, ``work`` and ``stretch`` to the command line."""
-    parser = _command(
-        *(subparsers, "compare", _compare, "compare two performances of a work"),
-        more="Tempo and loudness over time, where they differ most; from MIDI articulation, pedal.",
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--dataset", default="demo", help="default: %(default)s")
+    common.add_argument("--data", type=Path, default=Path("data"), help="default: %(default)s")
+    common.add_argument("--json", action="store_true", help="print JSON")
+    common.add_argument("--picture", type=Path, metavar="FILE.png", help="draw it, too")
+    parser = subparsers.add_parser(
+        "compare",
+        help="compare two performances of a work",
+        description="Compare two performances of a work: tempo and loudness over time, where they "
+        "differ most, and from MIDI articulation and pedal.",
+        parents=[common],
     )
     parser.add_argument("a", metavar="A", help="a recording")
     parser.add_argument("b", metavar="B", help="another recording of the same work")
     parser.add_argument("--from", dest="start", type=seconds, default=0.0, help="time in A")
     parser.add_argument("--to", dest="end", type=seconds, default=math.inf, help="time in A")
-    parser = _command(
-        *(subparsers, "work", _work, "compare all performances of a work"),
-        more="Tempo, timing and loudness against the others, and where each is most itself.",
+    parser.set_defaults(run=_compare)
+    parser = subparsers.add_parser(
+        "work",
+        help="compare all performances of a work",
+        description="List the performances of a work, the fastest first: tempo, timing and "
+        "loudness against the others, and where each is most itself.",
+        parents=[common],
     )
     parser.add_argument("work", metavar="W", help="a work, as in the recording table")
-    parser = _command(
-        *(subparsers, "stretch", _stretch, "rank performances by how much they stretch a passage"),
-        more="Against their own tempo around it. Those that cannot be told apart share a rank.",
+    parser.set_defaults(run=_work)
+    parser = subparsers.add_parser(
+        "stretch",
+        help="rank the performances of a work by how much they stretch a passage",
+        description="Rank all performances of a work by how much they stretch a passage against "
+        "their own tempo around it. Performances that cannot be told apart share a rank.",
+        parents=[common],
     )
     parser.add_argument("--recording", required=True, help="whose times the passage is given in")
     parser.add_argument("--from", dest="start", type=seconds, required=True, help="as 40 or 0:40")
     parser.add_argument("--to", dest="end", type=seconds, required=True)
-
-
-def _command(
-    subparsers: Any, name: str, run: Callable[[argparse.Namespace], int], what: str, *, more: str
-) -> argparse.ArgumentParser:
-    text = f"{what[0].upper()}{what[1:]}. {more}"
-    parser: argparse.ArgumentParser = subparsers.add_parser(name, help=what, description=text)
-    parser.add_argument("--dataset", default="demo", help="default: %(default)s")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw it, too")
-    parser.set_defaults(run=run)
-    return parser
+    parser.set_defaults(run=_stretch)
 
 
 def _compare(args: argparse.Namespace) -> int:
