@@ -104,10 +104,6 @@ def test_pictures_are_drawn(place: list[str], tmp_path: Path) -> None:
         (["compare", "ann", "eve"], "eve is left out of w: plays something else"),
         (["compare", "ann", "ben", "--from", "70"], "nothing to compare there: ann is aligned"),
         (["work", "v"], "no aligned performances of 'v'"),
-        (
-            ["stretch", "--recording", "dan", "--from", "20.1", "--to", "20.4"],
-            "dan is aligned from 0:00.0 to 0:20.0, 0:20.5 to",
-        ),
     ],
 )
 def test_errors_say_what_is_wrong(

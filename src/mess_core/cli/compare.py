@@ -91,7 +91,10 @@ def _compare(args: argparse.Namespace) -> int:
         *("", "Where they differ most, each beside its own tempo and loudness in the work:"),
         *_places(compared.places),
     ]
-    for name, curve in (("key-overlap ratio", compared.articulation), ("pedal", compared.pedal)):
+    for name, curve in (
+        ("key-overlap ratio", compared.articulation),
+        ("share of pedal", compared.pedal),
+    ):
         a, b = map(mean_of, curve)
         if math.isfinite(a + b):
             lines.append(f"mean {name} over the segments of 4 s: A {a:.2f}, B {b:.2f}")
