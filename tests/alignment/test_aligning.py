@@ -60,6 +60,14 @@ def test_beats_are_found_from_audio_and_errors_are_what_they_say(
     assert np.mean(np.abs(error) < 0.2 * known) < 0.5
 
 
+def test_twelve_seconds_are_enough(crisp: Played, rhapsodic: Played) -> None:
+    stop = round(12 * RATE)
+    alignment = align_audio(extract(crisp[0][:stop]), extract(rhapsodic[0][:stop]))
+    assert shared_music(alignment, 12.0, 12.0) > 0.6
+    error = alignment.to_recording(crisp[1]) - rhapsodic[1]
+    assert np.nanmedian(np.abs(error)) < 0.015
+
+
 def test_the_map_goes_both_ways(crisp: Played, rhapsodic: Played) -> None:
     alignment = align_audio(extract(crisp[0]), extract(rhapsodic[0]))
     assert alignment.to_work(alignment.to_recording(crisp[1])) == pytest.approx(crisp[1], abs=1e-6)

@@ -172,7 +172,7 @@ def test_the_same_passage_is_filtered_and_steered() -> None:
 
 def test_what_has_no_same_passage_is_refused() -> None:
     bare = CORPUS.index(clip_rows(RECORDINGS, WINDOWS, works=1))
-    with pytest.raises(SearchError, match=r"no work times.*snakemake alignments.*build and publ"):
+    with pytest.raises(SearchError, match=r"no work times.*all_alignments.*build and publ"):
         search(bare, Query("r0", 3.7, 8.2, same_passage=True))
     with pytest.raises(SearchError, match="no other recording of the work 'other'"):
         _same("r5", 5.0, 10.0)

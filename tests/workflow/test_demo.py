@@ -390,6 +390,7 @@ def records_of_outputs(demo: Workspace, layout: Layout) -> list[tuple[Path, dict
         # These have no rule while they are up to date.
         *layout.target_manifests.glob("*.json"),
         *layout.embeddings.parent.glob("*/manifest.json"),
+        layout.alignments_manifest,
     ]
     return [(path, find_record(path)) for path in outputs]
 

@@ -2,19 +2,32 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from mess_core.alignment import store
 from mess_core.alignment.maps import Alignment
+from mess_core.alignment.store import StoredWork
 from mess_core.errors import AlignmentError, StorageError
-from mess_core.files import write_json
+from mess_core.files import read_json, write_json
 from mess_core.layout import Layout
-from mess_core.recordings import Recording
-from mess_core.workflow.jobs import _withdraw_other, _work_times, gather_features
+from mess_core.recordings import Recording, read_problems, try_failed_again, write_recordings
+from mess_core.workflow.jobs import (
+    _withdraw_other,
+    _work_times,
+    align_shard,
+    gather_alignments,
+    gather_features,
+    gather_targets,
+)
+from tests.workflow.test_plan import recording
 
 pytestmark = pytest.mark.unit
 
+#: Works with their recordings.
+WORKS = {"good": "abc", "bad": "de"}
 FACTS = {"name": "m", "precision": "bfloat16"}
 
 
@@ -69,3 +82,48 @@ def test_an_index_takes_work_times_of_recordings_that_are_aligned(tmp_path: Path
     assert np.isnan(_work_times(layout)(replace(blank, recording_id="c"), windows)).all()
     with pytest.raises(AlignmentError, match=r"b\.npz cannot be read"):
         _work_times(layout)(replace(blank, recording_id="b"), windows)
+
+
+def test_a_bad_work_does_not_end_a_shard_and_what_is_left_out_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path, "x")
+    rows = [recording(n, work_id=w) for w, names in WORKS.items() for n in names]
+    write_recordings(layout.table, [*rows, recording("alone")])
+
+    def made(_: Layout, work_id: str, recordings: Any, **windows: float) -> StoredWork:
+        assert windows == {"window_s": 5.0, "overlap": 0.5}
+        names = [r.recording_id for r in recordings]
+        if work_id == "bad":
+            return StoredWork(failed=dict.fromkeys(names, "its file is gone"))
+        entry = {"sources": {names[0]: "midi", names[1]: "midi"}, "beats": {}}
+        return StoredWork(entry, {names[2]: "another work"}, files={names[0]: Path("f.1.npz")})
+
+    monkeypatch.setattr(store, "store_work", made)
+    inputs = {"all": "now", "rubato": "now"}
+    given = {"shard": "0", "shards": 1, "window_s": 5.0, "overlap": 0.5}
+    for name, shards in {"rubato": "before", "relative_tempo": "now", "tempo": ""}.items():
+        manifest = {"shards": {}, "alignments": {"0": shards}}
+        write_json(layout.target_manifest(name), manifest)
+    align_shard(layout, inputs=inputs, **given)  # type: ignore[arg-type]
+    # Only what was of another alignment is withdrawn.
+    assert {p.stem for p in layout.target_manifests.iterdir()} == {"relative_tempo", "tempo"}
+    receipt = read_json(layout.receipt("alignments", "0"))
+    assert receipt["recordings"] == {"a": "f.1"}
+    gather_alignments(layout, shards={"0": "now"})
+    manifest = read_json(layout.alignments_manifest)
+    assert list(manifest["works"]) == ["good"]
+    told = {r.recording_id: (r.status, r.reason) for r in read_problems(layout, 5.0, "tempo")}
+    assert told == {
+        "c": ("not aligned", "another work"),
+        **dict.fromkeys(("d", "e"), ("not aligned", "its file is gone")),
+    }
+    with pytest.raises(StorageError, match="run snakemake again"):
+        gather_alignments(layout, shards={"0": "later"})
+    # What failed is tried again, with all that depends on it.
+    gather_targets(layout, targets={"rubato": {}}, alignments={"rubato": {"0": "now"}})
+    gathered = read_json(layout.target_manifest("rubato"))
+    assert gathered["not_aligned"] == dict.fromkeys("de", "its file is gone")
+    assert gathered["failed"] == {}
+    try_failed_again(layout)
+    assert not layout.receipt("alignments", "0").exists()

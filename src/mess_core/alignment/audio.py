@@ -54,12 +54,13 @@ LEAST, PRICE = 0.38, 4.0
 #: Between stretches of one region neither recording leaves out more, nor so much more than the
 #: other, s.
 _LONGEST_BRIDGE_S, _UNEQUAL_S = 15.0, 5.0
-#: What all regions gain in similarity above `LEAST`, and that over the vectors of the shorter
-#: recording, where it is as likely as not the same music; how fast that grows sure. Chains of other
-#: works gained 0.04 a vector at most, of the same 0.11 or more (756 and 69 pairs of ASAP).
-_GAIN, _GAIN_SPREAD, _AGREEMENT, _AGREEMENT_SPREAD = 10.0, 2.0, 0.07, 0.01
-#: The same of a single region of the same music: of other works 95 % gained less.
-_REGION_GAIN, _REGION_SPREAD = 5.0, 1.0
+#: Where it is as likely as not the same music: what all regions together gain in similarity above
+#: `LEAST`, over the log of the number of pairs (the best chain of unrelated sequences grows with it:
+#: Karlin & Altschul 1990), and over the vectors of the shorter recording; and how fast that grows
+#: sure. Of other works chains gained 0.04 a vector at most, of the same 0.11 or more (ASAP).
+_GAIN, _GAIN_SPREAD, _AGREEMENT, _AGREEMENT_SPREAD = 0.45, 0.1, 0.07, 0.01
+#: The same of a single region, over the log of the number of pairs.
+_REGION_GAIN, _REGION_SPREAD = 0.3, 0.08
 #: A region that begins or ends so near to the ends of both files reaches them, s.
 _NEAR_END_S = 3.0
 #: How far warping looks from the path that is known, s.
@@ -166,11 +167,12 @@ def find_regions(a: Float32, b: Float32) -> list[Region]:
     gains = similar[path[:, 0], path[:, 1]] - LEAST
     total = float(gains.sum())
     agreement = (total / min(len(a), len(b)) - _AGREEMENT) / _AGREEMENT_SPREAD
-    of_work = expit(min((total - _GAIN) / _GAIN_SPREAD, agreement))
+    chance = np.log(similar.size)
+    of_work = expit(min((total / chance - _GAIN) / _GAIN_SPREAD, agreement))
     borders = np.flatnonzero(apart) + 1
     regions = []
     for part, gain in zip(np.split(path, borders), np.split(gains, borders), strict=True):
-        of_region = expit((gain.sum() - _REGION_GAIN) / _REGION_SPREAD)
+        of_region = expit((gain.sum() / chance - _REGION_GAIN) / _REGION_SPREAD)
         regions.append(Region((part + 0.5) / PROFILE_RATE, float(of_work * of_region)))
     return [region for region in regions if region.confidence >= 0.5]
 

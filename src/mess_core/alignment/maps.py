@@ -146,7 +146,7 @@ def read_work(layout: Layout, work_id: str) -> WorkAlignment:
     """
     path = layout.alignments_manifest
     if not path.exists():
-        raise AlignmentError(f"{path} does not exist; run the workflow: snakemake alignments")
+        raise AlignmentError(f"{path} does not exist; run the workflow: snakemake all_alignments")
     works: dict[str, Any] = read_json(path)["works"]
     if work_id not in works:
         raise AlignmentError(

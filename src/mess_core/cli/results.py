@@ -156,6 +156,7 @@ def _places(layout: Layout, destination: str) -> list[str]:
         "recordings": layout.table,
         "features": layout.embeddings,
         "targets": layout.targets("*").parent,
+        "alignments": layout.alignments_manifest.parent,
         "probing": layout.probing,
         "aspect map": layout.aspects,
         "layer map": layout.answer("layers", ".png"),

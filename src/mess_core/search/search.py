@@ -401,7 +401,7 @@ def _not_aligned(index: Index, place: Place) -> str:
     if np.isnan(index.rows.table["work_start_s"]).all():
         return (
             "the index has no work times, so nothing tells which passages are the same; align the "
-            "recordings (snakemake alignments), and build and publish the index again"
+            "recordings (snakemake all_alignments), and build and publish the index again"
         )
     name = place.row.recording_id
     aligned = [f"{times[0]:g} to {times[-1]:g}" for times, _ in stretches(index.rows, name)]
