@@ -13,7 +13,6 @@ from mess_core.cli.main import main
 from mess_core.files import write_json
 from mess_core.layout import Layout
 from mess_core.recordings import Recording, write_recordings
-from mess_core.report.performances import plot_performances
 from tests.alignment.works import played, steady, stretched
 
 pytestmark = pytest.mark.unit
@@ -90,10 +89,6 @@ def test_pictures_are_drawn(place: list[str], tmp_path: Path) -> None:
         assert main([*command, *place, "--picture", str(picture)]) == 0
         with Image.open(picture) as image:
             assert image.width == 1500
-    layout = Layout(tmp_path, "mine")
-    plot_performances(layout, tmp_path / "works.png")
-    write_json(layout.alignments_manifest, {"works": {}})
-    plot_performances(layout, tmp_path / "none.png")
 
 
 @pytest.mark.parametrize(
