@@ -65,7 +65,7 @@ def test_what_was_planted_is_told(place: list[str], capsys: pytest.CaptureFixtur
         in told
     )
     assert "beats: ben" in told
-    assert "cid midi 1.000 0.100 - -1.000" in told
+    assert "cid midi 100% +10.5 % - -1.0 dB" in told
 
 
 def test_json_has_it_all(place: list[str], capsys: pytest.CaptureFixture[str]) -> None:

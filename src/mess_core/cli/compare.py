@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from mess_core.alignment.compare import Place
 
 
+#: What is not aligned is told from this length on, s; shorter are silence and applause.
+_LEAST_GAP_S = 5.0
+
+
 def add_parser(subparsers: Any) -> None:
     """Add ``compare``, ``work`` and ``stretch`` to the command line."""
     common = argparse.ArgumentParser(add_help=False)
@@ -115,19 +119,30 @@ def _work(args: argparse.Namespace) -> int:
     layout = Layout(args.data, args.dataset)
     work, recordings = read_work(layout, args.work), read_recordings(layout.table)
     told = performance_rows(layout, [row for row in recordings if row.work_id == args.work])
+    lasts = {row.recording_id: row.duration_s for row in recordings}
     told.sort(key=lambda row: -(row["relative_tempo"] or 0.0))
     places = describe(work)
     cells, gaps, where = [], [], []
     for row in told:
         name = row["recording_id"]
-        numbers = {key: row[key] for key in ("share", *AGAINST)}
+        tempo, timing, loudness = (row[target] for target in AGAINST)
         cells.append(
-            {"performance": name + " *" * (name == work.reference), "aligned by": row["source"]}
-            | {key: "-" if value is None else f"{value:.3f}" for key, value in numbers.items()}
+            {
+                "performance": name + " *" * (name == work.reference),
+                "aligned by": row["source"],
+                "share": f"{row['share']:.0%}",
+                "tempo": _number("{:+.1f} %", tempo and 100 * math.expm1(tempo)),
+                "timing deviation": _number("{:.3f}", timing),
+                "loudness": _number("{:+.1f} dB", loudness),
+            }
         )
         alignment = work.alignments[name]
-        own = alignment.regions.ravel()[1:-1].reshape(-1, 2)
-        there = np.interp(own, alignment.times, alignment.work_times)
+        edges = alignment.regions.ravel()
+        in_work = np.interp(edges, alignment.times, alignment.work_times)
+        own = np.array([0.0, *edges, lasts[name]]).reshape(-1, 2)
+        there = np.array([0.0, *in_work, lasts[work.reference]]).reshape(-1, 2)
+        missing = np.maximum(np.ptp(own, axis=1), np.ptp(there, axis=1)) > _LEAST_GAP_S
+        own, there = own[missing], there[missing]
         gaps += [
             f"{name} from {clock(a)} to {clock(b)} is not aligned: it has {duration(b - a)} "
             f"where the reference has {duration(d - c)}"
@@ -137,7 +152,7 @@ def _work(args: argparse.Namespace) -> int:
         row |= {"places": [asdict(place) for place in places[name]], "gaps_s": own.tolist()}
     lines = [
         *(f"{args.work}; beats: {work.beats_from or 'none'}", "", *table(cells)),
-        "*: the reference. Tempo is a log ratio (0.1 is 10 % faster), loudness in dB.",
+        "*: the reference; share: how much of it is aligned; all else is against the consensus",
         *(*gaps, *_left_out(work.left_out), ""),
         "Where each differs most from the others, beside its own tempo and loudness:",
         *where,
@@ -181,6 +196,10 @@ def _recording(args: argparse.Namespace, name: str) -> Recording:
     if name not in rows:
         raise AlignmentError(f"{args.dataset} has no recording {name!r}: {nearest(name, rows)}")
     return rows[name]
+
+
+def _number(form: str, value: float | None) -> str:
+    return "-" if value is None else form.format(value)
 
 
 def _places(places: Iterable["Place"]) -> list[str]:
