@@ -67,7 +67,7 @@ def test_the_mean_ratio_is_that_of_durations(noise_s: float) -> None:
     spent = curves.consensus_times[-1]
     for name in maps:
         own = np.nanmax(curves.times[curves.row(name)])
-        ratio = relative(curves, name).tempo_ratio
+        ratio = relative(curves, name, own).tempo_ratio
         assert np.log(np.nanmean(ratio)) == pytest.approx(np.log(spent / own), abs=0.003)
 
 
@@ -99,4 +99,4 @@ def test_beats_give_the_tempo_in_bpm() -> None:
 def test_unknown_recordings_are_named() -> None:
     curves = work_curves(work_of({"first": played(steady()), "b": played(steady())}, "first"))
     with pytest.raises(AlignmentError, match="did you mean 'first'"):
-        relative(curves, "firts")
+        relative(curves, "firts", 60.0)

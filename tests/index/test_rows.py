@@ -92,7 +92,8 @@ def test_times_that_are_no_passage_are_refused_by_name(
 
 @pytest.mark.parametrize("work", [(3.0, 2.0), (nan, 2.0), (0.0, nan), (0.0, inf), (-inf, 1.0)])
 def test_times_that_are_no_passage_of_a_work_are_refused_by_name(work: tuple[float, float]) -> None:
-    match = f"recording recording_id1: {work[0]} to {work[1]} s of its work is no passage"
+    times = " to ".join(str(None if time != time else time) for time in work)
+    match = f"recording recording_id1: .* or {times} s of its work is none"
     with pytest.raises(ArtifactError, match=match):
         _table((0, 0.0, 1.0), (1, 0.0, 1.0), work=work).check("clips")
 

@@ -85,8 +85,11 @@ def test_a_clips_id_names_recording_and_start() -> None:
         ({"relative": "works"}, "relative 'works' is unknown: did you mean 'work'"),
         ({"relative": None}, "relative None is unknown"),
         ({"start_s": 1, "same_passage": "yes"}, "same_passage is 'yes', expected true or false"),
-        ({"same_passage": True}, "same passage .* give a recording and a start, or a clip"),
-        ({"clip": "r@0", "same_passage": True, "exclude": "work"}, "so work cannot be excluded"),
+        ({"same_passage": True}, "for the same passage give a recording and a start, or a clip"),
+        (
+            {"clip": "r@0", "same_passage": True, "exclude": "work"},
+            "its work cannot be excluded",
+        ),
         ({"dedupe_s": "5"}, "dedupe_s is '5'"),
         ({"start_s": "3"}, "start_s is '3', expected seconds"),
         ({"start_s": math.nan}, "start_s is nan"),

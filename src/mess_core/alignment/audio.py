@@ -55,7 +55,7 @@ LEAST, PRICE = 0.38, 4.0
 #: other, s.
 _LONGEST_BRIDGE_S, _UNEQUAL_S = 15.0, 5.0
 #: Where it is as likely as not the same music: what all regions together gain in similarity above
-#: `LEAST`, over the log of the number of pairs (the best chain of unrelated ones grows with it:
+#: `LEAST`, over the log of the number of pairs (best chains of unrelated sequences grow with it:
 #: Karlin & Altschul 1990), and over the vectors of the shorter recording; and how fast that grows
 #: sure. Of other works chains gained 0.04 a vector at most, of the same 0.11 or more (ASAP).
 _GAIN, _GAIN_SPREAD, _AGREEMENT, _AGREEMENT_SPREAD = 0.45, 0.1, 0.07, 0.01

@@ -1,27 +1,21 @@
 """The performances of a work as curves over work time, and the consensus of all of them.
 
-Local tempo at a place of the music is how many seconds of the reference pass in a second of the
-performance: 1.1 is 10 % faster than the reference there. Knots of a map may be dense and noisy, so
-the seconds that a performance takes for a second of the work are averaged over a Gaussian, inside
-of each region by itself, before their logarithm is taken.
-
 The *consensus* is the mean over performances of log tempo, and of loudness in dB, at each place
-where two or more are aligned. Somebody who leaves out a passage must not move the consensus of the
-others there, so each performance has a level of its own (a fast player, a loud recording), and the
-consensus is the fit of levels and places to what there is. Where all play everything, that is the
-mean.
+where two or more are aligned. Somebody who leaves out a passage must not move it for the others
+there: each performance has a level of its own (a fast player, a loud recording), and the consensus
+is the fit of levels and places to what there is. Where all play everything, that is the mean.
 """
 
-__all__ = ["RATE", "WorkCurves", "consensus", "relative", "runs", "smooth", "work_curves"]
+__all__ = ["RATE", "WorkCurves", "consensus", "relative", "smooth", "work_curves"]
 
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d
 
-from mess_core.alignment.maps import Alignment, WorkAlignment
+from mess_core.alignment.maps import WorkAlignment
 from mess_core.errors import AlignmentError, nearest
-from mess_core.targets.curves import Float, smoothed
+from mess_core.targets.curves import Float
 from mess_core.targets.notes import SHAPE_SMOOTHING_S
 from mess_core.targets.relative import Relative
 from mess_core.targets.sound import LOUDNESS_RATE, LOUDNESS_WINDOW_S
@@ -29,41 +23,28 @@ from mess_core.targets.sound import LOUDNESS_RATE, LOUDNESS_WINDOW_S
 #: Values per second of all curves.
 RATE = 10
 
-#: Smoothing (standard deviation) of log tempo and so of the consensus, s. What is shaped on purpose
-#: is smoothed once more when the consensus is taken off; a consensus that is as smooth as that
-#: would depend on the reference (on the demo, another one moves a timing deviation of 0.1 by up to
-#: 0.03 with 0.5 s, 0.004 with 0.15 s). Errors as of audio alignment (12 ms, and steps of 0.1 s) do
-#: no more harm than with 0.5 s (maps from the beats of ASAP's tuning half with such errors).
+#: Smoothing (standard deviation) of log tempo, s: knots of a map may be dense and noisy. With 0.5 s
+#: the consensus would depend on the reference (on the demo, another one then moves a timing
+#: deviation of 0.1 by up to 0.03, else by 0.004).
 FINE_S = 0.15
-
-#: A consensus is of so many performances or more.
-MIN_PERFORMANCES = 2
 
 
 @dataclass(frozen=True, eq=False)
 class WorkCurves:
     """The performances of a work over its time.
 
-    Attributes
-    ----------
-    work_times : ndarray [shape=(m,)]
-        Work time, s, `RATE` per second from 0 to the end of the reference.
-    recordings : tuple of str
-        Ids of the performances, in the order of the rows of what follows.
-    times : ndarray [shape=(r, m)]
-        When each performance gets there, s. NaN where it is not aligned, and at one place or more
-        between two regions.
-    errors : ndarray [shape=(r, m)]
-        Standard error of ``times``, s.
-    log_tempo : ndarray [shape=(r, m)]
-        Natural log of the local tempo, hardly smoothed (`FINE_S`); see `smooth`.
-    loudness : ndarray [shape=(r, m)]
-        Momentary loudness, dBFS, NaN where inaudible.
-    consensus_tempo, consensus_loudness : ndarray [shape=(m,)]
-        The consensus of the two, NaN where fewer than two performances are aligned.
-    beat_rate : ndarray [shape=(m,)]
-        Beats per second of the reference, smoothed over 0.5 s; NaN without beats. Times
-        ``60 exp(log_tempo)`` it is a performance's tempo in BPM.
+    ``work_times`` [shape=(m,)] has `RATE` values per second from 0 to the end of the reference.
+    ``recordings`` are the performances, in the order of the rows of these [shape=(r, m)]:
+
+    * ``times``, ``errors``: when each gets there, s, with its standard error. NaN where it is not
+      aligned, and at one place or more between two regions;
+    * ``log_tempo``: natural log of the local tempo, which is how many s of the reference pass in a
+      second of the performance. Hardly smoothed (`FINE_S`); see `smooth`;
+    * ``loudness``: momentary, dBFS, NaN where inaudible.
+
+    ``consensus_tempo`` and ``consensus_loudness`` [shape=(m,)] are what the last two have in
+    common, NaN where fewer than two are aligned. ``beat_rate`` [shape=(m,)] is beats per second of
+    the reference, smoothed over 0.5 s, NaN without beats: times ``60 exp(log_tempo)`` it is BPM.
     """
 
     work_times: Float
@@ -87,7 +68,7 @@ class WorkCurves:
     def consensus_times(self) -> Float:
         """When a performance in the consensus's tempo gets there, s [shape=(m,)].
 
-        It stands still where there is no consensus: only differences within one of its `runs`
+        It stands still where there is no consensus: only differences within a stretch that has one
         mean anything.
         """
         slowness = np.exp(-self.consensus_tempo)
@@ -96,22 +77,24 @@ class WorkCurves:
 
 
 def work_curves(work: WorkAlignment) -> WorkCurves:
-    """Bring the performances of a work to one grid, and find their consensus.
-
-    Raises `AlignmentError` if the reference is aligned for less than 0.2 s.
-    """
+    """Bring the performances of a work to one grid, and find their consensus."""
     reference = work.alignments[work.reference]
     work_times = np.arange(int(reference.work_times[-1] * RATE + 1e-6) + 1) / RATE
-    if len(work_times) < 3:
-        raise AlignmentError(
-            f"{work.work_id}: its reference {work.reference} is aligned for "
-            f"{reference.work_times[-1]:.2f} s only; align the work anew"
-        )
-    times = np.array([_times(each, work_times) for each in work.alignments.values()])
-    rows = list(zip(times, work.alignments.values(), strict=True))
-    errors = np.array([np.interp(row, each.times, each.errors) for row, each in rows])
-    loudness = np.array([_loudness(row, each) for row, each in rows])
-    log_tempo = np.array([-np.log(_slope(row, FINE_S)) for row in times])
+    times, errors, log_tempo, loudness = np.full((4, len(work.alignments), len(work_times)), np.nan)
+    for row, each in enumerate(work.alignments.values()):
+        at = each.to_recording(work_times)
+        region = np.searchsorted(each.regions[:, 0], at, side="right")
+        at[:-1][(np.diff(region) != 0) & np.isfinite(at[1:])] = np.nan
+        times[row] = at
+        errors[row] = np.interp(at, each.times, each.errors)
+        log_tempo[row] = -np.log(_slope(at, FINE_S))
+        if len(each.loudness):
+            middles = np.arange(len(each.loudness)) / LOUDNESS_RATE + LOUDNESS_WINDOW_S / 2
+            loudness[row] = np.interp(at, middles, each.loudness)
+    beats = np.full(len(work_times), np.nan)
+    numbers = np.flatnonzero(np.isfinite(reference.beats))
+    if len(numbers) > 1:
+        beats = np.interp(work_times, reference.beats[numbers], numbers, left=np.nan, right=np.nan)
     return WorkCurves(
         work_times=work_times,
         recordings=tuple(work.alignments),
@@ -121,45 +104,31 @@ def work_curves(work: WorkAlignment) -> WorkCurves:
         loudness=loudness,
         consensus_tempo=consensus(log_tempo)[0],
         consensus_loudness=consensus(loudness)[0],
-        beat_rate=_slope(_beats(reference, work_times), SHAPE_SMOOTHING_S),
+        beat_rate=_slope(beats, SHAPE_SMOOTHING_S),
     )
 
 
-def relative(curves: WorkCurves, recording_id: str, duration_s: float | None = None) -> Relative:
+def relative(curves: WorkCurves, recording_id: str, duration_s: float) -> Relative:
     """Compare a performance with the consensus of its work, along its own time.
 
-    Parameters
-    ----------
-    curves : WorkCurves
-    recording_id : str
-    duration_s : float, optional
-        Length of the recording, s; else the series end where the aligned part ends.
-
-    Returns
-    -------
-    Relative
-        `RATE` values per second. ``tempo_ratio`` is the mean over each tenth of a second of the
-        performance, so that its mean over a passage is the consensus's duration of it over the
-        performance's own. ``smooth_ratio`` is its mean over a Gaussian of 0.5 s, region by region.
+    The series have `RATE` values per second of the recording, which lasts ``duration_s``.
+    ``tempo_ratio`` is the mean over each tenth of a second, so that its mean over a passage is the
+    consensus's duration of it over the performance's own. ``smooth_ratio`` is its mean over a
+    Gaussian of 0.5 s, region by region.
     """
     row = curves.row(recording_id)
     times, in_consensus = curves.times[row], curves.consensus_times
     quieter = curves.loudness[row] - curves.consensus_loudness
-    if duration_s is None:
-        duration_s = float(np.nanmax(times, initial=0.0))
     edges = np.arange(int(duration_s * RATE + 1e-6) + 1) / RATE
     centres = (edges[1:] + edges[:-1]) / 2
     ratio, smooth, louder = np.full((3, len(centres)), np.nan)
-    for run in runs(np.isfinite(times) & np.isfinite(curves.consensus_tempo)):
-        start, stop = times[run][[0, -1]]
-        inside = np.flatnonzero((edges >= start) & (edges <= stop))
-        if len(inside) < 2:
-            continue
-        cells = inside[:-1]
-        passed = np.interp(edges[inside], times[run], in_consensus[run])
-        ratio[cells] = np.diff(passed) * RATE
-        smooth[cells] = _averaged(ratio[cells], SHAPE_SMOOTHING_S)
-        louder[cells] = np.interp(centres[cells], times[run], quieter[run])
+    for run in _runs(times + curves.consensus_tempo):
+        inside = np.flatnonzero((edges >= times[run][0]) & (edges <= times[run][-1]))
+        if len(inside) > 1:
+            cells = inside[:-1]
+            ratio[cells] = np.diff(np.interp(edges[inside], times[run], in_consensus[run])) * RATE
+            smooth[cells] = _averaged(ratio[cells], SHAPE_SMOOTHING_S)
+            louder[cells] = np.interp(centres[cells], times[run], quieter[run])
     return Relative(centres, ratio, smooth, louder)
 
 
@@ -171,7 +140,7 @@ def consensus(values: Float) -> tuple[Float, Float]:
     """
     there = np.isfinite(values)
     counts = there.sum(axis=0)
-    shared = (there & (counts >= MIN_PERFORMANCES)).astype(np.float64)
+    shared = (there & (counts > 1)).astype(np.float64)
     means = np.where(there, values, 0.0).sum(axis=0) / np.maximum(counts, 1)
     # Least squares with the columns' levels eliminated: what is left are the rows' levels. The
     # smallest solution has the sum 0 among rows that share columns; `rcond` is above rounding.
@@ -179,63 +148,36 @@ def consensus(values: Float) -> tuple[Float, Float]:
     overlap = np.diag(shared.sum(axis=1)) - (shared / np.maximum(counts, 1)) @ shared.T
     levels = np.linalg.lstsq(overlap, above, rcond=1e-9)[0]
     common = means - (there * levels[:, None]).sum(axis=0) / np.maximum(counts, 1)
-    return np.where(counts >= MIN_PERFORMANCES, common, np.nan), levels
+    return np.where(counts > 1, common, np.nan), levels
 
 
 def smooth(series: Float, spread_s: float = SHAPE_SMOOTHING_S) -> Float:
     """Return the mean over a Gaussian of so many s (standard deviation), in each run by itself."""
     mean = np.full(len(series), np.nan)
-    for run in runs(np.isfinite(series)):
+    for run in _runs(series):
         mean[run] = _averaged(series[run], spread_s)
     return mean
-
-
-def runs(there: npt.NDArray[np.bool_]) -> list[slice]:
-    """Return the stretches of neighbours that are there, of two or more, in order."""
-    steps = np.diff(there.astype(np.int8), prepend=0, append=0)
-    edges = zip(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1), strict=True)
-    return [slice(int(a), int(b)) for a, b in edges if b - a > 1]
-
-
-def _times(alignment: Alignment, work_times: Float) -> Float:
-    """Return when a recording gets to work times, with a gap between any two regions."""
-    times = alignment.to_recording(work_times)
-    number = np.searchsorted(alignment.regions[:, 0], times, side="right")
-    border = np.flatnonzero((np.diff(number) != 0) & np.isfinite(np.diff(times)))
-    times[border] = np.nan
-    return times
-
-
-def _loudness(times: Float, alignment: Alignment) -> Float:
-    """Return the loudness at times of a recording; each value is that of a window's middle."""
-    if not len(alignment.loudness):
-        return np.full(len(times), np.nan)
-    middles = np.arange(len(alignment.loudness)) / LOUDNESS_RATE + LOUDNESS_WINDOW_S / 2
-    return np.interp(times, middles, alignment.loudness)
-
-
-def _beats(reference: Alignment, work_times: Float) -> Float:
-    """Return how many beats have passed, NaN before the first and after the last."""
-    numbers = np.flatnonzero(np.isfinite(reference.beats))
-    if len(numbers) < 2:
-        return np.full(len(work_times), np.nan)
-    beats = reference.beats[numbers]
-    return np.interp(work_times, beats, numbers, left=np.nan, right=np.nan)
 
 
 def _slope(series: Float, spread_s: float) -> Float:
     """Return the rise per second of a series at its places, smoothed in each of its runs."""
     slope = np.full(len(series), np.nan)
-    for run in runs(np.isfinite(series)):
-        slope[run] = _averaged(np.diff(series[run]) * RATE, spread_s, between=True)
+    for run in _runs(series):
+        slope[run] = _averaged(np.gradient(series[run]) * RATE, spread_s)
     return slope
 
 
-def _averaged(cells: Float, spread_s: float, *, between: bool = False) -> Float:
-    """Return the mean over a Gaussian at the cells, or at the places before, between and after."""
-    spread, odd = spread_s * RATE, 0.5 * between
-    reach = np.arange(-np.ceil(4 * spread) - odd, np.ceil(4 * spread) + odd + 1)
-    kernel = np.exp(-0.5 * (reach / spread) ** 2)
-    padded = np.append(cells, np.zeros(int(between)))
-    inside = np.append(np.ones(len(cells)), np.zeros(int(between)))
-    return np.asarray(smoothed(padded, kernel) / smoothed(inside, kernel))
+def _runs(series: Float) -> list[slice]:
+    """Return the stretches of two or more neighbours that are known, in order."""
+    steps = np.diff(np.isfinite(series).astype(np.int8), prepend=0, append=0)
+    edges = zip(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1), strict=True)
+    return [slice(int(a), int(b)) for a, b in edges if b - a > 1]
+
+
+def _averaged(series: Float, spread_s: float) -> Float:
+    """Return the mean over a Gaussian, of what there is of it at the ends."""
+    sums, weights = (
+        gaussian_filter1d(each, spread_s * RATE, mode="constant")
+        for each in (series, np.ones(len(series)))
+    )
+    return np.asarray(sums / weights)

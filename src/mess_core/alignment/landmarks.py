@@ -1,23 +1,18 @@
 """Landmarks of a recording: climaxes, boundaries, and ends of phrases, found in its sound.
 
 * `CLIMAX`: a prominent peak of loudness, density of onsets, register (spectral centroid) and
-  dissonance together. Each is standardised within the recording; their weighted mean, smoothed, is
-  a curve. Its *build-up* starts, and its *release* ends, where the curve is a
-  tenth of the way from the valley on that side to the peak.
+  dissonance together: the smoothed weighted mean of what is standardised within the recording. Its
+  *build-up* starts, and its *release* ends, a tenth of the way from the valley there to the peak.
 * `BOUNDARY`: a peak of Foote's novelty (`mess_core.targets.phrasing`) of timbre, harmony, density
-  and loudness, each standardised: one texture ends and another begins.
-* `PHRASE_END`: an onset before which it is softer than around it *and* the tempo has slowed down:
-  the next phrase begins with it. The tempo is that of beats where they are given, else that of the
-  spacing of onsets, which a long note changes, too.
+  and loudness: one texture ends and another begins.
+* `PHRASE_END`: an onset, with which the next phrase begins, before which it is softer *and* slower:
+  by beats where they are given, else by the spacing of onsets, which a long note changes, too.
 
-What varies little (`LEAST`) is not blown up to a full standard deviation, so a flat performance has
-no climax. Nothing here knows the score: these are places to listen to, not an analysis of form.
+What varies little is not blown up to a full standard deviation: a flat performance has no climax.
+Nothing here knows the score.
 """
 
-__all__ = [
-    *("BOUNDARY", "CLIMAX", "CONTOURS", "KINDS", "PHRASE_END", "Landmark", "contour_distance"),
-    *("curves", "find_landmarks", "landmarks"),
-]
+__all__ = ["CONTOURS", "Landmark", "contour_distance", "curves", "find_landmarks", "landmarks"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -38,81 +33,56 @@ from mess_core.targets.notes import BEAT_TOLERANCE_S, read_beats, read_performan
 from mess_core.targets.phrasing import novelty
 from mess_core.targets.sound import FLOOR_DBFS, LOUDNESS_RATE, LOUDNESS_WINDOW_S, Sound, analyse
 
-KINDS = CLIMAX, BOUNDARY, PHRASE_END = ("climax", "boundary", "phrase_end")
+CLIMAX, BOUNDARY, PHRASE_END = "climax", "boundary", "phrase_end"
 
-#: The two contours of a climax, and of how many values they are.
+#: The two contours of a climax, of how many values they are, and values per second of curves.
 CONTOURS = BUILD_UP, RELEASE = ("build_up", "release")
-CONTOUR_VALUES = 32
-
-#: Values per second of all curves here.
-RATE = 10.0
+CONTOUR_VALUES, RATE = 32, 10.0
 
 #: Spread that is added (in squares) to a series' own: dB, onsets per second, octaves, tension;
 #: log density, MFCC, share of the chroma; the dip (dB) and the slowing (log) at phrases' ends.
 LEAST = {"loudness": 2.0, "density": 1.0, "register": 0.25, "tension": 0.08}
 LEAST |= {"log_density": 0.3, "mfcc": 8.0, "chroma": 0.05, "dip": 2.0, "slowing": 0.05}
-
 #: What is softer than the loudest moment by more counts as so much softer, dB.
 RANGE_DB = 40.0
 
 #: Of climaxes: what each series weighs, the curve's smoothing (Gaussian, s), the least prominence
 #: of a climax and of a peak that ends its release, and the share of the height that is no slope.
 WEIGHTS = {"loudness": 2.0, "density": 1.0, "register": 1.0, "tension": 1.0}
-CLIMAX_SMOOTHING_S = 1.5
-MIN_PROMINENCE, MIN_HILL = 0.4, 0.2
-FOOT = 0.1
-
+CLIMAX_SMOOTHING_S, MIN_PROMINENCE, MIN_HILL, FOOT = 1.5, 0.4, 0.2, 0.1
 #: What an octave of length counts beside contours that differ by their full height.
 OCTAVE = 0.1
 
 #: Of boundaries: how far novelty looks to either side, how what it compares is smoothed (Gaussian),
 #: s; the least prominence (no flat performance of the tests had a novelty above 0.4).
-BOUNDARY_REACH_S = 8.0
-TEXTURE_SMOOTHING_S = 0.5
-MIN_NOVELTY = 0.75
+BOUNDARY_REACH_S, TEXTURE_SMOOTHING_S, MIN_NOVELTY = 8.0, 0.5, 0.75
 
 #: Of phrases' ends: the time before the onset and what it is compared with, s; how many beats the
 #: last beat, or spacings the last spacing of onsets, is compared with; the least strength; the
 #: least time between two, and from the recording's ends, s.
 BEFORE_S, AROUND_S = 0.5, 12.0
-BEATS_BEFORE, SPACINGS = 4, 25
-MIN_STRENGTH = 0.8
+BEATS_BEFORE, SPACINGS, MIN_STRENGTH = 4, 25, 0.8
 APART_S, EDGE_S = 3.0, 2.0
-
-_TINY = 1e-9
 
 
 @dataclass(frozen=True)
 class Landmark:
-    """A place in a recording.
+    """A place in a recording."""
 
-    Attributes
-    ----------
-    kind : str
-        One of `KINDS`.
-    time_s : float
-        A climax's peak; of the others the onset with which the new begins, s.
-    strength : float
-        Prominence of a climax, and strength of a phrase's end, in standard deviations within the
-        recording; novelty of a boundary (squared distance of what is before and after).
-    start_s, end_s : float
-        Start of a climax's build-up and end of its release, s; of the others ``time_s``.
-    build_up, release : sequence of float
-        A climax's curve from start to peak and from peak to end in `CONTOUR_VALUES` equal steps,
-        0 where it is lowest and 1 at the peak; empty for the others.
-    """
-
+    #: `CLIMAX`, `BOUNDARY` or `PHRASE_END`.
     kind: str
+    #: A climax's peak; of the others the onset with which the new begins, s.
     time_s: float
+    #: Prominence of a climax, and strength of a phrase's end, in standard deviations within the
+    #: recording; novelty of a boundary (squared distance of what is before and after).
     strength: float
+    #: Start of a climax's build-up and end of its release, s; of the others ``time_s``.
     start_s: float
     end_s: float
+    #: A climax's curve from start to peak and from peak to end in `CONTOUR_VALUES` equal steps,
+    #: 0 where it is lowest and 1 at the peak; empty for the others.
     build_up: Sequence[float] = ()
     release: Sequence[float] = ()
-
-    def length(self, contour: str) -> float:
-        """Return how long one of `CONTOURS` lasts, s."""
-        return self.time_s - self.start_s if contour == BUILD_UP else self.end_s - self.time_s
 
 
 def find_landmarks(recording: Recording, cache: Path) -> list[Landmark]:
@@ -139,13 +109,7 @@ def find_landmarks(recording: Recording, cache: Path) -> list[Landmark]:
 def landmarks(sound: Sound, *, beats: Float | None = None) -> list[Landmark]:
     """Return the landmarks of a recording in the order of time; none where hardly anything sounds.
 
-    Parameters
-    ----------
-    sound : Sound
-        The series of the recording.
-    beats : ndarray [shape=(n,)], optional
-        When it reaches each beat, s, increasing. With it, ends of phrases are found by the tempo of
-        beats.
+    With ``beats`` (s, increasing), ends of phrases are found by their tempo.
     """
     if len(sound.onsets) < 4:
         return []
@@ -158,20 +122,19 @@ def landmarks(sound: Sound, *, beats: Float | None = None) -> list[Landmark]:
 def contour_distance(one: Landmark, other: Landmark, contour: str) -> float:
     """Return how differently two climaxes rise or fall, by one of `CONTOURS`.
 
-    The root mean square difference of the contours, 0 to 1, and `OCTAVE` for each octave by which
-    one lasts longer.
+    The root mean square difference, and `OCTAVE` for each octave by which one lasts longer.
     """
+    edge = "start_s" if contour == BUILD_UP else "end_s"
+    lengths = [abs(landmark.time_s - getattr(landmark, edge)) for landmark in (one, other)]
     shapes = np.subtract(getattr(one, contour), getattr(other, contour))
-    octaves = np.log2(one.length(contour) / other.length(contour))
-    return float(np.sqrt(np.mean(np.square(shapes))) + OCTAVE * abs(octaves))
+    return float(np.sqrt(np.mean(shapes**2)) + OCTAVE * abs(np.log2(lengths[0] / lengths[1])))
 
 
 def curves(sound: Sound) -> tuple[Float, dict[str, Float]]:
-    """Return times from the first onset to the last, s, and what is heard at each.
+    """Return times from the first onset to the last, s, and what is heard at each [shape=(n,)].
 
     Loudness in dBFS, density in onsets per second and its logarithm, register in octaves, tension,
-    and ``climax``: the curve whose peaks are climaxes, in standard deviations [shape=(n,) each].
-    What rings before and after is left out: its fading is no release.
+    and ``climax``: the curve whose peaks are climaxes, in standard deviations.
     """
     first, last = sound.onsets[[0, -1]] if len(sound.onsets) else (0.0, sound.duration)
     times = np.arange(first, last + 0.5 / RATE, 1 / RATE)
@@ -180,13 +143,12 @@ def curves(sound: Sound) -> tuple[Float, dict[str, Float]]:
     counts = np.histogram(sound.onsets, np.append(times, times[-1] + 1 / RATE) - 0.5 / RATE)[0]
     density = gaussian_filter1d(counts * RATE, RATE, mode="constant")
     density /= gaussian_filter1d(np.ones(len(times)), RATE, mode="constant")
-    tension = tension_series(sound.chroma, sound.frame_rate)
     series = {
         "loudness": np.maximum(level, level.max() - RANGE_DB),
         "density": density,
         "log_density": np.log(density + LEAST["log_density"]),
         "register": _at(times, np.log2(sound.centroid), sound.frame_rate),
-        "tension": _at(times, tension, sound.frame_rate),
+        "tension": _at(times, tension_series(sound.chroma, sound.frame_rate), sound.frame_rate),
     }
     parts = [weight * _standardised(series[name], name) for name, weight in WEIGHTS.items()]
     climax = np.sum(parts, axis=0) / sum(WEIGHTS.values())
@@ -210,44 +172,38 @@ def _climaxes(times: Float, curve: Float) -> list[Landmark]:
     bounds = [0, *peaks, len(curve) - 1]
     found = []
     for i, peak in enumerate(peaks):
-        start = peak - _foot(curve[bounds[i] : peak + 1][::-1])
-        stop = peak + _foot(curve[peak : bounds[i + 2] + 1])
         prominence = facts["prominences"][i].item()
         if prominence >= MIN_PROMINENCE:
-            time_s, start_s, end_s = times[[peak, start, stop]].tolist()
-            contours = _contour(curve[start : peak + 1]), _contour(curve[peak : stop + 1])
+            before, build_up = _slope(curve[bounds[i] : peak + 1][::-1])
+            after, release = _slope(curve[peak : bounds[i + 2] + 1])
+            time_s, start_s, end_s = times[[peak, peak - before, peak + after]].tolist()
+            contours = build_up[::-1], release
             found.append(Landmark(CLIMAX, time_s, prominence, start_s, end_s, *contours))
     return found
 
 
-def _foot(falling: Float) -> int:
-    """Return how far from its start a curve, which falls from a peak, reaches its foot."""
-    valley = falling.min()
-    return int(np.argmax(falling <= valley + FOOT * (falling[0] - valley)))
-
-
-def _contour(curve: Float) -> tuple[float, ...]:
-    places = np.linspace(0, len(curve) - 1, CONTOUR_VALUES)
-    part = np.interp(places, np.arange(len(curve)), curve)
-    return tuple(((part - part.min()) / np.ptp(part)).tolist())
+def _slope(curve: Float) -> tuple[int, list[float]]:
+    """Return how far from its start a curve, which falls from a peak, has its foot; and how."""
+    valley = curve.min()
+    foot = int(np.argmax(curve <= valley + FOOT * (curve[0] - valley)))
+    part = np.interp(np.linspace(0, foot, CONTOUR_VALUES), np.arange(foot + 1), curve[: foot + 1])
+    return foot, ((part - part.min()) / np.ptp(part)).tolist()
 
 
 def _boundaries(sound: Sound, times: Float, series: Mapping[str, Float]) -> list[Landmark]:
-    chroma = sound.chroma / np.maximum(sound.chroma.sum(axis=1, keepdims=True), _TINY)
-    groups = {name: [series[name]] for name in ("log_density", "loudness")}
-    for name, columns in (("mfcc", sound.mfcc.T), ("chroma", chroma.T)):
-        groups[name] = [_at(times, column, sound.frame_rate) for column in columns]
-    # Each group counts alike, however many numbers it has.
+    chroma = sound.chroma / np.maximum(sound.chroma.sum(axis=1, keepdims=True), 1e-9)
+    columns = [(name, 1, series[name]) for name in ("log_density", "loudness")]
+    for name, frames in (("mfcc", sound.mfcc.T), ("chroma", chroma.T)):
+        columns += [(name, len(frames), _at(times, its, sound.frame_rate)) for its in frames]
+    # Timbre, harmony, density and loudness count alike, however many numbers each has.
     texture = [
-        _standardised(gaussian_filter1d(column, TEXTURE_SMOOTHING_S * RATE), name)
-        / np.sqrt(len(columns))
-        for name, columns in groups.items()
-        for column in columns
+        _standardised(gaussian_filter1d(column, TEXTURE_SMOOTHING_S * RATE), name) / np.sqrt(number)
+        for name, number, column in columns
     ]
     curve = np.nan_to_num(novelty(np.stack(texture, axis=1), RATE, BOUNDARY_REACH_S))
-    inside = np.minimum(times - times[0], times[-1] - times) >= BOUNDARY_REACH_S / 2
-    apart = BOUNDARY_REACH_S * RATE
-    peaks, _ = find_peaks(np.where(inside, curve, 0.0), prominence=MIN_NOVELTY, distance=apart)
+    edge, apart = round(BOUNDARY_REACH_S / 2 * RATE), BOUNDARY_REACH_S * RATE
+    curve[:edge] = curve[-edge:] = 0.0
+    peaks, _ = find_peaks(curve, prominence=MIN_NOVELTY, distance=apart)
     nearest = np.abs(sound.onsets - times[peaks, None]).argmin(axis=1)
     places = zip(sound.onsets[nearest].tolist(), curve[peaks].tolist(), strict=True)
     return [Landmark(BOUNDARY, time_s, strength, time_s, time_s) for time_s, strength in places]
@@ -259,7 +215,7 @@ def _phrase_ends(
     around = uniform_filter1d(loudness, round(AROUND_S * RATE), mode="nearest")
     before = uniform_filter1d(loudness, round(BEFORE_S * RATE), mode="nearest")
     dip = np.interp(onsets, times, around) - np.interp(onsets - BEFORE_S / 2, times, before)
-    slowing = _slowing_of_onsets(onsets) if beats is None else _slowing_of_beats(onsets, beats)
+    slowing = _slowing(onsets, beats)
     evidence = (_standardised(dip, "dip") + _standardised(slowing, "slowing")) / np.sqrt(2)
     inside = (onsets >= onsets[0] + EDGE_S) & (onsets <= onsets[-1] - EDGE_S)
     good = inside & (dip > 0) & (slowing > 0) & (evidence >= MIN_STRENGTH)
@@ -271,14 +227,11 @@ def _phrase_ends(
     return found
 
 
-def _slowing_of_onsets(onsets: Float) -> Float:
-    """Return how much longer the time before each onset is than the spacing around it, log."""
-    spacing = np.log(np.diff(onsets))
-    return np.concatenate([[0.0], spacing - uniform_filter1d(spacing, SPACINGS, mode="nearest")])
-
-
-def _slowing_of_beats(onsets: Float, beats: Float) -> Float:
-    """Return how much longer the last beat before each onset is than those before it, log."""
+def _slowing(onsets: Float, beats: Float | None) -> Float:
+    """Return how much longer than others the last beat (or spacing) before each onset is, log."""
+    if beats is None:
+        spacing = np.log(np.diff(onsets))
+        return np.append(0.0, spacing - uniform_filter1d(spacing, SPACINGS, mode="nearest"))
     periods = np.log(np.diff(beats))
     before = uniform_filter1d(periods, BEATS_BEFORE, mode="nearest", origin=BEATS_BEFORE // 2 - 1)
     slowing = np.concatenate([[0.0], periods[1:] - before[:-1], [0.0]])

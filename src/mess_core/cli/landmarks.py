@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mess_core.cli.printing import table
 from mess_core.errors import DatasetError, SearchError, StorageError, nearest
@@ -16,14 +16,8 @@ from mess_core.layout import Layout
 from mess_core.progress import Progress, clock, counted
 from mess_core.recordings import Recording, read_recordings, usable
 
-if TYPE_CHECKING:
-    from mess_core.alignment.landmarks import Landmark
-
-_STYLES = {
-    "climax": ("#D55E00", "-"),
-    "boundary": ("#0072B2", "--"),
-    "phrase_end": ("#009E73", ":"),
-}
+_STYLES = {"climax": ("#D55E00", "-"), "boundary": ("#0072B2", "--")}
+_STYLES["phrase_end"] = ("#009E73", ":")
 
 #: Options of a search that climaxes have no use for.
 _UNUSED = (
@@ -34,12 +28,9 @@ _UNUSED = (
 
 def add_parser(subparsers: Any) -> None:
     """Add ``landmarks`` to the command line."""
-    parser = subparsers.add_parser(
-        "landmarks",
-        help="list a recording's climaxes, boundaries and ends of phrases",
-        description="List a recording's climaxes, boundaries and ends of phrases "
-        "(docs/landmarks.md). Climaxes like one: mess search --landmark climax.",
-    )
+    what = "list a recording's climaxes, boundaries and ends of phrases"
+    more = f"{what} (docs/landmarks.md). Climaxes like one: mess search --landmark climax."
+    parser = subparsers.add_parser("landmarks", help=what, description=more)
     parser.add_argument("--recording", required=True, metavar="ID", help="of the recording table")
     parser.add_argument("--dataset", default="demo", help="default: %(default)s")
     parser.add_argument("--data", type=Path, default=Path("data"), help="default: %(default)s")
@@ -53,10 +44,10 @@ def _run(args: argparse.Namespace) -> int:
 
     layout = Layout(args.data, args.dataset)
     recording = _rows(layout, args.recording)[args.recording]
-    found = find_landmarks(recording, layout.cache)
+    found = [asdict(landmark) for landmark in find_landmarks(recording, layout.cache)]
     if args.picture:
         _draw(recording, found, args.picture)
-    _print([({}, landmark) for landmark in found], as_json=args.json)
+    _print(found, as_json=args.json)
     return 0
 
 
@@ -64,33 +55,28 @@ def _rows(layout: Layout, name: str) -> dict[str, Recording]:
     """Return all usable recordings of the table, among which one has to be."""
     rows = {row.recording_id: row for row in usable(read_recordings(layout.table))}
     if name not in rows:
-        hint = nearest(name, rows)
-        raise DatasetError(f"{layout.table} has no usable recording {name!r}: {hint}")
+        raise DatasetError(f"{layout.table} has no usable {name!r}: {nearest(name, rows)}")
     return rows
 
 
-def _print(found: Sequence[tuple[dict[str, Any], "Landmark"]], *, as_json: bool) -> None:
-    """Print landmarks, each with what else is to be said of it."""
-    if as_json:
-        print(json.dumps([facts | asdict(landmark) for facts, landmark in found], indent=2))
-        return
+def _print(landmarks: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    """Print landmarks, each after its distance and recording where it has them."""
     cells = [
-        {name: str(fact) for name, fact in facts.items()}
+        {name: str(its[name]) for name in ("distance", "recording") if name in its}
         | {
-            "time": f"{clock(landmark.time_s):>6}",
-            "kind": landmark.kind,
-            "strength": f"{landmark.strength:>8.2f}",
-            "from - to": f"{clock(landmark.start_s)} - {clock(landmark.end_s)}"
-            if landmark.build_up
-            else "",
+            "time": f"{clock(its['time_s']):>6}",
+            "kind": its["kind"],
+            "strength": f"{its['strength']:>8.2f}",
+            "from - to": f"{clock(its['start_s'])} - {clock(its['end_s'])}" * bool(its["build_up"]),
         }
-        for facts, landmark in found
+        for its in landmarks
     ]
-    print("\n".join(table(cells) if cells else ["none found"]))
+    lines = table(cells) if cells else ["none found"]
+    print(json.dumps(landmarks, indent=2) if as_json else "\n".join(lines))
 
 
-def _draw(recording: Recording, found: Sequence["Landmark"], output: Path) -> None:
-    """Draw loudness and the curve of climaxes over time, with the landmarks."""
+def _draw(recording: Recording, found: Sequence[dict[str, Any]], output: Path) -> None:
+    """Draw the curve of climaxes over time, with the landmarks."""
     from matplotlib.figure import Figure
 
     from mess_core.alignment.landmarks import curves
@@ -99,77 +85,64 @@ def _draw(recording: Recording, found: Sequence["Landmark"], output: Path) -> No
     from mess_core.targets.sound import analyse
 
     times, series = curves(analyse(load_audio(Path(recording.audio)), 24_000))
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    panels = figure.subplots(2, sharex=True)
-    labels = {"loudness": "loudness (dBFS)", "climax": "all together (SD)"}
-    for panel, (name, label) in zip(panels, labels.items(), strict=True):
-        panel.plot(times, series[name], color="black", linewidth=1)
-        panel.set_ylabel(label)
-        for landmark in found:
-            color, style = _STYLES[landmark.kind]
-            panel.axvline(landmark.time_s, color=color, linestyle=style)
-            panel.axvspan(landmark.start_s, landmark.end_s, color=color, alpha=0.1, linewidth=0)
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(times, series["climax"], color="black", linewidth=1)
+    for its in found:
+        color, style = _STYLES[its["kind"]]
+        axes.axvline(its["time_s"], color=color, linestyle=style)
+        axes.axvspan(its["start_s"], its["end_s"], color=color, alpha=0.1, linewidth=0)
     for kind, (color, style) in _STYLES.items():
-        panels[0].plot([], [], color=color, linestyle=style, label=kind.replace("_", " "))
-    panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
-    panels[0].set_title(f"Landmarks of {recording.recording_id}", loc="left")
-    panels[1].set_xlabel("time (s); shaded: from build-up to release")
+        axes.plot([], [], color=color, linestyle=style, label=kind.replace("_", " "))
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
+    axes.set_title(f"Landmarks of {recording.recording_id}", loc="left")
+    axes.set_xlabel("time (s); shaded: from build-up to release")
+    axes.set_ylabel("loudness, density,\nregister, dissonance (SD)")
     save_figure(figure, output)
 
 
 def search_climaxes(args: argparse.Namespace) -> int:
     """Print the climaxes of a dataset that rise or fall most like the one nearest to a time."""
-    from mess_core.alignment.landmarks import BUILD_UP, CONTOURS, contour_distance
+    from mess_core.alignment import landmarks as lm
 
-    by = args.like or [BUILD_UP]
-    unused = [name for name in _UNUSED if getattr(args, name) not in (None, [], False)]
-    unused += ["exclude passage"] * (args.exclude == "passage")
-    if unused:
-        named = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
-        raise SearchError(f"--landmark is a search of its own: leave out {named}")
-    if not args.recording or args.start is None or not set(by) <= set(CONTOURS):
+    by = args.like or [lm.BUILD_UP]
+    given = [f"--{name}" for name in _UNUSED if getattr(args, name) not in (None, [], False)]
+    given += ["--exclude passage"] * (args.exclude == "passage")
+    if given:
+        unused = ", ".join(given).replace("_", "-")
+        raise SearchError(f"--landmark is a search of its own: leave out {unused}")
+    if not args.recording or args.start is None or not set(by) <= set(lm.CONTOURS):
         raise SearchError(
-            f"--landmark needs --recording, --from, and as --like {' or '.join(CONTOURS)} "
-            f"(the default: {BUILD_UP}), not {', '.join(by)}"
+            f"--landmark needs --recording, --from, and as --like {' or '.join(lm.CONTOURS)} "
+            f"(the default: {lm.BUILD_UP}), not {', '.join(by)}"
         )
     layout = Layout(args.data, args.dataset or "demo")
     rows = _rows(layout, args.recording)
-    climaxes, failed = _climaxes([*rows.values()], layout.cache)
-    if not (own := climaxes.get(args.recording)):
+    climaxes: list[tuple[str, lm.Landmark]] = []
+    failed: dict[str, str] = {}
+    for name in counted([*rows], Progress("recordings"), str):
+        try:
+            found = lm.find_landmarks(rows[name], layout.cache)
+            climaxes += [(name, landmark) for landmark in found if landmark.kind == lm.CLIMAX]
+        except StorageError:
+            raise
+        except Exception as error:
+            failed[name] = f"{type(error).__name__}: {error}"
+    own = [climax for name, climax in climaxes if name == args.recording]
+    if not own:
         reason = failed.get(args.recording, "nothing in it rises and falls enough")
         raise SearchError(f"{args.recording} has no climax: {reason}")
     asked = min(own, key=lambda climax: abs(climax.time_s - args.start))
-    column = {"recording": "recording_id", "work": "work_id"}.get(args.exclude or "recording", "")
-    excluded = getattr(rows[args.recording], column) if column else None
-    hits: list[tuple[dict[str, Any], Landmark]] = []
-    for recording, places in climaxes.items():
-        if not column or getattr(rows[recording], column) != excluded:
-            for climax in places:
-                distance = sum(contour_distance(asked, climax, name) for name in by)
-                hits.append(({"distance": round(distance, 3), "recording": recording}, climax))
-    hits = sorted((hit for hit in hits if hit[1] is not asked), key=lambda hit: hit[0]["distance"])
+    column = {"work": "work_id", "none": ""}.get(args.exclude, "recording_id")
+    hits: list[dict[str, Any]] = []
+    for name, climax in climaxes:
+        if not column or getattr(rows[name], column) != getattr(rows[args.recording], column):
+            distance = sum(lm.contour_distance(asked, climax, contour) for contour in by)
+            hits.append({"distance": round(distance, 3), "recording": name} | asdict(climax))
+    hits.sort(key=lambda hit: hit["distance"])
     heading = f"climaxes like that of {args.recording} at {clock(asked.time_s)}, by {', '.join(by)}"
     print(heading, file=sys.stderr if args.json else sys.stdout)
     _print(hits[: args.k or 10], as_json=args.json)
     for name, reason in failed.items():
         print(f"left out: {name}: {reason}", file=sys.stderr)
     return 0
-
-
-def _climaxes(
-    rows: Sequence[Recording], cache: Path
-) -> tuple[dict[str, list["Landmark"]], dict[str, str]]:
-    """Return the climaxes of recordings, and why others have failed."""
-    from mess_core.alignment.landmarks import CLIMAX, find_landmarks
-
-    found: dict[str, list[Landmark]] = {}
-    failed: dict[str, str] = {}
-    for row in counted(rows, Progress("recordings"), lambda row: row.recording_id):
-        try:
-            landmarks = find_landmarks(row, cache)
-            found[row.recording_id] = [each for each in landmarks if each.kind == CLIMAX]
-        except StorageError:
-            raise
-        except Exception as error:
-            failed[row.recording_id] = f"{type(error).__name__}: {error}"
-    return found, failed

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 _WORK_WIDTH = 48
 DEFAULT_LOCATION = "data/published"
 
-#: What a hit that is a whole recording does not have.
-_OF_CLIPS = ("start_s", "end_s", "clip", "same_passage")
-
 #: Options that a question in JSON leaves no room for.
 _WITHOUT_QUERY = (
     *("like", "aspect", "aspects", "unlike", "more", "less", "ignore"),
@@ -132,15 +129,11 @@ def _add_hits(group: Any) -> None:
     group.add_argument(
         "--exclude",
         choices=EXCLUDES,
-        help="leave out the query's recording, its work, or its passage in all recordings of the "
-        "work (default: recording; for a passage none)",
+        help="leave out the query's passage wherever it is played, its recording or its work "
+        "(default: recording; for a passage none)",
     )
-    group.add_argument(
-        "--same-passage",
-        action="store_const",
-        const=True,
-        help="only the passage itself, in all other recordings of its work",
-    )
+    same = "only the passage itself, in all other recordings of its work"
+    group.add_argument("--same-passage", action="store_true", default=None, help=same)
     where = (
         f"only hits with this value; columns: {', '.join(FILTERS)}. May be repeated: several "
         "values of one column are alternatives"
@@ -309,8 +302,8 @@ def _question(args: argparse.Namespace, query: Query, kind: str) -> str:
     to_s = args.end if query.end_s is None else query.end_s
     passage = "" if from_s is None else f" from {clock(from_s)}"
     passage += "" if to_s is None else f" to {clock(to_s)}"
-    what = f"{'passages' if kind == 'clips' else kind} like"
-    what = "the same passage as" if query.same_passage else what
+    what = "passages" if kind == "clips" else kind
+    what = "the same passage as" if query.same_passage else f"{what} like"
     relative = f", relative to the {query.relative}" if query.relative else ""
     return f"{what} {start}{passage}, {_respects(query)}{relative}"
 
@@ -351,9 +344,6 @@ def _show(index: "Index", answer: "Answer", question: str, *, as_json: bool, exp
         print(json.dumps([_record(hit, clips=clips) for hit in answer.hits], indent=2))
     elif answer.hits:
         rows = [_cells(n, hit, clips=clips) for n, hit in enumerate(answer.hits, 1)]
-        if clips and any(hit.same_passage for hit in answer.hits):
-            for row, hit in zip(rows, answer.hits, strict=True):
-                row["passage"] = "same" if hit.same_passage else ""
         if explain:
             for row, hit in zip(rows, answer.hits, strict=True):
                 row |= {name: f"{part:>+7.3f}" for name, part in hit.contributions.items()}
@@ -363,10 +353,8 @@ def _show(index: "Index", answer: "Answer", question: str, *, as_json: bool, exp
 
 
 def _record(hit: "Hit", *, clips: bool) -> dict[str, Any]:
-    record = asdict(hit)
-    if clips:
-        return record
-    return {k: v for k, v in record.items() if k not in _OF_CLIPS}
+    only = () if clips else ("start_s", "end_s", "clip", "same_passage")
+    return {k: v for k, v in asdict(hit).items() if k not in only}
 
 
 def _cells(rank: int, hit: "Hit", *, clips: bool) -> dict[str, str]:
@@ -382,5 +370,6 @@ def _cells(rank: int, hit: "Hit", *, clips: bool) -> dict[str, str]:
         "performer": hit.performer,
     }
     if clips:
-        cells["times"] = f"{clock(hit.start_s)} - {clock(hit.end_s)}"
+        same = " (same)" if hit.same_passage else ""
+        cells["times"] = f"{clock(hit.start_s)} - {clock(hit.end_s)}{same}"
     return cells

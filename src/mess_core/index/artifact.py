@@ -59,7 +59,6 @@ from mess_core.files import (
     write_json,
     write_text,
 )
-from mess_core.index.factory import all_vectors
 from mess_core.index.index import FIELDS, ROW_TYPE, Index, Rows, check_aspects
 from mess_core.index.projection import Projection
 
@@ -395,9 +394,13 @@ def _check_numbers(index: Index) -> None:
                 f"predicted.npy: row {row} has the value {values[row]} of {str(name)!r}, expected "
                 "a finite one, or NaN where an aspect has no direction"
             )
-    stored = all_vectors(index.vectors)
-    for start in range(0, len(stored), _AT_ONCE):
-        finite = np.isfinite(stored[start : start + _AT_ONCE]).all(axis=1)
+    # Not by `Index.stored`, which copies with as many threads as there are cores.
+    refined = getattr(index.vectors, "refine_index", index.vectors)
+    shape = (len(index.rows), index.projection.width)
+    exact: Any = faiss.downcast_index(refined)
+    stored = faiss.rev_swig_ptr(exact.get_xb(), shape[0] * shape[1])
+    for start in range(0, shape[0], _AT_ONCE):
+        finite = np.isfinite(stored.reshape(shape)[start : start + _AT_ONCE]).all(axis=1)
         if not finite.all():
             row = start + int(np.argmin(finite))
             raise ArtifactError(f"index.faiss: the vector of row {row} is not finite")

@@ -16,7 +16,6 @@ __all__ = [
     "EXACT_UP_TO",
     "FLAT",
     "MEMORY_GB",
-    "all_vectors",
     "choose_factory",
     "flat_index",
     "hold",
@@ -97,16 +96,6 @@ def flat_index(width: int, expected: int = 0) -> Any:
     index.codes.resize(expected * width * _FLOAT_BYTES)
     index.codes.resize(0)
     return index
-
-
-def all_vectors(index: Any) -> npt.NDArray[np.float32]:
-    """Return the exact vectors [n, width] where they lie: nothing is copied.
-
-    (FAISS's ``reconstruct`` copies with as many threads as there are cores.)
-    """
-    exact: Any = faiss.downcast_index(getattr(index, "refine_index", index))
-    flat = faiss.rev_swig_ptr(exact.get_xb(), index.ntotal * index.d)
-    return np.asarray(flat).reshape(index.ntotal, index.d)
 
 
 def hold(exact: Any, choice: Choice) -> Any:

@@ -19,7 +19,7 @@ __all__ = [
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -28,17 +28,8 @@ import numpy.typing as npt
 
 from mess_core.errors import ArtifactError
 from mess_core.extraction.storage import segment_times
-from mess_core.index.factory import (
-    EXACT_UP_TO,
-    FLAT,
-    MEMORY_GB,
-    all_vectors,
-    choose_factory,
-    flat_index,
-    hold,
-)
+from mess_core.index.factory import EXACT_UP_TO, FLAT, MEMORY_GB, choose_factory, flat_index, hold
 from mess_core.index.projection import SMALLEST_SHARE, Projection
-from mess_core.index.relative import RelativeVectors
 from mess_core.layout import INDEX_KINDS
 from mess_core.progress import Report, counted
 from mess_core.recordings import Recording
@@ -54,8 +45,7 @@ _AT_ONCE = 1024
 #: The passage of a row, in seconds: of the recording, and of its work (`mess_core.alignment.maps`).
 _TIMES = ("start_s", "end_s", "work_start_s", "work_end_s")
 
-#: A row on disk: the number of its recording, and its times; those of the work are NaN where the
-#: row is not aligned.
+#: A row on disk: the number of its recording, and its times, NaN where it is not aligned.
 ROW_TYPE = np.dtype([("recording", "<i8"), *((name, "<f8") for name in _TIMES)])
 
 
@@ -86,10 +76,7 @@ class Row:
         end_s: float | None = None,
         work_s: Sequence[float] = (math.nan, math.nan),
     ) -> "Row":
-        """Make the row of a recording in the table, or of a passage of it.
-
-        ``work_s`` are start and end in its work, NaN where it is not aligned.
-        """
+        """Make the row of a recording in the table, or of a passage (``work_s``: in its work)."""
         facts = {name: getattr(recording, name) for name in FIELDS}
         end_s = recording.duration_s if end_s is None else end_s
         return cls(**facts, **_times(start_s, end_s, *work_s))
@@ -159,15 +146,6 @@ class Rows:
         return {name: number for number, name in enumerate(self.recordings["recording_id"])}
 
     @cached_property
-    def works(self) -> Mapping[str, Sequence[str]]:
-        """The recordings of every work; those of no known work under the empty string."""
-        works: dict[str, list[str]] = {}
-        columns = (self.recordings[name] for name in ("work_id", "recording_id"))
-        for work_id, recording_id in zip(*columns, strict=True):
-            works.setdefault(work_id, []).append(recording_id)
-        return works
-
-    @cached_property
     def _grouped(self) -> tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.int64]]:
         """Rows sorted by recording (None: as they are), and where there each recording starts."""
         of_row = np.ascontiguousarray(self.table["recording"])
@@ -220,20 +198,14 @@ class Rows:
             raise ArtifactError(f"recording {twice} occurs twice in an index of recordings")
         start, end = self.table["start_s"], self.table["end_s"]
         wrong = ~((start >= 0) & (start <= end) & (end < math.inf))
+        start, end = self.table["work_start_s"], self.table["work_end_s"]
+        wrong |= ~((start <= end) & np.isfinite(end - start) | np.isnan(start) & np.isnan(end))
         if wrong.any():
             row = self[int(np.argmax(wrong))]
             raise ArtifactError(
-                f"recording {row.recording_id}: {row.start_s} to {row.end_s} s is no passage; "
-                "times must be finite with 0 <= start <= end"
-            )
-        start, end = self.table["work_start_s"], self.table["work_end_s"]
-        aligned = np.isfinite(start) & np.isfinite(end) & (start <= end)
-        wrong = ~(aligned | (np.isnan(start) & np.isnan(end)))
-        if wrong.any():
-            place = int(np.argmax(wrong))
-            raise ArtifactError(
-                f"recording {self[place].recording_id}: {start[place]} to {end[place]} s of its "
-                "work is no passage; times must be finite with start <= end, or both NaN"
+                f"recording {row.recording_id}: {row.start_s} to {row.end_s} s is no passage, or "
+                f"{row.work_start_s} to {row.work_end_s} s of its work is none; times must be "
+                "finite with 0 <= start <= end (of the work, start <= end or both missing)"
             )
 
 
@@ -274,26 +246,10 @@ class Index:
 
     @cached_property
     def relative_to_work(self) -> "Index":
-        """The same rows as their works see them (`mess_core.index.relative`), in memory.
+        """The rows of works with several recordings, as `mess_core.index.relative` makes them."""
+        from mess_core.index.relative import relative_to_work
 
-        Its ``vectors`` are `RelativeVectors`, its predicted values differences from the mean of the
-        work. Made when first asked for, in 2 s and 94 MB for a million rows of 10 aspects.
-        """
-        works = self.rows.works
-        several = np.array([len(its) > 1 and work != "" for work, its in works.items()], np.bool_)
-        numbers = {work: number for number, work in enumerate(works)}
-        of_recording = np.array([numbers[work] for work in self.rows.recordings["work_id"]])
-        of_row = of_recording[self.rows.table["recording"]]
-        vectors = RelativeVectors(all_vectors(self.vectors), self.projection, of_row, several)
-        counts = np.bincount(of_row)
-        predicted = np.array(
-            [v - (np.bincount(of_row, v) / counts)[of_row] for v in self.predicted], np.float32
-        ).reshape(self.predicted.shape)
-        steer = (self.projection.steer / vectors.spread).astype(np.float32)
-        projection = replace(self.projection, steer=steer)
-        return replace(
-            self, projection=projection, predicted=predicted, vectors=vectors, factory=FLAT
-        )
+        return relative_to_work(self)
 
 
 def build_index(
@@ -372,8 +328,8 @@ def index_recordings(
         Gives its ``projection.columns`` ``[T]``, for clips those of its windows ``[W, T]``, NaN
         where undefined; needed where there are some.
     work_times : callable, optional
-        Gives start and end in the work of a recording's windows, both ``[W, 2]``, NaN where a
-        window is not aligned. For clips; none are aligned when not given.
+        Gives start and end of a recording's windows in the work, both ``[W, 2]``, NaN where a
+        window is not aligned, for clips.
     window_s, overlap : float
         How windows were cut, for the times of clips.
     kind, projection, aspects, facts, exact_up_to, memory_gb
@@ -408,12 +364,10 @@ def _part(
             len(features), duration_s=recording.duration_s, window_s=window_s, overlap=overlap
         )
         windows = np.column_stack([starts, starts + window_s])
-        aligned = np.full_like(windows, np.nan)
-        if work_times is not None:
-            aligned = work_times(recording, windows)
+        aligned = np.nan * windows if work_times is None else work_times(recording, windows)
         rows = [
             Row.of(recording, start_s=start_s, end_s=end_s, work_s=work_s)
-            for (start_s, end_s), work_s in zip(windows.tolist(), aligned.tolist(), strict=True)
+            for start_s, end_s, *work_s in np.hstack([windows, aligned]).tolist()
         ]
     measured = np.zeros(0) if measure is None else measure(recording)
     return features, np.tile(measured, (len(rows), 1)) if measured.ndim == 1 else measured, rows

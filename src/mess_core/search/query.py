@@ -19,8 +19,8 @@ GENERAL = "general"
 #: Weights and numbers of steps beyond this are a mistake.
 LARGEST = 1e6
 
-#: What is left out of the hits: nothing, the query's passage wherever it is played, its recording,
-#: or all recordings of its work.
+#: What is left out of the hits, of the query: nothing, its passage wherever it is played, its
+#: recording, or all recordings of its work.
 EXCLUDES = ("none", "passage", "recording", "work")
 
 #: What recordings can be compared relative to.
@@ -123,21 +123,12 @@ class Query:
             raise SearchError(
                 f"relative {self.relative!r} is unknown: {nearest(str(self.relative), RELATIVES)}"
             )
-        self._check_same_passage()
-
-    def _check_same_passage(self) -> None:
         if type(self.same_passage) is not bool:
             raise SearchError(f"same_passage is {self.same_passage!r}, expected true or false")
-        if self.same_passage and self.clip is None and self.start_s is None:
-            raise SearchError(
-                "the same passage is looked for from a passage of a recording in the index: give a "
-                "recording and a start, or a clip"
-            )
+        if self.same_passage and self.clip is None and None in (self.recording_id, self.start_s):
+            raise SearchError("for the same passage give a recording and a start, or a clip")
         if self.same_passage and self.exclude in ("passage", "work"):
-            raise SearchError(
-                f"the same passage is in recordings of the work, so {self.exclude} cannot be "
-                "excluded; leave out one of both"
-            )
+            raise SearchError(f"with the same passage, its {self.exclude} cannot be excluded")
 
     def _check_place(self) -> None:
         if self.clip is not None and (self.recording_id, self.start_s, self.end_s) != (None,) * 3:

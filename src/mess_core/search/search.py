@@ -24,18 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import SearchError, nearest
-from mess_core.index.factory import search_parameters
-from mess_core.index.index import Index, Row
-from mess_core.index.relative import RelativeVectors
-from mess_core.search.passages import (
-    TIME_TOLERANCE_S,
-    Place,
-    Span,
-    is_same,
-    stretches,
-    to_recording,
-    to_work,
-)
+from mess_core.index.factory import FLAT, flat_index, search_parameters
+from mess_core.index.index import Index, Row, Rows
+from mess_core.search import passages
+from mess_core.search.passages import TIME_TOLERANCE_S, Place
 from mess_core.search.query import GENERAL, Query, clip_id
 from mess_core.search.scoring import Condition, Passage, Question, ask
 from mess_core.targets.npz import WINDOWS, source_of, stack_columns
@@ -50,6 +42,8 @@ _WORDS = {MIDI: "MIDI", ALIGNED: "alignment", AUDIO: "audio", PROBED: "features"
 
 #: Scores closer than this may change places when they are computed again in float64.
 _SCORE_TOLERANCE = 1e-5
+
+_NONE = np.array([], np.int64)
 
 #: Rows that FAISS is asked for at first, and how many times more when they do not suffice: to look
 #: for a thousand costs it hardly more than to look for ten, to look again as much as before.
@@ -80,8 +74,7 @@ class Hit:
     #: The measured or predicted values of the aspects that have a direction, in standard deviations
     #: from the corpus mean.
     predicted: Mapping[str, float] = field(default_factory=dict)
-    #: Whether it is the passage of the work that the query starts from
-    #: (`mess_core.search.passages`).
+    #: Whether it is the query's passage (`mess_core.search.passages`).
     same_passage: bool = False
 
 
@@ -105,10 +98,23 @@ def search(index: Index, query: Query) -> Answer:
     within its work has nothing to be compared with.
     """
     _check_aspects(index, query)
-    place = _start(index, query)
-    index, notes = _relative(index, place) if query.relative else (index, [])
-    passage = _passage(index, place)
-    answer = (_elsewhere if query.same_passage else _answer)(index, query, passage, place)
+    place, notes = _start(index, query), []
+    if query.relative:
+        _others(index, place.row)
+        index = index.relative_to_work
+        place = _start(index, query)
+        counts = np.bincount(index.rows.table["recording"], minlength=len(index.rows.numbers))
+        alone = np.count_nonzero(counts == 0)
+        note = f"left out: {alone} recordings whose work has no other in the index, or is not known"
+        notes = [note] if alone else []
+    if query.same_passage:
+        answer = _elsewhere(index, query, place)
+    else:
+        same = passages.same_rows(index.rows, place)
+        left_out = _left_out(index, query, place.row, same)
+        answer = _answer(index, query, _passage(index, place), left_out, same)
+    if query.exclude == "passage" and not passages.to_work(index.rows, place):
+        notes.append(f"{_not_aligned(index, place)}. Left out is only the recording's own passage")
     return replace(answer, notes=(*answer.notes, *notes))
 
 
@@ -143,10 +149,7 @@ def search_features(
     if query.exclude != "none":
         raise SearchError(f"features are of no recording, so no {query.exclude} can be excluded")
     if query.relative:
-        raise SearchError(
-            "features are of no work, so they cannot be compared relative to one; start from a "
-            "recording in the index, or leave out 'relative'"
-        )
+        raise SearchError("features are of no work, so they cannot be compared relative to one")
     _check_aspects(index, query)
     windows = _fitting(index, features)
     if index.kind == "recordings":
@@ -160,7 +163,7 @@ def search_features(
             "direction to search in; check that its audio is not silent"
         )
     passage = replace(_average(index, vectors, predicted.astype(np.float64)), unread=unread)
-    answer = _answer(index, query, passage, None)
+    answer = _answer(index, query, passage)
     values = {name: value for name, value in answer.predicted.items() if name not in unread}
     return replace(answer, notes=(*answer.notes, *notes), predicted=values)
 
@@ -275,7 +278,7 @@ def _rows_of(index: Index, recording_id: str) -> Ints:
 
 def _spanning(index: Index, positions: Ints) -> Place:
     table, row = index.rows.table[positions], index.rows[int(positions[0])]
-    return Place(positions, row, float(table["start_s"].min()), float(table["end_s"].max()))
+    return Place(positions, row, (float(table["start_s"].min()), float(table["end_s"].max())))
 
 
 def _stored_clip(index: Index, clip: str) -> Place:
@@ -310,7 +313,7 @@ def _covering(index: Index, rows: Ints, start: float, end: float | None) -> Plac
         overlaps = np.minimum(ends, end) - np.maximum(starts, start)
         inside = overlaps >= overlaps.max() - TIME_TOLERANCE_S
     kept = rows[inside]
-    return Place(kept, index.rows[int(kept[0])], start, end)
+    return Place(kept, index.rows[int(kept[0])], (start, end))
 
 
 def _fitting(index: Index, features: Features) -> Features:
@@ -341,60 +344,46 @@ def _average(index: Index, vectors: Features, predicted: Features) -> Passage:
     return Passage(vector, predicted.mean(axis=0, dtype=np.float64))
 
 
-def _relative(index: Index, place: Place) -> tuple[Index, list[str]]:
-    """Return the index as works see their rows, and what has to be known of it."""
-    _others(index, place.row)
-    works = index.rows.works.items()
-    alone = sum(len(its) for work, its in works if not work or len(its) == 1)
-    note = f"left out: {alone} recordings whose work has no other in the index, or is not known"
-    return index.relative_to_work, [note] if alone else []
-
-
 def _others(index: Index, own: Row) -> list[str]:
     """Return the other recordings of a row's work; if there are none, that is an error."""
-    others = [name for name in index.rows.works[own.work_id] if name != own.recording_id]
-    if not own.work_id or not others:
-        known = f"of the work {own.work_id!r}" if own.work_id else "that is known to be of its work"
+    columns = (index.rows.recordings[name] for name in ("recording_id", "work_id"))
+    works = dict(zip(*columns, strict=True))
+    others = [name for name, work in works.items() if work == own.work_id and work]
+    if len(others) < 2:
         raise SearchError(
-            f"the index has no other recording {known} to compare {own.recording_id} with; fill "
-            "work_id in the recording table, or add a recording, and build the index again"
+            f"the index has no other recording of the work of {own.recording_id} "
+            f"({own.work_id or 'not known'}) to compare it with; fill work_id in the recording "
+            "table, or add a recording, and build the index again"
         )
-    return others
+    return [name for name in others if name != own.recording_id]
 
 
-def _elsewhere(index: Index, query: Query, passage: Passage, place: Place) -> Answer:
-    """Answer where other recordings play the passage, and how much it is alike there."""
-    others = _others(index, place.row)
-    work_s = to_work(index.rows, place)
-    if work_s is None:
+def _elsewhere(index: Index, query: Query, place: Place) -> Answer:
+    """Answer where other recordings play the passage, from an index of just these places."""
+    others, work_s = _others(index, place.row), passages.to_work(index.rows, place)
+    if not work_s:
         raise SearchError(_not_aligned(index, place))
-    allowed = _allowed(index, query, place, work_s)
-    if allowed is not None:
-        others = [name for name in others if allowed[index.rows.positions(name)[0]]]
-    spans = {name: to_recording(index.rows, name, work_s) for name in others}
-    places = [_covering(index, _rows_of(index, name), *s) for name, s in spans.items() if s]
-    passages = [_passage(index, each) for each in places]
-    question = ask(index.projection, query, passage)
-    n, width, aspects = len(places), index.projection.width, len(index.predicted)
-    parts = question.contributions(np.reshape([each.vector for each in passages], (n, width)))
-    predicted = np.reshape([each.predicted for each in passages], (n, aspects)).T
-    met = np.all([np.ones(n), *(c.met(predicted[c.number]) for c in question.conditions)], 0)
-    scores = parts.sum(axis=1)
-    order = np.lexsort(([each.row.recording_id for each in places], -scores))
-    best = [n for n in order.tolist() if met[n]]
-    hits = [
-        replace(
-            _hit(index, question, places[n].row, parts[n], predicted[:, n], same=True),
-            start_s=places[n].start_s,
-            end_s=places[n].end_s,
-        )
-        for n in best[: query.k]
-    ]
-    missing = ", ".join(name for name, span in spans.items() if not span)
-    notes = [] if hits else [_why_nothing(index, query, question, predicted)]
-    notes += [f"not aligned there: {missing}"] if missing else []
-    notes += [f"{len(best) - query.k} more have it; raise k"] if len(best) > query.k else []
-    return Answer(tuple(hits), tuple(notes), _values(index, passage.predicted))
+    spans = {name: passages.to_recording(index.rows, name, work_s) for name in others}
+    places = [_covering(index, index.rows.positions(n), *span) for n, span in spans.items() if span]
+    missing = f"not aligned there: {', '.join(name for name in others if not spans[name])}"
+    if not places:
+        raise SearchError(f"no other recording of the work has all of the passage; {missing}")
+    found = [_passage(index, each) for each in places]
+    vectors = flat_index(index.projection.width)
+    vectors.add(np.array([each.vector for each in found], np.float32))
+    there = replace(
+        index,
+        rows=Rows.of(replace(p.row, start_s=p.span[0], end_s=p.span[1]) for p in places),
+        predicted=np.array([each.predicted for each in found], np.float32).T,
+        vectors=vectors,
+        factory=FLAT,
+    )
+    answer = _answer(there, query, _passage(index, place), same=np.arange(len(places)))
+    clips = {p.row.recording_id: clip_id(p.row.recording_id, p.row.start_s) for p in places}
+    hits = tuple(replace(hit, clip=clips[hit.recording_id]) for hit in answer.hits)
+    notes = [missing] if len(places) < len(others) else []
+    notes += ["raise k to see more"] if len(places) > len(hits) == query.k else []
+    return replace(answer, hits=hits, notes=(*answer.notes, *notes))
 
 
 def _not_aligned(index: Index, place: Place) -> str:
@@ -404,38 +393,50 @@ def _not_aligned(index: Index, place: Place) -> str:
             "recordings (snakemake all_alignments), and build and publish the index again"
         )
     name = place.row.recording_id
-    aligned = [f"{times[0]:g} to {times[-1]:g}" for times, _ in stretches(index.rows, name)]
+    aligned = [
+        f"{times[0]:g} to {times[-1]:g}" for times, _ in passages.stretches(index.rows, name)
+    ]
     return (
-        f"{place.start_s:g} to {place.end_s:g} s of recording {name} is not aligned with other "
+        f"{place.span[0]:g} to {place.span[1]:g} s of recording {name} is not aligned with other "
         f"performances of its work; what is aligned: {', '.join(aligned) or 'nothing'} s"
     )
 
 
-def _answer(index: Index, query: Query, passage: Passage, place: Place | None) -> Answer:
+def _left_out(index: Index, query: Query, own: Row, same: Ints) -> Ints:
+    """Return which rows are excluded."""
+    if query.exclude == "none":
+        return same[:0]
+    if query.exclude == "recording":
+        return index.rows.positions(own.recording_id)
+    if query.exclude == "passage":
+        if index.kind != "clips":
+            raise SearchError(
+                f"this is an index of {index.kind}; exclude 'recording' or 'work', not a passage"
+            )
+        return same
+    if not own.work_id:
+        raise SearchError(
+            f"the work of recording {own.recording_id} is not known, so it cannot be excluded; "
+            "fill work_id in the recording table, or exclude 'recording'"
+        )
+    return np.flatnonzero(index.rows.having("work_id", [own.work_id]))
+
+
+def _answer(
+    index: Index, query: Query, passage: Passage, left_out: Ints = _NONE, same: Ints = _NONE
+) -> Answer:
+    """Answer a question; some rows are left out, and some are the same passage."""
     question = ask(index.projection, query, passage)
-    work_s = to_work(index.rows, place) if place else None
-    allowed = _allowed(index, query, place, work_s)
-    best = _best(index, question, _fulfilling(index, question, allowed), query)
-    rows = best.positions
-    same = is_same(index.rows, place, work_s, rows) if place else np.zeros(len(rows), np.bool_)
-    hits = [
-        _hit(index, question, index.rows[row], parts, index.predicted[:, row], same=its)
-        for row, parts, its in zip(rows.tolist(), best.contributions, same.tolist(), strict=True)
-    ]
-    notes = []
-    if not hits:
-        left = index.predicted if allowed is None else index.predicted[:, allowed]
-        notes.append(_why_nothing(index, query, question, left))
-    if place and query.exclude == "passage" and work_s is None:
-        notes.append(f"{_not_aligned(index, place)}. Left out is only the recording's own passage")
+    allowed = _allowed(index, query, left_out)
+    kept = _fulfilling(index, question, allowed)
+    hits = _best(index, question, kept, query, same)
+    notes = [] if hits else [_why_nothing(index, query, question, allowed)]
     return Answer(tuple(hits), tuple(notes), _values(index, passage.predicted))
 
 
-def _allowed(index: Index, query: Query, place: Place | None, work_s: Span | None) -> Bools | None:
+def _allowed(index: Index, query: Query, left_out: Ints) -> Bools | None:
     """Return which rows may be hits, None where all may."""
     allowed: Bools | None = None
-    if isinstance(index.vectors, RelativeVectors):
-        allowed = index.vectors.comparable
     for column, values in query.where.items():
         if column == "dataset":
             own = index.facts.get("dataset")
@@ -443,25 +444,9 @@ def _allowed(index: Index, query: Query, place: Place | None, work_s: Span | Non
         else:
             mine = index.rows.having(column, values)
         allowed = mine if allowed is None else allowed & mine
-    if query.exclude == "none" or place is None:
-        return allowed
-    work_id = place.row.work_id
-    if query.exclude == "work" and not work_id:
-        raise SearchError(
-            f"the work of recording {place.row.recording_id} is not known, so it cannot be "
-            "excluded; fill work_id in the recording table, or exclude 'recording'"
-        )
-    if query.exclude == "passage" and index.kind != "clips":
-        raise SearchError(
-            f"this is an index of {index.kind}; exclude 'recording' or 'work', not a passage"
-        )
-    left_out = index.rows.positions(place.row.recording_id)
-    if query.exclude != "recording" and work_id:
-        left_out = np.flatnonzero(index.rows.having("work_id", [work_id]))
-    if query.exclude == "passage":
-        left_out = left_out[is_same(index.rows, place, work_s, left_out)]
-    allowed = np.ones(len(index.rows), np.bool_) if allowed is None else allowed.copy()
-    allowed[left_out] = False
+    if len(left_out):
+        allowed = np.ones(len(index.rows), np.bool_) if allowed is None else allowed
+        allowed[left_out] = False
     return allowed
 
 
@@ -472,8 +457,10 @@ def _fulfilling(index: Index, question: Question, allowed: Bools | None) -> Bool
     return allowed
 
 
-def _best(index: Index, question: Question, allowed: Bools | None, query: Query) -> "_Ranked":
-    """Return the best k rows, none of which overlaps a better one by more than was asked for."""
+def _best(
+    index: Index, question: Question, allowed: Bools | None, query: Query, same: Ints
+) -> list[Hit]:
+    """Return the best k hits, none of which overlaps a better one by more than was asked for."""
     left = len(index.rows) if allowed is None else int(allowed.sum())
     wanted = min(max(_AT_FIRST, 4 * query.k), left)
     while wanted:
@@ -488,9 +475,9 @@ def _best(index: Index, question: Question, allowed: Bools | None, query: Query)
                 and _is_settled(index, question, scores, ranked.scores[kept[-1]])
             )
         ):
-            return _Ranked(ranked.positions[kept], ranked.contributions[kept], ranked.scores[kept])
+            return [_hit(index, question, ranked, place, same) for place in kept]
         wanted = min(_TIMES_MORE * wanted, left)
-    return _ranked(index, question, np.array([], np.int64))
+    return []
 
 
 def _is_settled(index: Index, question: Question, scores: Features, last: float) -> bool:
@@ -505,8 +492,6 @@ def _is_settled(index: Index, question: Question, scores: Features, last: float)
 def _nearest(
     index: Index, question: Question, wanted: int, allowed: Bools | None
 ) -> tuple[Features, Ints]:
-    if isinstance(index.vectors, RelativeVectors):
-        return index.vectors.best(question.vector, wanted, allowed)
     parameters = search_parameters(index.vectors, wanted, allowed)
     scores, rows = index.vectors.search(question.vector[np.newaxis], wanted, params=parameters)
     found = rows[0] >= 0
@@ -557,22 +542,23 @@ def _distinct(index: Index, ranked: _Ranked, query: Query) -> list[int]:
     return kept
 
 
-def _hit(
-    index: Index, question: Question, row: Row, parts: Features, predicted: Features, *, same: bool
-) -> Hit:
+def _hit(index: Index, question: Question, ranked: _Ranked, place: int, same: Ints) -> Hit:
+    position = int(ranked.positions[place])
+    row = index.rows[position]
+    parts = ranked.contributions[place].tolist()
     return Hit(
         recording_id=row.recording_id,
         work_id=row.work_id,
         performer=row.performer,
         composer=row.composer,
         title=row.title,
-        score=float(parts.sum()),
+        score=float(ranked.scores[place]),
         start_s=row.start_s,
         end_s=row.end_s,
         clip=clip_id(row.recording_id, row.start_s),
-        contributions=dict(zip(question.weights, parts.tolist(), strict=True)),
-        predicted=_values(index, predicted),
-        same_passage=same,
+        contributions=dict(zip(question.weights, parts, strict=True)),
+        predicted=_values(index, index.predicted[:, position]),
+        same_passage=position in same,
     )
 
 
@@ -581,17 +567,16 @@ def _values(index: Index, predicted: Features) -> dict[str, float]:
     return {name: value for name, value in values if not math.isnan(value)}
 
 
-def _why_nothing(index: Index, query: Query, question: Question, left: Features) -> str:
-    """Say why no row is a hit; ``left`` [A, n] are the predicted values of what may be one."""
-    if not left.shape[1]:
+def _why_nothing(index: Index, query: Query, question: Question, allowed: Bools | None) -> str:
+    if allowed is not None and not allowed.any():
         asked = [f"{column}={'|'.join(values)}" for column, values in query.where.items()]
         asked += [f"another {query.exclude} than the query"] if query.exclude != "none" else []
         asked += ["the same passage"] if query.same_passage else []
-        asked += ["another recording of its work"] if query.relative else []
         unknown = [_unknown_value(index, *entry) for entry in query.where.items()]
         hints = "; ".join(["", *filter(None, unknown)])
         return f"nothing is left to search: no row of the index has {' and '.join(asked)}{hints}"
-    told = [_unmet(c, left[c.number]) for c in question.conditions]
+    left = np.ones(len(index.rows), np.bool_) if allowed is None else allowed
+    told = [_unmet(c, index.predicted[c.number][left]) for c in question.conditions]
     together = " (at once)" if len(told) > 1 else ""
     return (
         f"no row satisfies{together}: {'; '.join(told)}. Ask for less, or exclude and filter less"
