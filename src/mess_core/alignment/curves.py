@@ -104,7 +104,8 @@ def work_curves(work: WorkAlignment) -> WorkCurves:
         loudness=loudness,
         consensus_tempo=consensus(log_tempo)[0],
         consensus_loudness=consensus(loudness)[0],
-        beat_rate=_slope(beats, SHAPE_SMOOTHING_S),
+        # In logs, as tempo is smoothed, so that the two make up one smooth tempo.
+        beat_rate=np.exp(smooth(np.log(_slope(beats, FINE_S)))),
     )
 
 
