@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from mess_core.alignment.audio import Features, align_audio, extract
 from mess_core.alignment.maps import Alignment
 from mess_core.datasets.demo import SCORES, interpret, perform, to_midi
 from mess_core.datasets.render import render_midi
+from mess_core.errors import AlignmentError
 from mess_core.files import file_sha256
 from mess_core.recordings import Recording
 
@@ -183,3 +185,15 @@ def test_recordings_of_different_works_alone_are_all_left_out(
     work = align_work(WORK, [table[0], table[4]], cache=tmp_path)
     assert work.alignments == {}
     assert set(work.left_out) == {"crisp", "other"}
+
+
+def test_a_pair_that_cannot_be_aligned_does_not_stop_the_others(
+    table: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_long(*_: Any) -> Alignment:
+        raise AlignmentError("too long to be compared")
+
+    monkeypatch.setattr(align, "align_notes", too_long)
+    work = align_work(WORK, table[:4], cache=tmp_path)
+    assert len(work.alignments) == 3
+    assert list(work.left_out.values()) == ["too long to be compared"]

@@ -9,9 +9,10 @@ import pytest
 import soundfile
 
 from mess_core.alignment import store
-from mess_core.alignment.maps import Alignment, WorkAlignment
+from mess_core.alignment.maps import Alignment, WorkAlignment, read_work
 from mess_core.alignment.store import StoredWork, carry_beats, store_work
-from mess_core.files import file_sha256
+from mess_core.errors import AlignmentError
+from mess_core.files import file_sha256, write_json
 from mess_core.layout import Layout
 from mess_core.recordings import Recording
 from mess_core.targets.npz import load_target
@@ -210,3 +211,6 @@ def test_a_work_that_cannot_be_aligned_is_no_error(
     assert made.entry["left_out"] == left_out
     assert not made.files
     assert not made.failed
+    write_json(layout.alignments_manifest, {"works": {"w": made.entry}})
+    with pytest.raises(AlignmentError, match="w are aligned: nothing in common$"):
+        read_work(layout, "w")
