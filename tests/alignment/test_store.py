@@ -212,5 +212,5 @@ def test_a_work_that_cannot_be_aligned_is_no_error(
     assert not made.files
     assert not made.failed
     write_json(layout.alignments_manifest, {"works": {"w": made.entry}})
-    with pytest.raises(AlignmentError, match="w are aligned: nothing in common$"):
+    with pytest.raises(AlignmentError, match=r"w are aligned: nothing in common$"):
         read_work(layout, "w")
