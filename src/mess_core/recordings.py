@@ -272,7 +272,7 @@ def read_problems(layout: Layout, window_s: float, target: str) -> list[Recordin
     failed, not_aligned = failures(layout) | failures(layout, target), {}
     if layout.alignments_manifest.exists():
         manifest = read_json(layout.alignments_manifest)
-        not_aligned = dict(manifest["failed"])
+        not_aligned = dict(manifest.get("failed", {}))
         for work in manifest["works"].values():
             not_aligned |= work["left_out"]
     rows = judge(read_recordings(layout.table), window_s)
