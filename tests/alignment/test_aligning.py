@@ -149,6 +149,12 @@ def test_a_work_is_aligned_and_what_is_not_of_it_is_left_out(
     }
     assert list(work.left_out) == ["other"]
     assert "is it of" in work.left_out["other"]
+    # The reference is aligned where somebody else plays, not in its silence.
+    own = work.alignments[work.reference]
+    length = next(r.duration_s for r in table if r.recording_id == work.reference)
+    assert own.regions[0, 0] > 0.1
+    assert own.regions[-1, 1] < length - 1
+    assert own.to_work(own.times) == pytest.approx(own.times)
     # Through the reference, any two performances are aligned.
     beats = {name: played(WORK, name)[1] for name in work.alignments}
     places = work.alignments["crisp"].to_work(beats["crisp"])

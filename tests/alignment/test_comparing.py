@@ -89,6 +89,18 @@ def test_cuts_leave_out_or_are_made_up_for() -> None:
     assert ranking.rows[0].stretch == pytest.approx(np.log(1.25), abs=0.008)
 
 
+def test_a_passage_at_the_start_is_cut_to_what_all_play() -> None:
+    late = played(steady())
+    kept = late.work_times >= 0.3
+    late = replace(late, times=late.times[kept], work_times=late.work_times[kept])
+    late = replace(late, errors=late.errors[kept], regions=late.times[None, [0, -1]])
+    work = work_of({"r": played(steady()), "late": late, "long": played(stretched(1.5, 1, 4))}, "r")
+    ranking = stretch(work, "late", 0, 4)
+    assert ranking.passage == pytest.approx((0.3, 4.0))
+    assert ranking.rows[0].recording_id == "long"
+    assert not ranking.left_out
+
+
 def test_what_cannot_be_compared_is_said() -> None:
     work = steady_work(cut=played(steady(), gap=(20, 30)))
     work = replace(work, left_out={"other": "plays something else"})
@@ -97,7 +109,7 @@ def test_what_cannot_be_compared_is_said() -> None:
         ("cutt", 20, 24, "did you mean 'cut'"),
         ("cut", 20.2, 20.4, r"cut is aligned from 0:00.0 to 0:20.0, 0:20.5 to"),
         ("r", 50, 70, "r has no aligned passage from 0:50.0 to 1:10.0"),
-        ("r", 24, 20, "no aligned passage from 0:24.0 to 0:20.0"),
+        ("r", 24, 20, "from 0:24.0 to 0:20.0 is not a passage: the start must come before"),
     ):
         with pytest.raises(AlignmentError, match=message):
             stretch(work, recording, start, end)

@@ -68,6 +68,13 @@ def test_what_was_planted_is_told(place: list[str], capsys: pytest.CaptureFixtur
     assert "cid midi 100% +10.5 % - -1.0 dB" in told
 
 
+def test_what_only_one_plays_is_no_tempo(
+    place: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", "ben", "dan", *place]) == 0
+    assert "A is 0.0 % slower than B where both play" in capsys.readouterr().out
+
+
 def test_json_has_it_all(place: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     answers: list[dict[str, Any]] = []
     for command in COMMANDS:

@@ -90,7 +90,8 @@ def test_what_is_known_is_not_computed_again_and_a_bad_file_stops_nothing(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--like", "tempo"), "--like build_up or release"),
+        (("--like", "tempo"), "--like one of build_up, release"),
+        (("-k", "0"), "k is 0, expected a whole number of at least 1"),
         (("--more", "tempo", "--same-passage"), "leave out --more, --same-passage"),
     ],
 )

@@ -8,7 +8,7 @@ reference, not to all, and a pair that was aligned before comes from the cache.
 
 __all__ = ["LEAST_SHARED", "align_work", "shared_music"]
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -77,26 +77,49 @@ def _candidates(recordings: Sequence[Recording]) -> list[Recording]:
 def _aligned_to(
     reference: Recording, work_id: str, recordings: Sequence[Recording], cache: Path
 ) -> WorkAlignment:
-    ends = np.array([0.0, reference.duration_s])
-    itself = Alignment(ends, ends, np.zeros(2), ends[None], np.ones(1))
-    alignments, sources, left_out = {}, {}, {}
+    alignments, left_out = {}, {}
+    sources = {reference.recording_id: MIDI if reference.midi else AUDIO}
     for recording in recordings:
         name = recording.recording_id
         source = MIDI if reference.midi and recording.midi else AUDIO
+        if recording is reference:
+            continue
         try:
-            found = itself if recording is reference else _pair(reference, recording, source, cache)
+            found = _pair(reference, recording, source, cache)
         except AlignmentError as error:
             left_out[name] = str(error)
             continue
         shared = shared_music(found, reference.duration_s, recording.duration_s)
         if shared < LEAST_SHARED:
             left_out[name] = (
-                f"only {shared:.0%} of it is what {reference.recording_id} plays; is it of "
-                f"{work_id}? Correct its work_id"
+                f"only {100 * shared:.0f} % of it is what {reference.recording_id} plays; is it of "
+                f"{work_id}? Correct its work_id, or put it into the folder of its work"
             )
             continue
         alignments[name], sources[name] = found, source
-    return WorkAlignment(work_id, reference.recording_id, alignments, sources, left_out)
+    alignments[reference.recording_id] = _identity(alignments.values())
+    names = [r.recording_id for r in recordings if r.recording_id in alignments]
+    return WorkAlignment(
+        work_id,
+        reference.recording_id,
+        {name: alignments[name] for name in names},
+        {name: sources[name] for name in names},
+        left_out,
+    )
+
+
+def _identity(others: Iterable[Alignment]) -> Alignment:
+    """Return the reference's own map: its regions are what anybody else plays, too."""
+    spans = [np.interp(each.regions, each.times, each.work_times) for each in others]
+    joined: list[list[float]] = []
+    for start, stop in sorted(np.concatenate(spans or [np.empty((0, 2))]).tolist()):
+        if joined and start <= joined[-1][1]:
+            joined[-1][1] = max(stop, joined[-1][1])
+        else:
+            joined.append([start, stop])
+    regions = np.array(joined).reshape(-1, 2)
+    knots = regions.ravel() if joined else np.zeros(1)
+    return Alignment(knots, knots, np.zeros(len(knots)), regions, np.ones(len(regions)))
 
 
 def _pair(reference: Recording, other: Recording, source: str, cache: Path) -> Alignment:

@@ -28,8 +28,9 @@ SURROUNDINGS_S = 10.0
 MIN_SURROUNDINGS_S = 4.0
 #: The outer ends of surroundings, which may lie within a note, are the mean of these, s inwards.
 FADE_S = np.linspace(0.0, 2.0, 21)[:, None, None]
-#: So much may be missing at the edge of a passage, s.
-EDGE_S = 0.05
+#: A passage that some performances lack no more of at its edges is cut to what all of them play, s:
+#: first and last notes are not at the same place in all.
+EDGE_S = 0.5
 #: What differs by more than so many standard errors of the difference is not tied.
 CLEAR = 2.0
 #: Passages that are looked through for what is characteristic, in columns of `WorkCurves`: 2, 4
@@ -132,23 +133,36 @@ def stretch(work: WorkAlignment, recording_id: str, start_s: float, end_s: float
     Raises `AlignmentError` if the recording is not aligned there, or fewer than two are.
     """
     asked = f"from {_from_to((start_s, end_s))}"
-    start, end = _alignment(work, recording_id).to_work(np.array([start_s, end_s])).tolist()
+    if not start_s < end_s:
+        raise AlignmentError(f"{asked} is not a passage: the start must come before the end")
+    own = _alignment(work, recording_id)
+    times = np.array([start_s, end_s])
+    inside = np.clip(times, own.regions[0, 0], own.regions[-1, 1])
+    start, end = own.to_work(np.where(np.abs(inside - times) < EDGE_S, inside, times)).tolist()
     if not start < end:
         known = _aligned(work, recording_id)
         raise AlignmentError(f"{recording_id} has no aligned passage {asked}: {known}")
+    spans = {
+        name: np.interp(each.regions, each.times, each.work_times)
+        for name, each in work.alignments.items()
+    }
+    parts = [np.clip(played, start, end) for played in spans.values()]
+    nearly = [part[np.ptp(part, axis=1) > end - start - EDGE_S] for part in parts]
+    common = np.concatenate(nearly)
+    start, end = float(common[:, 0].max()), float(common[:, 1].min())
     curves = work_curves(work)
     around = max(SURROUNDINGS_S, end - start)
     first, last = max(0.0, start - around), min(float(curves.work_times[-1]), end + around)
     measured: dict[str, tuple[float, ...]] = {}
     left_out = dict(work.left_out)
     for name, alignment in work.alignments.items():
-        played = np.interp(alignment.regions, alignment.times, alignment.work_times)
+        played = spans[name]
         passage = np.clip(played, start, end)
         passage = passage[np.ptp(passage, axis=1) > 0]
         before = np.clip(played, np.minimum(first + FADE_S, start), start)
         after = np.clip(played, end, np.maximum(last - FADE_S, end))
         beside = np.concatenate([before, after], axis=1)
-        if len(passage) != 1 or np.ptp(passage) < end - start - EDGE_S:
+        if len(passage) != 1 or np.ptp(passage) < end - start - 1e-6:
             left_out[name] = "does not play all of the passage"
         elif np.ptp(beside[0], axis=1).sum() < MIN_SURROUNDINGS_S:
             left_out[name] = f"plays less than {MIN_SURROUNDINGS_S:g} s around the passage"
@@ -157,7 +171,7 @@ def stretch(work: WorkAlignment, recording_id: str, start_s: float, end_s: float
     if len(measured) < 2:
         raise AlignmentError(
             f"fewer than two performances of {work.work_id} can be compared {asked} of "
-            f"{recording_id}: {left_out}"
+            f"{recording_id}: {'; '.join(f'{name} {why}' for name, why in left_out.items())}"
         )
     return Ranking((start, end), (first, last), _ranked(measured), left_out)
 
@@ -179,6 +193,9 @@ def compare(
     """
     for name in (a, b):
         _alignment(work, name)
+    if not start_s < end_s:
+        asked = _from_to((start_s, end_s))
+        raise AlignmentError(f"{asked} is not a passage: the start must come before the end")
     curves = work_curves(work)
     rows = [curves.row(name) for name in (a, b)]
     own, other = curves.times[rows]

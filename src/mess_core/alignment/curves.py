@@ -68,12 +68,14 @@ class WorkCurves:
     def consensus_times(self) -> Float:
         """When a performance in the consensus's tempo gets there, s [shape=(m,)].
 
-        It stands still where there is no consensus: only differences within a stretch that has one
-        mean anything.
+        Where there is no consensus its tempo goes on: only differences within a stretch that has
+        one mean anything.
         """
-        slowness = np.exp(-self.consensus_tempo)
+        known = np.isfinite(self.consensus_tempo)
+        tempo = np.interp(self.work_times, self.work_times[known], self.consensus_tempo[known])
+        slowness = np.exp(-tempo)
         cells = (slowness[1:] + slowness[:-1]) / 2 / RATE
-        return np.concatenate([[0.0], np.cumsum(np.nan_to_num(cells))])
+        return np.concatenate([[0.0], np.cumsum(cells)])
 
 
 def work_curves(work: WorkAlignment) -> WorkCurves:

@@ -147,7 +147,9 @@ def curves(sound: Sound) -> tuple[Float, dict[str, Float]]:
         "loudness": np.maximum(level, level.max() - RANGE_DB),
         "density": density,
         "log_density": np.log(density + LEAST["log_density"]),
-        "register": _at(times, np.log2(sound.centroid), sound.frame_rate),
+        "register": _at(
+            times, np.log2(np.where(sound.centroid > 0, sound.centroid, np.nan)), sound.frame_rate
+        ),
         "tension": _at(times, tension_series(sound.chroma, sound.frame_rate), sound.frame_rate),
     }
     parts = [weight * _standardised(series[name], name) for name, weight in WEIGHTS.items()]

@@ -146,12 +146,15 @@ def read_work(layout: Layout, work_id: str) -> WorkAlignment:
     """
     path = layout.alignments_manifest
     if not path.exists():
-        raise AlignmentError(f"{path} does not exist; run the workflow: snakemake all_alignments")
+        raise AlignmentError(
+            f"{path} does not exist; run: snakemake all_alignments --config "
+            f"dataset={layout.dataset}"
+        )
     works: dict[str, Any] = read_json(path)["works"]
     if work_id not in works:
         raise AlignmentError(
-            f"{layout.dataset} has no aligned performances of {work_id!r}: "
-            f"{nearest(work_id, works)}"
+            f"{layout.dataset} has no aligned performances of {work_id!r}; there must be two "
+            f"usable recordings of it: {nearest(work_id, works)}"
         )
     if not works[work_id]["sources"]:
         reasons = "; ".join(dict.fromkeys(works[work_id]["left_out"].values()))

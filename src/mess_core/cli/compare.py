@@ -86,12 +86,14 @@ def _compare(args: argparse.Namespace) -> int:
     notes = {row.recording_id: read_performance(Path(row.midi)) for row in rows if row.midi}
     compared = compare(work, args.a, args.b, args.start, args.end, performances=notes)
     (a, b), (c, d) = compared.spans
-    faster = 100 * ((d - c) / (b - a) - 1)
+    steps = np.diff(compared.times)
+    lasts = np.where(np.isfinite(steps).all(axis=0), steps, 0.0).sum(axis=1)
+    faster = 100 * (lasts[1] / lasts[0] - 1)
     lines = [
         f"{work.work_id}, {len(work.alignments)} performances aligned",
         f"  A: {args.a}, {clock(a)} to {clock(b)}",
         f"  B: {args.b}, {clock(c)} to {clock(d)}",
-        f"  A is {abs(faster):.1f} % {'faster' if faster > 0 else 'slower'} than B there",
+        f"  A is {abs(faster):.1f} % {'faster' if faster > 0 else 'slower'} than B where both play",
         *("", "Where they differ most, each beside its own tempo and loudness in the work:"),
         *_places(compared.places),
     ]

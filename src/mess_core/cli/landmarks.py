@@ -109,13 +109,15 @@ def search_climaxes(args: argparse.Namespace) -> int:
     given = [f"--{name}" for name in _UNUSED if getattr(args, name) not in (None, [], False)]
     given += ["--exclude passage"] * (args.exclude == "passage")
     if given:
-        unused = ", ".join(given).replace("_", "-")
+        unused = ", ".join(given).replace("_", "-").replace("--end", "--to")
         raise SearchError(f"--landmark is a search of its own: leave out {unused}")
     if not args.recording or args.start is None or not set(by) <= set(lm.CONTOURS):
         raise SearchError(
-            f"--landmark needs --recording, --from, and as --like {' or '.join(lm.CONTOURS)} "
-            f"(the default: {lm.BUILD_UP}), not {', '.join(by)}"
+            f"--landmark needs --recording, --from, and with --like one of "
+            f"{', '.join(lm.CONTOURS)} (the default: {lm.BUILD_UP}); got {', '.join(by)}"
         )
+    if args.k is not None and args.k < 1:
+        raise SearchError(f"k is {args.k}, expected a whole number of at least 1")
     layout = Layout(args.data, args.dataset or "demo")
     rows = _rows(layout, args.recording)
     climaxes: list[tuple[str, lm.Landmark]] = []
