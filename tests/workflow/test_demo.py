@@ -344,6 +344,30 @@ def test_answers_are_in_the_order_of_the_interpretations_numbers(
     assert np.mean(agreement) > 0.6
 
 
+@pytest.mark.parametrize("passage", [("19", "21"), ("25", "27")])
+def test_who_bends_the_tempo_most_stretches_the_ends_of_phrases_most(
+    demo: Workspace, layout: Layout, passage: tuple[str, str]
+) -> None:
+    with layout.answer("performances", ".tsv").open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    works = {row["work_id"] for row in rows}
+    freest = [
+        max((r for r in rows if r["work_id"] == w), key=lambda r: float(r["timing_deviation"]))
+        for w in works
+    ]
+    assert {row["performer"] for row in freest} == {"rhapsodic"}
+    start, end = passage
+    asked = ("--recording", "chopin_op28_7_rhapsodic", "--from", start, "--to", end)
+    first, second, *_ = json.loads(demo.mess("stretch", *asked, "--json").output)["rows"]
+    assert (first["recording_id"], first["rank"]) == ("chopin_op28_7_rhapsodic", 1)
+    assert first["stretch"] > 0.05 > second["stretch"]
+    same = search(demo, *asked, "--same-passage")
+    assert {hit["work_id"] for hit in same} == {"chopin_op28_7"}
+    assert len(same) == 5
+    spans = {str(hit["recording_id"]): hit["start_s"] for hit in same}
+    assert spans[second["recording_id"]] == pytest.approx(second["start_s"], abs=0.5)
+
+
 def centroid(path: Path) -> float:
     """Return the mean spectral centroid below 12 kHz of what is within 40 dB of the loudest."""
     samples, rate = soundfile.read(path)
