@@ -273,7 +273,7 @@ def read_problems(layout: Layout, window_s: float, target: str) -> list[Recordin
     if layout.alignments_manifest.exists():
         manifest = read_json(layout.alignments_manifest)
         not_aligned = dict(manifest.get("failed", {}))
-        for work in manifest["works"].values():
+        for work in manifest.get("works", {}).values():
             not_aligned |= work["left_out"]
     rows = judge(read_recordings(layout.table), window_s)
     without = [
