@@ -245,4 +245,6 @@ def report_problems():
         print(f"\n{len(found)} recordings have problems:", *found[:SHOWN], sep="\n")
         if len(found) > SHOWN:
             print(f"  and {len(found) - SHOWN} more")
-        print(f"Those that failed or are not aligned are in the logs, all others in {layout.problems}.")
+        print(
+            f"Those that failed or are not aligned are in the logs, all others in {layout.problems}."
+        )
