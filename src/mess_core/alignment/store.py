@@ -12,6 +12,7 @@ __all__ = ["StoredWork", "carry_beats", "store_work"]
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +139,13 @@ def _make(
             for each in series:
                 parts = measure_windows(each, starts, window_s=windows["window_s"])
                 found |= flatten(measure(each), parts)
-            content = {k: found[k] for k in found if k.rpartition("/")[2] in FROM_ALIGNMENT}
+            content: dict[str, Any] = {
+                k: found[k] for k in found if k.rpartition("/")[2] in FROM_ALIGNMENT
+            }
             content |= alignment.arrays()
             made.files[name] = cached(
                 *(cache, "alignments", _key_of(key, name), ".npz"),
-                lambda path: np.savez(path, allow_pickle=False, **content),  # noqa: B023
+                partial(np.savez, allow_pickle=False, **content),
             )
             covered = float(np.diff(alignment.regions).sum()) * SAMPLE_RATE / samples
             made.entry["beats"][name], made.entry["share"][name] = beats, round(covered, 4)
