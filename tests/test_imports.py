@@ -25,7 +25,7 @@ FLOORS = (
     "publishing",
     "search",
     "evaluation",
-    "training report",
+    "training report service",
     "workflow",
     "cli",
 )

@@ -19,6 +19,7 @@ from mess_core.cli import (
     render,
     results,
     search,
+    serve,
     train,
 )
 from mess_core.errors import MessError
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         train,
         embed,
         search,
+        serve,
         compare,
         landmarks,
         results,
