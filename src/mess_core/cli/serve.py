@@ -47,7 +47,7 @@ def _serve(args: argparse.Namespace) -> int:
     from mess_core.publishing.fetch import default_cache
     from mess_core.search.search import Searcher
     from mess_core.service.app import create_app
-    from mess_core.service.server import Impatient
+    from mess_core.service.server import HEADERS, Impatient
 
     dataset, searchers = args.dataset or only_dataset(args.artifacts), {}
     for kind in INDEX_KINDS:
@@ -69,7 +69,7 @@ def _serve(args: argparse.Namespace) -> int:
     )
     config = uvicorn.Config(
         app, http=Impatient, ws="none", log_config=None, access_log=False, server_header=False,
-        timeout_graceful_shutdown=_SHUTDOWN_S,
+        headers=[*HEADERS.items()], timeout_graceful_shutdown=_SHUTDOWN_S,
     )  # fmt: skip
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
     with socket.create_server((args.host, args.port), family=family) as listening:

@@ -12,13 +12,14 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import fastapi_offline
 from fastapi import FastAPI, HTTPException, Query as Parameter, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
-from fastapi_offline import FastAPIOffline
 from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException as Refusal
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from mess_core.errors import MessError, SearchError
@@ -29,9 +30,10 @@ from mess_core.search.query import Query
 from mess_core.search.search import Searcher, search
 from mess_core.service.audio import Wav, check_listed, envelope, parse_range
 from mess_core.service.catalogue import curves, describe_aspects, folded, list_recordings, windows
-from mess_core.service.server import Guard, problem, read_body
+from mess_core.service.server import problem, read_body
 
 _PAGE = Path(__file__).parent / "page"
+_SWAGGER = Path(fastapi_offline.__file__).parent / "static"
 _LARGEST_K = 200
 #: How long a question waits for its turn, s.
 _PATIENCE_S = 3.0
@@ -66,10 +68,12 @@ def create_app(
     read_table()
     tasks = {kind: searcher.refresh for kind, searcher in searchers.items()}
     lifespan = _refreshing({**tasks, "recording table": read_table}, refresh_s, failed)
-    about = {"title": "MESS", "version": installed("mess-core")}
-    app = FastAPIOffline("/docs", None, lifespan=lifespan, **about)
-    app.add_middleware(Guard, hosts=hosts)
-    for kind in (MessError, Refusal, RequestValidationError, ClientDisconnect):
+    release = installed("mess-core")
+    app = FastAPI(title="MESS", version=release, docs_url=None, redoc_url=None, lifespan=lifespan)
+    # A page elsewhere can make its own name point here (DNS rebinding) to read what is answered.
+    names = ["localhost", "127.0.0.1", "[::1]", *hosts]
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=names)
+    for kind in (MessError, Refusal, RequestValidationError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _explain)
 
     async def in_turn(answer: Callable[..., Result], *given: object) -> Result:
@@ -173,7 +177,8 @@ def create_app(
         place = {"recording_id": name, "start_s": start_s, "end_s": end_s}
         return JSONResponse({**place, "passages": found["hits"], "notes": found["notes"]})
 
-    @app.api_route("/audio/{name}", methods=["GET", "HEAD"])
+    @app.head("/audio/{name}", include_in_schema=False)
+    @app.get("/audio/{name}")
     async def audio(request: Request, name: str, start_s: From = 0.0, end_s: To = None) -> Response:
         if not known(name)["audio"]:
             raise HTTPException(404, f"the audio of {name} is not on this machine")
@@ -202,6 +207,11 @@ def create_app(
         versions = {kind: searcher.index.version_id for kind, searcher in searchers.items()}
         return JSONResponse({"mess": app.version, **facts, "versions": versions})
 
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return FileResponse(_PAGE / "docs.html")
+
+    app.mount("/docs-files", StaticFiles(directory=_SWAGGER))
     app.mount("/", StaticFiles(directory=_PAGE, html=True))
     return app
 
@@ -226,7 +236,9 @@ def _explain(_: Request, error: Exception) -> Response:
         return problem(error.status_code, error.detail, error.headers)
     if isinstance(error, RequestValidationError):
         return problem(422, "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors()))
-    return problem(400, str(error))
+    if isinstance(error, MessError | ClientDisconnect):
+        return problem(400, str(error))
+    return problem(500, "an error of the service; its log has more")
 
 
 def _refreshing(tasks: Mapping[str, Any], every_s: float, failed: dict[str, str]) -> Any:

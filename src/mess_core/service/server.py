@@ -1,36 +1,27 @@
-"""What holds for every request: by which names to ask, problem details, headers, limits."""
+"""What holds for every request and answer: headers, problem details, limits."""
 
-__all__ = ["Guard", "Impatient", "problem", "read_body"]
+__all__ = ["HEADERS", "Impatient", "problem", "read_body"]
 
 import asyncio
-import logging
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 
 import h11
 from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 #: Bytes of a question, and how long a client may take to send one, s.
-LARGEST_BODY, REQUEST_S = 1 << 16, 30.0
-#: What the page loads is its own, and nobody frames it.
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
-_HEADERS = {
-    "Content-Security-Policy": _POLICY,
+_LARGEST_BODY, _REQUEST_S = 1 << 16, 30.0
+#: Of every answer. What the page loads is its own, and nobody frames it.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; media-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-#: Swagger UI is started by a script inside its page, which shows nothing from elsewhere.
-_DOCS = _HEADERS | {"Content-Security-Policy": _POLICY.replace("f'", "f' 'unsafe-inline'", 1)}
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -39,7 +30,7 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
     return JSONResponse(content, status, headers, media_type="application/problem+json")
 
 
-async def read_body(request: Request, limit: int = LARGEST_BODY) -> bytes:
+async def read_body(request: Request, limit: int = _LARGEST_BODY) -> bytes:
     """Return a request's body; raises `HTTPException` 413 if it has more bytes than the limit."""
     body = bytearray()
     async for part in request.stream():
@@ -47,42 +38,6 @@ async def read_body(request: Request, limit: int = LARGEST_BODY) -> bytes:
         if len(body) > limit:
             raise HTTPException(413, f"the body has more than {limit} bytes")
     return bytes(body)
-
-
-class Guard:
-    """Middleware that refuses foreign names of this machine, and completes every answer.
-
-    A page elsewhere can make its own name point here (DNS rebinding) to read what is answered.
-    """
-
-    def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
-        self._app = app
-        self._hosts = {"localhost", "127.0.0.1", "[::1]", *(host.lower() for host in hosts)}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
-        begun = scope["type"] != "http"
-        app, extra = self._app, _DOCS if scope.get("path") == "/docs" else _HEADERS
-        host = "localhost" if begun else Headers(scope=scope).get("host", "")
-        if re.sub(r":\d*$", "", host.lower()) not in self._hosts:
-            app = problem(421, f"this is not {host!r}; allow it with mess serve --allow-host")
-
-        async def completed(message: Message) -> None:
-            nonlocal begun
-            if message["type"] == "http.response.start":
-                begun = True
-                MutableHeaders(scope=message).update(extra)
-            await send(message)
-
-        try:
-            await app(scope, receive, completed)
-        except Exception:
-            if begun:
-                raise
-            logging.exception("%s %s failed", scope["method"], scope["path"])
-            await problem(500, "an error of the service; its log has more")(
-                scope, receive, completed
-            )
 
 
 class Impatient(H11Protocol):
@@ -93,7 +48,7 @@ class Impatient(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait."""
         super().connection_made(transport)
-        self._timer = self.loop.call_later(REQUEST_S, transport.abort)
+        self._timer = self.loop.call_later(_REQUEST_S, transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """Take some of a request, and stop waiting when it is here as a whole."""
@@ -103,4 +58,4 @@ class Impatient(H11Protocol):
             self._timer.cancel()
             self._timer = None
         elif not whole and not self._timer:
-            self._timer = self.loop.call_later(REQUEST_S, self.transport.abort)
+            self._timer = self.loop.call_later(_REQUEST_S, self.transport.abort)
