@@ -39,6 +39,8 @@ _SWAGGER = Path(fastapi_offline.__file__).parent / "static"
 _LARGEST_K = 200
 #: How long a question waits for its turn, s.
 _PATIENCE_S = 3.0
+#: What is told as "unprocessable" and as "bad request".
+_INVALID, _WRONG = (RequestValidationError, ValidationError), (MessError, ClientDisconnect)
 
 Result = TypeVar("Result")
 From = Annotated[float, Parameter(alias="from", ge=0, allow_inf_nan=False, description="s")]
@@ -84,14 +86,7 @@ def create_app(
     # A page elsewhere can make its own name point here (DNS rebinding) to read what is answered.
     names = ["localhost", "127.0.0.1", "[::1]", *hosts]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=names)
-    for kind in (
-        MessError,
-        Refusal,
-        RequestValidationError,
-        ValidationError,
-        ClientDisconnect,
-        Exception,
-    ):
+    for kind in (*_INVALID, *_WRONG, Refusal, Exception):
         app.add_exception_handler(kind, _explain)
 
     async def in_turn(answer: Callable[..., Result], *given: object) -> Result:
@@ -246,10 +241,10 @@ def _body_of(kind: type) -> dict[str, Any]:
 def _explain(_: Request, error: Exception) -> Response:
     if isinstance(error, Refusal):
         return problem(error.status_code, error.detail, error.headers)
-    if isinstance(error, RequestValidationError | ValidationError):
+    if isinstance(error, _INVALID):
         told = [": ".join([*map(str, e["loc"][-1:]), e["msg"]]) for e in error.errors()]
         return problem(422, "; ".join(told))
-    if isinstance(error, MessError | ClientDisconnect):
+    if isinstance(error, _WRONG):
         return problem(400, str(error))
     return problem(500, "an error of the service; its log has more")
 
