@@ -138,9 +138,10 @@ def main() -> int:
     parser.add_argument("--clips", type=int, default=100_000)
     parser.add_argument("--demo", type=Path, default=Path("data/published"))
     args = parser.parse_args()
-    print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}\n\n| clips | "
-          "clients | answers/s | p50, ms | p99, ms | FAISS alone, ms | `search` alone, ms | errors | "
-          "own memory before and after, MB |\n|---|---|---|---|---|---|---|---|---|", flush=True)  # fmt: skip
+    columns = ("clips", "clients", "answers/s", "p50, ms", "p99, ms", "FAISS alone, ms",
+               "`search` alone, ms", "errors", "server's memory before and after, MB")  # fmt: skip
+    print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}\n")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
     fine = True
     if (args.demo / "demo").is_dir():
         index = load_latest(args.demo / "demo" / "clips")

@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 from mess_core.cli import main as commands
 from mess_core.cli.search import _query
 from mess_core.layout import Layout
+from mess_core.recordings import read_recordings, write_recordings
 from mess_core.search import Query
 from mess_core.search.search import search
 from mess_core.search.words import understand
@@ -380,3 +381,16 @@ def _until(reached: Any) -> None:
             return
         time.sleep(0.05)
     raise AssertionError("it never came to that")
+
+
+def test_a_refresh_reads_the_table_again(published: Path, tmp_path: Path) -> None:
+    layout = make_data(tmp_path)
+    rows = read_recordings(layout.table)
+    with _client(create_app(open_all(published), layout, refresh_s=0.05)) as client:
+        assert client.get("/audio/r0").status_code == 200
+        write_recordings(layout.table, rows[1:])
+        _until(lambda: client.get("/audio/r0").status_code == 404)
+        assert client.get("/audio/r1").status_code == 200
+        layout.table.write_text("nothing")
+        _until(lambda: "recording table" in client.get("/readyz").json()["refresh_errors"])
+        assert client.get("/audio/r1").status_code == 200

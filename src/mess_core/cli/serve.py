@@ -6,6 +6,7 @@ import argparse
 import os
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ def _serve(args: argparse.Namespace) -> int:
         if not getattr(args, "no_browser", True):
             import webbrowser
 
-            webbrowser.open(url)
+            # Some browsers run in the terminal, and end when they are left.
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         uvicorn.Server(config).run(sockets=[listening])
     return 0

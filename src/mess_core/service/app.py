@@ -75,8 +75,10 @@ def create_app(
     turns = asyncio.Semaphore(len(os.sched_getaffinity(0)))
 
     def read_table() -> None:
-        if layout.table.exists():
-            listed.update({r.recording_id: r for r in read_recordings(layout.table)})
+        rows = read_recordings(layout.table) if layout.table.exists() else ()
+        listed.update(new := {row.recording_id: row for row in rows})
+        for gone in listed.keys() - new.keys():
+            del listed[gone]
 
     read_table()
     tasks = {kind: searcher.refresh for kind, searcher in searchers.items()}
