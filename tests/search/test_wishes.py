@@ -140,8 +140,10 @@ def test_equal_scores_are_ordered_by_the_mean_percentile() -> None:
 def test_no_row_is_missed_where_many_are_equal(seed: int) -> None:
     rng = np.random.default_rng(seed)
     predicted = rng.normal(size=INDEX.predicted.shape).astype(np.float32)
-    # The better half are equal in one of three, so that the mean decides.
+    # The better half are equal in one of three, so that the mean decides; of the others few rows
+    # have both.
     predicted[NUMBERS["tempo"]] = predicted[NUMBERS["tempo"]] > 0
+    predicted[NUMBERS["legato"]] += predicted[NUMBERS["dynamics"]]
     index = replace(INDEX, predicted=predicted)
     query = Query(wish=({"tempo": 1.0}, {"dynamics": 1.0}, {"legato": -1.0}))
     expected = _expected(query, [*range(len(ROWS))], index=index)
