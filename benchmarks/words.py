@@ -22,12 +22,23 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.evaluation import SCALES, Floats, halve, passages, read_ratings, reliability
+from benchmarks.evaluation import (
+    HALVES,
+    SCALES,
+    Floats,
+    halve,
+    passages,
+    read_ratings,
+    reliability,
+    table,
+)
 from mess_core.datasets.render import render_midi
 from mess_core.extraction.audio import segment_starts
+from mess_core.evaluation import Figure
 from mess_core.files import atomic_path
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.probing.inference import resample_works, t_interval
+from mess_core.search.wishes import rankings
 from mess_core.targets.create import measure_windows
 from mess_core.targets.notes import read_performance
 from mess_core.targets.sound import analyse
@@ -77,6 +88,18 @@ CITATION = (
 SYNONYMS = {
     **{"steady": "stable", "unsteady": "unstable", "saturated": "wet", "colorful": "colourful"},
     **{"sophisticated": "mellow", "crude": "raw", "energetic": "high energy"},
+}
+#: What the words mean by dictionaries alone, as the lexicon has it without measured rows.
+DICTIONARY: dict[str, dict[str, float]] = {
+    "stable": {"rubato": -1}, "unstable": {"rubato": 1}, "short": {"articulation": -1}, "long": {"articulation": 1},
+    "cushioned": {"dynamics": -1}, "hard": {"dynamics": 1}, "dry": {"pedal": -1}, "wet": {"pedal": 1},
+    "clean": {"pedal": -1}, "blurred": {"pedal": 1}, "even timbre": {"expressiveness": -1}, "colourful": {"expressiveness": 1},
+    "shallow": {"dynamics": -1}, "rich": {"harmonic_richness": 1}, "soft": {"dynamics": -1}, "loud": {"dynamics": 1},
+    "mellow": {"brightness": -1}, "raw": {"dynamics": 1}, "little range": {"dynamic_range": -1}, "large range": {"dynamic_range": 1},
+    "slow": {"tempo": -1}, "fast": {"tempo": 1}, "flat": {"expressiveness": -1}, "spacious": {"pedal": 1}, 
+    "disproportioned": {}, "balanced": {}, "pure": {"expressiveness": -1}, "dramatic": {"expressiveness": 1},
+    "optimistic": {}, "dark mood": {}, "low energy": {"rhythmic_energy": -1}, "high energy": {"rhythmic_energy": 1},
+    "honest": {"expressiveness": -1}, "imaginative": {"expressiveness": 1}, "doubtful": {}, "convincing": {},
 }
 #: Aspects with a direction that need no other performance of the work.
 DIRECTED = [name for name, a in ASPECT_REGISTRY.items() if a.more and not a.aligned]
@@ -300,6 +323,189 @@ def rows(clips: Clips, told: Mapping[str, Fit]) -> list[str]:
     return [*heads, "term\tlanguage\tmeaning\tsource", *lines]
 
 
+class Phrase(NamedTuple):
+    """What is extreme of a clip within its passage: scales, the most extreme first, and ends."""
+
+    scales: tuple[str, ...]
+    #: 1 is the high end, -1 the low end.
+    signs: tuple[int, ...]
+
+    @property
+    def text(self) -> str:
+        """The phrase in words: the last of several is set against the others."""
+        words = [ENDS[scale][sign > 0] for scale, sign in zip(*self, strict=True)]
+        return " but ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+
+
+#: Gives the value of every clip [n] for an end of a scale.
+Reading = Callable[[str, int], Floats]
+
+
+def rank(phrase: Phrase, reading: Reading) -> npt.NDArray[np.int64]:
+    """Return clips' places [n], best first, as `mess_core.search.wishes` ranks the phrase."""
+    values = [reading(scale, sign) for scale, sign in zip(*phrase, strict=True)]
+    groups = [np.sum(values[:-1], axis=0), values[-1]] if values[1:] else values
+    first = next(rankings(groups, len(groups[0])))
+    order = np.lexsort((-first.percentiles.mean(axis=0), -first.percentiles.min(axis=0)))
+    return np.asarray(first.rows[order])
+
+
+def relevant(phrase: Phrase, heard: Floats) -> npt.NDArray[np.bool_]:
+    """Return which clips are in the extreme third of all of the phrase's scales, of [n, 19]."""
+    found = []
+    for scale, sign in zip(*phrase, strict=True):
+        signed = sign * heard[:, SCALES.index(scale)]
+        found.append(signed >= np.sort(signed)[-max(1, round(len(signed) / 3))])
+    return np.asarray(np.all(found, axis=0))
+
+
+def average_precision(order: npt.NDArray[np.int64], wanted: npt.NDArray[np.bool_]) -> float:
+    """Return the mean of the precision at every place of something wanted."""
+    hits = wanted[order]
+    return float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
+
+
+def chance_precision(n: int, wanted: int) -> float:
+    """Return the average precision that a random order of n expects, of so many wanted."""
+    places = np.arange(1, n + 1)
+    others = (wanted - 1) * (places - 1) / max(n - 1, 1)
+    return float(((1 + others) / places).mean())
+
+
+def phrases(heard: Floats, told: Sequence[str], size: int) -> list[Phrase]:
+    """Return what is most extreme of every clip's ratings [n, 19], or of 1 scale both ends of all.
+
+    Ratings are centred; they are compared in their standard deviations.
+    """
+    if size == 1:
+        return [Phrase((scale,), (sign,)) for scale in told for sign in (-1, 1)]
+    columns = [SCALES.index(scale) for scale in told]
+    scaled = heard[:, columns] / np.maximum(heard[:, columns].std(axis=0), np.finfo(float).tiny)
+    found = []
+    for row in scaled:
+        places = np.argsort(-np.abs(row), kind="stable")[:size]
+        names = tuple(told[place] for place in places)
+        found.append(Phrase(names, tuple(1 if row[place] > 0 else -1 for place in places)))
+    return found
+
+
+class Asked(NamedTuple):
+    """A phrase that was asked of a passage: its average precision by each reading."""
+
+    passage: str
+    phrase: Phrase
+    found: dict[str, float]
+
+
+def ask(clips: Clips, size: int, split: int | None = None) -> list[Asked]:
+    """Ask phrases of so many scales of every passage.
+
+    Scales are those that are told within the passages of the other work, and measured weights are
+    learned there. With a ``split`` of the listeners, one half says what is extreme and relevant,
+    and the other half is a reading, too.
+    """
+    X, Y = within(clips.aspects, clips.passages), within(clips.means, clips.passages)
+    asked = []
+    halves = None
+    if split is not None:
+        halves = halve(clips.ratings, clips.names, np.random.default_rng(split))
+        halves = [within(half, clips.passages) for half in halves]
+    for work in WORKS:
+        other = clips.works != work
+        told, weights = told_within(X[other], Y[other], clips.passages[other])
+        for passage in np.unique(clips.passages[clips.works == work]).tolist():
+            mine = clips.passages == passage
+            readings = {
+                "dictionaries": dictionary_reading(clips.aspects[mine]),
+                "measured": measured_reading(clips.aspects[mine], weights),
+            }
+            heard = Y[mine]
+            if halves:
+                heard = halves[0][mine]
+                readings["listeners"] = measured_reading(halves[1][mine], None)
+            for phrase in phrases(heard, told, size):
+                wanted = relevant(phrase, heard)
+                if wanted.any():
+                    found = {
+                        name: average_precision(rank(phrase, reading), wanted)
+                        for name, reading in readings.items()
+                    }
+                    found["chance"] = chance_precision(len(wanted), int(wanted.sum()))
+                    asked.append(Asked(passage, phrase, found))
+    return asked
+
+
+def told_within(
+    X: Floats, Y: Floats, groups: npt.NDArray[np.str_]
+) -> tuple[list[str], dict[str, Floats]]:
+    """Return the scales that are told in held-out passages, and all scales' weights [A]."""
+    predicted = predict_held_out(X, Y, groups)
+    fits = [judge(Y[:, j], predicted[:, j], groups) for j in range(len(SCALES))]
+    told = [s for s, fit in zip(SCALES, fits, strict=True) if fit.interval[0] > 0]
+    weights = {}
+    for scale, column in zip(SCALES, learn(X, Y).T, strict=True):
+        kept = meaning(column)
+        weights[scale] = np.array([kept.get(name, 0.0) for name in DIRECTED])
+    return [scale for scale in told if scale != OTHER_PIANO], weights
+
+
+def measured_reading(values: Floats, weights: Mapping[str, Floats] | None) -> Reading:
+    """Return what reads aspects [n, A] by weights, or ratings [n, 19] as they are."""
+
+    def read(scale: str, sign: int) -> Floats:
+        column = values[:, SCALES.index(scale)] if weights is None else values @ weights[scale]
+        return np.asarray(sign * column)
+
+    return read
+
+
+def dictionary_reading(values: Floats) -> Reading:
+    """Return what reads aspects [n, A] by the words' meanings without measured ones."""
+
+    def read(scale: str, sign: int) -> Floats:
+        given = DICTIONARY[ENDS[scale][sign > 0]]
+        return np.asarray(values @ [given.get(name, 0.0) for name in DIRECTED])
+
+    return read
+
+
+def mean_of_passages(asked: Sequence[Asked], name: str) -> Figure:
+    """Return the mean average precision, an interval over passages."""
+    passages = np.array([a.passage for a in asked])
+    values = np.array([a.found[name] for a in asked])
+    means = np.array([values[passages == passage].mean() for passage in np.unique(passages)])
+    counts = resample_works(len(means), RESAMPLES, np.random.default_rng(0))
+    reach = t_interval(float(means.mean()), counts @ means / len(means), len(means))
+    return Figure(float(means.mean()), reach, 0.0, len(values), len(means))
+
+
+def retrieval(clips: Clips) -> None:
+    """Print what phrases find within passages."""
+    names = ("chance", "dictionaries", "measured", "listeners")
+    whole, halves = {}, {}
+    for size in (1, 2, 3):
+        whole[f"{size} words"] = ask(clips, size)
+        halves[f"{size} words"] = [a for split in range(HALVES) for a in ask(clips, size, split)]
+    for asked, columns in ((whole, names[:3]), (halves, names)):
+        figures = {
+            name: {size: mean_of_passages(each, name) for size, each in asked.items()}
+            for name in columns
+        }
+        print({size: len(each) for size, each in asked.items()})
+        print(table(figures))
+    singles = whole["1 words"]
+    print(table({
+        name: {
+            " to ".join(ENDS[scale]): mean_of_passages(
+                [a for a in singles if a.phrase.scales == (scale,)], name
+            )
+            for scale in SCALES
+            if any(a.phrase.scales == (scale,) for a in singles)
+        }
+        for name in names[:3]
+    }))
+
+
 def main() -> None:
     """Print the tables, and write the lexicon's rows."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.words")
@@ -309,6 +515,7 @@ def main() -> None:
     clips = Clips.read(args.shared / "percepiano", args.work / "aspects.npy")
     told = scales(clips)
     print("\n".join(rows(clips, told)))
+    retrieval(clips)
 
 
 if __name__ == "__main__":
