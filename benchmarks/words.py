@@ -45,8 +45,8 @@ from mess_core.targets.sound import analyse
 
 RATE, WINDOW_S, OVERLAP = 24_000, 5.0, 0.5
 WORKS = ("Beethoven", "Schubert")
-#: Of ridge regressions, per clip. From 0.1 to 1 all do as well (docs/words.md).
-PENALTY = 0.3
+#: Of ridge regressions, per clip. From 0.3 to 3 all do as well (docs/words.md).
+PENALTY = 1.0
 RESAMPLES = 1000
 #: Smaller weights, the largest being 1, are left out of the lexicon.
 LEAST = 0.15
@@ -103,6 +103,9 @@ DICTIONARY: dict[str, dict[str, float]] = {
 }
 #: Aspects with a direction that need no other performance of the work.
 DIRECTED = [name for name, a in ASPECT_REGISTRY.items() if a.more and not a.aligned]
+
+
+_TINY = np.finfo(float).tiny
 
 
 class Clips(NamedTuple):
@@ -196,13 +199,29 @@ def within(values: Floats, groups: npt.NDArray[np.str_]) -> Floats:
 
 
 def learn(X: Floats, Y: Floats) -> Floats:
-    """Return the weights [A, q] of a ridge regression of centred ratings on centred aspects.
+    """Return the weights [A, 19] of centred aspects for centred ratings.
 
-    Aspects count in their spread within passages: pieces differ in tempo five times as much as
-    players of one piece do, and any word that has to do with it would mean little else.
+    First what dictionaries say, as far as ratings follow it; then a ridge regression of what is
+    left. Aspects count in their spread within passages: pieces differ in tempo five times as much
+    as players of one piece do, and any word that has to do with it would mean little else.
     """
-    Z = X / X.std(axis=0)
-    return np.asarray(np.linalg.solve(Z.T @ Z + PENALTY * len(Z) * np.eye(Z.shape[1]), Z.T @ Y))
+    Z, said = X / X.std(axis=0), np.array([dictionary(scale) for scale in SCALES]).T
+    told = Z @ said
+    agreement = (told * Y).sum(axis=0) / np.maximum(np.square(told).sum(axis=0), _TINY)
+    said = said * np.maximum(agreement, 0.0)
+    left = Z.T @ (Y - Z @ said)
+    return np.asarray(said + np.linalg.solve(Z.T @ Z + PENALTY * len(Z) * np.eye(len(said)), left))
+
+
+def dictionary(scale: str) -> Floats:
+    """Return what dictionaries say of a scale [A]: its high end, and against it the low end."""
+    low, high = (vector(DICTIONARY.get(end, {})) for end in ENDS[scale])
+    return high - low
+
+
+def vector(weights: Mapping[str, float]) -> Floats:
+    """Return weights by aspect as an array [A]."""
+    return np.array([weights.get(name, 0.0) for name in DIRECTED])
 
 
 def predict_held_out(X: Floats, Y: Floats, parts: npt.NDArray[np.str_]) -> Floats:
@@ -220,7 +239,7 @@ def judge(truth: Floats, predicted: Floats, groups: npt.NDArray[np.str_]) -> Fit
     sums = np.array([products[groups == group].sum(axis=0) for group in np.unique(groups)])
     resampled = resample_works(len(sums), RESAMPLES, np.random.default_rng(0)) @ sums
     yy, pp, yp = np.vstack([sums.sum(axis=0), resampled]).T
-    r = yp / np.sqrt(np.maximum(yy * pp, np.finfo(float).tiny))
+    r = yp / np.sqrt(np.maximum(yy * pp, _TINY))
     reach = t_interval(float(r[0]), r[1:], len(sums)) or (np.nan, np.nan)
     return Fit(float(r[0]), reach, float(1 - (yy[0] - 2 * yp[0] + pp[0]) / yy[0]))
 
@@ -380,7 +399,7 @@ def phrases(heard: Floats, told: Sequence[str], size: int) -> list[Phrase]:
     if size == 1:
         return [Phrase((scale,), (sign,)) for scale in told for sign in (-1, 1)]
     columns = [SCALES.index(scale) for scale in told]
-    scaled = heard[:, columns] / np.maximum(heard[:, columns].std(axis=0), np.finfo(float).tiny)
+    scaled = heard[:, columns] / np.maximum(heard[:, columns].std(axis=0), _TINY)
     found = []
     for row in scaled:
         places = np.argsort(-np.abs(row), kind="stable")[:size]
@@ -444,8 +463,7 @@ def told_within(
     told = [s for s, fit in zip(SCALES, fits, strict=True) if fit.interval[0] > 0]
     weights = {}
     for scale, column in zip(SCALES, learn(X, Y).T, strict=True):
-        kept = meaning(column)
-        weights[scale] = np.array([kept.get(name, 0.0) for name in DIRECTED])
+        weights[scale] = vector(meaning(column))
     return [scale for scale in told if scale != OTHER_PIANO], weights
 
 
@@ -463,8 +481,7 @@ def dictionary_reading(values: Floats) -> Reading:
     """Return what reads aspects [n, A] by the words' meanings without measured ones."""
 
     def read(scale: str, sign: int) -> Floats:
-        given = DICTIONARY[ENDS[scale][sign > 0]]
-        return np.asarray(values @ [given.get(name, 0.0) for name in DIRECTED])
+        return np.asarray(values @ vector(DICTIONARY.get(ENDS[scale][sign > 0], {})))
 
     return read
 
