@@ -22,6 +22,7 @@ from mess_core.recordings import Recording, read_problems, write_recordings
 from mess_core.report.examples import HITS, Excerpt, ask_examples, choose_examples
 from mess_core.report.findings import Findings, rule_costs
 from mess_core.report.page import render_pages
+from mess_core.search.query import command
 from tests.planted import ASPECT_MAP, HOP_S, WINDOW_S, Corpus, clip_rows, recording_rows
 from tests.probing.toy import recording
 

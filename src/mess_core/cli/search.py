@@ -182,12 +182,8 @@ def run(args: argparse.Namespace) -> int:
         answer = search_features(index, features, query, measured)
     else:
         answer = search(index, query)
-    heading = "\n".join(
-        [
-            _question(args, query, index.kind),
-            *_trust(index, {**dict.fromkeys(query.aspects + query.wished)}),
-        ]
-    )
+    trust = _trust(index, dict.fromkeys(query.aspects + query.wished))
+    heading = "\n".join([_question(args, query, index.kind), *trust])
     _show(index, answer, heading, as_json=args.json, explain=args.explain)
     return 0
 
