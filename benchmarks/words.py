@@ -15,6 +15,7 @@
 """
 
 import argparse
+import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,13 +33,16 @@ from benchmarks.evaluation import (
     reliability,
     table,
 )
+from mess_core import Query, load_published
 from mess_core.datasets.render import render_midi
 from mess_core.extraction.audio import segment_starts
 from mess_core.evaluation import Figure
 from mess_core.files import atomic_path
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.probing.inference import resample_works, t_interval
+from mess_core.search.search import search
 from mess_core.search.wishes import rankings
+from mess_core.search.words import understand
 from mess_core.targets.create import measure_windows
 from mess_core.targets.notes import read_performance
 from mess_core.targets.sound import analyse
@@ -91,16 +95,54 @@ SYNONYMS = {
 }
 #: What the words mean by dictionaries alone, as the lexicon has it without measured rows.
 DICTIONARY: dict[str, dict[str, float]] = {
-    "stable": {"rubato": -1}, "unstable": {"rubato": 1}, "short": {"articulation": -1}, "long": {"articulation": 1},
-    "cushioned": {"dynamics": -1}, "hard": {"dynamics": 1}, "dry": {"pedal": -1}, "wet": {"pedal": 1},
-    "clean": {"pedal": -1}, "blurred": {"pedal": 1}, "even timbre": {"expressiveness": -1}, "colourful": {"expressiveness": 1},
-    "shallow": {"dynamics": -1}, "rich": {"harmonic_richness": 1}, "soft": {"dynamics": -1}, "loud": {"dynamics": 1},
-    "mellow": {"brightness": -1}, "raw": {"dynamics": 1}, "little range": {"dynamic_range": -1}, "large range": {"dynamic_range": 1},
-    "slow": {"tempo": -1}, "fast": {"tempo": 1}, "flat": {"expressiveness": -1}, "spacious": {"pedal": 1}, 
-    "disproportioned": {}, "balanced": {}, "pure": {"expressiveness": -1}, "dramatic": {"expressiveness": 1},
-    "optimistic": {}, "dark mood": {}, "low energy": {"rhythmic_energy": -1}, "high energy": {"rhythmic_energy": 1},
-    "honest": {"expressiveness": -1}, "imaginative": {"expressiveness": 1}, "doubtful": {}, "convincing": {},
+    "stable": {"rubato": -1},
+    "unstable": {"rubato": 1},
+    "short": {"articulation": -1},
+    "long": {"articulation": 1},
+    "cushioned": {"dynamics": -1},
+    "hard": {"dynamics": 1},
+    "dry": {"pedal": -1},
+    "wet": {"pedal": 1},
+    "clean": {"pedal": -1},
+    "blurred": {"pedal": 1},
+    "even timbre": {"expressiveness": -1},
+    "colourful": {"expressiveness": 1},
+    "shallow": {"dynamics": -1},
+    "rich": {"harmonic_richness": 1},
+    "soft": {"dynamics": -1},
+    "loud": {"dynamics": 1},
+    "mellow": {"brightness": -1},
+    "raw": {"dynamics": 1},
+    "little range": {"dynamic_range": -1},
+    "large range": {"dynamic_range": 1},
+    "slow": {"tempo": -1},
+    "fast": {"tempo": 1},
+    "flat": {"expressiveness": -1},
+    "spacious": {"pedal": 1},
+    "disproportioned": {},
+    "balanced": {},
+    "pure": {"expressiveness": -1},
+    "dramatic": {"expressiveness": 1},
+    "optimistic": {},
+    "dark mood": {},
+    "low energy": {"rhythmic_energy": -1},
+    "high energy": {"rhythmic_energy": 1},
+    "honest": {"expressiveness": -1},
+    "imaginative": {"expressiveness": 1},
+    "doubtful": {},
+    "convincing": {},
 }
+#: What is asked of the demo, and which parameters of `demo.interpretations.tsv` are the answer.
+QUESTIONS = {
+    "slow and soft": {"tempo": -1, "level": -1},
+    "dry and fast": {"pedal": -1, "tempo": 1},
+    "loud but slow": {"level": 1, "tempo": -1},
+    "legato and soft": {"articulation": 1, "level": -1},
+    "staccato": {"articulation": -1},
+    "steady": {"rubato": -1},
+}
+PARAMETERS = ("tempo", "level", "articulation", "pedal", "rubato")
+LEAST_ANSWERS = 3
 #: Aspects with a direction that need no other performance of the work.
 DIRECTED = [name for name, a in ASPECT_REGISTRY.items() if a.more and not a.aligned]
 
@@ -148,6 +190,11 @@ class Fit(NamedTuple):
     r: float
     interval: tuple[float, float]
     r2: float
+
+    @property
+    def text(self) -> str:
+        """R and its interval."""
+        return f"{self.r:.2f} ({self.interval[0]:.2f} to {self.interval[1]:.2f})"
 
 
 def measure_targets(midi: Path) -> dict[str, Floats]:
@@ -267,39 +314,31 @@ def scales(clips: Clips) -> dict[str, Fit]:
     X, Y = within(clips.aspects, clips.passages), within(clips.means, clips.passages)
     by_passage = predict_held_out(X, Y, clips.passages)
     by_work = predict_held_out(X, Y, clips.works)
-    rng = np.random.default_rng(0)
-    reliable = {}
+    reliable = []
     for work in WORKS:
-        of = zip(clips.names, clips.passages.tolist(), clips.works.tolist(), strict=True)
-        reliable[work] = reliability(clips.ratings, {n: p for n, p, w in of if w == work}, rng)
-    told = {}
+        names = [name for name in clips.names if name.startswith(work)]
+        of = dict(zip(names, clips.passages[clips.works == work].tolist(), strict=True))
+        reliable.append(reliability(clips.ratings, of, np.random.default_rng(0)))
+    expected, told = between(clips), {}
     columns = ("scale", "reliability", "R, passages", "R2", "R, works", "R2", *WORKS, "between")
     print(f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", sep="\n")
     for j, scale in enumerate(SCALES):
-        passage, work, *each = (
-            judge(Y[rows, j], predicted[rows, j], clips.passages[rows])
-            for predicted, rows in [
-                (by_passage, np.ones(len(Y), np.bool_)),
-                (by_work, np.ones(len(Y), np.bool_)),
-                *((by_work, clips.works == name) for name in WORKS),
-            ]
+        passage, work_fit = (
+            judge(Y[:, j], predicted[:, j], clips.passages) for predicted in (by_passage, by_work)
         )
+        parts = [clips.works == work for work in WORKS]
+        each = [judge(Y[p, j], by_work[p, j], clips.passages[p]) for p in parts]
         cells = [
             f"{scale} {' to '.join(ENDS[scale])}",
-            ", ".join(f"{reliable[name][j]:.2f}" for name in WORKS),
-            *(cell for fit in (passage, work) for cell in (told_as(fit), f"{fit.r2:.2f}")),
-            *map(told_as, each),
-            ", ".join(f"{r:.2f}" for r in between(clips)[:, j]),
+            ", ".join(f"{r[j]:.2f}" for r in reliable),
+            *(f"{fit.text} | {fit.r2:.2f}" for fit in (passage, work_fit)),
+            *(fit.text for fit in each),
+            ", ".join(f"{r:.2f}" for r in expected[:, j]),
         ]
         print(f"| {' | '.join(cells)} |")
-        if all(fit.interval[0] > 0 for fit in each):
-            told[scale] = work
+        if all(fit.interval[0] > 0 for fit in each) and scale != OTHER_PIANO:
+            told[scale] = work_fit
     return told
-
-
-def told_as(fit: Fit) -> str:
-    """Return R and its interval as text."""
-    return f"{fit.r:.2f} ({fit.interval[0]:.2f} to {fit.interval[1]:.2f})"
 
 
 def between(clips: Clips) -> Floats:
@@ -329,8 +368,8 @@ def rows(clips: Clips, told: Mapping[str, Fit]) -> list[str]:
     weights, (low, high) = learn(X, Y), weight_intervals(X, Y, clips.passages)
     heads = [PAPER.format(n=len(clips.names), passages=len(np.unique(clips.passages)))]
     lines = []
-    for scale in (scale for scale in told if scale != OTHER_PIANO):
-        j, (fit, ends) = SCALES.index(scale), (told[scale], ENDS[scale])
+    for scale, fit in told.items():
+        j, ends = SCALES.index(scale), ENDS[scale]
         given = {"scale": scale, "low": ends[0], "high": ends[1], "r": fit.r}
         heads.append(CITATION.format(bounds=fit.interval, **given))
         found = meaning(weights[:, j], (low[:, j] > 0) | (high[:, j] < 0))
@@ -338,7 +377,8 @@ def rows(clips: Clips, told: Mapping[str, Fit]) -> list[str]:
             text = " ".join(f"{name}={sign * weight:.2f}" for name, weight in found.items())
             lines.append(f"{end}\ten\t{text}\tpercepiano-{scale}")
             others = [other for other, of in SYNONYMS.items() if of == end]
-            lines += [f"{other}\ten\t{end}=1\tpercepiano-{scale}" for other in others]
+            same = f"{end.replace(' ', '_')}=1"
+            lines += [f"{other}\ten\t{same}\tpercepiano-{scale}" for other in others]
     return [*heads, "term\tlanguage\tmeaning\tsource", *lines]
 
 
@@ -425,10 +465,10 @@ def ask(clips: Clips, size: int, split: int | None = None) -> list[Asked]:
     """
     X, Y = within(clips.aspects, clips.passages), within(clips.means, clips.passages)
     asked = []
-    halves = None
-    if split is not None:
-        halves = halve(clips.ratings, clips.names, np.random.default_rng(split))
-        halves = [within(half, clips.passages) for half in halves]
+    halves = (
+        [] if split is None else halve(clips.ratings, clips.names, np.random.default_rng(split))
+    )
+    halves = [within(half, clips.passages) for half in halves]
     for work in WORKS:
         other = clips.works != work
         told, weights = told_within(X[other], Y[other], clips.passages[other])
@@ -438,9 +478,8 @@ def ask(clips: Clips, size: int, split: int | None = None) -> list[Asked]:
                 "dictionaries": dictionary_reading(clips.aspects[mine]),
                 "measured": measured_reading(clips.aspects[mine], weights),
             }
-            heard = Y[mine]
+            heard = halves[0][mine] if halves else Y[mine]
             if halves:
-                heard = halves[0][mine]
                 readings["listeners"] = measured_reading(halves[1][mine], None)
             for phrase in phrases(heard, told, size):
                 wanted = relevant(phrase, heard)
@@ -511,16 +550,92 @@ def retrieval(clips: Clips) -> None:
         print({size: len(each) for size, each in asked.items()})
         print(table(figures))
     singles = whole["1 words"]
-    print(table({
-        name: {
-            " to ".join(ENDS[scale]): mean_of_passages(
-                [a for a in singles if a.phrase.scales == (scale,)], name
-            )
-            for scale in SCALES
-            if any(a.phrase.scales == (scale,) for a in singles)
-        }
-        for name in names[:3]
-    }))
+    print(
+        table(
+            {
+                name: {
+                    " to ".join(ENDS[scale]): mean_of_passages(
+                        [a for a in singles if a.phrase.scales == (scale,)], name
+                    )
+                    for scale in SCALES
+                    if any(a.phrase.scales == (scale,) for a in singles)
+                }
+                for name in names[:3]
+            }
+        )
+    )
+
+
+def demo(data: Path) -> None:
+    """Print what phrases with known answers find among the demo's recordings and clips.
+
+    A recording is an answer when its parameters are in the asked third of all (the asked half,
+    where thirds have fewer than `LEAST_ANSWERS`). Tempo is a share of the piece's own, *as played*,
+    or beats per minute, *as heard*.
+    """
+    with (data / "metadata" / "demo.interpretations.tsv").open(encoding="utf-8") as file:
+        played = {row["recording_id"]: row for row in csv.DictReader(file, delimiter="\t")}
+    values = {n: np.array([float(r[n]) for r in played.values()]) for n in PARAMETERS}
+    beats = [np.loadtxt(data / "audio/demo" / f"{n}.beats.tsv", usecols=0) for n in played]
+    heard = {**values, "tempo": np.array([1 / np.median(np.diff(times)) for times in beats])}
+    columns = (
+        "of",
+        "phrase",
+        "truth",
+        "answers",
+        "search",
+        "AP (chance)",
+        "P@10 (chance)",
+        "within",
+    )
+    print(f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", sep="\n")
+    for kind in ("recordings", "clips"):
+        index = load_published(str(data / "published"), "demo", kind, cache_dir=data / "cache")
+        for text, asked in QUESTIONS.items():
+            wish = understand(text, index, start=False).query["wish"]
+            for relative, name, truth in (
+                ("", "as heard", heard),
+                ("", "as played", values),
+                ("work", "as played", values),
+            ):
+                if truth is heard and "tempo" not in asked:
+                    continue
+                right = dict(zip(played, answers(asked, truth), strict=True))
+                hits = search(index, Query(wish=wish, relative=relative, k=len(index.rows))).hits
+                wanted = np.array([right[hit.recording_id] for hit in hits])
+                works = np.array([played[hit.recording_id]["work_id"] for hit in hits])
+                print(f"| {kind} | {text} | {name} | {judged(wanted, works, relative)} |")
+
+
+def answers(asked: Mapping[str, int], truth: Mapping[str, Floats]) -> npt.NDArray[np.bool_]:
+    """Return which recordings are in the asked third, or half, of all that is asked."""
+    for parts in (3, 2):
+        found = [
+            sign * truth[name] >= np.sort(sign * truth[name])[-round(len(truth[name]) / parts)]
+            for name, sign in asked.items()
+        ]
+        if np.all(found, axis=0).sum() >= LEAST_ANSWERS:
+            break
+    return np.asarray(np.all(found, axis=0))
+
+
+def judged(wanted: npt.NDArray[np.bool_], works: npt.NDArray[np.str_], relative: str) -> str:
+    """Return as text how good an order of hits [n] is, of all and of each work's own."""
+    n, right = len(wanted), int(wanted.sum())
+    each = [wanted[works == work] for work in np.unique(works)]
+    each = [w for w in each if w.any() and not w.all()]
+    gains = np.array([average_precision(np.arange(len(w)), w) for w in each])
+    chance = np.mean([chance_precision(len(w), int(w.sum())) for w in each])
+    counts = resample_works(len(gains), RESAMPLES, np.random.default_rng(0))
+    reach = t_interval(float(gains.mean()), counts @ gains / len(gains), len(gains)) or (0, 1)
+    low, high = np.clip(reach, 0, 1)
+    own = f"{gains.mean():.2f} ({low:.2f} to {high:.2f}; {chance:.2f}; {len(gains)} works)"
+    found = average_precision(np.arange(n), wanted)
+    cells = (
+        f"{found:.2f} ({chance_precision(n, right):.2f})",
+        f"{wanted[:10].mean():.2f} ({right / n:.2f})",
+    )
+    return f"{right} of {n} | {relative or 'all'} | {' | '.join(cells)} | {own}"
 
 
 def main() -> None:
@@ -528,11 +643,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.words")
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path("data/words"))
+    parser.add_argument("--demo", type=Path, default=Path("data"))
     args = parser.parse_args()
     clips = Clips.read(args.shared / "percepiano", args.work / "aspects.npy")
     told = scales(clips)
     print("\n".join(rows(clips, told)))
     retrieval(clips)
+    demo(args.demo)
 
 
 if __name__ == "__main__":
