@@ -35,8 +35,8 @@ from benchmarks.evaluation import (
 )
 from mess_core import Query, load_published
 from mess_core.datasets.render import render_midi
-from mess_core.extraction.audio import segment_starts
 from mess_core.evaluation import Figure
+from mess_core.extraction.audio import segment_starts
 from mess_core.files import atomic_path
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.probing.inference import resample_works, t_interval
@@ -81,56 +81,36 @@ OTHER_PIANO = "s08"
 #: What the lexicon says of its rows.
 PAPER = (
     "# percepiano: Park and others 2024, Piano performance evaluation dataset with multilevel "
-    "perceptual features, Scientific Reports 14: 23002; ridge regressions of the mean ratings of "
-    "{n} clips within {passages} passages on aspects, by benchmarks/words.py (docs/words.md)"
+    "perceptual features, Scientific Reports 14: 23002. Weights are of regressions of the mean "
+    "ratings of {n} clips within {passages} passages on aspects, around what the other source "
+    "says: benchmarks/words.py, docs/words.md."
 )
 CITATION = (
-    "# percepiano-{scale}: percepiano, scale {scale}, {low} to {high}; R {r:.2f} "
-    "({bounds[0]:.2f} to {bounds[1]:.2f}) on the work that was not learned from"
+    "# percepiano-{scale}: percepiano, scale {scale}, {ends}. On the work that was not learned "
+    "from, R is {fit.text}."
 )
 #: Other words for the ends.
 SYNONYMS = {
     **{"steady": "stable", "unsteady": "unstable", "saturated": "wet", "colorful": "colourful"},
     **{"sophisticated": "mellow", "crude": "raw", "energetic": "high energy"},
 }
-#: What the words mean by dictionaries alone, as the lexicon has it without measured rows.
-DICTIONARY: dict[str, dict[str, float]] = {
-    "stable": {"rubato": -1},
-    "unstable": {"rubato": 1},
-    "short": {"articulation": -1},
-    "long": {"articulation": 1},
-    "cushioned": {"dynamics": -1},
-    "hard": {"dynamics": 1},
-    "dry": {"pedal": -1},
-    "wet": {"pedal": 1},
-    "clean": {"pedal": -1},
-    "blurred": {"pedal": 1},
-    "even timbre": {"expressiveness": -1},
-    "colourful": {"expressiveness": 1},
-    "shallow": {"dynamics": -1},
-    "rich": {"harmonic_richness": 1},
-    "soft": {"dynamics": -1},
-    "loud": {"dynamics": 1},
-    "mellow": {"brightness": -1},
-    "raw": {"dynamics": 1},
-    "little range": {"dynamic_range": -1},
-    "large range": {"dynamic_range": 1},
-    "slow": {"tempo": -1},
-    "fast": {"tempo": 1},
-    "flat": {"expressiveness": -1},
-    "spacious": {"pedal": 1},
-    "disproportioned": {},
-    "balanced": {},
-    "pure": {"expressiveness": -1},
-    "dramatic": {"expressiveness": 1},
-    "optimistic": {},
-    "dark mood": {},
-    "low energy": {"rhythmic_energy": -1},
-    "high energy": {"rhythmic_energy": 1},
-    "honest": {"expressiveness": -1},
-    "imaginative": {"expressiveness": 1},
-    "doubtful": {},
-    "convincing": {},
+#: What the high ends mean in the lexicon (or, turned round, the low ends) without measured rows:
+#: written before them, by somebody who had not seen them.
+SAID: dict[str, dict[str, float]] = {
+    "s01": {"rubato": 1},
+    "s02": {"articulation": 1},
+    "s03": {"dynamics": 0.6, "articulation": -0.5, "brightness": 0.4},
+    "s04": {"pedal": 1},
+    "s05": {"pedal": 0.9, "articulation": 0.4},
+    "s07": {"harmonic_richness": 1},
+    "s08": {"brightness": -1},
+    "s09": {"dynamics": 1},
+    "s10": {"brightness": 0.6, "dynamics": 0.5, "articulation": -0.3},
+    "s11": {"dynamic_range": 1},
+    "s12": {"tempo": -1},
+    "s15": {"dynamic_range": 0.8, "dynamics": 0.5, "expressiveness": 0.4},
+    "s16": {"tempo": -0.8, "articulation": 0.6, "dynamics": -0.4, "rubato": 0.3},
+    "s17": {"rhythmic_energy": 0.7, "dynamics": 0.6, "tempo": 0.5},
 }
 #: What is asked of the demo, and which parameters of `demo.interpretations.tsv` are the answer.
 QUESTIONS = {
@@ -145,8 +125,6 @@ PARAMETERS = ("tempo", "level", "articulation", "pedal", "rubato")
 LEAST_ANSWERS = 3
 #: Aspects with a direction that need no other performance of the work.
 DIRECTED = [name for name, a in ASPECT_REGISTRY.items() if a.more and not a.aligned]
-
-
 _TINY = np.finfo(float).tiny
 
 
@@ -174,9 +152,8 @@ class Clips(NamedTuple):
         played = np.array(["_Score" not in name for name in of])
         names = np.array(list(of))[played]
         works = np.array([name.split("_")[0] for name in names])
-        return cls(
-            names.tolist(), works, np.array(list(of.values()))[played], values[played], ratings
-        )
+        groups = np.array(list(of.values()))[played]
+        return cls(names.tolist(), works, groups, values[played], ratings)
 
     @property
     def means(self) -> Floats:
@@ -252,18 +229,12 @@ def learn(X: Floats, Y: Floats) -> Floats:
     left. Aspects count in their spread within passages: pieces differ in tempo five times as much
     as players of one piece do, and any word that has to do with it would mean little else.
     """
-    Z, said = X / X.std(axis=0), np.array([dictionary(scale) for scale in SCALES]).T
+    Z, said = X / X.std(axis=0), np.array([vector(SAID.get(scale, {})) for scale in SCALES]).T
     told = Z @ said
     agreement = (told * Y).sum(axis=0) / np.maximum(np.square(told).sum(axis=0), _TINY)
     said = said * np.maximum(agreement, 0.0)
     left = Z.T @ (Y - Z @ said)
     return np.asarray(said + np.linalg.solve(Z.T @ Z + PENALTY * len(Z) * np.eye(len(said)), left))
-
-
-def dictionary(scale: str) -> Floats:
-    """Return what dictionaries say of a scale [A]: its high end, and against it the low end."""
-    low, high = (vector(DICTIONARY.get(end, {})) for end in ENDS[scale])
-    return high - low
 
 
 def vector(weights: Mapping[str, float]) -> Floats:
@@ -309,8 +280,11 @@ def meaning(weights: Floats, kept: npt.NDArray[np.bool_] | None = None) -> dict[
     return {DIRECTED[i]: float(scaled[i]) for i in order if abs(scaled[i]) >= LEAST}
 
 
-def scales(clips: Clips) -> dict[str, Fit]:
-    """Print how well each scale is told, and return those that are told in both directions."""
+def scales(clips: Clips) -> tuple[dict[str, Fit], set[str]]:
+    """Print how well each scale is told of the other work; return that, and what is told of both.
+
+    *Between* is the correlation of passages' means within each work with what is expected.
+    """
     X, Y = within(clips.aspects, clips.passages), within(clips.means, clips.passages)
     by_passage = predict_held_out(X, Y, clips.passages)
     by_work = predict_held_out(X, Y, clips.works)
@@ -319,11 +293,11 @@ def scales(clips: Clips) -> dict[str, Fit]:
         names = [name for name in clips.names if name.startswith(work)]
         of = dict(zip(names, clips.passages[clips.works == work].tolist(), strict=True))
         reliable.append(reliability(clips.ratings, of, np.random.default_rng(0)))
-    expected, told = between(clips), {}
+    expected, fits, told = between(clips), {}, set()
     columns = ("scale", "reliability", "R, passages", "R2", "R, works", "R2", *WORKS, "between")
     print(f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", sep="\n")
     for j, scale in enumerate(SCALES):
-        passage, work_fit = (
+        passage, fits[scale] = (
             judge(Y[:, j], predicted[:, j], clips.passages) for predicted in (by_passage, by_work)
         )
         parts = [clips.works == work for work in WORKS]
@@ -331,14 +305,14 @@ def scales(clips: Clips) -> dict[str, Fit]:
         cells = [
             f"{scale} {' to '.join(ENDS[scale])}",
             ", ".join(f"{r[j]:.2f}" for r in reliable),
-            *(f"{fit.text} | {fit.r2:.2f}" for fit in (passage, work_fit)),
+            *(f"{fit.text} | {fit.r2:.2f}" for fit in (passage, fits[scale])),
             *(fit.text for fit in each),
             ", ".join(f"{r:.2f}" for r in expected[:, j]),
         ]
         print(f"| {' | '.join(cells)} |")
-        if all(fit.interval[0] > 0 for fit in each) and scale != OTHER_PIANO:
-            told[scale] = work_fit
-    return told
+        if all(fit.interval[0] > 0 for fit in each):
+            told.add(scale)
+    return fits, told
 
 
 def between(clips: Clips) -> Floats:
@@ -362,22 +336,26 @@ def between(clips: Clips) -> Floats:
     return np.array(found)
 
 
-def rows(clips: Clips, told: Mapping[str, Fit]) -> list[str]:
-    """Return rows of the lexicon for both ends of the scales that are told, citations first."""
+def rows(clips: Clips, fits: Mapping[str, Fit], told: set[str]) -> list[str]:
+    """Return rows of the lexicon for both ends of the scales that are told, citations first.
+
+    Where nothing else is said of those that are not told, either, rows say that nothing is known.
+    """
     X, Y = within(clips.aspects, clips.passages), within(clips.means, clips.passages)
     weights, (low, high) = learn(X, Y), weight_intervals(X, Y, clips.passages)
     heads = [PAPER.format(n=len(clips.names), passages=len(np.unique(clips.passages)))]
     lines = []
-    for scale, fit in told.items():
-        j, ends = SCALES.index(scale), ENDS[scale]
-        given = {"scale": scale, "low": ends[0], "high": ends[1], "r": fit.r}
-        heads.append(CITATION.format(bounds=fit.interval, **given))
-        found = meaning(weights[:, j], (low[:, j] > 0) | (high[:, j] < 0))
-        for sign, end in zip((-1, 1), ends, strict=True):
+    for j, scale in enumerate(SCALES):
+        if scale in SAID.keys() - told or scale == OTHER_PIANO:
+            continue
+        kept = ((low[:, j] > 0) | (high[:, j] < 0)) & (scale in told)
+        heads.append(CITATION.format(scale=scale, ends=" to ".join(ENDS[scale]), fit=fits[scale]))
+        found = meaning(weights[:, j], kept)
+        for sign, end in zip((-1, 1), ENDS[scale], strict=True):
             text = " ".join(f"{name}={sign * weight:.2f}" for name, weight in found.items())
             lines.append(f"{end}\ten\t{text}\tpercepiano-{scale}")
-            others = [other for other, of in SYNONYMS.items() if of == end]
             same = f"{end.replace(' ', '_')}=1"
+            others = [other for other, of in SYNONYMS.items() if of == end]
             lines += [f"{other}\ten\t{same}\tpercepiano-{scale}" for other in others]
     return [*heads, "term\tlanguage\tmeaning\tsource", *lines]
 
@@ -465,31 +443,37 @@ def ask(clips: Clips, size: int, split: int | None = None) -> list[Asked]:
     """
     X, Y = within(clips.aspects, clips.passages), within(clips.means, clips.passages)
     asked = []
-    halves = (
-        [] if split is None else halve(clips.ratings, clips.names, np.random.default_rng(split))
-    )
-    halves = [within(half, clips.passages) for half in halves]
+    halves: list[Floats] = []
+    if split is not None:
+        both = halve(clips.ratings, clips.names, np.random.default_rng(split))
+        halves = [within(half, clips.passages) for half in both]
+    said = {scale: vector(SAID.get(scale, {})) for scale in SCALES}
+    itself = dict(zip(SCALES, np.eye(len(SCALES)), strict=True))
     for work in WORKS:
         other = clips.works != work
         told, weights = told_within(X[other], Y[other], clips.passages[other])
         for passage in np.unique(clips.passages[clips.works == work]).tolist():
             mine = clips.passages == passage
             readings = {
-                "dictionaries": dictionary_reading(clips.aspects[mine]),
-                "measured": measured_reading(clips.aspects[mine], weights),
+                "dictionaries": reading_of(clips.aspects[mine], said),
+                "measured": reading_of(clips.aspects[mine], weights),
             }
             heard = halves[0][mine] if halves else Y[mine]
             if halves:
-                readings["listeners"] = measured_reading(halves[1][mine], None)
+                readings["listeners"] = reading_of(halves[1][mine], itself)
             for phrase in phrases(heard, told, size):
                 wanted = relevant(phrase, heard)
-                if wanted.any():
-                    found = {
-                        name: average_precision(rank(phrase, reading), wanted)
-                        for name, reading in readings.items()
-                    }
-                    found["chance"] = chance_precision(len(wanted), int(wanted.sum()))
-                    asked.append(Asked(passage, phrase, found))
+                if not wanted.any():
+                    continue
+                found = {
+                    name: average_precision(rank(phrase, reading), wanted)
+                    for name, reading in readings.items()
+                }
+                found["chance"] = chance_precision(len(wanted), int(wanted.sum()))
+                if not SAID.keys() & {*phrase.scales}:
+                    found["dictionaries"] = found["chance"]
+                found["gain"] = found["measured"] - found["dictionaries"]
+                asked.append(Asked(passage, phrase, found))
     return asked
 
 
@@ -500,29 +484,16 @@ def told_within(
     predicted = predict_held_out(X, Y, groups)
     fits = [judge(Y[:, j], predicted[:, j], groups) for j in range(len(SCALES))]
     told = [s for s, fit in zip(SCALES, fits, strict=True) if fit.interval[0] > 0]
-    weights = {}
-    for scale, column in zip(SCALES, learn(X, Y).T, strict=True):
-        weights[scale] = vector(meaning(column))
-    return [scale for scale in told if scale != OTHER_PIANO], weights
+    weights = zip(SCALES, learn(X, Y).T, strict=True)
+    return (
+        [scale for scale in told if scale != OTHER_PIANO],
+        {scale: vector(meaning(column)) for scale, column in weights},
+    )
 
 
-def measured_reading(values: Floats, weights: Mapping[str, Floats] | None) -> Reading:
-    """Return what reads aspects [n, A] by weights, or ratings [n, 19] as they are."""
-
-    def read(scale: str, sign: int) -> Floats:
-        column = values[:, SCALES.index(scale)] if weights is None else values @ weights[scale]
-        return np.asarray(sign * column)
-
-    return read
-
-
-def dictionary_reading(values: Floats) -> Reading:
-    """Return what reads aspects [n, A] by the words' meanings without measured ones."""
-
-    def read(scale: str, sign: int) -> Floats:
-        return np.asarray(values @ vector(DICTIONARY.get(ENDS[scale][sign > 0], {})))
-
-    return read
+def reading_of(values: Floats, weights: Mapping[str, Floats]) -> Reading:
+    """Return what reads the ends of scales from values [n, q] by weights of the high ends [q]."""
+    return lambda scale, sign: np.asarray(sign * (values @ weights[scale]))
 
 
 def mean_of_passages(asked: Sequence[Asked], name: str) -> Figure:
@@ -536,34 +507,22 @@ def mean_of_passages(asked: Sequence[Asked], name: str) -> Figure:
 
 
 def retrieval(clips: Clips) -> None:
-    """Print what phrases find within passages."""
-    names = ("chance", "dictionaries", "measured", "listeners")
-    whole, halves = {}, {}
+    """Print what phrases find within passages: by all listeners, by halves, by single scales."""
+    names = ("chance", "dictionaries", "measured", "gain", "listeners")
+    whole, halves, singles = {}, {}, {}
     for size in (1, 2, 3):
         whole[f"{size} words"] = ask(clips, size)
         halves[f"{size} words"] = [a for split in range(HALVES) for a in ask(clips, size, split)]
-    for asked, columns in ((whole, names[:3]), (halves, names)):
+    for scale in SCALES:
+        of = [a for a in whole["1 words"] if a.phrase.scales == (scale,)]
+        singles |= {" to ".join(ENDS[scale]): of} if of else {}
+    for asked, columns in ((whole, names[:4]), (halves, names), (singles, names[:4])):
+        print({size: len(each) for size, each in asked.items()})
         figures = {
             name: {size: mean_of_passages(each, name) for size, each in asked.items()}
             for name in columns
         }
-        print({size: len(each) for size, each in asked.items()})
         print(table(figures))
-    singles = whole["1 words"]
-    print(
-        table(
-            {
-                name: {
-                    " to ".join(ENDS[scale]): mean_of_passages(
-                        [a for a in singles if a.phrase.scales == (scale,)], name
-                    )
-                    for scale in SCALES
-                    if any(a.phrase.scales == (scale,) for a in singles)
-                }
-                for name in names[:3]
-            }
-        )
-    )
 
 
 def demo(data: Path) -> None:
@@ -578,17 +537,8 @@ def demo(data: Path) -> None:
     values = {n: np.array([float(r[n]) for r in played.values()]) for n in PARAMETERS}
     beats = [np.loadtxt(data / "audio/demo" / f"{n}.beats.tsv", usecols=0) for n in played]
     heard = {**values, "tempo": np.array([1 / np.median(np.diff(times)) for times in beats])}
-    columns = (
-        "of",
-        "phrase",
-        "truth",
-        "answers",
-        "search",
-        "AP (chance)",
-        "P@10 (chance)",
-        "within",
-    )
-    print(f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", sep="\n")
+    print("| of | phrase | truth | answers | search | AP (chance) | P@10 (chance) | within works |")
+    print("|---" * 8 + "|")
     for kind in ("recordings", "clips"):
         index = load_published(str(data / "published"), "demo", kind, cache_dir=data / "cache")
         for text, asked in QUESTIONS.items():
@@ -646,8 +596,7 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, default=Path("data"))
     args = parser.parse_args()
     clips = Clips.read(args.shared / "percepiano", args.work / "aspects.npy")
-    told = scales(clips)
-    print("\n".join(rows(clips, told)))
+    print("\n".join(rows(clips, *scales(clips))))
     retrieval(clips)
     demo(args.demo)
 
