@@ -509,7 +509,8 @@ def mean_of_passages(asked: Sequence[Asked], name: str) -> Figure:
 def retrieval(clips: Clips) -> None:
     """Print what phrases find within passages: by all listeners, by halves, by single scales."""
     names = ("chance", "dictionaries", "measured", "gain", "listeners")
-    whole, halves, singles = {}, {}, {}
+    whole: dict[str, list[Asked]] = {}
+    halves, singles = dict(whole), dict(whole)
     for size in (1, 2, 3):
         whole[f"{size} words"] = ask(clips, size)
         halves[f"{size} words"] = [a for split in range(HALVES) for a in ask(clips, size, split)]
