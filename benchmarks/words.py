@@ -243,11 +243,17 @@ def vector(weights: Mapping[str, float]) -> Floats:
 
 
 def predict_held_out(X: Floats, Y: Floats, parts: npt.NDArray[np.str_]) -> Floats:
-    """Return predictions [n, q] of every part by what is learned from the others."""
+    """Return predictions [n, 19] of every part by what is learned from the others.
+
+    That is what a wish with these weights is worth, scaled to ratings.
+    """
     predicted = np.empty_like(Y)
     for part in np.unique(parts):
         out = parts == part
-        predicted[out] = X[out] / X[~out].std(axis=0) @ learn(X[~out], Y[~out])
+        weights = learn(X[~out], Y[~out])
+        worth = X[~out] @ weights
+        slope = (worth * Y[~out]).sum(axis=0) / np.maximum(np.square(worth).sum(axis=0), _TINY)
+        predicted[out] = X[out] @ weights * slope
     return predicted
 
 
