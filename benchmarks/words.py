@@ -53,7 +53,7 @@ WORKS = ("Beethoven", "Schubert")
 PENALTY = 1.0
 RESAMPLES = 1000
 #: Smaller weights, the largest being 1, are left out of the lexicon.
-LEAST = 0.15
+LEAST = 0.25
 #: What the ends of a scale are called, low and high.
 ENDS = {
     "s01": ("stable", "unstable"),
