@@ -271,7 +271,7 @@ class _Reader:
         self._last: _Draft | None = None
         self._role = ""
         pieces = [piece for piece in _pieces(text) if piece.kind != "stop"]
-        for piece, following in zip(pieces, [*pieces[1:], _Piece("join")], strict=True):
+        for piece, following in zip(pieces, [*pieces[1:], _Piece("join")], strict=False):
             self._read(piece, ends=following.kind in ("join", "contrast", "or"))
         self._part("join")
 
