@@ -78,16 +78,12 @@ ENDS = {
 }
 #: The timbre that listeners heard was that of another piano than the one that is rendered here.
 OTHER_PIANO = "s08"
-#: What the lexicon says of its rows.
-PAPER = (
-    "# percepiano: Park and others 2024, Piano performance evaluation dataset with multilevel "
-    "perceptual features, Scientific Reports 14: 23002. Weights are of regressions of the mean "
-    "ratings of {n} clips within {passages} passages on aspects, around what the other source "
-    "says: benchmarks/words.py, docs/words.md."
-)
+#: What the lexicon says of its rows: docs/words.md says how weights are found.
 CITATION = (
-    "# percepiano-{scale}: percepiano, scale {scale}, {ends}. On the work that was not learned "
-    "from, R is {fit.text}."
+    "# percepiano-{scale}: Jisoo Park and others, Piano performance evaluation dataset with "
+    "multilevel perceptual features, Scientific Reports 14 (2024) 23002, scale {scale}, {ends}: "
+    "mean ratings put into aspects (docs/words.md); R is {fit.text} on a work that was not learned "
+    "from."
 )
 #: Other words for the ends.
 SYNONYMS = {
@@ -349,8 +345,7 @@ def rows(clips: Clips, fits: Mapping[str, Fit], told: set[str]) -> list[str]:
     """
     X, Y = within(clips.aspects, clips.passages), within(clips.means, clips.passages)
     weights, (low, high) = learn(X, Y), weight_intervals(X, Y, clips.passages)
-    heads = [PAPER.format(n=len(clips.names), passages=len(np.unique(clips.passages)))]
-    lines = []
+    heads, lines = [], []
     for j, scale in enumerate(SCALES):
         if scale in SAID.keys() - told or scale == OTHER_PIANO:
             continue
