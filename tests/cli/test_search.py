@@ -346,7 +346,7 @@ def test_words_and_wishes_ask_the_same_and_json_stays_json(
     start = ("--recording", "take1", "--from", "20", "--to", "25", "--json")
     ask(*start, "--words", "ppp, more tempo")
     told = capsys.readouterr()
-    assert told.err.startswith("understood: dynamics -1; more tempo by 1")
+    assert told.err.startswith("understood: dynamics -1; more tempo 1")
     ask(*start, "--wish", "dynamics=-1", "--more", "tempo")
     assert json.loads(told.out) == json.loads(capsys.readouterr().out)
     assert json.loads(told.out)[0]["percentiles"].keys() == {"likeness", "wish 1"}

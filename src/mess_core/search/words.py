@@ -15,7 +15,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -180,33 +180,24 @@ def _guess(word: str) -> _Piece:
             entry = words.get(word[: -len(ending)] + other)
             if entry and not entry.noun:
                 return piece._replace(entry=entry)
-    grams, alike = _grams(word), Counter[str]()
-    for gram, n in grams.items():
-        for known, share in _shares().get((word[0], gram), ()):
-            alike[known] += n * share  # type: ignore[assignment]
-    best = max(sorted(alike), key=alike.__getitem__, default="")
-    if len(word) < _FEWEST or alike[best] < _ALIKE * math.hypot(*grams.values()):
+    # Hardly anybody mistypes the first letter, and half of the wrong guesses differ in it.
+    first = (key for key in _known() if key[0] == word[0] and " " not in key)
+    alike, best = max(((_cosine(word, key), key) for key in first), default=(0.0, ""))
+    if len(word) < _FEWEST or alike < _ALIKE:
         return _Piece("unknown")
     return _known()[best]._replace(guess=best)
 
 
+def _cosine(one: str, other: str) -> float:
+    a, b = _grams(one), _grams(other)
+    shared = sum(n * b[gram] for gram, n in a.items())
+    return shared / math.hypot(*a.values()) / math.hypot(*b.values())
+
+
+@lru_cache(4096)
 def _grams(word: str) -> Counter[str]:
     edged = f"^{word}$"
     return Counter(edged[i : i + n] for n in (2, 3, 4) for i in range(len(edged) - n + 1))
-
-
-@cache
-def _shares() -> dict[tuple[str, str], list[tuple[str, float]]]:
-    """Return the single words that begin with a letter and have an n-gram, and its share of each.
-
-    Hardly anybody mistypes the first letter, and half of the wrong guesses differ in it.
-    """
-    found: dict[tuple[str, str], list[tuple[str, float]]] = {}
-    for word in (word for word in _known() if " " not in word and word[0] != "-"):
-        grams = _grams(word)
-        for gram, n in grams.items():
-            found.setdefault((word[0], gram), []).append((word, n / math.hypot(*grams.values())))
-    return found
 
 
 @dataclass(slots=True)
@@ -392,11 +383,9 @@ def _tell(
 ) -> str:
     parts = [", ".join(f"{n} {w:+g}" for n, w in group.items()) for group in query["wish"]]
     told = [" but ".join(parts)] if parts else []
-    for role in ("more", "less"):
-        told += [f"{role} {name} by {n:g}" for name, n in query[role].items()]
-    for role in ("like", "unlike"):
-        told += [f"{role} in {name} ({n:g})" for name, n in query[role].items()]
-    told += [f"ignoring {', '.join(query['ignore'])}"] if query["ignore"] else []
+    for role in ("more", "less", "like", "unlike"):
+        told += [f"{role} {name} {amount:g}" for name, amount in query[role].items()]
+    told += [f"ignore {name}" for name in query["ignore"]]
     told = [f"understood: {'; '.join(told)}"] if told else []
     told += [f"not understood: {', '.join(map(repr, unknown))}"] if unknown else []
     words = ", ".join(map(repr, unmeasured))
