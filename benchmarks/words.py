@@ -90,8 +90,7 @@ SYNONYMS = {
     **{"steady": "stable", "unsteady": "unstable", "saturated": "wet", "colorful": "colourful"},
     **{"sophisticated": "mellow", "crude": "raw", "energetic": "high energy"},
 }
-#: What the high ends mean in the lexicon (or, turned round, the low ends) without measured rows:
-#: written before them, by somebody who had not seen them.
+#: What the high ends (or, turned round, the low ends) meant in the lexicon before measured rows.
 SAID: dict[str, dict[str, float]] = {
     "s01": {"rubato": 1},
     "s02": {"articulation": 1},
