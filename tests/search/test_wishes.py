@@ -26,6 +26,12 @@ ROWS = list(INDEX.rows)
 BLOCKS = Blocks(INDEX.projection, CORPUS.features)
 NUMBERS = {name: aspect.number for name, aspect in INDEX.projection.aspects.items()}
 
+MANY = Corpus(1400, seed=8)
+PACKED = build_index(
+    MANY.features, clip_rows(200, 7), kind="clips", projection=MANY.projection(),
+    aspects=ASPECT_MAP, facts=FACTS, exact_up_to=1000,
+)  # fmt: skip
+
 WISHES: list[tuple[dict[str, float], ...]] = [
     ({"tempo": -1.0},),
     ({"tempo": -1.0, "dynamics": -0.5},),
@@ -189,20 +195,26 @@ def test_relative_wishes_compare_within_the_work() -> None:
 
 
 def test_a_compressed_index_ranks_alike() -> None:
-    corpus = Corpus(1400, seed=8)
-    rows = clip_rows(200, 7)
-    exact = corpus.index(rows)
-    packed = build_index(
-        corpus.features, rows, kind="clips", projection=corpus.projection(), aspects=ASPECT_MAP,
-        facts=FACTS, exact_up_to=1000,
-    )  # fmt: skip
-    assert not packed.exact
+    exact = MANY.index(clip_rows(200, 7))
+    assert not PACKED.exact
     for query in (
         Query("r7", 0, 5, wish=({"tempo": 1.0},)),
         Query("r7", 0, 5, wish=({"tempo": 1.0},), exclude="recording", where={"split": ("",)}),
     ):
-        one, other = search(exact, query).hits, search(packed, query).hits
+        one, other = search(exact, query).hits, search(PACKED, query).hits
         assert [hit.score for hit in one] == pytest.approx([h.score for h in other], abs=2e-3)
+
+
+def test_a_compressed_index_says_where_others_might_be_better(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mess_core.search.search._MOST_ALIKE", 50)
+    query = Query("r7", 0, 5, wish=({"tempo": 1.0},), k=3)
+    wide = search(PACKED, replace(query, wish=({"tempo": 1.0}, {"tempo": -1.0})))
+    assert wide.notes == (
+        "likeness was compared for the 50 rows most alike; others might be better",
+    )
+    assert not search(PACKED, Query(wish=({"tempo": 1.0},))).notes
 
 
 def test_features_from_elsewhere_may_have_a_wish() -> None:
