@@ -313,6 +313,7 @@ def test_the_tour_searches_by_what_listeners_hear(demo: Workspace) -> None:
     assert "untrained" not in outcome.output
     assert "mechanism" not in outcome.output
     assert "What next" in outcome.output
+    assert outcome.output.rstrip().splitlines()[-1].strip() == "mess explore"
     assert str(Path("data") / "published") in outcome.output
 
 

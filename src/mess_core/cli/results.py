@@ -141,7 +141,7 @@ def _tour(args: argparse.Namespace) -> int:
     for query in _queries(index, resolved):
         print(f"\n$ mess search {query}{where}")
         cli_search.run(parser.parse_args(["search", *shlex.split(query + where)]))
-    print("\n" + "\n".join(_next(args.dataset, index, resolved)))
+    print("\n" + "\n".join(_next(args.dataset, index, resolved, where)))
     return 0
 
 
@@ -214,7 +214,7 @@ def _queries(index: "Index", resolved: list[str]) -> list[str]:
     ]
 
 
-def _next(dataset: str, index: "Index", resolved: list[str]) -> list[str]:
+def _next(dataset: str, index: "Index", resolved: list[str], where: str) -> list[str]:
     recording = next(iter(index.rows.numbers))
     search = f"  mess search --recording {recording}"
     chosen = "" if dataset == "demo" else f" --config dataset={dataset}"
@@ -232,4 +232,7 @@ def _next(dataset: str, index: "Index", resolved: list[str]) -> list[str]:
         f"  snakemake data/probing/{dataset}/tempo.json{chosen}   # one result, rebuilt when stale",
         "  mess recordings --folder PATH --name mine && snakemake --config dataset=mine",
         "  (mess and snakemake are in .venv/bin; README.md explains every step)",
+        "",
+        "Mark a passage and hear what is like it, in your browser:",
+        f"  mess explore{where}",
     ]
