@@ -15,76 +15,63 @@ export function el(tag, properties = {}, ...children) {
 /** Minutes, seconds and tenths: 1:05.0. */
 export function clock(seconds) {
   const tenths = Math.round(seconds * 10);
-  const rest = ((tenths % 600) / 10).toFixed(1);
-  return `${Math.floor(tenths / 600)}:${rest.padStart(4, "0")}`;
+  return `${Math.floor(tenths / 600)}:${((tenths % 600) / 10).toFixed(1).padStart(4, "0")}`;
 }
 
 export const span = (start, end) => `${clock(start)} – ${clock(end)}`;
 
-/** `rhythmic_energy` as people write it. */
-export function worded(name) {
-  const words = name.replaceAll("_", " ");
-  return words[0].toUpperCase() + words.slice(1);
-}
+export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
-/** A number with its sign, as text that is read aloud right. */
+/** `rhythmic_energy` as people write it. */
+export const plain = (name) => name.replaceAll("_", " ");
+export const worded = (name) => name[0].toUpperCase() + plain(name.slice(1));
+
+/** A number with its sign, and a real minus. */
 export function signed(value, digits = 2) {
   const text = Math.abs(value).toFixed(digits);
   return Number(text) === 0 ? text : `${value < 0 ? "−" : "+"}${text}`;
 }
 
-/** What a recording or hit is called, in its parts that are known. */
-export function called(of) {
-  return [of.composer, of.title, of.performer].filter(Boolean).join(", ") || of.recording_id;
-}
-
-export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-
-/** Something that is said to the user. */
+/** Something to be said to the user. */
 export class Problem extends Error {}
 
 const SLOWEST_MS = 20_000;
 
-/** Ask the server; raises `Problem` with what to tell, or AbortError if no longer wanted. */
+/** Ask the server; raises `Problem` with what to say, or AbortError if no longer wanted. */
 export async function ask(path, { body, signal } = {}) {
-  const signals = [AbortSignal.timeout(SLOWEST_MS), ...(signal ? [signal] : [])];
-  const options = { signal: AbortSignal.any(signals) };
+  const options = { signal: AbortSignal.any([AbortSignal.timeout(SLOWEST_MS), ...(signal ? [signal] : [])]) };
   if (body !== undefined) {
-    options.method = "POST";
-    options.headers = { "Content-Type": "application/json" };
-    options.body = JSON.stringify(body);
+    const headers = { "Content-Type": "application/json" };
+    Object.assign(options, { method: "POST", headers, body: JSON.stringify(body) });
   }
-  let answer, text;
+  let answer, text, content = null;
   try {
     answer = await fetch(path, options);
     text = await answer.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    const slow = error.name === "TimeoutError";
-    throw new Problem(slow ? "The server takes too long to answer." : "The server cannot be reached. Is mess serve still running?");
+    if (error.name === "TimeoutError") throw new Problem("The server takes too long to answer.");
+    throw new Problem("The server cannot be reached. Is mess still running?");
   }
-  let content = null;
   try {
     content = JSON.parse(text);
-  } catch { /* said below */ }
+  } catch { /* Said below. */ }
   if (!answer.ok) {
     const busy = answer.status === 503 ? "The server is busy. " : "";
-    const told = content && (content.detail ?? content.title);
+    const told = content?.detail ?? content?.title;
     throw new Problem(busy + (typeof told === "string" ? told : `The server answers with error ${answer.status}.`));
   }
   if (content === null || typeof content !== "object") {
-    throw new Problem("The server's answer cannot be read. Is something else listening at this address?");
+    throw new Problem("The server's answer cannot be read. Does something else listen at this address?");
   }
   return content;
 }
 
-/** Run a task later; calls before that put it off. */
-export function later(task, wait_ms) {
+/** Run a task after a pause; calls before that put it off. */
+export function later(task, pause_ms) {
   let timer;
-  const put_off = (...given) => {
+  return () => {
     clearTimeout(timer);
-    timer = setTimeout(() => task(...given), wait_ms);
+    timer = setTimeout(task, pause_ms);
   };
-  put_off.cancel = () => clearTimeout(timer);
-  return put_off;
 }

@@ -1,6 +1,6 @@
 // The page: one state, what the user does to it, and the answers that follow.
 
-import { $, Problem, ask, called, clamp, el, later, worded } from "./dom.js";
+import { $, Problem, ask, clamp, el, later, span, worded } from "./dom.js";
 import { passage_of_hit, show_hits } from "./hits.js";
 import { Pick } from "./pick.js";
 import { Sound, key_of, passage_of, recording_of, same_moment } from "./sound.js";
@@ -10,17 +10,30 @@ import { USUAL_S, Wave } from "./wave.js";
 
 const ASK_MS = 60;
 const SAVE_MS = 400;
-/** A request that takes longer gives way to the next one. */
-const PATIENCE_MS = 200;
 const FOLLOW_MS = 250;
+/** A request that takes longer than this gives way to the next one. */
+const PATIENCE_MS = 200;
 const LISTED = 200;
+const CURVE_POINTS = 2000;
 
 const state = fresh();
-let aspects = null; // Rows, once the server has told them.
-let recording = null; // The opened one.
-let curves = {}; // Its curves by key: {label, unit, points}.
+let aspects = null; // Their rows, once the server has told them.
+let first = null; // The recording to begin with.
+let recording = null; // The opened one, its waveform, and its curves by name.
+let waveform = null;
+let curves = {};
 
-/* Telling what goes wrong */
+/* Saying what goes wrong */
+
+function say(text, retry) {
+  $("problem-text").textContent = text;
+  $("problem").hidden = false;
+  $("again").hidden = !retry;
+  $("again").onclick = () => {
+    $("problem").hidden = true;
+    retry();
+  };
+}
 
 function fail(error, retry) {
   if (error.name === "AbortError") return;
@@ -28,191 +41,141 @@ function fail(error, retry) {
   say(error instanceof Problem ? error.message : "The server's answer is not what this page expects.", retry);
 }
 
-function say(text, retry) {
-  $("problem-text").textContent = text;
-  $("problem").hidden = false;
-  $("again").hidden = !retry;
-  $("again").onclick = () => {
-    unsay();
-    retry();
-  };
-}
-
-function unsay() {
-  $("problem").hidden = true;
-}
-
-/* The marked passage and its recording */
+/* The recording and its marked passage */
 
 const passage = () => ({ id: state.recording, start: state.start, end: state.end });
-
 const sound = new Sound(follow_sound, follow_time, say);
 
-let restarts = false;
+let restarts = false; // What is being heard follows the mark.
 const restart = later(() => {
   restarts = false;
   sound.play(passage());
 }, FOLLOW_MS);
 
 const wave = new Wave((start, end) => {
-  // What is being heard follows the mark.
   restarts ||= sound.hears(passage());
   Object.assign(state, { start, end });
   if (restarts) restart();
   changed();
 });
 
-/** Open a recording, at the passage given or one to begin with, and ask. */
 let opening = null;
+
+/** Open a recording and ask, from the passage given or one to begin with; say if it could be opened. */
 async function open(id, start = null, end = null) {
   opening?.abort();
-  const mine = (opening = new AbortController());
+  const { signal } = (opening = new AbortController());
   try {
-    const opened = await recording_of(id, mine.signal);
-    if (mine !== opening) return;
+    const opened = await recording_of(id, signal);
+    signal.throwIfAborted();
     const long = opened.duration_s;
+    const from = clamp(start ?? Math.min(USUAL_S, (long - USUAL_S) / 2), 0, Math.max(long - 0.5, 0));
+    const to = clamp(end ?? from + USUAL_S, Math.min(from + 0.5, long), long);
     recording = opened;
-    const first = clamp(start ?? Math.min(USUAL_S, (long - USUAL_S) / 2), 0, Math.max(long - 0.5, 0));
-    const last = clamp(end ?? first + USUAL_S, Math.min(first + 0.5, long), long);
-    Object.assign(state, { recording: id, start: first, end: last });
+    Object.assign(state, { recording: id, start: from, end: to });
     show_recording();
     changed();
-    show_curves(await ask(`recordings/${encodeURIComponent(id)}/curves?points=2000`, { signal: mine.signal }));
+    show_curves(await ask(`recordings/${encodeURIComponent(id)}/curves?points=${CURVE_POINTS}`, { signal }));
   } catch (error) {
-    if (!mine.signal.aborted) fail(error, () => open(id, start, end));
+    if (!signal.aborted) fail(error, () => open(id, start, end));
   }
+  return recording?.recording_id === id;
 }
 
 function show_recording() {
-  $("recording-title").replaceChildren(el("span", {}, recording.title || recording.recording_id),
-    el("small", {}, [recording.composer, recording.performer].filter(Boolean).join(", ")));
-  $("no-audio").hidden = recording.audio;
-  $("play").disabled = !recording.audio;
+  const { title, composer, performer, recording_id, audio } = recording;
+  $("recording-title").replaceChildren(title || recording_id, el("small", {}, [composer, performer].filter(Boolean).join(", ")));
+  $("no-audio").hidden = audio;
+  $("play").disabled = !audio;
   show_curves({ waveform: null, curves: {} });
   wave.mark(state.start, state.end);
 }
 
 function show_curves(known) {
-  const sampled = ({ values, start_s, step_s }) => values.map((value, place) => [start_s + place * step_s, value]);
-  const { start_s, end_s } = recording.windows;
-  const middles = start_s.map((start, place) => (start + end_s[place]) / 2);
-  curves = {};
-  for (const [name, curve] of Object.entries(known.curves)) {
-    curves[name] = { label: name, unit: curve.unit, points: sampled(curve) };
-  }
-  for (const [name, values] of Object.entries(recording.aspects)) {
-    curves[`windows.${name}`] = { label: `${name}, per window`, unit: "SD", points: middles.map((at, place) => [at, values[place]]) };
-  }
-  curves = Object.fromEntries(Object.entries(curves).filter(([, { points }]) => points.some(([, value]) => value !== null)));
+  const { windows, aspects: values } = recording;
+  const middles = windows.start_s.map((start, place) => (start + windows.end_s[place]) / 2);
+  const all = Object.entries(known.curves).map(([name, { unit, values: sampled, start_s, step_s }]) =>
+    [name, { label: name, unit, points: sampled.map((value, place) => [start_s + place * step_s, value]) }]);
+  all.push(...Object.entries(values).map(([name, each]) =>
+    [`windows.${name}`, { label: `${name}, per window`, unit: "SD", points: middles.map((at, place) => [at, each[place]]) }]));
+  curves = Object.fromEntries(all.filter(([, { points }]) => points.some(([, value]) => value !== null)));
   waveform = known.waveform;
-  offer_curves();
-  draw_curves();
-}
-
-let waveform = null;
-const shown_curves = () => state.curves ?? usual_curves();
-
-function usual_curves() {
-  const told = ["tempo", "loudness"].filter((name) => name in curves);
-  return told.length ? told : Object.keys(curves).slice(0, 2);
-}
-
-function offer_curves() {
   $("curves").replaceChildren(...Object.entries(curves).map(([name, { label, unit }]) => {
     const box = el("input", { type: "checkbox", value: name, checked: shown_curves().includes(name) });
     box.addEventListener("change", () => {
-      state.curves = [...$("curves").querySelectorAll(":checked")].map((checked) => checked.value);
+      state.curves = [...$("curves").querySelectorAll(":checked")].map((checked) => checked.value).join(",") || "none";
       draw_curves();
       save_soon();
     });
     return el("label", { className: "check" }, box, ` ${worded(label)} (${unit})`);
   }));
+  draw_curves();
 }
 
-function draw_curves() {
-  wave.show(recording.duration_s, waveform, shown_curves().filter((name) => name in curves).map((name) => curves[name]));
+function shown_curves() {
+  if (state.curves) return state.curves.split(",").filter((name) => name in curves);
+  const usual = ["tempo", "loudness"].filter((name) => name in curves);
+  return usual.length ? usual : Object.keys(curves).slice(0, 2);
 }
+
+const draw_curves = () => wave.show(recording.duration_s, waveform, shown_curves().map((name) => curves[name]));
 
 /* Asking */
 
-let asked = null; // The request in flight, and when it began.
-let due = false;
-const ask_soon = (() => {
-  let timer = null;
-  return () => {
-    timer ??= setTimeout(() => {
-      timer = null;
-      search();
-    }, ASK_MS);
-  };
-})();
+let timer = null, asked = null, due = false, failed = false;
 
-/** Ask for the state as it is now. While an answer is on its way, the latest state waits for it:
- *  answers come while one drags, and only slow requests are given up. */
+/** After every change of the state: ask, and keep it in the address. */
+function changed() {
+  if (!recording) return;
+  timer ??= setTimeout(search, ASK_MS);
+  save_soon();
+  show_compare();
+}
+
+/** Ask for the state as it is now. While an answer is on its way, the latest state waits for it,
+ *  so that answers come while one drags; only a slow request is given up. */
 async function search() {
+  timer = null;
   if (asked) {
     due = true;
     if (performance.now() - asked.began > PATIENCE_MS) asked.abort();
     return;
   }
-  const mine = (asked = new AbortController());
-  mine.began = performance.now();
+  asked = Object.assign(new AbortController(), { began: performance.now() });
+  const { signal } = asked;
   $("answers").setAttribute("aria-busy", "true");
   try {
-    const answer = await ask("search", { body: to_query(state), signal: mine.signal });
     const steered = Object.keys(state.aspects).filter((name) => ["more", "less"].includes(state.aspects[name].how));
-    for (const hit of answer.hits) hit.steered = steered;
-    show_hits(answer, { play: play_hit, from: search_from, choose });
-    if (problem_of_search) unsay();
-    problem_of_search = false;
+    show_hits(await ask("search", { body: to_query(state), signal }), steered, { play: play_hit, from: search_from, choose });
+    if (failed) $("problem").hidden = true;
+    failed = false;
     follow_sound();
   } catch (error) {
-    if (!mine.signal.aborted) {
-      problem_of_search = true;
-      fail(error, search);
-    }
-  } finally {
-    asked = null;
-    $("answers").setAttribute("aria-busy", "false");
-    if (due) {
-      due = false;
-      search();
-    }
+    failed ||= !signal.aborted;
+    if (!signal.aborted) fail(error, search);
   }
-}
-
-let problem_of_search = false;
-
-/** After every change of the state: ask, and keep it in the address. */
-function changed() {
-  if (!state.recording) return;
-  ask_soon();
-  save_soon();
-  show_compare();
+  asked = null;
+  $("answers").setAttribute("aria-busy", "false");
+  if (due) search();
+  due = false;
 }
 
 const address = () => `${location.pathname}${location.search}#${encode(state)}`;
 
-let opened_by_user = false;
+let replaces = true; // What a link or the beginning shows is no step of its own to come back from.
 const save_soon = later(() => {
-  if (`#${encode(state)}` === location.hash) return;
-  // The first passage is no step to come back from.
-  history[opened_by_user ? "pushState" : "replaceState"](null, "", address());
-  opened_by_user = true;
+  if (`#${encode(state)}` !== location.hash) history[replaces ? "replaceState" : "pushState"](null, "", address());
+  replaces = false;
 }, SAVE_MS);
 
 /* Hearing */
 
-function play_hit(hit) {
-  const wanted = passage_of_hit(hit);
-  if (sound.hears(wanted)) sound.stop();
-  else sound.play(wanted);
+function toggle(wanted, slot = "sound") {
+  if (sound.hears(wanted, slot)) sound.stop();
+  else sound.play(wanted, { slot });
 }
 
-function toggle_passage() {
-  if (sound.playing) sound.stop();
-  else if (recording?.audio) sound.play(passage());
-}
+const play_hit = (hit) => toggle(passage_of_hit(hit));
 
 function search_from(hit) {
   open(hit.recording_id, hit.start_s, hit.end_s);
@@ -220,28 +183,27 @@ function search_from(hit) {
 }
 
 function follow_sound() {
-  const playing = sound.playing ? key_of(sound.passage) : null;
-  const here = playing && sound.slot === "sound" && playing === key_of(passage());
-  $("play").textContent = here ? "Stop" : "Play";
-  for (const item of $("hits").children) {
-    const heard = item.dataset.key === playing;
+  $("play").textContent = sound.hears(passage()) ? "Stop" : "Play";
+  [...$("hits").children].forEach((item, place) => {
+    const heard = sound.playing && item.dataset.key === key_of(sound.passage), button = item.querySelector(".play");
     item.classList.toggle("heard", heard);
-    item.querySelector(".play").textContent = heard ? "Stop" : "Play";
-    const label = item.querySelector(".play");
-    label.setAttribute("aria-label", label.getAttribute("aria-label").replace(/^(Play|Stop)/, heard ? "Stop" : "Play"));
+    button.textContent = heard ? "Stop" : "Play";
+    button.setAttribute("aria-label", `${button.textContent} answer ${place + 1}`);
+  });
+  for (const name of ["a", "b"]) {
+    $(`side-${name}`).setAttribute("aria-pressed", String(sound.playing && sound.slot === `sound-${name}`));
   }
-  for (const side of ["a", "b"]) $(`side-${side}`).setAttribute("aria-pressed", String(sound.playing && sound.slot === `sound-${side}`));
   if (!sound.playing) wave.head(null);
 }
 
 function follow_time() {
-  wave.head(sound.passage.id === state.recording ? sound.at : null);
-  const { start, end } = sound.passage;
+  const { id, start, end } = sound.passage;
+  wave.head(id === state.recording ? sound.at : null);
   const progress = document.querySelector("#hits .heard .progress");
   if (progress) progress.style.width = `${((sound.at - start) / (end - start)) * 100}%`;
 }
 
-/* Comparing A and B */
+/* Comparing A and B: A is the marked passage unless another is chosen */
 
 const side = (name) => passage_of(state[name]) ?? (name === "a" ? passage() : null);
 
@@ -250,47 +212,40 @@ function choose(name, hit) {
   changed();
 }
 
-let compared = ""; // The pair that is loaded, as one text.
+let compared = ""; // The pair that is shown, as one text.
 async function show_compare() {
   $("compare").hidden = !(state.a || state.b);
   document.body.classList.toggle("comparing", !$("compare").hidden);
-  if ($("compare").hidden) return;
-  const [a, b] = [side("a"), side("b")];
-  $("side-b").disabled = $("switch").disabled = !b;
-  const pair = [a, b].map((of) => of && key_of(of)).join(" ");
-  if (pair === compared) return;
+  const sides = [side("a"), side("b")], pair = sides.map((of) => of && key_of(of)).join(" ");
+  if ($("compare").hidden || pair === compared) return;
   compared = pair;
+  $("side-b").disabled = $("switch").disabled = !sides[1];
   try {
-    const known = await Promise.all([a, b].map((of) => of && recording_of(of.id)));
+    const known = await Promise.all(sides.map((of) => of && recording_of(of.id)));
     if (pair !== compared) return;
-    [a, b].forEach((of, place) => {
-      const name = "ab"[place];
-      const text = of ? `${called(known[place])}, ${Math.round(of.start)} to ${Math.round(of.end)} s` : "choose it among the answers";
-      $(`side-${name}`).lastElementChild.textContent = !state[name] && of ? `the passage: ${text}` : text;
-      if (of && !(sound.playing && sound.slot === `sound-${name}`)) sound.load(of, `sound-${name}`);
+    ["a", "b"].forEach((name, place) => {
+      const { title, performer, recording_id } = known[place] ?? {}, of = sides[place];
+      const told = of && [title || recording_id, performer, span(of.start, of.end)].filter(Boolean).join(", ");
+      $(`side-${name}`).lastElementChild.textContent = told ?? "choose it among the answers";
+      if (of && sound.slot !== `sound-${name}`) sound.load(of, `sound-${name}`);
     });
-    const by = b && same_moment(a, 0.01, b, ...known).by;
-    $("compare-how").textContent = by && (by === "work" ? "Switches at the same moment of the music." : "Switches at the same share of each passage.");
+    const by = sides[1] && same_moment(sides[0], 0.01, sides[1], ...known).by;
+    $("compare-how").textContent = by ? `Switches at the same ${by}.` : "";
   } catch (error) {
     compared = "";
     fail(error, show_compare);
   }
 }
 
-/** Let the other side be heard, at the same musical moment; `to` is a side, or whichever is silent. */
-async function switch_to(to) {
-  const now = sound.playing && { "sound-a": "a", "sound-b": "b" }[sound.slot];
-  const next = to ?? (now === "a" ? "b" : "a");
-  const [from, target] = [side(now || "a"), side(next)];
-  if ($("compare").hidden || !target) return;
-  if (now === next) {
-    sound.stop();
-    return;
-  }
+/** Let the silent side be heard, at the same musical moment. */
+async function switch_sides() {
+  const now = sound.playing && sound.slot.at(-1), next = now === "a" ? "b" : "a";
+  const [from, to] = [side(now === "b" ? "b" : "a"), side(next)];
+  if ($("compare").hidden || !to) return;
   try {
-    const both = now ? await Promise.all([recording_of(from.id), recording_of(target.id)]) : null;
-    const { into } = both ? same_moment(from, sound.at - from.start, target, ...both) : { into: 0 };
-    sound.play(target, { slot: `sound-${next}`, into });
+    const known = await Promise.all([recording_of(from.id), recording_of(to.id)]);
+    const into = ["a", "b"].includes(now) ? same_moment(from, sound.at - from.start, to, ...known).into : 0;
+    sound.play(to, { slot: `sound-${next}`, into });
   } catch (error) {
     fail(error);
   }
@@ -299,15 +254,15 @@ async function switch_to(to) {
 /* Keys, links, and the beginning */
 
 function on_key(event) {
-  if (event.ctrlKey || event.altKey || event.metaKey || event.defaultPrevented) return;
-  const target = event.target;
-  if (target.matches("input:not([type=range], [type=checkbox], [type=radio]), select")) return;
-  const mine = target.matches("#mark, #mark-start, #mark-end");
-  if (event.key === " " && !target.closest("button, summary, [type=checkbox], [type=radio]")) toggle_passage();
-  else if (event.key === "x") switch_to();
-  else if (recording && (mine || (!target.closest("input, pre") && /^Arrow(Left|Right)$/.test(event.key)))) {
-    if (!wave.key(event, target.id)) return;
-  } else return;
+  const { key, target } = event;
+  const typing = target.matches("input:not([type=range], [type=checkbox], [type=radio]), select");
+  if (typing || event.ctrlKey || event.altKey || event.metaKey || event.defaultPrevented) return;
+  const moves = target.matches("[id^=mark]") || (/^Arrow(Left|Right)$/.test(key) && !target.closest("input, code"));
+  if (key === " " && !target.closest("button, summary, [type=checkbox], [type=radio]")) {
+    if (sound.playing) sound.stop();
+    else if (recording?.audio) sound.play(passage());
+  } else if (key === "x") switch_sides();
+  else if (!(recording && moves && wave.key(event, target.id))) return;
   event.preventDefault();
 }
 
@@ -323,45 +278,29 @@ async function copy(text, button) {
 }
 
 /** Take the state from the address. */
-async function restore(first) {
-  const read = decode(location.hash), wrong = read.wrong;
-  for (const name of Object.keys(read.state.aspects)) {
-    if (name !== "general" && !aspects.names.includes(name)) {
-      wrong.push(name);
-      delete read.state.aspects[name];
-    }
+async function restore() {
+  const { state: linked, wrong } = decode(location.hash), { recording: id, start, end } = linked;
+  const drop = (from, name) => wrong.push(name) && delete from[name];
+  for (const group of [linked.aspects, ...linked.wish]) {
+    for (const name of Object.keys(group)) if (![...aspects.names, "general"].includes(name)) drop(group, name);
   }
-  for (const name of ["a", "b"]) {
-    if (read.state[name] && !passage_of(read.state[name])) {
-      wrong.push(`${name}=${read.state[name]}`);
-      read.state[name] = "";
-    }
-  }
-  const { recording: id, start, end } = read.state;
-  Object.assign(state, read.state, { recording: state.recording });
+  linked.wish = linked.wish.filter((group) => Object.keys(group).length);
+  for (const name of ["a", "b"]) if (linked[name] && !passage_of(linked[name])) drop(linked, name);
+  Object.assign(state, fresh(), linked, { recording: state.recording, start: state.start, end: state.end });
+  $("words").value = state.words;
+  replaces = true;
   aspects.show();
   words.show();
-  $("words").value = state.words;
-  if (state.words) words.read({ keep: true });
-  else words.take({ terms: [], not_understood: [], unmeasured: [], query: {} }, true);
+  words.read({ keep: true });
   show_filters(state);
-  opened_by_user = Boolean(location.hash);
-  const use = first.find((listed) => listed.audio) ?? first[0];
-  if (!use) {
-    say("There is no recording in this index.");
-    return;
-  }
-  await open(id || use.recording_id, start, end);
-  if (id && state.recording !== id) {
+  if (!(await open(id || first, start, end)) && id) {
     const why = $("problem-text").textContent;
-    if (!recording) await open(use.recording_id);
-    say(`This link cannot be followed: ${why}`);
-  } else if (wrong.length) {
-    say(`Not all of this link can be understood. Left out: ${wrong.join(", ")}.`);
-  }
+    if (!recording) await open(first);
+    say(`This link cannot be followed. ${why}`, restore);
+  } else if (wrong.length) say(`Not all of this link can be understood. Left out: ${wrong.join(", ")}.`);
 }
 
-const words = new Words(state, ({ redraw = true } = {}) => {
+const words = new Words(state, (redraw = true) => {
   if (redraw) {
     words.show();
     aspects.show();
@@ -370,50 +309,48 @@ const words = new Words(state, ({ redraw = true } = {}) => {
   changed();
 }, fail);
 
-function listen() {
-  new Pick((id) => open(id), fail);
-  listen_filters(state, changed);
-  document.addEventListener("keydown", on_key);
-  const clicks = {
-    play: () => (sound.hears(passage()) ? sound.stop() : sound.play(passage())),
-    skip: () => $("answers").focus(),
-    dismiss: unsay,
-    reset: () => {
-      state.aspects = fresh().aspects;
-      aspects.show();
-      changed();
-    },
-    "copy-link": () => copy(new URL(address(), location.href).href, $("copy-link")),
-    "copy-command": () => copy($("command").textContent, $("copy-command")),
-    "side-a": () => switch_to("a"),
-    "side-b": () => switch_to("b"),
-    switch: () => switch_to(),
-    "compare-close": () => {
-      state.a = state.b = "";
-      if (sound.slot !== "sound") sound.stop();
-      changed();
-    },
-  };
-  for (const [id, act] of Object.entries(clicks)) $(id).addEventListener("click", act);
-  $("loop").addEventListener("change", () => sound.loop($("loop").checked));
-  sound.loop(true);
-  if (matchMedia("(min-width: 56rem)").matches) $("aspects-box").open = true;
-}
-
 async function begin() {
   try {
-    const [told, first] = await Promise.all([ask("aspects"), ask(`recordings?limit=${LISTED}`)]);
-    aspects = new Aspects(state, told.aspects, changed);
-    for (const [id, column] of [["composers", "composer"], ["performers", "performer"]]) {
-      const values = new Set(first.recordings.map((listed) => listed[column]).filter(Boolean));
-      $(id).replaceChildren(...[...values].sort().map((value) => el("option", { value })));
+    const [{ aspects: told }, { recordings }] = await Promise.all([ask("aspects"), ask(`recordings?limit=${LISTED}`)]);
+    if (!recordings.length) throw new Problem("The index has no recordings.");
+    aspects = new Aspects(state, told, changed);
+    for (const column of ["composer", "performer"]) {
+      const values = new Set(recordings.map((listed) => listed[column]).filter(Boolean));
+      $(`${column}s`).replaceChildren(...[...values].sort().map((value) => el("option", { value })));
     }
-    addEventListener("popstate", () => restore(first.recordings));
-    await restore(first.recordings);
+    first = (recordings.find((listed) => listed.audio) ?? recordings[0]).recording_id;
+    addEventListener("popstate", restore);
+    await restore();
   } catch (error) {
     fail(error, begin);
   }
 }
 
-listen();
+const clicks = {
+  play: () => toggle(passage()),
+  skip: () => $("answers").focus(),
+  dismiss: () => ($("problem").hidden = true),
+  reset: () => {
+    state.aspects = fresh().aspects;
+    aspects.show();
+    changed();
+  },
+  "copy-link": () => copy(new URL(address(), location.href).href, $("copy-link")),
+  "copy-command": () => copy($("command").textContent, $("copy-command")),
+  "side-a": () => toggle(side("a"), "sound-a"),
+  "side-b": () => toggle(side("b"), "sound-b"),
+  switch: switch_sides,
+  "compare-close": () => {
+    if (sound.slot !== "sound") sound.stop();
+    state.a = state.b = "";
+    changed();
+  },
+  loop: () => sound.loop($("loop").checked),
+};
+for (const [id, act] of Object.entries(clicks)) $(id).addEventListener("click", act);
+new Pick(open, fail);
+listen_filters(state, changed);
+document.addEventListener("keydown", on_key);
+sound.loop(true);
+$("aspects-box").open = matchMedia("(min-width: 56rem)").matches;
 begin();

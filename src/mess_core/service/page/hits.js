@@ -1,15 +1,15 @@
 // The answers: what they are, why they are answers, and what can be done from each.
 
-import { $, called, el, signed, span, worded } from "./dom.js";
+import { $, el, signed, span, worded } from "./dom.js";
 import { key_of } from "./sound.js";
 
 export const passage_of_hit = (hit) => ({ id: hit.recording_id, start: hit.start_s, end: hit.end_s });
 
-/** Show an answer; `on` has play(hit), from(hit) and choose(side, hit). Raises where it is none. */
-export function show_hits({ hits, notes, predicted, command }, on) {
+/** Show an answer: `steered` are the aspects of more and less; `on` has play, from and choose. */
+export function show_hits({ hits, notes, predicted, command }, steered, on) {
   const parts = hits.flatMap((hit) => Object.values(hit.contributions));
   const longest = Math.max(1e-6, ...parts.map(Math.abs));
-  const items = hits.map((hit, place) => item(hit, place + 1, { longest, predicted, on }));
+  const items = hits.map((hit, place) => item(hit, place + 1, { longest, predicted, steered, on }));
   $("hits").replaceChildren(...items);
   $("notes").replaceChildren(...notes.map((note) => el("li", {}, note)));
   $("number").textContent = hits.length === 1 ? "1 answer" : `${hits.length || "No"} answers`;
@@ -17,10 +17,9 @@ export function show_hits({ hits, notes, predicted, command }, on) {
   $("command").textContent = command ?? "";
 }
 
-function item(hit, rank, { longest, predicted, on }) {
+function item(hit, rank, { longest, predicted, steered, on }) {
   const name = `answer ${rank}`;
-  const where = [hit.composer, hit.performer].filter(Boolean).join(", ");
-  const times = span(hit.start_s, hit.end_s) + (hit.same_passage ? ", the same passage" : "");
+  const facts = [hit.composer, hit.performer, span(hit.start_s, hit.end_s), hit.same_passage && "the same passage"];
   const button = (text, label, act) => {
     const node = el("button", { type: "button", "aria-label": label }, text);
     node.addEventListener("click", act);
@@ -33,15 +32,15 @@ function item(hit, rank, { longest, predicted, on }) {
       el("span", { className: "rank" }, String(rank)),
       el("div", { className: "grow" },
         el("h3", {}, hit.title || hit.recording_id),
-        el("p", { className: "soft" }, where, where ? el("br") : "", el("span", { className: "times" }, times))),
+        el("p", { className: "soft" }, facts.filter(Boolean).join(", "))),
       el("span", { className: "score", title: "Score" }, el("span", { className: "unseen" }, "score "), signed(hit.score).replace("+", ""))),
     bars(hit, longest),
-    moved(hit, predicted),
+    moved(hit, predicted, steered),
     el("div", { className: "bar" }, play,
       button("Search from here", `Search from here, ${name}`, () => on.from(hit)),
       el("span", { className: "grow" }),
       el("span", { role: "group", "aria-label": `Compare ${name}`, className: "pair" },
-        button("A", `A: ${name}`, () => on.choose("a", hit)), button("B", `B: ${name}`, () => on.choose("b", hit)))),
+        el("span", { className: "soft", "aria-hidden": "true" }, "Compare as "), button("A", `A: ${name}`, () => on.choose("a", hit)), button("B", `B: ${name}`, () => on.choose("b", hit)))),
     el("div", { className: "progress" }));
   node.dataset.key = key_of(passage_of_hit(hit));
   return node;
@@ -70,7 +69,7 @@ function bar(name, { share, kind, text, title, strong }) {
 }
 
 /** How far the hit is from the passage in what was asked for more or less of. */
-function moved({ predicted: there, steered = [] }, here) {
+function moved({ predicted: there }, here, steered) {
   const told = steered.filter((name) => name in there && name in here)
     .map((name) => `${worded(name)} ${signed(there[name])} SD, the passage ${signed(here[name])}`);
   return told.length ? el("p", { className: "soft moved" }, told.join("; ")) : "";

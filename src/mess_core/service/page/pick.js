@@ -7,12 +7,9 @@ const SHOWN = 50;
 
 export class Pick {
   constructor(on_pick, fail) {
-    this.on_pick = on_pick;
-    this.fail = fail;
-    this.found = [];
-    this.active = -1;
-    const soon = later(() => this.search(), PAUSE_MS), field = $("pick");
-    field.addEventListener("input", soon);
+    Object.assign(this, { on_pick, fail, found: [], active: -1 });
+    const field = $("pick");
+    field.addEventListener("input", later(() => this.search(), PAUSE_MS));
     field.addEventListener("focus", () => this.search());
     field.addEventListener("keydown", (event) => this.key(event));
     field.addEventListener("blur", () => this.close());
@@ -51,11 +48,8 @@ export class Pick {
   activate(place) {
     this.active = place;
     [...$("found").children].forEach((option, at) => option.setAttribute("aria-selected", String(at === place)));
-    if (place < 0) $("pick").removeAttribute("aria-activedescendant");
-    else {
-      $("pick").setAttribute("aria-activedescendant", `found-${place}`);
-      $(`found-${place}`).scrollIntoView({ block: "nearest" });
-    }
+    $("pick").setAttribute("aria-activedescendant", place < 0 ? "" : `found-${place}`);
+    $("found").children[place]?.scrollIntoView({ block: "nearest" });
   }
 
   key(event) {
@@ -71,17 +65,15 @@ export class Pick {
   }
 
   take(place) {
-    const { recording_id } = this.found[place];
     $("pick").value = "";
     this.close();
-    this.on_pick(recording_id);
+    this.on_pick(this.found[place].recording_id);
   }
 
   close() {
     this.running?.abort();
     $("found").hidden = true;
     $("pick").setAttribute("aria-expanded", "false");
-    $("pick").removeAttribute("aria-activedescendant");
     $("found-number").textContent = "";
   }
 }

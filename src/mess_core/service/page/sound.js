@@ -18,10 +18,7 @@ export function passage_of(key) {
 export class Sound {
   /** `on_change()` follows every start and stop, `on_time()` every frame; `say` tells problems. */
   constructor(on_change, on_time, say) {
-    this.on_change = on_change;
-    this.on_time = on_time;
-    this.passages = {};
-    this.slot = "sound";
+    Object.assign(this, { on_change, slot: "sound", passages: {} });
     for (const slot of SLOTS) {
       for (const name of ["play", "pause", "ended"]) $(slot).addEventListener(name, () => on_change());
       $(slot).addEventListener("error", () => {
@@ -31,18 +28,14 @@ export class Sound {
       });
     }
     const frame = () => {
-      if (this.playing) this.on_time();
+      if (this.playing) on_time();
       requestAnimationFrame(frame);
     };
     frame();
   }
 
-  get element() {
-    return $(this.slot);
-  }
-
   get playing() {
-    return !this.element.paused && !this.element.ended;
+    return !$(this.slot).paused && !$(this.slot).ended;
   }
 
   /** The passage that is or was last heard, and the time within its recording. */
@@ -51,7 +44,7 @@ export class Sound {
   }
 
   get at() {
-    return this.passage && this.passage.start + this.element.currentTime;
+    return this.passage && this.passage.start + $(this.slot).currentTime;
   }
 
   hears(passage, slot = "sound") {
@@ -72,13 +65,13 @@ export class Sound {
     this.slot = slot;
     if ($(slot).error) delete $(slot).dataset.key; // Try again.
     this.load(passage, slot);
-    this.element.currentTime = into;
+    $(slot).currentTime = into;
     // Why it fails is told by the element's own error.
-    this.element.play().catch(() => this.on_change());
+    $(slot).play().catch(() => this.on_change());
   }
 
   stop() {
-    this.element.pause();
+    $(this.slot).pause();
   }
 
   loop(on) {
@@ -95,22 +88,17 @@ export async function recording_of(id, signal) {
 }
 
 /** Where times of a recording lie in its work: [[s, s in the work], ...], in order. */
-function in_work({ windows }) {
-  const points = new Map();
-  windows.start_s.forEach((start, place) => {
-    points.set(start, windows.work_start_s[place]);
-    points.set(windows.end_s[place], windows.work_end_s[place]);
-  });
-  return [...points].filter(([, work]) => work !== null).sort((one, other) => one[0] - other[0]);
+function in_work({ windows: { start_s, end_s, work_start_s, work_end_s } }) {
+  const points = [...start_s.map((at, place) => [at, work_start_s[place]]), ...end_s.map((at, place) => [at, work_end_s[place]])];
+  return points.filter(([, work]) => work !== null).sort((one, other) => one[0] - other[0]);
 }
 
 function interpolate(points, at) {
   const next = points.findIndex(([from]) => from >= at);
   if (next < 0) return null;
   const [to, to_value] = points[next];
-  if (to === at) return to_value;
-  if (next === 0) return null;
-  const [from, value] = points[next - 1];
+  const [from, value] = to === at ? points[next] : points[next - 1] ?? [-Infinity];
+  if (to === at) return value;
   return to - from > CUT_S ? null : value + ((at - from) / (to - from)) * (to_value - value);
 }
 
@@ -123,8 +111,8 @@ export function same_moment(from, into, to, from_recording, to_recording) {
     const work = interpolate(in_work(from_recording), from.start + into);
     const back = in_work(to_recording).map(([at, value]) => [value, at]);
     const at = work === null ? null : interpolate(back, work);
-    if (at !== null && at >= to.start && at < to.end) return { into: at - to.start, by: "work" };
+    if (at !== null && at >= to.start && at < to.end) return { into: at - to.start, by: "moment of the music" };
   }
   const share = into / (from.end - from.start);
-  return { into: share * (to.end - to.start), by: "share" };
+  return { into: share * (to.end - to.start), by: "share of each passage" };
 }

@@ -1,133 +1,97 @@
 // The question and the view, as they stand in the address after '#', and as the server's Query.
 
-import { clamp } from "./dom.js";
-
 export const HOWS = ["like", "unlike", "ignore", "less", "more"];
-const WEIGHTED = ["like", "unlike", "less", "more"];
-const EXCLUDES = ["none", "passage", "recording", "work"];
-const APART_S = 5;
 export const MOST_STEPS = 4;
+const MOST = { like: 1, unlike: 1, less: MOST_STEPS, more: MOST_STEPS };
+const EXCLUDES = ["none", "passage", "recording", "work"];
+const MOST_HITS = 50;
+const APART_S = 5;
 
-export function fresh() {
-  return {
-    recording: "", start: null, end: null,
-    aspects: { general: { how: "like", amount: 1 } },
-    words: "", wish: [], alone: false,
-    exclude: "recording", composer: "", performer: "", k: 10, apart: true, same: false, relative: false,
-    curves: null, a: "", b: "",
-  };
-}
+export const fresh = () => ({
+  recording: "", start: null, end: null,
+  aspects: { general: { how: "like", amount: 1 } },
+  words: "", wish: [], alone: false,
+  exclude: "recording", composer: "", performer: "", k: 10, apart: true, same: false, relative: false,
+  curves: "", a: "", b: "",
+});
 
+const TEXTS = ["recording", "words", "composer", "performer", "curves", "a", "b"];
+const CHECKS = ["alone", "apart", "same", "relative"];
 const number = (value) => String(Number(value.toFixed(3)));
 const pairs = (weights) => Object.entries(weights).map(([name, weight]) => `${name}:${number(weight)}`).join(",");
+const listed = (text, by) => text.split(by).map((part) => part.trim()).filter(Boolean);
 
-/** Aspects by how they count: {like: {name: amount}, ...}, with ignore: {name: 1}. */
+/** Aspects by how they count, without what counts nothing: {like: {name: amount}, ..., ignore: {name: 0}}. */
 function grouped(aspects) {
   const groups = Object.fromEntries(HOWS.map((how) => [how, {}]));
   for (const [name, { how, amount }] of Object.entries(aspects)) {
-    if (how === "ignore") groups.ignore[name] = 1;
-    else if (amount > 0) groups[how][name] = amount;
+    if (how === "ignore" || amount > 0) groups[how][name] = amount;
   }
   return groups;
 }
 
 export function encode(state) {
-  const link = new URLSearchParams(), usual = fresh();
-  if (state.recording) link.set("r", state.recording);
+  const link = new URLSearchParams(), usual = fresh(), groups = grouped(state.aspects);
+  const put = (name, text, unless = "") => text !== unless && link.set(name, text);
+  put("recording", state.recording);
   for (const name of ["start", "end"]) if (state[name] !== null) link.set(name, number(state[name]));
-  const groups = grouped(state.aspects);
-  for (const how of WEIGHTED) {
-    const text = pairs(groups[how]);
-    if (text !== (how === "like" ? "general:1" : "")) link.set(how, text);
-  }
-  const ignored = Object.keys(groups.ignore);
-  if (ignored.length) link.set("ignore", ignored.join(","));
-  if (state.wish.length) link.set("wish", state.wish.map(pairs).join(";"));
-  for (const name of ["words", "exclude", "composer", "performer", "k", "a", "b"]) {
-    if (state[name] !== usual[name]) link.set(name, state[name]);
-  }
-  for (const name of ["alone", "apart", "same", "relative"]) {
-    if (state[name] !== usual[name]) link.set(name, state[name] ? "1" : "0");
-  }
-  if (state.curves) link.set("curves", state.curves.join(","));
+  for (const how of Object.keys(MOST)) put(how, pairs(groups[how]), how === "like" ? "general:1" : "");
+  put("ignore", Object.keys(groups.ignore).join(","));
+  put("wish", state.wish.map(pairs).join(";"));
+  for (const name of [...TEXTS.slice(1), "exclude", "k"]) put(name, String(state[name]), String(usual[name]));
+  for (const name of CHECKS) put(name, String(Number(state[name])), String(Number(usual[name])));
   return link.toString();
-}
-
-function read_pairs(text, low, high, wrong) {
-  const weights = {};
-  for (const part of text.split(",").filter(Boolean)) {
-    const [name, amount] = part.split(":");
-    if (!/^[a-z_]+$/.test(name) || !(Number(amount) >= low && Number(amount) <= high)) wrong.push(part);
-    else weights[name] = Number(amount);
-  }
-  return weights;
 }
 
 /** Read an address; `wrong` lists the parts that cannot be meant, which are left out. */
 export function decode(hash) {
   const link = new URLSearchParams(hash.replace(/^#/, "")), state = fresh(), wrong = [];
-  const known = new Set(["r", "start", "end", ...HOWS, "wish", "curves", ...Object.keys(state)]);
-  for (const name of link.keys()) if (!known.has(name)) wrong.push(name);
-  state.recording = link.get("r") ?? "";
-  for (const name of ["start", "end"]) {
-    if (!link.has(name)) continue;
-    const value = Number(link.get(name) || NaN);
-    if (value >= 0 && Number.isFinite(value)) state[name] = value;
-    else wrong.push(`${name}=${link.get(name)}`);
-  }
-  if (state.end !== null && !(state.start !== null && state.start < state.end)) {
-    wrong.push(`end=${link.get("end")}`);
-    state.end = null;
-  }
+  const take = (name, sound, read = (text) => text) => {
+    if (!link.has(name)) return;
+    const text = link.get(name);
+    if (sound(text)) state[name] = read(text);
+    else wrong.push(`${name}=${text}`);
+  };
+  const weights = (text, low, high) => {
+    const read = listed(text, ",").map((part) => [part, ...part.split(":")]);
+    const good = ([, name, amount]) => /^[a-z_]+$/.test(name) && amount && amount >= low && amount <= high;
+    wrong.push(...read.filter((one) => !good(one)).map(([part]) => part));
+    return read.filter(good).map(([, name, amount]) => [name, Number(amount)]);
+  };
+  wrong.push(...[...link.keys()].filter((name) => ![...Object.keys(state), ...HOWS].includes(name)));
+  for (const name of TEXTS) take(name, () => true);
+  for (const name of CHECKS) take(name, (text) => ["0", "1"].includes(text), (text) => text === "1");
+  take("exclude", (text) => EXCLUDES.includes(text));
+  take("k", (text) => /^\d+$/.test(text) && text >= 1 && text <= MOST_HITS, Number);
+  take("start", (text) => /^\d+(\.\d+)?$/.test(text), Number);
+  take("end", (text) => /^\d+(\.\d+)?$/.test(text) && state.start !== null && text > state.start, Number);
   if (link.has("like")) state.aspects = {};
-  for (const how of WEIGHTED) {
-    const most = how === "like" || how === "unlike" ? 1 : MOST_STEPS;
-    const read = read_pairs(link.get(how) ?? "", 0, most, wrong);
-    for (const [name, amount] of Object.entries(read)) state.aspects[name] = { how, amount };
+  for (const [how, most] of Object.entries(MOST)) {
+    for (const [name, amount] of weights(link.get(how) ?? "", 0, most)) {
+      if (name === "general" && how !== "like") wrong.push(`${how}=general`);
+      else state.aspects[name] = { how, amount };
+    }
   }
-  for (const name of (link.get("ignore") ?? "").split(",").filter(Boolean)) {
-    state.aspects[name] = { how: "ignore", amount: 0 };
-  }
-  if (state.aspects.general && state.aspects.general.how !== "like") {
-    wrong.push("general");
-    state.aspects.general = { how: "like", amount: 1 };
-  }
-  state.wish = (link.get("wish") ?? "").split(";").map((text) => read_pairs(text, -1, 1, wrong))
+  for (const name of listed(link.get("ignore") ?? "", ",")) state.aspects[name] = { how: "ignore", amount: 0 };
+  state.wish = listed(link.get("wish") ?? "", ";").map((text) => Object.fromEntries(weights(text, -1, 1)))
     .filter((group) => Object.keys(group).length);
-  for (const name of ["words", "composer", "performer", "a", "b"]) state[name] = link.get(name) ?? "";
-  if (link.has("exclude")) {
-    if (EXCLUDES.includes(link.get("exclude"))) state.exclude = link.get("exclude");
-    else wrong.push(`exclude=${link.get("exclude")}`);
-  }
-  if (link.has("k")) {
-    if (/^\d{1,3}$/.test(link.get("k")) && Number(link.get("k")) > 0) state.k = clamp(Number(link.get("k")), 1, 50);
-    else wrong.push(`k=${link.get("k")}`);
-  }
-  for (const name of ["alone", "apart", "same", "relative"]) {
-    if (link.has(name)) state[name] = link.get(name) === "1";
-  }
-  if (link.has("curves")) state.curves = link.get("curves").split(",").filter(Boolean);
   return { state, wrong };
 }
 
-const listed = (text) => text.split(";").map((part) => part.trim()).filter(Boolean);
-
-/** The server's Query: contradictions cannot arise, since every aspect counts in one way. */
+/** The server's Query. Contradictions cannot arise, since every aspect counts in one way. */
 export function to_query(state) {
   const query = { k: state.k };
   if (state.apart) query.dedupe_s = APART_S;
   if (state.wish.length) query.wish = state.wish;
-  const where = { composer: listed(state.composer), performer: listed(state.performer) };
-  for (const column of Object.keys(where)) if (!where[column].length) delete where[column];
-  if (Object.keys(where).length) query.where = where;
+  const where = ["composer", "performer"].map((name) => [name, listed(state[name], ";")]);
+  if (state.composer || state.performer) query.where = Object.fromEntries(where.filter(([, values]) => values.length));
   if (state.alone && state.wish.length) return query;
   Object.assign(query, { recording_id: state.recording, start_s: state.start, end_s: state.end });
-  const groups = grouped(state.aspects);
-  for (const how of WEIGHTED) if (Object.keys(groups[how]).length) query[how] = groups[how];
-  if (Object.keys(groups.ignore).length) query.ignore = Object.keys(groups.ignore);
+  const { ignore, ...groups } = grouped(state.aspects);
+  for (const [how, group] of Object.entries(groups)) if (Object.keys(group).length) query[how] = group;
+  if (Object.keys(ignore).length) query.ignore = Object.keys(ignore);
   // With a wish the server's own "general" leaves out what tells of the wish.
-  const only_general = pairs(groups.like) === "general:1" && !query.more && !query.less;
-  if (query.wish && only_general) delete query.like;
+  if (query.wish && pairs(groups.like) === "general:1" && !query.more && !query.less) delete query.like;
   if (state.same) query.same_passage = true;
   else if (state.exclude !== "none") query.exclude = state.exclude;
   if (state.relative) query.relative = "work";

@@ -8,6 +8,8 @@ const STEP_S = 0.5;
 const GRAIN_S = 0.05;
 const DRAG_PX = 4;
 const EDGE_PX = 28;
+/** The share of a curve's values beyond each end of its scale. */
+const OUTSIDE = 0.04;
 const MOST_ZOOM = 16;
 const MOST_CANVAS_PX = 16_000;
 const COLOURS = ["--blue", "--orange", "--green", "--purple"];
@@ -15,12 +17,7 @@ const COLOURS = ["--blue", "--orange", "--green", "--purple"];
 export class Wave {
   /** `on_mark(start, end)` is told of every change. */
   constructor(on_mark) {
-    this.on_mark = on_mark;
-    this.duration = 0;
-    this.zoom = 1;
-    this.lanes = [];
-    this.waveform = null;
-    this.start = this.end = 0;
+    Object.assign(this, { on_mark, duration: 0, zoom: 1, lanes: [], waveform: null, start: 0, end: 0 });
     this.listen();
     new ResizeObserver(() => this.draw()).observe($("stage"));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
@@ -40,10 +37,11 @@ export class Wave {
   }
 
   lane(curve, colour) {
-    const values = curve.points.map(([, value]) => value).filter((value) => value !== null);
-    const low = Math.min(...values), high = Math.max(...values);
-    const label = el("span", { className: "label" }), canvas = el("canvas", { "aria-hidden": "true" });
-    return { ...curve, low, high, colour, label, canvas, node: el("div", { className: "lane" }, canvas, label) };
+    // Without the extremes: the silence at an end would flatten all that is to be seen.
+    const values = curve.points.map(([, value]) => value).filter((value) => value !== null).sort((one, other) => one - other);
+    const out = Math.floor(OUTSIDE * values.length), low = values[out], high = values[values.length - 1 - out];
+    const tag = el("span", { className: "label" }), canvas = el("canvas", { "aria-hidden": "true" });
+    return { ...curve, low, high, colour, tag, canvas, node: el("div", { className: "lane" }, canvas, tag) };
   }
 
   scale() {
@@ -83,10 +81,8 @@ export class Wave {
   draw_waveform(canvas, colour) {
     const { pen, wide, high } = this.context(canvas);
     pen.fillStyle = colour;
-    if (!this.waveform) {
-      pen.fillRect(0, high / 2, wide, 1);
-      return;
-    }
+    pen.fillRect(0, high / 2, wide, 1);
+    if (!this.waveform) return;
     const { low, high: top, step_s } = this.waveform;
     const loudest = Math.max(1e-3, ...top.map(Math.abs), ...low.map(Math.abs));
     const x = (place) => (place * step_s * wide) / this.duration;
@@ -108,7 +104,7 @@ export class Wave {
     let drawn = false;
     for (const [at, value] of lane.points) {
       if (value !== null) {
-        const y = room + depth * (1 - (value - lane.low) / range);
+        const y = room + depth * (1 - (clamp(value, lane.low, lane.high) - lane.low) / range);
         pen[drawn ? "lineTo" : "moveTo"]((at / this.duration) * wide, y);
       }
       drawn = value !== null;
@@ -137,13 +133,11 @@ export class Wave {
       ["mark", start, 0, last, `${clock(start)} to ${clock(end)}`],
     ];
     for (const [id, now, low, high, text] of sliders) {
-      $(id).setAttribute("aria-valuemin", low.toFixed(2));
-      $(id).setAttribute("aria-valuemax", high.toFixed(2));
-      $(id).setAttribute("aria-valuenow", now.toFixed(2));
-      $(id).setAttribute("aria-valuetext", text);
+      const values = { min: low.toFixed(2), max: high.toFixed(2), now: now.toFixed(2), text };
+      for (const [name, value] of Object.entries(values)) $(id).setAttribute(`aria-value${name}`, value);
     }
     $("times").textContent = `${span(start, end)} (${(end - start).toFixed(1)} s)`;
-    for (const lane of this.lanes) lane.label.textContent = this.told(lane);
+    for (const lane of this.lanes) lane.tag.textContent = this.told(lane);
   }
 
   told({ label, unit, low, high, points }) {
@@ -176,31 +170,16 @@ export class Wave {
     this.set(first, first + long);
   }
 
-  resize(end) {
-    this.set(this.start, Math.max(end, this.start + SHORTEST_S));
-  }
-
   /** Act on an arrow key, and say whether it was one; `id` is the slider that has the focus. */
-  key(event, id) {
-    const turns = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10 };
-    if (event.key === "Home") this.to_limit(id, 0);
-    else if (event.key === "End") this.to_limit(id, this.duration);
-    else if (event.key in turns) this.step(id, turns[event.key] * STEP_S, event.shiftKey);
-    else return false;
+  key({ key, shiftKey }, id) {
+    const turns = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10, Home: -Infinity, End: Infinity };
+    if (!(key in turns)) return false;
+    const by = turns[key] * STEP_S;
+    if (id === "mark-start") this.set(Math.min(this.start + by, this.end - SHORTEST_S), this.end);
+    else if (id === "mark-end" || shiftKey) this.set(this.start, Math.max(this.end + by, this.start + SHORTEST_S));
+    else this.move(this.start + by);
     this.reveal();
     return true;
-  }
-
-  to_limit(id, at) {
-    if (id === "mark-start") this.set(Math.min(at, this.end - SHORTEST_S), this.end);
-    else if (id === "mark-end") this.resize(at);
-    else this.move(at);
-  }
-
-  step(id, by, resizes) {
-    if (id === "mark-start") this.set(Math.min(this.start + by, this.end - SHORTEST_S), this.end);
-    else if (id === "mark-end" || resizes) this.resize(this.end + by);
-    else this.move(this.start + by);
   }
 
   listen() {
@@ -238,16 +217,13 @@ export class Wave {
       }
       drag = null;
     });
-    stage.addEventListener("pointercancel", () => {
-      drag = null;
-    });
-    $("zoom-in").addEventListener("click", () => this.zoomed(2));
-    $("zoom-out").addEventListener("click", () => this.zoomed(1 / 2));
-  }
-
-  zoomed(times) {
-    this.zoom = clamp(this.zoom * times, 1, MOST_ZOOM);
-    this.scale();
+    stage.addEventListener("pointercancel", () => (drag = null));
+    for (const [id, times] of [["zoom-in", 2], ["zoom-out", 1 / 2]]) {
+      $(id).addEventListener("click", () => {
+        this.zoom = clamp(this.zoom * times, 1, MOST_ZOOM);
+        this.scale();
+      });
+    }
   }
 
   /** Scroll on while the pointer drags at an edge of what is seen. */
