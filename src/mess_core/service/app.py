@@ -1,78 +1,51 @@
-"""The HTTP API over the published indices of one dataset.
-
-| address | answer |
-|---|---|
-| ``POST /search`` | the answer to a `Query`, in its JSON form |
-| ``POST /words`` | how a phrase is understood: ``{"text": ...}`` |
-| ``GET /aspects`` | what can be searched by, and how well it is known |
-| ``GET /recordings``, ``/recordings/{id}`` | recordings; one, with its windows and their values |
-| ``GET /recordings/{id}/curves`` | waveform, loudness, tempo and brightness, where data is here |
-| ``GET /passages/{id}`` | the same bars in other performances |
-| ``GET /audio/{id}`` | its sound, as WAV |
-| ``GET /healthz``, ``/readyz``, ``/version`` | for those who run it |
-
-Errors are problem details (RFC 9457, ``application/problem+json``): ``title``, ``status`` and, in
-``detail``, what the library says.
-"""
+"""The HTTP API over the published indices of one dataset; docs/service.md lists it."""
 
 __all__ = ["create_app"]
 
 import asyncio
-import hashlib
 import logging
 import os
-import re
-from base64 import b64encode
-from collections.abc import AsyncIterator, Iterable, Mapping
+import shlex
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import fastapi_offline
 from fastapi import FastAPI, HTTPException, Query as Parameter, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import TypeAdapter
-from starlette.exceptions import HTTPException as RoutingError
+from starlette.exceptions import HTTPException as Refusal
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
-from mess_core.errors import MessError, SearchError, nearest
+from mess_core.errors import MessError, SearchError
 from mess_core.index.index import Index
 from mess_core.layout import Layout
+from mess_core.recordings import Recording, read_recordings
 from mess_core.search.query import Query
-from mess_core.search.search import Answer, Searcher, search
-from mess_core.service.audio import Sounds, envelope, open_wav, parse_range
-from mess_core.service.catalogue import (
-    Listing,
-    curves,
-    describe_aspects,
-    list_recordings,
-    windows,
-)
-from mess_core.service.command import command_of
-from mess_core.service.guard import Guard, Turns, problem, read_body
+from mess_core.search.search import Searcher, search
+from mess_core.service.audio import Wav, check_listed, envelope, parse_range
+from mess_core.service.catalogue import curves, describe_aspects, folded, list_recordings, windows
+from mess_core.service.server import problem, read_body
 
 _PAGE = Path(__file__).parent / "page"
+_SWAGGER = Path(fastapi_offline.__file__).parent / "static"
 _LARGEST_K = 200
-#: Policy of ``/docs``; its one script inside the page is named by its hash.
-_DOCS_POLICY = (
-    "default-src 'none'; script-src 'self' 'sha256-{}'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
+#: How long a question waits for its turn, s.
+_PATIENCE_S = 3.0
 
-Seconds = Annotated[float, Parameter(ge=0, allow_inf_nan=False)]
-From = Annotated[float, Parameter(alias="from", ge=0, allow_inf_nan=False, description="seconds")]
-To = Annotated[float | None, Parameter(alias="to", ge=0, allow_inf_nan=False)]
-
-_log = logging.getLogger("mess.service")
+Result = TypeVar("Result")
+From = Annotated[float, Parameter(alias="from", ge=0, allow_inf_nan=False, description="s")]
+To = Annotated[float | None, Parameter(alias="to", ge=0, allow_inf_nan=False, description="s")]
 
 
 def create_app(
     searchers: Mapping[str, Searcher],
-    layout: Layout | None = None,
+    layout: Layout,
     *,
     refresh_s: float = 0.0,
     hosts: Iterable[str] = (),
@@ -80,69 +53,71 @@ def create_app(
 ) -> FastAPI:
     """Return the application.
 
-    Parameters
-    ----------
-    searchers : mapping of str to Searcher
-        By kind of index, ``recordings`` and ``clips``, or one of them.
-    layout : Layout, optional
-        Where the dataset's audio and targets are, if they are here.
-    refresh_s : float
-        How often to look for newer indices, s; 0 never.
-    hosts : iterable of str
-        By which names it may be asked, beside those of this machine.
-    command : str
-        What answers with a command begin it with.
+    ``searchers`` are those of both kinds of index, or of one; ``layout`` is where audio and targets
+    are, if they are here. Every ``refresh_s`` seconds newer ones are looked for (0: never).
+    ``hosts`` are names by which it may be asked, beside those of loopback; ``command`` begins what
+    a question is given back as.
     """
-    sounds = Sounds(layout.table if layout else None)
-    failed: dict[str, str] = {}
-    app = FastAPI(
-        title="MESS",
-        version=installed("mess-core"),
-        summary="Find music that sounds and is played alike.",
-        docs_url=None,
-        redoc_url=None,
-        lifespan=_refreshing(searchers, sounds, refresh_s, failed),
-    )
-    app.add_middleware(Guard, hosts=hosts)
-    _add_errors(app)
-    turns = Turns(len(os.sched_getaffinity(0)))
+    listed, failed = dict[str, Recording](), dict[str, str]()
+    turns = asyncio.Semaphore(len(os.sched_getaffinity(0)))
 
-    def index_of(kind: str) -> Index:
-        if kind in searchers:
-            return searchers[kind].index
-        raise SearchError(f"no index of {kind} is published, only of {', '.join(searchers)}")
+    def read_table() -> None:
+        if layout.table.exists():
+            listed.update({r.recording_id: r for r in read_recordings(layout.table)})
 
-    def some_index(first: str) -> Index:
-        return searchers[first if first in searchers else next(iter(searchers))].index
+    read_table()
+    tasks = {kind: searcher.refresh for kind, searcher in searchers.items()}
+    lifespan = _refreshing({**tasks, "recording table": read_table}, refresh_s, failed)
+    release = installed("mess-core")
+    app = FastAPI(title="MESS", version=release, docs_url=None, redoc_url=None, lifespan=lifespan)
+    # A page elsewhere can make its own name point here (DNS rebinding) to read what is answered.
+    names = ["localhost", "127.0.0.1", "[::1]", *hosts]
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=names)
+    for kind in (MessError, Refusal, RequestValidationError, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, _explain)
 
-    def listing() -> Listing:
-        return list_recordings(some_index("recordings"))
+    async def in_turn(answer: Callable[..., Result], *given: object) -> Result:
+        try:
+            await asyncio.wait_for(turns.acquire(), _PATIENCE_S)
+        except TimeoutError:
+            raise HTTPException(503, "too many questions at once", {"Retry-After": "2"}) from None
+        try:
+            return await asyncio.to_thread(answer, *given)
+        finally:
+            turns.release()
 
-    def known(recording_id: str) -> dict[str, Any]:
-        number = some_index("recordings").rows.numbers.get(recording_id)
-        if number is None:
-            names = some_index("recordings").rows.numbers
-            raise HTTPException(
-                404, f"recording {recording_id!r} is unknown: {nearest(recording_id, names)}"
-            )
-        return _with_audio(listing().facts[number])
+    def some_index(kind: str) -> Index:
+        return searchers[kind if kind in searchers else next(iter(searchers))].index
 
-    def _with_audio(facts: dict[str, Any]) -> dict[str, Any]:
-        return {**facts, "audio": facts["recording_id"] in sounds}
+    def has_audio(name: str) -> bool:
+        return name in listed and Path(listed[name].audio).is_file()
 
-    def answered(body: bytes) -> Response:
-        query = Query.from_json(body)
-        if query.k > _LARGEST_K:
-            raise HTTPException(413, f"k is {query.k}; here it is at most {_LARGEST_K}")
+    def known(name: str) -> dict[str, Any]:
+        found = list_recordings(some_index("recordings"))
+        if name not in found:
+            raise HTTPException(404, f"recording {name!r} is not in the index")
+        return found[name][0] | {"audio": has_audio(name)}
+
+    def answered(query: Query) -> dict[str, Any]:
         whole = query.recording_id is not None and query.start_s is None
-        index = index_of("recordings" if whole else "clips")
-        content = _content(search(index, query))
-        content |= {"kind": index.kind, "version": index.version_id}
-        return JSONResponse({**content, "command": command_of(query, command)})
+        kind = "recordings" if whole else "clips"
+        if kind not in searchers:
+            raise SearchError(f"only {', '.join(searchers)} are published, and it asks for {kind}")
+        index = searchers[kind].index
+        answer = search(index, query)
+        hits = [{name: getattr(hit, name) for name in hit.__slots__} for hit in answer.hits]
+        about = {"predicted": answer.predicted, "kind": kind, "version": index.version_id}
+        return {"hits": hits, "notes": answer.notes, **about}
 
-    @app.post("/search", openapi_extra=_takes(TypeAdapter(Query).json_schema()))
+    schema = {"content": {"application/json": {"schema": TypeAdapter(Query).json_schema()}}}
+
+    @app.post("/search", openapi_extra={"requestBody": schema})
     async def search_(request: Request) -> Response:
-        return await turns(answered, await read_body(request))
+        query = Query.from_json(await read_body(request))
+        if query.k > _LARGEST_K:
+            raise HTTPException(413, f"k is {query.k}, and at most {_LARGEST_K} here")
+        answer = await in_turn(answered, query)
+        return JSONResponse(answer | {"command": f"{command} {_options(query)}"})
 
     @app.post("/words")
     async def words() -> Response:
@@ -161,59 +136,62 @@ def create_app(
         offset: Annotated[int, Parameter(ge=0)] = 0,
         limit: Annotated[int, Parameter(ge=1, le=200)] = 50,
     ) -> Response:
-        found = listing().find(q, composer=composer, performer=performer, work_id=work_id)
-        page = [_with_audio(facts) for facts in found[offset : offset + limit]]
+        given = {"composer": composer, "performer": performer, "work_id": work_id}
+        wanted, asked = {k: v for k, v in given.items() if v is not None}, folded(q).split()
+        found = [
+            row
+            for row, text in list_recordings(some_index("recordings")).values()
+            if all(word in text for word in asked) and wanted.items() <= row.items()
+        ]
+        page = [r | {"audio": has_audio(r["recording_id"])} for r in found[offset : offset + limit]]
         return JSONResponse({"total": len(found), "offset": offset, "recordings": page})
 
-    @app.get("/recordings/{recording_id}")
-    def recording(recording_id: str) -> Response:
-        facts, index = known(recording_id), some_index("clips")
-        others = listing().find("", work_id=facts["work_id"] or None) if facts["work_id"] else []
-        names = [each["recording_id"] for each in others if each["recording_id"] != recording_id]
-        inside = windows(index, recording_id) if recording_id in index.rows.numbers else {}
-        return JSONResponse({**facts, **inside, "performances": names})
+    @app.get("/recordings/{name}")
+    def recording(name: str) -> Response:
+        row, clips = known(name), some_index("clips")
+        rows = [each for each, _ in list_recordings(some_index("recordings")).values()]
+        same = [r["recording_id"] for r in rows if r["work_id"] == row["work_id"] != ""]
+        inside = windows(clips, name) if name in clips.rows.numbers else {}
+        return JSONResponse(row | inside | {"performances": [n for n in same if n != name]})
 
-    @app.get("/recordings/{recording_id}/curves")
+    @app.get("/recordings/{name}/curves")
     async def curves_(
-        recording_id: str, points: Annotated[int, Parameter(ge=1, le=5000)] = 1000
+        name: str, points: Annotated[int, Parameter(ge=1, le=5000)] = 1000
     ) -> Response:
-        known(recording_id)
-
         def drawn() -> dict[str, Any]:
-            waveform, found = None, {}
-            if recording_id in sounds:
-                path = sounds.path(recording_id)
+            clips, waveform = some_index("clips"), None
+            if known(name)["audio"]:
+                path = check_listed(listed[name])
                 waveform = envelope(path, points, path.stat().st_mtime_ns)
-            index = searchers["clips"].index if "clips" in searchers else None
-            if layout and index and recording_id in index.rows.numbers:
-                found = curves(layout, index, recording_id, points)
+            here = name in clips.rows.numbers
+            found = curves(layout.targets(name), clips, name, points) if here else {}
             return {"waveform": waveform, "curves": found}
 
-        return JSONResponse(await turns(drawn))
+        return JSONResponse(await in_turn(drawn))
 
-    @app.get("/passages/{recording_id}")
-    async def passages(recording_id: str, start_s: From, end_s: To = None) -> Response:
-        known(recording_id)
-        query = Query(recording_id, start_s, end_s, same_passage=True, k=_LARGEST_K)
-        answer = _content(await turns(search, index_of("clips"), query))
-        place = {"recording_id": recording_id, "start_s": start_s, "end_s": end_s}
-        return JSONResponse({**place, "passages": answer["hits"], "notes": answer["notes"]})
+    @app.get("/passages/{name}")
+    async def passages(name: str, start_s: From, end_s: To = None) -> Response:
+        known(name)
+        query = Query(name, start_s, end_s, same_passage=True, k=_LARGEST_K)
+        found = await in_turn(answered, query)
+        place = {"recording_id": name, "start_s": start_s, "end_s": end_s}
+        return JSONResponse({**place, "passages": found["hits"], "notes": found["notes"]})
 
-    @app.api_route("/audio/{recording_id}", methods=["GET", "HEAD"])
-    async def audio(
-        request: Request, recording_id: str, start_s: From = 0.0, end_s: To = None
-    ) -> Response:
-        known(recording_id)
-        path = await turns(sounds.path, recording_id)
-        wav = await turns(open_wav, path, start_s, end_s)
-        asked = request.headers.get("range") if request.method == "GET" else None
-        found = parse_range(asked, wav.size)
-        start, stop = found or (0, wav.size)
+    @app.head("/audio/{name}", include_in_schema=False)
+    @app.get("/audio/{name}")
+    async def audio(request: Request, name: str, start_s: From = 0.0, end_s: To = None) -> Response:
+        if not known(name)["audio"]:
+            raise HTTPException(404, f"the audio of {name} is not on this machine")
+        wav = await in_turn(lambda: Wav(check_listed(listed[name]), start_s, end_s))
+        # There is no validator that If-Range could name.
+        ranged = request.method == "GET" and "if-range" not in request.headers
+        part = parse_range(request.headers.get("range", ""), wav.size) if ranged else None
+        start, stop = part or (0, wav.size)
         headers = {"Accept-Ranges": "bytes", "Content-Length": str(stop - start)}
-        if found:
+        if part:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{wav.size}"
-        content = () if request.method == "HEAD" else wav.read(start, stop)
-        return StreamingResponse(content, 206 if found else 200, headers, "audio/wav")
+        content = wav.read(start, stop) if request.method == "GET" else ()
+        return StreamingResponse(content, 206 if part else 200, headers, "audio/wav")
 
     @app.get("/healthz")
     async def healthz() -> Response:
@@ -225,91 +203,62 @@ def create_app(
 
     @app.get("/version")
     async def version() -> Response:
-        facts = some_index("clips").facts
-        return JSONResponse(
-            {
-                "mess": app.version,
-                "dataset": facts.get("dataset"),
-                "encoder": facts.get("encoder"),
-                "versions": {kind: each.index.version_id for kind, each in searchers.items()},
-            }
-        )
+        facts = {key: some_index("clips").facts.get(key) for key in ("dataset", "encoder")}
+        versions = {kind: searcher.index.version_id for kind, searcher in searchers.items()}
+        return JSONResponse({"mess": app.version, **facts, "versions": versions})
 
-    _add_docs(app)
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return FileResponse(_PAGE / "docs.html")
+
+    app.mount("/docs-files", StaticFiles(directory=_SWAGGER))
     app.mount("/", StaticFiles(directory=_PAGE, html=True))
     return app
 
 
-def _content(answer: Answer) -> dict[str, Any]:
-    hits = [{name: getattr(hit, name) for name in hit.__dataclass_fields__} for hit in answer.hits]
-    return {"hits": hits, "notes": answer.notes, "predicted": answer.predicted}
+def _options(query: Query) -> str:
+    """Return the options of ``mess search`` that ask a question."""
+    given: list[tuple[str, object]] = [
+        ("--recording", query.recording_id), ("--from", query.start_s), ("--to", query.end_s),
+        ("--clip", query.clip), ("--relative", query.relative or None), ("-k", query.k),
+        ("--exclude", query.exclude), ("--dedupe", query.dedupe_s or None),
+    ]  # fmt: skip
+    for name in ("like", "unlike", "more", "less"):
+        given += [(f"--{name}", f"{a}={w}") for a, w in getattr(query, name).items()]
+    given += [("--where", f"{name}={v}") for name, values in query.where.items() for v in values]
+    given += [("--ignore", name) for name in query.ignore]
+    words = [str(word) for pair in given if pair[1] is not None for word in pair]
+    return shlex.join([*words, *(["--same-passage"] if query.same_passage else [])])
 
 
-def _takes(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+def _explain(_: Request, error: Exception) -> Response:
+    if isinstance(error, Refusal):
+        return problem(error.status_code, error.detail, error.headers)
+    if isinstance(error, RequestValidationError):
+        return problem(422, "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors()))
+    if isinstance(error, MessError | ClientDisconnect):
+        return problem(400, str(error))
+    return problem(500, "an error of the service; its log has more")
 
 
-def _refreshing(
-    searchers: Mapping[str, Searcher], sounds: Sounds, every_s: float, failed: dict[str, str]
-) -> Any:
-    """Return a lifespan in which indices and the table are refreshed."""
+def _refreshing(tasks: Mapping[str, Any], every_s: float, failed: dict[str, str]) -> Any:
+    """Return a lifespan in which tasks run again and again; what failed last is noted."""
 
     async def refresh() -> None:
-        tasks = {kind: searcher.refresh for kind, searcher in searchers.items()}
-        while True:
+        while every_s:
             await asyncio.sleep(every_s)
-            for name, task in {**tasks, "recording table": sounds.reload}.items():
+            for name, task in tasks.items():
                 try:
                     await asyncio.to_thread(task)
                     failed.pop(name, None)
                 except Exception as error:
-                    _log.warning("refreshing %s failed: %s", name, error)
+                    logging.warning("refreshing %s failed: %s", name, error)
                     failed[name] = str(error)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(refresh()) if every_s else None
+        task = asyncio.create_task(refresh())
         yield
-        if task:
-            task.cancel()
+        task.cancel()
 
     return lifespan
-
-
-def _add_errors(app: FastAPI) -> None:
-    @app.exception_handler(MessError)
-    def wrong(_: Request, error: MessError) -> Response:
-        return problem(400, str(error))
-
-    @app.exception_handler(RoutingError)
-    def refused(_: Request, error: RoutingError) -> Response:
-        return problem(error.status_code, error.detail, error.headers)
-
-    @app.exception_handler(RequestValidationError)
-    def invalid(_: Request, error: RequestValidationError) -> Response:
-        told = [f"{each['loc'][-1]}: {each['msg']}" for each in error.errors()]
-        return problem(422, "; ".join(told))
-
-    @app.exception_handler(ClientDisconnect)
-    def gone(_: Request, __: ClientDisconnect) -> Response:
-        return problem(400, "the connection ended before the body did")
-
-
-def _add_docs(app: FastAPI) -> None:
-    """Add Swagger UI at ``/docs``, without a foreign host."""
-    files = Path(fastapi_offline.__file__).parent / "static"
-    app.mount("/docs-files", StaticFiles(directory=files))
-    page = get_swagger_ui_html(
-        openapi_url="openapi.json",
-        title="MESS",
-        swagger_js_url="docs-files/swagger-ui-bundle.js",
-        swagger_css_url="docs-files/swagger-ui.css",
-        swagger_favicon_url="docs-files/favicon.png",
-    ).body
-    inline = re.findall(rb"<script>(.*?)</script>", bytes(page), re.DOTALL)
-    digest = b64encode(hashlib.sha256(inline[0]).digest()).decode()
-    policy = {"Content-Security-Policy": _DOCS_POLICY.format(digest)}
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return HTMLResponse(page, headers=policy)

@@ -1,88 +1,61 @@
-"""The server: uvicorn, with limits for clients that are slow to send or to take."""
+"""What holds for every request and answer: headers, problem details, limits."""
 
-__all__ = ["Server", "make_server"]
+__all__ = ["HEADERS", "Impatient", "problem", "read_body"]
 
 import asyncio
-import logging
-import socket
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from http import HTTPStatus
 
 import h11
-import uvicorn
+from fastapi import HTTPException, Request
+from fastapi.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-#: How long a client may take to send a request, and to take anything of an answer, s.
-REQUEST_S = 15.0
-STALLED_S = 60.0
-#: How long requests may go on after SIGTERM, s.
-SHUTDOWN_S = 10
+#: Bytes of a question, and how long a client may take to send one, s.
+_LARGEST_BODY, _REQUEST_S = 1 << 16, 30.0
+#: Of every answer. What the page loads is its own, and nobody frames it.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; media-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
-class _Impatient(H11Protocol):
-    """Ends connections whose client takes too long; uvicorn has no limits for these."""
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return problem details (RFC 9457)."""
+    content = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    return JSONResponse(content, status, headers, media_type="application/problem+json")
 
-    _asking: asyncio.TimerHandle | None = None
-    _taking: asyncio.TimerHandle | None = None
+
+async def read_body(request: Request, limit: int = _LARGEST_BODY) -> bytes:
+    """Return a request's body; raises `HTTPException` 413 if it has more bytes than the limit."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > limit:
+            raise HTTPException(413, f"the body has more than {limit} bytes")
+    return bytes(body)
+
+
+class Impatient(H11Protocol):
+    """uvicorn's protocol, with a limit for how long a client may take to send a request."""
+
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait."""
         super().connection_made(transport)
-        self._watch()
+        self._timer = self.loop.call_later(_REQUEST_S, transport.abort)
 
     def data_received(self, data: bytes) -> None:
+        """Take some of a request, and stop waiting when it is here as a whole."""
         super().data_received(data)
-        self._watch()
-
-    def _watch(self) -> None:
-        """Give a request that is not here as a whole a limit, which more of it does not extend."""
-        if self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
-            if self._asking is None:
-                self._asking = self.loop.call_later(REQUEST_S, self.transport.abort)
-        elif self._asking is not None:
-            self._asking.cancel()
-            self._asking = None
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._taking = self.loop.call_later(STALLED_S, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._taking is not None:
-            self._taking.cancel()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._asking, self._taking):
-            if timer is not None:
-                timer.cancel()
-        super().connection_lost(exc)
-
-
-class Server(uvicorn.Server):
-    """Says where it is once it can be asked."""
-
-    def __init__(self, config: uvicorn.Config, announce: Callable[[int], None]) -> None:
-        super().__init__(config)
-        self._announce = announce
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then call ``announce`` with the port."""
-        await super().startup(sockets)
-        self._announce(self.servers[0].sockets[0].getsockname()[1])
-
-
-def make_server(app: Any, host: str, port: int, announce: Callable[[int], None]) -> Server:
-    """Return a server; its ``run`` ends after SIGINT or SIGTERM, when what runs has finished."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        http=_Impatient,
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=SHUTDOWN_S,
-    )
-    return Server(config, announce)
+        whole = self.conn.their_state not in (h11.IDLE, h11.SEND_BODY)
+        if whole and self._timer:
+            self._timer.cancel()
+            self._timer = None
+        elif not whole and not self._timer:
+            self._timer = self.loop.call_later(_REQUEST_S, self.transport.abort)
