@@ -32,8 +32,10 @@ export function signed(value, digits = 2) {
   return Number(text) === 0 ? text : `${value < 0 ? "−" : "+"}${text}`;
 }
 
-/** Something to be said to the user. */
-export class Problem extends Error {}
+/** Something to be said to the user; `refused` where the server did not like the question. */
+export class Problem extends Error {
+  refused = false;
+}
 
 const SLOWEST_MS = 20_000;
 
@@ -44,22 +46,23 @@ export async function ask(path, { body, signal } = {}) {
     const headers = { "Content-Type": "application/json" };
     Object.assign(options, { method: "POST", headers, body: JSON.stringify(body) });
   }
-  let answer, text, content = null;
+  let answer, body_text, content = null;
   try {
     answer = await fetch(path, options);
-    text = await answer.text();
+    body_text = await answer.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
     if (error.name === "TimeoutError") throw new Problem("The server takes too long to answer.");
     throw new Problem("The server cannot be reached. Is mess still running?");
   }
   try {
-    content = JSON.parse(text);
+    content = JSON.parse(body_text);
   } catch { /* Said below. */ }
   if (!answer.ok) {
     const busy = answer.status === 503 ? "The server is busy. " : "";
     const told = content?.detail ?? content?.title;
-    throw new Problem(busy + (typeof told === "string" ? told : `The server answers with error ${answer.status}.`));
+    const text = busy + (typeof told === "string" ? told : `The server answers with error ${answer.status}.`);
+    throw Object.assign(new Problem(text), { refused: answer.status < 500 });
   }
   if (content === null || typeof content !== "object") {
     throw new Problem("The server's answer cannot be read. Does something else listen at this address?");

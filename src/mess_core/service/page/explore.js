@@ -146,7 +146,7 @@ async function search() {
   $("answers").setAttribute("aria-busy", "true");
   try {
     const steered = Object.keys(state.aspects).filter((name) => ["more", "less"].includes(state.aspects[name].how));
-    show_hits(await ask("search", { body: to_query(state), signal }), steered, { play: play_hit, from: search_from, choose });
+    show_hits(await ask("search", { body: to_query(state), signal }), steered, on_hit);
     if (failed) $("problem").hidden = true;
     failed = false;
     follow_sound();
@@ -175,12 +175,17 @@ function toggle(wanted, slot = "sound") {
   else sound.play(wanted, { slot });
 }
 
-const play_hit = (hit) => toggle(passage_of_hit(hit));
-
-function search_from(hit) {
-  open(hit.recording_id, hit.start_s, hit.end_s);
-  $("mark").focus();
-}
+const on_hit = {
+  play: (hit) => toggle(passage_of_hit(hit)),
+  from: (hit) => {
+    open(hit.recording_id, hit.start_s, hit.end_s);
+    $("mark").focus();
+  },
+  choose: (name, hit) => {
+    state[name] = key_of(passage_of_hit(hit));
+    changed();
+  },
+};
 
 function follow_sound() {
   $("play").textContent = sound.hears(passage()) ? "Stop" : "Play";
@@ -207,11 +212,6 @@ function follow_time() {
 
 const side = (name) => passage_of(state[name]) ?? (name === "a" ? passage() : null);
 
-function choose(name, hit) {
-  state[name] = key_of(passage_of_hit(hit));
-  changed();
-}
-
 let compared = ""; // The pair that is shown, as one text.
 async function show_compare() {
   $("compare").hidden = !(state.a || state.b);
@@ -229,7 +229,7 @@ async function show_compare() {
       $(`side-${name}`).lastElementChild.textContent = told ?? "choose it among the answers";
       if (of && sound.slot !== `sound-${name}`) sound.load(of, `sound-${name}`);
     });
-    const by = sides[1] && same_moment(sides[0], 0.01, sides[1], ...known).by;
+    const by = sides[1] && same_moment(sides[0], 0, sides[1], ...known).by;
     $("compare-how").textContent = by ? `Switches at the same ${by}.` : "";
   } catch (error) {
     compared = "";

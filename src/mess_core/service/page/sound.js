@@ -1,6 +1,6 @@
 // What is heard: one passage at a time; A and B of a comparison at the same musical moment.
 
-import { $, ask } from "./dom.js";
+import { $, ask, clamp } from "./dom.js";
 
 const SLOTS = ["sound", "sound-a", "sound-b"];
 /** Windows start 2.5 s apart; points of time further apart than this have a cut between them. */
@@ -102,17 +102,18 @@ function interpolate(points, at) {
   return to - from > CUT_S ? null : value + ((at - from) / (to - from)) * (to_value - value);
 }
 
-/**
- * The seconds into `to` that are the moment `into` seconds into `from`: by the times in the work
- * where both are of one work and it lies in both, else at the same share of the passage.
- */
+/** The seconds into `to` that are the moment `into` seconds into `from`: by the times in the work
+ *  where they are one passage of one work, else at the same share of the passage. */
 export function same_moment(from, into, to, from_recording, to_recording) {
-  if (from_recording.work_id && from_recording.work_id === to_recording.work_id) {
-    const work = interpolate(in_work(from_recording), from.start + into);
-    const back = in_work(to_recording).map(([at, value]) => [value, at]);
-    const at = work === null ? null : interpolate(back, work);
-    if (at !== null && at >= to.start && at < to.end) return { into: at - to.start, by: "moment of the music" };
+  const long = to.end - to.start, [there, back] = [in_work(from_recording), in_work(to_recording).map(([at, work]) => [work, at])];
+  const mapped = (at) => {
+    const work = interpolate(there, at);
+    return (work === null ? null : interpolate(back, work)) ?? NaN;
+  };
+  const middle = mapped((from.start + from.end) / 2), at = mapped(from.start + into);
+  const same_work = from_recording.work_id && from_recording.work_id === to_recording.work_id;
+  if (same_work && middle >= to.start && middle <= to.end && at) {
+    return { into: clamp(at - to.start, 0, 0.99 * long), by: "moment of the music" };
   }
-  const share = into / (from.end - from.start);
-  return { into: share * (to.end - to.start), by: "share of each passage" };
+  return { into: (into / (from.end - from.start)) * long, by: "share of each passage" };
 }

@@ -93,7 +93,10 @@ export class Words {
     try {
       this.take(text ? await ask("words", { body: { text }, signal }) : nothing, keep);
     } catch (error) {
-      if (!signal.aborted) this.fail(error, () => this.read({ keep }));
+      if (signal.aborted) return;
+      this.take(nothing, keep);
+      if (error.refused) $("terms").append(el("p", { className: "missing" }, error.message));
+      else this.fail(error, () => this.read({ keep }));
     }
   }
 
