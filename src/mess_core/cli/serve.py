@@ -73,6 +73,8 @@ def _serve(args: argparse.Namespace) -> int:
     )  # fmt: skip
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
     with socket.create_server((args.host, args.port), family=family) as listening:
+        # Connections have it from here; an answer is written in two parts, and would wait for 40 ms.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         url = f"http://{host}:{listening.getsockname()[1]}/"
         if args.host not in ("localhost", "127.0.0.1", "::1"):
             print(f"warning: whoever reaches {url} can ask; there is no login", file=sys.stderr)
