@@ -62,7 +62,7 @@ const wave = new Wave((start, end) => {
 let opening = null;
 
 /** Open a recording and ask, from the passage given or one to begin with; say if it could be opened. */
-async function open(id, start = null, end = null) {
+async function open(id, start = null, end = null, linked = false) {
   opening?.abort();
   const { signal } = (opening = new AbortController());
   try {
@@ -73,6 +73,8 @@ async function open(id, start = null, end = null) {
     const to = clamp(end ?? from + USUAL_S, Math.min(from + 0.5, long), long);
     recording = opened;
     Object.assign(state, { recording: id, start: from, end: to });
+    // What a link or the beginning shows is no step of its own to come back from.
+    if (linked) history.replaceState(null, "", address());
     show_recording();
     changed();
     show_curves(await ask(`recordings/${encodeURIComponent(id)}/curves?points=${CURVE_POINTS}`, { signal }));
@@ -162,10 +164,8 @@ async function search() {
 
 const address = () => `${location.pathname}${location.search}#${encode(state)}`;
 
-let replaces = true; // What a link or the beginning shows is no step of its own to come back from.
 const save_soon = later(() => {
-  if (`#${encode(state)}` !== location.hash) history[replaces ? "replaceState" : "pushState"](null, "", address());
-  replaces = false;
+  if (`#${encode(state)}` !== location.hash) history.pushState(null, "", address());
 }, SAVE_MS);
 
 /* Hearing */
@@ -288,14 +288,13 @@ async function restore() {
   for (const name of ["a", "b"]) if (linked[name] && !passage_of(linked[name])) drop(linked, name);
   Object.assign(state, fresh(), linked, { recording: state.recording, start: state.start, end: state.end });
   $("words").value = state.words;
-  replaces = true;
   aspects.show();
   words.show();
   words.read({ keep: true });
   show_filters(state);
-  if (!(await open(id || first, start, end)) && id) {
+  if (!(await open(id || first, start, end, true)) && id) {
     const why = $("problem-text").textContent;
-    if (!recording) await open(first);
+    if (!recording) await open(first, null, null, true);
     say(`This link cannot be followed. ${why}`, restore);
   } else if (wrong.length) say(`Not all of this link can be understood. Left out: ${wrong.join(", ")}.`);
 }

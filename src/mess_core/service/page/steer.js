@@ -117,10 +117,10 @@ export class Words {
   }
 
   chip({ text, read_as, role, aspects, source }) {
-    const meant = Object.entries(aspects).map(([name, weight]) => `${plain(name)} ${signed(weight, 1)}`).join(", ");
-    const as = read_as && read_as !== text ? ` (as ${read_as})` : "";
-    const how = role === "wish" ? "" : ` ${role}`;
-    return el("li", { title: source ? `Source: ${source}` : "" }, el("b", {}, text), as, how, meant && `: ${meant}`);
+    const wish = role === "wish", told = (weight) => (wish ? signed(weight, 1) : Number(weight.toFixed(1)));
+    const meant = Object.entries(aspects).map(([name, weight]) => `${plain(name)} ${told(weight)}`).join(", ");
+    const as = read_as && !text.includes(read_as) ? ` (as ${read_as})` : "";
+    return el("li", { title: source ? `Source: ${source}` : "" }, el("b", {}, text), as, ": ", wish ? meant : `${role} ${meant}`);
   }
 
   /** Show the wishes of the state as sliders. */
