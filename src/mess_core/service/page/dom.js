@@ -33,9 +33,7 @@ export function signed(value, digits = 2) {
 }
 
 /** Something to be said to the user; `refused` where the server did not like the question. */
-export class Problem extends Error {
-  refused = false;
-}
+export class Problem extends Error {}
 
 const SLOWEST_MS = 20_000;
 

@@ -8,20 +8,14 @@ import { decode, encode, fresh, to_query } from "./state.js";
 import { Aspects, Words, listen_filters, show_filters } from "./steer.js";
 import { USUAL_S, Wave } from "./wave.js";
 
-const ASK_MS = 60;
-const SAVE_MS = 400;
-const FOLLOW_MS = 250;
+const ASK_MS = 60, SAVE_MS = 400, FOLLOW_MS = 250, LISTED = 200, CURVE_POINTS = 2000;
 /** A request that takes longer than this gives way to the next one. */
 const PATIENCE_MS = 200;
-const LISTED = 200;
-const CURVE_POINTS = 2000;
 
 const state = fresh();
 let aspects = null; // Their rows, once the server has told them.
 let first = null; // The recording to begin with.
-let recording = null; // The opened one, its waveform, and its curves by name.
-let waveform = null;
-let curves = {};
+let recording = null, waveform = null, curves = {}; // The opened one, and its curves by name.
 
 /* Saying what goes wrong */
 
@@ -46,16 +40,16 @@ function fail(error, retry) {
 const passage = () => ({ id: state.recording, start: state.start, end: state.end });
 const sound = new Sound(follow_sound, follow_time, say);
 
-let restarts = false; // What is being heard follows the mark.
+let restarts = false;
 const restart = later(() => {
+  if (restarts) sound.play(passage());
   restarts = false;
-  sound.play(passage());
 }, FOLLOW_MS);
 
 const wave = new Wave((start, end) => {
-  restarts ||= sound.hears(passage());
+  restarts ||= sound.hears(passage()); // What is being heard follows the mark.
   Object.assign(state, { start, end });
-  if (restarts) restart();
+  restart();
   changed();
 });
 
@@ -89,8 +83,8 @@ function show_recording() {
   $("recording-title").replaceChildren(title || recording_id, el("small", {}, [composer, performer].filter(Boolean).join(", ")));
   $("no-audio").hidden = audio;
   $("play").disabled = !audio;
-  show_curves({ waveform: null, curves: {} });
   wave.mark(state.start, state.end);
+  show_curves({ waveform: null, curves: {} });
 }
 
 function show_curves(known) {
@@ -195,16 +189,13 @@ function follow_sound() {
     button.textContent = heard ? "Stop" : "Play";
     button.setAttribute("aria-label", `${button.textContent} answer ${place + 1}`);
   });
-  for (const name of ["a", "b"]) {
-    $(`side-${name}`).setAttribute("aria-pressed", String(sound.playing && sound.slot === `sound-${name}`));
-  }
+  for (const name of "ab") $(`side-${name}`).setAttribute("aria-pressed", String(sound.playing && sound.slot === `sound-${name}`));
   if (!sound.playing) wave.head(null);
 }
 
 function follow_time() {
-  const { id, start, end } = sound.passage;
+  const { id, start, end } = sound.passage, progress = document.querySelector("#hits .heard .progress");
   wave.head(id === state.recording ? sound.at : null);
-  const progress = document.querySelector("#hits .heard .progress");
   if (progress) progress.style.width = `${((sound.at - start) / (end - start)) * 100}%`;
 }
 

@@ -7,10 +7,8 @@ export const passage_of_hit = (hit) => ({ id: hit.recording_id, start: hit.start
 
 /** Show an answer: `steered` are the aspects of more and less; `on` has play, from and choose. */
 export function show_hits({ hits, notes, predicted, command }, steered, on) {
-  const parts = hits.flatMap((hit) => Object.values(hit.contributions));
-  const longest = Math.max(1e-6, ...parts.map(Math.abs));
-  const items = hits.map((hit, place) => item(hit, place + 1, { longest, predicted, steered, on }));
-  $("hits").replaceChildren(...items);
+  const longest = Math.max(1e-6, ...hits.flatMap((hit) => Object.values(hit.contributions)).map(Math.abs));
+  $("hits").replaceChildren(...hits.map((hit, place) => item(hit, place + 1, { longest, predicted, steered, on })));
   $("notes").replaceChildren(...notes.map((note) => el("li", {}, note)));
   $("number").textContent = hits.length === 1 ? "1 answer" : `${hits.length || "No"} answers`;
   $("command-box").hidden = !command;
@@ -40,15 +38,15 @@ function item(hit, rank, { longest, predicted, steered, on }) {
       button("Search from here", `Search from here, ${name}`, () => on.from(hit)),
       el("span", { className: "grow" }),
       el("span", { role: "group", "aria-label": `Compare ${name}`, className: "pair" },
-        el("span", { className: "soft", "aria-hidden": "true" }, "Compare as "), button("A", `A: ${name}`, () => on.choose("a", hit)), button("B", `B: ${name}`, () => on.choose("b", hit)))),
+        el("span", { className: "soft", "aria-hidden": "true" }, "Compare as "),
+        button("A", `A: ${name}`, () => on.choose("a", hit)), button("B", `B: ${name}`, () => on.choose("b", hit)))),
     el("div", { className: "progress" }));
   node.dataset.key = key_of(passage_of_hit(hit));
   return node;
 }
 
 function bars({ contributions, percentiles }, longest) {
-  const rows = Object.entries(percentiles ?? {});
-  const smallest = Math.min(...rows.map(([, share]) => share));
+  const rows = Object.entries(percentiles ?? {}), smallest = Math.min(...rows.map(([, share]) => share));
   const shares = rows.map(([name, share]) => bar(worded(name), {
     share, kind: "percentile", text: `${Math.floor(share * 100)} %`, strong: share === smallest && rows.length > 1,
     title: "The share of all passages that fulfil this less. The smallest decides.",
@@ -65,7 +63,8 @@ function bar(name, { share, kind, text, title, strong }) {
   const filled = el("span", { className: kind });
   filled.style.width = `${Math.min(share, 1) * 100}%`;
   const label = el("dt", { title }, strong ? el("strong", {}, name) : name);
-  return [label, el("dd", { title }, el("span", { className: "track", "aria-hidden": "true" }, filled), el("span", { className: "value" }, text))];
+  const track = el("span", { className: "track", "aria-hidden": "true" }, filled);
+  return [label, el("dd", { title }, track, el("span", { className: "value" }, text))];
 }
 
 /** How far the hit is from the passage in what was asked for more or less of. */

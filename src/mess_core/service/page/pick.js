@@ -2,8 +2,7 @@
 
 import { $, ask, clock, el, later } from "./dom.js";
 
-const PAUSE_MS = 150;
-const SHOWN = 50;
+const PAUSE_MS = 150, SHOWN = 50;
 
 export class Pick {
   constructor(on_pick, fail) {

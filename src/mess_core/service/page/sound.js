@@ -6,9 +6,9 @@ const SLOTS = ["sound", "sound-a", "sound-b"];
 /** Windows start 2.5 s apart; points of time further apart than this have a cut between them. */
 const CUT_S = 5;
 
-export const key_of = ({ id, start, end }) => `${id}@${start.toFixed(2)}-${end.toFixed(2)}`;
+export const key_of = ({ id, start, end }) => `${id}@${start.toFixed(3)}-${end.toFixed(3)}`;
 
-/** Read `R@12.00-17.00`; null if it is no such thing. */
+/** Read `R@12.000-17.000`; null if it is no such thing. */
 export function passage_of(key) {
   const found = /^(.+)@(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)$/.exec(key);
   if (!found || !(Number(found[2]) < Number(found[3]))) return null;
@@ -34,18 +34,11 @@ export class Sound {
     frame();
   }
 
-  get playing() {
-    return !$(this.slot).paused && !$(this.slot).ended;
-  }
+  get playing() { return !$(this.slot).paused && !$(this.slot).ended; }
 
   /** The passage that is or was last heard, and the time within its recording. */
-  get passage() {
-    return this.passages[this.slot] ?? null;
-  }
-
-  get at() {
-    return this.passage && this.passage.start + $(this.slot).currentTime;
-  }
+  get passage() { return this.passages[this.slot] ?? null; }
+  get at() { return this.passage && this.passage.start + $(this.slot).currentTime; }
 
   hears(passage, slot = "sound") {
     return this.playing && this.slot === slot && key_of(this.passage) === key_of(passage);
@@ -70,13 +63,8 @@ export class Sound {
     $(slot).play().catch(() => this.on_change());
   }
 
-  stop() {
-    $(this.slot).pause();
-  }
-
-  loop(on) {
-    for (const slot of SLOTS) $(slot).loop = on;
-  }
+  stop() { $(this.slot).pause(); }
+  loop(on) { for (const slot of SLOTS) $(slot).loop = on; }
 }
 
 const recordings = new Map();

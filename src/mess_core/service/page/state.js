@@ -4,8 +4,7 @@ export const HOWS = ["like", "unlike", "ignore", "less", "more"];
 export const MOST_STEPS = 4;
 const MOST = { like: 1, unlike: 1, less: MOST_STEPS, more: MOST_STEPS };
 const EXCLUDES = ["none", "passage", "recording", "work"];
-const MOST_HITS = 50;
-const APART_S = 5;
+const MOST_HITS = 50, APART_S = 5;
 
 export const fresh = () => ({
   recording: "", start: null, end: null,

@@ -44,9 +44,7 @@ export class Aspects {
     return row;
   }
 
-  now(name) {
-    return this.state.aspects[name] ?? { how: "like", amount: 0 };
-  }
+  now(name) { return this.state.aspects[name] ?? { how: "like", amount: 0 }; }
 
   set(name, how, amount) {
     this.state.aspects[name] = { how, amount };

@@ -3,15 +3,10 @@
 import { $, clamp, clock, el, span, worded } from "./dom.js";
 
 export const USUAL_S = 5;
-const SHORTEST_S = 0.5;
-const STEP_S = 0.5;
-const GRAIN_S = 0.05;
-const DRAG_PX = 4;
-const EDGE_PX = 28;
+const SHORTEST_S = 0.5, STEP_S = 0.5, DRAG_PX = 4, EDGE_PX = 28, MOST_ZOOM = 16, MOST_CANVAS_PX = 16_000;
+const PER_S = 20; // Marks lie on such parts of a second.
 /** The share of a curve's values beyond each end of its scale. */
 const OUTSIDE = 0.04;
-const MOST_ZOOM = 16;
-const MOST_CANVAS_PX = 16_000;
 const COLOURS = ["--blue", "--orange", "--green", "--purple"];
 
 export class Wave {
@@ -29,8 +24,7 @@ export class Wave {
       const wide = (USUAL_S / duration) * $("scroll").clientWidth;
       this.zoom = clamp(2 ** Math.ceil(Math.log2(44 / wide)), 1, MOST_ZOOM);
     }
-    this.duration = duration;
-    this.waveform = waveform;
+    Object.assign(this, { duration, waveform });
     this.lanes = curves.map((curve, place) => this.lane(curve, COLOURS[place % COLOURS.length]));
     $("lanes").replaceChildren(...this.lanes.map((lane) => lane.node));
     this.scale();
@@ -55,10 +49,8 @@ export class Wave {
 
   reveal() {
     const box = $("scroll"), wide = $("stage").clientWidth / this.duration;
-    const left = this.start * wide, right = this.end * wide;
-    if (left < box.scrollLeft || right > box.scrollLeft + box.clientWidth) {
-      box.scrollLeft = (left + right - box.clientWidth) / 2;
-    }
+    const left = this.start * wide, right = this.end * wide, seen = box.scrollLeft;
+    if (left < seen || right > seen + box.clientWidth) box.scrollLeft = (left + right - box.clientWidth) / 2;
   }
 
   draw() {
@@ -114,15 +106,13 @@ export class Wave {
 
   /** Mark a passage without telling anyone. */
   mark(start, end) {
-    this.start = start;
-    this.end = end;
+    Object.assign(this, { start, end });
     this.place();
   }
 
   place() {
     if (!this.duration) return;
-    const share = (at) => `${(at / this.duration) * 100}%`;
-    const { start, end } = this;
+    const { start, end } = this, share = (at) => `${(at / this.duration) * 100}%`;
     $("mark").style.left = $("mark-start").style.left = share(start);
     $("mark").style.width = share(end - start);
     $("mark-end").style.left = share(end);
@@ -143,8 +133,7 @@ export class Wave {
   told({ label, unit, low, high, points }) {
     const inside = points.filter(([at, value]) => value !== null && at >= this.start && at <= this.end);
     const mean = inside.reduce((sum, [, value]) => sum + value, 0) / inside.length;
-    const digits = high - low < 10 ? 1 : 0;
-    const text = (value) => value.toFixed(digits).replace("-", "−");
+    const text = (value) => value.toFixed(high - low < 10 ? 1 : 0).replace("-", "−");
     const here = inside.length ? `, here ${text(mean)}` : "";
     return `${worded(label)} ${text(low)} to ${text(high)} ${unit}${here}`;
   }
@@ -156,7 +145,7 @@ export class Wave {
   }
 
   set(start, end) {
-    const round = (value) => Math.round(value / GRAIN_S) * GRAIN_S;
+    const round = (value) => Math.round(value * PER_S) / PER_S;
     start = clamp(round(start), 0, Math.max(this.duration - SHORTEST_S, 0));
     end = clamp(round(end), Math.min(start + SHORTEST_S, this.duration), this.duration);
     if (start === this.start && end === this.end) return;
@@ -198,11 +187,11 @@ export class Wave {
       stage.setPointerCapture(event.pointerId);
     });
     stage.addEventListener("pointermove", (event) => {
-      if (!drag) return;
-      if (!drag.moved && Math.abs(event.clientX - drag.x) < DRAG_PX) return;
+      if (!drag || (!drag.moved && Math.abs(event.clientX - drag.x) < DRAG_PX)) return;
       drag.moved = true;
-      const now = at(event);
-      this.follow(event.clientX);
+      const now = at(event), box = $("scroll"), { left, right } = box.getBoundingClientRect();
+      // Scroll on at an edge of what is seen.
+      box.scrollLeft += EDGE_PX * ((event.clientX > right - EDGE_PX) - (event.clientX < left + EDGE_PX)) / 2;
       if (drag.id === "mark") this.move(drag.start + now - drag.from);
       else {
         const fixed = { "mark-start": drag.end, "mark-end": drag.start }[drag.id] ?? drag.from;
@@ -224,12 +213,5 @@ export class Wave {
         this.scale();
       });
     }
-  }
-
-  /** Scroll on while the pointer drags at an edge of what is seen. */
-  follow(x) {
-    const box = $("scroll"), { left, right } = box.getBoundingClientRect();
-    if (x < left + EDGE_PX) box.scrollLeft -= EDGE_PX / 2;
-    else if (x > right - EDGE_PX) box.scrollLeft += EDGE_PX / 2;
   }
 }
