@@ -44,10 +44,10 @@ _GRAMMAR: list[tuple[str, float, str]] = [
     ("times", 2, "extremely|utterly|ausserst|hochst|extremement|estremamente|possibile"),
     ("times", 1.5, "very|really|much|far|so|molto|assai|sehr|viel|tres|beaucoup|bien|lots of"),
     ("times", 1.5, "a lot of|a lot|highly|most|deeply|di molto|recht|full of|plenty of|lot of"),
-    ("times", 1, "high|wide|large|big|great|alto|hoch|hohe|grosse|gross|grand|grande|haut|quite"),
+    ("times", 1, "high|wide|large|big|great|alto|hoch|hohe|grosse|gross|grande|haut|quite"),
     ("times", 0.75, "rather|fairly|pretty|abbastanza|piuttosto|ziemlich|assez|plutot|mostly"),
     ("times", 0.5, "slightly|a bit|a little|little bit|a touch|somewhat|un poco|un po|poco|etwas"),
-    ("times", 0.5, "ein wenig|ein bisschen|leicht|mild|mildly|un peu|legerement|leggermente"),
+    ("times", 0.5, "ein wenig|ein bisschen|un peu|legerement|leggermente"),
     ("times", 0.5, "not too|not overly|non troppo|non tanto|nicht zu|nicht allzu|pas trop"),
     ("times", -0.25, "not very|not so|not that|not particularly|non molto|nicht sehr|nicht so"),
     ("times", -0.25, "pas tres|pas si"),
@@ -73,7 +73,7 @@ _GRAMMAR: list[tuple[str, float, str]] = [
     ("stop", 0, "something|anything|music|musical|piece|passage|playing|played|play|plays|sound"),
     ("stop", 0, "sounds|sounding|performance|recording|recordings|version|performed|feel|feels"),
     ("stop", 0, "feeling|mood|character|i|want|me|find|show|please|would|should|give|one|here"),
-    ("stop", 0, "but also|at the same time|more like|who|most like|in respect|manner|way|style"),
+    ("stop", 0, "still|but also|at the same time|more like|who|most like|in respect|manner|way|style"),
     ("stop", 0, "il|lo|la|le|gli|un|una|uno|di|del|della|questo|questa|che|qui|musica|sempre"),
     ("stop", 0, "der|die|das|ein|eine|einen|als|im|diese|dieses|dieser|dies|hier|musik|stuck"),
     ("stop", 0, "immer|von|l|les|des|du|de|d|une|que|ce|cette|ceci|ici|musique|toujours|qu|dans"),
@@ -183,8 +183,8 @@ def _resolve(entry: Entry, known: Mapping[str, Entry]) -> dict[str, float]:
         if aspect not in ASPECT_REGISTRY:
             parts = _resolve(known[_plain(name)], known)
         for part, its in parts.items():
-            total[part] = round(total.get(part, 0.0) + weight * its, 3)
-    return total
+            total[part] = total.get(part, 0.0) + weight * its
+    return {name: round(max(-1.0, min(1.0, weight)), 3) for name, weight in total.items()}
 
 
 @dataclass(frozen=True, slots=True)
