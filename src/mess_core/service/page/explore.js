@@ -125,7 +125,7 @@ function changed() {
   if (!recording) return;
   timer ??= setTimeout(search, ASK_MS);
   save_soon();
-  show_compare();
+  compare_soon();
 }
 
 /** Ask for the state as it is now. While an answer is on its way, the latest state waits for it,
@@ -141,8 +141,8 @@ async function search() {
   const { signal } = asked;
   $("answers").setAttribute("aria-busy", "true");
   try {
-    const steered = Object.keys(state.aspects).filter((name) => ["more", "less"].includes(state.aspects[name].how));
-    show_hits(await ask("search", { body: to_query(state), signal }), steered, on_hit);
+    const query = to_query(state), answer = await ask("search", { body: query, signal });
+    show_hits(answer, Object.keys({ ...query.more, ...query.less }), on_hit);
     if (failed) $("problem").hidden = true;
     failed = false;
     follow_sound();
@@ -227,6 +227,8 @@ async function show_compare() {
     fail(error, show_compare);
   }
 }
+
+const compare_soon = later(show_compare, FOLLOW_MS);
 
 /** Let the silent side be heard, at the same musical moment. */
 async function switch_sides() {
@@ -341,6 +343,9 @@ for (const [id, act] of Object.entries(clicks)) $(id).addEventListener("click", 
 new Pick(open, fail);
 listen_filters(state, changed);
 document.addEventListener("keydown", on_key);
+document.addEventListener("pointerdown", ({ target }) => {
+  if (!$("curves-menu").contains(target)) $("curves-menu").open = false;
+});
 sound.loop(true);
 $("aspects-box").open = matchMedia("(min-width: 56rem)").matches;
 begin();

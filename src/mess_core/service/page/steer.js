@@ -27,7 +27,7 @@ export class Aspects {
     const known = [typeof r2 === "number" && `R² ${r2.toFixed(2)}${range}`, finding].filter(Boolean).join(", ");
     const hint = el("span", { className: "hint", id: `hint-${name}` }, description, el("br"), known);
     const slider = el("input", { type: "range", min: "0", "aria-label": worded(name), "aria-describedby": hint.id });
-    const output = el("output"), row = { name, slider, output, kept: {} };
+    const output = el("span", { className: "amount" }), row = { name, slider, output, kept: {} };
     const hows = name === "general" ? [] : HOWS.filter((how) => directed || !STEERED.includes(how));
     row.radios = hows.map((how) => el("input", { type: "radio", name: `how-${name}`, value: how }));
     row.node = el("div", { className: "aspect" }, el("b", {}, worded(name)), hint,
@@ -133,7 +133,7 @@ export class Words {
 
   wish(group, aspect, name) {
     const slider = el("input", { type: "range", min: "-1", max: "1", step: "0.05", "aria-label": `${name}: ${plain(aspect)}` });
-    const remove = el("button", { type: "button", "aria-label": `Remove ${plain(aspect)}` }, "×"), output = el("output");
+    const remove = el("button", { type: "button", "aria-label": `Remove ${plain(aspect)}` }, "×"), output = el("span", { className: "amount" });
     const tell = () => {
       output.textContent = signed(group[aspect]);
       slider.setAttribute("aria-valuetext", output.textContent);
