@@ -202,16 +202,17 @@ def test_recordings_are_found_and_opened_by_the_keyboard(
 
 def test_it_plays_the_passage_and_the_hits(open_page: OpenPage) -> None:
     page = open_page("#recording=r0&start=5&end=10&performer=player2")
-    heard = "[sound.paused, sound.currentTime, sound.loop]"
+    heard = "[sound.paused, sound.currentTime, performance.now() / 1000, sound.loop]"
     expect(page.locator("#hits li").first).to_be_visible()
     page.keyboard.press(" ")
     expect(page.locator("#play")).to_have_text("Stop")
     expect(page.locator("#head")).to_be_visible()
-    before = page.evaluate(heard)
+    page.wait_for_function("() => sound.currentTime > 0")
+    _, earlier, then, _ = page.evaluate(heard)
     page.wait_for_timeout(400)
-    paused, at, loops = page.evaluate(heard)
+    paused, at, now, loops = page.evaluate(heard)
     assert (paused, loops) == (False, True)
-    assert at - before[1] == pytest.approx(0.4, abs=0.25)
+    assert at - earlier == pytest.approx(now - then, abs=0.2)
     assert page.evaluate("sound.duration") == pytest.approx(5)
     place = page.locator("#head").evaluate("h => parseFloat(h.style.left)")
     assert place == pytest.approx(100 * (5 + at) / DURATION_S, abs=3)
@@ -363,25 +364,30 @@ def test_bad_answers_are_said_and_the_page_goes_on(
 
 
 def test_a_and_b_are_heard_at_the_same_moment(open_page: OpenPage) -> None:
-    page = open_page("#recording=r0&start=2.5&end=7.5&b=r2@5.00-15.00")
+    # The work's time runs half as fast in r2 as in r0: what is at 2.5 s in r0 is at 5 s in r2.
+    page = open_page("#recording=r0&start=2.5&end=7.5&b=r2@4-12")
     expect(page.locator("#compare-how")).to_have_text("Switches at the same moment of the music.")
-    page.keyboard.press("x")
     playing = "['sound', 'sound-a', 'sound-b'].filter((id) => !document.getElementById(id).paused)"
-    assert page.evaluate(playing) == ["sound-a"]
-    page.wait_for_timeout(300)
     page.keyboard.press("x")
-    page.wait_for_timeout(200)
+    page.wait_for_function("() => document.getElementById('sound-a').currentTime > 0.3")
+    assert page.evaluate(playing) == ["sound-a"]
+    began = page.evaluate("performance.now() / 1000")
+    page.keyboard.press("x")
+    page.wait_for_function("() => document.getElementById('sound-b').currentTime > 0")
     assert page.evaluate(playing) == ["sound-b"]
-    a, b = page.evaluate("['a', 'b'].map((s) => document.getElementById(`sound-${s}`).currentTime)")
-    # The work's time runs half as fast in r2.
-    assert b == pytest.approx(2 * a + 0.2, abs=0.25)
+    a, b, now = page.evaluate(
+        "[...['a', 'b'].map((side) => document.getElementById(`sound-${side}`).currentTime),"
+        "performance.now() / 1000]"
+    )
+    assert 1 + 2 * a - 0.1 <= b <= 1 + 2 * a + now - began + 0.1
     moment = """async ([into, to]) => {
       const { same_moment, recording_of } = await import("/sound.js");
       const known = [await recording_of("r0"), await recording_of(to.id)];
       return same_moment({ start: 2.5, end: 7.5 }, into, to, ...known).into;
     }"""
-    same = {"id": "r2", "start": 5.0, "end": 15.0}
-    assert page.evaluate(moment, [1.25, same]) == pytest.approx(2.5)
+    same = {"id": "r2", "start": 4.0, "end": 12.0}
+    assert page.evaluate(moment, [1.25, same]) == pytest.approx(3.5)
+    assert page.evaluate(moment, [4.5, same]) == pytest.approx(8, rel=0.02)  # it ends before
     other = {"id": "r1", "start": 0.0, "end": 2.5}
     assert page.evaluate(moment, [1.25, other]) == pytest.approx(0.625)
 
