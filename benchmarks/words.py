@@ -104,7 +104,8 @@ SAID: dict[str, dict[str, float]] = {
     "s11": {"dynamic_range": 1},
     "s12": {"tempo": -1},
     "s15": {"dynamic_range": 0.8, "dynamics": 0.5, "expressiveness": 0.4},
-    "s16": {"tempo": -0.8, "articulation": 0.6, "dynamics": -0.4, "rubato": 0.3},
+    "s16": {"tempo": -0.8, "articulation": 0.6, "dynamics": -0.4}
+    | {"brightness": -0.3, "rubato": 0.3},
     "s17": {"rhythmic_energy": 0.7, "dynamics": 0.6, "tempo": 0.5},
 }
 #: What is asked of the demo, and which parameters of `demo.interpretations.tsv` are the answer.

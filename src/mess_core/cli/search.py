@@ -318,8 +318,9 @@ def only_dataset(location: str) -> str:
 
 
 def _question(args: argparse.Namespace, query: Query, kind: str) -> str:
+    relative = f", relative to the {query.relative}" if query.relative else ""
     if query.from_nothing and not (args.audio or args.features):
-        return f"passages that are {_wished(query)}"
+        return f"passages that are {_wished(query)}{relative}"
     start = query.recording_id or query.clip or str(args.audio or args.features)
     from_s = args.start if query.start_s is None else query.start_s
     to_s = args.end if query.end_s is None else query.end_s
@@ -327,9 +328,10 @@ def _question(args: argparse.Namespace, query: Query, kind: str) -> str:
     passage += "" if to_s is None else f" to {clock(to_s)}"
     what = "passages" if kind == "clips" else kind
     what = "the same passage as" if query.same_passage else f"{what} like"
-    relative = f", relative to the {query.relative}" if query.relative else ""
-    wished = f", and {_wished(query)}" if query.wish else ""
-    return f"{what} {start}{passage}, {_respects(query)}{wished}{relative}"
+    # A wish alone ranks those who play the same passage.
+    alone = query.same_passage and query.wish and not (query.like or query.aspects)
+    parts = [*([] if alone else [_respects(query)]), *([_wished(query)] if query.wish else [])]
+    return f"{what} {start}{passage}, {', and '.join(parts)}{relative}"
 
 
 def _wished(query: Query) -> str:

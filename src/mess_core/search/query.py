@@ -243,22 +243,27 @@ def command(query: Query, dataset: str) -> str:
     for option, place in (("recording", query.recording_id), ("clip", query.clip)):
         options += [(option, place)] if place is not None else []
     for option, time in (("from", query.start_s), ("to", query.end_s)):
-        options += [(option, repr(time))] if time is not None else []
+        options += [(option, _short(time))] if time is not None else []
     for option in ("like", "unlike", "more", "less"):
         weights = getattr(query, option).items()
-        options += [(option, name if w == 1 else f"{name}={w!r}") for name, w in weights]
+        options += [(option, name if w == 1 else f"{name}={_short(w)}") for name, w in weights]
     options += [("ignore", name) for name in query.ignore]
-    options += [("wish", ",".join(f"{n}={w!r}" for n, w in group.items())) for group in query.wish]
+    wishes = (",".join(f"{n}={_short(w)}" for n, w in group.items()) for group in query.wish)
+    options += [("wish", group) for group in wishes]
     options += [("where", f"{name}={v}") for name, values in query.where.items() for v in values]
     options += [] if query.from_nothing else [("exclude", query.exclude)]
     options += [("relative", query.relative)] if query.relative else []
-    options += [("dedupe", repr(query.dedupe_s))] if query.dedupe_s else []
+    options += [("dedupe", _short(query.dedupe_s))] if query.dedupe_s else []
     parts = ["mess", "search"]
     for option, value in options:
         # What looks like an option must be joined to its own.
         parts += [f"--{option}={value}"] if value.startswith("-") else [f"--{option}", value]
     parts += ["--same-passage"] if query.same_passage else []
     return shlex.join([*parts, "-k", str(query.k)])
+
+
+def _short(number: float) -> str:
+    return short if float(short := f"{number:g}") == number else repr(number)
 
 
 def _is_texts(value: object) -> bool:
