@@ -17,7 +17,7 @@ from mess_core.errors import EncoderError, SearchError
 from mess_core.extraction.audio import load_audio
 from mess_core.index.artifact import save_artifact
 from mess_core.publishing.publish import publish
-from mess_core.recordings import Recording, write_recordings
+from mess_core.recordings import COLUMNS, Recording, write_recordings
 from mess_core.search.audio_text import fits
 from tests.conftest import WriteTone
 from tests.planted import FACTS, Corpus, clip_rows
@@ -147,10 +147,8 @@ def test_hits_are_put_in_the_order_of_their_fit(
     publish(save_artifact(index, tmp_path / "indices"), str(tmp_path / "published"))
     audio = {f"r{n}": write_tone(f"r{n}.wav", seconds=20, frequency=200 + 90 * n) for n in range(8)}
     (tmp_path / "data/metadata").mkdir(parents=True)
-    rows = [
-        Recording(name, *[""] * 5, str(path), *[""] * 5, 20.0, "ok", "")
-        for name, path in audio.items()
-    ]
+    empty: Any = dict.fromkeys(COLUMNS, "") | {"duration_s": 20.0, "status": "ok"}
+    rows = [Recording(**empty | {"recording_id": n, "audio": str(a)}) for n, a in audio.items()]
     write_recordings(tmp_path / "data/metadata/demo.tsv", rows)
     places = ["--artifacts", str(tmp_path / "published"), "--data", str(tmp_path / "data")]
     asked = ["search", "--clip", "r1@0.000", "--json", *places]

@@ -19,7 +19,6 @@ from mess_core.cli.printing import seconds, table
 from mess_core.errors import SearchError
 from mess_core.layout import Layout
 from mess_core.progress import clock
-from mess_core.recordings import read_recordings
 from mess_core.search.query import EXCLUDES, FILTERS, GENERAL, RELATIVES, Query
 
 if TYPE_CHECKING:
@@ -183,6 +182,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _by_text(args: Any, index: "Index", answer: "Answer", k: int) -> "tuple[Answer, list[float]]":
     """Return the hits whose audio fits a text best, with cosines that another process computes."""
+    from mess_core.recordings import read_recordings
     from mess_core.search.audio_text import fits
 
     if not args.audio_text:
