@@ -42,9 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mess {args.command}: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
+        extras = "serve" if args.command in ("serve", "explore") else "extract,analysis"
         print(
             f"mess {args.command}: needs {error.name}, which the plain install leaves out; "
-            'from the checkout: pip install ".[extract,analysis]"',
+            f'from the checkout: pip install ".[{extras}]"',
             file=sys.stderr,
         )
         return 1

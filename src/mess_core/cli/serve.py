@@ -3,37 +3,83 @@
 __all__ = ["add_parser"]
 
 import argparse
+import os
+import shlex
+import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 from mess_core.cli.search import DEFAULT_LOCATION, only_dataset
+from mess_core.errors import ArtifactError
 from mess_core.layout import INDEX_KINDS, Layout
+
+#: How long requests may go on after SIGTERM, s.
+_SHUTDOWN_S = 10
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add ``serve`` to the command line."""
-    parser = subparsers.add_parser("serve", help="serve searches and the page over HTTP")
-    parser.add_argument("--dataset", help="needed where several are published")
-    parser.add_argument("--artifacts", default=DEFAULT_LOCATION, metavar="LOCATION")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="where its audio is listed")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8765)
-    parser.set_defaults(run=_serve)
+    """Add ``serve`` and ``explore`` to the command line."""
+    for name, port, what in (
+        ("serve", 8765, "serve searches and the page over HTTP"),
+        ("explore", 0, "open the page: mark a passage, hear what is alike"),
+    ):
+        parser = subparsers.add_parser(name, help=what, description=what)
+        add = parser.add_argument
+        add("--dataset", help="needed where several are published")
+        add("--artifacts", default=DEFAULT_LOCATION, metavar="LOCATION", help="what is served")
+        add("--data", type=Path, default=Path("data"), help="where audio and targets are")
+        add("--host", default="127.0.0.1", help="where to listen (default: %(default)s)")
+        add("--port", type=int, default=port, help="0: a free one (default: %(default)s)")
+        add("--allow-host", action="append", default=[], help="another name to be asked by")
+        refresh = "seconds between looks for newer indices, 0: never (default: %(default)s)"
+        add("--refresh", type=float, default=60.0, help=refresh)
+        if name == "explore":
+            add("--no-browser", action="store_true", help="print the address only")
+        parser.set_defaults(run=_serve)
 
 
 def _serve(args: argparse.Namespace) -> int:
+    # Each question has a thread of its own; FAISS needs no others.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     import uvicorn
 
     from mess_core.publishing.fetch import default_cache
     from mess_core.search.search import Searcher
-    from mess_core.service import create_app
+    from mess_core.service.app import create_app
+    from mess_core.service.server import HEADERS, Impatient
 
-    dataset = args.dataset or only_dataset(args.artifacts)
-    searchers = {
-        kind: Searcher.of(args.artifacts, dataset, kind, cache_dir=default_cache())
-        for kind in INDEX_KINDS
-    }
-    uvicorn.run(
-        create_app(searchers, Layout(args.data, dataset).table), host=args.host, port=args.port
+    dataset, searchers = args.dataset or only_dataset(args.artifacts), {}
+    for kind in INDEX_KINDS:
+        try:
+            searchers[kind] = Searcher.of(args.artifacts, dataset, kind, cache_dir=default_cache())
+        except ArtifactError as error:
+            print(f"mess {args.command}: no {kind}: {error}", file=sys.stderr)
+    if not searchers:
+        raise ArtifactError(f"no index of {dataset} at {args.artifacts} can be served")
+    command = ["mess", "search", *(["--dataset", dataset] if args.dataset else [])]
+    command += ["--artifacts", args.artifacts] if args.artifacts != DEFAULT_LOCATION else []
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    app = create_app(
+        searchers,
+        Layout(args.data, dataset),
+        refresh_s=args.refresh,
+        hosts=[host, *args.allow_host],
+        command=shlex.join(command),
     )
+    config = uvicorn.Config(
+        app, http=Impatient, ws="none", log_config=None, access_log=False, server_header=False,
+        headers=[*HEADERS.items()], timeout_graceful_shutdown=_SHUTDOWN_S,
+    )  # fmt: skip
+    family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
+    with socket.create_server((args.host, args.port), family=family) as listening:
+        url = f"http://{host}:{listening.getsockname()[1]}/"
+        if args.host not in ("localhost", "127.0.0.1", "::1"):
+            print(f"warning: whoever reaches {url} can ask; there is no login", file=sys.stderr)
+        print(f"{url} (API: {url}docs)", flush=True)
+        if not getattr(args, "no_browser", True):
+            import webbrowser
+
+            webbrowser.open(url)
+        uvicorn.Server(config).run(sockets=[listening])
     return 0

@@ -1,137 +1,264 @@
-"""The HTTP API over the published indices of one dataset.
-
-| address | answer |
-|---|---|
-| ``POST /search`` | the answer to a `Query`, in its JSON form |
-| ``POST /words`` | how a phrase is understood: ``{"text": ...}`` |
-| ``GET /aspects`` | what can be searched by, and how well it is known |
-| ``GET /recordings``, ``/recordings/{id}`` | recordings; one, with its windows and their values |
-| ``GET /recordings/{id}/curves`` | waveform, loudness, tempo and brightness, where data is here |
-| ``GET /passages/{id}`` | the same bars in other performances |
-| ``GET /audio/{id}`` | its sound, as WAV |
-| ``GET /healthz``, ``/readyz``, ``/version`` | for those who run it |
-
-Errors are problem details (RFC 9457, ``application/problem+json``): ``title``, ``status`` and, in
-``detail``, what the library says.
-"""
+"""The HTTP API over the published indices of one dataset; docs/service.md lists it."""
 
 __all__ = ["create_app"]
 
-import math
-from dataclasses import asdict
+import asyncio
+import logging
+import os
+import shlex
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse
+import fastapi_offline
+from fastapi import FastAPI, HTTPException, Query as Parameter, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
+from pydantic import TypeAdapter
+from starlette.exceptions import HTTPException as Refusal
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 
 from mess_core.errors import MessError, SearchError
-from mess_core.index.index import FIELDS
-from mess_core.probing.aspects import ASPECT_REGISTRY
-from mess_core.recordings import read_recordings
+from mess_core.index.index import Index
+from mess_core.layout import Layout
+from mess_core.recordings import Recording, read_recordings
 from mess_core.search.query import Query
-from mess_core.search.search import Searcher, directed
+from mess_core.search.search import Searcher, search
+from mess_core.service.audio import Wav, check_listed, envelope, parse_range
+from mess_core.service.catalogue import curves, describe_aspects, folded, list_recordings, windows
+from mess_core.service.server import problem, read_body
 
 _PAGE = Path(__file__).parent / "page"
+_SWAGGER = Path(fastapi_offline.__file__).parent / "static"
+_LARGEST_K = 200
+#: How long a question waits for its turn, s.
+_PATIENCE_S = 3.0
+
+Result = TypeVar("Result")
+From = Annotated[float, Parameter(alias="from", ge=0, allow_inf_nan=False, description="s")]
+To = Annotated[float | None, Parameter(alias="to", ge=0, allow_inf_nan=False, description="s")]
 
 
-def create_app(searchers: dict[str, Searcher], table: Path) -> FastAPI:
-    """Return the application that answers from a searcher of each kind of index."""
-    app = FastAPI(title="MESS")
-    clips = searchers["clips"]
-    listed = read_recordings(table)
+def create_app(
+    searchers: Mapping[str, Searcher],
+    layout: Layout,
+    *,
+    refresh_s: float = 0.0,
+    hosts: Iterable[str] = (),
+    command: str = "mess search",
+) -> FastAPI:
+    """Return the application.
 
-    @app.exception_handler(MessError)
-    def problem(_: Request, error: Exception) -> JSONResponse:
-        content = {"title": "Bad request", "status": 400, "detail": str(error)}
-        return JSONResponse(content, 400, media_type="application/problem+json")
+    ``searchers`` are those of both kinds of index, or of one; ``layout`` is where audio and targets
+    are, if they are here. Every ``refresh_s`` seconds newer ones are looked for (0: never).
+    ``hosts`` are names by which it may be asked, beside those of loopback; ``command`` begins what
+    a question is given back as.
+    """
+    listed, failed = dict[str, Recording](), dict[str, str]()
+    turns = asyncio.Semaphore(len(os.sched_getaffinity(0)))
 
-    @app.post("/search")
-    def search(question: dict[str, Any]) -> dict[str, Any]:
-        query = Query.from_dict(question)
-        passage = query.start_s is not None or query.clip is not None
-        searcher = searchers["clips" if passage else "recordings"]
-        index = searcher.index
-        answer = asdict(searcher.search(query))
-        return {**answer, "kind": index.kind, "version": index.version_id}
+    def read_table() -> None:
+        if layout.table.exists():
+            listed.update({r.recording_id: r for r in read_recordings(layout.table)})
+
+    read_table()
+    tasks = {kind: searcher.refresh for kind, searcher in searchers.items()}
+    lifespan = _refreshing({**tasks, "recording table": read_table}, refresh_s, failed)
+    release = installed("mess-core")
+    app = FastAPI(title="MESS", version=release, docs_url=None, redoc_url=None, lifespan=lifespan)
+    # A page elsewhere can make its own name point here (DNS rebinding) to read what is answered.
+    names = ["localhost", "127.0.0.1", "[::1]", *hosts]
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=names)
+    for kind in (MessError, Refusal, RequestValidationError, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, _explain)
+
+    async def in_turn(answer: Callable[..., Result], *given: object) -> Result:
+        try:
+            await asyncio.wait_for(turns.acquire(), _PATIENCE_S)
+        except TimeoutError:
+            raise HTTPException(503, "too many questions at once", {"Retry-After": "2"}) from None
+        try:
+            return await asyncio.to_thread(answer, *given)
+        finally:
+            turns.release()
+
+    def some_index(kind: str) -> Index:
+        return searchers[kind if kind in searchers else next(iter(searchers))].index
+
+    def has_audio(name: str) -> bool:
+        return name in listed and Path(listed[name].audio).is_file()
+
+    def known(name: str) -> dict[str, Any]:
+        found = list_recordings(some_index("recordings"))
+        if name not in found:
+            raise HTTPException(404, f"recording {name!r} is not in the index")
+        return found[name][0] | {"audio": has_audio(name)}
+
+    def answered(query: Query) -> dict[str, Any]:
+        whole = query.recording_id is not None and query.start_s is None
+        kind = "recordings" if whole else "clips"
+        if kind not in searchers:
+            raise SearchError(f"only {', '.join(searchers)} are published, and it asks for {kind}")
+        index = searchers[kind].index
+        answer = search(index, query)
+        hits = [{name: getattr(hit, name) for name in hit.__slots__} for hit in answer.hits]
+        about = {"predicted": answer.predicted, "kind": kind, "version": index.version_id}
+        return {"hits": hits, "notes": answer.notes, **about}
+
+    schema = {"content": {"application/json": {"schema": TypeAdapter(Query).json_schema()}}}
+
+    @app.post("/search", openapi_extra={"requestBody": schema})
+    async def search_(request: Request) -> Response:
+        query = Query.from_json(await read_body(request))
+        if query.k > _LARGEST_K:
+            raise HTTPException(413, f"k is {query.k}, and at most {_LARGEST_K} here")
+        answer = await in_turn(answered, query)
+        return JSONResponse(answer | {"command": f"{command} {_options(query)}"})
+
+    @app.post("/words")
+    async def words() -> Response:
+        return problem(501, "words are not understood yet")
 
     @app.get("/aspects")
-    def aspects() -> dict[str, Any]:
-        index = clips.index
-        steered = directed(index)
-        keys = ("resolved", "r2", "interval", "finding", "reason")
-        told = [
-            {
-                "name": name,
-                "description": ASPECT_REGISTRY[name].description,
-                "directed": name in steered,
-                **{key: entry.get(key) for key in keys},
-            }
-            for name, entry in index.aspects["aspects"].items()
-        ]
-        return {"aspects": told}
+    def aspects() -> Response:
+        return JSONResponse({"aspects": describe_aspects(some_index("clips"))})
 
     @app.get("/recordings")
-    def recordings(q: str = "", offset: int = 0, limit: int = 50) -> dict[str, Any]:
-        rows = searchers["recordings"].index.rows
+    def recordings(
+        q: Annotated[str, Parameter(max_length=1000)] = "",
+        composer: str | None = None,
+        performer: str | None = None,
+        work_id: str | None = None,
+        offset: Annotated[int, Parameter(ge=0)] = 0,
+        limit: Annotated[int, Parameter(ge=1, le=200)] = 50,
+    ) -> Response:
+        given = {"composer": composer, "performer": performer, "work_id": work_id}
+        wanted, asked = {k: v for k, v in given.items() if v is not None}, folded(q).split()
         found = [
             row
-            for row in rows
-            if all(w in " ".join(_facts(row).values()).lower() for w in q.lower().split())
+            for row, text in list_recordings(some_index("recordings")).values()
+            if all(word in text for word in asked) and wanted.items() <= row.items()
         ]
-        page = [_recording(row) for row in found[offset : offset + limit]]
-        return {"total": len(found), "offset": offset, "recordings": page}
+        page = [r | {"audio": has_audio(r["recording_id"])} for r in found[offset : offset + limit]]
+        return JSONResponse({"total": len(found), "offset": offset, "recordings": page})
 
-    @app.get("/recordings/{recording_id}")
-    def recording(recording_id: str) -> dict[str, Any]:
-        index = clips.index
-        if recording_id not in index.rows.numbers:
-            raise SearchError(f"recording {recording_id!r} is not in the index")
-        positions = index.rows.positions(recording_id)
-        table = index.rows.table[positions]
-        whole = searchers["recordings"].index
-        row = whole.rows[int(whole.rows.positions(recording_id)[0])]
-        work = index.rows.recordings["work_id"]
-        others = [
-            n for n, w in zip(index.rows.numbers, work, strict=True) if w == row.work_id and w
-        ]
-        values = {
-            name: [_number(v) for v in index.predicted[a.number, positions].tolist()]
-            for name, a in index.projection.aspects.items()
-            if name in directed(index)
-        }
-        times = ("start_s", "end_s", "work_start_s", "work_end_s")
-        windows = {name: [_number(v) for v in table[name].tolist()] for name in times}
-        performances = [n for n in others if n != recording_id]
-        return {
-            **_recording(row),
-            "windows": windows,
-            "aspects": values,
-            "performances": performances,
-        }
+    @app.get("/recordings/{name}")
+    def recording(name: str) -> Response:
+        row, clips = known(name), some_index("clips")
+        rows = [each for each, _ in list_recordings(some_index("recordings")).values()]
+        same = [r["recording_id"] for r in rows if r["work_id"] == row["work_id"] != ""]
+        inside = windows(clips, name) if name in clips.rows.numbers else {}
+        return JSONResponse(row | inside | {"performances": [n for n in same if n != name]})
 
-    @app.get("/audio/{recording_id}")
-    def audio(recording_id: str) -> FileResponse:
-        return FileResponse(next(r.audio for r in listed if r.recording_id == recording_id))
+    @app.get("/recordings/{name}/curves")
+    async def curves_(
+        name: str, points: Annotated[int, Parameter(ge=1, le=5000)] = 1000
+    ) -> Response:
+        def drawn() -> dict[str, Any]:
+            clips, waveform = some_index("clips"), None
+            if known(name)["audio"]:
+                path = check_listed(listed[name])
+                waveform = envelope(path, points, path.stat().st_mtime_ns)
+            here = name in clips.rows.numbers
+            found = curves(layout.targets(name), clips, name, points) if here else {}
+            return {"waveform": waveform, "curves": found}
+
+        return JSONResponse(await in_turn(drawn))
+
+    @app.get("/passages/{name}")
+    async def passages(name: str, start_s: From, end_s: To = None) -> Response:
+        known(name)
+        query = Query(name, start_s, end_s, same_passage=True, k=_LARGEST_K)
+        found = await in_turn(answered, query)
+        place = {"recording_id": name, "start_s": start_s, "end_s": end_s}
+        return JSONResponse({**place, "passages": found["hits"], "notes": found["notes"]})
+
+    @app.head("/audio/{name}", include_in_schema=False)
+    @app.get("/audio/{name}")
+    async def audio(request: Request, name: str, start_s: From = 0.0, end_s: To = None) -> Response:
+        if not known(name)["audio"]:
+            raise HTTPException(404, f"the audio of {name} is not on this machine")
+        wav = await in_turn(lambda: Wav(check_listed(listed[name]), start_s, end_s))
+        # There is no validator that If-Range could name.
+        ranged = request.method == "GET" and "if-range" not in request.headers
+        part = parse_range(request.headers.get("range", ""), wav.size) if ranged else None
+        start, stop = part or (0, wav.size)
+        headers = {"Accept-Ranges": "bytes", "Content-Length": str(stop - start)}
+        if part:
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{wav.size}"
+        content = wav.read(start, stop) if request.method == "GET" else ()
+        return StreamingResponse(content, 206 if part else 200, headers, "audio/wav")
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        return JSONResponse({"status": "ready", "refresh_errors": failed})
 
     @app.get("/version")
-    def version() -> dict[str, Any]:
-        versions = {kind: s.index.version_id for kind, s in searchers.items()}
-        facts = clips.index.facts
-        return {"dataset": facts["dataset"], "encoder": facts["encoder"], "versions": versions}
+    async def version() -> Response:
+        facts = {key: some_index("clips").facts.get(key) for key in ("dataset", "encoder")}
+        versions = {kind: searcher.index.version_id for kind, searcher in searchers.items()}
+        return JSONResponse({"mess": app.version, **facts, "versions": versions})
 
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return FileResponse(_PAGE / "docs.html")
+
+    app.mount("/docs-files", StaticFiles(directory=_SWAGGER))
     app.mount("/", StaticFiles(directory=_PAGE, html=True))
     return app
 
 
-def _facts(row: Any) -> dict[str, str]:
-    return {name: getattr(row, name) for name in FIELDS}
+def _options(query: Query) -> str:
+    """Return the options of ``mess search`` that ask a question."""
+    given: list[tuple[str, object]] = [
+        ("--recording", query.recording_id), ("--from", query.start_s), ("--to", query.end_s),
+        ("--clip", query.clip), ("--relative", query.relative or None), ("-k", query.k),
+        ("--exclude", query.exclude), ("--dedupe", query.dedupe_s or None),
+    ]  # fmt: skip
+    for name in ("like", "unlike", "more", "less"):
+        given += [(f"--{name}", f"{a}={w}") for a, w in getattr(query, name).items()]
+    given += [("--where", f"{name}={v}") for name, values in query.where.items() for v in values]
+    given += [("--ignore", name) for name in query.ignore]
+    words = [str(word) for pair in given if pair[1] is not None for word in pair]
+    return shlex.join([*words, *(["--same-passage"] if query.same_passage else [])])
 
 
-def _recording(row: Any) -> dict[str, Any]:
-    return {**_facts(row), "duration_s": row.end_s, "audio": True}
+def _explain(_: Request, error: Exception) -> Response:
+    if isinstance(error, Refusal):
+        return problem(error.status_code, error.detail, error.headers)
+    if isinstance(error, RequestValidationError):
+        return problem(422, "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors()))
+    if isinstance(error, MessError | ClientDisconnect):
+        return problem(400, str(error))
+    return problem(500, "an error of the service; its log has more")
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def _refreshing(tasks: Mapping[str, Any], every_s: float, failed: dict[str, str]) -> Any:
+    """Return a lifespan in which tasks run again and again; what failed last is noted."""
+
+    async def refresh() -> None:
+        while every_s:
+            await asyncio.sleep(every_s)
+            for name, task in tasks.items():
+                try:
+                    await asyncio.to_thread(task)
+                    failed.pop(name, None)
+                except Exception as error:
+                    logging.warning("refreshing %s failed: %s", name, error)
+                    failed[name] = str(error)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(refresh())
+        yield
+        task.cancel()
+
+    return lifespan
