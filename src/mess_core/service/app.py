@@ -103,7 +103,10 @@ def create_app(
         kind = "recordings" if whole else "clips"
         if kind not in searchers:
             raise SearchError(f"only {', '.join(searchers)} are published, and it asks for {kind}")
-        index = searchers[kind].index
+        index, clip = searchers[kind].index, query.clip or ""
+        name = query.recording_id or clip.rpartition("@")[0]
+        if name and name not in index.rows.numbers:
+            raise HTTPException(404, f"recording {name!r} is not in the index of {kind}")
         answer = search(index, query)
         hits = [{name: getattr(hit, name) for name in hit.__slots__} for hit in answer.hits]
         about = {"predicted": answer.predicted, "kind": kind, "version": index.version_id}
