@@ -31,6 +31,7 @@ from mess_core.search.search import Searcher, search
 from mess_core.service.audio import Wav, check_listed, envelope, parse_range
 from mess_core.service.catalogue import curves, describe_aspects, folded, list_recordings, windows
 from mess_core.service.server import problem, read_body
+from mess_core.service.upload import Upload, Uploads
 
 _PAGE = Path(__file__).parent / "page"
 _SWAGGER = Path(fastapi_offline.__file__).parent / "static"
@@ -40,6 +41,7 @@ _PATIENCE_S = 3.0
 
 Result = TypeVar("Result")
 From = Annotated[float, Parameter(alias="from", ge=0, allow_inf_nan=False, description="s")]
+Start = Annotated[float | None, Parameter(alias="from", ge=0, allow_inf_nan=False, description="s")]
 To = Annotated[float | None, Parameter(alias="to", ge=0, allow_inf_nan=False, description="s")]
 
 
@@ -50,13 +52,14 @@ def create_app(
     refresh_s: float = 0.0,
     hosts: Iterable[str] = (),
     command: str = "mess search",
+    uploads: Uploads | None = None,
 ) -> FastAPI:
     """Return the application.
 
     ``searchers`` are those of both kinds of index, or of one; ``layout`` is where audio and targets
     are, if they are here. Every ``refresh_s`` seconds newer ones are looked for (0: never).
     ``hosts`` are names by which it may be asked, beside those of loopback; ``command`` begins what
-    a question is given back as.
+    a question is given back as. ``uploads`` take audio, if they are given.
     """
     listed, failed = dict[str, Recording](), dict[str, str]()
     turns = asyncio.Semaphore(len(os.sched_getaffinity(0)))
@@ -98,8 +101,9 @@ def create_app(
             raise HTTPException(404, f"recording {name!r} is not in the index")
         return found[name][0] | {"audio": has_audio(name)}
 
-    def answered(query: Query) -> dict[str, Any]:
+    def answered(query: Query, upload: Upload | None = None) -> dict[str, Any]:
         whole = query.recording_id is not None and query.start_s is None
+        whole |= upload is not None and upload.options == "--audio FILE"
         kind = "recordings" if whole else "clips"
         if kind not in searchers:
             raise SearchError(f"only {', '.join(searchers)} are published, and it asks for {kind}")
@@ -107,7 +111,7 @@ def create_app(
         name = query.recording_id or clip.rpartition("@")[0]
         if name and name not in index.rows.numbers:
             raise HTTPException(404, f"recording {name!r} is not in the index of {kind}")
-        answer = search(index, query)
+        answer = upload.ask(index, query=query) if upload else search(index, query)
         hits = [{name: getattr(hit, name) for name in hit.__slots__} for hit in answer.hits]
         about = {"predicted": answer.predicted, "kind": kind, "version": index.version_id}
         return {"hits": hits, "notes": answer.notes, **about}
@@ -116,11 +120,21 @@ def create_app(
 
     @app.post("/search", openapi_extra={"requestBody": schema})
     async def search_(request: Request) -> Response:
-        query = Query.from_json(await read_body(request))
+        body, facts = await read_body(request), some_index("clips").facts
+        query, upload = uploads.question(body, facts) if uploads else (Query.from_json(body), None)
         if query.k > _LARGEST_K:
             raise HTTPException(413, f"k is {query.k}, and at most {_LARGEST_K} here")
-        answer = await in_turn(answered, query)
-        return JSONResponse(answer | {"command": f"{command} {_options(query)}"})
+        answer = await in_turn(answered, query, upload)
+        options = f"{upload.options} {_options(query)}" if upload else _options(query)
+        return JSONResponse(answer | {"command": f"{command} {options}"})
+
+    if uploads:
+
+        @app.post("/embed")
+        async def embed(request: Request, start_s: Start = None, end_s: To = None) -> Response:
+            return JSONResponse(
+                await uploads.take(request, start_s, end_s, some_index("clips").facts)
+            )
 
     @app.post("/words")
     async def words() -> Response:
