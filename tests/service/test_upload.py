@@ -228,7 +228,7 @@ def served(
     folder = tmp_path_factory.mktemp("served")
     extractor = FeatureExtractor("descriptors")
     made = [extractor.extract_file(path) for path in audio]
-    facts = {"dataset": "made", "encoder": extractor.encoder.facts()}
+    facts: dict[str, Any] = {"dataset": "made", "encoder": extractor.encoder.facts()}
     facts |= {"window_s": 5.0, "overlap": 0.5}
     clips, whole = list[Row](), list[Row]()
     for number, found in enumerate(made):
