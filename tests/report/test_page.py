@@ -19,9 +19,10 @@ from mess_core.index.index import Index, build_index
 from mess_core.layout import ANSWERS, PAGES, Layout
 from mess_core.probing.pictures import save_figure
 from mess_core.recordings import Recording, read_problems, write_recordings
-from mess_core.report.examples import HITS, Excerpt, ask_examples, choose_examples, command
+from mess_core.report.examples import HITS, Excerpt, ask_examples, choose_examples
 from mess_core.report.findings import Findings, rule_costs
 from mess_core.report.page import render_pages
+from mess_core.search.query import command
 from tests.planted import ASPECT_MAP, HOP_S, WINDOW_S, Corpus, clip_rows, recording_rows
 from tests.probing.toy import recording
 
@@ -367,7 +368,7 @@ def test_the_command_line_asks_the_same(indices: tuple[Index, Index]) -> None:
     parser = argparse.ArgumentParser()
     cli_search.add_parser(parser.add_subparsers())
     for example in choose_examples(*indices):
-        words = shlex.split(command(example, "toy"))
+        words = shlex.split(command(example.query, "toy"))
         assert words[:2] == ["mess", "search"]
         args = parser.parse_args(words[1:])
         assert cli_search._query(args) == example.query

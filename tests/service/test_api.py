@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from fastapi.testclient import TestClient
 from mess_core.cli import main as commands
 from mess_core.cli.search import _query
 from mess_core.layout import Layout
+from mess_core.recordings import read_recordings, write_recordings
 from mess_core.search import Query
 from mess_core.search.search import search
+from mess_core.search.words import understand
 from mess_core.service import app as service, create_app
 from tests.service.made import DURATION_S, RATE, make_data, open_all, publish_all, ramp
 
@@ -57,6 +60,7 @@ QUESTIONS: list[dict[str, Any]] = [
     {"recording_id": "r2", "start_s": 5, "less": {"tempo": 99}},
     {"recording_id": "r0", "start_s": 0, "relative": "work", "dedupe_s": 5, "k": 200},
     {"recording_id": "r0", "start_s": 0, "same_passage": True, "where": {"title": ["Étude 2"]}},
+    {"wish": [{"tempo": 0.5, "dynamics": -1}, {"legato": 1}], "k": 4},
     {"recording_id": "r4", "exclude": "work", "where": {"composer": ["Erik Satie", "x 'y' $z"]}},
 ]
 
@@ -65,15 +69,14 @@ QUESTIONS: list[dict[str, Any]] = [
 def test_a_search_is_the_librarys(
     client: TestClient, published: Path, question: dict[str, Any]
 ) -> None:
-    kind = "clips" if {"clip", "start_s"} & question.keys() else "recordings"
+    kind = "clips" if {"clip", "start_s", "wish"} & question.keys() else "recordings"
     index = open_all(published, kind)[kind].index
     query = Query.from_dict(question)
     expected = search(index, query)
     answer = client.post("/search", json=question).json()
     assert [hit["clip"] for hit in answer["hits"]] == [hit.clip for hit in expected.hits]
     for hit, its in zip(answer["hits"], expected.hits, strict=True):
-        assert hit == {name: getattr(its, name) for name in hit}
-        assert len(hit) == 12
+        assert hit == asdict(its)
     assert answer["notes"] == list(expected.notes)
     assert answer["predicted"] == expected.predicted
     assert (answer["kind"], answer["version"]) == (kind, index.version_id)
@@ -81,6 +84,17 @@ def test_a_search_is_the_librarys(
     program, *words = shlex.split(answer["command"])
     assert program == "mess"
     assert _query(commands._parser().parse_args(words)) == query
+
+
+def test_words_are_understood_as_the_library_does(client: TestClient, published: Path) -> None:
+    index = open_all(published, "clips")["clips"].index
+    text = "slow but loud, more legato than this, for Paris"
+    told = client.post("/words", json={"text": text}).json()
+    assert told == understand(text, index).to_dict()
+    assert told["not_understood"] == ["Paris"]
+    assert client.post("/search", json={**QUESTIONS[1], **told["query"]}).status_code == 200
+    alone = client.post("/words", json={"text": "slower", "start": False}).json()
+    assert alone == understand("slower", index, start=False).to_dict()
 
 
 def test_recordings_are_found_by_words_and_columns_page_by_page(client: TestClient) -> None:
@@ -183,6 +197,11 @@ def test_audio_is_the_passage_and_any_part_of_it(client: TestClient, tmp_path: P
         ("POST", "/search", b'{"k": 3}', 400, "give a recording or a clip"),
         ("POST", "/search", b'{"like": {"tempo": NaN}, "recording_id": "r0"}', 400, "weight nan"),
         ("POST", "/search", b" " * 70_000, 413, "more than 65536 bytes"),
+        ("POST", "/words", b"{", 422, "Invalid JSON"),
+        ("POST", "/words", b'{"words": "slow"}', 422, "text: "),
+        ("POST", "/words", b'{"text": 3}', 422, "text: "),
+        ("POST", "/words", b'{"text": "%s"}' % (b"a" * 1001), 400, "at most 1000"),
+        ("POST", "/words", b" " * 70_000, 413, "more than 65536 bytes"),
         ("GET", "/recordings?limit=201", None, 422, "limit: "),
         ("GET", "/recordings?offset=-1", None, 422, "offset: "),
         ("GET", "/recordings/nobody", None, 404, "'nobody'"),
@@ -362,3 +381,16 @@ def _until(reached: Any) -> None:
             return
         time.sleep(0.05)
     raise AssertionError("it never came to that")
+
+
+def test_a_refresh_reads_the_table_again(published: Path, tmp_path: Path) -> None:
+    layout = make_data(tmp_path)
+    rows = read_recordings(layout.table)
+    with _client(create_app(open_all(published), layout, refresh_s=0.05)) as client:
+        assert client.get("/audio/r0").status_code == 200
+        write_recordings(layout.table, rows[1:])
+        _until(lambda: client.get("/audio/r0").status_code == 404)
+        assert client.get("/audio/r1").status_code == 200
+        layout.table.write_text("nothing")
+        _until(lambda: "recording table" in client.get("/readyz").json()["refresh_errors"])
+        assert client.get("/audio/r1").status_code == 200

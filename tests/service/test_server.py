@@ -20,6 +20,7 @@ import soundfile
 from mess_core.service import create_app
 from tests.service.made import (
     DURATION_S,
+    RATE,
     make_data,
     open_all,
     publish_all,
@@ -91,6 +92,10 @@ def test_every_answer_has_the_headers(start: Start) -> None:
         assert answer.headers["referrer-policy"] == "no-referrer"
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
         assert not {"set-cookie", "server", "access-control-allow-origin"} & answer.headers.keys()
+    head = httpx.head(f"{url}audio/r0")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(44 + 4 * round(DURATION_S * RATE))
+    assert httpx.get(f"{url}audio/r0", headers={"Range": "bytes=-4"}).headers["content-range"]
     assert _stop(process)[1] == ""
 
 
@@ -191,6 +196,10 @@ def test_explore_opens_the_page(start: Start, tmp_path: Path) -> None:
     browser.chmod(browser.stat().st_mode | stat.S_IXUSR)
     _, url, _ = start(command="explore", BROWSER=str(browser))
     assert httpx.get(url).status_code == 200
+    for _ in range(100):
+        if opened.exists() and opened.read_text():
+            break
+        time.sleep(0.1)
     assert opened.read_text() == f"{url}\n"
     opened.unlink()
     _, url, _ = start("--no-browser", command="explore", BROWSER=str(browser))

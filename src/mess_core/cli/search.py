@@ -35,7 +35,7 @@ _WEAK = "Such models tell performances of one piece apart badly (docs/search.md)
 #: Options that a question in JSON leaves no room for.
 _WITHOUT_QUERY = (
     *("like", "aspect", "aspects", "unlike", "more", "less", "ignore"),
-    *("k", "exclude", "where", "dedupe", "same_passage", "relative", "encoder"),
+    *("k", "exclude", "where", "dedupe", "same_passage", "relative", "encoder", "words", "wish"),
 )
 
 _EXAMPLES = """examples:
@@ -45,6 +45,8 @@ _EXAMPLES = """examples:
   mess search --recording R --from 40 --to 45 --same-passage --like rubato
   mess search --audio take.wav --from 12 --to 17 --where composer="Erik Satie"
   mess search --query question.json --json
+  mess search --words "slow and soft, but bright" --where composer="Erik Satie"
+  mess search --recording R --from 40 --to 45 --words "more legato, same phrasing"
 """
 
 
@@ -83,7 +85,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _add_start(group: Any) -> None:
-    start = group.add_mutually_exclusive_group(required=True)
+    start = group.add_mutually_exclusive_group()
     start.add_argument("--recording", "--track", metavar="ID", help="a recording in the index")
     start.add_argument("--clip", metavar="ID@START", help="a stored clip, as hits name it")
     start.add_argument(
@@ -112,6 +114,10 @@ def add_passage(group: Any, start: str = "--from", end: str = "--to") -> None:
 
 
 def _add_respects(group: Any) -> None:
+    words = 'as in "slow and soft, but bright": says how it is understood; needs no start'
+    group.add_argument("--words", metavar="TEXT", help=words)
+    wish = "hits are to be high in this; groups (several --wish) must all be; needs no start"
+    _add_list(group, "--wish", "ASPECT=WEIGHT,...", wish)
     liked = group.add_mutually_exclusive_group()
     alike = f"alike in this, or in {GENERAL!r} (the default); may be repeated"
     _add_list(liked, "--like", "ASPECT[=WEIGHT]", alike)
@@ -167,14 +173,28 @@ def run(args: argparse.Namespace) -> int:
     k = query.k
     if args.describe:
         query = replace(query, k=max(k, min(5 * k, 100)))
-    kind = "clips" if _of_passage(args, query) else "recordings"
+    file = args.audio or args.features
+    started = bool(file) or not query.from_nothing
+    if not (started or query.wish or args.words):
+        raise SearchError(
+            "nothing says what to search: give --recording, --clip, --audio, --features, --query, "
+            "--words or --wish"
+        )
+    kind = "clips" if not started or _of_passage(args, query) else "recordings"
     index = open_index(args.artifacts, args.dataset, kind)
+    if args.words is not None:
+        from mess_core.search.words import understand
+
+        understood = understand(args.words, index, start=started)
+        print(understood.told, file=sys.stderr if args.json else sys.stdout)
+        query = understood.put_into(query)
     if args.audio or args.features:
         features, measured = _embedded(args, index)
         answer = search_features(index, features, query, measured)
     else:
         answer = search(index, query)
-    heading = "\n".join([_question(args, query, index.kind), *_trust(index, query.aspects)])
+    trust = _trust(index, dict.fromkeys(query.aspects + query.wished))
+    heading = "\n".join([_question(args, query, index.kind), *trust])
     answer, fits = _by_text(args, index, answer, k) if args.describe else (answer, [])
     _show(index, answer, heading, fits, args)
     return 0
@@ -236,7 +256,7 @@ def _query(args: argparse.Namespace) -> Query:
         raise SearchError("--encoder is for --audio: nothing else is computed here")
     if args.end is not None and args.start is None:
         raise SearchError("--to needs --from: a passage has a start and an end")
-    whole = not of_file and args.clip is None and args.start is None
+    whole = args.recording is not None and args.start is None
     numbers = {"k": args.k, "dedupe_s": args.dedupe}
     return Query(
         recording_id=args.recording,
@@ -252,6 +272,7 @@ def _query(args: argparse.Namespace) -> Query:
         where=_parse_filters(args.where),
         same_passage=bool(args.same_passage),
         relative=args.relative or "",
+        wish=tuple(_parse_weights(w.split(","), "--wish", needed=True) for w in args.wish),
         **{name: number for name, number in numbers.items() if number is not None},
     )
 
@@ -328,6 +349,8 @@ def only_dataset(location: str) -> str:
 
 
 def _question(args: argparse.Namespace, query: Query, kind: str) -> str:
+    if query.from_nothing and not (args.audio or args.features):
+        return f"passages that are {_wished(query)}"
     start = query.recording_id or query.clip or str(args.audio or args.features)
     from_s = args.start if query.start_s is None else query.start_s
     to_s = args.end if query.end_s is None else query.end_s
@@ -336,7 +359,13 @@ def _question(args: argparse.Namespace, query: Query, kind: str) -> str:
     what = "passages" if kind == "clips" else kind
     what = "the same passage as" if query.same_passage else f"{what} like"
     relative = f", relative to the {query.relative}" if query.relative else ""
-    return f"{what} {start}{passage}, {_respects(query)}{relative}"
+    wished = f", and {_wished(query)}" if query.wish else ""
+    return f"{what} {start}{passage}, {_respects(query)}{wished}{relative}"
+
+
+def _wished(query: Query) -> str:
+    groups = (", ".join(f"{n} {w:+g}" for n, w in group.items()) for group in query.wish)
+    return " but ".join(groups)
 
 
 def _respects(query: Query) -> str:
@@ -382,9 +411,12 @@ def _show(index: "Index", answer: "Answer", question: str, fits: list[float], ar
             row["fit"] = f"{fit:>6.3f}"
         if args.explain:
             for row, hit in zip(rows, answer.hits, strict=True):
+                row |= {name: f"{part:>7.3f}" for name, part in hit.percentiles.items()}
                 row |= {name: f"{part:>+7.3f}" for name, part in hit.contributions.items()}
         print("\n".join(table(rows)))
-        if args.explain:
+        if args.explain and answer.hits[0].percentiles:
+            print("score = the smallest share of rows that it is above, of likeness and wishes")
+        elif args.explain:
             print("score = the sum of the columns with a sign")
 
 

@@ -4,9 +4,9 @@ __all__ = ["add_parser"]
 
 import argparse
 import os
-import shlex
 import socket
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,6 @@ def _serve(args: argparse.Namespace) -> int:
             print(f"mess {args.command}: no {kind}: {error}", file=sys.stderr)
     if not searchers:
         raise ArtifactError(f"no index of {dataset} at {args.artifacts} can be served")
-    command = ["mess", "search", *(["--dataset", dataset] if args.dataset else [])]
-    command += ["--artifacts", args.artifacts] if args.artifacts != DEFAULT_LOCATION else []
     host = f"[{args.host}]" if ":" in args.host else args.host
     embed = partial(embed_elsewhere, encoder=args.upload or None, timeout_s=300)
     app = create_app(
@@ -71,7 +69,7 @@ def _serve(args: argparse.Namespace) -> int:
         Layout(args.data, dataset),
         refresh_s=args.refresh,
         hosts=[host, *args.allow_host],
-        command=shlex.join(command),
+        artifacts="" if args.artifacts == DEFAULT_LOCATION else args.artifacts,
         uploads=None if args.upload is None else Uploads(embed),
     )
     config = uvicorn.Config(
@@ -80,6 +78,8 @@ def _serve(args: argparse.Namespace) -> int:
     )  # fmt: skip
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
     with socket.create_server((args.host, args.port), family=family) as listening:
+        # For every connection: the second part of an answer would wait for 40 ms.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         url = f"http://{host}:{listening.getsockname()[1]}/"
         if args.host not in ("localhost", "127.0.0.1", "::1"):
             print(f"warning: whoever reaches {url} can ask; there is no login", file=sys.stderr)
@@ -87,6 +87,7 @@ def _serve(args: argparse.Namespace) -> int:
         if not getattr(args, "no_browser", True):
             import webbrowser
 
-            webbrowser.open(url)
+            # Some browsers run in the terminal, and end when they are left.
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         uvicorn.Server(config).run(sockets=[listening])
     return 0

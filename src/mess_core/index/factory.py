@@ -19,6 +19,7 @@ __all__ = [
     "choose_factory",
     "flat_index",
     "hold",
+    "inner_products",
     "search_parameters",
 ]
 
@@ -96,6 +97,12 @@ def flat_index(width: int, expected: int = 0) -> Any:
     index.codes.resize(expected * width * _FLOAT_BYTES)
     index.codes.resize(0)
     return index
+
+
+def inner_products(index: Any, vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the inner product [n] of a vector with every row of an exact index."""
+    stored = _FAISS.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
+    return np.asarray(stored.reshape(index.ntotal, index.d) @ vector)
 
 
 def hold(exact: Any, choice: Choice) -> Any:

@@ -17,14 +17,12 @@ __all__ = [
     "Excerpt",
     "ask_examples",
     "choose_examples",
-    "command",
     "cut_excerpt",
     "cut_excerpts",
 ]
 
 import base64
 import io
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -143,21 +141,6 @@ def ask_examples(recordings: "Index", clips: "Index") -> list[Example]:
         replace(example, answer=search(indices[example.kind], example.query))
         for example in choose_examples(recordings, clips)
     ]
-
-
-def command(example: Example, dataset: str) -> str:
-    """Return the command line that asks the published index the same."""
-    query = example.query
-    parts = ["mess", "search", "--dataset", dataset, "--recording", str(query.recording_id)]
-    if query.start_s is not None:
-        parts += ["--from", f"{query.start_s:g}", "--to", f"{query.end_s:g}"]
-    for option in ("like", "more"):
-        for name, weight in getattr(query, option).items():
-            parts += [f"--{option}", name if weight == 1 else f"{name}={weight:g}"]
-    parts += ["--exclude", query.exclude, "-k", str(query.k)]
-    if query.dedupe_s:
-        parts += ["--dedupe", f"{query.dedupe_s:g}"]
-    return shlex.join(parts)
 
 
 def cut_excerpts(

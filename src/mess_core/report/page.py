@@ -15,8 +15,8 @@ from mess_core.layout import PAGES
 from mess_core.probing.aspects import ASPECT_REGISTRY, aspect_r2
 from mess_core.probing.results import confidence
 from mess_core.progress import clock, duration
-from mess_core.report.examples import command
 from mess_core.report.findings import Findings
+from mess_core.search.query import command
 
 Row = Mapping[str, Any]
 

@@ -3,10 +3,11 @@
 The same names in Python, in JSON (`Query.from_dict`) and, shortened, on the command line.
 """
 
-__all__ = ["EXCLUDES", "FILTERS", "GENERAL", "RELATIVES", "Query", "clip_id"]
+__all__ = ["EXCLUDES", "FILTERS", "GENERAL", "RELATIVES", "Query", "clip_id", "command"]
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -76,6 +77,10 @@ class Query:
         Find the passage itself in all other recordings of its work, at its own start and end there.
     relative : {'', 'work'}
         Compare by what each differs in from the mean of its work (`mess_core.index.relative`).
+    wish : sequence of mapping of str to float
+        What hits are to be in themselves: groups of signed weights of aspects that have a
+        direction. Hits must be high in every group (`mess_core.search.wishes`). A question with a
+        wish need not start from anything.
     """
 
     recording_id: str | None = None
@@ -93,13 +98,15 @@ class Query:
     dedupe_s: float = 0.0
     same_passage: bool = False
     relative: str = ""
+    wish: tuple[Mapping[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         self._check_place()
-        _check_weights("like", self.like, positive=False)
+        _check_weights("like", self.like)
         for name in ("unlike", "more", "less"):
             _check_weights(name, getattr(self, name), positive=True)
         self._check_respects()
+        self._check_wish()
         if self.exclude not in EXCLUDES:
             raise SearchError(
                 f"exclude {self.exclude!r} is unknown: {nearest(str(self.exclude), EXCLUDES)}"
@@ -163,9 +170,31 @@ class Query:
                     "under ignore, unlike, more or less (with the last two it may be liked too)"
                 )
 
+    def _check_wish(self) -> None:
+        if not isinstance(self.wish, tuple | list):
+            raise SearchError(f"wish is {self.wish!r}, expected a list of groups of weights")
+        for group in self.wish:
+            if not isinstance(group, Mapping) or GENERAL in group:
+                raise SearchError(
+                    f"wish has the group {group!r}, expected a mapping of aspects to numbers"
+                )
+            _check_weights("wish", group, signed=True)
+            if not any(group.values()):
+                raise SearchError("wish has a group without a weight other than 0; leave it out")
+
+    @property
+    def from_nothing(self) -> bool:
+        """Whether it names nothing in the index to start from."""
+        return self.recording_id is None and self.clip is None
+
+    @property
+    def wished(self) -> tuple[str, ...]:
+        """The aspects of the wish, each once."""
+        return tuple(dict.fromkeys(n for group in self.wish for n, w in group.items() if w))
+
     @property
     def aspects(self) -> tuple[str, ...]:
-        """All aspects that the question names, each once."""
+        """All aspects in which hits are compared with what it starts from, each once."""
         named = [*self.like, *self.ignore, *self.unlike, *self.more, *self.less]
         return tuple(dict.fromkeys(name for name in named if name != GENERAL))
 
@@ -197,14 +226,39 @@ class Query:
             if key not in known:
                 raise SearchError(f"a query has no {key!r}: {nearest(key, known)}")
         given = dict(content)
-        if isinstance(given.get("ignore"), list):
-            given["ignore"] = tuple(given["ignore"])
+        for name in ("ignore", "wish"):
+            if isinstance(given.get(name), list):
+                given[name] = tuple(given[name])
         if isinstance(given.get("where"), Mapping):
             given["where"] = {
                 column: tuple(values) if isinstance(values, list) else values
                 for column, values in given["where"].items()
             }
         return cls(**given)
+
+
+def command(query: Query, dataset: str) -> str:
+    """Return the command line that asks the published index of a dataset the same."""
+    options: list[tuple[str, str]] = [("dataset", dataset)]
+    for option, place in (("recording", query.recording_id), ("clip", query.clip)):
+        options += [(option, place)] if place is not None else []
+    for option, time in (("from", query.start_s), ("to", query.end_s)):
+        options += [(option, repr(time))] if time is not None else []
+    for option in ("like", "unlike", "more", "less"):
+        weights = getattr(query, option).items()
+        options += [(option, name if w == 1 else f"{name}={w!r}") for name, w in weights]
+    options += [("ignore", name) for name in query.ignore]
+    options += [("wish", ",".join(f"{n}={w!r}" for n, w in group.items())) for group in query.wish]
+    options += [("where", f"{name}={v}") for name, values in query.where.items() for v in values]
+    options += [] if query.from_nothing else [("exclude", query.exclude)]
+    options += [("relative", query.relative)] if query.relative else []
+    options += [("dedupe", repr(query.dedupe_s))] if query.dedupe_s else []
+    parts = ["mess", "search"]
+    for option, value in options:
+        # What looks like an option must be joined to its own.
+        parts += [f"--{option}={value}"] if value.startswith("-") else [f"--{option}", value]
+    parts += ["--same-passage"] if query.same_passage else []
+    return shlex.join([*parts, "-k", str(query.k)])
 
 
 def _is_texts(value: object) -> bool:
@@ -221,10 +275,13 @@ def _is_number(value: object) -> bool:
         return False
 
 
-def _check_weights(name: str, weights: Mapping[str, float], *, positive: bool) -> None:
+def _check_weights(
+    name: str, weights: Mapping[str, float], *, positive: bool = False, signed: bool = False
+) -> None:
     if not isinstance(weights, Mapping):
         raise SearchError(f"{name} is {weights!r}, expected a mapping of names to numbers")
     for aspect, weight in weights.items():
-        if not _is_number(weight) or not 0 <= weight <= LARGEST or (positive and weight == 0):
-            limit = f"a number {'above' if positive else 'from'} 0, up to {LARGEST:g}"
+        least = -LARGEST if signed else 0
+        if not _is_number(weight) or not least <= weight <= LARGEST or (positive and weight == 0):
+            limit = f"a number {'above' if positive else 'from'} {least:g}, up to {LARGEST:g}"
             raise SearchError(f"{name} gives {aspect} the weight {weight!r}, expected {limit}")

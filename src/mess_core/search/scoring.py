@@ -127,6 +127,8 @@ def ask(projection: Projection, query: Query, passage: Passage) -> Question:
         target[stored] = _opposite(target[stored])
     general = slice(0, projection.general)
     erased = [*query.ignore, *query.unlike, *query.more, *query.less]
+    # Likeness that nobody asked for must not pull back what is wished for.
+    erased += [] if query.like else [name for name in query.wished if name not in erased]
     target[general] = _without(projection, target[general], erased)
     kept = target.astype(np.float32)
     vector = np.zeros(projection.width)
@@ -150,7 +152,7 @@ def _weights(projection: Projection, query: Query, passage: Passage) -> dict[str
     if not weights:
         weights = {GENERAL: 1.0}
         # Everything else is to stay close: all that there are names for.
-        left_out = {*steered, *query.ignore, *passage.unread}
+        left_out = {*steered, *query.ignore, *query.wished, *passage.unread}
         named = projection.aspects if steered else ()
         weights |= {name: 1.0 for name in named if name not in left_out}
     heaviest = max(weights.values())

@@ -24,12 +24,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import SearchError, nearest
-from mess_core.index.factory import FLAT, flat_index, search_parameters
+from mess_core.index.factory import FLAT, flat_index, inner_products, search_parameters
 from mess_core.index.index import Index, Row, Rows
 from mess_core.search import passages
 from mess_core.search.passages import TIME_TOLERANCE_S, Place
 from mess_core.search.query import GENERAL, Query, clip_id
 from mess_core.search.scoring import Condition, Passage, Question, ask
+from mess_core.search.wishes import Ranking, known_part, rankings, values_of
 from mess_core.targets.npz import WINDOWS, source_of, stack_columns
 from mess_core.targets.registry import ALIGNED, AUDIO, MIDI, PROBED
 
@@ -50,6 +51,9 @@ _NONE = np.array([], np.int64)
 _AT_FIRST = 1024
 _TIMES_MORE = 16
 
+#: Rows whose likeness is known beside a wish, where the index is not exact.
+_MOST_ALIKE = 16384
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -62,7 +66,7 @@ class Hit:
     composer: str
     title: str
     #: The sum of the contributions: 1 for what is equal in all that was liked, and 0 on average for
-    #: what has nothing to do with the query.
+    #: what has nothing to do with the query. With a wish, the smallest of the percentiles.
     score: float
     #: The passage in seconds; 0 and the duration for a recording.
     start_s: float
@@ -76,6 +80,8 @@ class Hit:
     predicted: Mapping[str, float] = field(default_factory=dict)
     #: Whether it is the query's passage (`mess_core.search.passages`).
     same_passage: bool = False
+    #: With a wish: the share of the rows that it is above in ``likeness``, ``wish 1``, ...
+    percentiles: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +99,18 @@ class Answer:
 def search(index: Index, query: Query) -> Answer:
     """Answer a question that starts from a recording, a passage of one, or a stored clip.
 
+    With a wish it may start from nothing.
+
     Raises `SearchError` if the recording, clip or an aspect is unknown, no probe found the aspect
     well enough, it has no direction, times lie outside of the recording, or what is to be compared
     within its work has nothing to be compared with.
     """
+    query, lost = known_part(index, query, directed(index))
     _check_aspects(index, query)
-    place, notes = _start(index, query), []
+    if query.from_nothing and query.wish:
+        answer = _from_nothing(index, query)
+        return replace(answer, notes=(*lost, *answer.notes))
+    place, notes = _start(index, query), lost
     if query.relative:
         _others(index, place.row)
         index = index.relative_to_work
@@ -106,7 +118,7 @@ def search(index: Index, query: Query) -> Answer:
         counts = np.bincount(index.rows.table["recording"], minlength=len(index.rows.numbers))
         alone = np.count_nonzero(counts == 0)
         note = f"left out: {alone} recordings whose work has no other in the index, or is not known"
-        notes = [note] if alone else []
+        notes += [note] if alone else []
     if query.same_passage:
         answer = _elsewhere(index, query, place)
     else:
@@ -150,6 +162,7 @@ def search_features(
         raise SearchError(f"features are of no recording, so no {query.exclude} can be excluded")
     if query.relative:
         raise SearchError("features are of no work, so they cannot be compared relative to one")
+    query, lost = known_part(index, query, directed(index))
     _check_aspects(index, query)
     windows = _fitting(index, features)
     if index.kind == "recordings":
@@ -165,7 +178,7 @@ def search_features(
     passage = replace(_average(index, vectors, predicted.astype(np.float64)), unread=unread)
     answer = _answer(index, query, passage)
     values = {name: value for name, value in answer.predicted.items() if name not in unread}
-    return replace(answer, notes=(*answer.notes, *notes), predicted=values)
+    return replace(answer, notes=(*lost, *answer.notes, *notes), predicted=values)
 
 
 def _measured(index: Index, measured: Mapping[str, npt.ArrayLike], n: int) -> Features | None:
@@ -358,6 +371,23 @@ def _others(index: Index, own: Row) -> list[str]:
     return [name for name in others if name != own.recording_id]
 
 
+def _from_nothing(index: Index, query: Query) -> Answer:
+    """Answer a question that is only a wish."""
+    if query.start_s is not None:
+        raise SearchError("a start or end is of a recording: name it, or leave the times out")
+    if query.aspects or query.like or query.exclude != "none":
+        raise SearchError(
+            "the question names no recording or clip to start from, so that nothing can be like or "
+            "unlike it, more or less than it, ignored or excluded; give one, or only a wish"
+        )
+    if query.relative:
+        works = [work for work in index.rows.recordings["work_id"] if work]
+        if len(works) == len(set(works)):
+            raise SearchError("no work has several recordings in the index to be compared with")
+        index = index.relative_to_work
+    return _answer(index, query, None)
+
+
 def _elsewhere(index: Index, query: Query, place: Place) -> Answer:
     """Answer where other recordings play the passage, from an index of just these places."""
     others, work_s = _others(index, place.row), passages.to_work(index.rows, place)
@@ -423,15 +453,24 @@ def _left_out(index: Index, query: Query, own: Row, same: Ints) -> Ints:
 
 
 def _answer(
-    index: Index, query: Query, passage: Passage, left_out: Ints = _NONE, same: Ints = _NONE
+    index: Index,
+    query: Query,
+    passage: Passage | None,
+    left_out: Ints = _NONE,
+    same: Ints = _NONE,
 ) -> Answer:
     """Answer a question; some rows are left out, and some are the same passage."""
-    question = ask(index.projection, query, passage)
+    question = ask(index.projection, query, passage) if passage else None
+    conditions = question.conditions if question else ()
     allowed = _allowed(index, query, left_out)
-    kept = _fulfilling(index, question, allowed)
-    hits = _best(index, question, kept, query, same)
-    notes = [] if hits else [_why_nothing(index, query, question, allowed)]
-    return Answer(tuple(hits), tuple(notes), _values(index, passage.predicted))
+    kept = _fulfilling(index, conditions, allowed)
+    notes: list[str] = []
+    if query.wish:
+        hits, notes = _wished(index, question, kept, query, same)
+    elif question:
+        hits = _best(index, question, kept, query, same)
+    notes += [] if hits else [_why_nothing(index, query, conditions, allowed)]
+    return Answer(tuple(hits), tuple(notes), _values(index, passage.predicted) if passage else {})
 
 
 def _allowed(index: Index, query: Query, left_out: Ints) -> Bools | None:
@@ -450,8 +489,10 @@ def _allowed(index: Index, query: Query, left_out: Ints) -> Bools | None:
     return allowed
 
 
-def _fulfilling(index: Index, question: Question, allowed: Bools | None) -> Bools | None:
-    for condition in question.conditions:
+def _fulfilling(
+    index: Index, conditions: Sequence[Condition], allowed: Bools | None
+) -> Bools | None:
+    for condition in conditions:
         met = condition.met(index.predicted[condition.number])
         allowed = met if allowed is None else allowed & met
     return allowed
@@ -466,7 +507,7 @@ def _best(
     while wanted:
         scores, rows = _nearest(index, question, wanted, allowed)
         ranked = _ranked(index, question, _worth(scores, rows, query))
-        kept = _distinct(index, ranked, query)
+        kept = _distinct(index, ranked.positions, query)
         if (
             wanted == left
             or len(rows) < wanted
@@ -475,9 +516,66 @@ def _best(
                 and _is_settled(index, question, scores, ranked.scores[kept[-1]])
             )
         ):
-            return [_hit(index, question, ranked, place, same) for place in kept]
+            return _hits(
+                index, question, ranked.positions[kept], ranked.scores[kept].tolist(), same
+            )
         wanted = min(_TIMES_MORE * wanted, left)
     return []
+
+
+def _wished(
+    index: Index, question: Question | None, allowed: Bools | None, query: Query, same: Ints
+) -> tuple[list[Hit], list[str]]:
+    """Return the best k hits of a question with a wish, and what has to be known about them."""
+    rows = np.arange(len(index.rows)) if allowed is None else np.flatnonzero(allowed)
+    criteria = {f"wish {n}": values_of(index, group)[rows] for n, group in enumerate(query.wish, 1)}
+    # The same passage is alike already: what is not said to matter does not.
+    said = query.like or query.unlike or query.more or query.less
+    if question and (said or not query.same_passage):
+        criteria = {"likeness": _likeness(index, question, allowed)[rows], **criteria}
+    for ranking in rankings([*criteria.values()], query.k):
+        order, scores = _in_order(index, rows, ranking)
+        found = rows[ranking.rows[order]]
+        kept = _distinct(index, found, query)
+        if len(kept) == query.k and scores[kept[-1]] >= ranking.floor:
+            break
+    else:
+        if not len(rows):
+            return [], []
+    percentiles = ranking.percentiles[:, order[kept]].T.tolist()
+    told = [dict(zip(criteria, each, strict=True)) for each in percentiles]
+    hits = _hits(index, question, found[kept], scores[kept].tolist(), same, told)
+    far = not index.exact and any(hit.percentiles.get("likeness") == 0 for hit in hits)
+    note = f"likeness was compared for the {_MOST_ALIKE} rows most alike; some hits are not of them"
+    return hits, [note] if far else []
+
+
+def _likeness(index: Index, question: Question, allowed: Bools | None) -> Features:
+    """Return every row's score [n] without its constant, -inf where it is not among the best.
+
+    Rounded to what float32 leaves, so that equal rows stay equal.
+    """
+    if index.exact:
+        scores = inner_products(index.vectors, question.vector)
+    else:
+        scores = np.full(len(index.rows), -np.inf, np.float32)
+        left = len(scores) if allowed is None else int(allowed.sum())
+        if left:
+            found, rows = _nearest(index, question, min(_MOST_ALIKE, left), allowed)
+            scores[rows] = found
+    return np.asarray(np.round(scores / _SCORE_TOLERANCE))
+
+
+def _in_order(index: Index, rows: Ints, ranking: Ranking) -> tuple[Ints, Features]:
+    """Return the order of a ranking, the best first, and the scores in it."""
+    table = index.rows.table[rows[ranking.rows]]
+    ids = index.rows.recordings["recording_id"]
+    numbers = np.empty(len(ids), np.int64)
+    numbers[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+    scores, means = ranking.percentiles.min(axis=0), ranking.percentiles.mean(axis=0)
+    keys = (table["start_s"], numbers[table["recording"]], -means.round(12), -scores)
+    order = np.lexsort(keys)
+    return order, scores[order]
 
 
 def _is_settled(index: Index, question: Question, scores: Features, last: float) -> bool:
@@ -509,29 +607,26 @@ class _Ranked(NamedTuple):
     """Rows, best first; equal scores are ordered by recording and start."""
 
     positions: Ints
-    #: Of each block [rows, blocks], and their sums.
-    contributions: npt.NDArray[np.float64]
     scores: npt.NDArray[np.float64]
 
 
 def _ranked(index: Index, question: Question, positions: Ints) -> _Ranked:
-    parts = question.contributions(index.stored(positions))
-    scores = parts.sum(axis=1)
+    scores = question.contributions(index.stored(positions)).sum(axis=1)
     ids = index.rows.recordings["recording_id"]
     rows = index.rows.table[positions].tolist()
     keys = [(-s, ids[row[0]], row[1]) for s, row in zip(scores.tolist(), rows, strict=True)]
     order = np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
-    return _Ranked(positions[order], parts[order], scores[order])
+    return _Ranked(positions[order], scores[order])
 
 
-def _distinct(index: Index, ranked: _Ranked, query: Query) -> list[int]:
-    """Return the first k places of a ranking that overlap none before too much."""
+def _distinct(index: Index, positions: Ints, query: Query) -> list[int]:
+    """Return the first k places of rows, best first, that overlap none before too much."""
     if not query.dedupe_s:
-        return list(range(len(ranked.positions)))[: query.k]
+        return list(range(len(positions)))[: query.k]
     apart_s = query.dedupe_s - TIME_TOLERANCE_S
     kept: list[int] = []
     taken: dict[int, list[float]] = {}
-    rows = index.rows.table[ranked.positions].tolist()
+    rows = index.rows.table[positions].tolist()
     for place, (recording, start_s, *_) in enumerate(rows):
         starts = taken.setdefault(recording, [])
         if all(abs(start_s - start) >= apart_s for start in starts):
@@ -542,23 +637,48 @@ def _distinct(index: Index, ranked: _Ranked, query: Query) -> list[int]:
     return kept
 
 
-def _hit(index: Index, question: Question, ranked: _Ranked, place: int, same: Ints) -> Hit:
-    position = int(ranked.positions[place])
+def _hits(
+    index: Index,
+    question: Question | None,
+    positions: Ints,
+    scores: Sequence[float],
+    same: Ints,
+    percentiles: Sequence[Mapping[str, float]] = (),
+) -> list[Hit]:
+    """Make hits of rows, the best first."""
+    parts: list[dict[str, float]] = [{} for _ in scores]
+    if question:
+        each = question.contributions(index.stored(positions)).tolist()
+        parts = [dict(zip(question.weights, row, strict=True)) for row in each]
+    told = percentiles or [{} for _ in scores]
+    entries = zip(positions.tolist(), scores, parts, told, strict=True)
+    return [_hit(index, *entry, same_passage=entry[0] in same) for entry in entries]
+
+
+def _hit(
+    index: Index,
+    position: int,
+    score: float,
+    contributions: Mapping[str, float],
+    percentiles: Mapping[str, float],
+    *,
+    same_passage: bool,
+) -> Hit:
     row = index.rows[position]
-    parts = ranked.contributions[place].tolist()
     return Hit(
         recording_id=row.recording_id,
         work_id=row.work_id,
         performer=row.performer,
         composer=row.composer,
         title=row.title,
-        score=float(ranked.scores[place]),
+        score=score,
         start_s=row.start_s,
         end_s=row.end_s,
         clip=clip_id(row.recording_id, row.start_s),
-        contributions=dict(zip(question.weights, parts, strict=True)),
+        contributions=contributions,
         predicted=_values(index, index.predicted[:, position]),
-        same_passage=position in same,
+        same_passage=same_passage,
+        percentiles=percentiles,
     )
 
 
@@ -567,7 +687,9 @@ def _values(index: Index, predicted: Features) -> dict[str, float]:
     return {name: value for name, value in values if not math.isnan(value)}
 
 
-def _why_nothing(index: Index, query: Query, question: Question, allowed: Bools | None) -> str:
+def _why_nothing(
+    index: Index, query: Query, conditions: Sequence[Condition], allowed: Bools | None
+) -> str:
     if allowed is not None and not allowed.any():
         asked = [f"{column}={'|'.join(values)}" for column, values in query.where.items()]
         asked += [f"another {query.exclude} than the query"] if query.exclude != "none" else []
@@ -576,7 +698,7 @@ def _why_nothing(index: Index, query: Query, question: Question, allowed: Bools 
         hints = "; ".join(["", *filter(None, unknown)])
         return f"nothing is left to search: no row of the index has {' and '.join(asked)}{hints}"
     left = np.ones(len(index.rows), np.bool_) if allowed is None else allowed
-    told = [_unmet(c, index.predicted[c.number][left]) for c in question.conditions]
+    told = [_unmet(c, index.predicted[c.number][left]) for c in conditions]
     together = " (at once)" if len(told) > 1 else ""
     return (
         f"no row satisfies{together}: {'; '.join(told)}. Ask for less, or exclude and filter less"

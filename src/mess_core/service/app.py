@@ -8,6 +8,7 @@ import os
 import shlex
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -17,7 +18,7 @@ from fastapi import FastAPI, HTTPException, Query as Parameter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException as Refusal
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
@@ -26,8 +27,9 @@ from mess_core.errors import MessError, SearchError
 from mess_core.index.index import Index
 from mess_core.layout import Layout
 from mess_core.recordings import Recording, read_recordings
-from mess_core.search.query import Query
+from mess_core.search.query import Query, command
 from mess_core.search.search import Searcher, search
+from mess_core.search.words import understand
 from mess_core.service.audio import Wav, check_listed, envelope, parse_range
 from mess_core.service.catalogue import curves, describe_aspects, folded, list_recordings, windows
 from mess_core.service.server import problem, read_body
@@ -38,11 +40,21 @@ _SWAGGER = Path(fastapi_offline.__file__).parent / "static"
 _LARGEST_K = 200
 #: How long a question waits for its turn, s.
 _PATIENCE_S = 3.0
+#: What is told as "unprocessable" and as "bad request".
+_INVALID, _WRONG = (RequestValidationError, ValidationError), (MessError, ClientDisconnect)
 
 Result = TypeVar("Result")
 From = Annotated[float, Parameter(alias="from", ge=0, allow_inf_nan=False, description="s")]
 Start = Annotated[float | None, Parameter(alias="from", ge=0, allow_inf_nan=False, description="s")]
 To = Annotated[float | None, Parameter(alias="to", ge=0, allow_inf_nan=False, description="s")]
+
+
+@dataclass
+class Phrase:
+    """What ``/words`` takes: ``start`` says whether a question would start from something."""
+
+    text: str
+    start: bool = True
 
 
 def create_app(
@@ -51,22 +63,25 @@ def create_app(
     *,
     refresh_s: float = 0.0,
     hosts: Iterable[str] = (),
-    command: str = "mess search",
+    artifacts: str = "",
     uploads: Uploads | None = None,
 ) -> FastAPI:
     """Return the application.
 
     ``searchers`` are those of both kinds of index, or of one; ``layout`` is where audio and targets
     are, if they are here. Every ``refresh_s`` seconds newer ones are looked for (0: never).
-    ``hosts`` are names by which it may be asked, beside those of loopback; ``command`` begins what
-    a question is given back as. ``uploads`` take audio, if they are given.
+    ``hosts`` are names by which it may be asked, beside those of loopback; ``artifacts`` is where
+    `mess search` finds the indices, if not where it looks by itself. ``uploads`` take audio.
     """
+    place = f" --artifacts {shlex.quote(artifacts)}" if artifacts else ""
     listed, failed = dict[str, Recording](), dict[str, str]()
     turns = asyncio.Semaphore(len(os.sched_getaffinity(0)))
 
     def read_table() -> None:
-        if layout.table.exists():
-            listed.update({r.recording_id: r for r in read_recordings(layout.table)})
+        rows = read_recordings(layout.table) if layout.table.exists() else ()
+        listed.update(new := {row.recording_id: row for row in rows})
+        for gone in listed.keys() - new.keys():
+            del listed[gone]
 
     read_table()
     tasks = {kind: searcher.refresh for kind, searcher in searchers.items()}
@@ -76,7 +91,7 @@ def create_app(
     # A page elsewhere can make its own name point here (DNS rebinding) to read what is answered.
     names = ["localhost", "127.0.0.1", "[::1]", *hosts]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=names)
-    for kind in (MessError, Refusal, RequestValidationError, ClientDisconnect, Exception):
+    for kind in (*_INVALID, *_WRONG, Refusal, Exception):
         app.add_exception_handler(kind, _explain)
 
     async def in_turn(answer: Callable[..., Result], *given: object) -> Result:
@@ -103,7 +118,7 @@ def create_app(
 
     def answered(query: Query, upload: Upload | None = None) -> dict[str, Any]:
         whole = query.recording_id is not None and query.start_s is None
-        whole |= upload is not None and upload.options == "--audio FILE"
+        whole |= upload is not None and upload.options == " --audio FILE"
         kind = "recordings" if whole else "clips"
         if kind not in searchers:
             raise SearchError(f"only {', '.join(searchers)} are published, and it asks for {kind}")
@@ -116,29 +131,29 @@ def create_app(
         about = {"predicted": answer.predicted, "kind": kind, "version": index.version_id}
         return {"hits": hits, "notes": answer.notes, **about}
 
-    schema = {"content": {"application/json": {"schema": TypeAdapter(Query).json_schema()}}}
-
-    @app.post("/search", openapi_extra={"requestBody": schema})
+    @app.post("/search", openapi_extra=_body_of(Query))
     async def search_(request: Request) -> Response:
         body, facts = await read_body(request), some_index("clips").facts
         query, upload = uploads.question(body, facts) if uploads else (Query.from_json(body), None)
         if query.k > _LARGEST_K:
             raise HTTPException(413, f"k is {query.k}, and at most {_LARGEST_K} here")
         answer = await in_turn(answered, query, upload)
-        options = f"{upload.options} {_options(query)}" if upload else _options(query)
-        return JSONResponse(answer | {"command": f"{command} {options}"})
+        asked = command(query, layout.dataset) + place + (upload.options if upload else "")
+        return JSONResponse(answer | {"command": asked})
 
     if uploads:
 
         @app.post("/embed")
         async def embed(request: Request, start_s: Start = None, end_s: To = None) -> Response:
-            return JSONResponse(
-                await uploads.take(request, start_s, end_s, some_index("clips").facts)
-            )
+            facts = some_index("clips").facts
+            return JSONResponse(await uploads.take(request, start_s, end_s, facts))
 
-    @app.post("/words")
-    async def words() -> Response:
-        return problem(501, "words are not understood yet")
+    @app.post("/words", openapi_extra=_body_of(Phrase))
+    async def words(request: Request) -> Response:
+        phrase = TypeAdapter(Phrase).validate_json(await read_body(request))
+        index = some_index("clips")
+        found = await in_turn(lambda: understand(phrase.text, index, start=phrase.start))
+        return JSONResponse(found.to_dict())
 
     @app.get("/aspects")
     def aspects() -> Response:
@@ -233,27 +248,18 @@ def create_app(
     return app
 
 
-def _options(query: Query) -> str:
-    """Return the options of ``mess search`` that ask a question."""
-    given: list[tuple[str, object]] = [
-        ("--recording", query.recording_id), ("--from", query.start_s), ("--to", query.end_s),
-        ("--clip", query.clip), ("--relative", query.relative or None), ("-k", query.k),
-        ("--exclude", query.exclude), ("--dedupe", query.dedupe_s or None),
-    ]  # fmt: skip
-    for name in ("like", "unlike", "more", "less"):
-        given += [(f"--{name}", f"{a}={w}") for a, w in getattr(query, name).items()]
-    given += [("--where", f"{name}={v}") for name, values in query.where.items() for v in values]
-    given += [("--ignore", name) for name in query.ignore]
-    words = [str(word) for pair in given if pair[1] is not None for word in pair]
-    return shlex.join([*words, *(["--same-passage"] if query.same_passage else [])])
+def _body_of(kind: type) -> dict[str, Any]:
+    content = {"application/json": {"schema": TypeAdapter(kind).json_schema()}}
+    return {"requestBody": {"content": content}}
 
 
 def _explain(_: Request, error: Exception) -> Response:
     if isinstance(error, Refusal):
         return problem(error.status_code, error.detail, error.headers)
-    if isinstance(error, RequestValidationError):
-        return problem(422, "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors()))
-    if isinstance(error, MessError | ClientDisconnect):
+    if isinstance(error, _INVALID):
+        told = [": ".join([*map(str, e["loc"][-1:]), e["msg"]]) for e in error.errors()]
+        return problem(422, "; ".join(told))
+    if isinstance(error, _WRONG):
         return problem(400, str(error))
     return problem(500, "an error of the service; its log has more")
 

@@ -66,11 +66,11 @@ class Uploads:
                     made = await asyncio.to_thread(self._embed, path, start_s, end_s, facts)
                 except MessError as error:
                     raise HTTPException(422, str(error).replace(f"{folder}/", "")) from None
-        given = [("--from", start_s), ("--to", end_s)]
-        options = [f"{name} {at_s}" for name, at_s in given if at_s is not None]
+        given = [(" --audio ", "FILE"), (" --from ", start_s), (" --to ", end_s)]
+        options = "".join(f"{name}{value}" for name, value in given if value is not None)
         token, took_s = secrets.token_urlsafe(16), time.perf_counter() - began
         ask = partial(search_features, features=made[0], measured=made[1])
-        self._kept[token] = Upload(ask, facts.get("encoder"), " ".join(["--audio FILE", *options]))
+        self._kept[token] = Upload(ask, facts.get("encoder"), options)
         if len(self._kept) > _KEPT:
             del self._kept[next(iter(self._kept))]
         return {"embedded": token, "duration_s": info.duration_s, "seconds": round(took_s, 3)}
