@@ -329,6 +329,38 @@ def test_questions_that_make_no_sense_are_refused(
         ask("--recording", "take1", *options)
 
 
+def test_words_are_told_before_the_hits(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask("--words", "ppp but presto, as in Paris", "-k", "3", "--explain") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("understood: dynamics -1 but tempo +")
+    assert lines[0].endswith("not understood: 'Paris'")
+    assert lines[1].startswith("passages that are dynamics -1 but tempo +")
+    assert any(line.endswith("wish 1   wish 2") for line in lines)
+    assert len([line for line in lines if "take" in line]) == 3
+    assert lines[-1].startswith("score = the smallest share")
+
+
+def test_words_and_wishes_ask_the_same_and_json_stays_json(
+    ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = ("--recording", "take1", "--from", "20", "--to", "25", "--json")
+    ask(*start, "--words", "ppp, more tempo")
+    told = capsys.readouterr()
+    assert told.err.startswith("understood: dynamics -1; more tempo 1")
+    ask(*start, "--wish", "dynamics=-1", "--more", "tempo")
+    assert json.loads(told.out) == json.loads(capsys.readouterr().out)
+    assert json.loads(told.out)[0]["percentiles"].keys() == {"likeness", "wish 1"}
+
+
+def test_a_question_starts_from_something_or_wishes(ask: Ask) -> None:
+    with pytest.raises(SearchError, match="nothing says what to search: give --recording"):
+        ask("--like", "tempo")
+    with pytest.raises(SearchError, match="'same tempo' has nothing to be compared with"):
+        ask("--words", "same tempo")
+    with pytest.raises(SearchError, match="put --words, --wish into it"):
+        ask("--query", "q.json", "--words", "slow", "--wish", "tempo=1")
+
+
 def test_the_dataset_must_be_named_where_there_are_several(
     ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,7 @@ FULL = Query(
     k=3,
     dedupe_s=5.0,
     relative="work",
+    wish=({"tempo": -0.6, "dynamics": 0.5}, {"brightness": 1.0}),
 )
 SAME = Query("r1", 30.0, like={"rubato": 1.0}, same_passage=True)
 
@@ -90,6 +91,13 @@ def test_a_clips_id_names_recording_and_start() -> None:
             {"clip": "r@0", "same_passage": True, "exclude": "work"},
             "its work cannot be excluded",
         ),
+        ({"wish": {"tempo": 1}}, "wish is .* expected a list of groups"),
+        ({"wish": ["slow"]}, "the group 'slow', expected a mapping"),
+        ({"wish": [{"general": 1}]}, "expected a mapping of aspects"),
+        ({"wish": [{}]}, "a group without a weight"),
+        ({"wish": [{"tempo": 0}]}, "a group without a weight"),
+        ({"wish": [{"tempo": -1e7}]}, "weight -10000000.0, expected a number from -1e.06"),
+        ({"wish": [{"tempo": None}]}, "weight None"),
         ({"dedupe_s": "5"}, "dedupe_s is '5'"),
         ({"start_s": "3"}, "start_s is '3', expected seconds"),
         ({"start_s": math.nan}, "start_s is nan"),

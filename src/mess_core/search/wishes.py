@@ -41,27 +41,23 @@ def known_part(index: Index, query: Query, directed: Sequence[str]) -> tuple[Que
 
     Raises `SearchError` if an aspect is unknown or has no direction, or if nothing is left.
     """
-    known = {*directed, *index.aspects.get("aspects", {}), *ASPECT_REGISTRY}
-    for name in query.wished:
-        if name not in known:
+    lost = [name for name in query.wished if name not in directed]
+    for name in lost:
+        if name not in {*index.aspects.get("aspects", {}), *ASPECT_REGISTRY}:
             raise SearchError(f"aspect {name!r} of the wish is unknown: {nearest(name, directed)}")
         registered = ASPECT_REGISTRY.get(name)
-        if name not in directed and (registered is None or not registered.more):
+        if name in index.projection.aspects or (registered and not registered.more):
             raise SearchError(
-                f"nothing has more or less of {name!r}, so it cannot be wished for: it is a shape; "
-                f"wish for {', '.join(directed) or 'nothing: no aspect has a direction'}"
+                f"there is no more or less of {name!r}: it is a shape, so it cannot be wished for"
             )
-    lost = [name for name in query.wished if name not in directed]
     if not lost:
         return query, []
     groups = [{n: w for n, w in group.items() if n not in lost} for group in query.wish]
     left = tuple(group for group in groups if any(group.values()))
     told = f"this index does not know {', '.join(lost)} (`mess tour` says why)"
     if not left:
-        raise SearchError(
-            f"{told}, and the wish is of nothing else; wish for "
-            f"{', '.join(directed) or 'nothing: no aspect has a direction'}"
-        )
+        choice = ", ".join(directed) or "nothing: no aspect has a direction"
+        raise SearchError(f"{told}, and the wish is of nothing else; wish for {choice}")
     return replace(query, wish=left), [f"{told}, so it does not count in the wish"]
 
 

@@ -1,24 +1,23 @@
 """Words: what "melancholic but hopeful, more legato than this" asks for.
 
-A text is read from left to right as words of a lexicon (``lexicon.tsv``: each with aspects, signed
-weights and sources) and of a small grammar (`_GRAMMAR`): what multiplies the next word, compares
-it, or says what role it has. Without any of these a word is part of a *wish*. "But" begins another
-group of it. Words that the lexicon does not have are read as the nearest that it has, by the
-cosine of their character n-grams, or not at all; both are said.
-
-In English, Italian, German and French; case and accents do not matter.
+A text is read from left to right. ``lexicon.tsv`` has words with aspects, signed weights and
+sources, and a small grammar: words that multiply the next word, compare it, or say what role it
+has. Without any of these a word is part of a *wish*, and "but" begins another group of it. Words
+that are not known are read as the nearest known one by the cosine of their character n-grams, or
+not at all; both are said. Case and accents do not matter.
 """
 
 __all__ = ["Entry", "Term", "Understood", "entries", "understand"]
 
+import math
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from dataclasses import asdict, dataclass, replace
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mess_core.errors import SearchError
 from mess_core.index.index import Index
@@ -28,90 +27,32 @@ from mess_core.search.search import directed
 
 #: Longer texts are refused, so that no question takes long.
 _LONGEST = 1000
-#: Cosine from which an unknown word is read as a known one, and its fewest letters
-#: (`tests/search/test_words.py` measures it).
-_ALIKE, _FEWEST = 0.5, 4
+#: The cosine from which an unknown word is read as a known one, and its fewest letters: at 0.5 more
+#: typing errors are understood, but twice as many words that have nothing to do with music.
+_ALIKE, _FEWEST = 0.55, 4
 #: A comparative moves the aspects of its word that have at least this share of the largest weight.
 _MAIN = 0.7
-
-#: Kind, number, words. ``times`` multiplies the next word, or the last where none follows; ``more``
-#: compares; ``or`` negates like the last; ``after`` is "but" and ``times``, or ``times`` of the
-#: last.
-_GRAMMAR: list[tuple[str, float, str]] = [
-    ("contrast", 0, "but|yet|however|though|although|ma|pero|aber|doch|jedoch|mais|pourtant"),
-    ("join", 0, "and|e|ed|und|et|with|con|mit|avec|also|anche|auch|aussi"),
-    ("or", 0, "or|nor|o|oder|ou|ne|noch|ni"),
-    ("times", 2, "extremely|utterly|ausserst|hochst|extremement|estremamente|possibile"),
-    ("times", 1.5, "very|really|much|far|so|molto|assai|sehr|viel|tres|beaucoup|bien|lots of"),
-    ("times", 1.5, "a lot of|a lot|highly|most|deeply|di molto|recht|full of|plenty of|lot of"),
-    ("times", 1, "high|wide|large|big|great|alto|hoch|hohe|grosse|gross|grande|haut|quite"),
-    ("times", 0.75, "rather|fairly|pretty|abbastanza|piuttosto|ziemlich|assez|plutot|mostly"),
-    ("times", 0.5, "slightly|a bit|a little|little bit|a touch|somewhat|un poco|un po|poco|etwas"),
-    ("times", 0.5, "ein wenig|ein bisschen|un peu|legerement|leggermente"),
-    ("times", 0.5, "not too|not overly|non troppo|non tanto|nicht zu|nicht allzu|pas trop"),
-    ("times", -0.25, "not very|not so|not that|not particularly|non molto|nicht sehr|nicht so"),
-    ("times", -0.25, "pas tres|pas si"),
-    ("times", -0.5, "not|non|nicht|pas|isnt|arent|never|neither|weder|hardly|barely|kaum|little"),
-    ("times", -0.5, "less than|a peine"),
-    ("times", -1, "without|no|senza|ohne|kein|keine|keinen|sans|avoid|avoiding|low|small|narrow"),
-    ("times", -1, "lacking|free of|basso|tief|niedrig|klein|bas|basse|petit|petite"),
-    ("after", 0.5, "ma non troppo|ma non tanto|but not too much|but not too|mais pas trop"),
-    ("after", 0.5, "aber nicht zu sehr|aber nicht zu|doch nicht zu|doch nicht zu sehr"),
-    ("more", 1, "more|even more|piu|mehr|plus|noch mehr|davantage|di piu"),
-    ("more", -1, "less|fewer|meno|weniger|moins|di meno"),
-    ("like", 1, "like|similar|similarly|same|equal|equally|alike|as in|simile|stesso|stessa"),
-    ("like", 1, "istesso|come|gleich|gleiche|gleichen|gleicher|gleiches|ahnlich|ahnliche|wie"),
-    ("like", 1, "ahnlicher|ahnliches|ahnlichen|semblable|meme|pareil|pareille|comme"),
-    ("unlike", 1, "unlike|different|other|another|opposite|contrasting|differing|not like"),
-    ("unlike", 1, "not the same|diverso|diversa|altro|altra|anders|andere|anderer|anderes|autre"),
-    ("unlike", 1, "anderen|verschieden|different from|differente|different in"),
-    ("ignore", 1, "ignore|ignoring|any|whatever|never mind|regardless of|no matter|irrelevant"),
-    ("ignore", 1, "disregard|disregarding|does not matter|do not care about|whichever|egal"),
-    ("ignore", 1, "is not important|unimportant|qualsiasi|qualunque|ignora|ignoriere|beliebig"),
-    ("ignore", 1, "beliebiges|beliebige|peu importe|n importe quel|quelconque|non importa"),
-    ("stop", 0, "a|an|the|is|are|be|it|its|this|that|these|than|as|in|of|to|from|for|on|at|by"),
-    ("stop", 0, "something|anything|music|musical|piece|passage|playing|played|play|plays|sound"),
-    ("stop", 0, "sounds|sounding|performance|recording|recordings|version|performed|feel|feels"),
-    ("stop", 0, "feeling|mood|character|i|want|me|find|show|please|would|should|give|one|here"),
-    ("stop", 0, "still|but also|at the same time|more like|who|most like|in respect|manner|way|style"),
-    ("stop", 0, "il|lo|la|le|gli|un|una|uno|di|del|della|questo|questa|che|qui|musica|sempre"),
-    ("stop", 0, "der|die|das|ein|eine|einen|als|im|diese|dieses|dieser|dies|hier|musik|stuck"),
-    ("stop", 0, "immer|von|l|les|des|du|de|d|une|que|ce|cette|ceci|ici|musique|toujours|qu|dans"),
-]  # fmt: skip
-
-#: Endings, what may stand in their place in the lexicon, and what they mean.
-_ENDINGS: list[tuple[str, str, str, float]] = [
-    *((f"issim{last}", "o|e|a|", "times", 1.5) for last in "oaie"),
-    ("ier", "y", "more", 1),
-    ("iest", "y", "times", 1.5),
-    ("ler", "el", "more", 1),
-    ("er", "|e", "more", 1),
-    ("est", "|e", "times", 1.5),
-    ("ily", "y", "times", 1),
-    ("ly", "|le", "times", 1),
-    ("iness", "y", "times", 1),
-    ("ness", "", "times", 1),
-    ("mente", "o|e|a|", "times", 1),
-]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A word of the lexicon; several words count as one."""
+    """A word of the lexicon, which may be several; ``aspects`` is its meaning in these alone."""
 
     term: str
     language: str
-    #: As the file has it; a name without a weight makes the word a noun: "phrasing".
-    meaning: Mapping[str, float]
+    meaning: str
     source: str
-    noun: bool
-    #: The meaning in aspects alone; empty where none measures it.
-    aspects: Mapping[str, float] = field(default_factory=dict)
+    aspects: Mapping[str, float]
+
+    @property
+    def noun(self) -> bool:
+        """Whether it names an aspect without saying how much of it: "phrasing"."""
+        return bool(self.meaning) and "=" not in self.meaning
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A word of a text, and what it asks for."""
+    """What a word of a text asks for."""
 
     #: As it was typed, with what changes it; and the word of the lexicon.
     text: str
@@ -154,6 +95,17 @@ class Understood:
         return replace(query, ignore=(*query.ignore, *ignored), **given)
 
 
+class _Piece(NamedTuple):
+    """Words that count as one: a ``term`` of the lexicon, of its grammar, or ``unknown``."""
+
+    kind: str
+    number: float = 1.0
+    entry: Entry | None = None
+    text: str = ""
+    #: What it is read as, where that is a guess.
+    guess: str = ""
+
+
 def _plain(text: str) -> str:
     """Return a text without case, accents and what is neither letter nor digit."""
     decomposed = unicodedata.normalize("NFKD", text.casefold())
@@ -162,104 +114,90 @@ def _plain(text: str) -> str:
 
 
 @cache
-def entries() -> Mapping[str, Entry]:
-    """Return the lexicon by its terms without case and accents."""
+def _lexicon() -> tuple[dict[str, Entry], dict[str, _Piece]]:
+    """Return the words with a meaning, and the grammar; endings begin with a hyphen."""
     lines = Path(__file__).with_name("lexicon.tsv").read_text(encoding="utf-8").splitlines()
-    rows = [line.split("\t") for line in lines if line and line[0] != "#"][1:]
-    found = {}
+    rows = [line.split("\t") for line in lines if line[:1] not in ("", "#")][1:]
+    grammar: dict[str, _Piece] = {}
+    meanings = {_plain(row[0]): row[2] for row in rows if row[3] != "grammar"}
+    words = {}
     for term, language, meaning, source in rows:
-        pairs = [part.partition("=") for part in meaning.split()]
-        weights = {name.replace("_", " "): float(w or 1) for name, _, w in pairs}
-        noun = bool(pairs) and not pairs[0][1]
-        found[_plain(term)] = Entry(term, language, weights, source, noun)
-    return {key: replace(entry, aspects=_resolve(entry, found)) for key, entry in found.items()}
+        if source != "grammar":
+            aspects = _in_aspects(meaning, meanings)
+            words[_plain(term)] = Entry(term, language, meaning, source, aspects)
+            continue
+        kind, _, number = meaning[1:].partition("=")
+        for word in term.split("|"):
+            grammar[word if word[0] == "-" else _plain(word)] = _Piece(kind, float(number or 1))
+    return words, grammar
 
 
-def _resolve(entry: Entry, known: Mapping[str, Entry]) -> dict[str, float]:
+def _in_aspects(meaning: str, meanings: Mapping[str, str]) -> dict[str, float]:
     total: dict[str, float] = {}
-    for name, weight in entry.meaning.items():
-        aspect = name.replace(" ", "_")
-        parts = {aspect: 1.0}
-        if aspect not in ASPECT_REGISTRY:
-            parts = _resolve(known[_plain(name)], known)
-        for part, its in parts.items():
-            total[part] = total.get(part, 0.0) + weight * its
-    return {name: round(max(-1.0, min(1.0, weight)), 3) for name, weight in total.items()}
+    for part in meaning.split():
+        name, _, weight = part.partition("=")
+        its = {name: 1.0}
+        if name not in ASPECT_REGISTRY:
+            its = _in_aspects(meanings[_plain(name.replace("_", " "))], meanings)
+        for aspect, share in its.items():
+            total[aspect] = total.get(aspect, 0.0) + float(weight or 1) * share
+    return {name: round(max(-1.0, min(1.0, w)), 3) for name, w in total.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Words that count as one: of the grammar, of the lexicon, or unknown."""
-
-    kind: str
-    number: float = 0.0
-    entry: Entry | None = None
-    text: str = ""
-    #: What it stands for, where that was found by its spelling.
-    read_as: str = ""
+def entries() -> Mapping[str, Entry]:
+    """Return the words that have a meaning, by what they are without case and accents."""
+    return _lexicon()[0]
 
 
 @cache
-def _vocabulary() -> Mapping[str, _Piece]:
-    grammar = {w: _Piece(kind, n) for kind, n, words in _GRAMMAR for w in words.split("|")}
-    return grammar | {key: _Piece("term", 1.0, entry) for key, entry in entries().items()}
+def _known() -> dict[str, _Piece]:
+    words, grammar = _lexicon()
+    return grammar | {key: _Piece("term", entry=entry) for key, entry in words.items()}
 
 
 def _pieces(text: str) -> Iterator[_Piece]:
+    """Cut a text into the longest words that are known, and single ones that are not."""
     words = re.findall(r"[^\W_]+|[,;.!?/+&]", re.sub("n['\u2019]t\\b", " not", text))
     plain = [_plain(word) or "," for word in words]
-    longest = max(key.count(" ") for key in _vocabulary()) + 1
+    longest = max(key.count(" ") for key in _known()) + 1
     place = 0
     while place < len(words):
         for end in range(min(place + longest, len(words)), place, -1):
-            if piece := _vocabulary().get(" ".join(plain[place:end])):
+            if piece := _known().get(" ".join(plain[place:end])):
                 break
         else:
             piece = _Piece("join") if plain[place] == "," else _guess(plain[place])
-        yield replace(piece, text=" ".join(words[place:end]))
+        yield piece._replace(text=" ".join(words[place:end]))
         place = end
 
 
 def _guess(word: str) -> _Piece:
-    """Return what an unknown word is read as: another form of a word, or one spelt alike."""
-    for ending, others, kind, number in _ENDINGS:
-        stem = word.removesuffix(ending)
-        stems = [stem + other for other in others.split("|")] if stem != word else []
-        stems += [stem[:-1]] if stem[-1:] == stem[-2:-1] else []
-        for key in stems:
-            if len(key) > 2 and (entry := entries().get(key)) and not entry.noun:
-                return _Piece(kind, number, entry, read_as=entry.term)
-    key, cosine = _closest(word)
-    if cosine < _ALIKE or len(word) < _FEWEST:
+    """Return what an unknown word is: another form of a known one, one spelt alike, or neither."""
+    words, grammar = _lexicon()
+    for rule, piece in grammar.items():
+        ending, _, other = rule[1:].partition(">")
+        if rule[0] == "-" and word.endswith(ending):
+            entry = words.get(word[: -len(ending)] + other)
+            if entry and not entry.noun:
+                return piece._replace(entry=entry)
+    # Hardly anybody mistypes the first letter, and half of the wrong guesses differ in it.
+    first = (key for key in _known() if key[0] == word[0] and " " not in key)
+    alike, best = max(((_cosine(word, key), key) for key in first), default=(0.0, ""))
+    if len(word) < _FEWEST or alike < _ALIKE:
         return _Piece("unknown")
-    return replace(_vocabulary()[key], read_as=key)
+    return _known()[best]._replace(guess=best)
 
 
+def _cosine(one: str, other: str) -> float:
+    a, b = _grams(one), _grams(other)
+    shared = sum(n * b[gram] for gram, n in a.items())
+    return shared / math.hypot(*a.values()) / math.hypot(*b.values())
+
+
+@lru_cache(4096)
 def _grams(word: str) -> Counter[str]:
     edged = f"^{word}$"
     return Counter(edged[i : i + n] for n in (2, 3, 4) for i in range(len(edged) - n + 1))
-
-
-@cache
-def _shares() -> Mapping[str, list[tuple[str, float]]]:
-    """Return, by n-gram, the words that have it, and their coordinate of unit length."""
-    found: dict[str, list[tuple[str, float]]] = {}
-    for word in _vocabulary():
-        grams = _grams(word)
-        length = sum(n * n for n in grams.values()) ** 0.5
-        for gram, n in grams.items():
-            found.setdefault(gram, []).append((word, n / length))
-    return found
-
-
-def _closest(word: str) -> tuple[str, float]:
-    """Return the known word that is spelt most alike, and the cosine."""
-    grams, total = _grams(word), Counter[str]()
-    for gram, n in grams.items():
-        for known, share in _shares().get(gram, ()):
-            total[known] += n * share  # type: ignore[assignment]
-    best = max(total, key=lambda known: (total[known], known), default="")
-    return best, total[best] / sum(n * n for n in grams.values()) ** 0.5
 
 
 @dataclass(slots=True)
@@ -279,21 +217,42 @@ class _Draft:
         return self.entry.noun or _plain(self.entry.term).replace(" ", "_") in ASPECT_REGISTRY
 
     def change(self, pieces: list[_Piece]) -> None:
+        self.role = "" if self.role == "noun" and pieces else self.role
         for piece in pieces:
             if piece.kind in ("times", "after"):
                 self.factor *= piece.number
             elif piece.kind == "more":
                 self.step = piece.number
-            else:
+            elif piece.kind != "term":
                 self.role = piece.kind
-        if self.role == "noun" and pieces:
-            self.role = ""
+
+    def terms(self, known: Mapping[str, float], *, start: bool) -> list[Term]:
+        """Return what it asks for, of aspects that are known here."""
+
+        def term(role: str, aspects: Mapping[str, float], group: int | None = None) -> Term:
+            rounded = {name: round(weight, 3) for name, weight in aspects.items()}
+            return Term(self.text, self.entry.term, role, group, rounded, self.entry.source)
+
+        size = abs(self.factor)
+        if self.role:
+            flip = {"like": "unlike", "unlike": "like", "ignore": "like"}
+            role = flip[self.role] if self.factor < 0 else self.role
+            scale = 1.0 if role == "ignore" else size
+            return [term(role, {n: abs(w) * scale for n, w in known.items()})]
+        signed = {n: w * self.factor * (self.step or 1.0) for n, w in known.items()}
+        if not (self.step and start):
+            return [term("wish", signed, self.group)]
+        steps = 0.5 if size < 1 else 2.0 if size > 1 else 1.0
+        least = _MAIN * max(map(abs, signed.values()))
+        more = {name: steps for name, weight in signed.items() if weight >= least}
+        less = {name: steps for name, weight in signed.items() if -weight >= least}
+        return [term(role, part) for role, part in (("more", more), ("less", less)) if part]
 
 
 class _Reader:
     """Reads pieces one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: str) -> None:
         self.drafts: list[_Draft] = []
         self.unknown: list[str] = []
         self.notes: list[str] = []
@@ -302,34 +261,34 @@ class _Reader:
         self._waiting: list[_Piece] = []
         self._last: _Draft | None = None
         self._role = ""
-
-    def read(self, text: str) -> None:
         pieces = [piece for piece in _pieces(text) if piece.kind != "stop"]
-        for piece, following in zip(pieces, [*pieces[1:], _Piece("join")], strict=True):
-            if piece.read_as and _plain(piece.read_as) != _plain(piece.text):
-                self.notes.append(f"'{piece.text}' is read as '{piece.read_as}'")
-            if piece.entry:
-                self._term(piece)
-            elif piece.kind == "unknown":
-                self.unknown.append(piece.text)
-                self._waiting, self._last = [], None
-            elif piece.kind in ("join", "contrast", "or"):
-                self._part(piece.kind)
-            else:
-                alone = following.kind in ("join", "contrast", "or")
-                if piece.kind == "after" and not (alone and self._last):
-                    self._part("contrast")
-                self._waiting.append(piece)
+        for piece, following in zip(pieces, [*pieces[1:], _Piece("join")], strict=False):
+            self._read(piece, ends=following.kind in ("join", "contrast", "or"))
         self._part("join")
+
+    def _read(self, piece: _Piece, *, ends: bool) -> None:
+        if piece.guess:
+            self.notes.append(f"'{piece.text}' is read as '{piece.guess}'")
+        if piece.entry:
+            self._term(piece, piece.entry)
+        elif piece.kind == "unknown":
+            self.unknown.append(piece.text)
+            self._waiting, self._last = [], None
+        elif piece.kind in ("join", "contrast", "or"):
+            self._part(piece.kind)
+        else:
+            if piece.kind == "after" and not (ends and self._last):
+                self._part("contrast")
+            self._waiting.append(piece)
 
     def _part(self, kind: str) -> None:
         """End what belongs together: what still waits is of the last word."""
         last, waiting = self._last, self._waiting
-        roles = [p for p in waiting if p.kind in ("like", "unlike", "ignore")]
         if last:
-            last.change([p for p in waiting if last.is_aspect or p not in roles])
+            own = ("times", "after", "more")
+            last.change([p for p in waiting if last.is_aspect or p.kind in own])
         else:
-            self.unknown += [p.text for p in waiting if p.kind != "like"]
+            self.unknown += [p.text for p in waiting if p.text and p.kind != "like"]
         self._waiting, self._last = [], None
         if kind == "or" and self.drafts and self.drafts[-1].factor < 0:
             self._waiting = [_Piece("times", self.drafts[-1].factor)]
@@ -337,17 +296,14 @@ class _Reader:
             self._group += 1
             self._role = ""
 
-    def _term(self, piece: _Piece) -> None:
-        assert piece.entry
+    def _term(self, piece: _Piece, entry: Entry) -> None:
         waiting, last = self._waiting, self._last
-        text = " ".join(filter(None, [*(p.text for p in waiting), piece.text]))
-        draft = _Draft(piece.entry, text, self._group)
-        if piece.kind != "term":
-            draft.change([piece])
-        draft.change(waiting)
+        text = " ".join(p.text for p in [*waiting, piece] if p.text)
+        draft = _Draft(entry, text, self._group)
+        draft.change([piece, *waiting])
         if draft.is_aspect and not waiting:
-            draft.role = self._role or ("noun" if draft.entry.noun else "")
-        self._role = draft.role if draft.role != "noun" else ""
+            draft.role = self._role or ("noun" if entry.noun else "")
+        self._role = "" if draft.role == "noun" else draft.role
         self._waiting = []
         if draft.role == "noun" and last and last.role != "noun":
             return  # "fast tempo": the adjective says it
@@ -365,104 +321,73 @@ def understand(text: str, index: Index, *, start: bool = True) -> Understood:
     Parameters
     ----------
     text : str
-        At most 1000 characters.
+        At most 1000 characters, in English, Italian, German or French.
     index : Index
         Whose aspects can be asked for.
     start : bool
-        Whether the question starts from something. Where it does not, comparatives are read as
-        they are without one ("slower": "slow"), and nothing can be like it.
+        Whether the question starts from something. Where it does not, "slower" is read as "slow",
+        and nothing can be like or unlike it.
     """
     if not isinstance(text, str) or len(text) > _LONGEST:
-        raise SearchError(f"words are a text of at most {_LONGEST} characters")
-    reader = _Reader()
-    reader.read(unicodedata.normalize("NFC", text))
+        raise SearchError(f"words have to be a text of at most {_LONGEST} characters")
+    reader = _Reader(unicodedata.normalize("NFC", text))
     terms: list[Term] = []
-    unmeasured: list[str] = []
+    unmeasured: dict[str, None] = {}
     for draft in reader.drafts:
-        role = "like" if draft.role == "noun" else draft.role
-        known = index.projection.aspects if role else directed(index)
-        aspects = {n: w for n, w in draft.entry.aspects.items() if w and n in known}
-        if not aspects:
-            unmeasured.append(draft.entry.term)
-        elif role and not start:
-            reader.notes.append(f"'{draft.text}' needs something to start from")
-        elif role or (draft.step and start):
-            terms += _compared(draft, role, aspects)
-        else:
-            factor = draft.factor * (draft.step or 1.0)
-            wish = {name: round(weight * factor, 3) for name, weight in aspects.items()}
-            terms.append(_term(draft, "wish", draft.group, wish))
-            if draft.step:
-                reader.notes.append(f"'{draft.text}' has nothing to be compared with")
+        draft.role = "like" if draft.role == "noun" else draft.role
+        here = index.projection.aspects if draft.role else directed(index)
+        known = {n: w for n, w in draft.entry.aspects.items() if w and n in here}
+        if not known:
+            unmeasured[draft.entry.term] = None
+            continue
+        if (draft.role or draft.step) and not start:
+            reader.notes.append(f"'{draft.text}' has nothing to be compared with")
+        terms += draft.terms(known, start=start) if start or not draft.role else []
     terms, query, notes = _joined(terms)
-    told = _tell(query, reader.unknown, unmeasured, [*reader.notes, *notes])
+    unknown = dict.fromkeys(reader.unknown)
+    told = _tell(query, [*unknown], [*unmeasured], [*reader.notes, *notes])
     if not any(query.values()):
         raise SearchError(f"nothing to search by: {told}; try words as slow, soft, bright or sad")
-    unknown, unmeasured = list(dict.fromkeys(reader.unknown)), list(dict.fromkeys(unmeasured))
     return Understood(text, query, tuple(terms), tuple(unknown), tuple(unmeasured), told)
-
-
-def _term(draft: _Draft, role: str, group: int | None, aspects: Mapping[str, float]) -> Term:
-    return Term(draft.text, draft.entry.term, role, group, aspects, draft.entry.source)
-
-
-def _compared(draft: _Draft, role: str, aspects: Mapping[str, float]) -> list[Term]:
-    """Return what a word asks for that compares with where the question starts from."""
-    if role:
-        role = {"like": "unlike"}.get(role, "like") if draft.factor < 0 else role
-        size = 1.0 if role == "ignore" else abs(draft.factor)
-        weights = {name: round(abs(weight) * size, 3) for name, weight in aspects.items()}
-        return [_term(draft, role, None, weights)]
-    size = abs(draft.factor)
-    steps = 0.5 if size < 1 else 2.0 if size > 1 else 1.0
-    least = _MAIN * max(map(abs, aspects.values()))
-    main = {n: w * draft.step * draft.factor for n, w in aspects.items() if abs(w) >= least}
-    more = {name: steps for name, weight in main.items() if weight > 0}
-    less = {name: steps for name, weight in main.items() if weight < 0}
-    parts = {"more": more, "less": less}
-    return [_term(draft, which, None, part) for which, part in parts.items() if part]
 
 
 def _joined(terms: list[Term]) -> tuple[list[Term], dict[str, Any], list[str]]:
     """Return the terms with their groups counted, the query that they make, and what gave way."""
     query: dict[str, Any] = {role: {} for role in ("like", "unlike", "more", "less", "ignore")}
-    groups: dict[int, dict[str, float]] = {}
+    groups: dict[int | None, Counter[str]] = {}
     notes = []
     for term in terms:
-        if term.group is not None:
-            group = groups.setdefault(term.group, {})
-            for name, weight in term.aspects.items():
-                group[name] = group.get(name, 0.0) + weight
+        if term.role == "wish":
+            groups.setdefault(term.group, Counter()).update(term.aspects)
             continue
         for name, weight in term.aspects.items():
             for role, others in query.items():
                 if others.pop(name, None) and role != term.role:
                     notes.append(f"'{term.text}' takes the place of {role} {name}")
             query[term.role][name] = weight
-    wishes: dict[int, dict[str, float]] = {}
+    wishes: dict[int | None, dict[str, float]] = {}
     for number, group in groups.items():
         # Only ratios count; 1 is the end of a slider.
         largest = max(1.0, *map(abs, group.values()))
-        kept = {n: w for n, s in group.items() if (w := round(s / largest, 3))}
-        wishes |= {number: kept} if kept else {}
-        notes += [] if kept else ["what contradicts itself is left out"]
+        wishes[number] = {n: w for n, s in group.items() if (w := round(s / largest, 3))}
+        if not wishes[number]:
+            notes.append("words that contradict each other are left out")
+            del wishes[number]
     counted = {number: place for place, number in enumerate(wishes, 1)}
     query = {"wish": list(wishes.values()), **query, "ignore": list(query["ignore"])}
-    return [replace(t, group=counted.get(t.group or 0)) for t in terms], query, notes
+    return [replace(term, group=counted.get(term.group)) for term in terms], query, notes
 
 
 def _tell(
     query: Mapping[str, Any], unknown: list[str], unmeasured: list[str], notes: list[str]
 ) -> str:
     parts = [", ".join(f"{n} {w:+g}" for n, w in group.items()) for group in query["wish"]]
-    told = [f"understood: {' but '.join(parts)}"] if parts else []
-    for role in ("more", "less"):
-        told += [f"{role} {name} by {n:g}" for name, n in query[role].items()]
-    for role in ("like", "unlike"):
-        told += [f"{role} in {name} ({n:g})" for name, n in query[role].items()]
-    told += [f"ignoring {', '.join(query['ignore'])}"] if query["ignore"] else []
-    told += [f"not understood: {', '.join(map(repr, dict.fromkeys(unknown)))}"] if unknown else []
-    if unmeasured:
-        words = ", ".join(map(repr, dict.fromkeys(unmeasured)))
-        told.append(f"known, but nothing here measures it: {words}")
+    told = [" but ".join(parts)] if parts else []
+    for role in ("more", "less", "like", "unlike"):
+        told += [f"{role} {name} {amount:g}" for name, amount in query[role].items()]
+    told += [f"ignore {name}" for name in query["ignore"]]
+    told = [f"understood: {'; '.join(told)}"] if told else []
+    told += [f"not understood: {', '.join(map(repr, unknown))}"] if unknown else []
+    words = ", ".join(map(repr, unmeasured))
+    told += [f"known, but nothing here measures it: {words}"] if words else []
     return "; ".join([*told, *notes]) or "it has no word that says how music is"
