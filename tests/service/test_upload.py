@@ -112,8 +112,10 @@ def test_what_was_sent_is_searched_with(
         assert [hit["clip"] for hit in answer["hits"]] == [hit.clip for hit in expected.hits]
         assert answer["hits"][0]["score"] == pytest.approx(expected.hits[0].score)
         assert answer["kind"] == index.kind
-        given = " --from 1.0 --to 5.5" if passage else ""
-        assert answer["command"].startswith(f"mess search --audio FILE{given} -k 3")
+        assert answer["command"] == (
+            "mess search --dataset made --like tempo -k 3 --audio FILE"
+            + passage * " --from 1.0 --to 5.5"
+        )
     named = client.post("/search", json={**question, "recording_id": "r0"})
     assert "cannot name a recording" in _problem(named, 400)
     assert client.post("/search", json={"recording_id": "r0"}).status_code == 200
