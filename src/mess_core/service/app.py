@@ -74,6 +74,7 @@ def create_app(
     `mess search` finds the indices, if not where it looks by itself. ``uploads`` take audio.
     """
     place = f" --artifacts {shlex.quote(artifacts)}" if artifacts else ""
+    question = uploads.question if uploads else lambda body, _: (Query.from_json(body), None)
     listed, failed = dict[str, Recording](), dict[str, str]()
     turns = asyncio.Semaphore(len(os.sched_getaffinity(0)))
 
@@ -83,9 +84,25 @@ def create_app(
         for gone in listed.keys() - new.keys():
             del listed[gone]
 
+    async def refresh() -> None:
+        tasks = {kind: searcher.refresh for kind, searcher in searchers.items()}
+        while refresh_s:
+            await asyncio.sleep(refresh_s)
+            for name, task in {**tasks, "recording table": read_table}.items():
+                try:
+                    await asyncio.to_thread(task)
+                    failed.pop(name, None)
+                except Exception as error:
+                    logging.warning("refreshing %s failed: %s", name, error)
+                    failed[name] = str(error)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(refresh())
+        yield
+        task.cancel()
+
     read_table()
-    tasks = {kind: searcher.refresh for kind, searcher in searchers.items()}
-    lifespan = _refreshing({**tasks, "recording table": read_table}, refresh_s, failed)
     release = installed("mess-core")
     app = FastAPI(title="MESS", version=release, docs_url=None, redoc_url=None, lifespan=lifespan)
     # A page elsewhere can make its own name point here (DNS rebinding) to read what is answered.
@@ -94,13 +111,13 @@ def create_app(
     for kind in (*_INVALID, *_WRONG, Refusal, Exception):
         app.add_exception_handler(kind, _explain)
 
-    async def in_turn(answer: Callable[..., Result], *given: object) -> Result:
+    async def in_turn(answer: Callable[[], Result]) -> Result:
         try:
             await asyncio.wait_for(turns.acquire(), _PATIENCE_S)
         except TimeoutError:
             raise HTTPException(503, "too many questions at once", {"Retry-After": "2"}) from None
         try:
-            return await asyncio.to_thread(answer, *given)
+            return await asyncio.to_thread(answer)
         finally:
             turns.release()
 
@@ -117,6 +134,8 @@ def create_app(
         return found[name][0] | {"audio": has_audio(name)}
 
     def answered(query: Query, upload: Upload | None = None) -> dict[str, Any]:
+        if query.k > _LARGEST_K:
+            raise HTTPException(413, f"k is {query.k}, and at most {_LARGEST_K} here")
         whole = query.recording_id is not None and query.start_s is None
         whole |= upload is not None and upload.options == " --audio FILE"
         kind = "recordings" if whole else "clips"
@@ -128,18 +147,14 @@ def create_app(
             raise HTTPException(404, f"recording {name!r} is not in the index of {kind}")
         answer = upload.ask(index, query=query) if upload else search(index, query)
         hits = [{name: getattr(hit, name) for name in hit.__slots__} for hit in answer.hits]
-        about = {"predicted": answer.predicted, "kind": kind, "version": index.version_id}
-        return {"hits": hits, "notes": answer.notes, **about}
+        told = {"hits": hits, "notes": answer.notes, "predicted": answer.predicted, "kind": kind}
+        line = command(query, layout.dataset) + place + (upload.options if upload else "")
+        return {**told, "version": index.version_id, "command": line}
 
     @app.post("/search", openapi_extra=_body_of(Query))
     async def search_(request: Request) -> Response:
         body, facts = await read_body(request), some_index("clips").facts
-        query, upload = uploads.question(body, facts) if uploads else (Query.from_json(body), None)
-        if query.k > _LARGEST_K:
-            raise HTTPException(413, f"k is {query.k}, and at most {_LARGEST_K} here")
-        answer = await in_turn(answered, query, upload)
-        asked = command(query, layout.dataset) + place + (upload.options if upload else "")
-        return JSONResponse(answer | {"command": asked})
+        return JSONResponse(await in_turn(lambda: answered(*question(body, facts))))
 
     if uploads:
 
@@ -161,7 +176,7 @@ def create_app(
 
     @app.get("/recordings")
     def recordings(
-        q: Annotated[str, Parameter(max_length=1000)] = "",
+        q: Annotated[str, Parameter(max_length=200)] = "",
         composer: str | None = None,
         performer: str | None = None,
         work_id: str | None = None,
@@ -169,7 +184,7 @@ def create_app(
         limit: Annotated[int, Parameter(ge=1, le=200)] = 50,
     ) -> Response:
         given = {"composer": composer, "performer": performer, "work_id": work_id}
-        wanted, asked = {k: v for k, v in given.items() if v is not None}, folded(q).split()
+        wanted, asked = {k: v for k, v in given.items() if v is not None}, {*folded(q).split()}
         found = [
             row
             for row, text in list_recordings(some_index("recordings")).values()
@@ -205,9 +220,9 @@ def create_app(
     async def passages(name: str, start_s: From, end_s: To = None) -> Response:
         known(name)
         query = Query(name, start_s, end_s, same_passage=True, k=_LARGEST_K)
-        found = await in_turn(answered, query)
-        place = {"recording_id": name, "start_s": start_s, "end_s": end_s}
-        return JSONResponse({**place, "passages": found["hits"], "notes": found["notes"]})
+        found = await in_turn(lambda: answered(query))
+        about = {"recording_id": name, "start_s": start_s, "end_s": end_s}
+        return JSONResponse({**about, "passages": found["hits"], "notes": found["notes"]})
 
     @app.head("/audio/{name}", include_in_schema=False)
     @app.get("/audio/{name}")
@@ -262,26 +277,3 @@ def _explain(_: Request, error: Exception) -> Response:
     if isinstance(error, _WRONG):
         return problem(400, str(error))
     return problem(500, "an error of the service; its log has more")
-
-
-def _refreshing(tasks: Mapping[str, Any], every_s: float, failed: dict[str, str]) -> Any:
-    """Return a lifespan in which tasks run again and again; what failed last is noted."""
-
-    async def refresh() -> None:
-        while every_s:
-            await asyncio.sleep(every_s)
-            for name, task in tasks.items():
-                try:
-                    await asyncio.to_thread(task)
-                    failed.pop(name, None)
-                except Exception as error:
-                    logging.warning("refreshing %s failed: %s", name, error)
-                    failed[name] = str(error)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(refresh())
-        yield
-        task.cancel()
-
-    return lifespan

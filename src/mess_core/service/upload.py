@@ -44,10 +44,11 @@ class Uploads:
             token = str(content.pop("embedded"))
         except (ValueError, RecursionError, AttributeError, LookupError, TypeError):
             return Query.from_json(body), None
-        found = self._kept.pop(token, None)
+        found = self._kept.get(token)
         if not found or found.encoder != facts.get("encoder"):
             raise HTTPException(404, "this audio is not kept any more: send it again")
-        self._kept[token] = found  # as the last that was in use
+        self._kept.pop(token, None)  # the last that was in use is the last; threads share this
+        self._kept[token] = found
         return Query.from_dict(content), found
 
     async def take(
@@ -72,7 +73,7 @@ class Uploads:
         ask = partial(search_features, features=made[0], measured=made[1])
         self._kept[token] = Upload(ask, facts.get("encoder"), options)
         if len(self._kept) > _KEPT:
-            del self._kept[next(iter(self._kept))]
+            self._kept.pop(next(iter(self._kept)), None)
         return {"embedded": token, "duration_s": info.duration_s, "seconds": round(took_s, 3)}
 
 
