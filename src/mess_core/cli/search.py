@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 #: Characters of the column "work" of the table.
 _WORK_WIDTH = 48
 DEFAULT_LOCATION = "data/published"
+_WEAK = "Such a model did worse on performances of one piece than features of expression"
 
-#: Chowdhury & Widmer, "Expressivity-aware Music Performance Retrieval", 2024, arXiv:2401.14826.
-_WEAK = "Such models tell performances of one piece apart badly (docs/search.md)"
 #: Options that a question in JSON leaves no room for.
 _WITHOUT_QUERY = (
     *("like", "aspect", "aspects", "unlike", "more", "less", "ignore"),

@@ -58,13 +58,14 @@ def _load(folder: Path) -> tuple[Any, Any]:
         names = {path.name for path in folder.iterdir() if path.is_file()}
         if harmful := [name for name in sorted(names) if not name.endswith(_HARMLESS)]:
             raise ValueError(f"{harmful[0]} may run code when it is opened: remove it")
+        # Else transformers would go on with its own configuration, or an empty tokenizer.
         if "config.json" not in names or not {"tokenizer.json", "vocab.json"} & names:
-            # transformers would go on with its own configuration, or an empty tokenizer.
             raise ValueError("it needs config.json, and tokenizer.json or vocab.json")
         loaded: Any = ClapModel.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-        if lacking := sorted(loaded[1]["missing_keys"]):
+        needed = dict(loaded[0].named_parameters()).keys()  # positions may be missing
+        if lacking := sorted(needed & loaded[1]["missing_keys"]):
             raise ValueError(f"its weights lack {len(lacking)} tensors, for example {lacking[0]}")
         reader = ClapProcessor.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
