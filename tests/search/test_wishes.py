@@ -26,6 +26,12 @@ ROWS = list(INDEX.rows)
 BLOCKS = Blocks(INDEX.projection, CORPUS.features)
 NUMBERS = {name: aspect.number for name, aspect in INDEX.projection.aspects.items()}
 
+MANY = Corpus(1400, seed=8)
+PACKED = build_index(
+    MANY.features, clip_rows(200, 7), kind="clips", projection=MANY.projection(),
+    aspects=ASPECT_MAP, facts=FACTS, exact_up_to=1000,
+)  # fmt: skip
+
 WISHES: list[tuple[dict[str, float], ...]] = [
     ({"tempo": -1.0},),
     ({"tempo": -1.0, "dynamics": -0.5},),
@@ -39,14 +45,16 @@ def _percentiles(values: npt.NDArray[Any], rows: list[int]) -> dict[int, float]:
     return {row: sum(values[row] > values[other] for other in rows) / len(rows) for row in rows}
 
 
-def _value(group: dict[str, float]) -> npt.NDArray[np.float32]:
-    parts = [np.float32(w) * INDEX.predicted[NUMBERS[name]] for name, w in group.items()]
+def _value(index: Index, group: dict[str, float]) -> npt.NDArray[np.float32]:
+    parts = [np.float32(w) * index.predicted[NUMBERS[name]] for name, w in group.items()]
     return np.asarray(sum(parts[1:], parts[0]))
 
 
-def _expected(query: Query, rows: list[int], likeness: Any = None) -> list[tuple[int, list[float]]]:
+def _expected(
+    query: Query, rows: list[int], likeness: Any = None, index: Index = INDEX
+) -> list[tuple[int, list[float]]]:
     """Return rows, best first, each with its percentiles."""
-    criteria = [likeness] * (likeness is not None) + [_value(dict(g)) for g in query.wish]
+    criteria = [likeness] * (likeness is not None) + [_value(index, dict(g)) for g in query.wish]
     shares = [_percentiles(values, rows) for values in criteria]
     told = {row: [share[row] for share in shares] for row in rows}
 
@@ -134,12 +142,29 @@ def test_equal_scores_are_ordered_by_the_mean_percentile() -> None:
     assert sorted(found) == [*range(len(ROWS))]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_no_row_is_missed_where_many_are_equal(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    predicted = rng.normal(size=INDEX.predicted.shape).astype(np.float32)
+    # The better half are equal in one of three, so that the mean decides; of the others few rows
+    # have both.
+    predicted[NUMBERS["tempo"]] = predicted[NUMBERS["tempo"]] > 0
+    predicted[NUMBERS["legato"]] += predicted[NUMBERS["dynamics"]]
+    index = replace(INDEX, predicted=predicted)
+    query = Query(wish=({"tempo": 1.0}, {"dynamics": 1.0}, {"legato": -1.0}))
+    expected = _expected(query, [*range(len(ROWS))], index=index)
+    for k in range(1, 9):
+        assert _found(index, replace(query, k=k)) == expected[:k]
+
+
 def test_likeness_that_nobody_asked_for_does_not_know_the_wish() -> None:
     wish = Query("r3", 0, 5, wish=({"tempo": -1.0},), k=500)
     ignoring = Query("r3", 0, 5, ignore=("tempo",), k=500)
     scores = {h.clip: h.score for h in search(INDEX, ignoring).hits}
     hits = search(INDEX, wish).hits
     assert all(sum(h.contributions.values()) == pytest.approx(scores[h.clip]) for h in hits)
+    more = search(INDEX, replace(wish, more={"legato": 0.5})).hits[0]
+    assert more.contributions.keys() == {"general", "legato", "dynamics", "contour"}
     liked = search(INDEX, replace(wish, like={"general": 1.0})).hits
     asked = {h.clip: h.score for h in search(INDEX, Query("r3", 0, 5, k=500)).hits}
     assert all(sum(h.contributions.values()) == pytest.approx(asked[h.clip]) for h in liked)
@@ -170,20 +195,26 @@ def test_relative_wishes_compare_within_the_work() -> None:
 
 
 def test_a_compressed_index_ranks_alike() -> None:
-    corpus = Corpus(1400, seed=8)
-    rows = clip_rows(200, 7)
-    exact = corpus.index(rows)
-    packed = build_index(
-        corpus.features, rows, kind="clips", projection=corpus.projection(), aspects=ASPECT_MAP,
-        facts=FACTS, exact_up_to=1000,
-    )  # fmt: skip
-    assert not packed.exact
+    exact = MANY.index(clip_rows(200, 7))
+    assert not PACKED.exact
     for query in (
         Query("r7", 0, 5, wish=({"tempo": 1.0},)),
         Query("r7", 0, 5, wish=({"tempo": 1.0},), exclude="recording", where={"split": ("",)}),
     ):
-        one, other = search(exact, query).hits, search(packed, query).hits
+        one, other = search(exact, query).hits, search(PACKED, query).hits
         assert [hit.score for hit in one] == pytest.approx([h.score for h in other], abs=2e-3)
+
+
+def test_a_compressed_index_says_where_others_might_be_better(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mess_core.search.search._MOST_ALIKE", 50)
+    query = Query("r7", 0, 5, wish=({"tempo": 1.0},), k=3)
+    wide = search(PACKED, replace(query, wish=({"tempo": 1.0}, {"tempo": -1.0})))
+    assert wide.notes == (
+        "likeness was compared for the 50 rows most alike; others might be better",
+    )
+    assert not search(PACKED, Query(wish=({"tempo": 1.0},))).notes
 
 
 def test_features_from_elsewhere_may_have_a_wish() -> None:

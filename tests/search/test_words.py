@@ -89,12 +89,11 @@ def test_tempo_and_level_are_in_the_order_of_dictionaries() -> None:
     assert levels == sorted(levels)
 
 
-SLOW = entries()["slow"].aspects["tempo"]
-
-
 def _only(text: str) -> dict[str, float]:
-    """Return a wish of one group."""
-    (group,) = understand(text, INDEX).query["wish"]
+    """Return a wish of one group; nothing else may be asked for."""
+    query = dict(understand(text, INDEX).query)
+    (group,) = query.pop("wish")
+    assert not any(query.values()), query
     assert isinstance(group, dict)
     return group
 
@@ -212,6 +211,14 @@ def test_endings_compare_as_more_and_less_do(text: str, aspect: str, role: str) 
     assert alone.query["wish"][0][aspect] * (1 if role == "more" else -1) > 0
     assert not alone.query[role]
     assert "nothing to be compared with" in alone.told
+
+
+def test_a_comparative_moves_the_main_aspects_of_its_word() -> None:
+    asked = understand("sadder", INDEX).query
+    sad = entries()["sad"].aspects
+    main = {name for name, w in sad.items() if abs(w) >= 0.7 * max(map(abs, sad.values()))}
+    assert asked["less"].keys() | asked["more"].keys() == main < sad.keys()
+    assert all(sad[name] < 0 for name in asked["less"])
 
 
 def test_but_begins_a_group_that_must_be_met_too() -> None:

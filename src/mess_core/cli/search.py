@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 #: Characters of the column "work" of the table.
 _WORK_WIDTH = 48
 DEFAULT_LOCATION = "data/published"
-_WEAK = "Such a model did worse on performances of one piece than features of expression"
+_WEAK = "Among performances of one piece such a model was found weak (docs/words.md)"
 
 #: Options that a question in JSON leaves no room for.
 _WITHOUT_QUERY = (

@@ -528,30 +528,30 @@ def _wished(
 ) -> tuple[list[Hit], list[str]]:
     """Return the best k hits of a question with a wish, and what has to be known about them."""
     rows = np.arange(len(index.rows)) if allowed is None else np.flatnonzero(allowed)
+    if not len(rows):
+        return [], []
+    known = len(rows) if index.exact else min(_MOST_ALIKE, len(rows))
     criteria = {f"wish {n}": values_of(index, group)[rows] for n, group in enumerate(query.wish, 1)}
     # The same passage is alike already: what is not said to matter does not.
     said = query.like or query.unlike or query.more or query.less
     if question and (said or not query.same_passage):
-        criteria = {"likeness": _likeness(index, question, allowed)[rows], **criteria}
+        criteria = {"likeness": _likeness(index, question, known, allowed)[rows], **criteria}
     for ranking in rankings([*criteria.values()], query.k):
         order, scores = _in_order(index, rows, ranking)
         found = rows[ranking.rows[order]]
         kept = _distinct(index, found, query)
         if len(kept) == query.k and scores[kept[-1]] >= ranking.floor:
             break
-    else:
-        if not len(rows):
-            return [], []
     percentiles = ranking.percentiles[:, order[kept]].T.tolist()
     told = [dict(zip(criteria, each, strict=True)) for each in percentiles]
     hits = _hits(index, question, found[kept], scores[kept].tolist(), same, told)
-    far = not index.exact and any(hit.percentiles.get("likeness") == 0 for hit in hits)
-    note = f"likeness was compared for the {_MOST_ALIKE} rows most alike; some hits are not of them"
-    return hits, [note] if far else []
+    unsure = "likeness" in criteria and hits[-1].score < 1 - known / len(rows)
+    note = f"likeness was compared for the {known} rows most alike; others might be better"
+    return hits, [note] if unsure else []
 
 
-def _likeness(index: Index, question: Question, allowed: Bools | None) -> Features:
-    """Return every row's score [n] without its constant, -inf where it is not among the best.
+def _likeness(index: Index, question: Question, known: int, allowed: Bools | None) -> Features:
+    """Return every row's score [n] without its constant, -inf where it is not among the best known.
 
     Rounded to what float32 leaves, so that equal rows stay equal.
     """
@@ -559,10 +559,8 @@ def _likeness(index: Index, question: Question, allowed: Bools | None) -> Featur
         scores = inner_products(index.vectors, question.vector)
     else:
         scores = np.full(len(index.rows), -np.inf, np.float32)
-        left = len(scores) if allowed is None else int(allowed.sum())
-        if left:
-            found, rows = _nearest(index, question, min(_MOST_ALIKE, left), allowed)
-            scores[rows] = found
+        found, rows = _nearest(index, question, known, allowed)
+        scores[rows] = found
     return np.asarray(np.round(scores / _SCORE_TOLERANCE))
 
 

@@ -273,7 +273,9 @@ class _Reader:
             self._term(piece, piece.entry)
         elif piece.kind == "unknown":
             self.unknown.append(piece.text)
-            self._waiting, self._last = [], None
+            # "not ... loud" is not loud, whatever stands between.
+            self._waiting = [p for p in self._waiting if p.kind in ("times", "more")]
+            self._last = None
         elif piece.kind in ("join", "contrast", "or"):
             self._part(piece.kind)
         else:
