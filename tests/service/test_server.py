@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,11 @@ def test_it_is_slow_clients_that_wait(start: Start) -> None:
             except OSError:
                 waiting.discard(number)
     assert not waiting
+    # One that says nothing at all.
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as silent:
+        with suppress(ConnectionResetError):
+            assert silent.recv(1) == b""
+        assert time.monotonic() - begun < 15
     for connection in connections:
         connection.close()
 

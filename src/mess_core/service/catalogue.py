@@ -2,6 +2,7 @@
 
 __all__ = ["curves", "describe_aspects", "folded", "list_recordings", "windows"]
 
+import math
 import unicodedata
 from functools import lru_cache
 from pathlib import Path
@@ -91,4 +92,4 @@ def curves(path: Path, index: Index, recording_id: str, points: int) -> dict[str
 
 def _numbers(values: npt.NDArray[Any]) -> list[float | None]:
     given = np.asarray(values, np.float64).round(4).tolist()
-    return [value if np.isfinite(value) else None for value in given]
+    return [value if math.isfinite(value) else None for value in given]
