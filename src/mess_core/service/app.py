@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import fastapi_offline
-from fastapi import FastAPI, HTTPException, Query as Parameter, Request
+from fastapi import Depends, FastAPI, HTTPException, Query as Parameter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
@@ -104,7 +104,10 @@ def create_app(
 
     read_table()
     release = installed("mess-core")
-    app = FastAPI(title="MESS", version=release, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="MESS", version=release, docs_url=None, redoc_url=None, lifespan=lifespan,
+        dependencies=[Depends(_check_site)],
+    )  # fmt: skip
     # A page elsewhere can make its own name point here (DNS rebinding) to read what is answered.
     names = ["localhost", "127.0.0.1", "[::1]", *hosts]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=names)
@@ -261,6 +264,12 @@ def create_app(
     app.mount("/docs-files", StaticFiles(directory=_SWAGGER))
     app.mount("/", StaticFiles(directory=_PAGE, html=True))
     return app
+
+
+def _check_site(request: Request) -> None:
+    # Pages elsewhere cannot read answers, but could keep the service busy.
+    if request.headers.get("sec-fetch-site") == "cross-site":
+        raise HTTPException(403, "a page of another site asks; only its own may")
 
 
 def _body_of(kind: type) -> dict[str, Any]:

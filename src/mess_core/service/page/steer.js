@@ -24,7 +24,7 @@ export class Aspects {
 
   row({ name, description, r2, interval, finding, directed }) {
     const range = interval ? ` (${interval.map((limit) => limit.toFixed(2)).join(" to ")})` : "";
-    const known = [typeof r2 === "number" && `R² ${r2.toFixed(2)}${range}`, finding].filter(Boolean).join(", ");
+    const known = [finding, typeof r2 === "number" && `the encoder knows it with R² ${r2.toFixed(2)}${range}`].filter(Boolean).join("; ");
     const hint = el("span", { className: "hint", id: `hint-${name}` }, description, el("br"), known);
     const slider = el("input", { type: "range", min: "0", "aria-label": worded(name), "aria-describedby": hint.id });
     const output = el("span", { className: "amount" }), row = { name, slider, output, kept: {} };
