@@ -12,7 +12,8 @@ READY := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help install demo report test test-all test-slurm test-unit bench bench-targets bench-probing \
-  bench-planning bench-search bench-evaluation bench-alignment check format clean
+  bench-planning bench-search bench-evaluation bench-alignment bench-words bench-service \
+  check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -62,6 +63,12 @@ bench-evaluation: $(READY)  ## judge encoders side by side on real performances 
 
 bench-alignment: $(READY)  ## measure alignment on real performances in ../shared/data, beside librosa and, where installed, synctoolbox
 	python -m benchmarks.alignment
+
+bench-words: $(READY)  ## measure what words mean to listeners in ../shared/data, and what phrases find
+	python -m benchmarks.words
+
+bench-service: $(READY)  ## measure the service with 64 clients, beside FAISS alone
+	python -m benchmarks.service
 
 bench-planning: $(READY)  ## measure what planning costs for up to 100,000 recordings
 	python -m benchmarks.planning

@@ -320,6 +320,16 @@ def test_only_its_own_names_reach_it(published: Path) -> None:
         assert answer.status_code == status, host
 
 
+def test_pages_of_other_sites_are_refused(client: TestClient) -> None:
+    for site, status in (("cross-site", 403), ("same-origin", 200), ("none", 200)):
+        answer = client.post(
+            "/search", json={"recording_id": "r0"}, headers={"Sec-Fetch-Site": site}
+        )
+        assert answer.status_code == status, site
+    # A link to the page may be anywhere.
+    assert client.get("/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
+
+
 def test_pages_ask_nobody_else(client: TestClient) -> None:
     for path in ("/", "/docs"):
         page = client.get(path)

@@ -127,12 +127,13 @@ def embed_elsewhere(
     facts: Mapping[str, Any],
     *,
     encoder: str | None = None,
+    timeout_s: float | None = None,
 ) -> "Embedded":
     """Compute what `read_embedded` returns of a passage for an index, in another process.
 
     PyTorch and FAISS bring an OpenMP each, which do not get on in one process everywhere. The
     encoder is looked for by its name, where no other place is given. Raises `SearchError` if they
-    cannot be computed, or not by the index's encoder.
+    cannot be computed, or not by the index's encoder, or not in time.
     """
     theirs = facts.get("encoder", {})
     with TemporaryDirectory() as folder:
@@ -149,7 +150,10 @@ def embed_elsewhere(
         command = [sys.executable, "-m", "mess_core.cli.main", "embed", str(audio)]
         for option, value in options.items():
             command += [option, str(value)] if value is not None else []
-        done = subprocess.run(command, capture_output=True, text=True)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise SearchError(f"{audio}: its features took more than {timeout_s:g} s") from None
         if done.returncode:
             raise SearchError(f"{audio} cannot be searched with: {done.stderr.strip()}")
         return read_embedded(output, facts)

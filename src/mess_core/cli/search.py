@@ -9,12 +9,15 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mess_core.cli.printing import seconds, table
 from mess_core.errors import SearchError
+from mess_core.layout import Layout
 from mess_core.progress import clock
 from mess_core.search.query import EXCLUDES, FILTERS, GENERAL, RELATIVES, Query
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 #: Characters of the column "work" of the table.
 _WORK_WIDTH = 48
 DEFAULT_LOCATION = "data/published"
+_WEAK = "Among performances of one piece such a model was found weak (docs/words.md)"
 
 #: Options that a question in JSON leaves no room for.
 _WITHOUT_QUERY = (
@@ -61,11 +65,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--explain", action="store_true", help="print what each aspect adds to the scores"
     )
+    fit = "put first the hits whose audio fits a text best, by --audio-text (docs/search.md)"
+    parser.add_argument("--describe", metavar="TEXT", help=fit)
+    parser.add_argument("--audio-text", type=Path, metavar="FOLDER", help="a CLAP model")
     parser.add_argument("--dataset", help="needed where several are published")
     landmark = "climaxes like the one nearest to --from, by --like build_up or release"
     parser.add_argument("--landmark", choices=("climax",), help=landmark)
     parser.add_argument(
-        "--data", type=Path, default=Path("data"), help="for --landmark (default: %(default)s)"
+        "--data", type=Path, default=Path("data"), help="for --landmark, --describe (%(default)s)"
     )
     parser.add_argument(
         "--artifacts",
@@ -162,6 +169,9 @@ def run(args: argparse.Namespace) -> int:
     from mess_core.search.search import search, search_features
 
     query = _read_query(args) if args.query else _query(args)
+    k = query.k
+    if args.describe:
+        query = replace(query, k=max(k, min(5 * k, 100)))
     file = args.audio or args.features
     started = bool(file) or not query.from_nothing
     if not (started or query.wish or args.words):
@@ -184,8 +194,28 @@ def run(args: argparse.Namespace) -> int:
         answer = search(index, query)
     trust = _trust(index, dict.fromkeys(query.aspects + query.wished))
     heading = "\n".join([_question(args, query, index.kind), *trust])
-    _show(index, answer, heading, as_json=args.json, explain=args.explain)
+    answer, fits = _by_text(args, index, answer, k) if args.describe else (answer, [])
+    _show(index, answer, heading, fits, args)
     return 0
+
+
+def _by_text(args: Any, index: "Index", answer: "Answer", k: int) -> "tuple[Answer, list[float]]":
+    """Return the hits whose audio fits a text best, with cosines that another process computes."""
+    from mess_core.recordings import read_recordings
+    from mess_core.search.audio_text import fits
+
+    if not args.audio_text:
+        raise SearchError("--describe needs a model: give its folder with --audio-text")
+    rows = read_recordings(Layout(args.data, index.facts["dataset"]).table)
+    audio = {row.recording_id: Path(row.audio) for row in rows if Path(row.audio).is_file()}
+    hits = sorted((h for h in answer.hits if h.recording_id in audio), key=lambda h: h.recording_id)
+    passages = [(audio[hit.recording_id], hit.start_s, hit.end_s) for hit in hits]
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        cosines = pool.submit(fits, args.audio_text, args.describe, passages).result()
+    best = sorted(zip(cosines, hits, strict=True), key=lambda pair: -pair[0])[:k]
+    notes = (*answer.notes, f"fit: of the {len(hits)} best hits whose audio is here. {_WEAK}")
+    ranked = replace(answer, hits=tuple(hit for _, hit in best), notes=notes)
+    return ranked, [cosine for cosine, _ in best]
 
 
 def _of_passage(args: argparse.Namespace, query: Query) -> bool:
@@ -364,25 +394,30 @@ def _trust(index: "Index", aspects: Iterable[str]) -> list[str]:
     return [f"{name}: {known[name]['finding']}" for name in aspects if name in known]
 
 
-def _show(index: "Index", answer: "Answer", question: str, *, as_json: bool, explain: bool) -> None:
+def _show(index: "Index", answer: "Answer", question: str, fits: list[float], args: Any) -> None:
     """Print a heading and a table, or JSON alone with the heading on standard error."""
     encoder = index.facts.get("encoder", {})
     note = " (untrained)" if encoder.get("trained") is False else ""
     heading = [question, f"encoder: {encoder.get('name', 'unknown')}{note}", *answer.notes]
-    print("\n".join(heading), file=sys.stderr if as_json else sys.stdout)
+    print("\n".join(heading), file=sys.stderr if args.json else sys.stdout)
     clips = index.kind == "clips"
-    if as_json:
-        print(json.dumps([_record(hit, clips=clips) for hit in answer.hits], indent=2))
+    if args.json:
+        records = [_record(hit, clips=clips) for hit in answer.hits]
+        for record, fit in zip(records, fits, strict=False):
+            record["fit"] = fit
+        print(json.dumps(records, indent=2))
     elif answer.hits:
         rows = [_cells(n, hit, clips=clips) for n, hit in enumerate(answer.hits, 1)]
-        if explain:
+        for row, fit in zip(rows, fits, strict=False):
+            row["fit"] = f"{fit:>6.3f}"
+        if args.explain:
             for row, hit in zip(rows, answer.hits, strict=True):
                 row |= {name: f"{part:>7.3f}" for name, part in hit.percentiles.items()}
                 row |= {name: f"{part:>+7.3f}" for name, part in hit.contributions.items()}
         print("\n".join(table(rows)))
-        if explain and answer.hits[0].percentiles:
+        if args.explain and answer.hits[0].percentiles:
             print("score = the smallest share of rows that it is above, of likeness and wishes")
-        elif explain:
+        elif args.explain:
             print("score = the sum of the columns with a sign")
 
 

@@ -7,9 +7,11 @@ import os
 import socket
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mess_core.cli.embed import embed_elsewhere
 from mess_core.cli.search import DEFAULT_LOCATION, only_dataset
 from mess_core.errors import ArtifactError
 from mess_core.layout import INDEX_KINDS, Layout
@@ -34,6 +36,8 @@ def add_parser(subparsers: Any) -> None:
         add("--allow-host", action="append", default=[], help="another name to be asked by")
         refresh = "seconds between looks for newer indices, 0: never (default: %(default)s)"
         add("--refresh", type=float, default=60.0, help=refresh)
+        taken = "take audio, too; ENCODER: a folder, where the index's is not known by name"
+        add("--upload", nargs="?", const="", metavar="ENCODER", help=taken)
         if name == "explore":
             add("--no-browser", action="store_true", help="print the address only")
         parser.set_defaults(run=_serve)
@@ -48,6 +52,7 @@ def _serve(args: argparse.Namespace) -> int:
     from mess_core.search.search import Searcher
     from mess_core.service.app import create_app
     from mess_core.service.server import HEADERS, Impatient
+    from mess_core.service.upload import Uploads
 
     dataset, searchers = args.dataset or only_dataset(args.artifacts), {}
     for kind in INDEX_KINDS:
@@ -58,12 +63,14 @@ def _serve(args: argparse.Namespace) -> int:
     if not searchers:
         raise ArtifactError(f"no index of {dataset} at {args.artifacts} can be served")
     host = f"[{args.host}]" if ":" in args.host else args.host
+    embed = partial(embed_elsewhere, encoder=args.upload or None, timeout_s=300)
     app = create_app(
         searchers,
         Layout(args.data, dataset),
         refresh_s=args.refresh,
         hosts=[host, *args.allow_host],
         artifacts="" if args.artifacts == DEFAULT_LOCATION else args.artifacts,
+        uploads=None if args.upload is None else Uploads(embed),
     )
     config = uvicorn.Config(
         app, http=Impatient, ws="none", log_config=None, access_log=False, server_header=False,

@@ -98,8 +98,8 @@ class AudioInfo:
     peak: float
 
 
-def validate_audio_file(path: Path) -> AudioInfo:
-    """Decode a whole file once and check that it can be used.
+def validate_audio_file(path: Path, *, longest_s: float = np.inf) -> AudioInfo:
+    """Decode a whole file once and check that it can be used, and is not longer than that.
 
     Raises `AudioError` with the status ``missing``, ``empty``, ``unreadable``, ``truncated``,
     ``not_finite``, ``too_large`` or ``silent``.
@@ -109,6 +109,8 @@ def validate_audio_file(path: Path) -> AudioInfo:
         for block in _blocks(path, file):
             mono = _mono(block)
             frames += len(mono)
+            if frames > longest_s * file.samplerate:
+                raise AudioError(f"{path}: is longer than {longest_s:g} s; cut a passage out")
             low, high = min(low, float(mono.min())), max(high, float(mono.max()))
         # As long as it will be at the encoders' rate: an odd rate is taken for a near one.
         source, target = _ratio(file.samplerate, _ENCODER_RATE)

@@ -280,7 +280,9 @@ class _Reader:
             self._part(piece.kind)
         else:
             if piece.kind == "after" and not (ends and self._last):
+                # "fast but not too loud": of a word that follows it is a weak no.
                 self._part("contrast")
+                piece = piece._replace(kind="times", number=-piece.number / 2)
             self._waiting.append(piece)
 
     def _part(self, kind: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import fastapi_offline
-from fastapi import FastAPI, HTTPException, Query as Parameter, Request
+from fastapi import Depends, FastAPI, HTTPException, Query as Parameter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
@@ -33,6 +33,7 @@ from mess_core.search.words import understand
 from mess_core.service.audio import Wav, check_listed, envelope, parse_range
 from mess_core.service.catalogue import curves, describe_aspects, folded, list_recordings, windows
 from mess_core.service.server import problem, read_body
+from mess_core.service.upload import Upload, Uploads
 
 _PAGE = Path(__file__).parent / "page"
 _SWAGGER = Path(fastapi_offline.__file__).parent / "static"
@@ -44,6 +45,7 @@ _INVALID, _WRONG = (RequestValidationError, ValidationError), (MessError, Client
 
 Result = TypeVar("Result")
 From = Annotated[float, Parameter(alias="from", ge=0, allow_inf_nan=False, description="s")]
+Start = Annotated[float | None, Parameter(alias="from", ge=0, allow_inf_nan=False, description="s")]
 To = Annotated[float | None, Parameter(alias="to", ge=0, allow_inf_nan=False, description="s")]
 
 
@@ -62,15 +64,17 @@ def create_app(
     refresh_s: float = 0.0,
     hosts: Iterable[str] = (),
     artifacts: str = "",
+    uploads: Uploads | None = None,
 ) -> FastAPI:
     """Return the application.
 
     ``searchers`` are those of both kinds of index, or of one; ``layout`` is where audio and targets
     are, if they are here. Every ``refresh_s`` seconds newer ones are looked for (0: never).
     ``hosts`` are names by which it may be asked, beside those of loopback; ``artifacts`` is where
-    `mess search` finds the indices, if not where it looks by itself.
+    `mess search` finds the indices, if not where it looks by itself. ``uploads`` take audio.
     """
     place = f" --artifacts {shlex.quote(artifacts)}" if artifacts else ""
+    question = uploads.question if uploads else lambda body, _: (Query.from_json(body), None)
     listed, failed = dict[str, Recording](), dict[str, str]()
     turns = asyncio.Semaphore(len(os.sched_getaffinity(0)))
 
@@ -100,7 +104,10 @@ def create_app(
 
     read_table()
     release = installed("mess-core")
-    app = FastAPI(title="MESS", version=release, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="MESS", version=release, docs_url=None, redoc_url=None, lifespan=lifespan,
+        dependencies=[Depends(_check_site)],
+    )  # fmt: skip
     # A page elsewhere can make its own name point here (DNS rebinding) to read what is answered.
     names = ["localhost", "127.0.0.1", "[::1]", *hosts]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=names)
@@ -129,10 +136,11 @@ def create_app(
             raise HTTPException(404, f"recording {name!r} is not in the index")
         return found[name][0] | {"audio": has_audio(name)}
 
-    def answered(query: Query) -> dict[str, Any]:
+    def answered(query: Query, upload: Upload | None = None) -> dict[str, Any]:
         if query.k > _LARGEST_K:
             raise HTTPException(413, f"k is {query.k}, and at most {_LARGEST_K} here")
         whole = query.recording_id is not None and query.start_s is None
+        whole |= upload is not None and upload.options == " --audio FILE"
         kind = "recordings" if whole else "clips"
         if kind not in searchers:
             raise SearchError(f"only {', '.join(searchers)} are published, and it asks for {kind}")
@@ -140,16 +148,23 @@ def create_app(
         name = query.recording_id or clip.rpartition("@")[0]
         if name and name not in index.rows.numbers:
             raise HTTPException(404, f"recording {name!r} is not in the index of {kind}")
-        answer = search(index, query)
+        answer = upload.ask(index, query=query) if upload else search(index, query)
         hits = [{name: getattr(hit, name) for name in hit.__slots__} for hit in answer.hits]
         told = {"hits": hits, "notes": answer.notes, "predicted": answer.predicted, "kind": kind}
-        line = command(query, layout.dataset) + place
+        line = command(query, layout.dataset) + place + (upload.options if upload else "")
         return {**told, "version": index.version_id, "command": line}
 
     @app.post("/search", openapi_extra=_body_of(Query))
     async def search_(request: Request) -> Response:
-        body = await read_body(request)
-        return JSONResponse(await in_turn(lambda: answered(Query.from_json(body))))
+        body, facts = await read_body(request), some_index("clips").facts
+        return JSONResponse(await in_turn(lambda: answered(*question(body, facts))))
+
+    if uploads:
+
+        @app.post("/embed")
+        async def embed(request: Request, start_s: Start = None, end_s: To = None) -> Response:
+            facts = some_index("clips").facts
+            return JSONResponse(await uploads.take(request, start_s, end_s, facts))
 
     @app.post("/words", openapi_extra=_body_of(Phrase))
     async def words(request: Request) -> Response:
@@ -249,6 +264,12 @@ def create_app(
     app.mount("/docs-files", StaticFiles(directory=_SWAGGER))
     app.mount("/", StaticFiles(directory=_PAGE, html=True))
     return app
+
+
+def _check_site(request: Request) -> None:
+    # Pages elsewhere cannot read answers, but could keep the service busy.
+    if request.headers.get("sec-fetch-site") == "cross-site":
+        raise HTTPException(403, "a page of another site asks; only its own may")
 
 
 def _body_of(kind: type) -> dict[str, Any]:
