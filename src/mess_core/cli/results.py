@@ -228,6 +228,11 @@ def _next(dataset: str, index: "Index", resolved: list[str], where: str) -> list
     return [
         "What next",
         *both,
+        *(
+            ['  mess search --words "slow and soft"']
+            if {"tempo", "dynamics"} <= {*resolved}
+            else []
+        ),
         f"{search} --from 2.5 --to 9 --json",
         f"  snakemake data/probing/{dataset}/tempo.json{chosen}   # one result, rebuilt when stale",
         "  mess recordings --folder PATH --name mine && snakemake --config dataset=mine",
