@@ -26,6 +26,9 @@ export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 export const plain = (name) => name.replaceAll("_", " ");
 export const worded = (name) => name[0].toUpperCase() + plain(name.slice(1));
 
+/** A text without case and accents. */
+export const folded = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
+
 /** A number with its sign, and a real minus. */
 export function signed(value, digits = 2) {
   const text = Math.abs(value).toFixed(digits);
@@ -38,11 +41,11 @@ export class Problem extends Error {}
 const SLOWEST_MS = 20_000;
 
 /** Ask the server; raises `Problem` with what to say, or AbortError if no longer wanted. */
-export async function ask(path, { body, signal } = {}) {
-  const options = { signal: AbortSignal.any([AbortSignal.timeout(SLOWEST_MS), ...(signal ? [signal] : [])]) };
+export async function ask(path, { body, signal, headers = {}, json = true } = {}) {
+  const options = { headers, signal: AbortSignal.any([AbortSignal.timeout(SLOWEST_MS), ...(signal ? [signal] : [])]) };
   if (body !== undefined) {
-    const headers = { "Content-Type": "application/json" };
-    Object.assign(options, { method: "POST", headers, body: JSON.stringify(body) });
+    headers["Content-Type"] = "application/json";
+    Object.assign(options, { method: "POST", body: JSON.stringify(body) });
   }
   let answer, body_text, content = null;
   try {
@@ -62,17 +65,18 @@ export async function ask(path, { body, signal } = {}) {
     const text = busy + (typeof told === "string" ? told : `The server answers with error ${answer.status}.`);
     throw Object.assign(new Problem(text), { refused: answer.status < 500 });
   }
-  if (content === null || typeof content !== "object") {
+  if (json && (content === null || typeof content !== "object")) {
     throw new Problem("The server's answer cannot be read. Does something else listen at this address?");
   }
   return content;
 }
 
-/** Run a task after a pause; calls before that put it off. */
+/** Run a task after a pause; calls before that put it off, and `cancel` gives it up. */
 export function later(task, pause_ms) {
   let timer;
-  return () => {
-    clearTimeout(timer);
+  const cancel = () => clearTimeout(timer);
+  return Object.assign(() => {
+    cancel();
     timer = setTimeout(task, pause_ms);
-  };
+  }, { cancel });
 }

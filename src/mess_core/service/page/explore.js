@@ -1,20 +1,23 @@
 // The page: one state, what the user does to it, and the answers that follow.
 
-import { $, Problem, ask, clamp, el, later, span, worded } from "./dom.js";
+import { $, Problem, ask, clamp, clock, el, later, span, worded } from "./dom.js";
 import { passage_of_hit, show_hits } from "./hits.js";
 import { Pick } from "./pick.js";
 import { Sound, key_of, passage_of, recording_of, same_moment } from "./sound.js";
 import { decode, encode, fresh, to_query } from "./state.js";
 import { Aspects, Words, listen_filters, show_filters } from "./steer.js";
-import { USUAL_S, Wave } from "./wave.js";
+import { ROUNDING_S, SHORTEST_S, USUAL_S, Wave } from "./wave.js";
 
-const ASK_MS = 60, SAVE_MS = 400, FOLLOW_MS = 250, LISTED = 200, CURVE_POINTS = 2000;
+const ASK_MS = 60, SAVE_MS = 400, FOLLOW_MS = 250, LISTED = 200, MOST_LISTED = 2000, CURVE_POINTS = 2000;
+/** Changes of the same kind that follow each other as fast make one step of the history. */
+const STEP_MS = 3000;
 /** A request that takes longer than this gives way to the next one. */
 const PATIENCE_MS = 200;
 
 const state = fresh();
 let aspects = null; // Their rows, once the server has told them.
 let first = null; // The recording to begin with.
+const known = { composer: [], performer: [] }; // Names to filter by.
 let recording = null, waveform = null, curves = {}; // The opened one, and its curves by name.
 
 /* Saying what goes wrong */
@@ -55,20 +58,23 @@ const wave = new Wave((start, end) => {
 
 let opening = null;
 
-/** Open a recording and ask, from the passage given or one to begin with; say if it could be opened. */
-async function open(id, start = null, end = null, linked = false) {
+/** Open a recording and ask, from the passage given or one to begin with; say if it could be opened.
+ *  Of a link, `wrong` takes the times that lie beyond the end. */
+async function open(id, start = null, end = null, wrong = null) {
   opening?.abort();
   const { signal } = (opening = new AbortController());
   try {
     const opened = await recording_of(id, signal);
     signal.throwIfAborted();
-    const long = opened.duration_s;
-    const from = clamp(start ?? Math.min(USUAL_S, (long - USUAL_S) / 2), 0, Math.max(long - 0.5, 0));
-    const to = clamp(end ?? from + USUAL_S, Math.min(from + 0.5, long), long);
+    const long = opened.duration_s, beyond = (name, at) => wrong?.push(`${name}=${at} (it ends at ${clock(long)})`);
+    if (end > long + ROUNDING_S && beyond("end", end)) end = null;
+    if (start > long - SHORTEST_S && beyond("start", start)) start = end = null;
+    const from = clamp(start ?? Math.min(USUAL_S, (long - USUAL_S) / 2), 0, Math.max(long - SHORTEST_S, 0));
+    const to = clamp(end ?? from + USUAL_S, Math.min(from + SHORTEST_S, long), long);
     recording = opened;
     Object.assign(state, { recording: id, start: from, end: to });
     // What a link or the beginning shows is no step of its own to come back from.
-    if (linked) history.replaceState(null, "", address());
+    if (wrong) history.replaceState(null, "", address());
     show_recording();
     changed();
     show_curves(await ask(`recordings/${encodeURIComponent(id)}/curves?points=${CURVE_POINTS}`, { signal }));
@@ -110,7 +116,7 @@ function show_curves(known) {
 
 function shown_curves() {
   if (state.curves) return state.curves.split(",").filter((name) => name in curves);
-  const usual = ["tempo", "loudness"].filter((name) => name in curves);
+  const usual = ["tempo", "loudness", "brightness"].filter((name) => name in curves);
   return usual.length ? usual : Object.keys(curves).slice(0, 2);
 }
 
@@ -141,7 +147,7 @@ async function search() {
   const { signal } = asked;
   $("answers").setAttribute("aria-busy", "true");
   try {
-    const query = to_query(state), answer = await ask("search", { body: query, signal });
+    const query = to_query(state, known), answer = await ask("search", { body: query, signal });
     show_hits(answer, Object.keys({ ...query.more, ...query.less }), on_hit);
     if (failed) $("problem").hidden = true;
     failed = false;
@@ -158,8 +164,14 @@ async function search() {
 
 const address = () => `${location.pathname}${location.search}#${encode(state)}`;
 
+let saved = { kind: "", at: -Infinity };
 const save_soon = later(() => {
-  if (`#${encode(state)}` !== location.hash) history.pushState(null, "", address());
+  const [before, now] = [location.hash.slice(1), encode(state)].map((text) => new URLSearchParams(text));
+  const kind = [...new Set([...before.keys(), ...now.keys()])].filter((name) => before.get(name) !== now.get(name)).join();
+  if (!kind) return;
+  const same = kind === saved.kind && performance.now() - saved.at < STEP_MS;
+  history[same ? "replaceState" : "pushState"](null, "", address());
+  saved = { kind, at: performance.now() };
 }, SAVE_MS);
 
 /* Hearing */
@@ -216,9 +228,9 @@ async function show_compare() {
     if (pair !== compared) return;
     ["a", "b"].forEach((name, place) => {
       const { title, performer, recording_id } = known[place] ?? {}, of = sides[place];
-      const told = of && [title || recording_id, performer, span(of.start, of.end)].filter(Boolean).join(", ");
-      $(`side-${name}`).lastElementChild.textContent = told ?? "choose it among the answers";
-      if (of && sound.slot !== `sound-${name}`) sound.load(of, `sound-${name}`);
+      const told = of && [performer, title || recording_id, span(of.start, of.end)].filter(Boolean).join(", ");
+      $(`side-${name}`).title = $(`side-${name}`).lastElementChild.textContent = told ?? "choose it among the answers";
+      if (of) sound.follow(of, `sound-${name}`);
     });
     const by = sides[1] && same_moment(sides[0], 0, sides[1], ...known).by;
     $("compare-how").textContent = by ? `Switches at the same ${by}.` : "";
@@ -270,6 +282,9 @@ async function copy(text, button) {
   }
 }
 
+/** What a link has besides words: with none of it, the words are to be taken. */
+const ASKS = /[#&](wish|like|unlike|more|less|ignore)=/;
+
 /** Take the state from the address. */
 async function restore() {
   const { state: linked, wrong } = decode(location.hash), { recording: id, start, end } = linked;
@@ -280,14 +295,16 @@ async function restore() {
   linked.wish = linked.wish.filter((group) => Object.keys(group).length);
   for (const name of ["a", "b"]) if (linked[name] && !passage_of(linked[name])) drop(linked, name);
   Object.assign(state, fresh(), linked, { recording: state.recording, start: state.start, end: state.end });
+  saved.kind = "";
   $("words").value = state.words;
+  if (state.words && !ASKS.test(location.hash)) await words.read("take");
+  else words.read("keep");
   aspects.show();
   words.show();
-  words.read({ keep: true });
   show_filters(state);
-  if (!(await open(id || first, start, end, true)) && id) {
+  if (!(await open(id || first, start, end, wrong)) && id) {
     const why = $("problem-text").textContent;
-    if (!recording) await open(first, null, null, true);
+    if (!recording) await open(first, null, null, []);
     say(`This link cannot be followed. ${why}`, restore);
   } else if (wrong.length) say(`Not all of this link can be understood. Left out: ${wrong.join(", ")}.`);
 }
@@ -303,12 +320,14 @@ const words = new Words(state, (redraw = true) => {
 
 async function begin() {
   try {
-    const [{ aspects: told }, { recordings }] = await Promise.all([ask("aspects"), ask(`recordings?limit=${LISTED}`)]);
+    const list = (offset) => ask(`recordings?limit=${LISTED}&offset=${offset}`);
+    const [{ aspects: told }, { recordings, total }] = await Promise.all([ask("aspects"), list(0)]);
     if (!recordings.length) throw new Problem("The index has no recordings.");
+    while (recordings.length < Math.min(total, MOST_LISTED)) recordings.push(...(await list(recordings.length)).recordings);
     aspects = new Aspects(state, told, changed);
-    for (const column of ["composer", "performer"]) {
-      const values = new Set(recordings.map((listed) => listed[column]).filter(Boolean));
-      $(`${column}s`).replaceChildren(...[...values].sort().map((value) => el("option", { value })));
+    for (const column of Object.keys(known)) {
+      known[column] = [...new Set(recordings.map((listed) => listed[column]).filter(Boolean))].sort();
+      $(`${column}s`).replaceChildren(...known[column].map((value) => el("option", { value })));
     }
     first = (recordings.find((listed) => listed.audio) ?? recordings[0]).recording_id;
     addEventListener("popstate", restore);
@@ -336,6 +355,7 @@ const clicks = {
     if (sound.slot !== "sound") sound.stop();
     state.a = state.b = "";
     changed();
+    $("answers").focus({ preventScroll: true });
   },
   loop: () => sound.loop($("loop").checked),
 };

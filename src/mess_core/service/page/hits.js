@@ -5,10 +5,13 @@ import { key_of } from "./sound.js";
 
 export const passage_of_hit = (hit) => ({ id: hit.recording_id, start: hit.start_s, end: hit.end_s });
 
-/** Show an answer: `steered` are the aspects of more and less; `on` has play, from and choose. */
+/** Show an answer: `steered` are the aspects of more and less; `on` has play, from and choose. The
+ *  focus stays on the same control of the same place. */
 export function show_hits({ hits, notes, predicted, command }, steered, on) {
+  const buttons = () => [...$("hits").querySelectorAll("button")], focused = buttons().indexOf(document.activeElement);
   const longest = Math.max(1e-6, ...hits.flatMap((hit) => Object.values(hit.contributions)).map(Math.abs));
   $("hits").replaceChildren(...hits.map((hit, place) => item(hit, place + 1, { longest, predicted, steered, on })));
+  if (focused >= 0) (buttons()[focused] ?? $("answers")).focus({ preventScroll: true });
   $("notes").replaceChildren(...notes.map((note) => el("li", {}, note)));
   $("number").textContent = hits.length === 1 ? "1 answer" : `${hits.length || "No"} answers`;
   $("command-box").hidden = !command;
@@ -48,13 +51,13 @@ function item(hit, rank, { longest, predicted, steered, on }) {
 function bars({ contributions, percentiles }, longest) {
   const rows = Object.entries(percentiles ?? {}), smallest = Math.min(...rows.map(([, share]) => share));
   const shares = rows.map(([name, share]) => bar(worded(name), {
-    share, kind: "percentile", text: `${Math.floor(share * 100)} %`, strong: share === smallest && rows.length > 1,
+    share, kind: "percentile", text: `${Math.round(share.toFixed(2) * 100)} %`, strong: share === smallest && rows.length > 1,
     title: "The share of all passages that fulfil this less. The smallest decides.",
   }));
   const parts = Object.entries(contributions).sort(([, one], [, other]) => other - one);
   const added = parts.map(([name, value]) => bar(worded(name), {
     share: Math.abs(value) / longest, kind: value < 0 ? "minus" : "plus", text: signed(value),
-    title: "What this adds to the score, or takes from it.",
+    title: `What this adds to ${rows.length ? "likeness" : "the score"}, or takes from it.`,
   }));
   return el("dl", { className: "bars" }, ...shares.flat(), ...added.flat());
 }
@@ -70,6 +73,7 @@ function bar(name, { share, kind, text, title, strong }) {
 /** How far the hit is from the passage in what was asked for more or less of. */
 function moved({ predicted: there }, here, steered) {
   const told = steered.filter((name) => name in there && name in here)
-    .map((name) => `${worded(name)} ${signed(there[name])} SD, the passage ${signed(here[name])}`);
+    .map((name) => [worded(name), there[name] - here[name]])
+    .map(([name, by]) => `${name}: ${by < 0 ? "less" : "more"} than the passage by ${Math.abs(by).toFixed(2)} standard deviations`);
   return told.length ? el("p", { className: "soft moved" }, told.join("; ")) : "";
 }

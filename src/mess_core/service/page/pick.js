@@ -6,9 +6,10 @@ const PAUSE_MS = 150, SHOWN = 50;
 
 export class Pick {
   constructor(on_pick, fail) {
-    Object.assign(this, { on_pick, fail, found: [], active: -1 });
+    Object.assign(this, { on_pick, fail, found: [], active: -1, text: null }); // `text`: what the shown list was found by.
     const field = $("pick");
-    field.addEventListener("input", later(() => this.search(), PAUSE_MS));
+    this.soon = later(() => this.search(), PAUSE_MS);
+    field.addEventListener("input", this.soon);
     field.addEventListener("focus", () => this.search());
     field.addEventListener("keydown", (event) => this.key(event));
     field.addEventListener("blur", () => this.close());
@@ -22,18 +23,18 @@ export class Pick {
 
   async search() {
     this.running?.abort();
-    const mine = (this.running = new AbortController());
+    this.soon.cancel();
+    const mine = (this.running = new AbortController()), text = $("pick").value.trim();
     try {
-      const text = encodeURIComponent($("pick").value.trim());
-      const page = await ask(`recordings?limit=${SHOWN}&q=${text}`, { signal: mine.signal });
-      if (document.activeElement === $("pick")) this.show(page);
+      const page = await ask(`recordings?limit=${SHOWN}&q=${encodeURIComponent(text)}`, { signal: mine.signal });
+      if (document.activeElement === $("pick")) this.show(page, text);
     } catch (error) {
       if (!mine.signal.aborted) this.fail(error, () => this.search());
     }
   }
 
-  show({ recordings, total }) {
-    this.found = recordings;
+  show({ recordings, total }, text) {
+    Object.assign(this, { found: recordings, text });
     $("found").replaceChildren(...recordings.map((found, place) => el("li", { id: `found-${place}`, role: "option", "aria-selected": "false" },
       el("b", {}, found.title || found.recording_id), " ",
       el("span", { className: "soft" }, [found.composer, found.performer, clock(found.duration_s)].filter(Boolean).join(", ")))));
@@ -57,10 +58,17 @@ export class Pick {
       const many = this.found.length;
       if ($("found").hidden) this.search();
       else this.activate(this.active < 0 && turn < 0 ? many - 1 : (this.active + turn + many) % many);
-    } else if (event.key === "Enter" && this.found.length && !$("found").hidden) this.take(Math.max(this.active, 0));
+    } else if (event.key === "Enter") this.enter();
     else if (event.key === "Escape") this.close();
     else return;
     event.preventDefault();
+  }
+
+  /** Take what is chosen, or the first that the text as it stands finds. */
+  async enter() {
+    const text = $("pick").value.trim();
+    if (text !== this.text) await this.search();
+    if (text === this.text && this.found.length && (text || this.active >= 0)) this.take(Math.max(this.active, 0));
   }
 
   take(place) {
@@ -71,6 +79,8 @@ export class Pick {
 
   close() {
     this.running?.abort();
+    this.soon.cancel();
+    this.text = null;
     $("found").hidden = true;
     $("pick").setAttribute("aria-expanded", "false");
     $("found-number").textContent = "";

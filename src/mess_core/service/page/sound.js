@@ -21,10 +21,10 @@ export class Sound {
     Object.assign(this, { on_change, slot: "sound", passages: {} });
     for (const slot of SLOTS) {
       for (const name of ["play", "pause", "ended"]) $(slot).addEventListener(name, () => on_change());
-      $(slot).addEventListener("error", () => {
-        if (this.slot === slot && this.passages[slot]) {
-          say(`${this.passages[slot].id} cannot be played: its audio is not on this server, or cannot be read.`);
-        }
+      $(slot).addEventListener("error", async () => {
+        if (this.slot !== slot || !this.passages[slot]) return;
+        const why = await ask($(slot).src, { headers: { Range: "bytes=0-0" }, json: false }).catch((error) => error);
+        say(why?.message ?? `The browser cannot play the audio of ${this.passages[slot].id}.`);
       });
     }
     const frame = () => {
@@ -61,6 +61,12 @@ export class Sound {
     $(slot).currentTime = into;
     // Why it fails is told by the element's own error.
     $(slot).play().catch(() => this.on_change());
+  }
+
+  /** Have a passage ready; where another is heard in its slot, hear it instead. */
+  follow(passage, slot) {
+    if (this.playing && this.slot === slot && !this.hears(passage, slot)) this.play(passage, { slot });
+    else this.load(passage, slot);
   }
 
   stop() { $(this.slot).pause(); }

@@ -1,5 +1,7 @@
 // The question and the view, as they stand in the address after '#', and as the server's Query.
 
+import { folded } from "./dom.js";
+
 export const HOWS = ["like", "unlike", "ignore", "less", "more"];
 export const MOST_STEPS = 4;
 const MOST = { like: 1, unlike: 1, less: MOST_STEPS, more: MOST_STEPS };
@@ -36,7 +38,8 @@ export function encode(state) {
   for (const name of ["start", "end"]) if (state[name] !== null) link.set(name, number(state[name]));
   for (const how of Object.keys(MOST)) put(how, pairs(groups[how]), how === "like" ? "general:1" : "");
   put("ignore", Object.keys(groups.ignore).join(","));
-  put("wish", state.wish.map(pairs).join(";"));
+  // After words it is there even if empty: words alone in a link are to be read anew.
+  put("wish", state.wish.map(pairs).join(";"), state.words ? null : "");
   for (const name of [...TEXTS.slice(1), "exclude", "k"]) put(name, String(state[name]), String(usual[name]));
   for (const name of CHECKS) put(name, String(Number(state[name])), String(Number(usual[name])));
   return link.toString();
@@ -77,22 +80,36 @@ export function decode(hash) {
   return { state, wrong };
 }
 
-/** The server's Query. Contradictions cannot arise, since every aspect counts in one way. */
-export function to_query(state) {
-  const query = { k: state.k };
+/** The wishes that ask for something: without weights of 0. */
+export const wished = (state) => state.wish.map((group) => Object.fromEntries(Object.entries(group).filter(([, weight]) => weight)))
+  .filter((group) => Object.keys(group).length);
+
+/** The names that are meant: the known one that is written so, or those that have all its words, or as it stands. */
+function meant(text, known) {
+  const plain = folded(text), same = known.filter((name) => folded(name) === plain);
+  const like = known.filter((name) => plain.split(/\s+/).every((word) => folded(name).includes(word)));
+  return [same, like, [text]].find((names) => names.length);
+}
+
+/** The server's Query; `known` are the composers and performers that there are. Contradictions
+ *  cannot arise, since every aspect counts in one way. */
+export function to_query(state, known) {
+  const query = { k: state.k }, wish = wished(state);
   if (state.apart) query.dedupe_s = APART_S;
-  if (state.wish.length) query.wish = state.wish;
-  const where = ["composer", "performer"].map((name) => [name, listed(state[name], ";")]);
-  if (state.composer || state.performer) query.where = Object.fromEntries(where.filter(([, values]) => values.length));
-  if (state.alone && state.wish.length) return query;
+  if (wish.length) query.wish = wish;
+  const where = Object.keys(known).map((name) => [name, listed(state[name], ";").flatMap((text) => meant(text, known[name]))]);
+  const filtered = where.filter(([, values]) => values.length);
+  if (filtered.length) query.where = Object.fromEntries(filtered);
+  if (state.alone && wish.length) return query;
   Object.assign(query, { recording_id: state.recording, start_s: state.start, end_s: state.end });
   const { ignore, ...groups } = grouped(state.aspects);
   for (const [how, group] of Object.entries(groups)) if (Object.keys(group).length) query[how] = group;
   if (Object.keys(ignore).length) query.ignore = Object.keys(ignore);
-  // With a wish the server's own "general" leaves out what tells of the wish.
-  if (query.wish && pairs(groups.like) === "general:1" && !query.more && !query.less) delete query.like;
-  if (state.same) query.same_passage = true;
-  else if (state.exclude !== "none") query.exclude = state.exclude;
+  if (state.same) {
+    query.same_passage = true;
+    // Likeness counts beside a wish as soon as something is said to be liked; the passage is the same anyway.
+    if (query.wish && pairs(groups.like) === "general:1") delete query.like;
+  } else if (state.exclude !== "none") query.exclude = state.exclude;
   if (state.relative) query.relative = "work";
   return query;
 }

@@ -1,7 +1,7 @@
 // What counts: a row for every aspect, wishes in words, and which answers are wanted.
 
 import { $, ask, el, later, plain, signed, worded } from "./dom.js";
-import { HOWS, MOST_STEPS } from "./state.js";
+import { HOWS, MOST_STEPS, fresh, wished } from "./state.js";
 
 const STEERED = ["less", "more"];
 const USUAL = { like: 0.5, unlike: 0.5, ignore: 0, less: 1, more: 1 };
@@ -73,7 +73,8 @@ export class Aspects {
 export class Words {
   /** `on_change(redraw)` is told after the state has changed. */
   constructor(state, on_change, fail) {
-    Object.assign(this, { state, on_change, fail, set: [] }); // `set`: aspects that the last words have set.
+    // `text` was read last; `said`: what it has set of the aspects, and what was set before.
+    Object.assign(this, { state, on_change, fail, text: "", said: {} });
     $("words").addEventListener("input", later(() => this.read(), PAUSE_MS));
     $("words-form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -81,37 +82,50 @@ export class Words {
     });
   }
 
-  /** Have the words read; `keep` shows how, without touching what a link has set. */
-  async read({ keep = false } = {}) {
+  /** Have the words of the field read, if they are others; those of a link always: `keep` what else
+   *  it has set, or `take` them quietly. */
+  async read(link = "") {
     const text = $("words").value.trim();
+    if (text === this.text && !link) return;
     this.running?.abort();
     const { signal } = (this.running = new AbortController());
-    this.state.words = text;
+    this.state.words = this.text = text;
     const nothing = { terms: [], not_understood: [], unmeasured: [], query: {} };
     try {
-      this.take(text ? await ask("words", { body: { text }, signal }) : nothing, keep);
+      this.take(text ? await ask("words", { body: { text }, signal }) : nothing, link);
     } catch (error) {
       if (signal.aborted) return;
-      this.take(nothing, keep);
+      this.take(nothing, link);
+      this.text = null;
       if (error.refused) $("terms").append(el("p", { className: "missing" }, error.message));
-      else this.fail(error, () => this.read({ keep }));
+      else this.fail(error, () => this.read(link === "keep" ? link : ""));
     }
   }
 
-  take({ terms, not_understood, unmeasured, query }, keep) {
+  take({ terms, not_understood, unmeasured, notes = [], query }, link) {
     const lines = [["Not understood", not_understood], ["Known, but no aspect here tells of it", unmeasured]];
     $("terms").replaceChildren(el("ul", { className: "chips" }, ...terms.map((term) => this.chip(term))),
       ...lines.filter(([, words]) => words.length)
-        .map(([what, words]) => el("p", { className: "missing" }, `${what}: `, el("b", {}, words.join(", ")))));
-    if (keep) return;
-    for (const name of this.set) delete this.state.aspects[name];
-    const ignored = (query.ignore ?? []).map((name) => [name, { how: "ignore", amount: 0 }]);
+        .map(([what, words]) => el("p", { className: "missing" }, `${what}: `, el("b", {}, words.join(", ")))),
+      ...notes.map((note) => el("p", { className: "soft" }, note)));
+    const { aspects } = this.state, ignored = (query.ignore ?? []).map((name) => [name, { how: "ignore", amount: 0 }]);
     const named = HOWS.filter((how) => how !== "ignore").flatMap((how) => Object.entries(query[how] ?? {})
       .map(([name, amount]) => [name, { how, amount: Math.min(amount, STEERED.includes(how) ? MOST_STEPS : 1) }]));
-    Object.assign(this.state.aspects, Object.fromEntries([...ignored, ...named]));
-    this.set = [...ignored, ...named].map(([name]) => name).filter((name) => name !== "general");
-    this.state.wish = (query.wish ?? []).map((group) => ({ ...group }));
-    this.on_change(true);
+    for (const [name, { given, before }] of Object.entries(link ? {} : this.said)) {
+      if (aspects[name] !== given) continue; // It was changed by hand since.
+      if (before) aspects[name] = before;
+      else delete aspects[name];
+    }
+    this.said = {};
+    for (const [name, given] of [...ignored, ...named]) {
+      const before = aspects[name], same = before?.how === given.how && before.amount === given.amount;
+      if (link !== "keep") {
+        aspects[name] = given;
+        this.said[name] = { given, before };
+      } else if (same) this.said[name] = { given: before, before: fresh().aspects[name] };
+    }
+    if (link !== "keep") this.state.wish = (query.wish ?? []).map((group) => ({ ...group }));
+    if (!link) this.on_change(true);
   }
 
   chip({ text, read_as, role, aspects, source }) {
@@ -175,7 +189,7 @@ export function show_filters(state) {
   for (const id of CHECKS) $(id).checked = state[id];
   if (![...$("k").options].some(({ value }) => Number(value) === state.k)) $("k").append(el("option", {}, String(state.k)));
   $("k").value = state.k;
-  const alone = state.alone && state.wish.length > 0;
+  const alone = state.alone && wished(state).length > 0;
   $("exclude").disabled = state.same || alone;
   $("same").disabled = $("relative").disabled = alone;
   const left_out = state.exclude !== "none" && !$("exclude").disabled && `not this ${state.exclude}`;
