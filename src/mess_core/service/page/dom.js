@@ -19,7 +19,6 @@ export function clock(seconds) {
 }
 
 export const span = (start, end) => `${clock(start)} – ${clock(end)}`;
-
 export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 /** `rhythmic_energy` as people write it. */
@@ -28,7 +27,6 @@ export const worded = (name) => name[0].toUpperCase() + plain(name.slice(1));
 
 /** A text without case and accents. */
 export const folded = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
-
 /** A number with its sign, and a real minus. */
 export function signed(value, digits = 2) {
   const text = Math.abs(value).toFixed(digits);

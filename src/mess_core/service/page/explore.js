@@ -6,18 +6,16 @@ import { Pick } from "./pick.js";
 import { Sound, key_of, passage_of, recording_of, same_moment } from "./sound.js";
 import { decode, encode, fresh, to_query } from "./state.js";
 import { Aspects, Words, listen_filters, show_filters } from "./steer.js";
-import { ROUNDING_S, SHORTEST_S, USUAL_S, Wave } from "./wave.js";
+import { SHORTEST_S, USUAL_S, Wave } from "./wave.js";
 
-const ASK_MS = 60, SAVE_MS = 400, FOLLOW_MS = 250, LISTED = 200, MOST_LISTED = 2000, CURVE_POINTS = 2000;
-/** Changes of the same kind that follow each other as fast make one step of the history. */
-const STEP_MS = 3000;
+const ASK_MS = 60, SAVE_MS = 400, STEP_MS = 3000, FOLLOW_MS = 250, LISTED = 200, MOST_LISTED = 2000, CURVE_POINTS = 2000;
 /** A request that takes longer than this gives way to the next one. */
 const PATIENCE_MS = 200;
 
 const state = fresh();
 let aspects = null; // Their rows, once the server has told them.
 let first = null; // The recording to begin with.
-const known = { composer: [], performer: [] }; // Names to filter by.
+const names = { composer: [], performer: [] }; // To filter by.
 let recording = null, waveform = null, curves = {}; // The opened one, and its curves by name.
 
 /* Saying what goes wrong */
@@ -45,7 +43,7 @@ const sound = new Sound(follow_sound, follow_time, say);
 
 let restarts = false;
 const restart = later(() => {
-  if (restarts) sound.play(passage());
+  if (restarts) sound.follow(passage(), "sound");
   restarts = false;
 }, FOLLOW_MS);
 
@@ -67,7 +65,7 @@ async function open(id, start = null, end = null, wrong = null) {
     const opened = await recording_of(id, signal);
     signal.throwIfAborted();
     const long = opened.duration_s, beyond = (name, at) => wrong?.push(`${name}=${at} (it ends at ${clock(long)})`);
-    if (end > long + ROUNDING_S && beyond("end", end)) end = null;
+    if (end > long + 0.01 && beyond("end", end)) end = null;
     if (start > long - SHORTEST_S && beyond("start", start)) start = end = null;
     const from = clamp(start ?? Math.min(USUAL_S, (long - USUAL_S) / 2), 0, Math.max(long - SHORTEST_S, 0));
     const to = clamp(end ?? from + USUAL_S, Math.min(from + SHORTEST_S, long), long);
@@ -147,8 +145,9 @@ async function search() {
   const { signal } = asked;
   $("answers").setAttribute("aria-busy", "true");
   try {
-    const query = to_query(state, known), answer = await ask("search", { body: query, signal });
-    show_hits(answer, Object.keys({ ...query.more, ...query.less }), on_hit);
+    const query = to_query(state, names);
+    const numbers = state.wish.flatMap((group, place) => (Object.values(group).some(Boolean) ? [place + 1] : []));
+    show_hits(await ask("search", { body: query, signal }), Object.keys({ ...query.more, ...query.less }), { ...on_hit, numbers });
     if (failed) $("problem").hidden = true;
     failed = false;
     follow_sound();
@@ -164,6 +163,7 @@ async function search() {
 
 const address = () => `${location.pathname}${location.search}#${encode(state)}`;
 
+// What changes again and again within STEP_MS makes one step to go back by.
 let saved = { kind: "", at: -Infinity };
 const save_soon = later(() => {
   const [before, now] = [location.hash.slice(1), encode(state)].map((text) => new URLSearchParams(text));
@@ -295,6 +295,7 @@ async function restore() {
   linked.wish = linked.wish.filter((group) => Object.keys(group).length);
   for (const name of ["a", "b"]) if (linked[name] && !passage_of(linked[name])) drop(linked, name);
   Object.assign(state, fresh(), linked, { recording: state.recording, start: state.start, end: state.end });
+  save_soon.cancel();
   saved.kind = "";
   $("words").value = state.words;
   if (state.words && !ASKS.test(location.hash)) await words.read("take");
@@ -325,9 +326,9 @@ async function begin() {
     if (!recordings.length) throw new Problem("The index has no recordings.");
     while (recordings.length < Math.min(total, MOST_LISTED)) recordings.push(...(await list(recordings.length)).recordings);
     aspects = new Aspects(state, told, changed);
-    for (const column of Object.keys(known)) {
-      known[column] = [...new Set(recordings.map((listed) => listed[column]).filter(Boolean))].sort();
-      $(`${column}s`).replaceChildren(...known[column].map((value) => el("option", { value })));
+    for (const column of Object.keys(names)) {
+      names[column] = [...new Set(recordings.map((listed) => listed[column]).filter(Boolean))].sort();
+      $(`${column}s`).replaceChildren(...names[column].map((value) => el("option", { value })));
     }
     first = (recordings.find((listed) => listed.audio) ?? recordings[0]).recording_id;
     addEventListener("popstate", restore);

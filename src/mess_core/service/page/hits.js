@@ -5,8 +5,8 @@ import { key_of } from "./sound.js";
 
 export const passage_of_hit = (hit) => ({ id: hit.recording_id, start: hit.start_s, end: hit.end_s });
 
-/** Show an answer: `steered` are the aspects of more and less; `on` has play, from and choose. The
- *  focus stays on the same control of the same place. */
+/** Show an answer: `steered` are the aspects of more and less; `on` has play, from and choose, and the
+ *  `numbers` of the wishes that were asked. The focus stays on the same control of the same place. */
 export function show_hits({ hits, notes, predicted, command }, steered, on) {
   const buttons = () => [...$("hits").querySelectorAll("button")], focused = buttons().indexOf(document.activeElement);
   const longest = Math.max(1e-6, ...hits.flatMap((hit) => Object.values(hit.contributions)).map(Math.abs));
@@ -35,7 +35,7 @@ function item(hit, rank, { longest, predicted, steered, on }) {
         el("h3", {}, hit.title || hit.recording_id),
         el("p", { className: "soft" }, facts.filter(Boolean).join(", "))),
       el("span", { className: "score", title: "Score" }, el("span", { className: "unseen" }, "score "), signed(hit.score).replace("+", ""))),
-    bars(hit, longest),
+    bars(hit, longest, on.numbers),
     moved(hit, predicted, steered),
     el("div", { className: "bar" }, play,
       button("Search from here", `Search from here, ${name}`, () => on.from(hit)),
@@ -48,9 +48,9 @@ function item(hit, rank, { longest, predicted, steered, on }) {
   return node;
 }
 
-function bars({ contributions, percentiles }, longest) {
+function bars({ contributions, percentiles }, longest, numbers) {
   const rows = Object.entries(percentiles ?? {}), smallest = Math.min(...rows.map(([, share]) => share));
-  const shares = rows.map(([name, share]) => bar(worded(name), {
+  const shares = rows.map(([name, share]) => bar(worded(name.replace(/\d+$/, (asked) => numbers[asked - 1])), {
     share, kind: "percentile", text: `${Math.round(share.toFixed(2) * 100)} %`, strong: share === smallest && rows.length > 1,
     title: "The share of all passages that fulfil this less. The smallest decides.",
   }));

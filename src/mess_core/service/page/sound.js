@@ -22,9 +22,10 @@ export class Sound {
     for (const slot of SLOTS) {
       for (const name of ["play", "pause", "ended"]) $(slot).addEventListener(name, () => on_change());
       $(slot).addEventListener("error", async () => {
-        if (this.slot !== slot || !this.passages[slot]) return;
+        const { id } = this.passages[slot] ?? {};
+        if (this.slot !== slot || !id) return;
         const why = await ask($(slot).src, { headers: { Range: "bytes=0-0" }, json: false }).catch((error) => error);
-        say(why?.message ?? `The browser cannot play the audio of ${this.passages[slot].id}.`);
+        say(why?.message ?? `The browser cannot play the audio of ${id}.`);
       });
     }
     const frame = () => {
@@ -90,9 +91,8 @@ function in_work({ windows: { start_s, end_s, work_start_s, work_end_s } }) {
 function interpolate(points, at) {
   const next = points.findIndex(([from]) => from >= at);
   if (next < 0) return null;
-  const [to, to_value] = points[next];
-  const [from, value] = to === at ? points[next] : points[next - 1] ?? [-Infinity];
-  if (to === at) return value;
+  const [to, to_value] = points[next], [from, value] = points[next - 1] ?? [-Infinity];
+  if (to === at) return to_value;
   return to - from > CUT_S ? null : value + ((at - from) / (to - from)) * (to_value - value);
 }
 

@@ -5,7 +5,7 @@ import { HOWS, MOST_STEPS, fresh, wished } from "./state.js";
 
 const STEERED = ["less", "more"];
 const USUAL = { like: 0.5, unlike: 0.5, ignore: 0, less: 1, more: 1 };
-const PAUSE_MS = 500;
+const OFF = { how: "like", amount: 0 }, PAUSE_MS = 500;
 
 /** Rows of the aspects; `on_change` is told after `state.aspects` has changed. */
 export class Aspects {
@@ -44,7 +44,7 @@ export class Aspects {
     return row;
   }
 
-  now(name) { return this.state.aspects[name] ?? { how: "like", amount: 0 }; }
+  now(name) { return this.state.aspects[name] ?? OFF; }
 
   set(name, how, amount) {
     this.state.aspects[name] = { how, amount };
@@ -111,20 +111,17 @@ export class Words {
     const { aspects } = this.state, ignored = (query.ignore ?? []).map((name) => [name, { how: "ignore", amount: 0 }]);
     const named = HOWS.filter((how) => how !== "ignore").flatMap((how) => Object.entries(query[how] ?? {})
       .map(([name, amount]) => [name, { how, amount: Math.min(amount, STEERED.includes(how) ? MOST_STEPS : 1) }]));
-    for (const [name, { given, before }] of Object.entries(link ? {} : this.said)) {
-      if (aspects[name] !== given) continue; // It was changed by hand since.
-      if (before) aspects[name] = before;
-      else delete aspects[name];
-    }
+    // What was changed by hand since stays.
+    const said = Object.entries(link ? {} : this.said).filter(([name, { given }]) => aspects[name] === given);
+    for (const [name, { before }] of said) aspects[name] = before;
     this.said = {};
+    const keep = link === "keep", usual = fresh().aspects;
     for (const [name, given] of [...ignored, ...named]) {
-      const before = aspects[name], same = before?.how === given.how && before.amount === given.amount;
-      if (link !== "keep") {
-        aspects[name] = given;
-        this.said[name] = { given, before };
-      } else if (same) this.said[name] = { given: before, before: fresh().aspects[name] };
+      const before = aspects[name] ?? OFF, same = before.how === given.how && before.amount === given.amount;
+      if (!keep) aspects[name] = given;
+      if (!keep || same) this.said[name] = { given: aspects[name], before: keep ? usual[name] ?? OFF : before };
     }
-    if (link !== "keep") this.state.wish = (query.wish ?? []).map((group) => ({ ...group }));
+    if (!keep) this.state.wish = (query.wish ?? []).map((group) => ({ ...group }));
     if (!link) this.on_change(true);
   }
 

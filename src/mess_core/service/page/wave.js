@@ -2,7 +2,7 @@
 
 import { $, clamp, clock, el, span, worded } from "./dom.js";
 
-export const USUAL_S = 5, SHORTEST_S = 0.5, ROUNDING_S = 0.01;
+export const USUAL_S = 5, SHORTEST_S = 0.5;
 const STEP_S = 0.5, DRAG_PX = 4, EDGE_PX = 28, MOST_ZOOM = 16, MOST_CANVAS_PX = 16_000;
 const PER_S = 20; // Marks lie on such parts of a second.
 /** The share of a curve's values beyond each end of its scale. */
