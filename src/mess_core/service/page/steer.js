@@ -96,9 +96,9 @@ export class Words {
     } catch (error) {
       if (signal.aborted) return;
       this.take(nothing, link);
+      if (error.refused) return $("terms").append(el("p", { className: "missing" }, error.message));
       this.text = null;
-      if (error.refused) $("terms").append(el("p", { className: "missing" }, error.message));
-      else this.fail(error, () => this.read(link === "keep" ? link : ""));
+      this.fail(error, () => this.read(link === "keep" ? link : ""));
     }
   }
 
