@@ -434,7 +434,7 @@ def test_a_and_b_are_heard_at_the_same_moment(open_page: OpenPage) -> None:
     page.wait_for_function("() => document.getElementById('sound-a').src.includes('from=3.000')")
     assert page.evaluate(playing) == ["sound-a"]
     moment = """async ([into, to]) => {
-      const { same_moment, recording_of } = await import("/sound.js");
+      const { same_moment, recording_of } = await import("/page/sound.js");
       const known = [await recording_of("r0"), await recording_of(to.id)];
       return same_moment({ start: 2.5, end: 7.5 }, into, to, ...known).into;
     }"""

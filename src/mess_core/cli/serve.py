@@ -4,20 +4,27 @@ __all__ = ["add_parser"]
 
 import argparse
 import os
+import re
 import socket
 import sys
 import threading
+import webbrowser
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mess_core.cli.embed import embed_elsewhere
+from mess_core.cli.printing import seconds
 from mess_core.cli.search import DEFAULT_LOCATION, only_dataset
-from mess_core.errors import ArtifactError
+from mess_core.errors import ArtifactError, ConfigError
+from mess_core.extraction.specs import DESCRIPTORS, resolve_spec
 from mess_core.layout import INDEX_KINDS, Layout
 
 #: How long requests may go on after SIGTERM, s.
 _SHUTDOWN_S = 10
+#: A name, an IPv4 or an IPv6 address.
+_HOST = re.compile(r"(?ai)([a-z\d_-]{1,63}\.)*[a-z\d_-]{1,63}|[a-f\d]*:[a-f\d:.]*:[a-f\d.]*")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -35,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
         add("--port", type=int, default=port, help="0: a free one (default: %(default)s)")
         add("--allow-host", action="append", default=[], help="another name to be asked by")
         refresh = "seconds between looks for newer indices, 0: never (default: %(default)s)"
-        add("--refresh", type=float, default=60.0, help=refresh)
+        add("--refresh", type=seconds, default=60.0, help=refresh)
         taken = "take audio, too; ENCODER: a folder, where the index's is not known by name"
         add("--upload", nargs="?", const="", metavar="ENCODER", help=taken)
         if name == "explore":
@@ -44,6 +51,13 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _serve(args: argparse.Namespace) -> int:
+    for name in (args.host, *args.allow_host):
+        if not _HOST.fullmatch(name):
+            raise ConfigError(f"{name!r} is no host name or address, as in music.example.org")
+    if not 0 <= args.port < 1 << 16:
+        raise ConfigError(f"--port is {args.port}; it must be 0 to 65535")
+    if 0 < args.refresh < 1:
+        raise ConfigError(f"--refresh is {args.refresh:g} s; it must be 0 or at least 1")
     # Each question has a thread of its own; FAISS needs no others.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import uvicorn
@@ -62,16 +76,18 @@ def _serve(args: argparse.Namespace) -> int:
             print(f"mess {args.command}: no {kind}: {error}", file=sys.stderr)
     if not searchers:
         raise ArtifactError(f"no index of {dataset} at {args.artifacts} can be served")
-    host = f"[{args.host}]" if ":" in args.host else args.host
-    embed = partial(embed_elsewhere, encoder=args.upload or None, timeout_s=300)
+    uploads, hosts = None, [f"[{n}]" if ":" in n else n for n in (args.host, *args.allow_host)]
+    if args.upload is not None:
+        facts = next(iter(searchers.values())).index.facts
+        kind = resolve_spec(args.upload or facts.get("encoder", {}).get("name", "")).kind
+        needed = ["filelock", "threadpoolctl"] + ["torch"] * (kind != DESCRIPTORS)
+        if missing := ", ".join(name for name in needed if not find_spec(name)):
+            raise ConfigError(f'--upload needs {missing}: pip install ".[serve,extract,analysis]"')
+        uploads = Uploads(partial(embed_elsewhere, encoder=args.upload or None, timeout_s=300))
     app = create_app(
-        searchers,
-        Layout(args.data, dataset),
-        refresh_s=args.refresh,
-        hosts=[host, *args.allow_host],
-        artifacts="" if args.artifacts == DEFAULT_LOCATION else args.artifacts,
-        uploads=None if args.upload is None else Uploads(embed),
-    )
+        searchers, Layout(args.data, dataset), refresh_s=args.refresh, hosts=hosts,
+        artifacts="" if args.artifacts == DEFAULT_LOCATION else args.artifacts, uploads=uploads,
+    )  # fmt: skip
     config = uvicorn.Config(
         app, http=Impatient, ws="none", log_config=None, access_log=False, server_header=False,
         headers=[*HEADERS.items()], timeout_graceful_shutdown=_SHUTDOWN_S,
@@ -80,13 +96,11 @@ def _serve(args: argparse.Namespace) -> int:
     with socket.create_server((args.host, args.port), family=family) as listening:
         # For every connection: the second part of an answer would wait for 40 ms.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        url = f"http://{host}:{listening.getsockname()[1]}/"
+        url = f"http://{hosts[0]}:{listening.getsockname()[1]}/"
         if args.host not in ("localhost", "127.0.0.1", "::1"):
-            print(f"warning: whoever reaches {url} can ask; there is no login", file=sys.stderr)
+            print(f"warning: no login at {url}; other names need --allow-host", file=sys.stderr)
         print(f"{url} (API: {url}docs)", flush=True)
         if not getattr(args, "no_browser", True):
-            import webbrowser
-
             # Some browsers run in the terminal, and end when they are left.
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         uvicorn.Server(config).run(sockets=[listening])

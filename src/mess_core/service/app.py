@@ -8,19 +8,18 @@ import os
 import shlex
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import fastapi_offline
-from fastapi import Depends, FastAPI, HTTPException, Query as Parameter, Request
+from fastapi import Depends, FastAPI, HTTPException, Path as Place, Query as Parameter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 from starlette.exceptions import HTTPException as Refusal
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from mess_core.errors import MessError, SearchError
@@ -32,7 +31,7 @@ from mess_core.search.search import Searcher, search
 from mess_core.search.words import understand
 from mess_core.service.audio import Wav, check_listed, envelope, parse_range
 from mess_core.service.catalogue import curves, describe_aspects, folded, list_recordings, windows
-from mess_core.service.server import problem, read_body
+from mess_core.service.server import by_names, problem, read_body
 from mess_core.service.upload import Upload, Uploads
 
 _PAGE = Path(__file__).parent / "page"
@@ -40,16 +39,21 @@ _SWAGGER = Path(fastapi_offline.__file__).parent / "static"
 _LARGEST_K = 200
 #: How long a question waits for its turn, s.
 _PATIENCE_S = 3.0
-#: What is told as "unprocessable" and as "bad request".
-_INVALID, _WRONG = (RequestValidationError, ValidationError), (MessError, ClientDisconnect)
+_WRONG = MessError, ClientDisconnect
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_WAV: dict[int | str, Any] = {200: {"content": {"audio/wav": _BYTES}}}
+_UPLOAD = {"requestBody": {"content": {"application/octet-stream": _BYTES}}}
+_ERROR = {"description": "Problem details", "content": {"application/problem+json": {}}}
 
 Result = TypeVar("Result")
+Id = Annotated[str, Place(alias="recording_id")]
+Points = Annotated[int, Parameter(ge=1, le=5000)]
 From = Annotated[float, Parameter(alias="from", ge=0, allow_inf_nan=False, description="s")]
 Start = Annotated[float | None, Parameter(alias="from", ge=0, allow_inf_nan=False, description="s")]
 To = Annotated[float | None, Parameter(alias="to", ge=0, allow_inf_nan=False, description="s")]
 
 
-@dataclass
+@dataclass(config={"extra": "forbid"})
 class Phrase:
     """What ``/words`` takes: ``start`` says whether a question would start from something."""
 
@@ -76,6 +80,10 @@ def create_app(
     place = f" --artifacts {shlex.quote(artifacts)}" if artifacts else ""
     question = uploads.question if uploads else lambda body, _: (Query.from_json(body), None)
     listed, failed = dict[str, Recording](), dict[str, str]()
+    row = next(searchers[kind] for kind in ("clips", "recordings") if kind in searchers).index.rows[
+        0
+    ]
+    example = {"recording_id": row.recording_id, "start_s": row.start_s, "end_s": row.end_s}
     turns = asyncio.Semaphore(len(os.sched_getaffinity(0)))
 
     def read_table() -> None:
@@ -97,21 +105,18 @@ def create_app(
                     failed[name] = str(error)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def alive(_: FastAPI) -> AsyncIterator[None]:
         task = asyncio.create_task(refresh())
         yield
         task.cancel()
 
     read_table()
-    release = installed("mess-core")
     app = FastAPI(
-        title="MESS", version=release, docs_url=None, redoc_url=None, lifespan=lifespan,
-        dependencies=[Depends(_check_site)],
+        title="MESS", version=installed("mess-core"), docs_url=None, redoc_url=None, lifespan=alive,
+        dependencies=[Depends(_check_site)], responses={"default": _ERROR}, redirect_slashes=False,
     )  # fmt: skip
-    # A page elsewhere can make its own name point here (DNS rebinding) to read what is answered.
-    names = ["localhost", "127.0.0.1", "[::1]", *hosts]
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=names)
-    for kind in (*_INVALID, *_WRONG, Refusal, Exception):
+    app.add_middleware(by_names, names={"localhost", "127.0.0.1", "[::1]", *map(str.lower, hosts)})
+    for kind in (RequestValidationError, ValidationError, *_WRONG, Refusal, Exception):
         app.add_exception_handler(kind, _explain)
 
     async def in_turn(answer: Callable[[], Result]) -> Result:
@@ -154,30 +159,29 @@ def create_app(
         line = command(query, layout.dataset) + place + (upload.options if upload else "")
         return {**told, "version": index.version_id, "command": line}
 
-    @app.post("/search", openapi_extra=_body_of(Query))
-    async def search_(request: Request) -> Response:
+    @app.post("/search", summary="Find what is alike", openapi_extra=_body_of(Query, example))
+    async def search_(request: Request) -> JSONResponse:
         body, facts = await read_body(request), some_index("clips").facts
         return JSONResponse(await in_turn(lambda: answered(*question(body, facts))))
 
     if uploads:
 
-        @app.post("/embed")
-        async def embed(request: Request, start_s: Start = None, end_s: To = None) -> Response:
+        @app.post("/embed", summary="Take audio to search with", openapi_extra=_UPLOAD)
+        async def embed(request: Request, start_s: Start = None, end_s: To = None) -> JSONResponse:
             facts = some_index("clips").facts
             return JSONResponse(await uploads.take(request, start_s, end_s, facts))
 
-    @app.post("/words", openapi_extra=_body_of(Phrase))
-    async def words(request: Request) -> Response:
-        phrase = TypeAdapter(Phrase).validate_json(await read_body(request))
-        index = some_index("clips")
-        found = await in_turn(lambda: understand(phrase.text, index, start=phrase.start))
+    @app.post("/words", summary="Read words", openapi_extra=_body_of(Phrase, {"text": "slow"}))
+    async def words(request: Request) -> JSONResponse:
+        said = TypeAdapter(Phrase).validate_json(await read_body(request))
+        found = await in_turn(lambda: understand(said.text, some_index("clips"), start=said.start))
         return JSONResponse(found.to_dict())
 
-    @app.get("/aspects")
-    def aspects() -> Response:
+    @app.get("/aspects", summary="What can be searched by, and how well it is known")
+    def aspects() -> JSONResponse:
         return JSONResponse({"aspects": describe_aspects(some_index("clips"))})
 
-    @app.get("/recordings")
+    @app.get("/recordings", summary="Find recordings by words and columns")
     def recordings(
         q: Annotated[str, Parameter(max_length=200)] = "",
         composer: str | None = None,
@@ -185,29 +189,24 @@ def create_app(
         work_id: str | None = None,
         offset: Annotated[int, Parameter(ge=0)] = 0,
         limit: Annotated[int, Parameter(ge=1, le=200)] = 50,
-    ) -> Response:
+    ) -> JSONResponse:
         given = {"composer": composer, "performer": performer, "work_id": work_id}
         wanted, asked = {k: v for k, v in given.items() if v is not None}, {*folded(q).split()}
-        found = [
-            row
-            for row, text in list_recordings(some_index("recordings")).values()
-            if all(word in text for word in asked) and wanted.items() <= row.items()
-        ]
+        rows = list_recordings(some_index("recordings")).values()
+        found = [r for r, t in rows if wanted.items() <= r.items() and all(w in t for w in asked)]
         page = [r | {"audio": has_audio(r["recording_id"])} for r in found[offset : offset + limit]]
         return JSONResponse({"total": len(found), "offset": offset, "recordings": page})
 
-    @app.get("/recordings/{name}")
-    def recording(name: str) -> Response:
+    @app.get("/recordings/{recording_id}", summary="One recording, its windows and their values")
+    def recording(name: Id) -> JSONResponse:
         row, clips = known(name), some_index("clips")
         rows = [each for each, _ in list_recordings(some_index("recordings")).values()]
         same = [r["recording_id"] for r in rows if r["work_id"] == row["work_id"] != ""]
         inside = windows(clips, name) if name in clips.rows.numbers else {}
         return JSONResponse(row | inside | {"performances": [n for n in same if n != name]})
 
-    @app.get("/recordings/{name}/curves")
-    async def curves_(
-        name: str, points: Annotated[int, Parameter(ge=1, le=5000)] = 1000
-    ) -> Response:
+    @app.get("/recordings/{recording_id}/curves", summary="Waveform, tempo, loudness, brightness")
+    async def curves_(name: Id, points: Points = 1000) -> JSONResponse:
         def drawn() -> dict[str, Any]:
             clips, waveform = some_index("clips"), None
             if known(name)["audio"]:
@@ -219,17 +218,17 @@ def create_app(
 
         return JSONResponse(await in_turn(drawn))
 
-    @app.get("/passages/{name}")
-    async def passages(name: str, start_s: From, end_s: To = None) -> Response:
+    @app.get("/passages/{recording_id}", summary="The same bars in other performances")
+    async def passages(name: Id, start_s: From, end_s: To = None) -> JSONResponse:
         known(name)
         query = Query(name, start_s, end_s, same_passage=True, k=_LARGEST_K)
         found = await in_turn(lambda: answered(query))
         about = {"recording_id": name, "start_s": start_s, "end_s": end_s}
         return JSONResponse({**about, "passages": found["hits"], "notes": found["notes"]})
 
-    @app.head("/audio/{name}", include_in_schema=False)
-    @app.get("/audio/{name}")
-    async def audio(request: Request, name: str, start_s: From = 0.0, end_s: To = None) -> Response:
+    @app.head("/audio/{recording_id}", include_in_schema=False)
+    @app.get("/audio/{recording_id}", summary="A passage, or all, as WAV", responses=_WAV)
+    async def audio(request: Request, name: Id, start_s: From = 0.0, end_s: To = None) -> Response:
         if not known(name)["audio"]:
             raise HTTPException(404, f"the audio of {name} is not on this machine")
         wav = await in_turn(lambda: Wav(check_listed(listed[name]), start_s, end_s))
@@ -238,31 +237,30 @@ def create_app(
         part = parse_range(request.headers.get("range", ""), wav.size) if ranged else None
         start, stop = part or (0, wav.size)
         headers = {"Accept-Ranges": "bytes", "Content-Length": str(stop - start)}
-        if part:
-            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{wav.size}"
+        headers |= {"Content-Range": f"bytes {start}-{stop - 1}/{wav.size}"} if part else {}
         content = wav.read(start, stop) if request.method == "GET" else ()
         return StreamingResponse(content, 206 if part else 200, headers, "audio/wav")
 
-    @app.get("/healthz")
-    async def healthz() -> Response:
+    @app.head("/healthz", include_in_schema=False)
+    @app.get("/healthz", summary="Whether it runs")
+    async def healthz() -> JSONResponse:
         return JSONResponse({"status": "ok"})
 
-    @app.get("/readyz")
-    async def readyz() -> Response:
+    @app.head("/readyz", include_in_schema=False)
+    @app.get("/readyz", summary="What failed when it last looked for newer versions")
+    async def readyz() -> JSONResponse:
         return JSONResponse({"status": "ready", "refresh_errors": failed})
 
-    @app.get("/version")
-    async def version() -> Response:
+    @app.get("/version", summary="Versions of mess and the indices, and the encoder")
+    async def version() -> JSONResponse:
         facts = {key: some_index("clips").facts.get(key) for key in ("dataset", "encoder")}
         versions = {kind: searcher.index.version_id for kind, searcher in searchers.items()}
         return JSONResponse({"mess": app.version, **facts, "versions": versions})
 
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return FileResponse(_PAGE / "docs.html")
-
+    app.add_route("/", lambda _: FileResponse(_PAGE / "index.html"))
+    app.add_route("/docs", lambda _: FileResponse(_PAGE / "docs.html"))
     app.mount("/docs-files", StaticFiles(directory=_SWAGGER))
-    app.mount("/", StaticFiles(directory=_PAGE, html=True))
+    app.mount("/page", StaticFiles(directory=_PAGE))
     return app
 
 
@@ -272,17 +270,17 @@ def _check_site(request: Request) -> None:
         raise HTTPException(403, "a page of another site asks; only its own may")
 
 
-def _body_of(kind: type) -> dict[str, Any]:
-    content = {"application/json": {"schema": TypeAdapter(kind).json_schema()}}
-    return {"requestBody": {"content": content}}
+def _body_of(kind: type, example: Mapping[str, Any]) -> dict[str, Any]:
+    content = {"schema": TypeAdapter(kind).json_schema(), "example": example}
+    return {"requestBody": {"content": {"application/json": content}}}
 
 
 def _explain(_: Request, error: Exception) -> Response:
     if isinstance(error, Refusal):
         return problem(error.status_code, error.detail, error.headers)
-    if isinstance(error, _INVALID):
+    if isinstance(error, RequestValidationError | ValidationError):
         told = [": ".join([*map(str, e["loc"][-1:]), e["msg"]]) for e in error.errors()]
-        return problem(422, "; ".join(told))
+        return problem(400 if isinstance(error, ValidationError) else 422, "; ".join(told))
     if isinstance(error, _WRONG):
         return problem(400, str(error))
     return problem(500, "an error of the service; its log has more")

@@ -23,8 +23,8 @@ from mess_core.recordings import Recording
 
 _HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _FULL_SCALE = 1 << 15
-#: Frames that are decoded at a time: 1.5 s.
-_BLOCK = 1 << 16
+#: Frames that are decoded at a time: 0.4 s.
+_BLOCK = 1 << 14
 _sha256 = lru_cache(maxsize=1 << 16)(lambda path, _size, _changed: file_sha256(path))
 
 
@@ -47,7 +47,8 @@ class Wav:
         span = start_s, info.duration if end_s is None else end_s
         first, last = (round(min(t, info.duration) * info.samplerate) for t in span)
         if first >= last:
-            raise SearchError(f"{span} s is no passage of audio of {info.duration:.2f} s")
+            told = "{:g} to {:g} s is no passage of its {:.2f} s".format(*span, info.duration)
+            raise SearchError(f"{told}; the start must come before the end")
         channels = 1 if info.channels > 2 else info.channels
         self._path, self._first, self._width = path, first, 2 * channels
         data = self._width * (last - first)
@@ -55,8 +56,7 @@ class Wav:
         self.size = _HEADER.size + data
         if self.size >= 1 << 32:
             raise HTTPException(413, "too long for a WAV (4 GiB); ask for a passage")
-        rate = info.samplerate
-        form = (16, 1, channels, rate, rate * self._width, self._width, 16)
+        form = (16, 1, channels, info.samplerate, info.samplerate * self._width, self._width, 16)
         self._header = _HEADER.pack(b"RIFF", self.size - 8, b"WAVE", b"fmt ", *form, b"data", data)
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:

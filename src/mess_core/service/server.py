@@ -1,14 +1,16 @@
 """What holds for every request and answer: headers, problem details, limits."""
 
-__all__ = ["HEADERS", "Impatient", "problem", "read_body"]
+__all__ = ["HEADERS", "Impatient", "by_names", "problem", "read_body"]
 
 import asyncio
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Set
 from http import HTTPStatus
 
 import h11
 from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 #: Bytes of a question, and how long a client may take to send one, s.
@@ -38,6 +40,17 @@ async def read_body(request: Request, limit: int = _LARGEST_BODY) -> bytes:
         if len(body) > limit:
             raise HTTPException(413, f"the body has more than {limit} bytes")
     return bytes(body)
+
+
+def by_names(app: ASGIApp, names: Set[str]) -> ASGIApp:
+    """Let through what asks by these names: a page can point its own here (DNS rebinding)."""
+
+    async def check(scope: Scope, receive: Receive, send: Send) -> None:
+        host = dict(scope.get("headers", ())).get(b"host", b"").decode("latin-1")
+        known = scope["type"] != "http" or re.sub(r":\d*$", "", host).lower() in names
+        await (app if known else problem(400, f"{host!r} needs --allow-host"))(scope, receive, send)
+
+    return check
 
 
 class Impatient(H11Protocol):
