@@ -202,6 +202,7 @@ def test_audio_is_the_passage_and_any_part_of_it(client: TestClient, tmp_path: P
         ("POST", "/words", b'{"words": "slow"}', 400, "text: "),
         ("POST", "/words", b'{"text": 3}', 400, "text: "),
         ("POST", "/words", b'{"text": "slow", "strat": false}', 400, "strat: "),
+        ("POST", "/words", b'{"text": "slow", "start": "no"}', 400, "start: "),
         ("POST", "/words", b'{"text": "%s"}' % (b"a" * 1001), 400, "at most 1000"),
         ("POST", "/words", b" " * 70_000, 413, "more than 65536 bytes"),
         ("GET", "/recordings?limit=201", None, 422, "limit: "),

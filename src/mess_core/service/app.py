@@ -53,7 +53,7 @@ Start = Annotated[float | None, Parameter(alias="from", ge=0, allow_inf_nan=Fals
 To = Annotated[float | None, Parameter(alias="to", ge=0, allow_inf_nan=False, description="s")]
 
 
-@dataclass(config={"extra": "forbid"})
+@dataclass(config={"extra": "forbid", "strict": True})
 class Phrase:
     """What ``/words`` takes: ``start`` says whether a question would start from something."""
 
