@@ -157,7 +157,7 @@ def test_no_row_is_missed_where_many_are_equal(seed: int) -> None:
         assert _found(index, replace(query, k=k)) == expected[:k]
 
 
-def test_likeness_that_nobody_asked_for_does_not_know_the_wish() -> None:
+def test_likeness_in_general_does_not_know_the_wish() -> None:
     wish = Query("r3", 0, 5, wish=({"tempo": -1.0},), k=500)
     ignoring = Query("r3", 0, 5, ignore=("tempo",), k=500)
     scores = {h.clip: h.score for h in search(INDEX, ignoring).hits}
@@ -166,7 +166,11 @@ def test_likeness_that_nobody_asked_for_does_not_know_the_wish() -> None:
     more = search(INDEX, replace(wish, more={"legato": 0.5})).hits[0]
     assert more.contributions.keys() == {"general", "legato", "dynamics", "contour"}
     liked = search(INDEX, replace(wish, like={"general": 1.0})).hits
-    asked = {h.clip: h.score for h in search(INDEX, Query("r3", 0, 5, k=500)).hits}
+    assert [hit.clip for hit in liked] == [hit.clip for hit in hits]
+    # What is liked by its name counts, wished for or not.
+    both = {"general": 1.0, "tempo": 1.0}
+    asked = {h.clip: h.score for h in search(INDEX, Query("r3", 0, 5, like=both, k=500)).hits}
+    liked = search(INDEX, replace(wish, like=both)).hits
     assert all(sum(h.contributions.values()) == pytest.approx(asked[h.clip]) for h in liked)
 
 

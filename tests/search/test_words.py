@@ -264,10 +264,13 @@ def test_what_is_not_understood_is_said() -> None:
     assert understood.terms[-1].read_as == "hopeful"
     for part in (
         "not understood: 'Paris'",
-        "measures it: 'minor'",
+        "no aspect here tells it: 'minor'",
         "'hopful' is read as 'hopeful'",
     ):
         assert part in understood.told
+    against = understand("slow, fast, loud", INDEX)
+    assert against.query["wish"] == [{"dynamics": 1}]
+    assert against.notes == ("words contradict each other, so that none counts: tempo",)
     few = understand("slow, and with pedal", _index("tempo", "dynamics"))
     assert few.unmeasured == ("pedal",)
     # What an unknown word might have changed stands for itself.
@@ -278,12 +281,12 @@ def test_what_is_not_understood_is_said() -> None:
     ("text", "message"),
     [
         ("Paris", "nothing to search by: not understood: 'Paris'; try words as slow"),
-        ("in minor", "nothing here measures it: 'minor'"),
+        ("in minor", "no aspect here tells it: 'minor'"),
         ("", "no word that says how music is"),
         ("like this", "no word that says how music is"),
         ("something very", "not understood: 'very'"),
         ("ppp and fff", "contradict"),
-        ("more phrasing", "nothing here measures it: 'phrasing'"),
+        ("more phrasing", "no aspect here tells it: 'phrasing'"),
         ("x" * 1001, "at most 1000 characters"),
     ],
 )

@@ -114,7 +114,7 @@ def add_passage(group: Any, start: str = "--from", end: str = "--to") -> None:
 
 def _add_respects(group: Any) -> None:
     words = 'as in "slow and soft, but bright": says how it is understood; needs no start'
-    group.add_argument("--words", metavar="TEXT", help=words)
+    group.add_argument("--words", metavar="TEXT", action="append", help=words)
     wish = "hits are to be high in this; groups (several --wish) must all be; needs no start"
     _add_list(group, "--wish", "ASPECT=WEIGHT,...", wish)
     liked = group.add_mutually_exclusive_group()
@@ -184,7 +184,7 @@ def run(args: argparse.Namespace) -> int:
     if args.words is not None:
         from mess_core.search.words import understand
 
-        understood = understand(args.words, index, start=started)
+        understood = understand("; ".join(args.words), index, start=started)
         print(understood.told, file=sys.stderr if args.json else sys.stdout)
         query = understood.put_into(query)
     if args.audio or args.features:

@@ -20,6 +20,9 @@ GENERAL = "general"
 #: Weights and numbers of steps beyond this are a mistake.
 LARGEST = 1e6
 
+#: Groups of a wish; each ranks all rows.
+MOST_WISHES = 16
+
 #: What is left out of the hits, of the query: nothing, its passage wherever it is played, its
 #: recording, or all recordings of its work.
 EXCLUDES = ("none", "passage", "recording", "work")
@@ -173,10 +176,14 @@ class Query:
     def _check_wish(self) -> None:
         if not isinstance(self.wish, tuple | list):
             raise SearchError(f"wish is {self.wish!r}, expected a list of groups of weights")
+        if len(self.wish) > MOST_WISHES:
+            raise SearchError(f"wish has {len(self.wish)} groups, at most {MOST_WISHES} are taken")
         for group in self.wish:
-            if not isinstance(group, Mapping) or GENERAL in group:
+            if not isinstance(group, Mapping):
+                raise SearchError(f"wish has {group!r}, expected a mapping of aspects to numbers")
+            if GENERAL in group:
                 raise SearchError(
-                    f"wish has the group {group!r}, expected a mapping of aspects to numbers"
+                    "general is no aspect that hits have more or less of; wish for one"
                 )
             _check_weights("wish", group, signed=True)
             if not any(group.values()):

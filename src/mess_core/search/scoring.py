@@ -127,8 +127,8 @@ def ask(projection: Projection, query: Query, passage: Passage) -> Question:
         target[stored] = _opposite(target[stored])
     general = slice(0, projection.general)
     erased = [*query.ignore, *query.unlike, *query.more, *query.less]
-    # Likeness that nobody asked for must not pull back what is wished for.
-    erased += [] if query.like else [name for name in query.wished if name not in erased]
+    # What is like in general must not pull back what is wished for.
+    erased += [name for name in query.wished if name not in {*erased, *query.like}]
     target[general] = _without(projection, target[general], erased)
     kept = target.astype(np.float32)
     vector = np.zeros(projection.width)

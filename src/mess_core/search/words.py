@@ -77,6 +77,8 @@ class Understood:
     not_understood: tuple[str, ...]
     #: Known words that no aspect of the index tells.
     unmeasured: tuple[str, ...]
+    #: What is read otherwise than it stands there, and what gave way.
+    notes: tuple[str, ...]
     #: All of it in a line.
     told: str
 
@@ -349,10 +351,12 @@ def understand(text: str, index: Index, *, start: bool = True) -> Understood:
         terms += draft.terms(known, start=start) if start or not draft.role else []
     terms, query, notes = _joined(terms)
     unknown = dict.fromkeys(reader.unknown)
-    told = _tell(query, [*unknown], [*unmeasured], [*reader.notes, *notes])
+    notes = [*reader.notes, *notes]
+    told = _tell(query, [*unknown], [*unmeasured], notes)
     if not any(query.values()):
         raise SearchError(f"nothing to search by: {told}; try words as slow, soft, bright or sad")
-    return Understood(text, query, tuple(terms), tuple(unknown), tuple(unmeasured), told)
+    said = tuple(unknown), tuple(unmeasured), tuple(notes)
+    return Understood(text, query, tuple(terms), *said, told)
 
 
 def _joined(terms: list[Term]) -> tuple[list[Term], dict[str, Any], list[str]]:
@@ -373,10 +377,12 @@ def _joined(terms: list[Term]) -> tuple[list[Term], dict[str, Any], list[str]]:
     for number, group in groups.items():
         # Only ratios count; 1 is the end of a slider.
         largest = max(1.0, *map(abs, group.values()))
-        wishes[number] = {n: w for n, s in group.items() if (w := round(s / largest, 3))}
-        if not wishes[number]:
-            notes.append("words that contradict each other are left out")
-            del wishes[number]
+        if kept := {n: w for n, s in group.items() if (w := round(s / largest, 3))}:
+            wishes[number] = kept
+        if cancelled := [name for name in group if name not in kept]:
+            notes.append(
+                f"words contradict each other, so that none counts: {', '.join(cancelled)}"
+            )
     counted = {number: place for place, number in enumerate(wishes, 1)}
     query = {"wish": list(wishes.values()), **query, "ignore": list(query["ignore"])}
     return [replace(term, group=counted.get(term.group)) for term in terms], query, notes
@@ -393,5 +399,5 @@ def _tell(
     told = [f"understood: {'; '.join(told)}"] if told else []
     told += [f"not understood: {', '.join(map(repr, unknown))}"] if unknown else []
     words = ", ".join(map(repr, unmeasured))
-    told += [f"known, but nothing here measures it: {words}"] if words else []
+    told += [f"known, but no aspect here tells it: {words}"] if words else []
     return "; ".join([*told, *notes]) or "it has no word that says how music is"
