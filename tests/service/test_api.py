@@ -1,6 +1,7 @@
 """Every address of the service: the answers are the library's, the errors problem details."""
 
 import json
+import re
 import shlex
 import threading
 import time
@@ -197,9 +198,11 @@ def test_audio_is_the_passage_and_any_part_of_it(client: TestClient, tmp_path: P
         ("POST", "/search", b'{"k": 3}', 400, "give a recording or a clip"),
         ("POST", "/search", b'{"like": {"tempo": NaN}, "recording_id": "r0"}', 400, "weight nan"),
         ("POST", "/search", b" " * 70_000, 413, "more than 65536 bytes"),
-        ("POST", "/words", b"{", 422, "Invalid JSON"),
-        ("POST", "/words", b'{"words": "slow"}', 422, "text: "),
-        ("POST", "/words", b'{"text": 3}', 422, "text: "),
+        ("POST", "/words", b"{", 400, "Invalid JSON"),
+        ("POST", "/words", b'{"words": "slow"}', 400, "text: "),
+        ("POST", "/words", b'{"text": 3}', 400, "text: "),
+        ("POST", "/words", b'{"text": "slow", "strat": false}', 400, "strat: "),
+        ("POST", "/words", b'{"text": "slow", "start": "no"}', 400, "start: "),
         ("POST", "/words", b'{"text": "%s"}' % (b"a" * 1001), 400, "at most 1000"),
         ("POST", "/words", b" " * 70_000, 413, "more than 65536 bytes"),
         ("GET", "/recordings?limit=201", None, 422, "limit: "),
@@ -220,6 +223,9 @@ def test_audio_is_the_passage_and_any_part_of_it(client: TestClient, tmp_path: P
         ("GET", "/audio/r0%00.wav", None, 404, "r0"),
         ("GET", "/nothing", None, 404, "Not Found"),
         ("DELETE", "/audio/r0", None, 405, "Method Not Allowed"),
+        ("GET", "/search", None, 405, "Method Not Allowed"),
+        ("POST", "/", None, 405, "Method Not Allowed"),
+        ("POST", "/page/dom.js", None, 405, "Method Not Allowed"),
     ],
 )
 def test_errors_are_problem_details(
@@ -318,6 +324,9 @@ def test_only_its_own_names_reach_it(published: Path) -> None:
     ):
         answer = _client(app).get("/healthz", headers={"Host": host})
         assert answer.status_code == status, host
+        if status == 400:
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json()["detail"] == f"{host!r} needs --allow-host"
 
 
 def test_pages_of_other_sites_are_refused(client: TestClient) -> None:
@@ -335,12 +344,28 @@ def test_pages_ask_nobody_else(client: TestClient) -> None:
         page = client.get(path)
         assert page.status_code == 200
         assert "//" not in page.text.replace("<!DOCTYPE html>", "")
-    for path in ("docs.js", "docs-files/swagger-ui-bundle.js", "docs-files/swagger-ui.css"):
-        assert client.get(f"/{path}").status_code == 200
-    described = client.get("/openapi.json").json()
-    assert "/audio/{name}" in described["paths"]
-    schema = described["paths"]["/search"]["post"]["requestBody"]["content"]["application/json"]
-    assert "same_passage" in schema["schema"]["properties"]
+        for part in re.findall(r'(?:src|href)="(.+?)"', page.text):
+            assert client.get(f"/{part}").status_code == 200, part
+
+
+def test_the_description_says_what_is_answered(client: TestClient) -> None:
+    described = client.get("/openapi.json").json()["paths"]
+    for path, operations in described.items():
+        for operation in operations.values():
+            assert operation["summary"]
+            answers = operation["responses"]
+            assert {*answers} == {"200", "default"}
+            assert {*answers["default"]["content"]} == {"application/problem+json"}
+            kind = "audio/wav" if path == "/audio/{recording_id}" else "application/json"
+            assert {*answers["200"]["content"]} == {kind}
+    for path in ("/search", "/words"):
+        content = described[path]["post"]["requestBody"]["content"]["application/json"]
+        assert content["example"].keys() <= content["schema"]["properties"].keys()
+        assert client.post(path, json=content["example"]).status_code == 200
+
+
+def test_health_can_be_asked_by_head(client: TestClient) -> None:
+    assert [client.head(path).status_code for path in ("/healthz", "/readyz", "/")] == [200] * 3
 
 
 @pytest.mark.integration

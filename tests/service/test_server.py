@@ -223,7 +223,8 @@ def test_listening_elsewhere_is_warned_of(start: Start) -> None:
     assert answers == [200, 400]
     warning = _stop(process)[1]
     assert warning.count("\n") == 1
-    assert "there is no login" in warning
+    assert "no login" in warning
+    assert "--allow-host" in warning
 
 
 def test_what_cannot_be_served_is_said_without_a_trace(made: Path, tmp_path: Path) -> None:
@@ -240,10 +241,20 @@ def test_what_cannot_be_served_is_said_without_a_trace(made: Path, tmp_path: Pat
         port = str(taken.getsockname()[1])
         place = "--artifacts", str(made / "published")
         assert "in use" in said("serve", *place, "--port", port)
+    assert "0 to 65535" in said("serve", *place, "--port", "99999")
+    assert "at least 1" in said("serve", *place, "--refresh", "1e-9")
+    for name in ("http://x.org", "*foo", "x.org:80", "a..b", "", "ü"):
+        assert "is no host name" in said("serve", *place, f"--allow-host={name}")
+    assert "is no host name" in said("serve", *place, "--host=")
     without = "import sys; sys.modules['fastapi'] = None; " + START.replace(
         "from mess_core.service import server; server._REQUEST_S = 1.5; ", ""
     )
     assert '".[serve]"' in said("explore", *place, code=without)
+    for missing in ("filelock", "torch"):
+        hidden = f"from mess_core.cli import serve; serve.find_spec = {missing!r}.__ne__; " + START
+        told = said("serve", *place, "--upload", "mess-small", code=hidden)
+        assert f"needs {missing}: " in told
+        assert '".[serve,extract,analysis]"' in told
 
 
 def test_nothing_heavy_is_imported() -> None:

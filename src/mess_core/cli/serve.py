@@ -24,7 +24,7 @@ from mess_core.layout import INDEX_KINDS, Layout
 #: How long requests may go on after SIGTERM, s.
 _SHUTDOWN_S = 10
 #: A name, an IPv4 or an IPv6 address.
-_HOST = re.compile(r"(?ai)([a-z\d_-]{1,63}\.)*[a-z\d_-]{1,63}|[a-f\d]*:[a-f\d:.]*:[a-f\d.]*")
+_HOST = re.compile(r"(?ai)([a-z\d_-]{1,63}\.)*[a-z\d_-]{1,63}|[a-f\d]*:[a-f\d:.]*:[a-f\d.]*(%\w+)?")
 
 
 def add_parser(subparsers: Any) -> None:

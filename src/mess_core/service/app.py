@@ -34,16 +34,16 @@ from mess_core.service.catalogue import curves, describe_aspects, folded, list_r
 from mess_core.service.server import by_names, problem, read_body
 from mess_core.service.upload import Upload, Uploads
 
-_PAGE = Path(__file__).parent / "page"
-_SWAGGER = Path(fastapi_offline.__file__).parent / "static"
+_PAGE, _SWAGGER = Path(__file__).parent / "page", Path(fastapi_offline.__file__).parent / "static"
 _LARGEST_K = 200
 #: How long a question waits for its turn, s.
 _PATIENCE_S = 3.0
 _WRONG = MessError, ClientDisconnect
-_BYTES = {"schema": {"type": "string", "format": "binary"}}
-_WAV: dict[int | str, Any] = {200: {"content": {"audio/wav": _BYTES}}}
+_OBJECT, _BYTES = {"schema": {"type": "object"}}, {"schema": {"type": "string", "format": "binary"}}
+_ERROR = {"description": "Problem details", "content": {"application/problem+json": _OBJECT}}
+_JSON: dict[int | str, Any] = {200: {"content": {"application/json": _OBJECT}}, "default": _ERROR}
+_WAV: dict[int | str, Any] = {200: {"description": "16 bits", "content": {"audio/wav": _BYTES}}}
 _UPLOAD = {"requestBody": {"content": {"application/octet-stream": _BYTES}}}
-_ERROR = {"description": "Problem details", "content": {"application/problem+json": {}}}
 
 Result = TypeVar("Result")
 Id = Annotated[str, Place(alias="recording_id")]
@@ -53,7 +53,7 @@ Start = Annotated[float | None, Parameter(alias="from", ge=0, allow_inf_nan=Fals
 To = Annotated[float | None, Parameter(alias="to", ge=0, allow_inf_nan=False, description="s")]
 
 
-@dataclass(config={"extra": "forbid"})
+@dataclass(config={"extra": "forbid", "strict": True})
 class Phrase:
     """What ``/words`` takes: ``start`` says whether a question would start from something."""
 
@@ -113,7 +113,7 @@ def create_app(
     read_table()
     app = FastAPI(
         title="MESS", version=installed("mess-core"), docs_url=None, redoc_url=None, lifespan=alive,
-        dependencies=[Depends(_check_site)], responses={"default": _ERROR}, redirect_slashes=False,
+        dependencies=[Depends(_check_site)], responses=_JSON, redirect_slashes=False,
     )  # fmt: skip
     app.add_middleware(by_names, names={"localhost", "127.0.0.1", "[::1]", *map(str.lower, hosts)})
     for kind in (RequestValidationError, ValidationError, *_WRONG, Refusal, Exception):
@@ -160,25 +160,25 @@ def create_app(
         return {**told, "version": index.version_id, "command": line}
 
     @app.post("/search", summary="Find what is alike", openapi_extra=_body_of(Query, example))
-    async def search_(request: Request) -> JSONResponse:
+    async def search_(request: Request) -> Response:
         body, facts = await read_body(request), some_index("clips").facts
         return JSONResponse(await in_turn(lambda: answered(*question(body, facts))))
 
     if uploads:
 
         @app.post("/embed", summary="Take audio to search with", openapi_extra=_UPLOAD)
-        async def embed(request: Request, start_s: Start = None, end_s: To = None) -> JSONResponse:
+        async def embed(request: Request, start_s: Start = None, end_s: To = None) -> Response:
             facts = some_index("clips").facts
             return JSONResponse(await uploads.take(request, start_s, end_s, facts))
 
     @app.post("/words", summary="Read words", openapi_extra=_body_of(Phrase, {"text": "slow"}))
-    async def words(request: Request) -> JSONResponse:
+    async def words(request: Request) -> Response:
         said = TypeAdapter(Phrase).validate_json(await read_body(request))
         found = await in_turn(lambda: understand(said.text, some_index("clips"), start=said.start))
         return JSONResponse(found.to_dict())
 
     @app.get("/aspects", summary="What can be searched by, and how well it is known")
-    def aspects() -> JSONResponse:
+    def aspects() -> Response:
         return JSONResponse({"aspects": describe_aspects(some_index("clips"))})
 
     @app.get("/recordings", summary="Find recordings by words and columns")
@@ -189,7 +189,7 @@ def create_app(
         work_id: str | None = None,
         offset: Annotated[int, Parameter(ge=0)] = 0,
         limit: Annotated[int, Parameter(ge=1, le=200)] = 50,
-    ) -> JSONResponse:
+    ) -> Response:
         given = {"composer": composer, "performer": performer, "work_id": work_id}
         wanted, asked = {k: v for k, v in given.items() if v is not None}, {*folded(q).split()}
         rows = list_recordings(some_index("recordings")).values()
@@ -198,7 +198,7 @@ def create_app(
         return JSONResponse({"total": len(found), "offset": offset, "recordings": page})
 
     @app.get("/recordings/{recording_id}", summary="One recording, its windows and their values")
-    def recording(name: Id) -> JSONResponse:
+    def recording(name: Id) -> Response:
         row, clips = known(name), some_index("clips")
         rows = [each for each, _ in list_recordings(some_index("recordings")).values()]
         same = [r["recording_id"] for r in rows if r["work_id"] == row["work_id"] != ""]
@@ -206,7 +206,7 @@ def create_app(
         return JSONResponse(row | inside | {"performances": [n for n in same if n != name]})
 
     @app.get("/recordings/{recording_id}/curves", summary="Waveform, tempo, loudness, brightness")
-    async def curves_(name: Id, points: Points = 1000) -> JSONResponse:
+    async def curves_(name: Id, points: Points = 1000) -> Response:
         def drawn() -> dict[str, Any]:
             clips, waveform = some_index("clips"), None
             if known(name)["audio"]:
@@ -219,7 +219,7 @@ def create_app(
         return JSONResponse(await in_turn(drawn))
 
     @app.get("/passages/{recording_id}", summary="The same bars in other performances")
-    async def passages(name: Id, start_s: From, end_s: To = None) -> JSONResponse:
+    async def passages(name: Id, start_s: From, end_s: To = None) -> Response:
         known(name)
         query = Query(name, start_s, end_s, same_passage=True, k=_LARGEST_K)
         found = await in_turn(lambda: answered(query))
@@ -227,7 +227,7 @@ def create_app(
         return JSONResponse({**about, "passages": found["hits"], "notes": found["notes"]})
 
     @app.head("/audio/{recording_id}", include_in_schema=False)
-    @app.get("/audio/{recording_id}", summary="A passage, or all, as WAV", responses=_WAV)
+    @app.get("/audio/{recording_id}", summary="WAV audio", responses=_WAV, response_class=Response)
     async def audio(request: Request, name: Id, start_s: From = 0.0, end_s: To = None) -> Response:
         if not known(name)["audio"]:
             raise HTTPException(404, f"the audio of {name} is not on this machine")
@@ -243,16 +243,16 @@ def create_app(
 
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", summary="Whether it runs")
-    async def healthz() -> JSONResponse:
+    async def healthz() -> Response:
         return JSONResponse({"status": "ok"})
 
     @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", summary="What failed when it last looked for newer versions")
-    async def readyz() -> JSONResponse:
+    async def readyz() -> Response:
         return JSONResponse({"status": "ready", "refresh_errors": failed})
 
     @app.get("/version", summary="Versions of mess and the indices, and the encoder")
-    async def version() -> JSONResponse:
+    async def version() -> Response:
         facts = {key: some_index("clips").facts.get(key) for key in ("dataset", "encoder")}
         versions = {kind: searcher.index.version_id for kind, searcher in searchers.items()}
         return JSONResponse({"mess": app.version, **facts, "versions": versions})
