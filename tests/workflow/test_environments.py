@@ -86,8 +86,8 @@ def test_records_look_for_all_that_the_project_depends_on() -> None:
     extras = PROJECT["optional-dependencies"]
     named = [text for name in extras if name != DEVELOPMENT for text in extras[name]]
     named += PROJECT["dependencies"]
-    # What locks files, checks settings and submits jobs changes no result.
+    # What locks files, checks settings, submits jobs and serves changes no result.
     harmless = {"filelock", "jinja2", "lazy-loader", "pillow", "pydantic"}
-    harmless |= {"snakemake-executor-plugin-slurm"}
+    harmless |= {"snakemake-executor-plugin-slurm", "fastapi", "fastapi-offline", "uvicorn"}
     wanted = {canonicalize_name(Requirement(text).name) for text in named} - harmless
     assert {canonicalize_name(name) for name in record.LIBRARIES.values()} == wanted
