@@ -444,6 +444,12 @@ def test_a_and_b_are_heard_at_the_same_moment(open_page: OpenPage) -> None:
     same = {"id": "r2", "start": 4.0, "end": 12.0}
     assert page.evaluate(moment, [1.25, same]) == pytest.approx(3.5)
     assert page.evaluate(moment, [4.5, same]) == pytest.approx(8, rel=0.02)  # it ends before
+    zero = """async () => {
+      const { same_moment, recording_of } = await import("/page/sound.js");
+      const known = [await recording_of("r0"), await recording_of("r2")];
+      return same_moment({ start: 0, end: 5 }, 0, { start: 0, end: 10 }, ...known).by;
+    }"""
+    assert page.evaluate(zero) == "moment of the music"
     other = {"id": "r1", "start": 0.0, "end": 2.5}
     assert page.evaluate(moment, [1.25, other]) == pytest.approx(0.625)
 

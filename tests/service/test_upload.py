@@ -170,7 +170,7 @@ def test_one_upload_at_a_time_is_taken(client: TestClient, fake: Fake, tone: byt
 
 
 @pytest.mark.unit
-def test_what_was_not_in_use_for_longest_goes_first_and_all_with_the_encoder(
+def test_the_oldest_goes_first_and_all_with_the_encoder(
     client: TestClient,
     indices: dict[str, Index],
     searchers: dict[str, Searcher],
@@ -188,7 +188,7 @@ def test_what_was_not_in_use_for_longest_goes_first_and_all_with_the_encoder(
     one, two = send(), send()
     assert status(one) == 200
     three = send()
-    assert [status(token) for token in (one, two, three)] == [200, 404, 200]
+    assert [status(token) for token in (one, two, three)] == [404, 200, 200]
     assert status("never") == 404
     other = {**indices["clips"].facts, "encoder": {"name": "another"}}
     searchers["clips"] = Searcher(lambda: replace(indices["clips"], facts=other))

@@ -141,7 +141,8 @@ def _tour(args: argparse.Namespace) -> int:
     for query in _queries(index, resolved):
         print(f"\n$ mess search {query}{where}")
         cli_search.run(parser.parse_args(["search", *shlex.split(query + where)]))
-    print("\n" + "\n".join(_next(args.dataset, index, resolved, where)))
+    data = "" if args.data == Path("data") else f" --data {shlex.quote(str(args.data))}"
+    print("\n" + "\n".join(_next(args.dataset, index, resolved, where + data)))
     return 0
 
 
@@ -214,9 +215,10 @@ def _queries(index: "Index", resolved: list[str]) -> list[str]:
     ]
 
 
-def _next(dataset: str, index: "Index", resolved: list[str], where: str) -> list[str]:
+def _next(dataset: str, index: "Index", resolved: list[str], options: str) -> list[str]:
     recording = next(iter(index.rows.numbers))
     search = f"  mess search --recording {recording}"
+    words = '  mess search --words "slow and soft"'
     chosen = "" if dataset == "demo" else f" --config dataset={dataset}"
     both = []
     if len(resolved) > 1:
@@ -228,16 +230,12 @@ def _next(dataset: str, index: "Index", resolved: list[str], where: str) -> list
     return [
         "What next",
         *both,
-        *(
-            ['  mess search --words "slow and soft"']
-            if {"tempo", "dynamics"} <= {*resolved}
-            else []
-        ),
+        *([words] if {"tempo", "dynamics"} <= {*resolved} else []),
         f"{search} --from 2.5 --to 9 --json",
         f"  snakemake data/probing/{dataset}/tempo.json{chosen}   # one result, rebuilt when stale",
         "  mess recordings --folder PATH --name mine && snakemake --config dataset=mine",
         "  (mess and snakemake are in .venv/bin; README.md explains every step)",
         "",
         "Mark a passage and hear what is like it, in your browser:",
-        f"  mess explore{where}",
+        f"  mess explore{options}",
     ]

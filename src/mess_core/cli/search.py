@@ -170,6 +170,8 @@ def run(args: argparse.Namespace) -> int:
 
     query = _read_query(args) if args.query else _query(args)
     k = query.k
+    if bool(args.describe) != bool(args.audio_text):
+        raise SearchError("give a text with --describe and a model's folder with --audio-text")
     if args.describe:
         query = replace(query, k=max(k, min(5 * k, 100)))
     file = args.audio or args.features
@@ -204,8 +206,6 @@ def _by_text(args: Any, index: "Index", answer: "Answer", k: int) -> "tuple[Answ
     from mess_core.recordings import read_recordings
     from mess_core.search.audio_text import fits
 
-    if not args.audio_text:
-        raise SearchError("--describe needs a model: give its folder with --audio-text")
     rows = read_recordings(Layout(args.data, index.facts["dataset"]).table)
     audio = {row.recording_id: Path(row.audio) for row in rows if Path(row.audio).is_file()}
     hits = sorted((h for h in answer.hits if h.recording_id in audio), key=lambda h: h.recording_id)

@@ -183,7 +183,7 @@ class Query:
                 raise SearchError(f"wish has {group!r}, expected a mapping of aspects to numbers")
             if GENERAL in group:
                 raise SearchError(
-                    "general is no aspect that hits have more or less of; wish for one"
+                    "general is no aspect, so it cannot be wished for; wish for others"
                 )
             _check_weights("wish", group, signed=True)
             if not any(group.values()):
@@ -219,6 +219,8 @@ class Query:
         """Read a question from JSON; raises `SearchError` as `from_dict`, or if it is no JSON."""
         try:
             content = json.loads(text)
+            # Half a character, as "\\ud800" is, could not be sent back.
+            json.dumps(content, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise SearchError(f"the query is no JSON: {error}") from None
         return cls.from_dict(content)

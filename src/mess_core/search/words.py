@@ -7,7 +7,7 @@ that are not known are read as the nearest known one by the cosine of their char
 not at all; both are said. Case and accents do not matter.
 """
 
-__all__ = ["Entry", "Term", "Understood", "entries", "understand"]
+__all__ = ["Entry", "Term", "Understood", "entries", "plain", "understand"]
 
 import math
 import re
@@ -108,7 +108,7 @@ class _Piece(NamedTuple):
     guess: str = ""
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return a text without case, accents and what is neither letter nor digit."""
     decomposed = unicodedata.normalize("NFKD", text.casefold())
     kept = "".join(c for c in decomposed if not unicodedata.combining(c))
@@ -121,16 +121,16 @@ def _lexicon() -> tuple[dict[str, Entry], dict[str, _Piece]]:
     lines = Path(__file__).with_name("lexicon.tsv").read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t") for line in lines if line[:1] not in ("", "#")][1:]
     grammar: dict[str, _Piece] = {}
-    meanings = {_plain(row[0]): row[2] for row in rows if row[3] != "grammar"}
+    meanings = {plain(row[0]): row[2] for row in rows if row[3] != "grammar"}
     words = {}
     for term, language, meaning, source in rows:
         if source != "grammar":
             aspects = _in_aspects(meaning, meanings)
-            words[_plain(term)] = Entry(term, language, meaning, source, aspects)
+            words[plain(term)] = Entry(term, language, meaning, source, aspects)
             continue
         kind, _, number = meaning[1:].partition("=")
         for word in term.split("|"):
-            grammar[word if word[0] == "-" else _plain(word)] = _Piece(kind, float(number or 1))
+            grammar[word if word[0] == "-" else plain(word)] = _Piece(kind, float(number or 1))
     return words, grammar
 
 
@@ -140,7 +140,7 @@ def _in_aspects(meaning: str, meanings: Mapping[str, str]) -> dict[str, float]:
         name, _, weight = part.partition("=")
         its = {name: 1.0}
         if name not in ASPECT_REGISTRY:
-            its = _in_aspects(meanings[_plain(name.replace("_", " "))], meanings)
+            its = _in_aspects(meanings[plain(name.replace("_", " "))], meanings)
         for aspect, share in its.items():
             total[aspect] = total.get(aspect, 0.0) + float(weight or 1) * share
     return {name: round(max(-1.0, min(1.0, w)), 3) for name, w in total.items()}
@@ -159,16 +159,16 @@ def _known() -> dict[str, _Piece]:
 
 def _pieces(text: str) -> Iterator[_Piece]:
     """Cut a text into the longest words that are known, and single ones that are not."""
-    words = re.findall(r"[^\W_]+|[,;.!?/+&]", re.sub("n['\u2019]t\\b", " not", text))
-    plain = [_plain(word) or "," for word in words]
+    words = re.findall(r"[^\W_]+|[,;.!?/+&]", re.sub("(\\bca|\\bwo)?n['\u2019]t\\b", " not", text))
+    keys = [plain(word) or "," for word in words]
     longest = max(key.count(" ") for key in _known()) + 1
     place = 0
     while place < len(words):
         for end in range(min(place + longest, len(words)), place, -1):
-            if piece := _known().get(" ".join(plain[place:end])):
+            if piece := _known().get(" ".join(keys[place:end])):
                 break
         else:
-            piece = _Piece("join") if plain[place] == "," else _guess(plain[place])
+            piece = _Piece("join") if keys[place] == "," else _guess(keys[place])
         yield piece._replace(text=" ".join(words[place:end]))
         place = end
 
@@ -183,11 +183,11 @@ def _guess(word: str) -> _Piece:
             if entry and not entry.noun:
                 return piece._replace(entry=entry)
     # Hardly anybody mistypes the first letter, and half of the wrong guesses differ in it.
-    first = (key for key in _known() if key[0] == word[0] and " " not in key)
+    first = (key for key in words if key[0] == word[0] and " " not in key)
     alike, best = max(((_cosine(word, key), key) for key in first), default=(0.0, ""))
     if len(word) < _FEWEST or alike < _ALIKE:
         return _Piece("unknown")
-    return _known()[best]._replace(guess=best)
+    return _Piece("term", entry=words[best], guess=best)
 
 
 def _cosine(one: str, other: str) -> float:
@@ -216,7 +216,7 @@ class _Draft:
 
     @property
     def is_aspect(self) -> bool:
-        return self.entry.noun or _plain(self.entry.term).replace(" ", "_") in ASPECT_REGISTRY
+        return self.entry.noun or plain(self.entry.term).replace(" ", "_") in ASPECT_REGISTRY
 
     def change(self, pieces: list[_Piece]) -> None:
         self.role = "" if self.role == "noun" and pieces else self.role
@@ -354,7 +354,9 @@ def understand(text: str, index: Index, *, start: bool = True) -> Understood:
     notes = [*reader.notes, *notes]
     told = _tell(query, [*unknown], [*unmeasured], notes)
     if not any(query.values()):
-        raise SearchError(f"nothing to search by: {told}; try words as slow, soft, bright or sad")
+        raise SearchError(
+            f"nothing to search by: {told}; try words such as slow, soft, bright or sad"
+        )
     said = tuple(unknown), tuple(unmeasured), tuple(notes)
     return Understood(text, query, tuple(terms), *said, told)
 

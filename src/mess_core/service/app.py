@@ -28,9 +28,9 @@ from mess_core.layout import Layout
 from mess_core.recordings import Recording, read_recordings
 from mess_core.search.query import Query, command
 from mess_core.search.search import Searcher, search
-from mess_core.search.words import understand
+from mess_core.search.words import plain, understand
 from mess_core.service.audio import Wav, check_listed, envelope, parse_range
-from mess_core.service.catalogue import curves, describe_aspects, folded, list_recordings, windows
+from mess_core.service.catalogue import curves, describe_aspects, list_recordings, windows
 from mess_core.service.server import by_names, problem, read_body
 from mess_core.service.upload import Upload, Uploads
 
@@ -80,17 +80,14 @@ def create_app(
     place = f" --artifacts {shlex.quote(artifacts)}" if artifacts else ""
     question = uploads.question if uploads else lambda body, _: (Query.from_json(body), None)
     listed, failed = dict[str, Recording](), dict[str, str]()
-    row = next(searchers[kind] for kind in ("clips", "recordings") if kind in searchers).index.rows[
-        0
-    ]
+    row = (searchers.get("clips") or searchers["recordings"]).index.rows[0]
     example = {"recording_id": row.recording_id, "start_s": row.start_s, "end_s": row.end_s}
     turns = asyncio.Semaphore(len(os.sched_getaffinity(0)))
 
     def read_table() -> None:
+        nonlocal listed
         rows = read_recordings(layout.table) if layout.table.exists() else ()
-        listed.update(new := {row.recording_id: row for row in rows})
-        for gone in listed.keys() - new.keys():
-            del listed[gone]
+        listed = {row.recording_id: row for row in rows}
 
     async def refresh() -> None:
         tasks = {kind: searcher.refresh for kind, searcher in searchers.items()}
@@ -145,7 +142,7 @@ def create_app(
         if query.k > _LARGEST_K:
             raise HTTPException(413, f"k is {query.k}, and at most {_LARGEST_K} here")
         whole = query.recording_id is not None and query.start_s is None
-        whole |= upload is not None and upload.options == " --audio FILE"
+        whole |= upload is not None and upload.whole
         kind = "recordings" if whole else "clips"
         if kind not in searchers:
             raise SearchError(f"only {', '.join(searchers)} are published, and it asks for {kind}")
@@ -191,7 +188,7 @@ def create_app(
         limit: Annotated[int, Parameter(ge=1, le=200)] = 50,
     ) -> Response:
         given = {"composer": composer, "performer": performer, "work_id": work_id}
-        wanted, asked = {k: v for k, v in given.items() if v is not None}, {*folded(q).split()}
+        wanted, asked = {k: v for k, v in given.items() if v is not None}, {*plain(q).split()}
         rows = list_recordings(some_index("recordings")).values()
         found = [r for r, t in rows if wanted.items() <= r.items() and all(w in t for w in asked)]
         page = [r | {"audio": has_audio(r["recording_id"])} for r in found[offset : offset + limit]]
@@ -220,7 +217,6 @@ def create_app(
 
     @app.get("/passages/{recording_id}", summary="The same bars in other performances")
     async def passages(name: Id, start_s: From, end_s: To = None) -> Response:
-        known(name)
         query = Query(name, start_s, end_s, same_passage=True, k=_LARGEST_K)
         found = await in_turn(lambda: answered(query))
         about = {"recording_id": name, "start_s": start_s, "end_s": end_s}
@@ -229,9 +225,12 @@ def create_app(
     @app.head("/audio/{recording_id}", include_in_schema=False)
     @app.get("/audio/{recording_id}", summary="WAV audio", responses=_WAV, response_class=Response)
     async def audio(request: Request, name: Id, start_s: From = 0.0, end_s: To = None) -> Response:
-        if not known(name)["audio"]:
-            raise HTTPException(404, f"the audio of {name} is not on this machine")
-        wav = await in_turn(lambda: Wav(check_listed(listed[name]), start_s, end_s))
+        def opened() -> Wav:
+            if not known(name)["audio"]:
+                raise HTTPException(404, f"the audio of {name} is not on this machine")
+            return Wav(check_listed(listed[name]), start_s, end_s)
+
+        wav = await in_turn(opened)
         # There is no validator that If-Range could name.
         ranged = request.method == "GET" and "if-range" not in request.headers
         part = parse_range(request.headers.get("range", ""), wav.size) if ranged else None
@@ -246,7 +245,6 @@ def create_app(
     async def healthz() -> Response:
         return JSONResponse({"status": "ok"})
 
-    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", summary="What failed when it last looked for newer versions")
     async def readyz() -> Response:
         return JSONResponse({"status": "ready", "refresh_errors": failed})

@@ -100,11 +100,14 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
 
 @lru_cache(maxsize=256)
 def envelope(path: Path, points: int, _changed: int) -> dict[str, Any]:
-    """Return the lowest and highest sample in each of at most so many equal steps of a file."""
+    """Return the lowest sample or 0, and the highest, in each of so many equal steps of a file."""
     with soundfile.SoundFile(path) as file:
-        step, low, high = max(-(-file.frames // points), 1), list[float](), list[float]()
-        for block in file.blocks(step * max(_BLOCK // step, 1), always_2d=True):
-            starts, samples = np.arange(0, len(block), step), np.nan_to_num(block)
-            low += np.minimum.reduceat(samples.min(axis=1), starts).round(4).tolist()
-            high += np.maximum.reduceat(samples.max(axis=1), starts).round(4).tolist()
-        return {"step_s": step / file.samplerate, "low": low, "high": high}
+        step = max(-(-file.frames // points), 1)
+        low, high, frame = *np.zeros((2, -(-file.frames // step))), 0
+        for block in file.blocks(_BLOCK, always_2d=True):
+            steps, first = np.unique((frame + np.arange(len(block))) // step, return_index=True)
+            samples, frame = np.nan_to_num(block), frame + len(block)
+            np.minimum.at(low, steps, np.minimum.reduceat(samples.min(axis=1), first))
+            np.maximum.at(high, steps, np.maximum.reduceat(samples.max(axis=1), first))
+        drawn = {"low": low.round(4).tolist(), "high": high.round(4).tolist()}
+        return {"step_s": step / file.samplerate, **drawn}

@@ -1,9 +1,8 @@
 """What there is to search: recordings, windows and aspects of an index, and curves of its data."""
 
-__all__ = ["curves", "describe_aspects", "folded", "list_recordings", "windows"]
+__all__ = ["curves", "describe_aspects", "list_recordings", "windows"]
 
 import math
-import unicodedata
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,11 @@ from mess_core.errors import TargetError
 from mess_core.index.index import FIELDS, Index
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.search.search import directed
+from mess_core.search.words import plain
 from mess_core.targets.npz import load_target
 from mess_core.targets.registry import TARGETS
 
 _CURVES = {"tempo": "local_tempo", "loudness": "loudness", "brightness": "brightness"}
-
-
-def folded(text: str) -> str:
-    """Return a text without case and accents."""
-    parts = unicodedata.normalize("NFKD", text)
-    return "".join(c for c in parts if not unicodedata.combining(c)).casefold()
 
 
 @lru_cache(maxsize=1)
@@ -34,7 +28,7 @@ def list_recordings(index: Index) -> dict[str, tuple[dict[str, Any], str]]:
     np.maximum.at(ends, index.rows.table["recording"], index.rows.table["end_s"])
     columns = zip(*(index.rows.recordings[name] for name in FIELDS), ends.tolist(), strict=True)
     rows = [dict(zip((*FIELDS, "duration_s"), values, strict=True)) for values in columns]
-    texts = [folded(" ".join(row[name] for name in FIELDS)) for row in rows]
+    texts = [plain(" ".join(row[name] for name in FIELDS)) for row in rows]
     return {row["recording_id"]: (row, text) for row, text in zip(rows, texts, strict=True)}
 
 

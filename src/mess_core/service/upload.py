@@ -28,6 +28,8 @@ class Upload(NamedTuple):
 
     ask: Callable[..., Answer]
     encoder: Any
+    #: Whether it is all of a recording, and no passage.
+    whole: bool
     options: str
 
 
@@ -47,8 +49,6 @@ class Uploads:
         found = self._kept.get(token)
         if not found or found.encoder != facts.get("encoder"):
             raise HTTPException(404, "this audio is not kept any more: send it again")
-        self._kept.pop(token, None)  # the last that was in use is the last; threads share this
-        self._kept[token] = found
         return Query.from_dict(content), found
 
     async def take(
@@ -67,11 +67,13 @@ class Uploads:
                     made = await asyncio.to_thread(self._embed, path, start_s, end_s, facts)
                 except MessError as error:
                     raise HTTPException(422, str(error).replace(f"{folder}/", "")) from None
-        given = [(" --audio ", "FILE"), (" --from ", start_s), (" --to ", end_s)]
+        whole = start_s is None and end_s is None
+        first = None if whole else start_s or 0.0
+        given = [(" --audio ", "FILE"), (" --from ", first), (" --to ", end_s)]
         options = "".join(f"{name}{value}" for name, value in given if value is not None)
         token, took_s = secrets.token_urlsafe(16), time.perf_counter() - began
         ask = partial(search_features, features=made[0], measured=made[1])
-        self._kept[token] = Upload(ask, facts.get("encoder"), options)
+        self._kept[token] = Upload(ask, facts.get("encoder"), whole, options)
         if len(self._kept) > _KEPT:
             self._kept.pop(next(iter(self._kept)), None)
         return {"embedded": token, "duration_s": info.duration_s, "seconds": round(took_s, 3)}

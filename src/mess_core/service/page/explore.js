@@ -13,8 +13,7 @@ const ASK_MS = 60, SAVE_MS = 400, STEP_MS = 3000, FOLLOW_MS = 250, LISTED = 200,
 const PATIENCE_MS = 200;
 
 const state = fresh();
-let aspects = null; // Their rows, once the server has told them.
-let first = null; // The recording to begin with.
+let aspects = null, first = null; // Rows of the aspects, and the recording to begin with, once they are known.
 const names = { composer: [], performer: [] }; // To filter by.
 let recording = null, waveform = null, curves = {}; // The opened one, and its curves by name.
 
@@ -122,7 +121,7 @@ const draw_curves = () => wave.show(recording.duration_s, waveform, shown_curves
 
 /* Asking */
 
-let timer = null, asked = null, due = false, failed = false;
+let timer = null, asked = null, due = false, failed = false, restores = 0;
 
 /** After every change of the state: ask, and keep it in the address. */
 function changed() {
@@ -287,7 +286,7 @@ const ASKS = /[#&](wish|like|unlike|more|less|ignore)=/;
 
 /** Take the state from the address. */
 async function restore() {
-  const { state: linked, wrong } = decode(location.hash), { recording: id, start, end } = linked;
+  const turn = ++restores, { state: linked, wrong } = decode(location.hash), { recording: id, start, end } = linked;
   const drop = (from, name) => wrong.push(name) && delete from[name];
   for (const group of [linked.aspects, ...linked.wish]) {
     for (const name of Object.keys(group)) if (![...aspects.names, "general"].includes(name)) drop(group, name);
@@ -300,6 +299,7 @@ async function restore() {
   $("words").value = state.words;
   if (state.words && !ASKS.test(location.hash)) await words.read("take");
   else words.read("keep");
+  if (turn !== restores) return; // Another link was followed while these words were read.
   aspects.show();
   words.show();
   show_filters(state);

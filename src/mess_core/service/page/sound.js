@@ -106,7 +106,7 @@ export function same_moment(from, into, to, from_recording, to_recording) {
   };
   const middle = mapped((from.start + from.end) / 2), at = mapped(from.start + into);
   const same_work = from_recording.work_id && from_recording.work_id === to_recording.work_id;
-  if (same_work && middle >= to.start && middle <= to.end && at) {
+  if (same_work && middle >= to.start && middle <= to.end && !Number.isNaN(at)) {
     return { into: clamp(at - to.start, 0, 0.99 * long), by: "moment of the music" };
   }
   return { into: (into / (from.end - from.start)) * long, by: "share of each passage" };
