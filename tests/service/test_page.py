@@ -13,7 +13,7 @@ import pytest
 from mess_core.search import Query
 from mess_core.search.search import Searcher
 from mess_core.search.words import understand
-from tests.service.made import DURATION_S, make_data, open_all, publish_all
+from tests.service.made import DURATION_S, open_all
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: .[dev]")
 expect = playwright.expect
@@ -39,14 +39,6 @@ START = "import sys; from mess_core.cli.main import main; sys.exit(main(sys.argv
 TEXTS = "h1, h2, h3, header p, .soft, .hint, .value, button:enabled, summary, label, .hows span, dt"
 
 OpenPage = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
-    publish_all(folder, str(folder / "published"))
-    make_data(folder / "data")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -39,14 +39,6 @@ START = (
 Start = Callable[..., tuple[Any, str, int]]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
-    publish_all(folder, str(folder / "published"))
-    make_data(folder / "data")
-    return folder
-
-
 @pytest.fixture
 def start(made: Path) -> Iterator[Start]:
     """Give a function that starts `mess serve`: its process, and where it listens."""

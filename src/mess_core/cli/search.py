@@ -9,9 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,8 +199,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _by_text(args: Any, index: "Index", answer: "Answer", k: int) -> "tuple[Answer, list[float]]":
+def _by_text(
+    args: argparse.Namespace, index: "Index", answer: "Answer", k: int
+) -> "tuple[Answer, list[float]]":
     """Return the hits whose audio fits a text best, with cosines that another process computes."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
     from mess_core.recordings import read_recordings
     from mess_core.search.audio_text import fits
 
@@ -394,7 +397,9 @@ def _trust(index: "Index", aspects: Iterable[str]) -> list[str]:
     return [f"{name}: {known[name]['finding']}" for name in aspects if name in known]
 
 
-def _show(index: "Index", answer: "Answer", question: str, fits: list[float], args: Any) -> None:
+def _show(
+    index: "Index", answer: "Answer", question: str, fits: list[float], args: argparse.Namespace
+) -> None:
     """Print a heading and a table, or JSON alone with the heading on standard error."""
     encoder = index.facts.get("encoder", {})
     note = " (untrained)" if encoder.get("trained") is False else ""

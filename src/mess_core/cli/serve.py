@@ -21,8 +21,6 @@ from mess_core.errors import ArtifactError, ConfigError
 from mess_core.extraction.specs import DESCRIPTORS, resolve_spec
 from mess_core.layout import INDEX_KINDS, Layout
 
-#: How long requests may go on after SIGTERM, s.
-_SHUTDOWN_S = 10
 #: A name, an IPv4 or an IPv6 address.
 _HOST = re.compile(r"(?ai)([a-z\d_-]{1,63}\.)*[a-z\d_-]{1,63}|[a-f\d]*:[a-f\d:.]*:[a-f\d.]*(%\w+)?")
 
@@ -90,7 +88,7 @@ def _serve(args: argparse.Namespace) -> int:
     )  # fmt: skip
     config = uvicorn.Config(
         app, http=Impatient, ws="none", log_config=None, access_log=False, server_header=False,
-        headers=[*HEADERS.items()], timeout_graceful_shutdown=_SHUTDOWN_S,
+        headers=[*HEADERS.items()], timeout_graceful_shutdown=10,  # s
     )  # fmt: skip
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
     with socket.create_server((args.host, args.port), family=family) as listening:

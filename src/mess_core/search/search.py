@@ -97,9 +97,7 @@ class Answer:
 
 
 def search(index: Index, query: Query) -> Answer:
-    """Answer a question that starts from a recording, a passage of one, or a stored clip.
-
-    With a wish it may start from nothing.
+    """Answer a question that starts from a recording, a passage or a stored clip, or is a wish.
 
     Raises `SearchError` if the recording, clip or an aspect is unknown, no probe found the aspect
     well enough, it has no direction, times lie outside of the recording, or what is to be compared
@@ -567,11 +565,11 @@ def _likeness(index: Index, question: Question, known: int, allowed: Bools | Non
 def _in_order(index: Index, rows: Ints, ranking: Ranking) -> tuple[Ints, Features]:
     """Return the order of a ranking, the best first, and the scores in it."""
     table = index.rows.table[rows[ranking.rows]]
+    used, own = np.unique(table["recording"], return_inverse=True)
     ids = index.rows.recordings["recording_id"]
-    numbers = np.empty(len(ids), np.int64)
-    numbers[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+    places = np.argsort(np.argsort([ids[number] for number in used.tolist()]))
     scores, means = ranking.percentiles.min(axis=0), ranking.percentiles.mean(axis=0)
-    keys = (table["start_s"], numbers[table["recording"]], -means.round(12), -scores)
+    keys = (table["start_s"], places[own], -means.round(12), -scores)
     order = np.lexsort(keys)
     return order, scores[order]
 

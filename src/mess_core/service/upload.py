@@ -68,9 +68,8 @@ class Uploads:
                 except MessError as error:
                     raise HTTPException(422, str(error).replace(f"{folder}/", "")) from None
         whole = start_s is None and end_s is None
-        first = None if whole else start_s or 0.0
-        given = [(" --audio ", "FILE"), (" --from ", first), (" --to ", end_s)]
-        options = "".join(f"{name}{value}" for name, value in given if value is not None)
+        given = [("audio", "FILE"), ("from", start_s if whole else start_s or 0.0), ("to", end_s)]
+        options = "".join(f" --{name} {value}" for name, value in given if value is not None)
         token, took_s = secrets.token_urlsafe(16), time.perf_counter() - began
         ask = partial(search_features, features=made[0], measured=made[1])
         self._kept[token] = Upload(ask, facts.get("encoder"), whole, options)
