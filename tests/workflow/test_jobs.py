@@ -14,6 +14,7 @@ from mess_core.errors import AlignmentError, StorageError
 from mess_core.files import read_json, write_json
 from mess_core.layout import Layout
 from mess_core.recordings import Recording, read_problems, try_failed_again, write_recordings
+from mess_core.workflow import jobs
 from mess_core.workflow.jobs import (
     _withdraw_other,
     _work_times,
@@ -41,6 +42,25 @@ def test_a_manifest_of_other_inputs_is_withdrawn_before_its_files_are_replaced(
     assert _withdraw_other(manifest, "0", "these") == content
     assert _withdraw_other(manifest, "0", "others") == {}
     assert not manifest.exists()
+
+
+@pytest.mark.parametrize("when", ["before it is read", "before it is deleted"])
+def test_jobs_of_two_shards_may_withdraw_a_manifest_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    manifest = tmp_path / "manifest.json"
+    write_json(manifest, {"shards": {"0": "these"}})
+
+    def read(path: Path) -> Any:
+        if when == "before it is read":
+            path.unlink()
+            return read_json(path)
+        content = read_json(path)
+        path.unlink()
+        return content
+
+    monkeypatch.setattr(jobs, "read_json", read)
+    assert _withdraw_other(manifest, "0", "others") == {}
 
 
 def test_what_comes_together_is_of_the_same_inputs_and_encoder(tmp_path: Path) -> None:

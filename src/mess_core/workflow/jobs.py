@@ -151,14 +151,20 @@ def _withdraw_other(
 ) -> dict[str, Any]:
     """Delete a manifest of other inputs than those whose files are about to be written.
 
-    Returns its content if it is of the same: then files are only repaired.
+    Returns its content if it is of the same: then files are only repaired. Jobs of other shards may
+    delete it at the same time.
     """
     if not manifest.exists():
         return {}
-    content: dict[str, Any] = read_json(manifest)
+    try:
+        content: dict[str, Any] = read_json(manifest)
+    except StorageError:
+        if manifest.exists():
+            raise
+        return {}
     if content.get(key, {}).get(shard) == inputs:
         return content
-    manifest.unlink()
+    manifest.unlink(missing_ok=True)
     return {}
 
 
