@@ -9,7 +9,7 @@
 Aspects were fitted to the works that are judged here. docs/evaluation.md has figures of others.
 """
 
-__all__ = ["MOST_ROWS", "asking", "evaluate", "judge_aspects", "rival"]
+__all__ = ["asking", "evaluate", "judge_aspects", "rival"]
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,12 @@ from mess_core.evaluation.judges import (
     more,
     same_passage,
 )
-from mess_core.extraction.storage import load_features
+from mess_core.evaluation.spaces import drawn, features_of
 from mess_core.index.index import Index
 from mess_core.index.projection import Projection
 from mess_core.layout import Layout
 from mess_core.probing.aspects import ASPECT_REGISTRY
-from mess_core.probing.folds import Floats, Ints
+from mess_core.probing.folds import Floats
 from mess_core.probing.separability import centred, strongest, unit_columns
 from mess_core.recordings import Recording
 from mess_core.search.query import Query
@@ -41,9 +41,6 @@ from mess_core.search.scoring import Passage, ask
 from mess_core.targets.notes import read_beats
 from mess_core.targets.npz import column_reader, columns_of
 from mess_core.targets.registry import AUDIO
-
-#: Windows that are judged at most: of whole works, drawn at random.
-MOST_ROWS = 3000
 
 Line = dict[str, Any]
 
@@ -55,12 +52,12 @@ def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> l
     asked is read from), ``value``, ``low``, ``high``, ``chance``, ``n``, ``works``, and ``reason``
     where there is no figure.
     """
-    chosen = _draw(index)
+    chosen = drawn(index)
     table = index.rows.table[chosen]
     columns = (np.array(index.rows.recordings[c]) for c in ("recording_id", "work_id", "performer"))
     rows = Rows(*(column[table["recording"]] for column in columns))
     sizes = Counter(rows.recordings.tolist())
-    features = np.concatenate([load_features(layout, name, view="segments") for name in sizes])
+    features = features_of(layout, sizes)
     lines = [_line("same passage", "general", reason="not all recordings have beats")]
     beats = {r.recording_id: Path(r.beats) for r in recordings if r.beats}
     if sizes.keys() <= beats.keys():
@@ -94,14 +91,6 @@ def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> l
         {**line, "source": source[line["asked"]]}
         for line in judge_aspects(projection, vectors, predicted, rows, truth, judged)
     ]
-
-
-def _draw(index: Index) -> Ints:
-    """Return the rows of works drawn at random, as many as may be judged."""
-    works = np.random.default_rng(0).permutation(np.unique(index.rows.recordings["work_id"]))
-    members = [np.flatnonzero(index.rows.having("work_id", [work])) for work in works.tolist()]
-    ends = np.cumsum([len(rows) for rows in members])
-    return np.sort(np.concatenate(members[: max(1, int((ends <= MOST_ROWS).sum()))]))
 
 
 def judge_aspects(
