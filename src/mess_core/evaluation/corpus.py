@@ -20,11 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.evaluation.judges import (
-    Figure,
+    Line,
     Rows,
     Search,
     cosine,
     like_not,
+    line,
     more,
     same_passage,
 )
@@ -42,8 +43,6 @@ from mess_core.targets.notes import read_beats
 from mess_core.targets.npz import column_reader, columns_of
 from mess_core.targets.registry import AUDIO
 
-Line = dict[str, Any]
-
 
 def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> list[Line]:
     """Judge an index of clips by what its recordings have.
@@ -58,7 +57,7 @@ def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> l
     rows = Rows(*(column[table["recording"]] for column in columns))
     sizes = Counter(rows.recordings.tolist())
     features = features_of(layout, sizes)
-    lines = [_line("same passage", "general", reason="not all recordings have beats")]
+    lines = [line("same passage", "general", reason="not all recordings have beats")]
     beats = {r.recording_id: Path(r.beats) for r in recordings if r.beats}
     if sizes.keys() <= beats.keys():
         times = {name: read_beats(beats[name]) for name in sizes}
@@ -70,7 +69,7 @@ def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> l
         )
         general = index.stored(chosen)[:, : index.projection.general]
         lines = [
-            _line("same passage", name, figure, measure=measure)
+            line("same passage", name, figure, measure=measure)
             for name, vectors in {"general": general, "plain cosine": features}.items()
             for measure, figure in same_passage(cosine(vectors), rows, spans).items()
         ]
@@ -88,8 +87,8 @@ def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> l
     vectors, predicted, _ = projection.project(kept, measured, [AUDIO])
     judged = [name for name in truths if source[name] not in ("", truths[name]["source"])]
     return lines + [
-        {**line, "source": source[line["asked"]]}
-        for line in judge_aspects(projection, vectors, predicted, rows, truth, judged)
+        {**its, "source": source[its["asked"]]}
+        for its in judge_aspects(projection, vectors, predicted, rows, truth, judged)
     ]
 
 
@@ -113,14 +112,14 @@ def judge_aspects(
             search = asking(projection, vectors, predicted, like={name: 1.0})
             found = like_not(search, rows, values, scaled[given])
             lines += [
-                _line("like", name, figure, measure=measure, against=given)
+                line("like", name, figure, measure=measure, against=given)
                 for measure, figure in zip(("correlation", "leak"), found, strict=True)
             ]
         sign = ASPECT_REGISTRY[name].more
         if sign and np.isfinite(projection.standard_errors[projection.aspects[name].number]):
             search = asking(projection, vectors, predicted, more={name: 1.0})
             figure = more(search, rows, sign * values.mean(axis=1))
-            lines.append(_line("more", name, figure, measure="share"))
+            lines.append(line("more", name, figure, measure="share"))
     return lines
 
 
@@ -160,21 +159,3 @@ def rival(name: str, truth: Mapping[str, Floats], rows: Rows) -> str | None:
 def _spread(values: Floats) -> Floats:
     spread = np.nanstd(values, axis=0)
     return np.where(spread > 0, spread, 1.0)
-
-
-def _line(
-    judge: str,
-    asked: str,
-    figure: Figure | None = None,
-    *,
-    measure: str = "",
-    against: str = "",
-    reason: str = "too few players of a work",
-) -> Line:
-    line = {"judge": judge, "asked": asked, "measure": measure, "against": against, "source": ""}
-    if figure is None or np.isnan(figure.value):
-        unknown = dict.fromkeys(("value", "low", "high", "chance"))
-        return line | unknown | {"n": 0, "works": 0, "reason": reason}
-    low, high = figure.interval or (None, None)
-    known = {"value": figure.value, "low": low, "high": high, "chance": figure.chance}
-    return line | known | {"n": figure.n, "works": figure.works, "reason": ""}
