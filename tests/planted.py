@@ -124,13 +124,18 @@ class Corpus:
             self.features, rows, kind=kind, projection=projection, aspects={}, facts={}
         )
 
-    def index(self, rows: Sequence[Row], kind: str = "clips") -> Index:
+    def index(
+        self,
+        rows: Sequence[Row],
+        kind: str = "clips",
+        spaces: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    ) -> Index:
         """Build an index of all rows."""
         return build_index(
             self.features,
             rows,
             kind=kind,
-            projection=self.projection(),
+            projection=self.projection(spaces=spaces),
             aspects=ASPECT_MAP,
             facts=FACTS,
         )
