@@ -270,15 +270,17 @@ def _over_works(
     return [mean_over_works(columns[i], columns[count + i], n) for i in range(count)]
 
 
-def mean_over_works(values: Floats, chance: Floats, n: int) -> Figure:
-    """Return the mean of works' values [w] and of their chances [w], with its interval."""
+def mean_over_works(values: Floats, chance: Floats, n: int, *, most: float = 1.0) -> Figure:
+    """Return the mean of works' values [w] and of their chances [w], with its interval.
+
+    No value lies beyond ``most`` or its negative.
+    """
     if not len(values):
         return Figure(np.nan, None, np.nan, 0, 0)
     value, works = float(values.mean()), len(values)
     counts = resample_works(works, _RESAMPLES, np.random.default_rng(seed_of("works")))
     reach = t_interval(value, counts @ values / counts.sum(axis=1), works)
-    # No figure lies beyond.
-    bounds = reach and (max(-1.0, reach[0]), min(1.0, reach[1]))
+    bounds = reach and (max(-most, reach[0]), min(most, reach[1]))
     return Figure(value, bounds, float(chance.mean()), n, works)
 
 
