@@ -210,7 +210,7 @@ def judge_counterfactuals(
         moved = {n: m for n, m in moved.items() if n in ASPECTS and np.isfinite(m).all()}
         most = max(moved, key=lambda name: abs(moved[name].mean()), default="")
         for name, its in moved.items():
-            figure = mean_over_works(its.astype(float), np.zeros(len(its)), len(its), most=np.inf)
+            figure = mean_over_works(its.astype(float), np.zeros(len(its)), len(its))
             measure = "moves most" if name == most else "moves"
             told = line("counterfactual", name, figure, measure=measure, against=parameter)
             lines.append(told | {"source": source[name]})
