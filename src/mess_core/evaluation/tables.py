@@ -32,7 +32,7 @@ def _place(line: Line) -> tuple[str, str, str] | None:
     """Return the table, the row and the column of a line; None where it is only in the file."""
     judge, asked, measure = line["judge"], line["asked"], line["measure"]
     if judge in ("counterfactual", "ratings"):
-        return f"{judge.capitalize()}: {measure}", line["against"], asked
+        return judge.capitalize(), line["against"], asked
     if line["source"]:
         shown = judge in ("like", "more", "people") or (judge, measure) == (
             "same player",
@@ -48,5 +48,6 @@ def _place(line: Line) -> tuple[str, str, str] | None:
 def _cell(line: Line) -> str:
     half = f"±{(float(line['high']) - float(line['low'])) / 2:.2f}" if line["low"] else ""
     notes = [line["asked"]] if line["asked"].startswith("layer ") else []
+    notes += ["most"] if line["measure"] == "moves most" else []
     notes += [f"{float(line['chance']):.2f}"] if line["chance"] not in ("", "0") else []
     return f"{float(line['value']):.2f}{half}" + (f" ({', '.join(notes)})" if notes else "")
