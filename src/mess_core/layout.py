@@ -177,6 +177,11 @@ class Layout:
         return self.probing / "decompositions" / source / "receipt.json"
 
     @property
+    def counterfactuals(self) -> Path:
+        """Features of the same notes played otherwise."""
+        return self.data / "counterfactuals" / f"{self.dataset}.npz"
+
+    @property
     def reports(self) -> Path:
         """The folder of tables and pictures for people."""
         return self.data / "reports" / self.dataset
