@@ -83,6 +83,11 @@ class Layout:
         return self.data / "judgments"
 
     @property
+    def judgment_files(self) -> list[Path]:
+        """The files in it that count."""
+        return [p for p in sorted(self.judgments.glob("*")) if p.suffix in (".jsonl", ".csv")]
+
+    @property
     def demo_audio(self) -> Path:
         """The demo corpus's audio and MIDI."""
         return self.data / "audio" / "demo"

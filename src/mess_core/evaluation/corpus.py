@@ -10,6 +10,8 @@ All of `mess_core.evaluation.spaces` are judged, and whole ones beside what two 
   that is not its own truth, and as *like tempo* of every space.
 * *more*: whether what has more of such an aspect truly has, and how far all else drifts.
 * *space*: how its vectors fill it.
+* *people*, *ratings*, *counterfactual* and *same notes*: as `mess_core.evaluation.judgments` and
+  `mess_core.evaluation.counterfactuals` say.
 
 Everything is read from audio, as without MIDI. Aspects were fitted to the works that are judged
 here. docs/evaluation.md has figures of others.
@@ -27,6 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mess_core.evaluation.counterfactuals import judge_counterfactuals, read_counterfactuals
 from mess_core.evaluation.judges import (
     Line,
     Rows,
@@ -38,6 +41,7 @@ from mess_core.evaluation.judges import (
     same_passage,
     same_player,
 )
+from mess_core.evaluation.judgments import judge_files
 from mess_core.evaluation.spaces import ASPECT, drawn, features_of, search_of, spaces_of
 from mess_core.index.index import Index
 from mess_core.index.projection import Projection
@@ -63,8 +67,10 @@ _MISSING = {
 }
 
 
-def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> list[Line]:
-    """Judge an index of clips by what its recordings have.
+def evaluate(
+    layout: Layout, index: Index, recordings: Sequence[Recording], *, varied: bool = False
+) -> list[Line]:
+    """Judge an index of clips by what its recordings have; ``varied``: also counterfactuals.
 
     Returns a line per figure: ``judge``, ``asked`` (a space), ``measure``, ``against``, ``source``
     (what an aspect is read from), ``value``, ``low``, ``high``, ``chance``, ``ceiling``, ``n``,
@@ -113,6 +119,9 @@ def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> l
                 line("space", name, figure, measure=what, ceiling=most.get(what))
                 for what, figure in occupancy(vectors[name], rows).items()
             ]
+    lines += judge_files(layout, index, spaces, layout.judgment_files, recordings)
+    if varied and (made := read_counterfactuals(layout)):
+        lines += judge_counterfactuals(spaces, projection, made)
     return [{**line, "source": source.get(line["asked"], "")} for line in lines]
 
 

@@ -347,9 +347,19 @@ def plot_collapse(
 
 
 def plot_evaluation(lines: Sequence[Row], output: Path, *, title: str = "") -> None:
-    """Draw how good answers are, from `mess_core.evaluation.evaluate`: figures beside chance."""
+    """Draw how good answers are, from `mess_core.evaluation.evaluate`: figures beside chance.
+
+    Of whole spaces how often the first answer is right, and whether people agree; of aspects what
+    they are asked for. All else is in the table.
+    """
     heading = _titled("How good answers are", title)
-    shown = [line for line in lines if line["value"] is not None]
+    of_spaces, of_aspects = ("recall@1", "agreement"), ("like", "more")
+    shown = [
+        line
+        for line in lines
+        if line["value"] is not None and line["measure"] != "drift"
+        if (line["judge"] in of_aspects if line["source"] else line["measure"] in of_spaces)
+    ]
     if not shown:
         _say(f"{heading}\nNothing could be judged: see the table.", output)
         return
