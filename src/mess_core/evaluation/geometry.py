@@ -1,0 +1,353 @@
+"""A geometry that is learned from triplets, step by step, and only as far as it helps.
+
+Of a triplet, the anchor is to be nearer to one row than to another. Two *heads* learn from opposite
+ones: *content* has the same passage by another player near, and another passage of that recording
+far; *expression* has the same player in another work near, and the same passage by another player
+far, whose notes cannot help. A counterfactual is a passage of its own, whose player is its change.
+What people judge trains expression.
+
+Stage 0 is the general block of an index. *weights* (1): one of at least 0 for every layer and
+dimension of the centred unit features, then the principal directions. *linear* (2): a matrix on the
+components of stage 0. Both minimise the logistic loss of near minus far cosines (as van der Maaten
+and Weinberger 2012, "Stochastic triplet embedding"), every work counting once, with a penalty on
+the distance from where they begin: dimensions of equal variance, the identity.
+
+A fold of works is judged by a map that has not seen it, with a penalty that was chosen on another
+one. Means, whitening and principal directions know nothing of works or players, and are of all
+windows. `mess_core.evaluation.decide` says what is taken.
+"""
+
+__all__ = ["HEADS", "Learned", "learn", "linear_loss", "triplets_of", "weights_loss"]
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.sparse import csr_array
+from scipy.special import expit
+
+from mess_core.evaluation import decide
+from mess_core.evaluation.judges import (
+    Line,
+    Rows,
+    line,
+    mean_over_works,
+    overlapping,
+    partial_correlation,
+    same_passage,
+)
+from mess_core.index.fitting import SAMPLE, eigen, fit_projection
+from mess_core.index.projection import unit_rows
+from mess_core.probing.folds import Bools, Features, Floats, Ints, deal_folds
+from mess_core.probing.questions import rankme
+
+HEADS = CONTENT, EXPRESSION = "content", "expression"
+#: Folds at most, and works of each at least: expression compares two.
+FOLDS, PER_FOLD = 5, 2
+#: Anchors that are drawn, about; of each work at least.
+ANCHORS, FEWEST = 1500, 20
+#: A difference of cosines that counts as clear.
+TEMPERATURE = 0.1
+#: From the strongest; each begins where the one before has ended.
+PENALTIES = (1.0, 0.1, 0.01)
+_STEPS = 30
+_TINY = 1e-12
+
+#: Gives the loss of parameters [p], and its gradient.
+Loss = Callable[[Floats], tuple[float, Floats]]
+
+
+class Learned(NamedTuple):
+    """Bases [B * D, G] of the heads that are taken, lines as of `evaluate`, and the verdicts."""
+
+    bases: dict[str, npt.NDArray[np.float32]]
+    lines: list[Line]
+    verdicts: list[decide.Verdict]
+
+
+class _Stage(NamedTuple):
+    """What is fitted: the loss of rows, where its parameters begin, and the least that they are.
+
+    ``read`` makes of parameters components [N, G] of all rows, and the basis [B * D, G] of these.
+    """
+
+    rows: Features
+    loss: Callable[[Features, Ints, Floats, float], Loss]
+    begin: Floats
+    least: float | None
+    read: Callable[[Floats], tuple[Floats, Floats]]
+
+
+class _Space(NamedTuple):
+    """A basis [B * D, G], unit rows [N, G] by maps that have not seen a fold each, and RankMe."""
+
+    basis: Floats
+    of_folds: Sequence[Floats]
+    rank_before: float
+    rank: float
+
+
+def triplets_of(rows: Rows, spans: Floats, folds: Ints) -> dict[str, Ints]:
+    """Draw triplets [t, 3] (anchor, near, far) of every head.
+
+    ``spans`` [n, 2] say where a row lies in its work, NaN where unknown. Rows of another work than
+    the anchor's are drawn inside of its fold and outside, so that triplets lie within each.
+    """
+    rng, found = np.random.default_rng(0), dict[str, list[tuple[int, ...]]]()
+
+    def pick(*allowed: Bools) -> list[int]:
+        return [int(rng.choice(np.flatnonzero(mask))) for mask in allowed if mask.any()]
+
+    works, known = np.unique(rows.works), np.isfinite(spans).all(axis=1)
+    for work in works.tolist():
+        members = rng.permutation(np.flatnonzero(known & (rows.works == work)))
+        for anchor in members[: max(FEWEST, ANCHORS // len(works))].tolist():
+            same, inside = overlapping(spans, rows, anchor), folds == folds[anchor]
+            player = (rows.performers == rows.performers[anchor]) & (rows.performers != "")
+            player &= known & ~rows.of_work(anchor)
+            elsewhere = pick(player & inside, player & ~inside)
+            for other in pick(same & rows.others(anchor)):
+                far = pick(known & (rows.recordings == rows.recordings[other]) & ~same)
+                found.setdefault(CONTENT, []).extend((anchor, other, x) for x in far or elsewhere)
+                found.setdefault(EXPRESSION, []).extend((anchor, x, other) for x in elsewhere)
+    return {head: np.array(found.get(head, []), np.int64).reshape(-1, 3) for head in HEADS}
+
+
+def weights_loss(rows: Features, triplets: Ints, counts: Floats, penalty: float) -> Loss:
+    """Return the loss of squared weights [d] on rows [N, d]; triplets count so much [t]."""
+    used, places = np.unique(triplets, return_inverse=True)
+    a, b, c = places.reshape(-1, 3).T
+    near, far = (rows[used[a]] * rows[used[other]] for other in (b, c))
+    squares, kind = np.square(rows[used]), rows.dtype
+
+    def loss(squared: Floats) -> tuple[float, Floats]:
+        v, moved = squared.astype(kind), squared - 1
+        lengths = np.sqrt(np.maximum(squares @ v, _TINY)).astype(np.float64)
+        to_near, to_far = lengths[a] * lengths[b], lengths[a] * lengths[c]
+        cosines = np.array([(near @ v) / to_near, -(far @ v) / to_far])
+        value, slope = _logistic(cosines.sum(axis=0), counts)
+        parts = zip((a, b, c), (cosines.sum(axis=0), *cosines), strict=True)
+        shorter = sum(np.bincount(row, slope * x, len(used)) for row, x in parts) / lengths**2
+        gradient = (slope / to_near).astype(kind) @ near - (slope / to_far).astype(kind) @ far
+        gradient = gradient - (shorter / 2).astype(kind) @ squares + 2 * penalty * moved / len(v)
+        return value + penalty * float(np.square(moved).mean()), np.asarray(gradient, np.float64)
+
+    return loss
+
+
+def linear_loss(rows: Features, triplets: Ints, counts: Floats, penalty: float) -> Loss:
+    """Return the loss of a matrix [d * d] on rows [N, d]; triplets count so much [t]."""
+    used, places = np.unique(triplets, return_inverse=True)
+    t, width, mine = len(triplets), rows.shape[1], rows[used].astype(np.float64)
+    anchor, near, far = (
+        csr_array((np.ones(t), (place, np.arange(t))), (len(used), t))
+        for place in places.reshape(-1, 3).T
+    )
+    apart = near - far
+
+    def loss(flat: Floats) -> tuple[float, Floats]:
+        matrix = flat.reshape(width, width)
+        mapped, moved = mine @ matrix, matrix - np.eye(width)
+        lengths = np.sqrt(np.maximum(np.square(mapped).sum(axis=1, keepdims=True), _TINY))
+        unit = mapped / lengths
+        own, across = anchor.T @ unit, apart.T @ unit
+        value, slope = _logistic((own * across).sum(axis=1), counts)
+        pull = anchor @ (slope[:, np.newaxis] * across) + apart @ (slope[:, np.newaxis] * own)
+        pull -= (pull * unit).sum(axis=1, keepdims=True) * unit
+        gradient = mine.T @ (pull / lengths) + 2 * penalty * moved / width
+        return value + penalty * float(np.square(moved).sum()) / width, gradient.ravel()
+
+    return loss
+
+
+def _logistic(apart: Floats, counts: Floats) -> tuple[float, Floats]:
+    clear = apart / TEMPERATURE
+    return float(counts @ np.logaddexp(0, -clear)), -counts * expit(-clear) / TEMPERATURE
+
+
+def _stages(
+    features: npt.NDArray[np.float32], windows: int, general_layers: Collection[int] | None
+) -> tuple[tuple[Floats, Floats], dict[str, _Stage]]:
+    """Return the components and the basis of stage 0, and what the others fit."""
+    projection = fit_projection(
+        lambda layer: features[:windows, layer],
+        range(features.shape[1]),
+        general_layers=general_layers,
+    )
+    components, basis = projection.read(features)[0], projection.basis.astype(np.float64)
+    layers = zip(features.swapaxes(0, 1), projection.means, strict=True)
+    units = [unit_rows(np.subtract(x, m, dtype=np.float64), m)[0] for x, m in layers]
+    flat = np.concatenate(units, axis=1) / np.sqrt(len(units))
+    flat -= flat[:windows].mean(axis=0)
+    spread = flat[:windows].std(axis=0)
+    scale = 1 / np.where(spread > _TINY, spread, np.inf)
+    scaled = (flat * scale).astype(np.float32)
+    some = np.linspace(0, windows - 1, min(windows, SAMPLE)).astype(np.int64)
+
+    def weighted(squared: Floats) -> tuple[Floats, Floats]:
+        weights = np.sqrt(squared)
+        matrix = weights[:, np.newaxis] * eigen((scaled[some] * weights).astype(np.float64))[1]
+        return scaled @ matrix, scale[:, np.newaxis] * matrix
+
+    def turned(matrix: Floats) -> tuple[Floats, Floats]:
+        square = matrix.reshape(basis.shape[1], -1)
+        return components @ square, basis @ square
+
+    one = np.eye(basis.shape[1]).ravel()
+    return (components, basis), {
+        "weights": _Stage(scaled, weights_loss, np.ones(len(scale)), 0.0, weighted),
+        "linear": _Stage(components, linear_loss, one, None, turned),
+    }
+
+
+def _learned(stage: _Stage, triplets: Ints, rows: Rows, folds: Ints, windows: int) -> _Space:
+    """Fit a stage without each fold, and to all."""
+    of_rows, n_folds = folds[triplets], int(folds.max()) + 1
+    works, penalties = rows.works[triplets[:, 0]], (np.inf, *PENALTIES)
+
+    def fit(without: Sequence[int], penalty: float, begin: Floats) -> Floats:
+        kept = ~np.isin(of_rows, without).any(axis=1)
+        if penalty == np.inf or not kept.any():
+            return begin
+        _, places, sizes = np.unique(works[kept], return_inverse=True, return_counts=True)
+        counts = 1 / (sizes[places] * len(sizes))
+        return np.asarray(
+            minimize(
+                stage.loss(stage.rows, triplets[kept], counts, penalty),
+                begin,
+                jac=True,
+                method="L-BFGS-B",
+                bounds=[(stage.least, None)] * len(begin),
+                options={"maxiter": _STEPS},
+            ).x
+        )
+
+    scores = np.zeros((n_folds, len(penalties)))
+    for fold in range(n_folds):
+        checked, found = (fold + 1) % n_folds, stage.begin
+        inside = (of_rows == checked).all(axis=1)
+        for number, penalty in enumerate(penalties):
+            found = fit([fold, checked], penalty, found)
+            right = _right(_unit(stage.read(found)[0]), triplets[inside])
+            scores[fold, number] = np.nanmean(_of_works(right, works[inside], np.unique(works)))
+    best = np.append(scores, scores.mean(axis=0, keepdims=True), axis=0).argmax(axis=1)
+    lefts = [*([fold] for fold in range(n_folds)), []]
+    made = [
+        stage.read(fit(left, penalties[number], stage.begin))
+        for left, number in zip(lefts, best, strict=True)
+    ]
+    ranks = (rankme(vectors[:windows]) for vectors in (stage.read(stage.begin)[0], made[-1][0]))
+    return _Space(made[-1][1], [_unit(vectors) for vectors, _ in made[:-1]], *ranks)
+
+
+def _unit(vectors: Floats) -> Floats:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _TINY))
+
+
+def _right(unit: Floats, triplets: Ints) -> Floats:
+    """Return 1 for triplets [t] that unit rows order so, 0.5 for equal cosines, else 0."""
+    a, b, c = (unit[rows] for rows in triplets.T)
+    return np.asarray((np.sign((a * (b - c)).sum(axis=1)) + 1) / 2)
+
+
+def _of_works(values: Floats, works: npt.NDArray[np.str_], names: npt.NDArray[np.str_]) -> Floats:
+    """Return the means of the values that are known [t] over works, NaN where a work has none."""
+    known = np.isfinite(values)
+    places = np.searchsorted(names, works[known])
+    sums, counts = (
+        np.bincount(places, x, len(names)) for x in (values[known], np.ones(known.sum()))
+    )
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def learn(
+    features: npt.NDArray[np.float32],
+    rows: Rows,
+    spans: Floats,
+    *,
+    windows: int,
+    judged: Ints,
+    truth: Mapping[str, Floats],
+    general_layers: Collection[int] | None = None,
+) -> Learned:
+    """Learn both heads from features [N, B, D], and judge them by works that they have not seen.
+
+    The first ``windows`` of the N rows are a corpus's, which the ``truth`` of aspects [n, q] is of.
+    ``judged`` are triplets that people judged [t, 3]. See `triplets_of` and `fit_projection`.
+    """
+    names = np.unique(rows.works)
+    n_folds = min(FOLDS, len(names) // PER_FOLD)
+    if n_folds < 3:
+        told = f"not known: {3 * PER_FOLD} works are needed, to learn from some and judge by others"
+        return Learned({}, [], [decide.Verdict(head, None, {}, told) for head in HEADS])
+    folds = deal_folds(rows.works.tolist(), n_folds)
+    triplets = triplets_of(rows, spans, folds)
+    triplets[EXPRESSION] = np.concatenate([triplets[EXPRESSION], judged])
+    corpus = Rows(*(x[:windows] for x in (rows.recordings, rows.works, rows.performers)))
+    (components, basis), stages = _stages(features, windows, general_layers)
+    general = _Space(basis, [_unit(components)] * n_folds, 0.0, 0.0)
+
+    def shares(space: _Space, threes: Ints) -> Floats:
+        """Return which share of held-out triplets is right, of every work [w]."""
+        right = np.full(len(threes), np.nan)
+        for fold, unit in enumerate(space.of_folds):
+            inside = (folds[threes] == fold).all(axis=1)
+            right[inside] = _right(unit, threes[inside])
+        return _of_works(right, rows.works[threes[:, 0]], names)
+
+    def agreement(space: _Space, values: Floats) -> Floats:
+        """Return how distances between recordings of a work follow the true ones, of works [w]."""
+        found = []
+        for mine in corpus.queries:
+            a, b = (mine[places] for places in np.triu_indices(len(mine), 1))
+            a, b = (x[corpus.recordings[a] != corpus.recordings[b]] for x in (a, b))
+            unit, true = (
+                space.of_folds[folds[mine[0]]],
+                np.linalg.norm(values[a] - values[b], axis=1),
+            )
+            found.append(partial_correlation(-(unit[a] * unit[b]).sum(axis=1), true, 0.0 * true))
+        return np.array(found)
+
+    def lines(name: str, space: _Space) -> list[Line]:
+        told = []
+        for head, threes in triplets.items():
+            known = shares(space, threes)
+            known, n = known[np.isfinite(known)], int((np.ptp(folds[threes], axis=1) == 0).sum())
+            figure = mean_over_works(known, np.full(len(known), 0.5), n)
+            told.append(line("triplets", name, figure, measure="accuracy", against=head))
+        vectors = space.of_folds
+
+        def search(row: int) -> Floats:
+            unit = vectors[folds[row]][:windows]
+            return np.asarray(unit @ unit[row])
+
+        figures = same_passage(search, corpus, spans[:windows])
+        told += [line("same passage", name, figures[x], measure=x) for x in ("MRR", "recall@1")]
+        return told
+
+    learned = Learned({}, lines("general", general), [])
+    for head, threes in triplets.items():
+        last = general
+        if not len(threes):
+            told = "not known: no passage is played by two players of whom one plays other works"
+            learned.verdicts.append(decide.Verdict(head, None, {}, told))
+            continue
+        for name, stage in stages.items():
+            space = _learned(stage, threes, rows, folds, windows)
+            learned.lines.extend(lines(f"{head}, {name}", space))
+            met = [
+                decide.gain(shares(last, threes), shares(space, threes)),
+                decide.rank(space.rank_before, space.rank),
+            ]
+            if head == EXPRESSION:  # content is to leave out what is played otherwise
+                both = {a: (agreement(last, v), agreement(space, v)) for a, v in truth.items()}
+                heard = (np.nanmean(np.append(shares(s, judged), np.nan)) for s in (last, space))
+                met += [decide.aspects(both), decide.people(*heard)]
+            verdict = decide.take(f"{head}, {name}", met)
+            learned.verdicts.append(verdict)
+            if verdict.fired:
+                last = space
+                learned.bases[head] = space.basis.astype(np.float32)
+    return learned
