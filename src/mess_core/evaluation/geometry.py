@@ -17,7 +17,7 @@ one. Means, whitening and principal directions know nothing of works or players,
 windows. `mess_core.evaluation.decide` says what is taken.
 """
 
-__all__ = ["HEADS", "Learned", "learn", "linear_loss", "triplets_of", "weights_loss"]
+__all__ = ["HEADS", "Learned", "learn", "learn_from", "linear_loss", "triplets_of", "weights_loss"]
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -168,14 +168,9 @@ def _logistic(apart: Floats, counts: Floats) -> tuple[float, Floats]:
 
 
 def _stages(
-    features: npt.NDArray[np.float32], windows: int, general_layers: Collection[int] | None
+    features: npt.NDArray[np.float32], windows: int, projection: Projection
 ) -> tuple[tuple[Floats, Floats], dict[str, _Stage]]:
     """Return the components and the basis of stage 0, and what the others fit."""
-    projection = fit_projection(
-        lambda layer: features[:windows, layer],
-        range(features.shape[1]),
-        general_layers=general_layers,
-    )
     components, basis = projection.read(features)[0], projection.basis.astype(np.float64)
     layers = zip(features.swapaxes(0, 1), projection.means, strict=True)
     units = [unit_rows(np.subtract(x, m, dtype=np.float64), m)[0] for x, m in layers]
@@ -267,10 +262,10 @@ def learn(
     rows: Rows,
     spans: Floats,
     *,
+    projection: Projection,
     windows: int,
     judged: Ints,
     truth: Mapping[str, Floats],
-    general_layers: Collection[int] | None = None,
 ) -> Learned:
     """Learn both heads from features [N, B, D], and judge them by works that they have not seen.
 
@@ -279,14 +274,11 @@ def learn(
     """
     names = np.unique(rows.works)
     n_folds = min(FOLDS, len(names) // PER_FOLD)
-    if n_folds < 3:
-        told = f"not known: {3 * PER_FOLD} works are needed, to learn from some and judge by others"
-        return Learned({}, [], [decide.Verdict(head, None, {}, told) for head in HEADS])
     folds = deal_folds(rows.works.tolist(), n_folds)
     triplets = triplets_of(rows, spans, folds)
     triplets[EXPRESSION] = np.concatenate([triplets[EXPRESSION], judged])
     corpus = Rows(*(x[:windows] for x in (rows.recordings, rows.works, rows.performers)))
-    (components, basis), stages = _stages(features, windows, general_layers)
+    (components, basis), stages = _stages(features, windows, projection)
     general = _Space(basis, [_unit(components)] * n_folds, 0.0, 0.0)
 
     def shares(space: _Space, threes: Ints) -> Floats:
@@ -328,6 +320,7 @@ def learn(
         return told
 
     learned = Learned({}, lines("general", general), [])
+    asked = np.isfinite(shares(general, judged))
     for head, threes in triplets.items():
         last = general
         if not len(threes):
@@ -343,7 +336,7 @@ def learn(
             ]
             if head == EXPRESSION:  # content is to leave out what is played otherwise
                 both = {a: (agreement(last, v), agreement(space, v)) for a, v in truth.items()}
-                heard = (np.nanmean(np.append(shares(s, judged), np.nan)) for s in (last, space))
+                heard = (shares(x, judged)[asked].mean() if asked.any() else np.nan for x in (last, space))
                 met += [decide.aspects(both), decide.people(*heard)]
             verdict = decide.take(f"{head}, {name}", met)
             learned.verdicts.append(verdict)
@@ -351,3 +344,92 @@ def learn(
                 last = space
                 learned.bases[head] = space.basis.astype(np.float32)
     return learned
+
+
+def learn_from(
+    layout: Layout,
+    recordings: Sequence[Recording],
+    work_times: Callable[[Recording, Floats], Floats],
+    *,
+    window_s: float,
+    overlap: float,
+    general_layers: Collection[int] | None,
+) -> Learned:
+    """Learn from what a dataset has: works with several players, counterfactuals, judgments.
+
+    Of at most `MOST_WORKS` the first windows serve, `MOST_ROWS` in all. ``work_times`` is as for
+    `mess_core.index.index_recordings`.
+    """
+    works = by_work(recordings)
+    if len(works) < 3 * PER_FOLD:
+        told = f"not known: {len(works)} works have several players, {3 * PER_FOLD} are needed"
+        return Learned({}, [], [decide.Verdict(head, None, {}, told) for head in HEADS])
+    drawn = np.random.default_rng(0).permutation(sorted(works))[:MOST_WORKS].tolist()
+    chosen = {r.recording_id: r for work in drawn for r in works[work]}
+    stored = {name: load_features(layout, name, view="segments") for name in chosen}
+    projection = fit_projection(
+        lambda layer: np.concatenate([its[:, layer] for its in stored.values()]),
+        range(next(iter(stored.values())).shape[1]),
+        general_layers=general_layers,
+    )
+    index = index_recordings(
+        [*chosen.values()],
+        lambda recording: stored[recording.recording_id],
+        None,
+        work_times,
+        kind="clips",
+        window_s=window_s,
+        overlap=overlap,
+        projection=projection,
+        aspects={},
+        facts={},
+    )
+    table, names = index.rows.table, np.repeat([*chosen], [len(its) for its in stored.values()])
+    works_of = np.array([chosen[name].work_id for name in names.tolist()])
+    players = np.array([chosen[name].performer for name in names.tolist()])
+    spans = spans_of(table, Rows(names, works_of, players), recordings)
+    order, share = np.argsort(spans[:, 0], kind="stable"), MOST_ROWS // len(drawn)
+    kept = np.sort(np.concatenate([order[works_of[order] == w][:share] for w in drawn]))
+    features = np.concatenate([*stored.values()])[kept]
+    parts = [(features, names[kept], works_of[kept], players[kept], spans[kept])]
+    if changed := read_counterfactuals(layout):
+        played = ~np.isin(changed.parameter, ("", "instrument", "room"))
+        change = np.char.add(changed.parameter, changed.sign.astype(str))
+        own = np.char.add(np.char.add(changed.recording, " "), change)
+        apart = np.tile([-2.0, -1.0], (len(own), 1))  # no passage of a recording
+        parts.append((changed.encoder, own, changed.work, np.where(played, change, ""), apart))
+    said = [
+        (j.anchor, j.near, j.far)
+        for j in counted(gather(layout.judgments, recordings))
+        if j.aspect == "overall" and {j.anchor[0], j.near[0], j.far[0]} <= chosen.keys()
+    ]
+    heard = {passage: n for n, passage in enumerate(dict.fromkeys(chain.from_iterable(said)))}
+    before = sum(len(part[0]) for part in parts)
+    judged = np.array([[before + heard[p] for p in three] for three in said], np.int64)
+    if heard:
+        of = np.array([p.recording_id for p in heard])
+        works_heard = np.array([chosen[name].work_id for name in of.tolist()])
+        nowhere, nobody = np.full((len(of), 2), np.nan), np.full(len(of), "")
+        parts.append((place(layout, index, [*heard])[0], of, works_heard, nobody, nowhere))
+    joined, of_recordings, of_works, performers, places = map(
+        np.concatenate, zip(*parts, strict=True)
+    )
+    told = read_json(layout.aspects)["aspects"]
+    truths = {name: its["truth"]["targets"] for name, its in told.items() if its.get("truth")}
+    truth = {}
+    for name, targets in truths.items():
+        columns = columns_of(targets)
+        read = column_reader(layout, columns)
+        values = [
+            np.broadcast_to(read(its), (len(stored[its]), len(columns))) for its in chosen
+        ]
+        truth[name] = scaled(np.concatenate(values)[kept])
+    return learn(
+        joined,
+        Rows(of_recordings, of_works, performers),
+        places,
+        projection=projection,
+        windows=len(kept),
+        judged=judged.reshape(-1, 3),
+        truth=truth,
+    )
