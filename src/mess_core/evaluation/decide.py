@@ -47,7 +47,7 @@ def gain(before: Floats, after: Floats) -> Verdict:
 
 
 def aspects(agreement: Mapping[str, tuple[Floats, Floats]]) -> Verdict:
-    """Say whether no aspect's agreement, of works [w] before and after, falls by more than its SE."""
+    """Say whether no aspect's agreement (works [w] before, after) falls by more than its error."""
     figures, fallen = {}, []
     for name, (before, after) in agreement.items():
         known = np.isfinite(before - after)

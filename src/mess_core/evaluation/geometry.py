@@ -20,7 +20,8 @@ windows. `mess_core.evaluation.decide` says what is taken.
 __all__ = ["HEADS", "Learned", "learn", "learn_from", "linear_loss", "triplets_of", "weights_loss"]
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,8 @@ from scipy.sparse import csr_array
 from scipy.special import expit
 
 from mess_core.evaluation import decide
+from mess_core.evaluation.corpus import scaled, spans_of
+from mess_core.evaluation.counterfactuals import read_counterfactuals
 from mess_core.evaluation.judges import (
     Line,
     Rows,
@@ -37,21 +40,32 @@ from mess_core.evaluation.judges import (
     overlapping,
     partial_correlation,
     same_passage,
+    same_player,
 )
+from mess_core.evaluation.judgments import counted, gather, judgment_files, read_passages
+from mess_core.evaluation.spaces import MOST_ROWS
+from mess_core.extraction.storage import load_features
+from mess_core.files import read_json
 from mess_core.index.fitting import SAMPLE, eigen, fit_projection
-from mess_core.index.projection import unit_rows
+from mess_core.index.index import index_recordings
+from mess_core.index.projection import Projection, unit_rows
+from mess_core.layout import Layout
 from mess_core.probing.folds import Bools, Features, Floats, Ints, deal_folds
 from mess_core.probing.questions import rankme
+from mess_core.recordings import Recording, by_work
+from mess_core.targets.npz import column_reader, columns_of
 
 HEADS = CONTENT, EXPRESSION = "content", "expression"
 #: Folds at most, and works of each at least: expression compares two.
 FOLDS, PER_FOLD = 5, 2
 #: Anchors that are drawn, about; of each work at least.
 ANCHORS, FEWEST = 1500, 20
+#: Works that are learned from, at most.
+MOST_WORKS = 60
 #: A difference of cosines that counts as clear.
 TEMPERATURE = 0.1
 #: From the strongest; each begins where the one before has ended.
-PENALTIES = (1.0, 0.1, 0.01)
+PENALTIES = (1.0, 0.3, 0.1, 0.03)
 _STEPS = 30
 _TINY = 1e-12
 
@@ -70,7 +84,7 @@ class Learned(NamedTuple):
 class _Stage(NamedTuple):
     """What is fitted: the loss of rows, where its parameters begin, and the least that they are.
 
-    ``read`` makes of parameters components [N, G] of all rows, and the basis [B * D, G] of these.
+    ``read`` makes of parameters unit vectors [N, G] of all rows, and the basis [B * D, G] of these.
     """
 
     rows: Features
@@ -81,12 +95,12 @@ class _Stage(NamedTuple):
 
 
 class _Space(NamedTuple):
-    """A basis [B * D, G], unit rows [N, G] by maps that have not seen a fold each, and RankMe."""
+    """A basis [B * D, G], unit rows [K, N, G] by maps that have not seen a fold, and RankMe."""
 
     basis: Floats
-    of_folds: Sequence[Floats]
-    rank_before: float
-    rank: float
+    units: Floats
+    begun: float = np.nan
+    rank: float = np.nan
 
 
 def triplets_of(rows: Rows, spans: Floats, folds: Ints) -> dict[str, Ints]:
@@ -169,8 +183,8 @@ def _logistic(apart: Floats, counts: Floats) -> tuple[float, Floats]:
 
 def _stages(
     features: npt.NDArray[np.float32], windows: int, projection: Projection
-) -> tuple[tuple[Floats, Floats], dict[str, _Stage]]:
-    """Return the components and the basis of stage 0, and what the others fit."""
+) -> tuple[_Space, dict[str, _Stage]]:
+    """Return stage 0, and what the others fit."""
     components, basis = projection.read(features)[0], projection.basis.astype(np.float64)
     layers = zip(features.swapaxes(0, 1), projection.means, strict=True)
     units = [unit_rows(np.subtract(x, m, dtype=np.float64), m)[0] for x, m in layers]
@@ -184,14 +198,14 @@ def _stages(
     def weighted(squared: Floats) -> tuple[Floats, Floats]:
         weights = np.sqrt(squared)
         matrix = weights[:, np.newaxis] * eigen((scaled[some] * weights).astype(np.float64))[1]
-        return scaled @ matrix, scale[:, np.newaxis] * matrix
+        return _unit(scaled @ matrix), scale[:, np.newaxis] * matrix
 
     def turned(matrix: Floats) -> tuple[Floats, Floats]:
         square = matrix.reshape(basis.shape[1], -1)
-        return components @ square, basis @ square
+        return _unit(components @ square), basis @ square
 
     one = np.eye(basis.shape[1]).ravel()
-    return (components, basis), {
+    return _Space(basis, _unit(components)[np.newaxis]), {
         "weights": _Stage(scaled, weights_loss, np.ones(len(scale)), 0.0, weighted),
         "linear": _Stage(components, linear_loss, one, None, turned),
     }
@@ -219,42 +233,49 @@ def _learned(stage: _Stage, triplets: Ints, rows: Rows, folds: Ints, windows: in
             ).x
         )
 
-    scores = np.zeros((n_folds, len(penalties)))
+    def rank(unit: Floats) -> float:
+        return rankme(unit[:windows])
+
+    begun = rank(stage.read(stage.begin)[0])
+    scores = np.full((n_folds + 1, len(penalties)), -1.0)
     for fold in range(n_folds):
         checked, found = (fold + 1) % n_folds, stage.begin
         inside = (of_rows == checked).all(axis=1)
         for number, penalty in enumerate(penalties):
             found = fit([fold, checked], penalty, found)
-            right = _right(_unit(stage.read(found)[0]), triplets[inside])
-            scores[fold, number] = np.nanmean(_of_works(right, works[inside], np.unique(works)))
-    best = np.append(scores, scores.mean(axis=0, keepdims=True), axis=0).argmax(axis=1)
-    lefts = [*([fold] for fold in range(n_folds)), []]
+            unit = stage.read(found)[0]
+            if decide.rank(begun, rank(unit)).fired and inside.any():
+                right = _of_works(_right(unit[triplets[inside]]), works[inside])
+                scores[fold, number] = right.mean()
+    scores[-1] = scores[:-1].mean(axis=0)
     made = [
         stage.read(fit(left, penalties[number], stage.begin))
-        for left, number in zip(lefts, best, strict=True)
+        for left, number in zip(
+            [*([f] for f in range(n_folds)), []], scores.argmax(axis=1), strict=True
+        )
     ]
-    ranks = (rankme(vectors[:windows]) for vectors in (stage.read(stage.begin)[0], made[-1][0]))
-    return _Space(made[-1][1], [_unit(vectors) for vectors, _ in made[:-1]], *ranks)
+    return _Space(made[-1][1], np.array([unit for unit, _ in made[:-1]]), begun, rank(made[-1][0]))
+
+
+def _inside(folds: Ints) -> Bools:
+    """Say which triplets [t, 3] lie within a fold."""
+    return np.asarray((folds == folds[:, :1]).all(axis=1))
+
+
+def _right(units: Floats) -> Floats:
+    """Return 1 for triplets of unit rows [t, 3, G] in the right order, 0.5 for equal ones, else 0."""
+    a, b, c = units.swapaxes(0, 1)
+    return np.asarray((np.sign((a * (b - c)).sum(axis=1)) + 1) / 2)
+
+
+def _of_works(values: Floats, works: npt.NDArray[np.str_]) -> Floats:
+    """Return the means of values [t] over each work that has some, in the order of their names."""
+    places, sizes = np.unique(works, return_inverse=True, return_counts=True)[1:]
+    return np.asarray(np.bincount(places, values) / sizes)
 
 
 def _unit(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _TINY))
-
-
-def _right(unit: Floats, triplets: Ints) -> Floats:
-    """Return 1 for triplets [t] that unit rows order so, 0.5 for equal cosines, else 0."""
-    a, b, c = (unit[rows] for rows in triplets.T)
-    return np.asarray((np.sign((a * (b - c)).sum(axis=1)) + 1) / 2)
-
-
-def _of_works(values: Floats, works: npt.NDArray[np.str_], names: npt.NDArray[np.str_]) -> Floats:
-    """Return the means of the values that are known [t] over works, NaN where a work has none."""
-    known = np.isfinite(values)
-    places = np.searchsorted(names, works[known])
-    sums, counts = (
-        np.bincount(places, x, len(names)) for x in (values[known], np.ones(known.sum()))
-    )
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def learn(
@@ -272,77 +293,78 @@ def learn(
     The first ``windows`` of the N rows are a corpus's, which the ``truth`` of aspects [n, q] is of.
     ``judged`` are triplets that people judged [t, 3]. See `triplets_of` and `fit_projection`.
     """
-    names = np.unique(rows.works)
-    n_folds = min(FOLDS, len(names) // PER_FOLD)
-    folds = deal_folds(rows.works.tolist(), n_folds)
+    folds = deal_folds(rows.works.tolist(), min(FOLDS, len(np.unique(rows.works)) // PER_FOLD))
     triplets = triplets_of(rows, spans, folds)
     triplets[EXPRESSION] = np.concatenate([triplets[EXPRESSION], judged])
+    held = {head: t[_inside(folds[t])] for head, t in triplets.items()}
+    heard = judged[_inside(folds[judged])]
     corpus = Rows(*(x[:windows] for x in (rows.recordings, rows.works, rows.performers)))
-    (components, basis), stages = _stages(features, windows, projection)
-    general = _Space(basis, [_unit(components)] * n_folds, 0.0, 0.0)
+    general, stages = _stages(features, windows, projection)
+    general = general._replace(units=general.units[np.zeros(folds.max() + 1, np.int64)])
 
     def shares(space: _Space, threes: Ints) -> Floats:
-        """Return which share of held-out triplets is right, of every work [w]."""
-        right = np.full(len(threes), np.nan)
-        for fold, unit in enumerate(space.of_folds):
-            inside = (folds[threes] == fold).all(axis=1)
-            right[inside] = _right(unit, threes[inside])
-        return _of_works(right, rows.works[threes[:, 0]], names)
+        right = _right(space.units[folds[threes[:, :1]], threes])
+        return _of_works(right, rows.works[threes[:, 0]])
 
-    def agreement(space: _Space, values: Floats) -> Floats:
-        """Return how distances between recordings of a work follow the true ones, of works [w]."""
+    def agreement(values: Floats, *spaces: _Space) -> Floats:
+        """Return how far distances in spaces follow the true ones within works [w, spaces]."""
         found = []
         for mine in corpus.queries:
-            a, b = (mine[places] for places in np.triu_indices(len(mine), 1))
-            a, b = (x[corpus.recordings[a] != corpus.recordings[b]] for x in (a, b))
-            unit, true = (
-                space.of_folds[folds[mine[0]]],
-                np.linalg.norm(values[a] - values[b], axis=1),
-            )
-            found.append(partial_correlation(-(unit[a] * unit[b]).sum(axis=1), true, 0.0 * true))
+            a, b = mine[np.array(np.triu_indices(len(mine), 1))]
+            a, b = np.array([a, b])[:, corpus.recordings[a] != corpus.recordings[b]]
+            units = np.array([space.units[folds[mine[0]]] for space in spaces])
+            true = np.linalg.norm(values[a] - values[b], axis=1)
+            apart = -(units[:, a] * units[:, b]).sum(axis=2)
+            found.append(partial_correlation(apart, true, np.zeros(len(true))))
         return np.array(found)
 
-    def lines(name: str, space: _Space) -> list[Line]:
-        told = []
-        for head, threes in triplets.items():
-            known = shares(space, threes)
-            known, n = known[np.isfinite(known)], int((np.ptp(folds[threes], axis=1) == 0).sum())
-            figure = mean_over_works(known, np.full(len(known), 0.5), n)
-            told.append(line("triplets", name, figure, measure="accuracy", against=head))
-        vectors = space.of_folds
+    def judge(name: str, space: _Space) -> list[Line]:
+        means = [shares(space, threes) for threes in held.values()]
+        figures = [
+            mean_over_works(x, np.full(len(x), 0.5), len(t))
+            for x, t in zip(means, held.values(), strict=True)
+        ]
+        lines = [
+            line("triplets", name, figure, measure="accuracy", against=head)
+            for head, figure in zip(held, figures, strict=True)
+        ]
 
         def search(row: int) -> Floats:
-            unit = vectors[folds[row]][:windows]
+            unit = space.units[folds[row], :windows]
             return np.asarray(unit @ unit[row])
 
-        figures = same_passage(search, corpus, spans[:windows])
-        told += [line("same passage", name, figures[x], measure=x) for x in ("MRR", "recall@1")]
-        return told
+        found = {
+            "same passage": same_passage(search, corpus, spans[:windows]),
+            "same player": same_player(search, corpus),
+        }
+        return lines + [
+            line(j, name, figures[x], measure=x)
+            for j, figures in found.items()
+            for x in ("MRR", "recall@1")
+        ]
 
-    learned = Learned({}, lines("general", general), [])
-    asked = np.isfinite(shares(general, judged))
+    learned = Learned({}, judge("general", general), [])
     for head, threes in triplets.items():
         last = general
-        if not len(threes):
-            told = "not known: no passage is played by two players of whom one plays other works"
-            learned.verdicts.append(decide.Verdict(head, None, {}, told))
-            continue
-        for name, stage in stages.items():
+        for name, stage in stages.items() if len(held[head]) else ():
             space = _learned(stage, threes, rows, folds, windows)
-            learned.lines.extend(lines(f"{head}, {name}", space))
+            learned.lines.extend(judge(f"{head}, {name}", space))
             met = [
-                decide.gain(shares(last, threes), shares(space, threes)),
-                decide.rank(space.rank_before, space.rank),
+                decide.gain(shares(last, held[head]), shares(space, held[head])),
+                decide.rank(space.begun, space.rank),
             ]
-            if head == EXPRESSION:  # content is to leave out what is played otherwise
-                both = {a: (agreement(last, v), agreement(space, v)) for a, v in truth.items()}
-                heard = (shares(x, judged)[asked].mean() if asked.any() else np.nan for x in (last, space))
-                met += [decide.aspects(both), decide.people(*heard)]
-            verdict = decide.take(f"{head}, {name}", met)
-            learned.verdicts.append(verdict)
-            if verdict.fired:
-                last = space
-                learned.bases[head] = space.basis.astype(np.float32)
+            if head == EXPRESSION:  # content is to leave out how it is played
+                both = {a: tuple(agreement(v, last, space).T) for a, v in truth.items()}
+                said = [shares(x, heard).mean() if len(heard) else np.nan for x in (last, space)]
+                met += [decide.aspects(both), decide.people(*said)]
+            learned.verdicts.append(decide.take(f"{head}, {name}", met))
+            if learned.verdicts[-1].fired:
+                last, learned.bases[head] = space, space.basis.astype(np.float32)
+        if not len(held[head]):
+            told = (
+                "not known: there are no triplets (same passages by players who play other works)"
+            )
+            learned.verdicts.append(decide.Verdict(head, None, {}, told))
     return learned
 
 
@@ -400,7 +422,7 @@ def learn_from(
         parts.append((changed.encoder, own, changed.work, np.where(played, change, ""), apart))
     said = [
         (j.anchor, j.near, j.far)
-        for j in counted(gather(layout.judgments, recordings))
+        for j in counted(gather(judgment_files(layout), recordings))
         if j.aspect == "overall" and {j.anchor[0], j.near[0], j.far[0]} <= chosen.keys()
     ]
     heard = {passage: n for n, passage in enumerate(dict.fromkeys(chain.from_iterable(said)))}
@@ -410,7 +432,7 @@ def learn_from(
         of = np.array([p.recording_id for p in heard])
         works_heard = np.array([chosen[name].work_id for name in of.tolist()])
         nowhere, nobody = np.full((len(of), 2), np.nan), np.full(len(of), "")
-        parts.append((place(layout, index, [*heard])[0], of, works_heard, nobody, nowhere))
+        parts.append((read_passages(layout, index, [*heard])[0], of, works_heard, nobody, nowhere))
     joined, of_recordings, of_works, performers, places = map(
         np.concatenate, zip(*parts, strict=True)
     )
@@ -420,9 +442,7 @@ def learn_from(
     for name, targets in truths.items():
         columns = columns_of(targets)
         read = column_reader(layout, columns)
-        values = [
-            np.broadcast_to(read(its), (len(stored[its]), len(columns))) for its in chosen
-        ]
+        values = [np.broadcast_to(read(its), (len(stored[its]), len(columns))) for its in chosen]
         truth[name] = scaled(np.concatenate(values)[kept])
     return learn(
         joined,
