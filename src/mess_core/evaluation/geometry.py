@@ -263,7 +263,7 @@ def _inside(folds: Ints) -> Bools:
 
 
 def _right(units: Floats) -> Floats:
-    """Return 1 for triplets of unit rows [t, 3, G] in the right order, 0.5 for equal ones, else 0."""
+    """Return 1 for triplets of unit rows [t, 3, G] that are right, 0.5 for equal ones, else 0."""
     a, b, c = units.swapaxes(0, 1)
     return np.asarray((np.sign((a * (b - c)).sum(axis=1)) + 1) / 2)
 

@@ -139,6 +139,13 @@ class Settings:
         "Learn spaces of content and expression (`mess search --space`), from players of the same "
         "works and from what people judged; only those that are shown to help are taken.",
     )
+    counterfactuals: int = _setting(
+        "evaluation.counterfactuals",
+        5,
+        "Works at most of which a performance's MIDI is played otherwise and rendered, to judge "
+        "which aspect moves with what; 0 for none.",
+        ge=0,
+    )
     exact_up_to: int = _setting(
         "index.exact_up_to",
         1_000_000,
