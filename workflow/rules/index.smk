@@ -5,6 +5,7 @@ rule geometry:
         probes=probes(PLAN.aspect_targets),
         features=SETTINGS.layout.features_manifest,
         alignments=SETTINGS.layout.alignments_manifest,
+        counterfactuals=counterfactuals(),
     output:
         SETTINGS.layout.geometry,
         SETTINGS.layout.geometry.with_suffix(".json"),

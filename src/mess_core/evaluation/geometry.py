@@ -42,7 +42,7 @@ from mess_core.evaluation.judges import (
     same_passage,
     same_player,
 )
-from mess_core.evaluation.judgments import counted, gather, judgment_files, read_passages
+from mess_core.evaluation.judgments import counted, gather, read_passages
 from mess_core.evaluation.spaces import MOST_ROWS
 from mess_core.extraction.storage import load_features
 from mess_core.files import read_json
@@ -422,7 +422,7 @@ def learn_from(
         parts.append((changed.encoder, own, changed.work, np.where(played, change, ""), apart))
     said = [
         (j.anchor, j.near, j.far)
-        for j in counted(gather(judgment_files(layout), recordings))
+        for j in counted(gather(layout.judgment_files, recordings))
         if j.aspect == "overall" and {j.anchor[0], j.near[0], j.far[0]} <= chosen.keys()
     ]
     heard = {passage: n for n, passage in enumerate(dict.fromkeys(chain.from_iterable(said)))}

@@ -371,7 +371,7 @@ class Plan:
             "stale_with": {
                 "stage": stages.GEOMETRY,
                 "rows": _hashes(self.recordings, *parts),
-                "probing": self._probing,
+                "judgments": [file_sha256(p) for p in self.settings.layout.judgment_files],
             },
             "targets": list(self.aspect_targets),
             "window_s": self.settings.window_s,
