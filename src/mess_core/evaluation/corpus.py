@@ -17,7 +17,7 @@ Everything is read from audio, as without MIDI. Aspects were fitted to the works
 here. docs/evaluation.md has figures of others.
 """
 
-__all__ = ["asking", "evaluate", "judge_aspects", "rival"]
+__all__ = ["asking", "evaluate", "judge_aspects", "rival", "scaled", "spans_of"]
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -93,11 +93,11 @@ def evaluate(
     vectors = {space.name: space.read(features[space.source], measured) for space in spaces}
     searches = {s.name: search_of(vectors[s.name], s.euclidean) for s in spaces}
     two = [entries[name]["truth"]["targets"] for name in _TWO if name in entries]
-    numbers = np.nan_to_num(_scaled(measure(columns_of(chain.from_iterable(two)))))
-    spans = _spans(table, rows, recordings)
+    numbers = np.nan_to_num(scaled(measure(columns_of(chain.from_iterable(two)))))
+    spans = spans_of(table, rows, recordings)
     lines = _find(searches | {_ALONE: search_of(numbers, True)}, rows, spans)
     truths = {name: entries[name]["truth"] for name in projection.aspects}
-    truth = {name: _scaled(measure(columns_of(told["targets"]))) for name, told in truths.items()}
+    truth = {name: scaled(measure(columns_of(told["targets"]))) for name, told in truths.items()}
     whole = {space.name: searches[space.name] for space in spaces if space.group != ASPECT}
     together = cache(lambda row: np.stack([search(row) for search in whole.values()]))
     for name, values in truth.items():
@@ -125,7 +125,7 @@ def evaluate(
     return [{**line, "source": source.get(line["asked"], "")} for line in lines]
 
 
-def _spans(table: npt.NDArray[np.void], rows: Rows, recordings: Sequence[Recording]) -> Floats:
+def spans_of(table: npt.NDArray[np.void], rows: Rows, recordings: Sequence[Recording]) -> Floats:
     """Return where windows lie in their work [n, 2]: by alignment, else by beats, else NaN."""
     spans = np.column_stack([table["work_start_s"], table["work_end_s"]])
     aligned = set(rows.works[np.isfinite(spans[:, 0])].tolist())
@@ -233,7 +233,7 @@ def _unlike(name: str, aspects: Iterable[str]) -> list[str]:
     return [other for other in of if not of[name] & of[other]]
 
 
-def _scaled(values: Floats) -> Floats:
+def scaled(values: Floats) -> Floats:
     """Return columns [n, q] centred and in standard deviations."""
     deviations = values - np.nanmean(values, axis=0)
     spread = np.nanstd(values, axis=0)
