@@ -56,14 +56,18 @@ def learned(flat: npt.NDArray[np.float64], **more: Any) -> Learned:
 def taken(found: Learned) -> dict[str, bool | None]:
     return {verdict.rule: verdict.fired for verdict in found.verdicts}
 
+
 if __name__ == "__main__":
     import sys
-    for noise in (1.,2.,3.):
-        for rot in (0,1):
-            X=planted(0,noise=noise)
-            turn=np.linalg.qr(np.random.default_rng(9).normal(size=(DIMS,DIMS)))[0]
-            f=learned(X@turn if rot else X)
-            print(noise,rot)
-            for v in f.verdicts: print('   ',v.rule,v.text)
+
+    for noise in (1.0, 2.0, 3.0):
+        for rot in (0, 1):
+            X = planted(0, noise=noise)
+            turn = np.linalg.qr(np.random.default_rng(9).normal(size=(DIMS, DIMS)))[0]
+            f = learned(X @ turn if rot else X)
+            print(noise, rot)
+            for v in f.verdicts:
+                print("   ", v.rule, v.text)
             for l in f.lines:
-                if l['judge']=='triplets': print('     ',l['asked'],l['against'],round(l['value'],3))
+                if l["judge"] == "triplets":
+                    print("     ", l["asked"], l["against"], round(l["value"], 3))

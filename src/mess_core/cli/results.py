@@ -116,7 +116,7 @@ def _answer(args: argparse.Namespace) -> int:
         tables = side_by_side(rows).items()
         lines = [text for title, those in tables for text in (title, *table(those), "")]
         lines += [
-            f"{r['judge']}: {r['asked']} {r['measure']}: {r['reason']}" for r in rows if r["reason"]
+            f"{r['judge']}, {r['asked']} {r['measure']}: {r['reason']}" for r in rows if r["reason"]
         ]
     print("\n".join([asked, "", *lines]))
     print(f"\nall columns: {path}\npicture: {layout.answer(args.question, '.png')}")

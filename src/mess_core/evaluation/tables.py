@@ -34,6 +34,8 @@ def _place(line: Line) -> tuple[str, str, str] | None:
     if judge in ("counterfactual", "ratings"):
         return judge.capitalize(), other, asked
     name = f"{judge}: {measure}"
+    if judge.startswith("held out"):
+        return "Learned spaces", f"{name} {other}".strip(), asked
     if judge == "people":
         name = f"people, {other}"
     elif line["source"] and (judge, measure) not in _OF_ASPECTS:

@@ -432,6 +432,7 @@ class Plan:
             "stale_with": {"stage": stages.EVALUATION, "beats": beats, "judgments": files},
             "window_s": self.settings.window_s,
             "varied": bool(self.varied),
+            "learned": self.settings.learn,
         }
 
     @cached_property
