@@ -30,11 +30,12 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from benchmarks.recordings import demo_audio
 from mess_core.datasets.render import render_midi
 from mess_core.errors import MessError
 from mess_core.evaluation import Figure, Rows, cosine, general, same_passage, triplets, within_works
 from mess_core.extraction import MODELS, find_checkpoint, make_untrained
-from mess_core.extraction.audio import load_audio
+from mess_core.extraction.audio import load_audio, segment_starts
 from mess_core.extraction.extractor import FeatureExtractor
 from mess_core.files import atomic_path, write_text
 from mess_core.targets.create import measure_windows
@@ -45,7 +46,7 @@ Floats = npt.NDArray[np.float64]
 
 #: Of each performance the first so many seconds; of each work at most so many performances.
 EXCERPT_S, PLAYERS = 40.0, 5
-RATE, WINDOW_S, HOP_S = 24_000, 5.0, 2.5
+RATE, WINDOW_S = 24_000, 5.0
 #: The targets that are the truth, and their short names; and those whose logarithm is.
 TRUTH = {
     **{"velocity_mean": "velocity", "velocity_std": "velocity SD", "note_rate": "density"},
@@ -91,6 +92,17 @@ def render_excerpts(asap: Path, folder: Path, soundfont: Path | None) -> list[Ex
     return excerpts
 
 
+def demo_excerpts(work: Path) -> list[Excerpt]:
+    """Return the whole performances of the demo, all of them judged."""
+    audio = demo_audio(work)
+    found = []
+    for path in audio:
+        names = path.stem, *path.stem.rsplit("_", 1)
+        parts = path.with_suffix(".mid"), path.with_suffix(".beats.tsv"), path
+        found.append(Excerpt(*names, *parts, kept=True))
+    return found
+
+
 def render(whole: Path, midi: Path, audio: Path, soundfont: Path | None) -> None:
     """Write the MIDI and the audio of an excerpt, of at least a window."""
     if audio.exists():
@@ -123,6 +135,12 @@ def cut_midi(whole: Path, part: Path) -> None:
         wait = 0 if number else round((EXCERPT_S + 1) * 1000) - last
         track.append(mido.Message("note_off", note=note, time=wait))
     mido.MidiFile(ticks_per_beat=1000, tracks=[track]).save(part)
+
+
+def starts_of(audio: Path) -> Floats:
+    """Return where the windows of a file start, in seconds."""
+    info = soundfile.info(audio)
+    return segment_starts(info.frames, sample_rate=info.samplerate) / info.samplerate
 
 
 def measure_truth(excerpt: Excerpt, starts: Floats) -> dict[str, Floats]:
@@ -180,13 +198,18 @@ def judge_performances(
     spaces: Sequence[str], excerpts: Sequence[Excerpt], work: Path
 ) -> dict[str, dict[str, Figure]]:
     """Return the figures of every space on rendered performances."""
-    starts = np.arange(0, EXCERPT_S - WINDOW_S + HOP_S / 2, HOP_S)
-    truths = [measure_truth(excerpt, starts) for excerpt in excerpts]
+    starts = [starts_of(excerpt.audio) for excerpt in excerpts]
+    truths = [measure_truth(*each) for each in zip(excerpts, starts, strict=True)]
     truth = {name: np.concatenate([each[name] for each in truths]) for name in TRUTH}
-    ends = np.column_stack([starts, starts + WINDOW_S])
     times = [np.loadtxt(e.beats, usecols=0, ndmin=1) for e in excerpts]
-    spans = np.concatenate([np.interp(ends, beats, np.arange(len(beats))) for beats in times])
-    columns = [np.repeat(column, len(starts)) for column in zip(*excerpts, strict=True)]
+    spans = np.concatenate(
+        [
+            np.interp(np.column_stack([s, s + WINDOW_S]), beats, np.arange(len(beats)))
+            for s, beats in zip(starts, times, strict=True)
+        ]
+    )
+    sizes = [len(each) for each in starts]
+    columns = [np.repeat(column, sizes) for column in zip(*excerpts, strict=True)]
     rows, kept = Rows(columns[0], columns[1], columns[2]), columns[6]
     judged = Rows(rows.recordings[kept], rows.works[kept], rows.performers[kept])
     found: dict[str, dict[str, Figure]] = {}
