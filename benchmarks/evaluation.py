@@ -34,10 +34,13 @@ from benchmarks.recordings import demo_audio
 from mess_core.datasets.render import render_midi
 from mess_core.errors import MessError
 from mess_core.evaluation import Figure, Rows, cosine, general, same_passage, triplets, within_works
+from mess_core.evaluation.judges import occupancy, same_player
+from mess_core.evaluation.spaces import search_of
 from mess_core.extraction import MODELS, find_checkpoint, make_untrained
 from mess_core.extraction.audio import load_audio, segment_starts
 from mess_core.extraction.extractor import FeatureExtractor
 from mess_core.files import atomic_path, write_text
+from mess_core.index.fitting import fit_projection
 from mess_core.targets.create import measure_windows
 from mess_core.targets.notes import read_performance
 
@@ -55,6 +58,8 @@ TRUTH = {
     "chord_spread": "chord spread",
 }
 LOGARITHMIC = ("note_rate", "chord_rate", "performed_tempo_level", "held")
+#: What "the same player" may be known by, without a space.
+ALONE = ("performed_tempo_level", "velocity_mean")
 #: Passages of PercePiano with fewer clips do not count, and scales with a lower reliability.
 CLIPS, RELIABLE, HALVES = 10, 0.5, 10
 SCALES = [f"s{number:02}" for number in range(1, 20)]
@@ -212,20 +217,36 @@ def judge_performances(
     columns = [np.repeat(column, sizes) for column in zip(*excerpts, strict=True)]
     rows, kept = Rows(columns[0], columns[1], columns[2]), columns[6]
     judged = Rows(rows.recordings[kept], rows.works[kept], rows.performers[kept])
-    found: dict[str, dict[str, Figure]] = {}
+    alone = np.column_stack([truth[name][kept] for name in ALONE])
+    players = same_player(search_of(alone / np.nanstd(alone, axis=0), euclidean=True), judged)
+    found = {"tempo and velocity": {f"same player: {m}": f for m, f in players.items()}}
     for space, blocks in extracted(spaces, {e.recording_id: e.audio for e in excerpts}, work, 0.5):
         features = np.concatenate(blocks)
-        found[space] = {
-            **{
-                short: within_works(features, truth[name], rows, name=name, judged=kept)
-                for name, short in TRUTH.items()
-            },
-            **same_passage(general(features[kept]), judged, spans[kept]),
-            "MRR, plain cosine": same_passage(cosine(features[kept]), judged, spans[kept])["MRR"],
+        known = {
+            short: within_works(features, truth[name], rows, name=name, judged=kept)
+            for name, short in TRUTH.items()
         }
-        chance = {n: Figure(f.chance, None, 0.0, 0, 0) for n, f in found[space].items()}
-        print(table({"chance": chance, **found}), flush=True)
+        features = features[kept]
+        projection = fit_projection(lambda layer: features[:, layer], range(features.shape[1]))
+        vectors = projection.read(features)[0].astype(np.float64)
+        found[space] = known | judge_order(vectors, judged, spans[kept])
+        plain = same_passage(cosine(features), judged, spans[kept])
+        found[space]["same passage: MRR, plain cosine"] = plain["MRR"]
+    known = {name: figure for each in found.values() for name, figure in each.items()}
+    chance = {n: Figure(f.chance, None, 0.0, f.n, f.works) for n, f in known.items()}
+    print(table({"chance": chance, **found}), flush=True)
     return found
+
+
+def judge_order(vectors: Floats, rows: Rows, spans: Floats) -> dict[str, Figure]:
+    """Return the figures of vectors' order, and of how they fill their space."""
+    search = cosine(vectors)
+    passages, players = same_passage(search, rows, spans), same_player(search, rows)
+    return {
+        **{f"same passage: {measure}": figure for measure, figure in passages.items()},
+        **{f"same player: {measure}": figure for measure, figure in players.items()},
+        **occupancy(vectors, rows),
+    }
 
 
 def judge_listeners(
@@ -299,16 +320,17 @@ def reliability(
 
 
 def table(found: Mapping[str, Mapping[str, Figure]]) -> str:
-    """Return figures with their intervals as a table in Markdown, a line per figure."""
+    """Return figures with their intervals and n as a table in Markdown, a line per figure."""
     names = list(dict.fromkeys(name for figures in found.values() for name in figures))
-    lines = [f"| | {' | '.join(found)} |", "|---" * (len(found) + 1) + "|"]
+    lines = [f"| | {' | '.join([*found, 'n, works'])} |", "|---" * (len(found) + 2) + "|"]
     for name in names:
         cells = []
-        for figure in (figures[name] for figures in found.values()):
-            reach = figure.interval
+        for figure in (figures.get(name) for figures in found.values()):
+            reach = figure and figure.interval
             told = f" ({reach[0]:.2f} to {reach[1]:.2f})" if reach else ""
-            cells.append(f"{figure.value:.2f}{told}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+            cells.append(f"{figure.value:.2f}{told}" if figure else "")
+        counts = next((f"{f[name].n}, {f[name].works}" for f in found.values() if name in f), "")
+        lines.append(f"| {name} | {' | '.join([*cells, counts])} |")
     return "\n".join(lines) + "\n"
 
 
