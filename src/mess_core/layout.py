@@ -78,6 +78,11 @@ class Layout:
         return self.metadata / "demo.interpretations.tsv"
 
     @property
+    def judgments(self) -> Path:
+        """What people judged: triplets (``.jsonl``) and ratings (``.csv``), of all datasets."""
+        return self.data / "judgments"
+
+    @property
     def demo_audio(self) -> Path:
         """The demo corpus's audio and MIDI."""
         return self.data / "audio" / "demo"

@@ -357,7 +357,8 @@ def plot_evaluation(lines: Sequence[Row], output: Path, *, title: str = "") -> N
     for number, line in enumerate(shown):
         if line["low"] is not None:
             ax.plot([line["low"], line["high"]], [number] * 2, color=_GREY, lw=1.5)
-        ax.plot(line["chance"], number, "|", color=_ORANGE, ms=9, mew=2)
+        if line["chance"] is not None:
+            ax.plot(line["chance"], number, "|", color=_ORANGE, ms=9, mew=2)
         ax.plot(line["value"], number, "o", color=_BLUE, ms=5)
     against = [f", not {line['against']}" if line["against"] else "" for line in shown]
     names = [
