@@ -334,19 +334,20 @@ def table(found: Mapping[str, Mapping[str, Figure]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def judge_answers(space: str, table: Path, data: Path) -> str:
-    """Run the workflow on what is kept aside, and return its own table.
+def judge_answers(name: str, space: str, folder: Path, table: Path | None) -> None:
+    """Run the workflow on recordings, the demo's by default, and print what it says of its answers.
 
-    All aspects are asked for, however badly what is heard follows their truth.
+    All aspects of a table's recordings are asked for, however badly what is heard follows their
+    truth.
     """
-    folder = data / "answers" / Path(space).name
-    scan = ["mess", "recordings", "--table", str(table), "--name", "asap", "--data", str(folder)]
-    subprocess.run(scan, check=True)
-    wanted = folder / "reports" / "asap" / "evaluation.tsv"
-    given = ["dataset=asap", f"encoder={space}", f"data={folder}"]
-    given += ["probing={baselines: []}", "aspects={min_r2: 0}"]
+    data, given = ["--data", str(folder)], [f"dataset={name}", f"encoder={space}", f"data={folder}"]
+    if table:
+        scan = ["mess", "recordings", "--table", str(table), "--name", name, *data]
+        subprocess.run(scan, check=True)
+        given.append("aspects={min_r2: 0}")
+    wanted = folder / "reports" / name / "evaluation.tsv"
     subprocess.run(["snakemake", "--cores", "2", str(wanted), "--config", *given], check=True)
-    return wanted.read_text(encoding="utf-8")
+    subprocess.run(["mess", "question", "evaluation", "--dataset", name, *data], check=True)
 
 
 def main() -> None:
@@ -359,13 +360,17 @@ def main() -> None:
     parser.add_argument("--answers", action="store_true", help="run the workflow, too")
     args = parser.parse_args()
     work = args.work / (args.soundfont.stem if args.soundfont else "default")
+    demo = demo_excerpts(args.work)
     excerpts = render_excerpts(args.shared / "asap", work / "asap", args.soundfont)
-    judge_performances(args.spaces, excerpts, work / "asap-features")
+    for name, each in {"demo": demo, "asap": excerpts}.items():
+        judge_performances(args.spaces, each, work / f"{name}-features")
     folders = work / "percepiano", work / "percepiano-features"
     heard = judge_listeners(args.spaces, args.shared / "percepiano", *folders, args.soundfont)
     print(table({space: {"listeners' triplets": figure} for space, figure in heard.items()}))
+    tables = {"demo": None, "asap": work / "asap/kept.tsv", "percepiano": folders[0] / "clips.tsv"}
     for space in (space for space in args.spaces if args.answers and "+" not in space):
-        print(space, judge_answers(space, work / "asap" / "kept.tsv", work), sep="\n")
+        for name, recordings in tables.items():
+            judge_answers(name, space, work / "answers" / f"{name}-{Path(space).name}", recordings)
 
 
 if __name__ == "__main__":
