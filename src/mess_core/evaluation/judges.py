@@ -389,8 +389,8 @@ def mean_over_works(values: Floats, chance: Floats, n: int) -> Figure:
         return Figure(np.nan, None, np.nan, 0, 0)
     value, works = float(values.mean()), len(values)
     reach = t_interval(value, _counts(works) @ values / works, works)
-    # No share and no correlation lies beyond 1.
-    most = max(1.0, np.abs(values).max())
+    # No share and no correlation lies beyond 1; other figures know no limit.
+    most = 1.0 if np.abs(values).max() <= 1 else np.inf
     bounds = reach and (max(-most, reach[0]), min(most, reach[1]))
     return Figure(value, bounds, float(chance.mean()), n, works)
 
