@@ -71,7 +71,7 @@ rule performances:
 rule evaluation:
     input:
         index=SETTINGS.layout.index_receipt("clips"),
-        features=SETTINGS.layout.features_manifest,
+        features=features_manifests(),
         targets=target_manifests(),
         counterfactuals=counterfactuals(),
     output:

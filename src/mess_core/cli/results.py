@@ -51,7 +51,7 @@ _SHOWN = {
         "source layer rankme within_work within_work_standardised cka_untrained cka_descriptors",
     ),
     "evaluation": (
-        "How good are answers? Figures with half of their 95 % interval (and chance)",
+        "How good are answers? Figures, half of their 95 % intervals (chance, ceiling)",
         "judge asked measure against source value low high chance ceiling works",
     ),
 }
