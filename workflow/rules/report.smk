@@ -74,6 +74,7 @@ rule evaluation:
         features=features_manifests(),
         targets=target_manifests(),
         counterfactuals=counterfactuals(),
+        geometry=geometry(),
     output:
         table=report(
             SETTINGS.layout.answer("evaluation", ".tsv"),

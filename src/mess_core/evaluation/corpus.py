@@ -17,10 +17,11 @@ Everything is read from audio, as without MIDI. Aspects were fitted to the works
 here. docs/evaluation.md has figures of others.
 """
 
-__all__ = ["asking", "evaluate", "judge_aspects", "rival"]
+__all__ = ["asking", "evaluate", "judge_aspects", "rival", "scaled", "spans_of"]
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -30,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.evaluation.counterfactuals import judge_counterfactuals, read_counterfactuals
+from mess_core.evaluation.decide import advise
 from mess_core.evaluation.judges import (
     Line,
     Rows,
@@ -43,6 +45,7 @@ from mess_core.evaluation.judges import (
 )
 from mess_core.evaluation.judgments import judge_files
 from mess_core.evaluation.spaces import ASPECT, drawn, features_of, search_of, spaces_of
+from mess_core.files import read_json
 from mess_core.index.index import Index
 from mess_core.index.projection import Projection
 from mess_core.layout import ENCODER, Layout
@@ -68,9 +71,18 @@ _MISSING = {
 
 
 def evaluate(
-    layout: Layout, index: Index, recordings: Sequence[Recording], *, varied: bool = False
+    layout: Layout,
+    index: Index,
+    recordings: Sequence[Recording],
+    *,
+    varied: bool = False,
+    learned: bool = False,
 ) -> list[Line]:
-    """Judge an index of clips by what its recordings have; ``varied``: also counterfactuals.
+    """Judge an index of clips by what its recordings have.
+
+    With ``varied`` there are counterfactuals, with ``learned`` what a learned geometry was judged
+    by, in works that it has not seen (*held out*), and the verdicts on it. Every verdict is a
+    line of the judge *rule*, with its text as reason.
 
     Returns a line per figure: ``judge``, ``asked`` (a space), ``measure``, ``against``, ``source``
     (what an aspect is read from), ``value``, ``low``, ``high``, ``chance``, ``ceiling``, ``n``,
@@ -93,11 +105,11 @@ def evaluate(
     vectors = {space.name: space.read(features[space.source], measured) for space in spaces}
     searches = {s.name: search_of(vectors[s.name], s.euclidean) for s in spaces}
     two = [entries[name]["truth"]["targets"] for name in _TWO if name in entries]
-    numbers = np.nan_to_num(_scaled(measure(columns_of(chain.from_iterable(two)))))
-    spans = _spans(table, rows, recordings)
+    numbers = np.nan_to_num(scaled(measure(columns_of(chain.from_iterable(two)))))
+    spans = spans_of(table, rows, recordings)
     lines = _find(searches | {_ALONE: search_of(numbers, True)}, rows, spans)
     truths = {name: entries[name]["truth"] for name in projection.aspects}
-    truth = {name: _scaled(measure(columns_of(told["targets"]))) for name, told in truths.items()}
+    truth = {name: scaled(measure(columns_of(told["targets"]))) for name, told in truths.items()}
     whole = {space.name: searches[space.name] for space in spaces if space.group != ASPECT}
     together = cache(lambda row: np.stack([search(row) for search in whole.values()]))
     for name, values in truth.items():
@@ -122,10 +134,21 @@ def evaluate(
     lines += judge_files(layout, index, spaces, layout.judgment_files, recordings)
     if varied and (made := read_counterfactuals(layout)):
         lines += judge_counterfactuals(spaces, projection, made)
+    of = (
+        read_json(layout.geometry.with_suffix(".json"))
+        if learned
+        else {"lines": [], "verdicts": []}
+    )
+    verdicts = [*of["verdicts"], *map(asdict, advise(lines))]
+    lines += [{**line, "judge": f"held out, {line['judge']}"} for line in of["lines"]]
+    fired = {True: "fired", False: "not fired", None: "not known"}
+    lines += [
+        line("rule", v["rule"], measure=fired[v["fired"]], reason=v["text"]) for v in verdicts
+    ]
     return [{**line, "source": source.get(line["asked"], "")} for line in lines]
 
 
-def _spans(table: npt.NDArray[np.void], rows: Rows, recordings: Sequence[Recording]) -> Floats:
+def spans_of(table: npt.NDArray[np.void], rows: Rows, recordings: Sequence[Recording]) -> Floats:
     """Return where windows lie in their work [n, 2]: by alignment, else by beats, else NaN."""
     spans = np.column_stack([table["work_start_s"], table["work_end_s"]])
     aligned = set(rows.works[np.isfinite(spans[:, 0])].tolist())
@@ -233,7 +256,7 @@ def _unlike(name: str, aspects: Iterable[str]) -> list[str]:
     return [other for other in of if not of[name] & of[other]]
 
 
-def _scaled(values: Floats) -> Floats:
+def scaled(values: Floats) -> Floats:
     """Return columns [n, q] centred and in standard deviations."""
     deviations = values - np.nanmean(values, axis=0)
     spread = np.nanstd(values, axis=0)

@@ -235,9 +235,10 @@ def derive(
 ) -> list[Judgment]:
     """Return judgments of whole recordings that follow from ratings of them within works.
 
-    Distances are over the scales that are reliable, each in standard deviations of means. Of the
-    triplets of a work, the half counts in which one of b and c is most clearly nearer by all
-    ratings. Two raters judge each: halves of those who rated.
+    Two raters judge: halves of those who rated each. Distances are over the scales that are
+    reliable, each in standard deviations. Of the triplets of a work, the half counts in which one
+    of b and c is most clearly nearer to the first rater. Chosen by both, those would count in which
+    they happen to agree.
     """
     known = {its.recording_id: its for its in recordings if its.recording_id in clips}
     names, of = list(known), {name: its.work_id for name, its in known.items()}
@@ -246,8 +247,8 @@ def derive(
     scales = reliability(clips, of, rng) >= RELIABLE if names else np.zeros(0, np.bool_)
     if not scales.any():
         return []
-    means = _means(clips[name] for name in names)[:, scales]
-    views = np.array([means, *halve(clips, names, rng)[:, :, scales]]) / np.nanstd(means, axis=0)
+    views = halve(clips, names, rng)[:, :, scales]
+    views /= np.nanstd(views, axis=1, keepdims=True)
     for work in np.unique(works).tolist():
         rows = np.sort(rng.permutation(np.flatnonzero(works == work))[:_MOST])
         threes = np.array([*permutations(rows, 3)], np.int64).reshape(-1, 3)
@@ -258,8 +259,8 @@ def derive(
         clear = np.abs(nearer[0, kept])
         for i in kept[clear >= np.median(clear)].tolist() if len(kept) else []:
             name, (anchor, one, two) = f"{work} {i}", (whole[names[row]] for row in threes[:, i])
-            for half in (1, 2):
-                choice, rater = "b" if nearer[half, i] > 0 else "c", f"half {half}"
+            for half in (0, 1):
+                choice, rater = "b" if nearer[half, i] > 0 else "c", f"half {half + 1}"
                 judged = Judgment(
                     study, name, "overall", anchor, one, two, choice, None, rater, "bc", "", False
                 )
@@ -418,7 +419,8 @@ def judge_files(
     works = dict(zip(columns["recording_id"], columns["work_id"], strict=True))
     kept = [j for j in judgments if all(p.recording_id in works for p in (j.anchor, j.b, j.c))]
     passages = list(dict.fromkeys(chain.from_iterable((j.anchor, j.b, j.c) for j in kept)))
-    given = {s.source: read_passages(layout, index, passages, s.source) for s in spaces if kept}
+    sources = {space.source for space in spaces if kept}
+    given = {source: read_passages(layout, index, passages, source) for source in sources}
     vectors = [(space, space.read(*given[space.source])) for space in spaces if kept]
     lines = judge_people(vectors, passages, kept, works)
     for path in (path for path in paths if path.suffix == ".csv"):

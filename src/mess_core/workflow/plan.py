@@ -364,12 +364,27 @@ class Plan:
             "targets": list(self.settings.targets),
         }
 
+    def geometry_params(self) -> Params:
+        """Return the params of learning a geometry."""
+        parts = ("work_id", "performer", "beats_sha256")
+        return {
+            "stale_with": {
+                "stage": stages.GEOMETRY,
+                "rows": _hashes(self.recordings, *parts),
+                "judgments": [file_sha256(p) for p in self.settings.layout.judgment_files],
+            },
+            "targets": list(self.aspect_targets),
+            "window_s": self.settings.window_s,
+            "overlap": self.settings.overlap,
+        }
+
     def projection_params(self, kind: str) -> Params:
         """Return the params of the projection of one kind of index."""
         return {
             "stale_with": {"stage": stages.PROJECTION, "works": self._works},
             "kind": kind,
             "targets": list(self.aspect_targets),
+            "learned": self.settings.learn,
             **self._probing,
         }
 
@@ -417,6 +432,7 @@ class Plan:
             "stale_with": {"stage": stages.EVALUATION, "beats": beats, "judgments": files},
             "window_s": self.settings.window_s,
             "varied": bool(self.varied),
+            "learned": self.settings.learn,
         }
 
     @cached_property

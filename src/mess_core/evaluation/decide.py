@@ -1,0 +1,117 @@
+"""The rules by which a geometry is taken, and by which one knows what to do next.
+
+Every rule is a function of figures and returns a `Verdict`. What is not known is said to be so: no
+rule counts as fulfilled by it.
+"""
+
+__all__ = ["Verdict", "advise", "aspects", "gain", "people", "rank", "take"]
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mess_core.probing.aspects import ASPECT_REGISTRY
+from mess_core.probing.folds import Floats
+from mess_core.probing.inference import resample_works, seed_of, t_interval
+
+#: Share of RankMe that has to be left.
+KEPT_RANK = 0.5
+#: Reordering the first 200 pays from this recall of them on, and below this nDCG of the first 10,
+#: as a share of that of their best order.
+RECALLED, ORDERED = 0.9, 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a rule says of some figures; ``fired`` is None where they are not known."""
+
+    rule: str
+    fired: bool | None
+    figures: dict[str, float]
+    text: str
+
+
+def gain(before: Floats, after: Floats) -> Verdict:
+    """Say whether works [w] gain: the 95 % interval of their mean difference lies above 0."""
+    gained = (after - before)[np.isfinite(after - before)]
+    n, mean = len(gained), float(gained.mean()) if len(gained) else 0.0
+    counts = resample_works(max(n, 1), 2000, np.random.default_rng(seed_of("gain")))
+    reach = t_interval(mean, counts @ gained / n, n) if n > 1 else None
+    if reach is None:
+        return Verdict("gain", None, {}, f"a gain is not known ({n} works)")
+    figures = {"gain": mean, "low": reach[0], "high": reach[1], "works": float(n)}
+    text = f"a gain of {mean:.3f} ({reach[0]:.3f} to {reach[1]:.3f}, {n} works)"
+    return Verdict("gain", reach[0] > 0, figures, text)
+
+
+def aspects(agreement: Mapping[str, tuple[Floats, Floats]]) -> Verdict:
+    """Say whether no aspect's agreement (works [w] before, after) falls by more than its error."""
+    figures, fallen = {}, []
+    for name, (before, after) in agreement.items():
+        known = np.isfinite(before - after)
+        if known.sum() > 1:
+            error = before[known].std(ddof=1) / np.sqrt(known.sum())
+            figures[name] = float((after - before)[known].mean())
+            fallen += [f"{name} by {-figures[name]:.3f}"] if figures[name] < -error else []
+    if not figures:
+        return Verdict("aspects", None, {}, "agreement with aspects is not known")
+    text = f"agreement falls with {', '.join(fallen)}" if fallen else "no aspect's agreement falls"
+    return Verdict("aspects", not fallen, figures, text)
+
+
+def rank(before: float, after: float) -> Verdict:
+    """Say whether more than half of RankMe is left."""
+    figures, text = {"before": before, "after": after}, f"RankMe {before:.0f} becomes {after:.0f}"
+    return Verdict("rank", after > KEPT_RANK * before, figures, text)
+
+
+def people(before: float, after: float) -> Verdict:
+    """Say whether people agree no less; NaN where nobody was asked."""
+    if not np.isfinite(after - before):
+        return Verdict("people", None, {}, "people's agreement is not known")
+    figures = {"before": before, "after": after}
+    text = f"people's agreement {before:.3f} becomes {after:.3f}"
+    return Verdict("people", after >= before, figures, text)
+
+
+def take(stage: str, conditions: Sequence[Verdict]) -> Verdict:
+    """Take a stage whose gain is known and sure, if no other condition is known to be broken."""
+    broken = [c for c in conditions if c.fired is False or (c.rule == "gain" and not c.fired)]
+    told = [f"{c.text}{' (against it)' if c in broken else ''}" for c in conditions]
+    figures = {f"{c.rule}: {name}": x for c in conditions for name, x in c.figures.items()}
+    text = f"{'not ' if broken else ''}taken: {'; '.join(told)}"
+    return Verdict(stage, not broken, figures, text)
+
+
+def advise(lines: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+    """Say what comes first, by lines as of `mess_core.evaluation.evaluate`."""
+    known = [line for line in lines if line["value"] is not None]
+    people = [x for x in known if x["judge"] == "people" and x["asked"] in ASPECT_REGISTRY]
+    sure = sum(x["low"] is not None and x["low"] > x["chance"] for x in people)
+    counts = {"agreeing": float(sure), "asked": float(len(people))}
+    text = f"people agree with {sure} of {len(people)} aspects more than by chance"
+    targets = Verdict("targets first", 2 * sure < len(people), counts, text)
+    if not people:
+        targets = Verdict("targets first", None, {}, "not known: people have judged no aspect")
+    passages = {
+        x["measure"]: float(x["value"])
+        for x in known
+        if (x["judge"], x["asked"]) == ("same passage", "general")
+    }
+    recall, order = passages.get("recall@200"), passages.get("nDCG@10")
+    if recall is None:
+        rules = ("geometry before reranking", "two-stage reranking")
+        return [targets, *(Verdict(r, None, {}, "not known: no recall@200") for r in rules)]
+    figures = {"recall@200": recall}
+    geometry = Verdict(
+        "geometry before reranking", recall < RECALLED, figures, f"recall@200 is {recall:.2f}"
+    )
+    if order is None and recall >= RECALLED:
+        told = "not known: no nDCG@10 of the first 200"
+        return [targets, geometry, Verdict("two-stage reranking", None, figures, told)]
+    pays = recall >= RECALLED and order is not None and order < ORDERED
+    text = f"recall@200 is {recall:.2f}, nDCG@10 {'not known' if order is None else f'{order:.2f}'}"
+    figures = figures if order is None else figures | {"nDCG@10": order}
+    return [targets, geometry, Verdict("two-stage reranking", pays, figures, text)]
