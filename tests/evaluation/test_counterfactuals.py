@@ -115,6 +115,12 @@ def test_what_sounds_is_what_was_changed(notes: Performance) -> None:
     assert np.abs(sound("room", 1)).max() < np.abs(sound("room", -1)).max()
 
 
+def test_only_the_pedal_of_the_passage_is_heard(notes: Performance) -> None:
+    outside = replace(notes, pedal=np.array([[-5.0, -4.0], [3.0, 4.0]]))
+    never = vary(notes, "pedal", -1, WINDOW_S)
+    np.testing.assert_array_equal(render(outside, "", 0, 5.0), render(never, "", 0, WINDOW_S))
+
+
 def test_a_bad_file_is_left_out_and_the_others_are_made(tmp_path: Path) -> None:
     layout = Layout(tmp_path, "mine")
     assert read_counterfactuals(layout) is None

@@ -165,7 +165,8 @@ def render(notes: Performance, parameter: str, sign: int, window_s: float) -> Ar
     track = pretty_midi.Instrument(_PROGRAMS[sign] if parameter == "instrument" else 0)
     for start, end, *note in np.column_stack([part.onsets, ends, part.velocities, part.pitches]):
         track.notes.append(pretty_midi.Note(*map(int, note), start - first, end - first))
-    for times in np.clip(notes.pedal, first, last) - first:
+    spans = np.clip(notes.pedal, first, last) - first
+    for times in spans[np.ptp(spans, axis=1) > 0]:
         for value, time in zip((127, 0), times, strict=True):
             track.control_changes.append(pretty_midi.ControlChange(64, value, time))
     midi, file = pretty_midi.PrettyMIDI(resolution=1000), io.BytesIO()
