@@ -115,6 +115,12 @@ def test_what_sounds_is_what_was_changed(notes: Performance) -> None:
     assert np.abs(sound("room", 1)).max() < np.abs(sound("room", -1)).max()
 
 
+def test_only_the_pedal_of_the_passage_is_heard(notes: Performance) -> None:
+    outside = replace(notes, pedal=np.array([[-5.0, -4.0], [3.0, 4.0]]))
+    never = vary(notes, "pedal", -1, WINDOW_S)
+    np.testing.assert_array_equal(render(outside, "", 0, 5.0), render(never, "", 0, WINDOW_S))
+
+
 def test_a_bad_file_is_left_out_and_the_others_are_made(tmp_path: Path) -> None:
     layout = Layout(tmp_path, "mine")
     assert read_counterfactuals(layout) is None
@@ -191,10 +197,10 @@ def test_the_table_has_what_was_planted(planted: Counterfactuals) -> None:
 
 def test_triplets_tell_spaces_of_notes_from_spaces_of_playing(planted: Counterfactuals) -> None:
     spaces = [
-        Space("content", "layer", DESCRIPTORS, False, lambda features, _: features[:, 0]),
-        Space("playing", "layer", DESCRIPTORS, True, lambda features, _: features[:, 1]),
-        Space("neither", "layer", ENCODER, True, lambda features, _: 0 * features[:, 0]),
-        Space("not there", "baseline", UNTRAINED, False, lambda features, _: features[:, 0]),
+        Space("content", "layer", DESCRIPTORS, False, lambda x, _: x[:, 0].astype(float)),
+        Space("playing", "layer", DESCRIPTORS, True, lambda x, _: x[:, 1].astype(float)),
+        Space("neither", "layer", ENCODER, True, lambda x, _: np.zeros((len(x), 2))),
+        Space("not there", "baseline", UNTRAINED, False, lambda x, _: x[:, 0].astype(float)),
     ]
     lines = judge_counterfactuals(spaces, Corpus(2000).projection(), planted)
     found = {line["asked"]: line for line in lines if line["judge"] == "same notes"}

@@ -21,6 +21,7 @@ from scipy.signal import stft
 from scipy.stats import spearmanr
 
 from mess_core.cli.results import _SHOWN
+from mess_core.evaluation.counterfactuals import VARIANTS, read_counterfactuals
 from mess_core.files import file_sha256, read_json
 from mess_core.layout import ANSWERS, INDEX_KINDS, PAGES, QUESTIONS, Layout
 from mess_core.probing.aspects import ASPECT_REGISTRY
@@ -380,6 +381,21 @@ def test_who_bends_the_tempo_most_stretches_the_ends_of_phrases_most(
     assert len(same) == 5
     spans = {str(hit["recording_id"]): hit["start_s"] for hit in same}
     assert spans[second["recording_id"]] == pytest.approx(second["start_s"], abs=0.5)
+
+
+def test_louder_notes_move_dynamics_most_and_faster_ones_tempo(layout: Layout) -> None:
+    found = read_counterfactuals(layout)
+    assert found is not None
+    assert found.encoder.shape == (5 * len(VARIANTS), 7, 160)
+    assert len(set(found.work)) == 5
+    with layout.answer("evaluation", ".tsv").open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    most = {row["against"]: row for row in rows if row["measure"] == "moves most"}
+    for parameter, aspect in {"level": "dynamics", "tempo": "tempo"}.items():
+        assert most[parameter]["asked"] == aspect
+        assert float(most[parameter]["low"]) > 0
+    notes = {row["asked"]: float(row["value"]) for row in rows if row["judge"] == "same notes"}
+    assert notes["general"] > 0.9
 
 
 def centroid(path: Path) -> float:
