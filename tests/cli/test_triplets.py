@@ -111,13 +111,14 @@ def test_a_study_is_scored_and_exported(
 
 def test_ratings_are_checked_and_kept(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, rng = data / "heard.csv", np.random.default_rng(0)
-    lines = ["rater,clip,fast,odd"]
+    lines = ["rater,clip,fast,loud,odd"]
     lines += [
-        f"p{rater},r{clip},{2 ** (clip // WORKS) + rng.normal(0, 0.2):.2f},{rng.integers(1, 8)}"
+        f"p{rater},r{clip},{4 + clip // WORKS + rng.normal(0, 0.2):.2f},"
+        f"{4 + 2 * clip // WORKS % 5 + rng.normal(0, 0.2):.2f},{rng.integers(1, 8)}"
         for rater in range(8)
         for clip in range(RECORDINGS)
     ]
-    path.write_text("\n".join([*lines, "p1,elsewhere,3,3"]))
+    path.write_text("\n".join([*lines, "p1,elsewhere,3,3,3"]))
     assert ask(data, "import", str(path)) == 0
     out = capsys.readouterr().out
     kept = data / "judgments" / "heard.csv"
