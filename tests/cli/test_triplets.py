@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from mess_core.cli.main import main
+from mess_core.evaluation.judgments import judge_files
+from mess_core.evaluation.spaces import spaces_of
 from mess_core.files import write_json
-from mess_core.index.artifact import save_artifact
+from mess_core.index.artifact import load_artifact, save_artifact
 from mess_core.layout import Layout
-from mess_core.recordings import COLUMNS, Recording, write_recordings
+from mess_core.recordings import COLUMNS, Recording, read_recordings, write_recordings
 from tests.planted import HOP_S, WINDOW_S, Corpus, clip_rows
 
 pytestmark = pytest.mark.unit
@@ -109,26 +111,44 @@ def test_a_study_is_scored_and_exported(
         assert told_of == [str(part) for part in first[name].values()]
 
 
-def test_ratings_are_checked_and_kept(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ratings_are_checked_kept_and_judged(
+    data: Path, corpus: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, rng = data / "heard.csv", np.random.default_rng(0)
+    tempo, loud = (
+        4 + corpus.values[name][:, 0].reshape(RECORDINGS, WINDOWS).mean(axis=1)
+        for name in ("tempo", "dynamics")
+    )
     lines = ["rater,clip,fast,loud,odd"]
     lines += [
-        f"p{rater},r{clip},{4 + clip // WORKS + rng.normal(0, 0.2):.2f},"
-        f"{4 + 2 * clip // WORKS % 5 + rng.normal(0, 0.2):.2f},{rng.integers(1, 8)}"
+        f"p{rater},r{clip},{tempo[clip] + rng.normal(0, 0.1):.2f},"
+        f"{loud[clip] + rng.normal(0, 0.1):.2f},{rng.integers(1, 8)}"
         for rater in range(8)
         for clip in range(RECORDINGS)
     ]
     path.write_text("\n".join([*lines, "p1,elsewhere,3,3,3"]))
     assert ask(data, "import", str(path)) == 0
     out = capsys.readouterr().out
-    kept = data / "judgments" / "heard.csv"
-    assert kept.read_bytes() == path.read_bytes()
+    assert (data / "judgments" / "heard.csv").read_bytes() == path.read_bytes()
     cells = {line.split()[0]: line.split()[1:] for line in out.splitlines()[2:]}
-    assert float(cells["fast"][0]) > 0.9 > 0.5 > float(cells["odd"][0])
+    assert min(float(cells[name][0]) for name in ("fast", "loud")) > 0.9 > 0.5
+    assert float(cells["odd"][0]) < 0.5
     assert (cells["fast"][1:], cells["odd"][1:]) == (["yes"], [])
     assert "12 of 13 clips" in out
     # Of 4 players of each of 3 works, half of 12 triplets.
     assert "\n18 triplets" in out
+    assert ask(data, "score") == 0
+    assert ["half", "2", "18", "-", "-"] in [
+        line.split() for line in capsys.readouterr().out.splitlines()
+    ]
+    layout = Layout(data, "demo")
+    index = load_artifact(next(layout.index("clips").glob("*/")))
+    spaces, recordings = spaces_of(layout, index), read_recordings(layout.table)
+    found = judge_files(layout, index, spaces, layout.judgment_files, recordings)
+    by = {(line["asked"], line["against"]): line for line in found if line["judge"] == "ratings"}
+    assert {scale for _, scale in by} == {"fast", "loud"}
+    assert by["tempo", "fast"]["value"] > 0.7 > abs(by["tempo", "loud"]["value"])
+    assert by["tempo", "fast"]["n"] == RECORDINGS
     path.write_text("rater,clip,fast\np1,R1,3\n")
     assert ask(data, "import", str(path)) == 1
-    assert "clip 'R1' is no recording; did you mean 'r1'" in capsys.readouterr().err
+    assert "clip 'R1' is no recording; known: r0, r1" in capsys.readouterr().err
