@@ -38,6 +38,7 @@ def add_parser(subparsers: Any) -> None:
     writing = actions.add_parser("export", help="write all judgments for other programs")
     writing.add_argument("--csv", type=Path, metavar="FILE", help="all, as a table")
     writing.add_argument("--cblearn", type=Path, metavar="FILE.npz", help="anchor, near, far")
+    writing.add_argument("--aspect", default="overall", help="of --cblearn; default: %(default)s")
     for options, run in ((taking, _import), (scoring, _score), (writing, _export)):
         options.add_argument("--dataset", default="demo", help="default: %(default)s")
         options.add_argument("--data", type=Path, default=Path("data"), help="default: %(default)s")
@@ -57,12 +58,12 @@ def _import(args: argparse.Namespace) -> int:
     if not of:
         clip = next(iter(clips))
         raise DatasetError(f"{args.file}: clip {clip!r} is no recording; {nearest(clip, works)}")
-    good = people.reliability(clips, of, np.random.default_rng(0))
-    rows = [
+    good = people.reliability(clips, of, np.random.default_rng(0)).tolist()
+    cells = [
         {"scale": scale, "reliability": f"{r:.2f}", "counts": "yes" * (r >= people.RELIABLE)}
-        for scale, r in zip(scales, good.tolist(), strict=True)
+        for scale, r in zip(scales, good, strict=True)
     ]
-    print("\n".join(table(rows)))
+    print("\n".join(table(cells)))
     target = layout.judgments / f"{args.file.stem}.csv"
     write_bytes(target, args.file.read_bytes())
     found = people.derive(clips, recordings, study=target.stem)
@@ -128,12 +129,12 @@ def _export(args: argparse.Namespace) -> int:
         with atomic_path(args.csv) as path, path.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows(map(_flat, (head, *map(astuple, found))))
     if args.cblearn:
-        kept, places = people.counted(found), dict[people.Passage, int]()
-        placed = ((j.anchor, j.near, j.far) for j in kept)
-        threes = [[places.setdefault(part, len(places)) for part in three] for three in placed]
-        asked = [its.aspect for its in kept]
+        counted = (its for its in people.counted(found) if its.aspect == args.aspect)
+        kept = ([its.anchor, its.near, its.far] for its in counted)
+        told = np.array([[" ".join(map(str, part)) for part in three] for three in kept])
+        passages, triplets = np.unique(told, return_inverse=True)
         with atomic_path(args.cblearn) as path, path.open("wb") as file:
-            np.savez(file, triplets=threes, aspects=asked, passages=np.array([*places], str))
+            np.savez(file, triplets=triplets.reshape(told.shape), passages=passages)
     print(f"{len(found)} judgments")
     return 0
 

@@ -16,6 +16,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from itertools import chain, permutations, product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,8 @@ ATTENTIVE = 0.8
 RELIABLE, HALVES = 0.5, 10
 # Recordings of a work of whose ratings judgments are derived, and wrong lines that are named.
 _MOST, _NAMED = 20, 10
+# Times that differ by less are the same, in seconds.
+_SAME = 0.01
 
 
 class Passage(NamedTuple):
@@ -145,12 +148,10 @@ def _parse(text: str) -> Judgment:
     return Judgment(**given)
 
 
-def _contradictions(found: Mapping[str, Judgment]) -> Iterator[str]:
-    asked: dict[tuple[str, str], str] = {}
-    judged: dict[tuple[str, str, str], str] = {}
-    for place, its in found.items():
-        asked.setdefault(its.triplet, place)
-        judged.setdefault((*its.triplet, its.rater), place)
+def _contradictions(found: dict[str, Judgment]) -> Iterator[str]:
+    # Where something was first asked, and by whom it was first judged.
+    asked = {its.triplet: place for place, its in reversed(found.items())}
+    judged = {(*its.triplet, its.rater): place for place, its in reversed(found.items())}
     question = {p: (j.aspect, j.anchor, {j.b, j.c}, j.catch) for p, j in found.items()}
     for place, its in found.items():
         first, own = asked[its.triplet], judged[(*its.triplet, its.rater)]
@@ -302,14 +303,11 @@ def alpha(units: Iterable[Sequence[Hashable]]) -> float:
     """
     counts = [Counter(unit) for unit in units if len(unit) > 1]
     total = sum(counts, Counter[Hashable]())
-
-    def unlike(values: Counter[Hashable]) -> int:
-        return values.total() ** 2 - sum(count**2 for count in values.values())
-
-    if not unlike(total):
+    unlike = [c.total() ** 2 - sum(n * n for n in c.values()) for c in (*counts, total)]
+    if not unlike[-1]:
         return np.nan
-    observed = sum(unlike(values) / (values.total() - 1) for values in counts)
-    return float(1 - (total.total() - 1) * observed / unlike(total))
+    observed = sum(n / (c.total() - 1) for n, c in zip(unlike, counts, strict=False))
+    return float(1 - (total.total() - 1) * observed / unlike[-1])
 
 
 def votes_of(judgments: Iterable[Judgment]) -> dict[tuple[str, str], list[int]]:
@@ -338,19 +336,22 @@ def read_passages(
 ) -> tuple[Features, Floats]:
     """Return features [n, L, D] of passages, and what is measured of them [n, T], for `Space.read`.
 
-    They are means of the windows that start or end in a passage, or of the nearest one.
+    They are of the window that a passage is, else means of those that start or end in it, else of
+    the nearest one.
     """
     columns = index.projection.columns.tolist()
-    read, features, measured = column_reader(layout, columns), [], []
-    for name, start, end in passages:
+    read, found = column_reader(layout, columns), {}
+    load = lru_cache(1)(lambda name: load_features(layout.of(source), name, view="segments"))
+    for name, start, end in sorted(passages):
         table = index.rows.table[index.rows.positions(name)]
         starts, ends = (table[field].astype(np.float64) for field in ("start_s", "end_s"))
-        chosen = ((starts >= start) & (starts < end)) | ((ends > start) & (ends <= end))
+        same = (np.abs(starts - start) < _SAME) & (np.abs(ends - end) < _SAME)
+        inside = ((starts >= start) & (starts < end)) | ((ends > start) & (ends <= end))
         away = np.abs(starts + ends - start - end)
-        chosen = chosen if chosen.any() else away == away.min()
-        stored = load_features(layout.of(source), name, view="segments")
-        features.append(stored[chosen].mean(axis=0))
-        measured.append(np.broadcast_to(read(name), (len(table), len(columns)))[chosen])
+        chosen = next(rows for rows in (same, inside, away == away.min()) if rows.any())
+        measured = np.broadcast_to(read(name), (len(table), len(columns)))[chosen]
+        found[name, start, end] = load(name)[chosen].mean(axis=0), measured
+    features, measured = zip(*(found[passage] for passage in passages), strict=True)
     return np.array(features), _means(measured)
 
 
@@ -410,11 +411,8 @@ def judge_files(
     paths: Sequence[Path],
     recordings: Sequence[Recording],
 ) -> list[Line]:
-    """Return the lines of both for an index of clips, and files of judgments or ratings (``.csv``).
-
-    Judgments of recordings that the index does not hold are left out.
-    """
-    judgments = gather(paths, recordings)
+    """Return the lines of both, of what an index of clips holds of files."""
+    judgments = counted(gather(paths, recordings))
     columns, projection = index.rows.recordings, index.projection
     works = dict(zip(columns["recording_id"], columns["work_id"], strict=True))
     kept = [j for j in judgments if all(p.recording_id in works for p in (j.anchor, j.b, j.c))]
@@ -432,9 +430,10 @@ def judge_files(
         means = zip(scales, _means(clips[name] for name in of).T, good, strict=True)
         whole = [Passage(name, 0.0, np.inf) for name in of]
         features, measured = read_passages(layout, index, whole)
-        predicted = projection.project(features[:, projection.layers], measured, [AUDIO])[1]
-        directed = np.isfinite(predicted).all(axis=0)
-        values = dict(zip(projection.names[directed].tolist(), predicted.T[directed], strict=True))
+        _, predicted, _ = projection.project(features[:, projection.layers], measured, [AUDIO])
+        values = dict(zip(projection.names.tolist(), predicted.T, strict=True))
+        readable = projection.read_from([AUDIO])
+        values = {n: v for n, v in values.items() if readable[n] and np.isfinite(v).all()}
         heard = {scale: mean for scale, mean, reliable in means if reliable}
         lines += judge_ratings(values, heard, np.array(list(of.values())))
     return lines
