@@ -357,7 +357,7 @@ def learn(
                 both = {a: tuple(agreement(v, last, space).T) for a, v in truth.items()}
                 said = [shares(x, heard).mean() if len(heard) else np.nan for x in (last, space)]
                 met += [decide.aspects(both), decide.people(*said)]
-            learned.verdicts.append(decide.take(f"{head}, {name}", met))
+            learned.verdicts.append(decide.take(f"{head}, {name}", *met))
             if learned.verdicts[-1].fired:
                 last, learned.bases[head] = space, space.basis.astype(np.float32)
         if not len(held[head]):
