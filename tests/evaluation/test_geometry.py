@@ -209,15 +209,12 @@ def test_a_corpus_is_learned_from_with_counterfactuals_and_people(tmp_path: Path
     made = Counterfactuals(np.array([]), *columns, many, many, np.zeros((len(names), 0)))
     layout.counterfactuals.parent.mkdir()
     np.savez(layout.counterfactuals, **vars(made))
-    judged = [
-        Judgment(
-            *("study", f"t{n}", "overall", Passage(f"r{work}-0", 5.0, 10.0)),
-            *(Passage(f"r{work}-0", 20.0 + n / 10, 25.0), Passage(f"r{work}-1", 5.0, 10.0)),
-            *("b", None, "me", "bc", "", False),
-        )
-        for work in range(6)
-        for n in range(work, 40, 10)
-    ]
+    judged = []
+    for n in range(24):
+        anchor, far = (Passage(f"r{n % 6}-{player}", 5.0, 10.0) for player in (0, 1))
+        near = Passage(anchor.recording_id, 20.0 + n, 26.0 + n)
+        of = ("study", f"t{n}", "overall", anchor, near, far)
+        judged.append(Judgment(*of, "b", None, "me", "bc", "", catch=False))
     layout.judgments.mkdir()
     named = ("recording_id", "start", "end")
     with (layout.judgments / "a.jsonl").open("w") as file:

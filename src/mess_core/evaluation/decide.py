@@ -49,7 +49,7 @@ def gain(before: Floats, after: Floats) -> Verdict:
     figures = {"accuracy": float(after.mean()), "gain": mean, "low": low, "high": high}
     text = f"{after.mean():.3f} of its triplets, {mean:+.3f} ({low:+.3f} to {high:+.3f}, {n} works)"
     text += f" against {before.mean():.3f} before" if knew else " against chance"
-    return Verdict("gain", reach[0] > 0, figures, text)
+    return Verdict("gain", low > 0, figures, text)
 
 
 def aspects(agreement: Mapping[str, tuple[Floats, Floats]]) -> Verdict:
