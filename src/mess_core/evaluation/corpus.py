@@ -10,6 +10,8 @@ All of `mess_core.evaluation.spaces` are judged, and whole ones beside what two 
   that is not its own truth, and as *like tempo* of every space.
 * *more*: whether what has more of such an aspect truly has, and how far all else drifts.
 * *space*: how its vectors fill it.
+* *people*, *ratings*, *counterfactual* and *same notes*: as `mess_core.evaluation.judgments` and
+  `mess_core.evaluation.counterfactuals` say.
 
 Everything is read from audio, as without MIDI. Aspects were fitted to the works that are judged
 here. docs/evaluation.md has figures of others.
@@ -19,6 +21,7 @@ __all__ = ["asking", "evaluate", "judge_aspects", "rival", "scaled", "spans_of"]
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -27,6 +30,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mess_core.evaluation.counterfactuals import judge_counterfactuals, read_counterfactuals
+from mess_core.evaluation.decide import advise
 from mess_core.evaluation.judges import (
     Line,
     Rows,
@@ -38,7 +43,9 @@ from mess_core.evaluation.judges import (
     same_passage,
     same_player,
 )
+from mess_core.evaluation.judgments import judge_files
 from mess_core.evaluation.spaces import ASPECT, drawn, features_of, search_of, spaces_of
+from mess_core.files import read_json
 from mess_core.index.index import Index
 from mess_core.index.projection import Projection
 from mess_core.layout import ENCODER, Layout
@@ -63,8 +70,19 @@ _MISSING = {
 }
 
 
-def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> list[Line]:
+def evaluate(
+    layout: Layout,
+    index: Index,
+    recordings: Sequence[Recording],
+    *,
+    varied: bool = False,
+    learned: bool = False,
+) -> list[Line]:
     """Judge an index of clips by what its recordings have.
+
+    With ``varied`` there are counterfactuals, with ``learned`` what a learned geometry was judged
+    by, in works that it has not seen (*held out*), and the verdicts on it. Every verdict is a
+    line of the judge *rule*, with its text as reason.
 
     Returns a line per figure: ``judge``, ``asked`` (a space), ``measure``, ``against``, ``source``
     (what an aspect is read from), ``value``, ``low``, ``high``, ``chance``, ``ceiling``, ``n``,
@@ -113,6 +131,20 @@ def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> l
                 line("space", name, figure, measure=what, ceiling=most.get(what))
                 for what, figure in occupancy(vectors[name], rows).items()
             ]
+    lines += judge_files(layout, index, spaces, layout.judgment_files, recordings)
+    if varied and (made := read_counterfactuals(layout)):
+        lines += judge_counterfactuals(spaces, projection, made)
+    of = (
+        read_json(layout.geometry.with_suffix(".json"))
+        if learned
+        else {"lines": [], "verdicts": []}
+    )
+    verdicts = [*of["verdicts"], *map(asdict, advise(lines))]
+    lines += [{**line, "judge": f"held out, {line['judge']}"} for line in of["lines"]]
+    fired = {True: "fired", False: "not fired", None: "not known"}
+    lines += [
+        line("rule", v["rule"], measure=fired[v["fired"]], reason=v["text"]) for v in verdicts
+    ]
     return [{**line, "source": source.get(line["asked"], "")} for line in lines]
 
 

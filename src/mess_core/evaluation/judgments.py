@@ -419,7 +419,8 @@ def judge_files(
     works = dict(zip(columns["recording_id"], columns["work_id"], strict=True))
     kept = [j for j in judgments if all(p.recording_id in works for p in (j.anchor, j.b, j.c))]
     passages = list(dict.fromkeys(chain.from_iterable((j.anchor, j.b, j.c) for j in kept)))
-    given = {s.source: read_passages(layout, index, passages, s.source) for s in spaces if kept}
+    sources = {space.source for space in spaces if kept}
+    given = {source: read_passages(layout, index, passages, source) for source in sources}
     vectors = [(space, space.read(*given[space.source])) for space in spaces if kept]
     lines = judge_people(vectors, passages, kept, works)
     for path in (path for path in paths if path.suffix == ".csv"):

@@ -60,7 +60,7 @@ class Space:
 def spaces_of(layout: Layout, index: Index) -> list[Space]:
     """Return the spaces that are there for an index of clips, in the order of their groups.
 
-    A baseline is there where all recordings have features of its source.
+    A baseline is there where all recordings have features of its source, of as many windows.
     """
     projection = index.projection
     recordings = np.array(index.rows.recordings["recording_id"])
@@ -77,9 +77,8 @@ def spaces_of(layout: Layout, index: Index) -> list[Space]:
         of_source = layout.of(source)
         if all(of_source.features("segments", name).is_file() for name in judged):
             its = features_of(of_source, judged)
-            spaces.append(
-                Space(source, BASELINE, source, False, _whitened(its, range(its.shape[1])))
-            )
+            read = _whitened(its, range(its.shape[1]))
+            spaces += [Space(source, BASELINE, source, False, read)] * (len(its) == len(features))
     readable = projection.read_from([AUDIO])
     spaces += [
         Space(name, ASPECT, ENCODER, True, _block(projection, aspect.stored))

@@ -545,7 +545,7 @@ def compare_performances(layout: Layout) -> None:
     plot_performances(layout, layout.answer("performances", ".png"))
 
 
-def evaluate(layout: Layout, *, window_s: float) -> None:
+def evaluate(layout: Layout, *, window_s: float, **made: bool) -> None:
     """Write the table and the picture of how good the answers of the index of clips are."""
     from mess_core import evaluation
     from mess_core.index import load_artifact
@@ -554,7 +554,8 @@ def evaluate(layout: Layout, *, window_s: float) -> None:
 
     version = read_json(layout.index_receipt("clips"))["artifact_version_id"]
     index = load_artifact(layout.index("clips") / version)
-    lines = evaluation.evaluate(layout, index, read_with_features(layout, window_s))
+    recordings = read_with_features(layout, window_s)
+    lines = evaluation.evaluate(layout, index, recordings, **made)
     write_table(lines, layout.answer("evaluation", ".tsv"))
     title = f"{layout.dataset}, {index.facts['encoder']['name']}"
     plot_evaluation(lines, layout.answer("evaluation", ".png"), title=title)

@@ -427,9 +427,12 @@ class Plan:
     def evaluation_params(self) -> Params:
         """Return the params of how good the answers of the index of clips are."""
         beats = fingerprint({r.recording_id: r.beats_sha256 for r in self.recordings})
+        files = {path.name: file_sha256(path) for path in self.settings.layout.judgment_files}
         return {
-            "stale_with": {"stage": stages.EVALUATION, "beats": beats},
+            "stale_with": {"stage": stages.EVALUATION, "beats": beats, "judgments": files},
             "window_s": self.settings.window_s,
+            "varied": bool(self.varied),
+            "learned": self.settings.learn,
         }
 
     @cached_property
