@@ -453,7 +453,7 @@ class Plan:
         return {
             "stale_with": {
                 "stages": [stages.COUNTERFACTUALS, stages.FEATURES, stages.TARGETS],
-                "targets": [[name, spec.version] for name, spec in TARGETS.items()],
+                "targets": fingerprint({name: spec.version for name, spec in TARGETS.items()}),
                 "encoders": [self._weights, MODELS[DESCRIPTORS_ENCODER].fingerprint],
                 "recordings": _hashes(self.varied, "work_id", "midi_sha256", "beats_sha256"),
             },
