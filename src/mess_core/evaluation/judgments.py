@@ -40,6 +40,8 @@ ATTENTIVE = 0.8
 RELIABLE, HALVES = 0.5, 10
 # Recordings of a work of whose ratings judgments are derived, and wrong lines that are named.
 _MOST, _NAMED = 20, 10
+# Times that differ by less are the same, in seconds.
+_SAME = 0.01
 
 
 class Passage(NamedTuple):
@@ -338,16 +340,18 @@ def read_passages(
 ) -> tuple[Features, Floats]:
     """Return features [n, L, D] of passages, and what is measured of them [n, T], for `Space.read`.
 
-    They are means of the windows that start or end in a passage, or of the nearest one.
+    They are of the window that a passage is, else means of those that start or end in it, else of
+    the nearest one.
     """
     columns = index.projection.columns.tolist()
     read, features, measured = column_reader(layout, columns), [], []
     for name, start, end in passages:
         table = index.rows.table[index.rows.positions(name)]
         starts, ends = (table[field].astype(np.float64) for field in ("start_s", "end_s"))
-        chosen = ((starts >= start) & (starts < end)) | ((ends > start) & (ends <= end))
+        same = (np.abs(starts - start) < _SAME) & (np.abs(ends - end) < _SAME)
+        inside = ((starts >= start) & (starts < end)) | ((ends > start) & (ends <= end))
         away = np.abs(starts + ends - start - end)
-        chosen = chosen if chosen.any() else away == away.min()
+        chosen = next(rows for rows in (same, inside, away == away.min()) if rows.any())
         stored = load_features(layout.of(source), name, view="segments")
         features.append(stored[chosen].mean(axis=0))
         measured.append(np.broadcast_to(read(name), (len(table), len(columns)))[chosen])
@@ -432,9 +436,10 @@ def judge_files(
         means = zip(scales, _means(clips[name] for name in of).T, good, strict=True)
         whole = [Passage(name, 0.0, np.inf) for name in of]
         features, measured = read_passages(layout, index, whole)
-        predicted = projection.project(features[:, projection.layers], measured, [AUDIO])[1]
-        directed = np.isfinite(predicted).all(axis=0)
-        values = dict(zip(projection.names[directed].tolist(), predicted.T[directed], strict=True))
+        _, predicted, _ = projection.project(features[:, projection.layers], measured, [AUDIO])
+        values = dict(zip(projection.names.tolist(), predicted.T, strict=True))
+        readable = projection.read_from([AUDIO])
+        values = {n: v for n, v in values.items() if readable[n] and np.isfinite(v).all()}
         heard = {scale: mean for scale, mean, reliable in means if reliable}
         lines += judge_ratings(values, heard, np.array(list(of.values())))
     return lines
