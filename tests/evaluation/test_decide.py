@@ -66,9 +66,11 @@ def test_a_stage_is_taken_if_its_gain_is_known_and_nothing_is_against_it() -> No
     assert take("content, linear", gain(BEFORE[:1], BETTER[:1])).fired is False
 
 
-def lines(recall: float | None, order: float | None, *agreeing: bool) -> list[dict[str, Any]]:
+def lines(
+    recall: float | None, order: float | None, *agreeing: bool, chance: float = 0.5
+) -> list[dict[str, Any]]:
     def figure(value: float, low: float = 0.0) -> Figure:
-        return Figure(value, (low, 1.0), 0.5, 10, 5)
+        return Figure(value, (low, 1.0), chance, 10, 5)
 
     passages = {"recall@200": recall, "nDCG@10": order}
     found = [
@@ -94,6 +96,8 @@ def lines(recall: float | None, order: float | None, *agreeing: bool) -> list[di
         (lines(0.89, None), [None, True, False]),
         (lines(0.95, None), [None, False, None]),
         (lines(None, 0.5), [None, None, None]),
+        # Of so few that the first 200 are half of them.
+        (lines(0.99, 0.5, chance=0.51), [None, None, None]),
         ([], [None, None, None]),
         (lines(0.95, 0.9, True, False), [False, False, False]),
         (lines(0.95, 0.9, True, False, False), [True, False, False]),

@@ -102,22 +102,19 @@ def advise(lines: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     if not people:
         targets = Verdict("targets first", None, {}, "not known: people have judged no aspect")
     passages = {
-        x["measure"]: float(x["value"])
-        for x in known
-        if (x["judge"], x["asked"]) == ("same passage", "general")
+        x["measure"]: x for x in known if (x["judge"], x["asked"]) == ("same passage", "general")
     }
     recall, order = passages.get("recall@200"), passages.get("nDCG@10")
-    if recall is None:
-        rules = ("geometry before reranking", "two-stage reranking")
-        return [targets, *(Verdict(r, None, {}, "not known: no recall@200") for r in rules)]
-    figures = {"recall@200": recall}
-    geometry = Verdict(
-        "geometry before reranking", recall < RECALLED, figures, f"recall@200 is {recall:.2f}"
-    )
-    if order is None and recall >= RECALLED:
-        told = "not known: no nDCG@10 of the first 200"
-        return [targets, geometry, Verdict("two-stage reranking", None, figures, told)]
-    pays = recall >= RECALLED and order is not None and order < ORDERED
-    text = f"recall@200 is {recall:.2f}, nDCG@10 {'not known' if order is None else f'{order:.2f}'}"
-    figures = figures if order is None else figures | {"nDCG@10": order}
-    return [targets, geometry, Verdict("two-stage reranking", pays, figures, text)]
+    geometry, reranking = "geometry before reranking", "two-stage reranking"
+    if recall is None or recall["chance"] > CHANCE:
+        why = "not known: no recall@200" + " that chance does not reach" * (recall is not None)
+        return [targets, *(Verdict(rule, None, {}, why) for rule in (geometry, reranking))]
+    figures, text = {"recall@200": recall["value"]}, f"recall@200 is {recall['value']:.2f}"
+    low = recall["value"] < RECALLED
+    found = [targets, Verdict(geometry, low, figures, text)]
+    if order is None:
+        told = f"{'' if low else 'not known: '}{text}, and there is no nDCG@10"
+        return [*found, Verdict(reranking, False if low else None, figures, told)]
+    figures = figures | {"nDCG@10": order["value"]}
+    pays = not low and order["value"] < ORDERED
+    return [*found, Verdict(reranking, pays, figures, f"{text}, nDCG@10 {order['value']:.2f}")]
