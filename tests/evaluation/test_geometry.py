@@ -174,8 +174,7 @@ def corpus(folder: Path, works: int) -> tuple[Layout, list[Recording]]:
         np.save(layout.features("segments", name), features)
         layout.targets(name).parent.mkdir(parents=True, exist_ok=True)
         centroid = {"windows/timbre/spectral_centroid": rows[mine, 0]}
-        np.savez(layout.targets(name), **centroid)  # type: ignore[arg-type]
-        facts: dict[str, Any] = {**dict.fromkeys(COLUMNS, ""), "duration_s": 50.0}
+        np.savez(layout.targets(name), **centroid)        facts: dict[str, Any] = {**dict.fromkeys(COLUMNS, ""), "duration_s": 50.0}
         work, player = name[1:].split("-")
         facts |= {"recording_id": name, "work_id": f"w{work}", "performer": f"p{player}"}
         recordings.append(Recording(**facts | {"beats": str(beats)}))
@@ -192,6 +191,7 @@ def answer(layout: Layout, recordings: list[Recording]) -> Learned:
         window_s=5.0,
         overlap=0.0,
         general_layers=None,
+        varied=True,
     )
 
 
@@ -206,7 +206,8 @@ def test_a_corpus_is_learned_from_with_counterfactuals_and_people(tmp_path: Path
     names = [(f"w{work}", *variant, f"r{work}-0") for work in range(8) for variant in variants]
     columns = [np.array(column) for column in zip(*names, strict=True)]
     many = np.random.default_rng(2).normal(size=(len(names), 1, DIMS)).astype(np.float32)
-    made = Counterfactuals(np.array([]), *columns, many, many, np.zeros((len(names), 0)))
+    none = np.zeros((len(names), 0))
+    made = Counterfactuals(np.array(["none"]), *columns, many, many, none)  # type: ignore[call-arg]
     layout.counterfactuals.parent.mkdir()
     np.savez(layout.counterfactuals, **vars(made))
     judged = []
