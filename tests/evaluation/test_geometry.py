@@ -174,7 +174,8 @@ def corpus(folder: Path, works: int) -> tuple[Layout, list[Recording]]:
         np.save(layout.features("segments", name), features)
         layout.targets(name).parent.mkdir(parents=True, exist_ok=True)
         centroid = {"windows/timbre/spectral_centroid": rows[mine, 0]}
-        np.savez(layout.targets(name), **centroid)        facts: dict[str, Any] = {**dict.fromkeys(COLUMNS, ""), "duration_s": 50.0}
+        np.savez(layout.targets(name), **centroid)
+        facts: dict[str, Any] = {**dict.fromkeys(COLUMNS, ""), "duration_s": 50.0}
         work, player = name[1:].split("-")
         facts |= {"recording_id": name, "work_id": f"w{work}", "performer": f"p{player}"}
         recordings.append(Recording(**facts | {"beats": str(beats)}))
