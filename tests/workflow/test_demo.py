@@ -90,7 +90,7 @@ def test_the_aspect_map_speaks_of_every_aspect(layout: Layout) -> None:
         assert aspect["resolved"]
 
 
-@pytest.mark.parametrize("question", [*QUESTIONS, "evaluation"])
+@pytest.mark.parametrize("question", QUESTIONS)
 def test_every_question_has_a_table_and_a_picture(
     demo: Workspace, layout: Layout, question: str
 ) -> None:
@@ -106,6 +106,19 @@ def test_every_question_has_a_table_and_a_picture(
     assert demo.mess("question", question, "--all").output == table
     # Beside the rows: the question, the header and its rule, the files, and blank lines.
     assert len(lines) - 7 == len(table.splitlines()) - 1 > 5
+
+
+def test_the_evaluation_shows_spaces_aspects_and_rules(demo: Workspace, layout: Layout) -> None:
+    assert layout.answer("evaluation", ".png").read_bytes().startswith(b"\x89PNG")
+    shown = demo.mess("question", "evaluation").output.splitlines()
+    assert shown[0] == _SHOWN["evaluation"][0]
+    for title in ("Spaces", "Aspects", "Counterfactual", "Learned spaces"):
+        assert title in shown
+    for judge in ("same passage: nDCG@10", "same player: recall@1", "like tempo", "space: RankMe"):
+        assert [line for line in shown if line.startswith(judge)]
+    assert [line for line in shown if line.startswith("rule, two-stage reranking")]
+    table = layout.answer("evaluation", ".tsv").read_text()
+    assert demo.mess("question", "evaluation", "--all").output == table
 
 
 def test_the_report_is_one_page_that_needs_nothing_else(demo: Workspace, layout: Layout) -> None:

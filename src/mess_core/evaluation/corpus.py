@@ -64,11 +64,6 @@ _TWO, _ALONE = ("tempo", "dynamics"), "tempo and loudness"
 #: Wider spaces are too large for resampling their rank.
 _WIDEST = 256
 
-_MISSING = {
-    "same passage": "no other player of a work is aligned, or has beats",
-    "same player": "no named player has several works",
-}
-
 
 def evaluate(
     layout: Layout,
@@ -106,45 +101,27 @@ def evaluate(
     searches = {s.name: search_of(vectors[s.name], s.euclidean) for s in spaces}
     two = [entries[name]["truth"]["targets"] for name in _TWO if name in entries]
     numbers = np.nan_to_num(scaled(measure(columns_of(chain.from_iterable(two)))))
-    spans = spans_of(table, rows, recordings)
-    lines = _find(searches | {_ALONE: search_of(numbers, True)}, rows, spans)
+    every = searches | {_ALONE: search_of(numbers, True)}
+    lines = _find(every, rows, spans_of(table, rows, recordings))
     truths = {name: entries[name]["truth"] for name in projection.aspects}
     truth = {name: scaled(measure(columns_of(told["targets"]))) for name, told in truths.items()}
     whole = {space.name: searches[space.name] for space in spaces if space.group != ASPECT}
-    together = cache(lambda row: np.stack([search(row) for search in whole.values()]))
-    for name, values in truth.items():
-        if given := rival(name, truth, rows):
-            found = like_not(together, rows, values, truth[given])
-            lines += [
-                line(f"like {name}", space, figure, measure="correlation", against=given)
-                for space, figure in zip(whole, found, strict=False)
-            ]
+    lines += _follow(whole, rows, truth)
     kept = features[ENCODER][:, projection.layers]
     stored, predicted, _ = projection.project(kept, measured, [AUDIO])
     source = projection.read_from([AUDIO])
     judged = [name for name in truths if source[name] not in ("", truths[name]["source"])]
     lines += judge_aspects(projection, stored, predicted, rows, truth, judged)
-    for name in whole:
-        if vectors[name].shape[1] <= _WIDEST:
-            most = {"RankMe": float(min(vectors[name].shape))}
-            lines += [
-                line("space", name, figure, measure=what, ceiling=most.get(what))
-                for what, figure in occupancy(vectors[name], rows).items()
-            ]
+    for name in (name for name in whole if vectors[name].shape[1] <= _WIDEST):
+        most = {"RankMe": float(min(vectors[name].shape))}
+        lines += [
+            line("space", name, figure, measure=what, ceiling=most.get(what))
+            for what, figure in occupancy(vectors[name], rows).items()
+        ]
     lines += judge_files(layout, index, spaces, layout.judgment_files, recordings)
     if varied and (made := read_counterfactuals(layout)):
         lines += judge_counterfactuals(spaces, projection, made)
-    of = (
-        read_json(layout.geometry.with_suffix(".json"))
-        if learned
-        else {"lines": [], "verdicts": []}
-    )
-    verdicts = [*of["verdicts"], *map(asdict, advise(lines))]
-    lines += [{**line, "judge": f"held out, {line['judge']}"} for line in of["lines"]]
-    fired = {True: "fired", False: "not fired", None: "not known"}
-    lines += [
-        line("rule", v["rule"], measure=fired[v["fired"]], reason=v["text"]) for v in verdicts
-    ]
+    lines += _rules(lines, read_json(layout.geometry.with_suffix(".json")) if learned else {})
     return [{**line, "source": source.get(line["asked"], "")} for line in lines]
 
 
@@ -162,24 +139,47 @@ def spans_of(table: npt.NDArray[np.void], rows: Rows, recordings: Sequence[Recor
 
 
 def _find(searches: Mapping[str, Search], rows: Rows, spans: Floats) -> list[Line]:
-    """Judge what is found by search: passages and players."""
-    found = {
-        "same passage": {
-            name: same_passage(search, rows, spans) for name, search in searches.items()
-        },
-        "same player": {name: same_player(search, rows) for name, search in searches.items()},
+    """Judge whether passages and players are found by search."""
+    missing = {
+        "same passage": "no other player of a work is aligned, or has beats",
+        "same player": "no named player has several works",
     }
-    lines = []
-    for judge, of_spaces in found.items():
-        if np.isnan(of_spaces["general"]["MRR"].value):
-            lines.append(line(judge, "general", reason=_MISSING[judge]))
-            continue
-        lines += [
-            line(judge, space, figure, measure=measure)
-            for space, figures in of_spaces.items()
-            for measure, figure in figures.items()
-        ]
-    return lines
+    found = {
+        name: {"same passage": same_passage(s, rows, spans), "same player": same_player(s, rows)}
+        for name, s in searches.items()
+    }
+    absent = [j for j in missing if np.isnan(found["general"][j]["MRR"].value)]
+    return [line(judge, "general", reason=missing[judge]) for judge in absent] + [
+        line(judge, space, figure, measure=measure)
+        for judge in missing
+        if judge not in absent
+        for space, judged in found.items()
+        for measure, figure in judged[judge].items()
+    ]
+
+
+def _follow(searches: Mapping[str, Search], rows: Rows, truth: Mapping[str, Floats]) -> list[Line]:
+    """Judge whether what is like in whole spaces follows aspects, beyond the rivals of these."""
+    together = cache(lambda row: np.stack([search(row) for search in searches.values()]))
+    rivals = {name: rival(name, truth, rows) for name in truth}
+    return [
+        line(f"like {name}", space, figure, measure="correlation", against=given)
+        for name, given in rivals.items()
+        if given
+        for space, figure in zip(
+            searches, like_not(together, rows, truth[name], truth[given]), strict=False
+        )
+    ]
+
+
+def _rules(lines: Sequence[Line], geometry: Mapping[str, Any]) -> list[Line]:
+    """Return what a learned geometry was judged by, and what the rules say of that and of lines."""
+    verdicts = [*geometry.get("verdicts", []), *map(asdict, advise(lines))]
+    fired = {True: "fired", False: "not fired", None: "not known"}
+    held = [{**each, "judge": f"held out, {each['judge']}"} for each in geometry.get("lines", [])]
+    return held + [
+        line("rule", v["rule"], measure=fired[v["fired"]], reason=v["text"]) for v in verdicts
+    ]
 
 
 def judge_aspects(

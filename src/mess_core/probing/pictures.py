@@ -364,15 +364,19 @@ def plot_evaluation(lines: Sequence[Row], output: Path, *, title: str = "") -> N
     if not shown:
         _say(f"{heading}\nNothing could be judged: see the table.", output)
         return
-    figure = Figure(figsize=(7.5, 1.2 + _CELL_HEIGHT * len(shown)), layout="constrained")
-    ax = figure.subplots()
+    moved = [line for line in lines if line["judge"] == "counterfactual"]
+    heights = [1.2 + _CELL_HEIGHT * len(shown), 4.5][: 1 + bool(moved)]
+    figure = Figure(figsize=(7.5, sum(heights)), layout="constrained")
+    ax, *below = figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
+    for its in below:
+        draw_counterfactuals(its, moved)
     for number, line in enumerate(shown):
         if line["low"] is not None:
             ax.plot([line["low"], line["high"]], [number] * 2, color=_GREY, lw=1.5)
         if line["chance"] is not None:
             ax.plot(line["chance"], number, "|", color=_ORANGE, ms=9, mew=2)
         ax.plot(line["value"], number, "o", color=_BLUE, ms=5)
-    against = [f" against {line['against']}" if line["against"] else "" for line in shown]
+    against = [f", not {line['against']}" if line["judge"] == "like" else "" for line in shown]
     names = [
         f"{line['judge']}: {line['asked']}{other} ({line['measure']})"
         for line, other in zip(shown, against, strict=True)
