@@ -74,6 +74,7 @@ def params(settings: Settings, recordings: tuple[Recording, ...]) -> dict[str, A
         "publish": plan.publish_params(),
         "probing": plan.probing_params("tempo"),
         "decomposition": plan.decomposition_params("encoder"),
+        "geometry": plan.geometry_params(),
         "projection": plan.projection_params("clips"),
         "question": plan.question_params("layers"),
         "validity": plan.validity_params(),
@@ -136,9 +137,14 @@ def test_params_are_builtins_only() -> None:
     [
         (
             {"window_s": 4.0},
-            FEATURES | TARGETS | ALIGNMENTS | ROWS | JUDGED | {"validity", "index", "report"},
+            FEATURES
+            | TARGETS
+            | ALIGNMENTS
+            | ROWS
+            | JUDGED
+            | {"validity", "geometry", "index", "report"},
         ),
-        ({"overlap": 0.25}, FEATURES | TARGETS | ALIGNMENTS | {"index"}),
+        ({"overlap": 0.25}, FEATURES | TARGETS | ALIGNMENTS | {"geometry", "index"}),
         ({"encoder": "MERT-v1-95M"}, ENCODED | ROWS | {"untrained", "index", "counterfactuals"}),
         ({"n_folds": 4}, ROWS),
         ({"rows": "recordings"}, ROWS | {"validity"}),
@@ -149,6 +155,7 @@ def test_params_are_builtins_only() -> None:
             ENCODED_ALONE | ROWS | {"untrained", "index", "counterfactuals"},
         ),
         ({"min_r2": 0.4}, {"aspects"}),
+        ({"learn": False}, {"projection", "evaluation"}),
         ({"source": "probed"}, {"aspects"}),
         ({"exact_up_to": 2_000_000}, {"index"}),
         ({"memory_gb": 8.0}, {"index"}),
@@ -162,7 +169,7 @@ def test_params_are_builtins_only() -> None:
         ({"save_raw": True, "raw_dtype": "float16"}, {"features"}),
         (
             {"targets": ("tempo",)},
-            {"aspects", "question", "projection", "validity", "all-targets"},
+            {"aspects", "question", "geometry", "projection", "validity", "all-targets"},
         ),
         ({"tracking_uri": "sqlite:///x.db"}, set()),
     ],
@@ -178,9 +185,12 @@ def test_a_setting_makes_stale_what_it_matters_to(
     [
         ({"audio_sha256": "new"}, FEATURES | TARGETS),
         ({"midi_sha256": "new"}, TARGETS | {"counterfactuals"}),
-        ({"beats_sha256": "new"}, TARGETS | JUDGED),
-        ({"work_id": "new"}, ROWS | {"validity", "index", "performances", "counterfactuals"}),
-        ({"performer": "new"}, {"index", "performances"}),
+        ({"beats_sha256": "new"}, TARGETS | JUDGED | {"geometry"}),
+        (
+            {"work_id": "new"},
+            ROWS | {"validity", "geometry", "index", "performances", "counterfactuals"},
+        ),
+        ({"performer": "new"}, {"geometry", "index", "performances"}),
         ({"audio": "elsewhere.wav", "midi": "elsewhere.mid"}, set()),
     ],
 )
@@ -197,7 +207,7 @@ def test_a_recordings_change_makes_stale_what_it_matters_to(
         ({"audio_sha256": "new"}, FEATURES | TARGETS | ALIGNMENTS),
         ({"midi_sha256": "new"}, TARGETS | ALIGNMENTS),
         ({"beats_sha256": "new"}, TARGETS | ALIGNMENTS | {"evaluation"}),
-        ({"performer": "new"}, {"index", "performances"}),
+        ({"performer": "new"}, {"geometry", "index", "performances"}),
         # The one that is left of its work is alone. Targets that depend on it are gathered anew.
         (
             {"work_id": "new"},

@@ -19,7 +19,16 @@ def test_all_rules_are_seen() -> None:
         *("untrained", "features", "gather_features", "counterfactuals"),
         *("alignments", "gather_alignments", "performances"),
         *("targets", "gather_targets", "decomposition", "probing", "question", "track"),
-        *("aspects", "projection", "index", "publish", "validity", "evaluation", "report"),
+        *(
+            "aspects",
+            "geometry",
+            "projection",
+            "index",
+            "publish",
+            "validity",
+            "evaluation",
+            "report",
+        ),
         "train",
     }
 

@@ -14,8 +14,10 @@ import numpy as np
 
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.probing.folds import Floats
-from mess_core.probing.inference import resample_works, seed_of, t_interval
+from mess_core.probing.inference import resample_works, t_interval
 
+#: Accuracy of triplets by chance: one reaches it by forgetting everything.
+CHANCE = 0.5
 #: Share of RankMe that has to be left.
 KEPT_RANK = 0.5
 #: Reordering the first 200 pays from this recall of them on, and below this nDCG of the first 10,
@@ -34,16 +36,20 @@ class Verdict:
 
 
 def gain(before: Floats, after: Floats) -> Verdict:
-    """Say whether works [w] gain: the 95 % interval of their mean difference lies above 0."""
-    gained = (after - before)[np.isfinite(after - before)]
-    n, mean = len(gained), float(gained.mean()) if len(gained) else 0.0
-    counts = resample_works(max(n, 1), 2000, np.random.default_rng(seed_of("gain")))
-    reach = t_interval(mean, counts @ gained / n, n) if n > 1 else None
-    if reach is None:
+    """Say whether accuracies of works [w] gain: the 95 % interval of the mean lies above 0.
+
+    Where the mean was below chance, what counts is what is gained above that.
+    """
+    n, knew = len(after), before.size and before.mean() > CHANCE
+    if n < 2:
         return Verdict("gain", None, {}, f"a gain is not known ({n} works)")
-    figures = {"gain": mean, "low": reach[0], "high": reach[1], "works": float(n)}
-    text = f"a gain of {mean:.3f} ({reach[0]:.3f} to {reach[1]:.3f}, {n} works)"
-    return Verdict("gain", reach[0] > 0, figures, text)
+    gained = after - (before if knew else CHANCE)
+    counts, mean = resample_works(n, 2000, np.random.default_rng(0)), float(gained.mean())
+    low, high = t_interval(mean, counts @ gained / n, n) or (mean, mean)
+    figures = {"accuracy": float(after.mean()), "gain": mean, "low": low, "high": high}
+    text = f"{after.mean():.3f} of its triplets, {mean:+.3f} ({low:+.3f} to {high:+.3f}, {n} works)"
+    text += f" against {before.mean():.3f} before" if knew else " against chance"
+    return Verdict("gain", low > 0, figures, text)
 
 
 def aspects(agreement: Mapping[str, tuple[Floats, Floats]]) -> Verdict:
@@ -76,11 +82,11 @@ def people(before: float, after: float) -> Verdict:
     return Verdict("people", after >= before, figures, text)
 
 
-def take(stage: str, conditions: Sequence[Verdict]) -> Verdict:
-    """Take a stage whose gain is known and sure, if no other condition is known to be broken."""
-    broken = [c for c in conditions if c.fired is False or (c.rule == "gain" and not c.fired)]
-    told = [f"{c.text}{' (against it)' if c in broken else ''}" for c in conditions]
-    figures = {f"{c.rule}: {name}": x for c in conditions for name, x in c.figures.items()}
+def take(stage: str, gained: Verdict, *others: Verdict) -> Verdict:
+    """Take a stage whose gain is known and sure, if nothing else is known to be against it."""
+    broken = [gained] * (not gained.fired) + [v for v in others if v.fired is False]
+    told = [f"{v.text}{' (against it)' * (v in broken)}" for v in (gained, *others)]
+    figures = {f"{v.rule}: {name}": x for v in (gained, *others) for name, x in v.figures.items()}
     text = f"{'not ' if broken else ''}taken: {'; '.join(told)}"
     return Verdict(stage, not broken, figures, text)
 
@@ -96,22 +102,19 @@ def advise(lines: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     if not people:
         targets = Verdict("targets first", None, {}, "not known: people have judged no aspect")
     passages = {
-        x["measure"]: float(x["value"])
-        for x in known
-        if (x["judge"], x["asked"]) == ("same passage", "general")
+        x["measure"]: x for x in known if (x["judge"], x["asked"]) == ("same passage", "general")
     }
     recall, order = passages.get("recall@200"), passages.get("nDCG@10")
-    if recall is None:
-        rules = ("geometry before reranking", "two-stage reranking")
-        return [targets, *(Verdict(r, None, {}, "not known: no recall@200") for r in rules)]
-    figures = {"recall@200": recall}
-    geometry = Verdict(
-        "geometry before reranking", recall < RECALLED, figures, f"recall@200 is {recall:.2f}"
-    )
-    if order is None and recall >= RECALLED:
-        told = "not known: no nDCG@10 of the first 200"
-        return [targets, geometry, Verdict("two-stage reranking", None, figures, told)]
-    pays = recall >= RECALLED and order is not None and order < ORDERED
-    text = f"recall@200 is {recall:.2f}, nDCG@10 {'not known' if order is None else f'{order:.2f}'}"
-    figures = figures if order is None else figures | {"nDCG@10": order}
-    return [targets, geometry, Verdict("two-stage reranking", pays, figures, text)]
+    geometry, reranking = "geometry before reranking", "two-stage reranking"
+    if recall is None or recall["chance"] > CHANCE:
+        why = "not known: no recall@200" + " that chance does not reach" * (recall is not None)
+        return [targets, *(Verdict(rule, None, {}, why) for rule in (geometry, reranking))]
+    figures, text = {"recall@200": recall["value"]}, f"recall@200 is {recall['value']:.2f}"
+    low = recall["value"] < RECALLED
+    found = [targets, Verdict(geometry, low, figures, text)]
+    if order is None:
+        told = f"{'' if low else 'not known: '}{text}, and there is no nDCG@10"
+        return [*found, Verdict(reranking, False if low else None, figures, told)]
+    figures = figures | {"nDCG@10": order["value"]}
+    pays = not low and order["value"] < ORDERED
+    return [*found, Verdict(reranking, pays, figures, f"{text}, nDCG@10 {order['value']:.2f}")]

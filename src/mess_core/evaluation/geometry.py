@@ -1,20 +1,15 @@
 """A geometry that is learned from triplets, step by step, and only as far as it helps.
 
 Of a triplet, the anchor is to be nearer to one row than to another. Two *heads* learn from opposite
-ones: *content* has the same passage by another player near, and another passage of that recording
-far; *expression* has the same player in another work near, and the same passage by another player
-far, whose notes cannot help. A counterfactual is a passage of its own, whose player is its change.
-What people judge trains expression.
+ones (`triplets_of`). Stage 0 is the general block of an index; *weights* (1) are one of at least 0
+for every layer and dimension of the centred unit features, then the principal directions; *linear*
+(2) is a matrix on the components of stage 0. Both minimise the logistic loss of near minus far
+cosines (as van der Maaten and Weinberger 2012, "Stochastic triplet embedding"), every work counting
+once, and a penalty on the distance from where they begin: equal variances, the identity.
 
-Stage 0 is the general block of an index. *weights* (1): one of at least 0 for every layer and
-dimension of the centred unit features, then the principal directions. *linear* (2): a matrix on the
-components of stage 0. Both minimise the logistic loss of near minus far cosines (as van der Maaten
-and Weinberger 2012, "Stochastic triplet embedding"), every work counting once, with a penalty on
-the distance from where they begin: dimensions of equal variance, the identity.
-
-A fold of works is judged by a map that has not seen it, with a penalty that was chosen on another
+A fold of works is judged by maps that have not seen it, with a penalty that was chosen on another
 one. Means, whitening and principal directions know nothing of works or players, and are of all
-windows. `mess_core.evaluation.decide` says what is taken.
+windows. `mess_core.evaluation.decide` says what is taken; docs/geometry.md says all in plain words.
 """
 
 __all__ = ["HEADS", "Learned", "learn", "learn_from", "linear_loss", "triplets_of", "weights_loss"]
@@ -61,13 +56,14 @@ FOLDS, PER_FOLD = 5, 2
 #: Anchors that are drawn, about; of each work at least.
 ANCHORS, FEWEST = 1500, 20
 #: Works that are learned from, at most.
-MOST_WORKS = 60
+MOST_WORKS = 30
 #: A difference of cosines that counts as clear.
 TEMPERATURE = 0.1
 #: From the strongest; each begins where the one before has ended.
 PENALTIES = (1.0, 0.3, 0.1, 0.03)
 _STEPS = 30
 _TINY = 1e-12
+_NONE = "no passage is played by several players, of whom one plays another work"
 
 #: Gives the loss of parameters [p], and its gradient.
 Loss = Callable[[Floats], tuple[float, Floats]]
@@ -82,9 +78,9 @@ class Learned(NamedTuple):
 
 
 class _Stage(NamedTuple):
-    """What is fitted: the loss of rows, where its parameters begin, and the least that they are.
+    """The loss of rows by parameters, where these begin, and the least that they are.
 
-    ``read`` makes of parameters unit vectors [N, G] of all rows, and the basis [B * D, G] of these.
+    ``read`` makes of them unit vectors [N, G] of all rows, and the basis [B * D, G] of these.
     """
 
     rows: Features
@@ -95,7 +91,7 @@ class _Stage(NamedTuple):
 
 
 class _Space(NamedTuple):
-    """A basis [B * D, G], unit rows [K, N, G] by maps that have not seen a fold, and RankMe."""
+    """A basis [B * D, G], unit rows [K, N, G] by maps that have not seen fold k, and RankMe."""
 
     basis: Floats
     units: Floats
@@ -187,8 +183,7 @@ def _stages(
     """Return stage 0, and what the others fit."""
     components, basis = projection.read(features)[0], projection.basis.astype(np.float64)
     layers = zip(features.swapaxes(0, 1), projection.means, strict=True)
-    units = [unit_rows(np.subtract(x, m, dtype=np.float64), m)[0] for x, m in layers]
-    flat = np.concatenate(units, axis=1) / np.sqrt(len(units))
+    flat = np.hstack([unit_rows(np.subtract(x, m, dtype=np.float64), m)[0] for x, m in layers])
     flat -= flat[:windows].mean(axis=0)
     spread = flat[:windows].std(axis=0)
     scale = 1 / np.where(spread > _TINY, spread, np.inf)
@@ -212,7 +207,7 @@ def _stages(
 
 
 def _learned(stage: _Stage, triplets: Ints, rows: Rows, folds: Ints, windows: int) -> _Space:
-    """Fit a stage without each fold, and to all."""
+    """Fit a stage without each fold, and to all (without a fold that there is not)."""
     of_rows, n_folds = folds[triplets], int(folds.max()) + 1
     works, penalties = rows.works[triplets[:, 0]], (np.inf, *PENALTIES)
 
@@ -233,28 +228,23 @@ def _learned(stage: _Stage, triplets: Ints, rows: Rows, folds: Ints, windows: in
             ).x
         )
 
-    def rank(unit: Floats) -> float:
-        return rankme(unit[:windows])
-
-    begun = rank(stage.read(stage.begin)[0])
+    begun = rankme(stage.read(stage.begin)[0][:windows])
     scores = np.full((n_folds + 1, len(penalties)), -1.0)
     for fold in range(n_folds):
         checked, found = (fold + 1) % n_folds, stage.begin
         inside = (of_rows == checked).all(axis=1)
-        for number, penalty in enumerate(penalties):
+        for number, penalty in enumerate(penalties if inside.any() else ()):
             found = fit([fold, checked], penalty, found)
             unit = stage.read(found)[0]
-            if decide.rank(begun, rank(unit)).fired and inside.any():
-                right = _of_works(_right(unit[triplets[inside]]), works[inside])
-                scores[fold, number] = right.mean()
+            if decide.rank(begun, rankme(unit[:windows])).fired:
+                scores[fold, number] = _shares(unit[triplets[inside]], works[inside]).mean()
     scores[-1] = scores[:-1].mean(axis=0)
     made = [
-        stage.read(fit(left, penalties[number], stage.begin))
-        for left, number in zip(
-            [*([f] for f in range(n_folds)), []], scores.argmax(axis=1), strict=True
-        )
+        stage.read(fit([fold], penalties[best], stage.begin))
+        for fold, best in enumerate(scores.argmax(axis=1))
     ]
-    return _Space(made[-1][1], np.array([unit for unit, _ in made[:-1]]), begun, rank(made[-1][0]))
+    units = np.array([unit for unit, _ in made])
+    return _Space(made[-1][1], units, begun, rankme(units[-1, :windows]))
 
 
 def _inside(folds: Ints) -> Bools:
@@ -262,16 +252,12 @@ def _inside(folds: Ints) -> Bools:
     return np.asarray((folds == folds[:, :1]).all(axis=1))
 
 
-def _right(units: Floats) -> Floats:
-    """Return 1 for triplets of unit rows [t, 3, G] that are right, 0.5 for equal ones, else 0."""
+def _shares(units: Floats, works: npt.NDArray[np.str_]) -> Floats:
+    """Return the share of triplets of unit rows [t, 3, G] that are right, of each work."""
     a, b, c = units.swapaxes(0, 1)
-    return np.asarray((np.sign((a * (b - c)).sum(axis=1)) + 1) / 2)
-
-
-def _of_works(values: Floats, works: npt.NDArray[np.str_]) -> Floats:
-    """Return the means of values [t] over each work that has some, in the order of their names."""
+    right = (np.sign((a * (b - c)).sum(axis=1)) + 1) / 2
     places, sizes = np.unique(works, return_inverse=True, return_counts=True)[1:]
-    return np.asarray(np.bincount(places, values) / sizes)
+    return np.asarray(np.bincount(places, right) / sizes)
 
 
 def _unit(vectors: Floats) -> Floats:
@@ -303,8 +289,7 @@ def learn(
     general = general._replace(units=general.units[np.zeros(folds.max() + 1, np.int64)])
 
     def shares(space: _Space, threes: Ints) -> Floats:
-        right = _right(space.units[folds[threes[:, :1]], threes])
-        return _of_works(right, rows.works[threes[:, 0]])
+        return _shares(space.units[folds[threes[:, :1]], threes], rows.works[threes[:, 0]])
 
     def agreement(values: Floats, *spaces: _Space) -> Floats:
         """Return how far distances in spaces follow the true ones within works [w, spaces]."""
@@ -319,34 +304,31 @@ def learn(
         return np.array(found)
 
     def judge(name: str, space: _Space) -> list[Line]:
-        means = [shares(space, threes) for threes in held.values()]
-        figures = [
-            mean_over_works(x, np.full(len(x), 0.5), len(t))
-            for x, t in zip(means, held.values(), strict=True)
-        ]
-        lines = [
-            line("triplets", name, figure, measure="accuracy", against=head)
-            for head, figure in zip(held, figures, strict=True)
-        ]
+        lines = []
+        for head, threes in held.items():
+            found = shares(space, threes)
+            figure = mean_over_works(found, np.full(len(found), decide.CHANCE), len(threes))
+            lines.append(line("triplets", name, figure, measure="accuracy", against=head))
 
         def search(row: int) -> Floats:
             unit = space.units[folds[row], :windows]
             return np.asarray(unit @ unit[row])
 
-        found = {
-            "same passage": same_passage(search, corpus, spans[:windows]),
-            "same player": same_player(search, corpus),
-        }
-        return lines + [
-            line(j, name, figures[x], measure=x)
-            for j, figures in found.items()
-            for x in ("MRR", "recall@1")
-        ]
+        for name_of, figures in (
+            ("same passage", same_passage(search, corpus, spans[:windows])),
+            ("same player", same_player(search, corpus)),
+        ):
+            kept = ("MRR", "recall@1")
+            lines += [line(name_of, name, figures[measure], measure=measure) for measure in kept]
+        return lines
 
     learned = Learned({}, judge("general", general), [])
     for head, threes in triplets.items():
         last = general
-        for name, stage in stages.items() if len(held[head]) else ():
+        if not len(held[head]):
+            learned.verdicts.append(decide.Verdict(head, None, {}, f"not known: {_NONE}"))
+            continue
+        for name, stage in stages.items():
             space = _learned(stage, threes, rows, folds, windows)
             learned.lines.extend(judge(f"{head}, {name}", space))
             met = [
@@ -357,14 +339,9 @@ def learn(
                 both = {a: tuple(agreement(v, last, space).T) for a, v in truth.items()}
                 said = [shares(x, heard).mean() if len(heard) else np.nan for x in (last, space)]
                 met += [decide.aspects(both), decide.people(*said)]
-            learned.verdicts.append(decide.take(f"{head}, {name}", met))
+            learned.verdicts.append(decide.take(f"{head}, {name}", *met))
             if learned.verdicts[-1].fired:
                 last, learned.bases[head] = space, space.basis.astype(np.float32)
-        if not len(held[head]):
-            told = (
-                "not known: there are no triplets (same passages by players who play other works)"
-            )
-            learned.verdicts.append(decide.Verdict(head, None, {}, told))
     return learned
 
 
@@ -376,6 +353,7 @@ def learn_from(
     window_s: float,
     overlap: float,
     general_layers: Collection[int] | None,
+    varied: bool,
 ) -> Learned:
     """Learn from what a dataset has: works with several players, counterfactuals, judgments.
 
@@ -406,20 +384,19 @@ def learn_from(
         aspects={},
         facts={},
     )
-    table, names = index.rows.table, np.repeat([*chosen], [len(its) for its in stored.values()])
-    works_of = np.array([chosen[name].work_id for name in names.tolist()])
-    players = np.array([chosen[name].performer for name in names.tolist()])
-    spans = spans_of(table, Rows(names, works_of, players), recordings)
+    table, facts = index.rows.table, index.rows.recordings
+    of = [np.array(facts[c])[table["recording"]] for c in ("recording_id", "work_id", "performer")]
+    spans = spans_of(table, Rows(*of), recordings)
     order, share = np.argsort(spans[:, 0], kind="stable"), MOST_ROWS // len(drawn)
-    kept = np.sort(np.concatenate([order[works_of[order] == w][:share] for w in drawn]))
+    kept = np.sort(np.concatenate([order[of[1][order] == work][:share] for work in drawn]))
     features = np.concatenate([*stored.values()])[kept]
-    parts = [(features, names[kept], works_of[kept], players[kept], spans[kept])]
-    if changed := read_counterfactuals(layout):
+    parts = [[features, *(column[kept] for column in of), spans[kept]]]
+    if varied and (changed := read_counterfactuals(layout)):
         played = ~np.isin(changed.parameter, ("", "instrument", "room"))
         change = np.char.add(changed.parameter, changed.sign.astype(str))
         own = np.char.add(np.char.add(changed.recording, " "), change)
         apart = np.tile([-2.0, -1.0], (len(own), 1))  # no passage of a recording
-        parts.append((changed.encoder, own, changed.work, np.where(played, change, ""), apart))
+        parts.append([changed.encoder, own, changed.work, np.where(played, change, ""), apart])
     said = [
         (j.anchor, j.near, j.far)
         for j in counted(gather(layout.judgment_files, recordings))
@@ -429,13 +406,13 @@ def learn_from(
     before = sum(len(part[0]) for part in parts)
     judged = np.array([[before + heard[p] for p in three] for three in said], np.int64)
     if heard:
-        of = np.array([p.recording_id for p in heard])
-        works_heard = np.array([chosen[name].work_id for name in of.tolist()])
-        nowhere, nobody = np.full((len(of), 2), np.nan), np.full(len(of), "")
-        parts.append((read_passages(layout, index, [*heard])[0], of, works_heard, nobody, nowhere))
-    joined, of_recordings, of_works, performers, places = map(
-        np.concatenate, zip(*parts, strict=True)
-    )
+        names = [passage.recording_id for passage in heard]
+        works_heard = [chosen[name].work_id for name in names]
+        nowhere, nobody = np.full((len(names), 2), np.nan), [""] * len(names)
+        parts.append(
+            [read_passages(layout, index, [*heard])[0], names, works_heard, nobody, nowhere]
+        )
+    joined = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
     told = read_json(layout.aspects)["aspects"]
     truths = {name: its["truth"]["targets"] for name, its in told.items() if its.get("truth")}
     truth = {}
@@ -445,9 +422,9 @@ def learn_from(
         values = [np.broadcast_to(read(its), (len(stored[its]), len(columns))) for its in chosen]
         truth[name] = scaled(np.concatenate(values)[kept])
     return learn(
-        joined,
-        Rows(of_recordings, of_works, performers),
-        places,
+        joined[0],
+        Rows(*joined[1:4]),
+        joined[4],
         projection=projection,
         windows=len(kept),
         judged=judged.reshape(-1, 3),

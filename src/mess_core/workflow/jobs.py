@@ -329,9 +329,7 @@ def map_aspects(
     save_aspects(aspects, layout.aspects)
 
 
-def learn_geometry(
-    layout: Layout, *, targets: Sequence[str], window_s: float, overlap: float
-) -> None:
+def learn_geometry(layout: Layout, *, targets: Sequence[str], window_s: float, **how: Any) -> None:
     """Learn spaces of content and expression, and write those that are taken, and why."""
     from mess_core.evaluation.geometry import learn_from
     from mess_core.probing.coordinates import musical_layers
@@ -342,7 +340,7 @@ def learn_geometry(
         read_with_features(layout, window_s),
         _work_times(layout),
         window_s=window_s,
-        overlap=overlap,
+        **how,
         general_layers=musical_layers(read_results(layout.probing, targets).values()) or None,
     )
     for verdict in learned.verdicts:

@@ -376,6 +376,7 @@ class Plan:
             "targets": list(self.aspect_targets),
             "window_s": self.settings.window_s,
             "overlap": self.settings.overlap,
+            "varied": bool(self.varied),
         }
 
     def projection_params(self, kind: str) -> Params:
