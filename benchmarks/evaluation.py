@@ -323,19 +323,19 @@ def judge_answers(name: str, space: str, folder: Path, table: Path | None) -> No
     All aspects of a table's recordings are asked for, however badly what is heard follows their
     truth.
     """
-    data, given = ["--data", str(folder)], [f"dataset={name}", f"encoder={space}", f"data={folder}"]
+    data = ["--data", str(folder)]
+    given = [f"dataset={name}", f"encoder={space}", f"data={folder}"]
+    commands = [["mess", "recordings", "demo", *data]]
     if table:
-        scan = ["mess", "recordings", "--table", str(table), "--name", name, *data]
-        subprocess.run(scan, check=True)
+        commands = [["mess", "recordings", "--table", str(table), "--name", name, *data]]
         given.append("aspects={min_r2: 0}")
-        ratings = table.with_name("ratings.csv")
-        if ratings.exists():
-            subprocess.run(
-                ["mess", "triplets", "import", str(ratings), "--dataset", name, *data], check=True
-            )
+    data += ["--dataset", name]
+    if table and (ratings := table.with_name("ratings.csv")).exists():
+        commands.append(["mess", "triplets", "import", str(ratings), *data])
     wanted = folder / "reports" / name / "evaluation.tsv"
-    subprocess.run(["snakemake", "--cores", "2", str(wanted), "--config", *given], check=True)
-    subprocess.run(["mess", "question", "evaluation", "--dataset", name, *data], check=True)
+    commands.append(["snakemake", "--cores", "2", str(wanted), "--config", *given])
+    for command in [*commands, ["mess", "question", "evaluation", *data]]:
+        subprocess.run(command, check=True)
 
 
 def main() -> None:
