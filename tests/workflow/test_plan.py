@@ -145,7 +145,7 @@ def test_params_are_builtins_only() -> None:
             | {"validity", "geometry", "index", "report"},
         ),
         ({"overlap": 0.25}, FEATURES | TARGETS | ALIGNMENTS | {"geometry", "index"}),
-        ({"encoder": "MERT-v1-95M"}, ENCODED | ROWS | {"untrained", "index", "counterfactuals"}),
+        ({"encoder": "MERT-v1-95M"}, ENCODED | ROWS | JUDGED | {"untrained", "geometry", "index"}),
         ({"n_folds": 4}, ROWS),
         ({"rows": "recordings"}, ROWS | {"validity"}),
         ({"alphas": (10.0, 1.0)}, ROWS - {"decomposition"}),
@@ -206,12 +206,13 @@ def test_a_recordings_change_makes_stale_what_it_matters_to(
     [
         ({"audio_sha256": "new"}, FEATURES | TARGETS | ALIGNMENTS),
         ({"midi_sha256": "new"}, TARGETS | ALIGNMENTS),
-        ({"beats_sha256": "new"}, TARGETS | ALIGNMENTS | {"evaluation"}),
+        ({"beats_sha256": "new"}, TARGETS | ALIGNMENTS | {"geometry", "evaluation"}),
         ({"performer": "new"}, {"geometry", "index", "performances"}),
         # The one that is left of its work is alone. Targets that depend on it are gathered anew.
         (
             {"work_id": "new"},
-            ROWS | {"all-alignments", "validity", "index", "performances", "all-targets"},
+            ROWS
+            | {"all-alignments", "validity", "geometry", "index", "performances", "all-targets"},
         ),
     ],
 )
