@@ -101,8 +101,8 @@ def evaluate(
     searches = {s.name: search_of(vectors[s.name], s.euclidean) for s in spaces}
     two = [entries[name]["truth"]["targets"] for name in _TWO if name in entries]
     numbers = np.nan_to_num(scaled(measure(columns_of(chain.from_iterable(two)))))
-    every = searches | {_ALONE: search_of(numbers, True)}
-    lines = _find(every, rows, spans_of(table, rows, recordings))
+    spans, alone = spans_of(table, rows, recordings), {_ALONE: search_of(numbers, True)}
+    lines = _find(searches | alone, rows, spans)
     truths = {name: entries[name]["truth"] for name in projection.aspects}
     truth = {name: scaled(measure(columns_of(told["targets"]))) for name, told in truths.items()}
     whole = {space.name: searches[space.name] for space in spaces if space.group != ASPECT}
@@ -122,7 +122,7 @@ def evaluate(
     if varied and (made := read_counterfactuals(layout)):
         lines += judge_counterfactuals(spaces, projection, made)
     lines += _rules(lines, read_json(layout.geometry.with_suffix(".json")) if learned else {})
-    return [{**line, "source": source.get(line["asked"], "")} for line in lines]
+    return [{**each, "source": source.get(each["asked"], "")} for each in lines]
 
 
 def spans_of(table: npt.NDArray[np.void], rows: Rows, recordings: Sequence[Recording]) -> Floats:
@@ -160,7 +160,7 @@ def _find(searches: Mapping[str, Search], rows: Rows, spans: Floats) -> list[Lin
 
 def _follow(searches: Mapping[str, Search], rows: Rows, truth: Mapping[str, Floats]) -> list[Line]:
     """Judge whether what is like in whole spaces follows aspects, beyond the rivals of these."""
-    together = cache(lambda row: np.stack([search(row) for search in searches.values()]))
+    together = cache(lambda row: np.array([s(row) for s in searches.values()], np.float32))
     rivals = {name: rival(name, truth, rows) for name in truth}
     return [
         line(f"like {name}", space, figure, measure="correlation", against=given)

@@ -31,7 +31,7 @@ from mess_core.probing.separability import centred
 
 #: Gives a score of every row [n] for the row that is asked, more for what is closer; NaN for what
 #: it does not find.
-Search = Callable[[int], Floats]
+Search = Callable[[int], Features]
 #: A figure as the table of the evaluation has it; see `line`.
 Line = dict[str, Any]
 
@@ -219,7 +219,7 @@ def _by_chance(n: int, among: int) -> list[float]:
 
 
 def overlapping(spans: Floats, rows: Rows, row: int) -> Bools:
-    """Say which spans of beats [n, 2] share half of the shorter one with a row's, in its work."""
+    """Say which spans [n, 2] share half of the shorter one with a row's, in its work."""
     starts, ends = spans.T
     shared = np.minimum(ends, ends[row]) - np.maximum(starts, starts[row])
     shorter = np.minimum(ends - starts, ends[row] - starts[row])
@@ -245,7 +245,7 @@ def like_not(search: Search, rows: Rows, wanted: Floats, given: Floats) -> list[
     return _over_works(rows, judge, count)
 
 
-def partial_correlation(x: Floats, y: Floats, given: Floats) -> Floats:
+def partial_correlation(x: Features, y: Floats, given: Floats) -> Floats:
     """Return the Spearman correlations of x [..., n] and y [n] without what a third [n] explains.
 
     0 where nothing of x is left, NaN where nothing of y is, and with fewer than `LEAST` entries
