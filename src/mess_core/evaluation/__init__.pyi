@@ -10,3 +10,4 @@ from .judges import (
     triplets as triplets,
     within_works as within_works,
 )
+from .spaces import Space as Space, apart as apart, search_of as search_of, spaces_of as spaces_of

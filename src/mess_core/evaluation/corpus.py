@@ -9,7 +9,7 @@
 Aspects were fitted to the works that are judged here. docs/evaluation.md has figures of others.
 """
 
-__all__ = ["MOST_ROWS", "asking", "evaluate", "judge_aspects", "rival"]
+__all__ = ["asking", "evaluate", "judge_aspects", "rival"]
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,20 +20,21 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.evaluation.judges import (
-    Figure,
+    Line,
     Rows,
     Search,
     cosine,
     like_not,
+    line,
     more,
     same_passage,
 )
-from mess_core.extraction.storage import load_features
+from mess_core.evaluation.spaces import drawn, features_of
 from mess_core.index.index import Index
 from mess_core.index.projection import Projection
 from mess_core.layout import Layout
 from mess_core.probing.aspects import ASPECT_REGISTRY
-from mess_core.probing.folds import Floats, Ints
+from mess_core.probing.folds import Floats
 from mess_core.probing.separability import centred, strongest, unit_columns
 from mess_core.recordings import Recording
 from mess_core.search.query import Query
@@ -41,11 +42,6 @@ from mess_core.search.scoring import Passage, ask
 from mess_core.targets.notes import read_beats
 from mess_core.targets.npz import column_reader, columns_of
 from mess_core.targets.registry import AUDIO
-
-#: Windows that are judged at most: of whole works, drawn at random.
-MOST_ROWS = 3000
-
-Line = dict[str, Any]
 
 
 def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> list[Line]:
@@ -55,13 +51,13 @@ def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> l
     asked is read from), ``value``, ``low``, ``high``, ``chance``, ``n``, ``works``, and ``reason``
     where there is no figure.
     """
-    chosen = _draw(index)
+    chosen = drawn(index)
     table = index.rows.table[chosen]
     columns = (np.array(index.rows.recordings[c]) for c in ("recording_id", "work_id", "performer"))
     rows = Rows(*(column[table["recording"]] for column in columns))
     sizes = Counter(rows.recordings.tolist())
-    features = np.concatenate([load_features(layout, name, view="segments") for name in sizes])
-    lines = [_line("same passage", "general", reason="not all recordings have beats")]
+    features = features_of(layout, sizes)
+    lines = [line("same passage", "general", reason="not all recordings have beats")]
     beats = {r.recording_id: Path(r.beats) for r in recordings if r.beats}
     if sizes.keys() <= beats.keys():
         times = {name: read_beats(beats[name]) for name in sizes}
@@ -73,7 +69,7 @@ def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> l
         )
         general = index.stored(chosen)[:, : index.projection.general]
         lines = [
-            _line("same passage", name, figure, measure=measure)
+            line("same passage", name, figure, measure=measure)
             for name, vectors in {"general": general, "plain cosine": features}.items()
             for measure, figure in same_passage(cosine(vectors), rows, spans).items()
         ]
@@ -91,17 +87,9 @@ def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> l
     vectors, predicted, _ = projection.project(kept, measured, [AUDIO])
     judged = [name for name in truths if source[name] not in ("", truths[name]["source"])]
     return lines + [
-        {**line, "source": source[line["asked"]]}
-        for line in judge_aspects(projection, vectors, predicted, rows, truth, judged)
+        {**its, "source": source[its["asked"]]}
+        for its in judge_aspects(projection, vectors, predicted, rows, truth, judged)
     ]
-
-
-def _draw(index: Index) -> Ints:
-    """Return the rows of works drawn at random, as many as may be judged."""
-    works = np.random.default_rng(0).permutation(np.unique(index.rows.recordings["work_id"]))
-    members = [np.flatnonzero(index.rows.having("work_id", [work])) for work in works.tolist()]
-    ends = np.cumsum([len(rows) for rows in members])
-    return np.sort(np.concatenate(members[: max(1, int((ends <= MOST_ROWS).sum()))]))
 
 
 def judge_aspects(
@@ -124,14 +112,14 @@ def judge_aspects(
             search = asking(projection, vectors, predicted, like={name: 1.0})
             found = like_not(search, rows, values, scaled[given])
             lines += [
-                _line("like", name, figure, measure=measure, against=given)
+                line("like", name, figure, measure=measure, against=given)
                 for measure, figure in zip(("correlation", "leak"), found, strict=True)
             ]
         sign = ASPECT_REGISTRY[name].more
         if sign and np.isfinite(projection.standard_errors[projection.aspects[name].number]):
             search = asking(projection, vectors, predicted, more={name: 1.0})
             figure = more(search, rows, sign * values.mean(axis=1))
-            lines.append(_line("more", name, figure, measure="share"))
+            lines.append(line("more", name, figure, measure="share"))
     return lines
 
 
@@ -171,21 +159,3 @@ def rival(name: str, truth: Mapping[str, Floats], rows: Rows) -> str | None:
 def _spread(values: Floats) -> Floats:
     spread = np.nanstd(values, axis=0)
     return np.where(spread > 0, spread, 1.0)
-
-
-def _line(
-    judge: str,
-    asked: str,
-    figure: Figure | None = None,
-    *,
-    measure: str = "",
-    against: str = "",
-    reason: str = "too few players of a work",
-) -> Line:
-    line = {"judge": judge, "asked": asked, "measure": measure, "against": against, "source": ""}
-    if figure is None or np.isnan(figure.value):
-        unknown = dict.fromkeys(("value", "low", "high", "chance"))
-        return line | unknown | {"n": 0, "works": 0, "reason": reason}
-    low, high = figure.interval or (None, None)
-    known = {"value": figure.value, "low": low, "high": high, "chance": figure.chance}
-    return line | known | {"n": figure.n, "works": figure.works, "reason": ""}

@@ -11,8 +11,9 @@ without any query is NaN.
 """
 
 __all__ = [
-    *("Figure", "Rows", "Search", "cosine", "general", "like_not", "more"),
-    *("overlapping", "partial_correlation", "same_passage", "triplets", "within_works"),
+    *("Figure", "Line", "Rows", "Search", "cosine", "general", "like_not", "line"),
+    *("mean_over_works", "more", "overlapping", "partial_correlation", "same_passage"),
+    *("triplets", "within_works"),
 ]
 
 from collections.abc import Callable, Sequence
@@ -34,6 +35,8 @@ from mess_core.probing.separability import centred
 #: Gives a score of every row [n] for the row that is asked, more for what is closer; NaN for what
 #: it does not find.
 Search = Callable[[int], Floats]
+#: A figure as the table of the evaluation has it; see `line`.
+Line = dict[str, Any]
 
 #: Queries drawn from each work, first hits looked at, and the fewest candidates that have an order.
 PER_WORK, HITS, LEAST = 20, 10, 4
@@ -249,7 +252,7 @@ def triplets(apart: Floats, heard: Floats, groups: npt.NDArray[np.str_]) -> Figu
         kept &= np.abs(clear) >= np.median(np.abs(clear[kept]))
         shares.append(float((np.sign(told * clear)[kept] + 1).mean() / 2))
         n += int(kept.sum())
-    return _mean(np.array(shares), np.full(len(shares), 0.5), n)
+    return mean_over_works(np.array(shares), np.full(len(shares), 0.5), n)
 
 
 def _over_works(
@@ -264,11 +267,11 @@ def _over_works(
             of_works.append(results[known].mean(axis=0))
             n += int(known.sum())
     columns = np.array(of_works).reshape(-1, 2 * count).T
-    return [_mean(columns[i], columns[count + i], n) for i in range(count)]
+    return [mean_over_works(columns[i], columns[count + i], n) for i in range(count)]
 
 
-def _mean(values: Floats, chance: Floats, n: int) -> Figure:
-    """Return the mean of works' values, with its interval."""
+def mean_over_works(values: Floats, chance: Floats, n: int) -> Figure:
+    """Return the mean of works' values [w] and of their chances [w], with its interval."""
     if not len(values):
         return Figure(np.nan, None, np.nan, 0, 0)
     value, works = float(values.mean()), len(values)
@@ -277,3 +280,24 @@ def _mean(values: Floats, chance: Floats, n: int) -> Figure:
     # No figure lies beyond.
     bounds = reach and (max(-1.0, reach[0]), min(1.0, reach[1]))
     return Figure(value, bounds, float(chance.mean()), n, works)
+
+
+def line(
+    judge: str,
+    asked: str,
+    figure: Figure | None = None,
+    *,
+    measure: str = "",
+    against: str = "",
+    ceiling: float | None = None,
+    reason: str = "too few players of a work",
+) -> Line:
+    """Return a figure as a line of the evaluation's table, or why there is none."""
+    names = {"judge": judge, "asked": asked, "measure": measure, "against": against, "source": ""}
+    if figure is None or np.isnan(figure.value):
+        unknown = dict.fromkeys(("value", "low", "high", "chance", "ceiling"))
+        return names | unknown | {"n": 0, "works": 0, "reason": reason}
+    low, high = figure.interval or (None, None)
+    known = {"value": figure.value, "low": low, "high": high, "chance": figure.chance}
+    counts = {"n": figure.n, "works": figure.works, "reason": ""}
+    return names | known | {"ceiling": ceiling} | counts
