@@ -129,9 +129,9 @@ def _arrange(
     for number in range(triplets + -(-triplets // _PER_CATCH)):
         turn, place = divmod(number, len(draws))
         stratum = list(draws)[place]
-        name, order = f"{stratum}-{number + 1:03d}", ("bc", "cb")[(turn + place) % 2]
-        trial = dict(zip(("anchor", "b", "c"), next(draws[stratum]), strict=True))
         catch, again = number >= triplets, number < -(-triplets // _PER_REPEAT)
+        name, order = f"{number + 1:03d}-{stratum}", ("bc", "cb")[(turn + place) % 2]
+        trial = dict(zip(("anchor", "b", "c"), next(draws[stratum]), strict=True))
         if catch:
             trial["bbcc"[(number - triplets) % 4]] = trial["anchor"]
         told = {"triplet_id": name, "order": order, "repeat_of": "", "catch": catch}
