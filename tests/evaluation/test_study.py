@@ -11,8 +11,7 @@ import pytest
 import soundfile
 
 from mess_core.errors import AudioError, ConfigError, DatasetError
-from mess_core.evaluation.study import STRATA, make_study
-from mess_core.extraction.audio import measure_loudness
+from mess_core.evaluation.study import STRATA, make_study, measure_loudness
 from mess_core.files import file_sha256
 from mess_core.index.index import Index
 from mess_core.recordings import Recording
@@ -169,9 +168,19 @@ Change = Callable[[list[Recording]], list[Recording]]
         ({"aspect": "dinamics"}, None, ConfigError, "did you mean 'dynamics'"),
         ({"triplets": 2}, None, ConfigError, "at least 3"),
         ({"strata": ["works"]}, None, ConfigError, "triplets of works cannot be drawn"),
-        ({"strata": ["work"], "triplets": 900}, None, DatasetError, "different triplets"),
-        ({}, lambda _: [], DatasetError, "0 have audio and 0 go together"),
-        ({}, lambda rows: rows[3:6], DatasetError, "of 9, 3 have audio and 2 go together"),
+        (
+            {"strata": ["work"], "triplets": 900},
+            None,
+            DatasetError,
+            "only .* triplets that can be heard: of 9",
+        ),
+        ({}, lambda _: [], DatasetError, "0 have audio on disk, and 0 go together"),
+        (
+            {},
+            lambda rows: rows[3:6],
+            DatasetError,
+            "of 9 recordings 3 have audio on disk, and 0 go together",
+        ),
         ({"strata": ["composer"]}, lambda rows: rows[4:], DatasetError, "the stratum composer"),
         (
             {},
@@ -188,3 +197,18 @@ def test_errors_say_what_is_there(
     made = change(recordings) if change else recordings
     with pytest.raises(error, match=told):
         make_study(index, made, study="planted", **asked)
+
+
+def test_loudness_is_that_of_the_standard() -> None:
+    # BS.1770: 997 Hz at full scale in one channel is -3.01 LKFS.
+    rate = 44_100
+    tone = np.sin(2 * np.pi * 997 * np.arange(3 * rate) / rate).astype(np.float32)
+    assert measure_loudness(tone, rate) == pytest.approx(-3.01, abs=0.05)
+    assert measure_loudness(0.1 * tone, rate) == pytest.approx(-23.01, abs=0.05)
+    assert measure_loudness(0 * tone, rate) < -100
+    # Low sounds count for less, high ones for more.
+    low, high = (
+        np.sin(2 * np.pi * pitch * np.arange(3 * rate) / rate).astype(np.float32)
+        for pitch in (30, 5000)
+    )
+    assert measure_loudness(low, rate) < -10 < 0 < measure_loudness(high, rate) < 1

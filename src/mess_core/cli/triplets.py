@@ -32,16 +32,15 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _add_make(actions: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(
-        "make", help="write a study: one page that people listen to and answer without a network"
-    )
-    parser.add_argument("--out", type=Path, default=Path("study.html"), help="default: %(default)s")
-    parser.add_argument("--triplets", type=int, default=60, help="default: %(default)s")
-    parser.add_argument("--aspect", default="overall", help="what is compared (default: overall)")
-    strata = "passages of one work, of one composer, of any (default: %(default)s)"
-    parser.add_argument("--strata", default="work,composer,free", help=strata)
-    parser.add_argument("--study", help="its name (default: DATASET-ASPECT)")
-    parser.add_argument("--seed", type=int, default=0, help="another gives other triplets")
+    parser: argparse.ArgumentParser = actions.add_parser("make", help="write a study: one page")
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("study.html"), help="default: %(default)s")
+    add("--triplets", type=int, default=60, help="default: %(default)s")
+    add("--aspect", default="overall", help="what is compared (default: %(default)s)")
+    strata = "recordings of one work, of one composer, any (default: %(default)s)"
+    add("--strata", default="work,composer,free", help=strata)
+    add("--study", metavar="NAME", help="default: DATASET-ASPECT-SEED")
+    add("--seed", type=int, default=0, help="another draws other triplets")
     parser.set_defaults(run=_make)
     return parser
 
@@ -52,25 +51,18 @@ def _make(args: argparse.Namespace) -> int:
 
     layout = Layout(args.data, args.dataset)
     version = read_json(layout.index_receipt("clips"))["artifact_version_id"]
-    page, facts = make_study(
+    index, recordings = (
         load_artifact(layout.index("clips") / version),
         read_recordings(layout.table),
-        study=args.study or f"{args.dataset}-{args.aspect}",
-        triplets=args.triplets,
-        aspect=args.aspect,
-        strata=args.strata.split(","),
-        seed=args.seed,
-        progress=Progress("excerpts"),
     )
+    options = {name: getattr(args, name) for name in ("triplets", "aspect", "seed")}
+    options |= {"strata": args.strata.split(","), "progress": Progress("excerpts")}
+    study = args.study or f"{args.dataset}-{args.aspect}-{args.seed}"
+    page, facts = make_study(index, recordings, study=study, **options)
     write_text(args.out, page)
-    trials, lufs = facts["trials"], facts["lufs"]
-    again, catch = (sum(bool(t[key]) for t in trials) for key in ("repeat_of", "catch"))
-    level = "with their own levels" if lufs is None else f"at {lufs:.1f} LUFS"
-    print(
-        f"{args.out}: {len(trials)} trials ({args.triplets} triplets, {again} of them again, "
-        f"{catch} catch trials), {len(facts['passages'])} excerpts {level}, "
-        f"{args.out.stat().st_size / 1e6:.1f} MB"
-    )
+    counts = f"{len(facts['trials'])} trials, {len(facts['passages'])} excerpts"
+    level = "their own levels" if facts["lufs"] is None else f"{facts['lufs']:.1f} LUFS"
+    print(f"{args.out}: {counts} at {level}, {args.out.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

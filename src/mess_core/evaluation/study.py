@@ -7,7 +7,7 @@ side has the first of the two passages equally often. All excerpts have one loud
 decides nothing, unless the aspect is loudness. What is silent is not drawn.
 """
 
-__all__ = ["STRATA", "make_study"]
+__all__ = ["STRATA", "make_study", "measure_loudness"]
 
 import base64
 import hashlib
@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mess_core.errors import AudioError, ConfigError, DatasetError, nearest
-from mess_core.extraction.audio import encode_excerpt, measure_loudness, read_excerpt
+from mess_core.extraction.audio import encode_excerpt, get_resampler, read_excerpt
 from mess_core.files import fingerprint
 from mess_core.index.index import Index, Rows
 from mess_core.probing.aspects import ASPECT_REGISTRY
@@ -28,16 +29,22 @@ from mess_core.progress import Report, counted
 from mess_core.recordings import Recording
 from mess_core.search.passages import Place, same_rows
 
-#: Three recordings of one work (the same passage, where it is aligned), of one composer's (the
-#: anchor's work is none of the others), of any.
+#: Three recordings of one work (the same passage, where it is aligned), of one composer (b and c of
+#: other works than the anchor), of any.
 STRATA = ("work", "composer", "free")
 #: Aspects by which loudness may decide: excerpts keep their levels.
 _LOUD = ("dynamics", "relative_dynamics")
 #: The loudness of excerpts, in LUFS (EBU R 128); less where one would come nearer to full scale
-#: than so many dB: an MP3 may peak higher than what it is made from.
-_LUFS, _HEADROOM_DB = -23.0, 1.0
+#: than so many dB, as an MP3 may peak higher than what it is made from. What is softer is silent.
+_LUFS, _HEADROOM_DB, _SILENT_LUFS = -23.0, 1.0, -70.0
+#: K-weighting at 48 kHz, two sections of b and a: ITU-R BS.1770-5, annex 1, tables 1 and 2.
+_K_WEIGHTING = (
+    (1.53512485958697, -2.69169618940638, 1.19839281085285, 1, -1.69065929318241, 0.73248077421585),
+    (1.0, -2.0, 1.0, 1.0, -1.99004745483398, 0.99007225036621),
+)
 #: Triplets per repeat and per catch trial; how often in a row no new triplet may be found.
 _PER_REPEAT, _PER_CATCH, _TRIES = 10, 20, 500
+_SIDES = ("anchor", "b", "c")
 
 
 def make_study(
@@ -57,8 +64,7 @@ def make_study(
     the excerpts' loudness, None where they keep their levels. A seed gives the same again.
 
     Raises `ConfigError` for an unknown aspect or stratum or fewer than 3 triplets, `DatasetError`
-    where a stratum has too few recordings or triplets, and `AudioError` where audio is not as it
-    was indexed.
+    where a stratum has too few, and `AudioError` where audio is not as it was indexed.
     """
     if aspect not in (asked := ("overall", *ASPECT_REGISTRY)):
         raise ConfigError(f"{aspect!r} is no aspect to ask for: {nearest(aspect, asked)}")
@@ -66,48 +72,52 @@ def make_study(
         told = f"{triplets} triplets of {', '.join(strata)}"
         raise ConfigError(f"{told} cannot be drawn: at least 3, of {', '.join(STRATA)}")
     files = {row.recording_id: row for row in recordings if Path(row.audio).is_file()}
-    heard: dict[int, tuple[Any, int, float]] = {}
+    heard: dict[int, tuple[npt.NDArray[np.float32], int, float]] = {}
 
     def sounds(row: int) -> bool:
         if row not in heard:
-            place = index.rows[row]
-            file = files[place.recording_id]
-            path, times = Path(file.audio), (place.start_s, place.end_s)
+            at = index.rows[row]
+            path, sha256 = Path(files[at.recording_id].audio), files[at.recording_id].audio_sha256
             try:
-                samples, rate = read_excerpt(path, *times, sha256=file.audio_sha256)
+                samples, rate = read_excerpt(path, at.start_s, at.end_s, sha256=sha256)
             except AudioError as error:
                 raise AudioError(f"{path}: {error}; run the workflow again") from None
             heard[row] = samples, rate, measure_loudness(samples, rate)
-        return heard[row][2] > -np.inf
+        return heard[row][2] > _SILENT_LUFS
 
     rng = np.random.default_rng(seed)
     draws = {name: _draw(index.rows, files, sounds, name, rng) for name in strata}
     trials = _arrange(draws, triplets, rng)
-    rows = list(dict.fromkeys(trial[name] for trial in trials for name in ("anchor", "b", "c")))
+    rows = list(dict.fromkeys(trial[side] for trial in trials for side in _SIDES))
     loudness = np.array([heard[row][2] for row in rows])
     room = -_HEADROOM_DB - 20 * np.log10([np.abs(heard[row][0]).max() for row in rows])
     lufs = None if aspect in _LOUD else float(min(_LUFS, (loudness + room).min()))
     # Levels that stay have one factor, so that none is clipped.
     gains = np.full(len(rows), min(0.0, room.min())) if lufs is None else lufs - loudness
     excerpts: list[str] = []
-    passages = []
     for row in counted(rows, progress, lambda _: ""):
-        samples, rate, _ = heard[row]
         gain = np.float32(10 ** (gains[len(excerpts)] / 20))
-        excerpts.append(encode_excerpt(gain * samples, rate))
-        at = index.rows[row]
-        passages.append({"recording_id": at.recording_id, "start": at.start_s, "end": at.end_s})
-    for trial in trials:
-        trial |= {name: rows.index(trial[name]) for name in ("anchor", "b", "c")}
+        excerpts.append(encode_excerpt(gain * heard[row][0], heard[row][1]))
+    places = [index.rows[row] for row in rows]
     facts = {
         "study": study,
         "aspect": aspect,
         "about": "" if aspect == "overall" else ASPECT_REGISTRY[aspect].description,
         "lufs": lufs,
-        "passages": passages,
-        "trials": trials,
+        "passages": [
+            {"recording_id": p.recording_id, "start": p.start_s, "end": p.end_s} for p in places
+        ],
+        "trials": [t | {side: rows.index(t[side]) for side in _SIDES} for t in trials],
     }
     return _fill({**facts, "id": fingerprint(facts)[:16], "excerpts": excerpts}), facts
+
+
+def measure_loudness(samples: npt.NDArray[np.float32], rate: int) -> float:
+    """Return the loudness of mono samples [shape=(n,)] in LUFS, at least -120: BS.1770, no gate."""
+    from scipy.signal import sosfilt
+
+    weighted = sosfilt(_K_WEIGHTING, get_resampler(rate, 48_000)(samples))
+    return float(-0.691 + 10 * np.log10(max(np.mean(weighted**2), 1e-12)))
 
 
 def _fill(data: dict[str, Any]) -> str:
@@ -131,7 +141,7 @@ def _arrange(
         stratum = list(draws)[place]
         catch, again = number >= triplets, number < -(-triplets // _PER_REPEAT)
         name, order = f"{number + 1:03d}-{stratum}", ("bc", "cb")[(turn + place) % 2]
-        trial = dict(zip(("anchor", "b", "c"), next(draws[stratum]), strict=True))
+        trial = dict(zip(_SIDES, next(draws[stratum]), strict=True))
         if catch:
             trial["bbcc"[(number - triplets) % 4]] = trial["anchor"]
         told = {"triplet_id": name, "order": order, "repeat_of": "", "catch": catch}
@@ -155,28 +165,17 @@ def _draw(
         np.array([text or f"\0{i}" for i, text in enumerate(rows.recordings[column])])
         for column in ("recording_id", "work_id", "composer")
     )
+    kin = {"work": works, "composer": composers, "free": np.zeros(len(names))}[stratum]
     there, of_row = np.isin(names, list(usable)), rows.table["recording"]
-
-    def mates(number: int) -> Any:
-        together = works == works[number]
-        if stratum == "composer":
-            together = (composers == composers[number]) & ~together
-        return there & (np.arange(len(names)) != number) & (together | (stratum == "free"))
-
-    counts = {number: int(mates(number).sum()) for number in np.flatnonzero(there).tolist()}
-    anchors = [number for number, count in counts.items() if count >= 2]
-    if not anchors:
-        raise DatasetError(
-            f"the stratum {stratum} needs three recordings that go together, with audio on disk; "
-            f"of {len(names)}, {there.sum()} have audio and {1 + max(counts.values(), default=-1)} "
-            "go together; leave it out (--strata), or run where the paths of the audio lead to it"
-        )
+    anchors = [n for n in np.flatnonzero(there) if (kin[there] == kin[n]).sum() >= len(_SIDES)]
     drawn, tries = set[tuple[int, ...]](), 0
-    while tries < _TRIES:
+    while anchors and tries < _TRIES:
         tries += 1
-        number = int(rng.choice(anchors))
+        number = rng.choice(anchors)
         anchor = int(rng.choice(rows.positions(names[number])))
-        found = np.flatnonzero(mates(number)[of_row])
+        mates = there & (kin == kin[number]) & (names != names[number])
+        mates &= (stratum != "composer") | (works != works[number])
+        found = np.flatnonzero(mates[of_row])
         if stratum == "work" and np.isfinite(rows.table["work_start_s"][found]).any():
             at = rows[anchor]
             place = Place(np.array([anchor]), at, (at.start_s, at.end_s))
@@ -190,6 +189,8 @@ def _draw(
                 tries = 0
                 yield anchor, b, c
     raise DatasetError(
-        f"the stratum {stratum} has only {len(drawn)} different triplets that can be heard; ask "
-        "for fewer (--triplets), or leave it out (--strata)"
+        f"the stratum {stratum} has only {len(drawn)} triplets that can be heard: of {len(names)} "
+        f"recordings {there.sum()} have audio on disk, and {len(anchors)} go together with two "
+        "others; ask for fewer (--triplets), leave it out (--strata), or run where the paths of "
+        "the audio lead to it"
     )

@@ -28,7 +28,6 @@ __all__ = [
     "find_passage",
     "get_resampler",
     "load_audio",
-    "measure_loudness",
     "read_excerpt",
     "segment_audio",
     "segment_starts",
@@ -95,11 +94,6 @@ _MP3_RATES = (16_000, 22_050, 24_000, 32_000, 48_000, 44_100)
 _COMPRESSION = 0.6
 # A cut through a sound clicks; seconds of fading in and out.
 _FADE_S = 0.01
-# K-weighting at 48 kHz, two sections of b and a: ITU-R BS.1770-5, annex 1, tables 1 and 2.
-_K_WEIGHTING = (
-    (1.53512485958697, -2.69169618940638, 1.19839281085285, 1, -1.69065929318241, 0.73248077421585),
-    (1.0, -2.0, 1.0, 1.0, -1.99004745483398, 0.99007225036621),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -606,19 +600,3 @@ def encode_excerpt(samples: Floats, rate: int) -> str:
     mp3 = {"format": "MP3", "bitrate_mode": "VARIABLE", "compression_level": _COMPRESSION}
     soundfile.write(buffer, faded, rate, **mp3)
     return "data:audio/mpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def measure_loudness(samples: Floats, rate: int) -> float:
-    """Return the integrated loudness of mono samples [shape=(n,)], at least 0.4 s, in LUFS.
-
-    Minus infinity where all is below -70 LUFS. Source: ITU-R BS.1770-5, annex 1, of one channel.
-    """
-    from scipy.signal import sosfilt
-
-    weighted = sosfilt(_K_WEIGHTING, get_resampler(rate, 48_000)(samples))
-    powers = sliding_window_view(weighted**2, 19_200)[::4_800].mean(axis=1)
-    # The standard's gates: -70 LUFS, and 10 dB below the mean.
-    powers = powers[powers > 10 ** ((-70 + 0.691) / 10)]
-    powers = powers[powers > powers.mean() / 10] if len(powers) else np.zeros(1)
-    with np.errstate(divide="ignore"):
-        return float(-0.691 + 10 * np.log10(powers.mean()))
