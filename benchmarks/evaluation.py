@@ -19,7 +19,6 @@ import argparse
 import csv
 import hashlib
 import subprocess
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -33,6 +32,7 @@ import soundfile
 from mess_core.datasets.render import render_midi
 from mess_core.errors import MessError
 from mess_core.evaluation import Figure, Rows, cosine, general, same_passage, triplets, within_works
+from mess_core.evaluation.judgments import HALVES, RELIABLE, halve, read_ratings, reliability
 from mess_core.extraction import MODELS, find_checkpoint, make_untrained
 from mess_core.extraction.audio import load_audio
 from mess_core.extraction.extractor import FeatureExtractor
@@ -54,8 +54,8 @@ TRUTH = {
     "chord_spread": "chord spread",
 }
 LOGARITHMIC = ("note_rate", "chord_rate", "performed_tempo_level", "held")
-#: Passages of PercePiano with fewer clips do not count, and scales with a lower reliability.
-CLIPS, RELIABLE, HALVES = 10, 0.5, 10
+#: Passages of PercePiano with fewer clips do not count, and ratings above the scales' end.
+CLIPS, MOST = 10, 7
 SCALES = [f"s{number:02}" for number in range(1, 20)]
 
 
@@ -209,7 +209,8 @@ def judge_listeners(
     spaces: Sequence[str], percepiano: Path, folder: Path, work: Path, soundfont: Path | None
 ) -> dict[str, Figure]:
     """Return how far distances agree with listeners', and those of half the listeners."""
-    ratings, rng = read_ratings(percepiano / "ratings.csv"), np.random.default_rng(0)
+    _, ratings = read_ratings(percepiano / "ratings.csv", most=MOST)
+    rng = np.random.default_rng(0)
     beethoven, schubert = (passages(ratings, work) for work in ("Beethoven", "Schubert"))
     scales = reliability(ratings, beethoven, rng) >= RELIABLE
     names, groups = list(schubert), np.array(list(schubert.values()))
@@ -228,18 +229,6 @@ def judge_listeners(
     return found
 
 
-def read_ratings(path: Path) -> dict[str, Floats]:
-    """Return every clip's ratings [raters, 19], each rater's mean taken away; NaN where none."""
-    with path.open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    values = np.array([[float(row[scale] or 0) for scale in SCALES] for row in rows])
-    values[(values < 1) | (values > 7)] = np.nan
-    raters, clips = (np.array([row[column] for row in rows]) for column in ("rater", "clip"))
-    for rater in np.unique(raters):
-        values[raters == rater] -= np.nanmean(values[raters == rater])
-    return {clip: values[clips == clip] for clip in np.unique(clips).tolist()}
-
-
 def passages(ratings: Mapping[str, Floats], work: str) -> dict[str, str]:
     """Return the passage of every clip of a work that is played by `CLIPS` or more."""
     found = {clip: "_".join(clip.rsplit("_", 2)[::2]) for clip in ratings if clip.startswith(work)}
@@ -250,29 +239,6 @@ def apart(values: Floats) -> Floats:
     """Return distances [n, n] of values [n, q], each in its standard deviations."""
     scaled = values / np.nanstd(values, axis=0)
     return np.asarray(np.linalg.norm(scaled[:, np.newaxis] - scaled, axis=2))
-
-
-def halve(ratings: Mapping[str, Floats], names: Sequence[str], rng: np.random.Generator) -> Floats:
-    """Return mean ratings [2, n, 19] of clips by two halves of those who rated each."""
-    dealt = [rng.permutation(ratings[name]) for name in names]
-    # A scale that nobody of a half has rated is NaN.
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-        return np.array([[np.nanmean(rows[half::2], axis=0) for rows in dealt] for half in (0, 1)])
-
-
-def reliability(
-    ratings: Mapping[str, Floats], of: Mapping[str, str], rng: np.random.Generator
-) -> Floats:
-    """Return how reliable each scale's mean is within passages [19] (Spearman and Brown)."""
-    names, groups, found = list(of), np.array(list(of.values())), []
-    for _ in range(HALVES):
-        halves = halve(ratings, names, rng)
-        for group in np.unique(groups):
-            halves[:, groups == group] -= np.nanmean(halves[:, groups == group], axis=1)[:, None]
-        one, other = np.nan_to_num(halves)
-        r = (one * other).sum(axis=0) / np.sqrt((one**2).sum(axis=0) * (other**2).sum(axis=0))
-        found.append(2 * r / (1 + r))
-    return np.asarray(np.mean(found, axis=0))
 
 
 def table(found: Mapping[str, Mapping[str, Figure]]) -> str:

@@ -23,19 +23,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.evaluation import (
-    HALVES,
-    SCALES,
-    Floats,
-    halve,
-    passages,
-    read_ratings,
-    reliability,
-    table,
-)
+from benchmarks.evaluation import MOST, SCALES, Floats, passages, table
 from mess_core import Query, load_published
 from mess_core.datasets.render import render_midi
 from mess_core.evaluation import Figure
+from mess_core.evaluation.judgments import HALVES, halve, read_ratings, reliability
 from mess_core.extraction.audio import segment_starts
 from mess_core.files import atomic_path
 from mess_core.probing.aspects import ASPECT_REGISTRY
@@ -142,7 +134,7 @@ class Clips(NamedTuple):
 
         With them, having no pedal explains whatever listeners dislike in a computer.
         """
-        ratings = read_ratings(folder / "ratings.csv")
+        _, ratings = read_ratings(folder / "ratings.csv", most=MOST)
         of = {clip: p for work in WORKS for clip, p in passages(ratings, work).items()}
         values = measure_aspects([folder / "midi" / f"{name}.mid" for name in of], cache)
         played = np.array(["_Score" not in name for name in of])

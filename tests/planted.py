@@ -4,7 +4,7 @@ Every layer is a random mix of what is planted, plus an offset that all rows sha
 of transformers have.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,10 +104,17 @@ class Corpus:
         error = STANDARD_ERROR if name in DIRECTED else None
         return AspectCoordinates(name, layer, readout, mean, value, error)
 
-    def projection(self, layers: Sequence[int] = range(LAYERS)) -> Projection:
+    def projection(
+        self,
+        layers: Sequence[int] = range(LAYERS),
+        spaces: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    ) -> Projection:
         """Fit the projection."""
         return fit_projection(
-            lambda layer: self.features[:, layer], layers, coordinates=self.coordinates
+            lambda layer: self.features[:, layer],
+            layers,
+            coordinates=self.coordinates,
+            spaces=spaces,
         )
 
     def bare(self, rows: Sequence[Row], kind: str, layers: Sequence[int] = (0, 1)) -> Index:
@@ -117,13 +124,18 @@ class Corpus:
             self.features, rows, kind=kind, projection=projection, aspects={}, facts={}
         )
 
-    def index(self, rows: Sequence[Row], kind: str = "clips") -> Index:
+    def index(
+        self,
+        rows: Sequence[Row],
+        kind: str = "clips",
+        spaces: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    ) -> Index:
         """Build an index of all rows."""
         return build_index(
             self.features,
             rows,
             kind=kind,
-            projection=self.projection(),
+            projection=self.projection(spaces=spaces),
             aspects=ASPECT_MAP,
             facts=FACTS,
         )

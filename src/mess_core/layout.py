@@ -83,6 +83,11 @@ class Layout:
         return self.data / "judgments"
 
     @property
+    def judgment_files(self) -> list[Path]:
+        """The files in it that count."""
+        return [p for p in sorted(self.judgments.glob("*")) if p.suffix in (".jsonl", ".csv")]
+
+    @property
     def demo_audio(self) -> Path:
         """The demo corpus's audio and MIDI."""
         return self.data / "audio" / "demo"
@@ -170,6 +175,11 @@ class Layout:
     def decomposition_receipt(self, source: str) -> Path:
         """Says that all layers of one of `SOURCES` are decomposed, and of which rows."""
         return self.probing / "decompositions" / source / "receipt.json"
+
+    @property
+    def counterfactuals(self) -> Path:
+        """Features of the same notes played otherwise."""
+        return self.data / "counterfactuals" / f"{self.dataset}.npz"
 
     @property
     def reports(self) -> Path:

@@ -8,6 +8,7 @@ the output changed and the number did not.
 __all__ = [
     "ALIGNMENTS",
     "ASPECTS",
+    "COUNTERFACTUALS",
     "DECOMPOSITION",
     "DEMO",
     "DESCRIPTORS",
@@ -44,6 +45,7 @@ PROJECTION = 2
 INDEX = 5
 PUBLISH = 2
 EVALUATION = 1
+COUNTERFACTUALS = 1
 TRAINING = 1
 VALIDITY = 4
 REPORT = 4

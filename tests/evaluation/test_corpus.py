@@ -154,7 +154,7 @@ def test_without_beats_and_players_the_reason_is_said(
 ) -> None:
     layout, recordings = finished(tmp_path, corpus, beats=False)
     lines = evaluate(layout, index, recordings)
-    assert lines[0]["reason"] == "not all recordings have beats"
+    assert lines[0]["reason"] == "no other player of a work is aligned, or has beats"
     assert lines[0]["value"] is None
     # What was not measured of a recording is not defined: the others are judged.
     layout.targets("r3").unlink()
@@ -168,6 +168,6 @@ def test_without_beats_and_players_the_reason_is_said(
     single = corpus.index(clip_rows(RECORDINGS, WINDOWS, works=RECORDINGS))
     single = replace(single, aspects=index.aspects)
     for line in evaluate(layout, single, recordings):
-        assert line["value"] is None
-        assert line["reason"]
+        assert line["value"] is None or line["judge"] in ("space", "same player")
+        assert line["reason"] or line["judge"] in ("space", "same player")
     plot_evaluation(lines[:1], tmp_path / "b.svg", title="nothing")

@@ -460,10 +460,12 @@ def test_recordings_that_are_no_columns_of_texts_are_refused(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_projection_with_an_array_missing_or_of_another_shape_is_refused(
-    name: str, index: Index, tmp_path: Path
+    name: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "p.npz"
-    arrays: dict[str, Any] = {key: getattr(index.projection, key) for key in NAMES}
+    spaces = {"content": np.eye(3 * DIMS, 2, dtype=np.float32)}
+    projection = Corpus(6).projection(spaces=spaces)
+    arrays: dict[str, Any] = {key: getattr(projection, key) for key in NAMES}
     for others in ({name: arrays[name][..., np.newaxis]}, {name: np.zeros(3, complex)}):
         np.savez(path, **(arrays | others))
         with pytest.raises(ArtifactError, match=r"p\.npz is no projection"):

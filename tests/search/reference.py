@@ -20,7 +20,12 @@ class Blocks:
         centred = kept - projection.means
         unit = centred / np.linalg.norm(centred, axis=2, keepdims=True) / np.sqrt(kept.shape[1])
         self.components = unit.reshape(len(unit), -1) @ projection.basis - projection.centre
-        self.general = self.components / np.linalg.norm(self.components, axis=1, keepdims=True)
+        self.spaces = {
+            name: block / np.linalg.norm(block, axis=1, keepdims=True)
+            for name, part in projection.spaces.items()
+            for block in [self.components[:, part]]
+        }
+        self.general = self.spaces["general"]
         layers = projection.layers.tolist()
         parts, end = [], 0
         for layer, size in zip(projection.aspect_layers, projection.sizes, strict=True):
@@ -37,9 +42,9 @@ class Blocks:
         total = np.zeros(len(self.general))
         whole = sum(abs(w) for w in weights.values())
         for name, weight in weights.items():
-            if name == "general":
-                asked = self.general[query].mean(axis=0)
-                similarity = self.general @ (asked / np.linalg.norm(asked))
+            if name in self.spaces:
+                asked = self.spaces[name][query].mean(axis=0)
+                similarity = self.spaces[name] @ (asked / np.linalg.norm(asked))
             else:
                 asked = self.aspects[name][query].mean(axis=0)
                 similarity = 1 - np.square(self.aspects[name] - asked).sum(axis=1)
@@ -54,8 +59,10 @@ class Blocks:
             return np.asarray(values - means)
 
         found = copy(self)
-        general = centred(self.general)
-        found.general = general / np.linalg.norm(general, axis=1, keepdims=True)
+        found.spaces = {
+            name: block / np.linalg.norm(block, axis=1, keepdims=True)
+            for name, block in ((name, centred(block)) for name, block in self.spaces.items())
+        }
         found.aspects = {name: centred(block) for name, block in self.aspects.items()}
         for name, block in found.aspects.items():
             apart = 2 * np.square(block[compared]).sum(axis=1).mean()

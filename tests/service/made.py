@@ -15,13 +15,15 @@ from mess_core.publishing.publish import publish
 from mess_core.recordings import Recording, write_recordings
 from mess_core.search.search import Searcher
 from mess_core.targets.registry import CURVE_FRAMES
-from tests.planted import FACTS, HOP_S, WINDOW_S, Corpus
+from tests.planted import DIMS, FACTS, HOP_S, LAYERS, WINDOW_S, Corpus
 
 RECORDINGS, WINDOWS = 6, 5
 DURATION_S = HOP_S * (WINDOWS - 1) + WINDOW_S
 RATE = 8000
 #: The work's time runs so many times as fast as r0's, r1's, ...
 PACES = (1.0, 2.0, 0.5, 1.0, 1.0, 1.0)
+#: The indices have a learned space, of some of the features' directions.
+SPACES = {"expression": np.eye(LAYERS * DIMS, 8, dtype=np.float32)}
 COMPOSERS = ("Frédéric Chopin", "Erik Satie")
 
 
@@ -39,8 +41,8 @@ def make_indices(seed: int = 0) -> dict[str, Index]:
     clips = [_row(i, start, start + WINDOW_S) for i, start in windows]
     whole = [_row(i, 0.0, DURATION_S) for i in range(RECORDINGS)]
     made = {
-        "clips": Corpus(len(clips), seed=seed).index(clips),
-        "recordings": Corpus(len(whole), seed=seed + 100).index(whole, "recordings"),
+        "clips": Corpus(len(clips), seed=seed).index(clips, spaces=SPACES),
+        "recordings": Corpus(len(whole), seed=seed + 100).index(whole, "recordings", SPACES),
     }
     return {kind: replace(i, facts={**FACTS, "dataset": "made"}) for kind, i in made.items()}
 

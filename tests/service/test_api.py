@@ -61,6 +61,7 @@ QUESTIONS: list[dict[str, Any]] = [
     {"recording_id": "r2", "start_s": 5, "less": {"tempo": 99}},
     {"recording_id": "r0", "start_s": 0, "relative": "work", "dedupe_s": 5, "k": 200},
     {"recording_id": "r0", "start_s": 0, "same_passage": True, "where": {"title": ["Étude 2"]}},
+    {"recording_id": "r1", "space": "expression", "ignore": ["tempo"]},
     {"wish": [{"tempo": 0.5, "dynamics": -1}, {"legato": 1}], "k": 4},
     {"recording_id": "r4", "exclude": "work", "where": {"composer": ["Erik Satie", "x 'y' $z"]}},
 ]
@@ -301,7 +302,9 @@ def test_with_one_kind_of_index_the_other_is_told_to_be_missing(
 
 
 def test_aspects_say_what_they_are_and_how_well_they_are_known(client: TestClient) -> None:
-    told = {entry["name"]: entry for entry in client.get("/aspects").json()["aspects"]}
+    answer = client.get("/aspects").json()
+    assert answer["spaces"] == ["general", "expression"]
+    told = {entry["name"]: entry for entry in answer["aspects"]}
     assert (told["tempo"]["resolved"], told["tempo"]["directed"], told["tempo"]["r2"]) == (
         True,
         True,

@@ -291,6 +291,33 @@ def test_filters_and_searching_from_a_hit(open_page: OpenPage, clips: Searcher) 
     expect_hits(page, found(clips, **wanted, **asked))
 
 
+def test_a_learned_space_is_chosen_and_linked(open_page: OpenPage, clips: Searcher) -> None:
+    page = open_page()
+    expect(page.locator("#space option:enabled")).to_have_text(["everything", "expression"])
+    page.locator("#space").select_option("expression")
+    hits = found(clips, space="expression")
+    assert hits != found(clips)
+    expect_hits(page, hits)
+    expect(page.locator("#hits li").first.locator("dt").first).to_have_text("Expression")
+    expect(page.locator("#command")).to_contain_text("--space expression")
+    page.wait_for_function("() => location.hash.includes('space=expression')")
+    again = open_page("#" + page.url.partition("#")[2])
+    expect_hits(again, hits)
+    expect(again.locator("#space")).to_have_value("expression")
+
+
+def test_without_learned_spaces_there_is_nothing_to_choose(
+    open_page: OpenPage, clips: Searcher
+) -> None:
+    page = open_page()
+    aspects = page.request.get(page.url.partition("#")[0] + "aspects").json()
+    page.route("**/aspects", lambda route: route.fulfill(json=aspects | {"spaces": ["general"]}))
+    page.goto(page.url.partition("#")[0] + "?again#recording=r0&start=5&end=10&space=expression")
+    expect(page.get_by_role("alert")).to_contain_text("Left out: space")
+    expect(page.locator("#space-label")).to_be_hidden()
+    expect_hits(page, found(clips, exclude="recording"))
+
+
 def test_words_become_sliders_that_can_be_changed(open_page: OpenPage, clips: Searcher) -> None:
     page = open_page()
     text = "slow but loud, Paris"

@@ -73,6 +73,7 @@ rule evaluation:
         index=SETTINGS.layout.index_receipt("clips"),
         features=SETTINGS.layout.features_manifest,
         targets=target_manifests(),
+        counterfactuals=counterfactuals(),
     output:
         table=report(
             SETTINGS.layout.answer("evaluation", ".tsv"),

@@ -22,7 +22,7 @@ _STYLES["phrase_end"] = ("#009E73", ":")
 #: Options of a search that climaxes have no use for.
 _UNUSED = (
     *("end", "aspect", "aspects", "unlike", "more", "less", "ignore", "where", "dedupe"),
-    *("same_passage", "relative", "explain", "words", "wish", "describe"),
+    *("same_passage", "relative", "space", "explain", "words", "wish", "describe"),
 )
 
 

@@ -17,7 +17,7 @@ from mess_core.cli.printing import seconds, table
 from mess_core.errors import SearchError
 from mess_core.layout import Layout
 from mess_core.progress import clock
-from mess_core.search.query import EXCLUDES, FILTERS, GENERAL, RELATIVES, Query
+from mess_core.search.query import EXCLUDES, FILTERS, GENERAL, RELATIVES, SPACES, Query
 
 if TYPE_CHECKING:
     from mess_core.cli.embed import Embedded
@@ -33,6 +33,7 @@ _WEAK = "Among performances of one piece such a model was found weak (docs/words
 _WITHOUT_QUERY = (
     *("like", "aspect", "aspects", "unlike", "more", "less", "ignore"),
     *("k", "exclude", "where", "dedupe", "same_passage", "relative", "encoder", "words", "wish"),
+    "space",
 )
 
 _EXAMPLES = """examples:
@@ -129,6 +130,8 @@ def _add_respects(group: Any) -> None:
     _add_list(group, "--ignore", "ASPECT", "this must not matter")
     relative = "compare by what each differs in from the other recordings of its work"
     group.add_argument("--relative", choices=RELATIVES, help=relative)
+    space = f"what {GENERAL!r} compares: everything, or what an index has learned (docs/search.md)"
+    group.add_argument("--space", choices=SPACES, help=space)
 
 
 def _add_list(group: Any, option: str, metavar: str, meaning: str) -> None:
@@ -274,6 +277,7 @@ def _query(args: argparse.Namespace) -> Query:
         where=_parse_filters(args.where),
         same_passage=bool(args.same_passage),
         relative=args.relative or "",
+        space=args.space or GENERAL,
         wish=tuple(_parse_weights(w.split(","), "--wish", needed=True) for w in args.wish),
         **{name: number for name, number in numbers.items() if number is not None},
     )
@@ -374,9 +378,9 @@ def _wished(query: Query) -> str:
 
 def _respects(query: Query) -> str:
     steered = {**query.more, **query.less}
-    parts = ["in general and in all other aspects" if steered else "in general"]
+    parts = [f"in {query.space} and in all other aspects" if steered else f"in {query.space}"]
     if query.like:
-        parts = [f"by {', '.join(_weighed(query.like))}"]
+        parts = [f"by {', '.join(_weighed(query.liked))}"]
     parts += [f"ignoring {', '.join(query.ignore)}"] if query.ignore else []
     parts += [f"unlike in {', '.join(_weighed(query.unlike))}"] if query.unlike else []
     for word, asked in (("more", query.more), ("less", query.less)):

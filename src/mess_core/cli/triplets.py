@@ -1,19 +1,26 @@
 """``mess triplets``: which of two passages is nearer to a third, by people's ears.
 
-``make`` writes a study, ``import`` puts ratings beside its answers, ``score`` says how far people
-agree, and spaces with them, ``export`` writes all answers for other programs.
+``make`` writes a study, ``import`` takes ratings, ``score`` says how far people agree, and spaces
+with them, ``export`` writes all judgments for other programs.
 """
 
 __all__ = ["add_parser"]
 
 import argparse
+import csv
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from mess_core.files import read_json, write_text
+from mess_core.cli.printing import table
+from mess_core.errors import DatasetError, nearest
+from mess_core.files import atomic_path, read_json, write_bytes, write_text
 from mess_core.layout import Layout
 from mess_core.progress import Progress
-from mess_core.recordings import read_recordings
+from mess_core.recordings import read_recordings, usable
 
 
 def add_parser(subparsers: Any) -> None:
@@ -25,40 +32,42 @@ def add_parser(subparsers: Any) -> None:
         "or from ratings, in data/judgments (docs/judgments.md).",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for add in (_add_make, _add_import, _add_score, _add_export):
-        options = add(actions)
+    making = actions.add_parser("make", help="write a study: one page to listen to and answer")
+    making.add_argument("--out", type=Path, default=Path("study.html"), help="default: %(default)s")
+    making.add_argument("--triplets", type=int, default=60, help="default: %(default)s")
+    making.add_argument("--aspect", default="overall", help="to compare; default: %(default)s")
+    making.add_argument("--strata", default="work,composer,free", help="default: %(default)s")
+    making.add_argument("--study", metavar="NAME", help="default: DATASET-ASPECT-SEED")
+    making.add_argument("--seed", type=int, default=0, help="another draws other triplets")
+    taking = actions.add_parser("import", help="check ratings, and keep them in data/judgments")
+    taking.add_argument("file", type=Path, metavar="RATINGS.csv")
+    scoring = actions.add_parser("score", help="how far raters and spaces agree")
+    scoring.add_argument("files", type=Path, nargs="*", metavar="FILE", help="default: all")
+    writing = actions.add_parser("export", help="write all judgments for other programs")
+    writing.add_argument("--csv", type=Path, metavar="FILE", help="all, as a table")
+    writing.add_argument("--cblearn", type=Path, metavar="FILE.npz", help="anchor, near, far")
+    writing.add_argument("--aspect", default="overall", help="of --cblearn; default: %(default)s")
+    runs = ((making, _make), (taking, _import), (scoring, _score), (writing, _export))
+    for options, run in runs:
         options.add_argument("--dataset", default="demo", help="default: %(default)s")
         options.add_argument("--data", type=Path, default=Path("data"), help="default: %(default)s")
-
-
-def _add_make(actions: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser("make", help="write a study: one page")
-    add = parser.add_argument
-    add("--out", type=Path, default=Path("study.html"), help="default: %(default)s")
-    add("--triplets", type=int, default=60, help="default: %(default)s")
-    add("--aspect", default="overall", help="what is compared (default: %(default)s)")
-    strata = "recordings of one work, of one composer, any (default: %(default)s)"
-    add("--strata", default="work,composer,free", help=strata)
-    add("--study", metavar="NAME", help="default: DATASET-ASPECT-SEED")
-    add("--seed", type=int, default=0, help="another draws other triplets")
-    parser.set_defaults(run=_make)
-    return parser
+        options.set_defaults(run=run)
 
 
 def _make(args: argparse.Namespace) -> int:
     from mess_core.evaluation.study import make_study
-    from mess_core.index import load_artifact
+    from mess_core.index.artifact import load_artifact
 
     layout = Layout(args.data, args.dataset)
     version = read_json(layout.index_receipt("clips"))["artifact_version_id"]
-    index, recordings = (
+    page, facts = make_study(
         load_artifact(layout.index("clips") / version),
         read_recordings(layout.table),
+        study=args.study or f"{args.dataset}-{args.aspect}-{args.seed}",
+        strata=args.strata.split(","),
+        progress=Progress("excerpts"),
+        **{name: getattr(args, name) for name in ("triplets", "aspect", "seed")},
     )
-    options = {name: getattr(args, name) for name in ("triplets", "aspect", "seed")}
-    options |= {"strata": args.strata.split(","), "progress": Progress("excerpts")}
-    study = args.study or f"{args.dataset}-{args.aspect}-{args.seed}"
-    page, facts = make_study(index, recordings, study=study, **options)
     write_text(args.out, page)
     counts = f"{len(facts['trials'])} trials, {len(facts['passages'])} excerpts"
     level = "their own levels" if facts["lufs"] is None else f"{facts['lufs']:.1f} LUFS"
@@ -66,16 +75,99 @@ def _make(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add_import(actions: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser("import", help="take a table of ratings")
-    return parser
+def _import(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from mess_core.evaluation import judgments as people
+
+    layout = Layout(args.data, args.dataset)
+    recordings = usable(read_recordings(layout.table))
+    works = {row.recording_id: row.work_id for row in recordings}
+    scales, clips = people.read_ratings(args.file)
+    of = {clip: works[clip] for clip in clips if clip in works}
+    if not of:
+        clip = next(iter(clips))
+        raise DatasetError(f"{args.file}: clip {clip!r} is no recording; {nearest(clip, works)}")
+    good = people.reliability(clips, of, np.random.default_rng(0)).tolist()
+    cells = [
+        {"scale": scale, "reliability": f"{r:.2f}", "counts": "yes" * (r >= people.RELIABLE)}
+        for scale, r in zip(scales, good, strict=True)
+    ]
+    print("\n".join(table(cells)))
+    target = layout.judgments / f"{args.file.stem}.csv"
+    write_bytes(target, args.file.read_bytes())
+    found = people.derive(clips, recordings, study=target.stem)
+    print(f"{len(of)} of {len(clips)} clips are usable recordings of {args.dataset}, and give")
+    print(f"{len(found) // 2} triplets, each judged by both halves of those who rated: {target}")
+    return 0
 
 
-def _add_score(actions: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser("score", help="how far people agree")
-    return parser
+def _score(args: argparse.Namespace) -> int:
+    from mess_core.evaluation import judgments as people
+    from mess_core.evaluation.spaces import spaces_of
+    from mess_core.index.artifact import load_artifact
+
+    layout = Layout(args.data, args.dataset)
+    recordings = usable(read_recordings(layout.table))
+    paths = args.files or layout.judgment_files
+    judgments = people.gather(paths, recordings)
+    if not judgments:
+        raise DatasetError(f"{layout.judgments} has no judgments; see mess triplets --help")
+    counted = people.counted(judgments)
+    numbers = Counter(its.rater for its in counted)
+    caught, again = (people.shares(judgments, catch=catch) for catch in (True, False))
+    rows = [
+        {
+            "rater": rater,
+            "judgments": str(numbers[rater] or "left out"),
+            "catch trials right": _share(caught.get(rater)),
+            "same answer again": _share(again.get(rater)),
+        }
+        for rater in sorted({its.rater for its in judgments})
+    ]
+    print("\n".join(table(rows)))
+    print(f"left out: who gets less than {people.ATTENTIVE:.0%} of catch trials right")
+    print(f"Krippendorff's alpha: {people.alpha(people.votes_of(counted).values()):.3f}\n")
+    version = read_json(layout.index_receipt("clips"))["artifact_version_id"]
+    index = load_artifact(layout.index("clips") / version)
+    lines = people.judge_files(layout, index, spaces_of(layout, index), paths, recordings)
+    shown = ("against", "asked", "value", "low", "high", "ceiling", "n", "works", "reason")
+    told = [line for line in lines if line["judge"] == "people"]
+    print("\n".join(table([{name: _cell(line[name]) for name in shown} for line in told])))
+    return 0
 
 
-def _add_export(actions: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser("export", help="for other programs")
-    return parser
+def _share(answers: Sequence[bool] | None) -> str:
+    return f"{sum(answers)} of {len(answers)}" if answers else "-"
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+def _export(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from mess_core.evaluation import judgments as people
+
+    layout = Layout(args.data, args.dataset)
+    found = people.gather(layout.judgment_files, usable(read_recordings(layout.table)))
+    if args.csv:
+        names = (field.name for field in fields(people.Judgment))
+        ends = ("", "_start", "_end")
+        head = (tuple(n + e for e in ends) if n in people.PASSAGES else n for n in names)
+        with atomic_path(args.csv) as path, path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(map(_flat, (head, *map(astuple, found))))
+    if args.cblearn:
+        counted = (its for its in people.counted(found) if its.aspect == args.aspect)
+        kept = ([its.anchor, its.near, its.far] for its in counted)
+        told = np.array([[" ".join(map(str, part)) for part in three] for three in kept])
+        passages, triplets = np.unique(told, return_inverse=True)
+        with atomic_path(args.cblearn) as path, path.open("wb") as file:
+            np.savez(file, triplets=triplets.reshape(told.shape), passages=passages)
+    print(f"{len(found)} judgments")
+    return 0
+
+
+def _flat(row: Iterable[Any]) -> list[Any]:
+    return [*chain.from_iterable(x if isinstance(x, tuple) else (x,) for x in row)]

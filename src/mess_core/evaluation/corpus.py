@@ -1,18 +1,26 @@
 """How good answers are on a corpus of one's own: what its recordings allow to judge.
 
-* Where recordings have beats: who finds the same passage by another player, by the index's general
-  block, and by the plain cosine of the encoder's features.
-* Of every aspect that is not its own truth: whether what is *like* it, among the players of a work,
-  follows the truth of the aspect, and not that of the aspect which goes with it most (`rival`); and
-  whether what has *more* of it truly has more. Everything is read from audio, as without MIDI.
+All of `mess_core.evaluation.spaces` are judged, and whole ones beside what two measured numbers,
+*tempo and loudness*, reach.
 
-Aspects were fitted to the works that are judged here. docs/evaluation.md has figures of others.
+* Who finds the *same passage* by another player, where recordings are aligned or have beats, and
+  the *same player* in another work, where names play several.
+* *like*: whether what is like an aspect, among the players of a work, follows the truth of the
+  aspect, and not that of the aspect which goes with it most (`rival`). It is asked of every aspect
+  that is not its own truth, and as *like tempo* of every space.
+* *more*: whether what has more of such an aspect truly has, and how far all else drifts.
+* *space*: how its vectors fill it.
+
+Everything is read from audio, as without MIDI. Aspects were fitted to the works that are judged
+here. docs/evaluation.md has figures of others.
 """
 
 __all__ = ["asking", "evaluate", "judge_aspects", "rival"]
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +31,17 @@ from mess_core.evaluation.judges import (
     Line,
     Rows,
     Search,
-    cosine,
     like_not,
     line,
     more,
+    occupancy,
     same_passage,
+    same_player,
 )
-from mess_core.evaluation.spaces import drawn, features_of
+from mess_core.evaluation.spaces import ASPECT, drawn, features_of, search_of, spaces_of
 from mess_core.index.index import Index
 from mess_core.index.projection import Projection
-from mess_core.layout import Layout
+from mess_core.layout import ENCODER, Layout
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.probing.folds import Floats
 from mess_core.probing.separability import centred, strongest, unit_columns
@@ -43,36 +52,28 @@ from mess_core.targets.notes import read_beats
 from mess_core.targets.npz import column_reader, columns_of
 from mess_core.targets.registry import AUDIO
 
+#: What a player may be known by that is neither touch nor timing, and what that is called.
+_TWO, _ALONE = ("tempo", "dynamics"), "tempo and loudness"
+#: Wider spaces are too large for resampling their rank.
+_WIDEST = 256
+
+_MISSING = {
+    "same passage": "no other player of a work is aligned, or has beats",
+    "same player": "no named player has several works",
+}
+
 
 def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> list[Line]:
     """Judge an index of clips by what its recordings have.
 
-    Returns a line per figure: ``judge``, ``asked``, ``measure``, ``against``, ``source`` (what is
-    asked is read from), ``value``, ``low``, ``high``, ``chance``, ``n``, ``works``, and ``reason``
-    where there is no figure.
+    Returns a line per figure: ``judge``, ``asked`` (a space), ``measure``, ``against``, ``source``
+    (what an aspect is read from), ``value``, ``low``, ``high``, ``chance``, ``ceiling``, ``n``,
+    ``works``, and ``reason`` where there is no figure.
     """
-    chosen = drawn(index)
-    table = index.rows.table[chosen]
+    table = index.rows.table[drawn(index)]
     columns = (np.array(index.rows.recordings[c]) for c in ("recording_id", "work_id", "performer"))
     rows = Rows(*(column[table["recording"]] for column in columns))
     sizes = Counter(rows.recordings.tolist())
-    features = features_of(layout, sizes)
-    lines = [line("same passage", "general", reason="not all recordings have beats")]
-    beats = {r.recording_id: Path(r.beats) for r in recordings if r.beats}
-    if sizes.keys() <= beats.keys():
-        times = {name: read_beats(beats[name]) for name in sizes}
-        spans = np.array(
-            [
-                np.interp(row[["start_s", "end_s"]].tolist(), times[name], range(len(times[name])))
-                for row, name in zip(table, rows.recordings.tolist(), strict=True)
-            ]
-        )
-        general = index.stored(chosen)[:, : index.projection.general]
-        lines = [
-            line("same passage", name, figure, measure=measure)
-            for name, vectors in {"general": general, "plain cosine": features}.items()
-            for measure, figure in same_passage(cosine(vectors), rows, spans).items()
-        ]
 
     def measure(columns: Sequence[str]) -> Floats:
         read = column_reader(layout, columns)
@@ -80,16 +81,73 @@ def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> l
         return np.concatenate([np.broadcast_to(read(name), shape) for name, shape in shapes])
 
     projection, entries = index.projection, index.aspects.get("aspects", {})
-    source = projection.read_from([AUDIO])
+    measured, spaces = measure(projection.columns.tolist()), spaces_of(layout, index)
+    sources = {space.source for space in spaces}
+    features = {source: features_of(layout.of(source), sizes) for source in sources}
+    vectors = {space.name: space.read(features[space.source], measured) for space in spaces}
+    searches = {s.name: search_of(vectors[s.name], s.euclidean) for s in spaces}
+    two = [entries[name]["truth"]["targets"] for name in _TWO if name in entries]
+    numbers = np.nan_to_num(_scaled(measure(columns_of(chain.from_iterable(two)))))
+    spans = _spans(table, rows, recordings)
+    lines = _find(searches | {_ALONE: search_of(numbers, True)}, rows, spans)
     truths = {name: entries[name]["truth"] for name in projection.aspects}
-    truth = {name: measure(columns_of(told["targets"])) for name, told in truths.items()}
-    measured, kept = measure(projection.columns.tolist()), features[:, projection.layers]
-    vectors, predicted, _ = projection.project(kept, measured, [AUDIO])
+    truth = {name: _scaled(measure(columns_of(told["targets"]))) for name, told in truths.items()}
+    whole = {space.name: searches[space.name] for space in spaces if space.group != ASPECT}
+    together = cache(lambda row: np.stack([search(row) for search in whole.values()]))
+    for name, values in truth.items():
+        if given := rival(name, truth, rows):
+            found = like_not(together, rows, values, truth[given])
+            lines += [
+                line(f"like {name}", space, figure, measure="correlation", against=given)
+                for space, figure in zip(whole, found, strict=False)
+            ]
+    kept = features[ENCODER][:, projection.layers]
+    stored, predicted, _ = projection.project(kept, measured, [AUDIO])
+    source = projection.read_from([AUDIO])
     judged = [name for name in truths if source[name] not in ("", truths[name]["source"])]
-    return lines + [
-        {**its, "source": source[its["asked"]]}
-        for its in judge_aspects(projection, vectors, predicted, rows, truth, judged)
-    ]
+    lines += judge_aspects(projection, stored, predicted, rows, truth, judged)
+    for name in whole:
+        if vectors[name].shape[1] <= _WIDEST:
+            most = {"RankMe": float(min(vectors[name].shape))}
+            lines += [
+                line("space", name, figure, measure=what, ceiling=most.get(what))
+                for what, figure in occupancy(vectors[name], rows).items()
+            ]
+    return [{**line, "source": source.get(line["asked"], "")} for line in lines]
+
+
+def _spans(table: npt.NDArray[np.void], rows: Rows, recordings: Sequence[Recording]) -> Floats:
+    """Return where windows lie in their work [n, 2]: by alignment, else by beats, else NaN."""
+    spans = np.column_stack([table["work_start_s"], table["work_end_s"]])
+    aligned = set(rows.works[np.isfinite(spans[:, 0])].tolist())
+    for recording in recordings:
+        mine = rows.recordings == recording.recording_id
+        if recording.beats and mine.any() and recording.work_id not in aligned:
+            beats = read_beats(Path(recording.beats))
+            times = np.column_stack([table["start_s"], table["end_s"]])[mine]
+            spans[mine] = np.interp(times, beats, range(len(beats)))
+    return spans
+
+
+def _find(searches: Mapping[str, Search], rows: Rows, spans: Floats) -> list[Line]:
+    """Judge what is found by search: passages and players."""
+    found = {
+        "same passage": {
+            name: same_passage(search, rows, spans) for name, search in searches.items()
+        },
+        "same player": {name: same_player(search, rows) for name, search in searches.items()},
+    }
+    lines = []
+    for judge, of_spaces in found.items():
+        if np.isnan(of_spaces["general"]["MRR"].value):
+            lines.append(line(judge, "general", reason=_MISSING[judge]))
+            continue
+        lines += [
+            line(judge, space, figure, measure=measure)
+            for space, figures in of_spaces.items()
+            for measure, figure in figures.items()
+        ]
+    return lines
 
 
 def judge_aspects(
@@ -102,15 +160,14 @@ def judge_aspects(
 ) -> list[Line]:
     """Return lines on what is like and more in aspects, by stored vectors and predicted values.
 
-    ``truth`` has the true values [n, q] of these and other aspects.
+    ``truth`` has the true values [n, q] of these and other aspects, in standard deviations.
     """
     lines = []
-    scaled = {name: (v - np.nanmean(v, axis=0)) / _spread(v) for name, v in truth.items()}
     for name in judged:
-        values = scaled[name]
-        if given := rival(name, scaled, rows):
+        values = truth[name]
+        if given := rival(name, truth, rows):
             search = asking(projection, vectors, predicted, like={name: 1.0})
-            found = like_not(search, rows, values, scaled[given])
+            found = like_not(search, rows, values, truth[given])
             lines += [
                 line("like", name, figure, measure=measure, against=given)
                 for measure, figure in zip(("correlation", "leak"), found, strict=True)
@@ -118,8 +175,14 @@ def judge_aspects(
         sign = ASPECT_REGISTRY[name].more
         if sign and np.isfinite(projection.standard_errors[projection.aspects[name].number]):
             search = asking(projection, vectors, predicted, more={name: 1.0})
-            figure = more(search, rows, sign * values.mean(axis=1))
-            lines.append(line("more", name, figure, measure="share"))
+            others = [truth[other] for other in _unlike(name, truth)]
+            found = more(
+                search, rows, sign * values.mean(axis=1), np.hstack([values[:, :0], *others])
+            )
+            lines += [
+                line("more", name, figure, measure=measure)
+                for measure, figure in zip(("share", "drift"), found, strict=True)
+            ]
     return lines
 
 
@@ -145,9 +208,8 @@ def asking(
 def rival(name: str, truth: Mapping[str, Floats], rows: Rows) -> str | None:
     """Return the aspect whose truth goes most with a name's within works, of no common target."""
     best: dict[str, float] = {}
-    for other, values in truth.items():
-        if set(ASPECT_REGISTRY[name].measures) & set(ASPECT_REGISTRY[other].measures):
-            continue
+    for other in _unlike(name, truth):
+        values = truth[other]
         known = np.isfinite(np.column_stack([truth[name], values])).all(axis=1)
         if known.any():
             works = np.unique(rows.works[known], return_inverse=True)[1]
@@ -156,6 +218,14 @@ def rival(name: str, truth: Mapping[str, Floats], rows: Rows) -> str | None:
     return max(best, key=best.__getitem__, default=None)
 
 
-def _spread(values: Floats) -> Floats:
+def _unlike(name: str, aspects: Iterable[str]) -> list[str]:
+    """Return the aspects that have no target in common with one."""
+    of = {aspect: set(ASPECT_REGISTRY[aspect].measures) for aspect in (name, *aspects)}
+    return [other for other in of if not of[name] & of[other]]
+
+
+def _scaled(values: Floats) -> Floats:
+    """Return columns [n, q] centred and in standard deviations."""
+    deviations = values - np.nanmean(values, axis=0)
     spread = np.nanstd(values, axis=0)
-    return np.where(spread > 0, spread, 1.0)
+    return np.asarray(deviations / np.where(spread > 0, spread, 1.0))

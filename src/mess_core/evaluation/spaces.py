@@ -1,9 +1,8 @@
 """Spaces: what turns the features of windows into vectors that are compared, and judged.
 
-* *general*: the block of an index that its searches compare.
-* *learned*: what an index has beside it, by their names.
+* *general* and *learned*: the blocks of an index that its searches compare.
 * *baseline*: what is to be surpassed: the *plain cosine* of the encoder's features as they are, and
-  the centred and whitened features of the *untrained* twin and of the *descriptors*.
+  centred and whitened features of the *untrained* twin and of the *descriptors*.
 * *aspect*: the blocks of an index's aspects, read from audio alone.
 * *layer*: each of the encoder's layers, centred and whitened.
 
@@ -32,9 +31,7 @@ from mess_core.probing.folds import Features, Floats, Ints
 from mess_core.targets.registry import AUDIO
 
 #: Groups of spaces, in the order in which they are listed.
-GROUPS = GENERAL, LEARNED, BASELINE, ASPECT, LAYER = (
-    *("general", "learned", "baseline", "aspect", "layer"),
-)
+GENERAL, LEARNED, BASELINE, ASPECT, LAYER = "general", "learned", "baseline", "aspect", "layer"
 
 #: Windows that are judged at most: of whole works, drawn at random.
 MOST_ROWS = 3000
@@ -47,7 +44,7 @@ Read = Callable[[Features, Floats | None], Floats]
 class Space:
     """What turns features into vectors that are compared.
 
-    ``name`` is unique, ``group`` one of `GROUPS`. ``source`` says whose features it reads, one of
+    ``group`` is `GENERAL` or another of these, ``source``, whose features it reads, one of
     `mess_core.layout.SOURCES`. Vectors are compared by their distance where it is ``euclidean``,
     else by their cosine. ``read`` makes them [n, d] of features [n, L, D] with all layers, and of
     the values [n, T] of the projection's columns, NaN where undefined.
@@ -61,19 +58,21 @@ class Space:
 
 
 def spaces_of(layout: Layout, index: Index) -> list[Space]:
-    """Return the spaces that are there for an index of clips, ordered by `GROUPS`.
+    """Return the spaces that are there for an index of clips, in the order of their groups.
 
     A baseline is there where all recordings have features of its source.
     """
     projection = index.projection
-    recordings = index.rows.recordings["recording_id"]
-    names = np.array(recordings)[index.rows.table["recording"][drawn(index)]]
-    judged = list(dict.fromkeys(names.tolist()))
+    recordings = np.array(index.rows.recordings["recording_id"])
+    judged = np.unique(recordings[index.rows.table["recording"][drawn(index)]]).tolist()
     features = features_of(layout, judged)
     spaces = [
-        Space("general", GENERAL, ENCODER, False, _block(projection, slice(projection.general))),
-        Space("plain cosine", BASELINE, ENCODER, False, _plain),
+        Space(
+            name, LEARNED if name != GENERAL else GENERAL, ENCODER, False, _block(projection, block)
+        )
+        for name, block in projection.spaces.items()
     ]
+    spaces.append(Space("plain cosine", BASELINE, ENCODER, False, _plain))
     for source in (UNTRAINED, DESCRIPTORS):
         of_source = layout.of(source)
         if all(of_source.features("segments", name).is_file() for name in judged):

@@ -73,6 +73,8 @@ _REQUIRED = {"kind", "factory", "n_rows", "n_recordings", "width", "facts", "asp
 _OUTSIDE = ("build", "artifact_version_id", "sha256")
 _VERSION_ID = re.compile(r"[0-9a-f]{64}")
 _PROJECTION = tuple(entry.name for entry in fields(Projection))
+#: Of these, what is written only where there are learned spaces.
+_LEARNED = ("learned", "learned_sizes")
 #: Seconds after which a temporary folder is what a killed process left.
 _ABANDONED_S = 24 * 3600
 #: Rows whose vectors are checked at a time, to keep memory small.
@@ -134,7 +136,8 @@ def save_artifact(index: Index, root: Path, *, build: Mapping[str, Any] | None =
 
 def write_projection(projection: Projection, path: Path) -> None:
     """Write a projection's arrays, whole or not at all; equal arrays give equal bytes."""
-    arrays = {name: np.ascontiguousarray(getattr(projection, name)) for name in _PROJECTION}
+    names = [name for name in _PROJECTION if projection.learned.size or name not in _LEARNED]
+    arrays = {name: np.ascontiguousarray(getattr(projection, name)) for name in names}
     with atomic_path(path) as temporary:
         np.savez(temporary, allow_pickle=False, **arrays)
 
@@ -334,7 +337,8 @@ def read_projection(path: Path) -> Projection:
     """Read what `write_projection` wrote; refuse what is damaged or does not belong together."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            projection = Projection(**{name: archive[name] for name in _PROJECTION})
+            names = [name for name in _PROJECTION if name in archive or name not in _LEARNED]
+            projection = Projection(**{name: archive[name] for name in names})
         projection.check()
     except (
         *(OSError, ValueError, TypeError, EOFError, KeyError, IndexError),

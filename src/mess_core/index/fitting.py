@@ -7,7 +7,7 @@ side. Everything else is of all rows.
 
 __all__ = ["GENERAL_DIMS", "SAMPLE", "fit_projection"]
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,11 +47,13 @@ def fit_projection(
     coordinates: "Sequence[AspectCoordinates]" = (),
     measured: Callable[[Sequence[str]], npt.NDArray[np.float64]] | None = None,
     recordings: Sequence[str] | None = None,
+    spaces: Mapping[str, Features] | None = None,
 ) -> Projection:
     """Fit the projection of a corpus.
 
-    Raises `ArtifactError` if layers or aspects occur twice, an aspect's layer is not kept, or
-    values are not finite, and `SearchError` if rows do not vary.
+    Raises `ArtifactError` if layers or aspects occur twice, an aspect's layer is not kept, a
+    space's basis does not fit the layers, or values are not finite, and `SearchError` if rows do
+    not vary.
 
     Parameters
     ----------
@@ -70,6 +72,10 @@ def fit_projection(
     recordings : sequence of str, optional
         The recording of every row, for an index of recordings: aspects are scaled and decorrelated
         such that recordings' means, which vary less than their rows, have what is promised.
+    spaces : mapping of str to ndarray [shape=(B * D, any)], optional
+        Learned spaces: what makes components of the centred unit features of the B layers, each
+        divided by the square root of B, side by side in the order of ``layers``. They are centred
+        here.
     """
     rows = [layer_rows(layer) for layer in layers]
     _check_layers(rows, layers, coordinates)
@@ -84,7 +90,13 @@ def fit_projection(
         if not np.isfinite(mean).all():
             raise ArtifactError(f"features of layer {layer} are not finite; extract them again")
     basis = _principal(rows, means, [layer in chosen for layer in layers])
-    reading = _bare(np.array(layers, np.int64), means, basis, coordinates)
+    for name, learned in (spaces or {}).items():
+        if learned.ndim != 2 or len(learned) != len(basis):
+            raise ArtifactError(
+                f"the basis of space {name!r} has shape {learned.shape}, expected ({len(basis)}, "
+                f"components): {means.shape[1]} numbers of each of the layers {list(layers)}"
+            )
+    reading = _bare(np.array(layers, np.int64), means, basis, coordinates, spaces or {})
     columns = reading.columns.tolist()
     if columns and measured is None:
         raise ArtifactError(f"aspects are measured by {', '.join(columns)}: give their values")
@@ -172,10 +184,12 @@ def _bare(
     means: Features,
     basis: Features,
     coordinates: "Sequence[AspectCoordinates]",
+    spaces: Mapping[str, Features],
 ) -> Projection:
     """Return a projection that reads components and coordinates as they are."""
     sizes = np.array([aspect.readout.shape[1] for aspect in coordinates], np.int64)
-    total, general = int(sizes.sum()), basis.shape[1]
+    basis = np.column_stack([basis, *spaces.values()]).astype(np.float32)
+    total, width = int(sizes.sum()), basis.shape[1]
     errors = [np.nan if a.standard_error is None else a.standard_error for a in coordinates]
     value = np.zeros((total, len(sizes)))
     columns = list(dict.fromkeys(column for a in coordinates for column in a.columns))
@@ -189,7 +203,7 @@ def _bare(
         if aspect.value is not None:
             value[mine, number] = aspect.value
     arrays = {
-        "centre": np.zeros(general),
+        "centre": np.zeros(width),
         "readout": readout,
         "column_means": column_means,
         "measured": measured,
@@ -199,7 +213,7 @@ def _bare(
         "value": value,
         "steer": np.zeros(total),
         "standard_errors": np.array(errors),
-        "erase": np.zeros((general, total)),
+        "erase": np.zeros((width, total)),
     }
     return Projection(
         layers=layers,
@@ -210,6 +224,8 @@ def _bare(
         sources=np.array([" ".join(aspect.sources) for aspect in coordinates], np.str_),
         columns=np.array(columns, np.str_),
         sizes=sizes,
+        learned=np.array([*spaces], np.str_),
+        learned_sizes=np.array([basis.shape[1] for basis in spaces.values()], np.int64),
         **{name: array.astype(np.float32) for name, array in arrays.items()},
     )
 
@@ -235,7 +251,7 @@ def _moments(
 ) -> _Moments:
     """Read all rows, some at a time; with ``recordings``, of each recording's mean."""
     n, size = len(rows[0]), len(projection.offset)
-    width = size + projection.general
+    width = size + projection.components
     names = np.zeros(1) if recordings is None else np.asarray(recordings)
     _, numbers, counts = np.unique(names, return_inverse=True, return_counts=True)
     sums, products = np.zeros((len(counts), width)), np.zeros((width, width))
@@ -283,14 +299,15 @@ def _decorrelated(reading: Projection, moments: _Moments) -> Projection:
         [w * np.sqrt(0.5 / (w**2 @ variances[s])) for w, s in zip(relative, spans, strict=True)]
     )
     value = reading.value.astype(np.float64) * moments.spread[:, np.newaxis]
-    steer, erase = np.zeros(size), np.zeros((reading.general, size))
+    steer, erase = np.zeros(size), np.zeros((reading.components, size))
     for number, span in enumerate(spans):
         gradient = root[span, span] @ value[span, number] / scales[span]
         if gradient.any():
             steer[span] = gradient / (gradient @ gradient)
-        directions, strength, _ = np.linalg.svd(moments.cross[:, span], full_matrices=False)
-        told = strength > _ROUNDING * max(strength.max(initial=0.0), np.finfo(float).tiny)
-        erase[:, span.start : span.start + told.sum()] = directions[:, told]
+        for part in reading.spaces.values():
+            directions, strength, _ = np.linalg.svd(moments.cross[part, span], full_matrices=False)
+            told = strength > _ROUNDING * max(strength.max(initial=0.0), np.finfo(float).tiny)
+            erase[part, span.start : span.start + told.sum()] = directions[:, told]
     arrays = {
         "readout": reading.readout / moments.spread,
         "measured": reading.measured / moments.spread,

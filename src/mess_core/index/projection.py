@@ -1,14 +1,17 @@
-"""From features to stored vectors: a general block, a block per aspect, and what distances need.
+"""From features to stored vectors: spaces, a block per aspect, and what distances need.
 
 A row's features are ``[layers, dims]``. Its stored vector is::
 
-    [ general, G numbers | aspect 1 | aspect 2 | ... | aspect A | |aspect 1|^2 ... |aspect A|^2 ]
+    [ general | learned spaces | aspect 1 | ... | aspect A | |aspect 1|^2 ... |aspect A|^2 ]
 
 *General.* The features of the layers that know most about music (`coordinates.musical_layers`) are
 centred by the corpus mean and scaled to unit length, so that layers count equally; put side by
 side; projected on the G principal components, each divided by the square root of its variance,
 shrunk towards their mean (whitening); and scaled to unit length. The similarity of two rows is the
 cosine.
+
+*Learned spaces*, if there are any, are made of the same unit features by a basis of their own, and
+scaled to unit length. All spaces together have G numbers.
 
 *Aspects.* Each is read from measured targets, or from the features of a layer
 (`mess_core.probing.coordinates`): from the first of its sources that a row has what it needs for. A
@@ -29,7 +32,7 @@ stored vector. `mess_core.search.scoring` makes the query.
 __all__ = ["REACH", "AspectBlock", "Projection", "unit_rows"]
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -43,6 +46,9 @@ from mess_core.targets.registry import ALIGNED, AUDIO, MIDI, PROBED
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+
+#: The space that compares everything.
+GENERAL = "general"
 
 #: What measured targets are of.
 MEASURED = ALIGNED, MIDI, AUDIO
@@ -71,12 +77,13 @@ class AspectBlock:
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """What turns features into stored vectors; B layers, D dims, G general dims, E coordinates."""
+    """What turns features into stored vectors; B layers, D dims, G components, E coordinates."""
 
     #: The encoder's layers that are used [B], and the corpus mean of each [B, D].
     layers: npt.NDArray[np.int64]
     means: Floats
-    #: From the layers' centred unit features, side by side, to whitened components [B * D, G].
+    #: From the layers' centred unit features, side by side, to components [B * D, G]: whitened
+    #: ones, then those of learned spaces.
     basis: Floats
     #: The components' mean [G].
     centre: Floats
@@ -107,9 +114,12 @@ class Projection:
     steer: Floats
     #: Of the predicted values [A]; NaN for aspects without a direction.
     standard_errors: Floats
-    #: Per aspect, orthonormal directions of the general block that tell of it [G, E]; 0 where there
-    #: are fewer than coordinates.
+    #: Per aspect, orthonormal directions of each space that tell of it [G, E]; 0 where there are
+    #: fewer than coordinates.
     erase: Floats
+    #: The learned spaces [S], and how many components each has [S].
+    learned: npt.NDArray[np.str_] = field(default_factory=lambda: np.array([], np.str_))
+    learned_sizes: npt.NDArray[np.int64] = field(default_factory=lambda: np.array([], np.int64))
 
     @property
     def dims(self) -> int:
@@ -119,27 +129,42 @@ class Projection:
     @cached_property
     def general_layers(self) -> list[int]:
         """The layers that the general block is made of: those that the basis does not leave out."""
-        weight = np.abs(self.basis).reshape(len(self.layers), -1).max(axis=1, initial=0.0)
-        return [int(layer) for layer in self.layers[weight > 0]]
+        used = self.basis[:, : self.general].reshape(len(self.layers), -1).any(axis=1)
+        return [int(layer) for layer in self.layers[used]]
 
     @property
     def general(self) -> int:
         """Width of the general block."""
+        return self.components - int(sum(self.learned_sizes.tolist()))
+
+    @property
+    def components(self) -> int:
+        """Width of the blocks of all spaces."""
         return int(self.basis.shape[1])
+
+    @cached_property
+    def spaces(self) -> Mapping[str, slice]:
+        """Where the block of each space lies in a stored vector, and among the components."""
+        sizes = [self.general, *self.learned_sizes.tolist()]
+        ends = np.cumsum(sizes).tolist()
+        starts = [0, *ends[:-1]]
+        return dict(zip([GENERAL, *self.learned.tolist()], map(slice, starts, ends), strict=True))
 
     @property
     def width(self) -> int:
         """Width of a stored vector."""
-        return self.general + len(self.offset) + len(self.names)
+        return self.components + len(self.offset) + len(self.names)
 
     def describe(self) -> dict[str, Any]:
         """Return the shape of a stored vector as builtins, for the manifest."""
+        learned = dict(zip(self.learned.tolist(), self.learned_sizes.tolist(), strict=True))
         return {
             "layers": self.layers.tolist(),
             "general_layers": self.general_layers,
             "dims": self.dims,
             "width": self.width,
             "general": self.general,
+            **({"learned": learned} if learned else {}),
             "blocks": dict(zip(self.names.tolist(), self.sizes.tolist(), strict=True)),
             "sources": dict(zip(self.names.tolist(), self.sources.tolist(), strict=True)),
             "columns": self.columns.tolist(),
@@ -150,13 +175,13 @@ class Projection:
         """Where each aspect lies, by name."""
         ends = np.cumsum(self.sizes).tolist()
         starts = [0, *ends[:-1]]
-        norms = self.general + len(self.offset)
+        norms = self.components + len(self.offset)
         return {
             str(name): AspectBlock(
                 str(name),
                 number,
                 slice(starts[number], ends[number]),
-                slice(self.general + starts[number], self.general + ends[number]),
+                slice(self.components + starts[number], self.components + ends[number]),
                 norms + number,
             )
             for number, name in enumerate(self.names)
@@ -190,10 +215,9 @@ class Projection:
         ``measured`` are the rows' `columns` [n, T], NaN where undefined; those of ``kinds`` are
         read. All rows are read at once: give a few thousand.
 
-        Returns the components [n, G], whitened, not yet of unit length; the aspects' coordinates
-        [n, E], of variance 1 over the corpus, 0 of an aspect that cannot be read; and what is
-        usable, False [n, B] where a layer is not finite, or one of general similarity equals the
-        mean.
+        Returns the components [n, G], not yet of unit length; the aspects' coordinates [n, E], of
+        variance 1 over the corpus, 0 of an aspect that cannot be read; and what is usable, False
+        [n, B] where a layer is not finite, or one that a space is made of equals the mean.
         """
         found = self.read_from([] if measured is None else kinds)
         sources = np.repeat(list(found.values()), self.sizes)
@@ -201,18 +225,18 @@ class Projection:
         components = np.tile(-self.centre.astype(np.float64), (rows, 1))
         coordinates = np.tile(-self.offset.astype(np.float64) * (sources != ""), (rows, 1))
         usable = np.ones((rows, len(self.layers)), np.bool_)
-        bases = self.basis.reshape(len(self.layers), self.dims, self.general)
+        bases = self.basis.reshape(len(self.layers), self.dims, self.components)
         root = np.sqrt(len(self.layers))
         # What is not finite is not usable, and said to be so by the caller.
         with np.errstate(invalid="ignore", over="ignore"):
-            for place, layer in enumerate(self.layers):
+            for place in range(len(self.layers)):
                 mine = (self._places == place) & (sources == PROBED)
-                general = int(layer) in self.general_layers
-                if not general and not mine.any():
+                compared = bool(bases[place].any())
+                if not compared and not mine.any():
                     continue
                 centred = np.subtract(features[:, place], self.means[place], dtype=np.float64)
                 coordinates[:, mine] += centred @ self.readout[:, mine].astype(np.float64)
-                if general:
+                if compared:
                     unit, usable[:, place] = unit_rows(centred, self.means[place])
                     components += (unit / root).astype(np.float32) @ bases[place]
                 else:
@@ -249,15 +273,17 @@ class Projection:
     ) -> Floats:
         """Put stored vectors [n, width] together from components [n, G] and blocks [n, E].
 
-        Components may have any length; those of no length stay so.
+        The components of a space may have any length; those of no length stay so.
         """
-        length = np.linalg.norm(components, axis=1, keepdims=True)
-        unit = components / np.where(length > 0, length, 1.0)
+        units = []
+        for part in self.spaces.values():
+            length = np.linalg.norm(components[:, part], axis=1, keepdims=True)
+            units.append(components[:, part] / np.where(length > 0, length, 1.0))
         # Of the numbers as they are stored, so that the distance of equal rows is 0.
         stored = blocks.astype(np.float32)
         squares = np.square(stored.astype(np.float64))
         norms = [squares[:, a.coordinates].sum(axis=1) for a in self.aspects.values()]
-        return np.column_stack([unit, stored, *norms]).astype(np.float32)
+        return np.column_stack([*units, stored, *norms]).astype(np.float32)
 
     def check(self) -> None:
         """Raise `ArtifactError` that names an array that does not fit or has impossible values."""
@@ -277,6 +303,7 @@ class Projection:
             "decorrelate": (e, e),
             "value": (e, a),
             "erase": (g, e),
+            **dict.fromkeys(("learned", "learned_sizes"), (len(self.learned),)),
         }
         for name, shape in shapes.items():
             array = getattr(self, name)
@@ -301,6 +328,12 @@ class Projection:
         layers, names = self.layers.tolist(), self.names.tolist()
         if self.names.dtype.kind != "U" or not all(names) or len(set(names)) < len(names):
             raise ArtifactError(f"the projection's aspects are {names}, expected distinct names")
+        taken, learned = [GENERAL, *names], self.learned.tolist()
+        if not all(learned) or len({*taken, *learned}) < len(taken) + len(learned):
+            raise ArtifactError(
+                f"the projection's learned spaces are {learned}, expected distinct names, none of "
+                f"them of {taken}"
+            )
         if not layers or len(set(layers)) < len(layers) or min(layers) < 0:
             raise ArtifactError(
                 f"the projection's layers are {layers}, expected distinct numbers from 0"
@@ -325,11 +358,16 @@ class Projection:
                 f"the projection's blocks have {self.sizes.tolist()} coordinates, expected "
                 f"{len(self.offset)} in all, and {self.general} general ones, expected at least 1"
             )
+        if min(self.learned_sizes.tolist(), default=1) < 1:
+            raise ArtifactError(
+                f"the projection's learned spaces have {self.learned_sizes.tolist()} components, "
+                "expected at least 1 each"
+            )
 
 
 _KINDS = {
-    **dict.fromkeys(("layers", "aspect_layers", "sizes"), "i8"),
-    **dict.fromkeys(("names", "sources", "columns"), "U"),
+    **dict.fromkeys(("layers", "aspect_layers", "sizes", "learned_sizes"), "i8"),
+    **dict.fromkeys(("names", "sources", "columns", "learned"), "U"),
 }
 
 

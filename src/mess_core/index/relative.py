@@ -1,7 +1,7 @@
 """Rows as their work sees them: by what each differs from the mean of its work's rows.
 
-With ``g`` and ``a`` a row's general block and the block of an aspect, and ``m`` their means over
-all rows of its work, the relative blocks are ::
+With ``g`` and ``a`` a row's block of a space and of an aspect, and ``m`` their means over all rows
+of its work, the relative blocks are ::
 
     g' = (g - m_g) / |g - m_g|        a' = (a - m_a) / sqrt(2 v_a)
 
@@ -25,7 +25,7 @@ from mess_core.index.index import Index, Rows
 #: Rows that are laid out at a time: 12 MB of 94 numbers.
 _AT_ONCE = 16384
 
-#: A general block closer to the mean of its work differs from it by rounding only.
+#: A space's block closer to the mean of its work differs from it by rounding only.
 _SHORTEST = 1e-6
 
 
@@ -40,8 +40,8 @@ def relative_to_work(index: Index) -> Index:
     works = of_recording[index.rows.table["recording"]]
     kept = np.flatnonzero(((names != "") & (counts > 1))[works])
     kept = kept[np.argsort(works[kept], kind="stable")]
-    projection, n_general = index.projection, index.projection.general
-    blocks = np.empty((len(kept), n_general + len(projection.offset)), np.float32)
+    projection, components = index.projection, index.projection.components
+    blocks = np.empty((len(kept), components + len(projection.offset)), np.float32)
     predicted = index.predicted[:, kept]
     squares = np.zeros(blocks.shape[1])
     borders = [0, *(np.flatnonzero(np.diff(works[kept])) + 1).tolist(), len(kept)]
@@ -54,13 +54,14 @@ def relative_to_work(index: Index) -> Index:
         values -= values.mean(axis=1, dtype=np.float64, keepdims=True)
     spread = np.ones(len(projection.offset))
     for aspect in projection.aspects.values():
-        its = squares[n_general:][aspect.coordinates]
+        its = squares[components:][aspect.coordinates]
         spread[aspect.coordinates] = np.sqrt(2 * its.sum() / len(kept)) or 1.0
-    blocks[np.linalg.norm(blocks[:, :n_general], axis=1) < _SHORTEST, :n_general] = 0.0
+    for part in projection.spaces.values():
+        blocks[np.linalg.norm(blocks[:, part], axis=1) < _SHORTEST, part] = 0.0
     vectors = flat_index(projection.width, len(kept))
     for first in range(0, len(kept), _AT_ONCE):
-        general, aspects = np.split(blocks[first : first + _AT_ONCE], [n_general], axis=1)
-        vectors.add(projection.lay_out(general, aspects / spread))
+        spaces, aspects = np.split(blocks[first : first + _AT_ONCE], [components], axis=1)
+        vectors.add(projection.lay_out(spaces, aspects / spread))
     return replace(
         index,
         rows=Rows(index.rows.recordings, index.rows.table[kept]),

@@ -3,7 +3,7 @@
 The same names in Python, in JSON (`Query.from_dict`) and, shortened, on the command line.
 """
 
-__all__ = ["EXCLUDES", "FILTERS", "GENERAL", "RELATIVES", "Query", "clip_id", "command"]
+__all__ = ["EXCLUDES", "FILTERS", "GENERAL", "RELATIVES", "SPACES", "Query", "clip_id", "command"]
 
 import json
 import math
@@ -16,6 +16,9 @@ from mess_core.errors import SearchError, nearest
 
 #: The block that compares everything, beside those of the aspects.
 GENERAL = "general"
+
+#: In what general similarity can be; those after the first are learned, and not in every index.
+SPACES = (GENERAL, "content", "expression")
 
 #: Weights and numbers of steps beyond this are a mistake.
 LARGEST = 1e6
@@ -84,6 +87,8 @@ class Query:
         What hits are to be in themselves: groups of signed weights of aspects that have a
         direction. Hits must be high in every group (`mess_core.search.wishes`). A question with a
         wish need not start from anything.
+    space : {'general', 'content', 'expression'}
+        What ``general`` means in all of this: a learned space where the index has it.
     """
 
     recording_id: str | None = None
@@ -102,6 +107,7 @@ class Query:
     same_passage: bool = False
     relative: str = ""
     wish: tuple[Mapping[str, float], ...] = ()
+    space: str = GENERAL
 
     def __post_init__(self) -> None:
         self._check_place()
@@ -132,6 +138,10 @@ class Query:
         if self.relative not in ("", *RELATIVES):
             raise SearchError(
                 f"relative {self.relative!r} is unknown: {nearest(str(self.relative), RELATIVES)}"
+            )
+        if self.space not in SPACES:
+            raise SearchError(
+                f"space {self.space!r} is unknown: {nearest(str(self.space), SPACES)}"
             )
         if type(self.same_passage) is not bool:
             raise SearchError(f"same_passage is {self.same_passage!r}, expected true or false")
@@ -193,6 +203,11 @@ class Query:
     def from_nothing(self) -> bool:
         """Whether it names nothing in the index to start from."""
         return self.recording_id is None and self.clip is None
+
+    @property
+    def liked(self) -> dict[str, float]:
+        """What it says to be liked, with the name of its space for ``general``."""
+        return {self.space if n == GENERAL else n: weight for n, weight in self.like.items()}
 
     @property
     def wished(self) -> tuple[str, ...]:
@@ -262,6 +277,7 @@ def command(query: Query, dataset: str) -> str:
     options += [("where", f"{name}={v}") for name, values in query.where.items() for v in values]
     options += [] if query.from_nothing else [("exclude", query.exclude)]
     options += [("relative", query.relative)] if query.relative else []
+    options += [("space", query.space)] if query.space != GENERAL else []
     options += [("dedupe", _short(query.dedupe_s))] if query.dedupe_s else []
     parts = ["mess", "search"]
     for option, value in options:

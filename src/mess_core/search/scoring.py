@@ -1,6 +1,7 @@
 """A question as one inner product with the stored vectors.
 
-With ``q`` and ``c`` the query's and a row's blocks (`mess_core.index.projection`), the score is ::
+With ``q`` and ``c`` the query's and a row's blocks (`mess_core.index.projection`), ``g`` that of
+the query's space, the score is ::
 
     score = w_g q_g . c_g + sum_a w_a (1 - |q_a - c_a|^2)
           = w_g q_g . c_g + sum_a 2 w_a q_a . c_a - sum_a w_a |c_a|^2 + sum_a w_a (1 - |q_a|^2)
@@ -17,7 +18,8 @@ The first three terms are the inner product of the stored vector with ``[w_g q_g
 * *ignore*: no weight; and from ``q_g`` is taken what lies along the directions of the general block
   that tell of the aspect. In whitened components that is LEACE
   (`mess_core.probing.separability`): the orthogonal projection after which no linear
-  readout of what is left predicts the aspect.
+  readout of what is left predicts the aspect. That holds of learned spaces too; as they are not
+  whitened, more is taken than need be.
 * *more*, *less*: ``q_a`` is moved along the shortest way that changes the predicted value by the
   asked number of steps (`mess_core.search.query`), and weighs as much as the heaviest of what is
   liked. The general block ignores the aspect, for it would pull back. Where nothing is said to be
@@ -36,7 +38,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.index.projection import Projection
-from mess_core.search.query import GENERAL, Query
+from mess_core.search.query import Query
 
 Floats = npt.NDArray[np.float64]
 
@@ -99,8 +101,8 @@ class Question:
         rows, target = stored.astype(np.float64), self.passage.astype(np.float64)
         parts = []
         for name, weight in self.weights.items():
-            if name == GENERAL:
-                part = slice(0, self.projection.general)
+            if name in self.projection.spaces:
+                part = self.projection.spaces[name]
                 # Not `@`, whose rounding depends on how many rows there are.
                 similarity = (rows[:, part] * target[part]).sum(axis=1)
             else:
@@ -113,7 +115,8 @@ class Question:
 def ask(projection: Projection, query: Query, passage: Passage) -> Question:
     """Lay out a query.
 
-    Its aspects must exist in the projection, and those of ``more`` and ``less`` have a direction.
+    Its space and aspects must exist in the projection, and those of ``more`` and ``less`` have a
+    direction.
     """
     weights = _weights(projection, query, passage)
     conditions = tuple(_conditions(projection, query, passage))
@@ -125,17 +128,17 @@ def ask(projection: Projection, query: Query, passage: Passage) -> Question:
     for name in query.unlike:
         stored = projection.aspects[name].stored
         target[stored] = _opposite(target[stored])
-    general = slice(0, projection.general)
+    space = projection.spaces[query.space]
     erased = [*query.ignore, *query.unlike, *query.more, *query.less]
     # What is like in general must not pull back what is wished for.
     erased += [name for name in query.wished if name not in {*erased, *query.like}]
-    target[general] = _without(projection, target[general], erased)
+    target[space] = _without(projection, space, target, erased)
     kept = target.astype(np.float32)
     vector = np.zeros(projection.width)
     constant = 0.0
     for name, weight in weights.items():
-        if name == GENERAL:
-            vector[general] = weight * kept[general]
+        if name == query.space:
+            vector[space] = weight * kept[space]
             continue
         block = projection.aspects[name]
         wanted = kept[block.stored].astype(np.float64)
@@ -147,10 +150,10 @@ def ask(projection: Projection, query: Query, passage: Passage) -> Question:
 
 def _weights(projection: Projection, query: Query, passage: Passage) -> dict[str, float]:
     """Return the blocks' weights, summing to 1, without zeros."""
-    weights = {name: weight for name, weight in query.like.items() if weight}
+    weights = {name: weight for name, weight in query.liked.items() if weight}
     steered = (*query.more, *query.less)
     if not weights:
-        weights = {GENERAL: 1.0}
+        weights = {query.space: 1.0}
         # Everything else is to stay close: all that there are names for.
         left_out = {*steered, *query.ignore, *query.wished, *passage.unread}
         named = projection.aspects if steered else ()
@@ -181,14 +184,15 @@ def _conditions(projection: Projection, query: Query, passage: Passage) -> list[
     return found
 
 
-def _without(projection: Projection, general: Floats, aspects: list[str]) -> Floats:
-    """Take out of a general block what tells of some aspects."""
+def _without(projection: Projection, space: slice, target: Floats, aspects: list[str]) -> Floats:
+    """Take out of a target's block of a space what tells of some aspects."""
+    block = target[space]
     if not aspects:
-        return general
+        return block
     directions = np.column_stack(
-        [projection.erase[:, projection.aspects[name].coordinates] for name in aspects]
+        [projection.erase[space, projection.aspects[name].coordinates] for name in aspects]
     ).astype(np.float64)
     # Aspects share directions, and those that are missing are 0: take a basis of their span.
     basis, strengths, _ = np.linalg.svd(directions, full_matrices=False)
     basis = basis[:, strengths > _ROUNDING]
-    return np.asarray(general - basis @ (basis.T @ general))
+    return np.asarray(block - basis @ (basis.T @ block))

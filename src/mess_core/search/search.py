@@ -223,7 +223,13 @@ def _stand_ins(
 
 
 def _check_aspects(index: Index, query: Query) -> None:
-    """Refuse aspects that the index cannot be asked for."""
+    """Refuse a space and aspects that the index cannot be asked for."""
+    if query.space not in index.projection.spaces:
+        raise SearchError(
+            f"space {query.space!r} is not in this index, which has "
+            f"{', '.join(index.projection.spaces)}: the rule `geometry` decides which are taken; "
+            "see what it found with `mess question evaluation`, or leave the space out"
+        )
     for name in query.aspects:
         if name not in index.projection.aspects:
             raise SearchError(_why_not(index, name))
@@ -349,7 +355,8 @@ def _passage(index: Index, place: Place) -> Passage:
 
 def _average(index: Index, vectors: Features, predicted: Features) -> Passage:
     mean = vectors.mean(axis=0, dtype=np.float64)[np.newaxis]
-    borders = [index.projection.general, index.projection.general + len(index.projection.offset)]
+    end = index.projection.components
+    borders = [end, end + len(index.projection.offset)]
     components, blocks, _ = np.split(mean, borders, axis=1)
     vector = index.projection.lay_out(components, blocks)[0]
     return Passage(vector, predicted.mean(axis=0, dtype=np.float64))
@@ -373,7 +380,7 @@ def _from_nothing(index: Index, query: Query) -> Answer:
     """Answer a question that is only a wish."""
     if query.start_s is not None:
         raise SearchError("a start or end is of a recording: name it, or leave the times out")
-    if query.aspects or query.like or query.exclude != "none":
+    if query.aspects or query.like or query.exclude != "none" or query.space != GENERAL:
         raise SearchError(
             "the question names no recording or clip to start from, so that nothing can be like or "
             "unlike it, more or less than it, ignored or excluded; give one, or only a wish"

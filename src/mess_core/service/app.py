@@ -176,7 +176,9 @@ def create_app(
 
     @app.get("/aspects", summary="What can be searched by, and how well it is known")
     def aspects() -> Response:
-        return JSONResponse({"aspects": describe_aspects(some_index("clips"))})
+        index = some_index("clips")
+        spaces = list(index.projection.spaces)
+        return JSONResponse({"aspects": describe_aspects(index), "spaces": spaces})
 
     @app.get("/recordings", summary="Find recordings by words and columns")
     def recordings(

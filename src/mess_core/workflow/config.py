@@ -133,6 +133,13 @@ class Settings:
         demo=0.1,
         le=1,
     )
+    counterfactuals: int = _setting(
+        "evaluation.counterfactuals",
+        5,
+        "Works at most of which a performance's MIDI is played otherwise and rendered, to judge "
+        "which aspect moves with what; 0 for none.",
+        ge=0,
+    )
     exact_up_to: int = _setting(
         "index.exact_up_to",
         1_000_000,

@@ -17,6 +17,7 @@ __all__ = [
     "gather_alignments",
     "gather_features",
     "gather_targets",
+    "make_counterfactuals",
     "make_untrained",
     "map_aspects",
     "measure_shard",
@@ -524,6 +525,22 @@ def evaluate(layout: Layout, *, window_s: float) -> None:
     write_table(lines, layout.answer("evaluation", ".tsv"))
     title = f"{layout.dataset}, {index.facts['encoder']['name']}"
     plot_evaluation(lines, layout.answer("evaluation", ".png"), title=title)
+
+
+def make_counterfactuals(
+    layout: Layout, *, recordings: Sequence[str], batch_size: int, **extraction: Any
+) -> None:
+    """Play the same notes otherwise, and extract what sounds."""
+    from mess_core.evaluation import counterfactuals
+    from mess_core.extraction import FeatureExtractor
+    from mess_core.extraction.specs import DESCRIPTORS
+
+    encoder = FeatureExtractor(**extraction, batch_size=batch_size or None, models=layout.models)
+    descriptors = FeatureExtractor(DESCRIPTORS, window_s=encoder.window_s)
+    rows = [r for r in read_recordings(layout.table) if r.recording_id in recordings]
+    path = layout.counterfactuals
+    failed = counterfactuals.make_counterfactuals(rows, path, (encoder, descriptors))
+    print("".join(f"left out: {name}: {why}\n" for name, why in failed.items()), end="")
 
 
 def write_report(layout: Layout, *, window_s: float, changed: Mapping[str, Any]) -> None:

@@ -417,6 +417,34 @@ class Plan:
             "window_s": self.settings.window_s,
         }
 
+    @cached_property
+    def varied(self) -> list[Recording]:
+        """What counterfactuals are made of, if the model is here: a recording of some works.
+
+        Which they are depends on nothing but the hashes of all MIDI.
+        """
+        works: dict[str, Recording] = {}
+        for recording in sorted(self.recordings, key=lambda each: each.midi_sha256):
+            if recording.midi:
+                works.setdefault(recording.work_id or recording.recording_id, recording)
+        here = is_here(self.spec, self.settings.layout.models)
+        return list(works.values())[: self.settings.counterfactuals if here else 0]
+
+    def counterfactuals_params(self) -> Params:
+        """Return the params of counterfactuals."""
+        return {
+            "stale_with": {
+                "stages": [stages.COUNTERFACTUALS, stages.FEATURES, stages.TARGETS],
+                "targets": [[name, spec.version] for name, spec in TARGETS.items()],
+                "encoders": [self._weights, MODELS[DESCRIPTORS_ENCODER].fingerprint],
+                "recordings": _hashes(self.varied, "work_id", "midi_sha256", "beats_sha256"),
+            },
+            "recordings": [recording.recording_id for recording in self.varied],
+            "encoder": self.settings.encoder,
+            "precision": self.settings.precision,
+            "window_s": self.settings.window_s,
+        }
+
     def report_params(self, changed: Params) -> Params:
         """Return the params of the report, which lists ``changed``, as `Settings.changed` is."""
         problems = [[r.recording_id, r.status, r.reason] for r in self.problems]

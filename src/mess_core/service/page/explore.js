@@ -14,6 +14,7 @@ const PATIENCE_MS = 200;
 
 const state = fresh();
 let aspects = null, first = null; // Rows of the aspects, and the recording to begin with, once they are known.
+let spaces = []; // In which the index can compare.
 const names = { composer: [], performer: [] }; // To filter by.
 let recording = null, waveform = null, curves = {}; // The opened one, and its curves by name.
 
@@ -292,6 +293,7 @@ async function restore() {
     for (const name of Object.keys(group)) if (![...aspects.names, "general"].includes(name)) drop(group, name);
   }
   linked.wish = linked.wish.filter((group) => Object.keys(group).length);
+  if (!spaces.includes(linked.space)) drop(linked, "space");
   for (const name of ["a", "b"]) if (linked[name] && !passage_of(linked[name])) drop(linked, name);
   Object.assign(state, fresh(), linked, { recording: state.recording, start: state.start, end: state.end });
   save_soon.cancel();
@@ -322,10 +324,13 @@ const words = new Words(state, (redraw = true) => {
 async function begin() {
   try {
     const list = (offset) => ask(`recordings?limit=${LISTED}&offset=${offset}`);
-    const [{ aspects: told }, { recordings, total }] = await Promise.all([ask("aspects"), list(0)]);
+    const [{ aspects: told, spaces: compared }, { recordings, total }] = await Promise.all([ask("aspects"), list(0)]);
     if (!recordings.length) throw new Problem("The index has no recordings.");
     while (recordings.length < Math.min(total, MOST_LISTED)) recordings.push(...(await list(recordings.length)).recordings);
     aspects = new Aspects(state, told, changed);
+    spaces = compared;
+    for (const option of $("space").options) option.hidden = option.disabled = !spaces.includes(option.value);
+    $("space-label").hidden = spaces.length < 2;
     for (const column of Object.keys(names)) {
       names[column] = [...new Set(recordings.map((listed) => listed[column]).filter(Boolean))].sort();
       $(`${column}s`).replaceChildren(...names[column].map((value) => el("option", { value })));

@@ -5,14 +5,14 @@ import { folded } from "./dom.js";
 export const HOWS = ["like", "unlike", "ignore", "less", "more"];
 export const MOST_STEPS = 4;
 const MOST = { like: 1, unlike: 1, less: MOST_STEPS, more: MOST_STEPS };
-const EXCLUDES = ["none", "passage", "recording", "work"];
+const EXCLUDES = ["none", "passage", "recording", "work"], SPACES = ["general", "content", "expression"];
 const MOST_HITS = 50, APART_S = 5;
 
 export const fresh = () => ({
   recording: "", start: null, end: null,
   aspects: { general: { how: "like", amount: 1 } },
   words: "", wish: [], alone: false,
-  exclude: "recording", composer: "", performer: "", k: 10, apart: true, same: false, relative: false,
+  exclude: "recording", composer: "", performer: "", k: 10, apart: true, same: false, relative: false, space: "general",
   curves: "", a: "", b: "",
 });
 
@@ -40,7 +40,7 @@ export function encode(state) {
   put("ignore", Object.keys(groups.ignore).join(","));
   // After words it is there even if empty: words alone in a link are to be read anew.
   put("wish", state.wish.map(pairs).join(";"), state.words ? null : "");
-  for (const name of [...TEXTS.slice(1), "exclude", "k"]) put(name, String(state[name]), String(usual[name]));
+  for (const name of [...TEXTS.slice(1), "exclude", "space", "k"]) put(name, String(state[name]), String(usual[name]));
   for (const name of CHECKS) put(name, String(Number(state[name])), String(Number(usual[name])));
   return link.toString();
 }
@@ -64,6 +64,7 @@ export function decode(hash) {
   for (const name of TEXTS) take(name, () => true);
   for (const name of CHECKS) take(name, (text) => ["0", "1"].includes(text), (text) => text === "1");
   take("exclude", (text) => EXCLUDES.includes(text));
+  take("space", (text) => SPACES.includes(text));
   take("k", (text) => /^\d+$/.test(text) && text >= 1 && text <= MOST_HITS, Number);
   take("start", (text) => /^\d+(\.\d+)?$/.test(text), Number);
   take("end", (text) => /^\d+(\.\d+)?$/.test(text) && state.start !== null && text > state.start, Number);
@@ -111,5 +112,6 @@ export function to_query(state, known) {
     if (query.wish && pairs(groups.like) === "general:1") delete query.like;
   } else if (state.exclude !== "none") query.exclude = state.exclude;
   if (state.relative) query.relative = "work";
+  if (state.space !== "general") query.space = state.space;
   return query;
 }

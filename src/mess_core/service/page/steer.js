@@ -166,7 +166,7 @@ export class Words {
   }
 }
 
-const FIELDS = ["exclude", "composer", "performer"];
+const FIELDS = ["exclude", "space", "composer", "performer"];
 const CHECKS = ["apart", "same", "relative", "alone"];
 
 /** Let the fields of "which answers" change the state. */
@@ -188,7 +188,7 @@ export function show_filters(state) {
   $("k").value = state.k;
   const alone = state.alone && wished(state).length > 0;
   $("exclude").disabled = state.same || alone;
-  $("same").disabled = $("relative").disabled = alone;
+  $("same").disabled = $("relative").disabled = $("space").disabled = alone;
   const left_out = state.exclude !== "none" && !$("exclude").disabled && `not this ${state.exclude}`;
   $("filters-sum").textContent = [left_out, state.composer, state.performer, state.same && "the same passage",
     state.relative && "relative to the work"].filter(Boolean).join(", ");
