@@ -108,9 +108,9 @@ def test_a_study_is_answered_by_keyboard_and_scored(
     trials = read_page((made / "study.html").read_text(encoding="utf-8"))["trials"]
     assert len(trials) == TRIALS
     # Of catch trials what is right, else what is on the left.
+    own = ["b" if trial["b"] == trial["anchor"] else "c" for trial in trials]
     sides = [
-        t["order"].index("c" if t["catch"] and t["c"] == t["anchor"] else t["order"][0])
-        for t in trials
+        t["order"].index(name) if t["catch"] else 0 for t, name in zip(trials, own, strict=True)
     ]
     for number, (side, sure) in enumerate(zip(sides, SURE, strict=True)):
         expect(page.locator("#place")).to_have_text(f"Trial {number + 1} of {TRIALS}")
