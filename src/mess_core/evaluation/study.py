@@ -13,6 +13,7 @@ import base64
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -166,15 +167,17 @@ def _draw(
         for column in ("recording_id", "work_id", "composer")
     )
     kin = {"work": works, "composer": composers, "free": np.zeros(len(names))}[stratum]
+    # Of whose recordings b and c are none.
+    own = works if stratum == "composer" else names
     there, of_row = np.isin(names, list(usable)), rows.table["recording"]
-    anchors = [n for n in np.flatnonzero(there) if (kin[there] == kin[n]).sum() >= len(_SIDES)]
+    sizes, less = (Counter(group[there].tolist()) for group in (kin, own))
+    anchors = [n for n in np.flatnonzero(there) if sizes[kin[n]] - less[own[n]] >= 2]
     drawn, tries = set[tuple[int, ...]](), 0
     while anchors and tries < _TRIES:
         tries += 1
         number = rng.choice(anchors)
         anchor = int(rng.choice(rows.positions(names[number])))
-        mates = there & (kin == kin[number]) & (names != names[number])
-        mates &= (stratum != "composer") | (works != works[number])
+        mates = there & (kin == kin[number]) & (own != own[number])
         found = np.flatnonzero(mates[of_row])
         if stratum == "work" and np.isfinite(rows.table["work_start_s"][found]).any():
             at = rows[anchor]
