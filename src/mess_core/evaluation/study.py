@@ -99,15 +99,13 @@ def make_study(
     for row in counted(rows, progress, lambda _: ""):
         gain = np.float32(10 ** (gains[len(excerpts)] / 20))
         excerpts.append(encode_excerpt(gain * heard[row][0], heard[row][1]))
-    places = [index.rows[row] for row in rows]
+    places = [(at.recording_id, at.start_s, at.end_s) for at in map(index.rows.__getitem__, rows)]
     facts = {
         "study": study,
         "aspect": aspect,
         "about": "" if aspect == "overall" else ASPECT_REGISTRY[aspect].description,
         "lufs": lufs,
-        "passages": [
-            {"recording_id": p.recording_id, "start": p.start_s, "end": p.end_s} for p in places
-        ],
+        "passages": [dict(zip(("recording_id", "start", "end"), p, strict=True)) for p in places],
         "trials": [t | {side: rows.index(t[side]) for side in _SIDES} for t in trials],
     }
     return _fill({**facts, "id": fingerprint(facts)[:16], "excerpts": excerpts}), facts
