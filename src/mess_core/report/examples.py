@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mess_core.errors import AudioError
-from mess_core.extraction.audio import encode_excerpt, read_excerpt
 from mess_core.layout import INDEX_KINDS
 from mess_core.probing.aspects import aspect_r2
 from mess_core.recordings import Recording
@@ -153,6 +152,8 @@ def cut_excerpt(path: Path, start_s: float, end_s: float, *, sha256: str = "") -
 
     Where `read_excerpt` raises, there is its reason instead of audio.
     """
+    from mess_core.extraction.audio import encode_excerpt, read_excerpt
+
     end_s = min(end_s, start_s + LONGEST_S)
     try:
         samples, rate = read_excerpt(path, start_s, end_s, sha256=sha256)
