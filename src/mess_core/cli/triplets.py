@@ -131,9 +131,13 @@ def _score(args: argparse.Namespace) -> int:
     version = read_json(layout.index_receipt("clips"))["artifact_version_id"]
     index = load_artifact(layout.index("clips") / version)
     lines = people.judge_files(layout, index, spaces_of(layout, index), paths, recordings)
-    shown = ("against", "asked", "value", "low", "high", "ceiling", "n", "works", "reason")
-    told = [line for line in lines if line["judge"] == "people"]
-    print("\n".join(table([{name: _cell(line[name]) for name in shown} for line in told])))
+    shown = ("against", "asked", "value", "low", "high", "ceiling", "n", "works")
+    told = [line for line in lines if line["judge"] == "people" and line["value"] is not None]
+    layers = [line for line in told if line["asked"].startswith("layer ")]
+    best = {line["against"]: line for line in sorted(layers, key=lambda line: line["value"])}
+    told = [line for line in told if line not in layers or line is best[line["against"]]]
+    cells = [{name: _cell(line[name]) for name in shown} for line in told]
+    print("\n".join(table(cells) if told else ["none of recordings that the index has"]))
     return 0
 
 

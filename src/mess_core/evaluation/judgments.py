@@ -340,7 +340,7 @@ def read_passages(
     the nearest one.
     """
     columns = index.projection.columns.tolist()
-    read, found = column_reader(layout, columns), {}
+    read, found = lru_cache(1)(column_reader(layout, columns)), {}
     load = lru_cache(1)(lambda name: load_features(layout.of(source), name, view="segments"))
     for name, start, end in sorted(passages):
         table = index.rows.table[index.rows.positions(name)]
@@ -417,7 +417,8 @@ def judge_files(
     works = dict(zip(columns["recording_id"], columns["work_id"], strict=True))
     kept = [j for j in judgments if all(p.recording_id in works for p in (j.anchor, j.b, j.c))]
     passages = list(dict.fromkeys(chain.from_iterable((j.anchor, j.b, j.c) for j in kept)))
-    given = {s.source: read_passages(layout, index, passages, s.source) for s in spaces if kept}
+    sources = {space.source for space in spaces if kept}
+    given = {source: read_passages(layout, index, passages, source) for source in sources}
     vectors = [(space, space.read(*given[space.source])) for space in spaces if kept]
     lines = judge_people(vectors, passages, kept, works)
     for path in (path for path in paths if path.suffix == ".csv"):
