@@ -164,6 +164,11 @@ class Layout:
         """The aspect map."""
         return self.probing / "aspects.json"
 
+    @property
+    def geometry(self) -> Path:
+        """The spaces that were learned and taken; beside it (``.json``) why."""
+        return self.probing / "geometry.npz"
+
     def projection(self, kind: str) -> Path:
         """What makes the stored vectors of an index of one of `INDEX_KINDS`."""
         return self.probing / "projections" / f"{kind}.npz"

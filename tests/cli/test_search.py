@@ -16,11 +16,12 @@ from mess_core.errors import ArtifactError, SearchError
 from mess_core.index.artifact import save_artifact
 from mess_core.index.index import Row, build_index
 from mess_core.publishing.publish import publish
-from tests.planted import ASPECT_MAP, Corpus
+from tests.planted import ASPECT_MAP, DIMS, LAYERS, Corpus
 
 pytestmark = pytest.mark.unit
 
 Ask = Callable[..., int]
+SPACES = {"content": np.eye(LAYERS * DIMS, 8, dtype=np.float32)}
 ENCODER = {"name": "small", "fingerprint": "f1", "precision": "float32"}
 
 
@@ -41,7 +42,7 @@ def _publish(root: Path, kind: str, dataset: str, *, trained: bool, performer: s
         corpus.features[:: 30 // windows],
         rows,
         kind=kind,
-        projection=corpus.projection(),
+        projection=corpus.projection(spaces=SPACES),
         aspects=ASPECT_MAP,
         facts={"dataset": dataset, "encoder": {**ENCODER, "trained": trained}, "window_s": 5.0},
     )
@@ -241,7 +242,7 @@ def test_a_query_has_the_whole_question(ask: Ask, tmp_path: Path) -> None:
     path.write_text('{"recording_id": "take1"}')
     for options in (
         *(("-k", "3"), ("--like", "tempo"), ("--from", "5"), ("--exclude", "work")),
-        *(("--same-passage",), ("--relative", "work")),
+        *(("--same-passage",), ("--relative", "work"), ("--space", "content")),
     ):
         with pytest.raises(SearchError, match="--query has the whole question"):
             ask("--query", str(path), *options)
@@ -286,6 +287,22 @@ def test_the_passage_can_be_left_out(ask: Ask, capsys: pytest.CaptureFixture[str
     kept = _json(ask, capsys, "--from", "20", "-k", "999", "--exclude", "passage")
     assert len(hits) > len(kept) == len([hit for hit in hits if not hit["same_passage"]])
     assert "same_passage" not in _json(ask, capsys)[0]
+
+
+def test_a_learned_space_takes_the_place_of_general(
+    ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = ("--recording", "take1", "--from", "5", "--space")
+    ask(*start, "content", "--explain")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "passages like take1 from 0:05.0, in content"
+    assert lines[2].split()[-1] == "content"
+    ask(*start, "content", "--like", "general=2", "--like", "tempo")
+    assert capsys.readouterr().out.startswith(
+        "passages like take1 from 0:05.0, by content=2, tempo=1\n"
+    )
+    with pytest.raises(SearchError, match="'expression' is not in this index, which has general"):
+        ask(*start, "expression")
 
 
 def test_relative_to_the_work(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:

@@ -194,6 +194,11 @@ def answers():
     )
 
 
+def geometry():
+    """Return the spaces that were learned, if they are to be."""
+    return [str(SETTINGS.layout.geometry)] if SETTINGS.learn else []
+
+
 def projection_params(wildcards):
     return PLAN.projection_params(wildcards.kind)
 

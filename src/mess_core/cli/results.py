@@ -51,7 +51,7 @@ _SHOWN = {
         "source layer rankme within_work within_work_standardised cka_untrained cka_descriptors",
     ),
     "evaluation": (
-        "How good are answers? Figures with half of their 95 % interval (and chance)",
+        "How good are answers? Figures, half of their 95 % intervals (chance, ceiling)",
         "judge asked measure against source value low high chance ceiling works",
     ),
 }
@@ -116,7 +116,7 @@ def _answer(args: argparse.Namespace) -> int:
         tables = side_by_side(rows).items()
         lines = [text for title, those in tables for text in (title, *table(those), "")]
         lines += [
-            f"{r['judge']}: {r['asked']} {r['measure']}: {r['reason']}" for r in rows if r["reason"]
+            f"{r['judge']}, {r['asked']} {r['measure']}: {r['reason']}" for r in rows if r["reason"]
         ]
     print("\n".join([asked, "", *lines]))
     print(f"\nall columns: {path}\npicture: {layout.answer(args.question, '.png')}")

@@ -10,15 +10,18 @@ All of `mess_core.evaluation.spaces` are judged, and whole ones beside what two 
   that is not its own truth, and as *like tempo* of every space.
 * *more*: whether what has more of such an aspect truly has, and how far all else drifts.
 * *space*: how its vectors fill it.
+* *people*, *ratings*, *counterfactual* and *same notes*: as `mess_core.evaluation.judgments` and
+  `mess_core.evaluation.counterfactuals` say.
 
 Everything is read from audio, as without MIDI. Aspects were fitted to the works that are judged
 here. docs/evaluation.md has figures of others.
 """
 
-__all__ = ["asking", "evaluate", "judge_aspects", "rival"]
+__all__ = ["asking", "evaluate", "judge_aspects", "rival", "scaled", "spans_of"]
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -27,6 +30,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mess_core.evaluation.counterfactuals import judge_counterfactuals, read_counterfactuals
+from mess_core.evaluation.decide import advise
 from mess_core.evaluation.judges import (
     Line,
     Rows,
@@ -38,7 +43,9 @@ from mess_core.evaluation.judges import (
     same_passage,
     same_player,
 )
+from mess_core.evaluation.judgments import judge_files
 from mess_core.evaluation.spaces import ASPECT, drawn, features_of, search_of, spaces_of
+from mess_core.files import read_json
 from mess_core.index.index import Index
 from mess_core.index.projection import Projection
 from mess_core.layout import ENCODER, Layout
@@ -57,14 +64,20 @@ _TWO, _ALONE = ("tempo", "dynamics"), "tempo and loudness"
 #: Wider spaces are too large for resampling their rank.
 _WIDEST = 256
 
-_MISSING = {
-    "same passage": "no other player of a work is aligned, or has beats",
-    "same player": "no named player has several works",
-}
 
-
-def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> list[Line]:
+def evaluate(
+    layout: Layout,
+    index: Index,
+    recordings: Sequence[Recording],
+    *,
+    varied: bool = False,
+    learned: bool = False,
+) -> list[Line]:
     """Judge an index of clips by what its recordings have.
+
+    With ``varied`` there are counterfactuals, with ``learned`` what a learned geometry was judged
+    by, in works that it has not seen (*held out*), and the verdicts on it. Every verdict is a
+    line of the judge *rule*, with its text as reason.
 
     Returns a line per figure: ``judge``, ``asked`` (a space), ``measure``, ``against``, ``source``
     (what an aspect is read from), ``value``, ``low``, ``high``, ``chance``, ``ceiling``, ``n``,
@@ -87,36 +100,32 @@ def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> l
     vectors = {space.name: space.read(features[space.source], measured) for space in spaces}
     searches = {s.name: search_of(vectors[s.name], s.euclidean) for s in spaces}
     two = [entries[name]["truth"]["targets"] for name in _TWO if name in entries]
-    numbers = np.nan_to_num(_scaled(measure(columns_of(chain.from_iterable(two)))))
-    spans = _spans(table, rows, recordings)
-    lines = _find(searches | {_ALONE: search_of(numbers, True)}, rows, spans)
+    numbers = np.nan_to_num(scaled(measure(columns_of(chain.from_iterable(two)))))
+    spans, alone = spans_of(table, rows, recordings), {_ALONE: search_of(numbers, True)}
+    lines = _find(searches | alone, rows, spans)
     truths = {name: entries[name]["truth"] for name in projection.aspects}
-    truth = {name: _scaled(measure(columns_of(told["targets"]))) for name, told in truths.items()}
+    truth = {name: scaled(measure(columns_of(told["targets"]))) for name, told in truths.items()}
     whole = {space.name: searches[space.name] for space in spaces if space.group != ASPECT}
-    together = cache(lambda row: np.stack([search(row) for search in whole.values()]))
-    for name, values in truth.items():
-        if given := rival(name, truth, rows):
-            found = like_not(together, rows, values, truth[given])
-            lines += [
-                line(f"like {name}", space, figure, measure="correlation", against=given)
-                for space, figure in zip(whole, found, strict=False)
-            ]
+    lines += _follow(whole, rows, truth)
     kept = features[ENCODER][:, projection.layers]
     stored, predicted, _ = projection.project(kept, measured, [AUDIO])
     source = projection.read_from([AUDIO])
     judged = [name for name in truths if source[name] not in ("", truths[name]["source"])]
     lines += judge_aspects(projection, stored, predicted, rows, truth, judged)
-    for name in whole:
-        if vectors[name].shape[1] <= _WIDEST:
-            most = {"RankMe": float(min(vectors[name].shape))}
-            lines += [
-                line("space", name, figure, measure=what, ceiling=most.get(what))
-                for what, figure in occupancy(vectors[name], rows).items()
-            ]
-    return [{**line, "source": source.get(line["asked"], "")} for line in lines]
+    for name in (name for name in whole if vectors[name].shape[1] <= _WIDEST):
+        most = {"RankMe": float(min(vectors[name].shape))}
+        lines += [
+            line("space", name, figure, measure=what, ceiling=most.get(what))
+            for what, figure in occupancy(vectors[name], rows).items()
+        ]
+    lines += judge_files(layout, index, spaces, layout.judgment_files, recordings)
+    if varied and (made := read_counterfactuals(layout)):
+        lines += judge_counterfactuals(spaces, projection, made)
+    lines += _rules(lines, read_json(layout.geometry.with_suffix(".json")) if learned else {})
+    return [{**each, "source": source.get(each["asked"], "")} for each in lines]
 
 
-def _spans(table: npt.NDArray[np.void], rows: Rows, recordings: Sequence[Recording]) -> Floats:
+def spans_of(table: npt.NDArray[np.void], rows: Rows, recordings: Sequence[Recording]) -> Floats:
     """Return where windows lie in their work [n, 2]: by alignment, else by beats, else NaN."""
     spans = np.column_stack([table["work_start_s"], table["work_end_s"]])
     aligned = set(rows.works[np.isfinite(spans[:, 0])].tolist())
@@ -130,24 +139,47 @@ def _spans(table: npt.NDArray[np.void], rows: Rows, recordings: Sequence[Recordi
 
 
 def _find(searches: Mapping[str, Search], rows: Rows, spans: Floats) -> list[Line]:
-    """Judge what is found by search: passages and players."""
-    found = {
-        "same passage": {
-            name: same_passage(search, rows, spans) for name, search in searches.items()
-        },
-        "same player": {name: same_player(search, rows) for name, search in searches.items()},
+    """Judge whether passages and players are found by search."""
+    missing = {
+        "same passage": "no other player of a work is aligned, or has beats",
+        "same player": "no named player has several works",
     }
-    lines = []
-    for judge, of_spaces in found.items():
-        if np.isnan(of_spaces["general"]["MRR"].value):
-            lines.append(line(judge, "general", reason=_MISSING[judge]))
-            continue
-        lines += [
-            line(judge, space, figure, measure=measure)
-            for space, figures in of_spaces.items()
-            for measure, figure in figures.items()
-        ]
-    return lines
+    found = {
+        name: {"same passage": same_passage(s, rows, spans), "same player": same_player(s, rows)}
+        for name, s in searches.items()
+    }
+    absent = [j for j in missing if np.isnan(found["general"][j]["MRR"].value)]
+    return [line(judge, "general", reason=missing[judge]) for judge in absent] + [
+        line(judge, space, figure, measure=measure)
+        for judge in missing
+        if judge not in absent
+        for space, judged in found.items()
+        for measure, figure in judged[judge].items()
+    ]
+
+
+def _follow(searches: Mapping[str, Search], rows: Rows, truth: Mapping[str, Floats]) -> list[Line]:
+    """Judge whether what is like in whole spaces follows aspects, beyond the rivals of these."""
+    together = cache(lambda row: np.array([s(row) for s in searches.values()], np.float32))
+    rivals = {name: rival(name, truth, rows) for name in truth}
+    return [
+        line(f"like {name}", space, figure, measure="correlation", against=given)
+        for name, given in rivals.items()
+        if given
+        for space, figure in zip(
+            searches, like_not(together, rows, truth[name], truth[given]), strict=False
+        )
+    ]
+
+
+def _rules(lines: Sequence[Line], geometry: Mapping[str, Any]) -> list[Line]:
+    """Return what a learned geometry was judged by, and what the rules say of that and of lines."""
+    verdicts = [*geometry.get("verdicts", []), *map(asdict, advise(lines))]
+    fired = {True: "fired", False: "not fired", None: "not known"}
+    held = [{**each, "judge": f"held out, {each['judge']}"} for each in geometry.get("lines", [])]
+    return held + [
+        line("rule", v["rule"], measure=fired[v["fired"]], reason=v["text"]) for v in verdicts
+    ]
 
 
 def judge_aspects(
@@ -224,7 +256,7 @@ def _unlike(name: str, aspects: Iterable[str]) -> list[str]:
     return [other for other in of if not of[name] & of[other]]
 
 
-def _scaled(values: Floats) -> Floats:
+def scaled(values: Floats) -> Floats:
     """Return columns [n, q] centred and in standard deviations."""
     deviations = values - np.nanmean(values, axis=0)
     spread = np.nanstd(values, axis=0)

@@ -10,7 +10,7 @@ __all__ = [
 ]
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,11 +98,18 @@ def make_counterfactuals(
         with noting(failed, [name]):
             check_unchanged(recording)
             notes = excerpt(read_performance(Path(recording.midi), beats=beats), window_s)
-            made = [(*v, render(vary(notes, *v, window_s), *v, window_s)) for v in VARIANTS]
-            rows += [
-                (recording.work_id or name, *variant, name, *_heard(samples, extractors, columns))
-                for *variant, samples in made
-            ]
+            made = list[tuple[Any, ...]]()
+            for variant in VARIANTS:
+                samples = render(vary(notes, *variant, window_s), *variant, window_s)
+                window, features = samples[round(_LEAD_S * _RATE) :], list[Array32]()
+                for extractor in extractors:
+                    rate = extractor.encoder.spec.sample_rate
+                    given = window if rate == _RATE else get_resampler(_RATE, rate)(window)
+                    features.append(extractor.extract(given).aggregated)
+                targets = measure_windows(analyse(samples, _RATE), [_LEAD_S], window_s=window_s)
+                values = stack_columns(columns, flatten(targets, {}).get)[0]
+                made.append((recording.work_id or name, *variant, name, *features, values))
+            rows += made
     arrays = map(np.array, zip(*rows, strict=True)) if rows else [np.zeros(0)] * 7
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **vars(Counterfactuals(np.array(columns), *arrays)))
@@ -158,7 +165,8 @@ def render(notes: Performance, parameter: str, sign: int, window_s: float) -> Ar
     track = pretty_midi.Instrument(_PROGRAMS[sign] if parameter == "instrument" else 0)
     for start, end, *note in np.column_stack([part.onsets, ends, part.velocities, part.pitches]):
         track.notes.append(pretty_midi.Note(*map(int, note), start - first, end - first))
-    for times in np.clip(notes.pedal, first, last) - first:
+    spans = np.clip(notes.pedal, first, last) - first
+    for times in spans[np.ptp(spans, axis=1) > 0]:
         for value, time in zip((127, 0), times, strict=True):
             track.control_changes.append(pretty_midi.ControlChange(64, value, time))
     midi, file = pretty_midi.PrettyMIDI(resolution=1000), io.BytesIO()
@@ -176,18 +184,6 @@ def render(notes: Performance, parameter: str, sign: int, window_s: float) -> Ar
     return np.asarray(wet * np.linalg.norm(dry) / np.linalg.norm(wet), np.float32)
 
 
-def _heard(
-    samples: Array32, extractors: Sequence[FeatureExtractor], columns: Sequence[str]
-) -> Iterator[npt.NDArray[Any]]:
-    """Give each extractor's features of the window, then what is measured of it."""
-    for extractor in extractors:
-        rate, window = extractor.encoder.spec.sample_rate, samples[round(_LEAD_S * _RATE) :]
-        window = window if rate == _RATE else get_resampler(_RATE, rate)(window)
-        yield extractor.extract(window).aggregated
-    targets = measure_windows(analyse(samples, _RATE), [_LEAD_S], window_s=extractor.window_s)
-    yield stack_columns(columns, flatten(targets, {}).get)[0]
-
-
 def judge_counterfactuals(
     spaces: Sequence["Space"], projection: Projection, file: Counterfactuals
 ) -> list[Line]:
@@ -198,31 +194,29 @@ def judge_counterfactuals(
     moves most has the measure "moves most". *same notes*: the share of triplets in which the same
     notes, changed the other way, are nearer than other notes that are changed the same way.
     """
-    heard = np.isin(projection.columns, file.columns)
-    measured = np.full((len(file.work), len(heard)), np.nan)
-    places = {name: n for n, name in enumerate(file.columns.tolist())}
-    measured[:, heard] = file.measured[:, [places[c] for c in projection.columns[heard].tolist()]]
+    known = dict(zip(file.columns, file.measured.T, strict=True))
+    unknown = np.full(len(file.work), np.nan)
+    measured = np.array([unknown, *(known.get(name, unknown) for name in projection.columns)])[1:].T
     predicted = projection.project(file.encoder[:, projection.layers], measured, [AUDIO])[1]
-    source, lines = projection.read_from([AUDIO]), []
+    source, lines = projection.read_from([AUDIO]), list[Line]()
+    aspects = {name: projection.aspects[name].number for name in ASPECTS if source.get(name)}
     for parameter in dict.fromkeys(p for p, sign in VARIANTS if sign):
         up, down = (predicted[(file.parameter == parameter) & (file.sign == s)] for s in (1, -1))
-        moved = {n: (up - down)[:, a.number] for n, a in projection.aspects.items() if source[n]}
-        moved = {n: m for n, m in moved.items() if n in ASPECTS and np.isfinite(m).all()}
-        most = max(moved, key=lambda name: abs(moved[name].mean()), default="")
-        for name, its in moved.items():
-            figure = mean_over_works(its.astype(float), np.zeros(len(its)), len(its))
-            measure = "moves most" if name == most else "moves"
+        moved = {name: (up - down)[:, n].astype(np.float64) for name, n in aspects.items()}
+        most = max((abs(values.mean()) for values in moved.values()), default=0.0)
+        for name, values in moved.items():
+            figure = mean_over_works(values, np.zeros(len(values)), len(values))
+            measure = "moves most" if abs(figure.value) == most else "moves"
             told = line("counterfactual", name, figure, measure=measure, against=parameter)
             lines.append(told | {"source": source[name]})
     features = {ENCODER: file.encoder, DESCRIPTORS: file.descriptors}
     for space in (space for space in spaces if space.source in features):
-        vectors = space.read(features[space.source], measured)
-        figure = _same_notes(vectors, space.euclidean, file)
+        figure = _same_notes(space, space.read(features[space.source], measured), file)
         lines.append(line("same notes", space.name, figure, measure="share", reason="one work"))
     return lines
 
 
-def _same_notes(vectors: Floats, euclidean: bool, file: Counterfactuals) -> Figure:
+def _same_notes(space: "Space", vectors: Floats, file: Counterfactuals) -> Figure:
     from mess_core.evaluation.spaces import apart
 
     works = np.unique(file.work, return_inverse=True)[1]
@@ -230,6 +224,6 @@ def _same_notes(vectors: Floats, euclidean: bool, file: Counterfactuals) -> Figu
     alike = (file.parameter[:, np.newaxis] == file.parameter) & np.isin(file.parameter, PARAMETERS)
     asked, playing = np.nonzero(alike & ~own & same)
     notes = (alike & own & ~same).argmax(axis=1)[asked]
-    far, near = (apart(vectors, euclidean, asked, other) for other in (playing, notes))
+    far, near = (apart(vectors, space.euclidean, asked, other) for other in (playing, notes))
     shares = np.bincount(works[asked], (np.sign(far - near) + 1) / 2) / np.bincount(works[asked])
     return mean_over_works(shares, np.full(len(shares), 0.5), len(asked))

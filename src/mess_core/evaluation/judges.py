@@ -3,30 +3,27 @@
 A space has a vector, or one per layer, for each of n windows; `Rows` says what these are of. An
 order is judged as a `Search`: a score of every window for the one that is asked.
 
-Every figure is a mean over works (over groups, of triplets), so that long works count once, with
-what chance reaches there. Intervals are of 95 %, from a bootstrap over works
-(`mess_core.probing.inference`). NaN: what was not found ranks last; an undefined truth is left out;
-a query without a right answer, or with fewer than `LEAST` candidates, does not count; a figure
-without any query is NaN.
+Every figure is a mean over works, so that long works count once, with what chance reaches there.
+Intervals are of 95 %, from a bootstrap over works (`mess_core.probing.inference`). NaN: what was
+not found ranks last; an undefined truth is left out; a query without a right answer, or with fewer
+than `LEAST` candidates, does not count; a figure without any query is NaN.
 """
 
 __all__ = [
-    *("Figure", "Line", "Rows", "Search", "cosine", "general", "like_not", "line"),
-    *("mean_over_works", "more", "occupancy", "overlapping", "partial_correlation"),
-    *("same_passage", "same_player", "triplets", "within_works"),
+    *("Figure", "Line", "Rows", "Search", "cosine", "like_not", "line", "mean_over_works", "more"),
+    *("occupancy", "overlapping", "partial_correlation", "same_passage", "same_player"),
+    "within_works",
 ]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import permutations
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import hypergeom, rankdata, skew
 
-from mess_core.index.fitting import fit_projection
 from mess_core.probing.folds import Bools, Features, Floats, Ints, deal_folds
 from mess_core.probing.inference import interval, resample_works, seed_of, t_interval
 from mess_core.probing.probe import probe
@@ -34,7 +31,7 @@ from mess_core.probing.separability import centred
 
 #: Gives a score of every row [n] for the row that is asked, more for what is closer; NaN for what
 #: it does not find.
-Search = Callable[[int], Floats]
+Search = Callable[[int], Features]
 #: A figure as the table of the evaluation has it; see `line`.
 Line = dict[str, Any]
 
@@ -109,16 +106,6 @@ def cosine(vectors: Features) -> Search:
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     unit = flat / np.where(length > 0, length, 1)
     return lambda row: np.asarray(unit @ unit[row], np.float64)
-
-
-def general(features: npt.NDArray[np.float32]) -> Search:
-    """Search by the whitened general block of features [n, L, D], fitted to them.
-
-    As `mess_core.index.fitting` makes it for an index, of all layers. Nothing of works or players
-    is learned.
-    """
-    projection = fit_projection(lambda layer: features[:, layer], range(features.shape[1]))
-    return cosine(projection.read(features)[0])
 
 
 def within_works(
@@ -232,7 +219,7 @@ def _by_chance(n: int, among: int) -> list[float]:
 
 
 def overlapping(spans: Floats, rows: Rows, row: int) -> Bools:
-    """Say which spans of beats [n, 2] share half of the shorter one with a row's, in its work."""
+    """Say which spans [n, 2] share half of the shorter one with a row's, in its work."""
     starts, ends = spans.T
     shared = np.minimum(ends, ends[row]) - np.maximum(starts, starts[row])
     shorter = np.minimum(ends - starts, ends[row] - starts[row])
@@ -258,7 +245,7 @@ def like_not(search: Search, rows: Rows, wanted: Floats, given: Floats) -> list[
     return _over_works(rows, judge, count)
 
 
-def partial_correlation(x: Floats, y: Floats, given: Floats) -> Floats:
+def partial_correlation(x: Features, y: Floats, given: Floats) -> Floats:
     """Return the Spearman correlations of x [..., n] and y [n] without what a third [n] explains.
 
     0 where nothing of x is left, NaN where nothing of y is, and with fewer than `LEAST` entries
@@ -318,51 +305,26 @@ def occupancy(vectors: Floats, rows: Rows) -> dict[str, Figure]:
     from mess_core.probing.questions import rankme
 
     works, of_work = np.unique(rows.works, return_inverse=True)
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _ROUNDING)
+    n, lengths = len(vectors), np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = vectors / np.maximum(lengths, _ROUNDING)
     own = rows.recordings[:, np.newaxis] == rows.recordings
     k = min(HITS, int((~own).sum(axis=1).min()))
     nearest = np.argsort(np.where(own, np.inf, -unit @ unit.T), axis=1)[:, :k]
-    often = np.bincount(nearest.ravel(), minlength=len(unit))
-    deviations = unit - unit.mean(axis=0)
-    within, total = (np.square(v).sum(axis=1) for v in (centred(unit, of_work), deviations))
+    often = np.bincount(nearest.ravel(), minlength=n)
+    within, total = (np.square(centred(unit, g)).sum(axis=1) for g in (of_work, 0 * of_work))
 
     def measure(chosen: Ints) -> list[float]:
         share = within[chosen].sum() / total[chosen].sum()
         return [float(skew(often[chosen])), rankme(unit[chosen]), float(share)]
 
-    every, drawn = np.arange(len(unit)), _counts(len(works)).astype(np.int64)[:, of_work]
-    resampled = [measure(np.repeat(every, each)) for each in drawn[:_SPACES_RESAMPLED]]
-    chances = (np.nan, np.nan, (len(unit) - len(works)) / (len(unit) - 1))
-    return {
-        name: Figure(value, t_interval(value, found, len(works)), chance, len(unit), len(works))
-        for name, value, found, chance in zip(
-            ("hubness", "RankMe", "within works"),
-            measure(every),
-            np.transpose(resampled),
-            chances,
-            strict=True,
-        )
-    }
-
-
-def triplets(apart: Floats, heard: Floats, groups: npt.NDArray[np.str_]) -> Figure:
-    """Judge whether distances [n, n] order the players of a group as other distances do.
-
-    Of the triplets (a, b, c) in which listeners hear one of b and c nearer to a, the half in which
-    they do so most clearly counts. Equal distances agree half. Chance is 0.5.
-    """
-    shares, n = [], 0
-    for group in np.unique(groups):
-        threes = np.array([*permutations(np.flatnonzero(groups == group), 3)], np.int64)
-        a, b, c = threes.reshape(-1, 3).T
-        told, clear = apart[a, b] - apart[a, c], heard[a, b] - heard[a, c]
-        kept = (b < c) & np.isfinite(told) & np.isfinite(clear) & (clear != 0)
-        if not kept.any():
-            continue
-        kept &= np.abs(clear) >= np.median(np.abs(clear[kept]))
-        shares.append(float((np.sign(told * clear)[kept] + 1).mean() / 2))
-        n += int(kept.sum())
-    return mean_over_works(np.array(shares), np.full(len(shares), 0.5), n)
+    drawn = _counts(len(works))[:_SPACES_RESAMPLED, of_work].astype(np.int64)
+    resampled = np.array([measure(np.repeat(np.arange(n), each)) for each in drawn]).T
+    values, chances = measure(np.arange(n)), (np.nan, np.nan, (n - len(works)) / (n - 1))
+    figures = (
+        Figure(value, t_interval(value, found, len(works)), chance, n, len(works))
+        for value, found, chance in zip(values, resampled, chances, strict=True)
+    )
+    return dict(zip(("hubness", "RankMe", "within works"), figures, strict=True))
 
 
 def _over_works(

@@ -12,7 +12,7 @@ learns nothing of works or players.
 
 __all__ = [
     *("ASPECT", "BASELINE", "GENERAL", "LAYER", "LEARNED", "MOST_ROWS"),
-    *("Space", "apart", "drawn", "features_of", "search_of", "spaces_of"),
+    *("Space", "apart", "drawn", "features_of", "search_of", "spaces_of", "whitened"),
 ]
 
 from collections.abc import Callable, Iterable, Sequence
@@ -60,16 +60,15 @@ class Space:
 def spaces_of(layout: Layout, index: Index) -> list[Space]:
     """Return the spaces that are there for an index of clips, in the order of their groups.
 
-    A baseline is there where all recordings have features of its source.
+    A baseline is there where all recordings have features of its source, of as many windows.
     """
     projection = index.projection
     recordings = np.array(index.rows.recordings["recording_id"])
     judged = np.unique(recordings[index.rows.table["recording"][drawn(index)]]).tolist()
     features = features_of(layout, judged)
+    groups = dict.fromkeys(projection.spaces, LEARNED) | {GENERAL: GENERAL}
     spaces = [
-        Space(
-            name, LEARNED if name != GENERAL else GENERAL, ENCODER, False, _block(projection, block)
-        )
+        Space(name, groups[name], ENCODER, False, _block(projection, block))
         for name, block in projection.spaces.items()
     ]
     spaces.append(Space("plain cosine", BASELINE, ENCODER, False, _plain))
@@ -77,9 +76,8 @@ def spaces_of(layout: Layout, index: Index) -> list[Space]:
         of_source = layout.of(source)
         if all(of_source.features("segments", name).is_file() for name in judged):
             its = features_of(of_source, judged)
-            spaces.append(
-                Space(source, BASELINE, source, False, _whitened(its, range(its.shape[1])))
-            )
+            read = whitened(its, range(its.shape[1]))
+            spaces += [Space(source, BASELINE, source, False, read)] * (len(its) == len(features))
     readable = projection.read_from([AUDIO])
     spaces += [
         Space(name, ASPECT, ENCODER, True, _block(projection, aspect.stored))
@@ -87,7 +85,7 @@ def spaces_of(layout: Layout, index: Index) -> list[Space]:
         if readable[name]
     ]
     return spaces + [
-        Space(f"layer {layer}", LAYER, ENCODER, False, _whitened(features, [layer]))
+        Space(f"layer {layer}", LAYER, ENCODER, False, whitened(features, [layer]))
         for layer in range(features.shape[1])
     ]
 
@@ -119,7 +117,7 @@ def _block(projection: Projection, columns: slice) -> Read:
     return read
 
 
-def _whitened(features: npt.NDArray[np.float32], layers: Sequence[int]) -> Read:
+def whitened(features: npt.NDArray[np.float32], layers: Sequence[int]) -> Read:
     """Return what reads centred and whitened components of some layers, fitted to features."""
     projection = fit_projection(lambda layer: features[:, layer], layers)
     return lambda given, _: projection.read(given[:, layers])[0]

@@ -10,8 +10,8 @@ Line = Mapping[str, str]
 def side_by_side(lines: Iterable[Line]) -> dict[str, list[dict[str, str]]]:
     """Return tables by their title, of the lines of an evaluation as its file has them.
 
-    A cell has the figure, half of its interval, and chance where that is not 0. Of layers the best
-    one is shown, with its number.
+    A cell has the figure, half of its interval, and in brackets of layers the best one, chance
+    where that is not 0, and the ceiling where one is known.
     """
     tables: dict[str, dict[str, dict[str, str]]] = {}
     best: dict[tuple[str, str, str], float] = {}
@@ -30,23 +30,35 @@ def side_by_side(lines: Iterable[Line]) -> dict[str, list[dict[str, str]]]:
 
 def _place(line: Line) -> tuple[str, str, str] | None:
     """Return the table, the row and the column of a line; None where it is only in the file."""
-    judge, asked, measure = line["judge"], line["asked"], line["measure"]
+    judge, asked, measure, other = (line[k] for k in ("judge", "asked", "measure", "against"))
     if judge in ("counterfactual", "ratings"):
-        return f"{judge.capitalize()}: {measure}", line["against"], asked
+        return judge.capitalize(), other, asked
+    name = f"{judge}: {measure}"
+    if judge.startswith("held out"):
+        return "Learned spaces", f"{name} {other}".strip(), asked
+    if judge == "people":
+        name = f"people, {other}"
+    elif line["source"] and (judge, measure) not in _OF_ASPECTS:
+        return None
+    elif judge.startswith("like "):
+        name = f"{judge}, not {other}"
     if line["source"]:
-        shown = judge in ("like", "more", "people") or (judge, measure) == (
-            "same player",
-            "recall@1",
-        )
-        return ("Aspects", asked, f"{judge}: {measure}") if shown else None
-    row = f"{judge}, not {line['against']}" if judge.startswith("like") else f"{judge}: {measure}"
+        return "Aspects", asked, name
     if not asked.startswith("layer "):
-        return "Spaces", row, asked
-    return None if judge == "space" else ("Spaces", row, "best layer")
+        return "Spaces", name, asked
+    return None if judge == "space" else ("Spaces", name, "best layer")
+
+
+_OF_ASPECTS = (
+    *(("same player", "recall@1"), ("like", "correlation"), ("like", "leak"), ("more", "share")),
+    *(("more", "drift"), ("same notes", "share")),
+)
 
 
 def _cell(line: Line) -> str:
     half = f"±{(float(line['high']) - float(line['low'])) / 2:.2f}" if line["low"] else ""
     notes = [line["asked"]] if line["asked"].startswith("layer ") else []
+    notes += ["most"] if line["measure"] == "moves most" else []
     notes += [f"{float(line['chance']):.2f}"] if line["chance"] not in ("", "0") else []
+    notes += [f"of {float(line['ceiling']):.3g}"] if line["ceiling"] else []
     return f"{float(line['value']):.2f}{half}" + (f" ({', '.join(notes)})" if notes else "")

@@ -349,8 +349,8 @@ def plot_collapse(
 def plot_evaluation(lines: Sequence[Row], output: Path, *, title: str = "") -> None:
     """Draw how good answers are, from `mess_core.evaluation.evaluate`: figures beside chance.
 
-    Of whole spaces how often the first answer is right, and whether people agree; of aspects what
-    they are asked for. All else is in the table.
+    Of whole spaces but layers how often the first answer is right, and whether people agree; of
+    aspects what they are asked for. All else is in the table.
     """
     heading = _titled("How good answers are", title)
     of_spaces, of_aspects = ("recall@1", "agreement"), ("like", "more")
@@ -359,19 +359,24 @@ def plot_evaluation(lines: Sequence[Row], output: Path, *, title: str = "") -> N
         for line in lines
         if line["value"] is not None and line["measure"] != "drift"
         if (line["judge"] in of_aspects if line["source"] else line["measure"] in of_spaces)
+        and not line["asked"].startswith("layer ")
     ]
     if not shown:
         _say(f"{heading}\nNothing could be judged: see the table.", output)
         return
-    figure = Figure(figsize=(7.5, 1.2 + _CELL_HEIGHT * len(shown)), layout="constrained")
-    ax = figure.subplots()
+    moved = [line for line in lines if line["judge"] == "counterfactual"]
+    heights = [1.2 + _CELL_HEIGHT * len(shown), 4.5][: 1 + bool(moved)]
+    figure = Figure(figsize=(7.5, sum(heights)), layout="constrained")
+    ax, *below = figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
+    for its in below:
+        draw_counterfactuals(its, moved)
     for number, line in enumerate(shown):
         if line["low"] is not None:
             ax.plot([line["low"], line["high"]], [number] * 2, color=_GREY, lw=1.5)
         if line["chance"] is not None:
             ax.plot(line["chance"], number, "|", color=_ORANGE, ms=9, mew=2)
         ax.plot(line["value"], number, "o", color=_BLUE, ms=5)
-    against = [f", not {line['against']}" if line["against"] else "" for line in shown]
+    against = [f", not {line['against']}" if line["judge"] == "like" else "" for line in shown]
     names = [
         f"{line['judge']}: {line['asked']}{other} ({line['measure']})"
         for line, other in zip(shown, against, strict=True)

@@ -133,6 +133,12 @@ class Settings:
         demo=0.1,
         le=1,
     )
+    learn: bool = _setting(
+        "geometry.learn",
+        True,
+        "Learn spaces of content and expression (`mess search --space`), from players of the same "
+        "works and from what people judged; only those that are shown to help are taken.",
+    )
     counterfactuals: int = _setting(
         "evaluation.counterfactuals",
         5,
