@@ -89,17 +89,15 @@ class Judgment:
         return self.study, self.triplet_id
 
 
+def _is_passage(value: Any) -> bool:
+    return isinstance(value[_KEYS[0]], str) and 0 <= value["start"] < value["end"] < np.inf
+
+
 _PASSAGES, _KEYS = ("anchor", "b", "c"), ("recording_id", "start", "end")
 # What each field of a line has to be.
 _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("study", "triplet_id", "aspect", "rater"), ("a text", lambda v: v.strip())),
-    **dict.fromkeys(
-        _PASSAGES,
-        (
-            "recording_id, start, end in s, 0 <= start < end",
-            lambda v: isinstance(v[_KEYS[0]], str) and 0 <= v["start"] < v["end"] < np.inf,
-        ),
-    ),
+    **dict.fromkeys(_PASSAGES, (f"{', '.join(_KEYS)} in s, 0 <= start < end", _is_passage)),
     "choice": ("b or c", lambda v: v in ("b", "c")),
     "confidence": ("1, 2, 3 or null", lambda v: v is None or (type(v) is int and 1 <= v <= 3)),
     "order": ("bc or cb", lambda v: v in ("bc", "cb")),
@@ -151,17 +149,15 @@ def _contradictions(found: dict[str, Judgment]) -> Iterator[str]:
     for place, its in found.items():
         first, own = asked[its.triplet], judged[(*its.triplet, its.rater)]
         before = judged.get((its.study, its.repeat_of, its.rater), place)
-        again = before != place and question[before] == question[place]
-        changed, name = question[first] != question[place], f"triplet_id is {its.triplet_id!r}"
-        uncaught = (its.anchor in (its.b, its.c)) != its.catch
+        again = not its.repeat_of or (before != place and question[before] == question[place])
+        caught = (its.anchor in (its.b, its.c)) == its.catch
+        name, changed = f"triplet_id is {its.triplet_id!r}", question[first] != question[place]
         wrong = {
             f"b is {[*its.b]}, expected another passage than c": its.b == its.c,
-            f"catch is {its.catch}, expected true where b or c is the anchor, only": uncaught,
+            f"catch is {its.catch}, expected true where b or c is the anchor, only": not caught,
             f"{name}, expected the same question as in {first}": changed,
             f"{name}, expected once from {its.rater!r}, not also in {own}": own != place,
-            f"repeat_of is {its.repeat_of!r}, expected this question to the same rater": (
-                its.repeat_of != "" and not again
-            ),
+            f"repeat_of is {its.repeat_of!r}, expected this question to the same rater": not again,
         }
         yield from (f"{place}: {text}" for text, so in wrong.items() if so)
 
@@ -230,10 +226,9 @@ def derive(
 ) -> list[Judgment]:
     """Return judgments of whole recordings that follow from ratings of them within works.
 
-    Two raters judge: halves of those who rated each. Distances are over the scales that are
-    reliable, each in standard deviations. Of the triplets of a work, the half counts in which one
-    of b and c is most clearly nearer to the first rater. Chosen by both, those would count in which
-    they happen to agree.
+    Two raters judge: halves of those who rated each, by reliable scales in standard deviations. The
+    half of a work's triplets counts that the first rater finds clearest: chosen by both, those
+    would count in which they happen to agree.
     """
     known = {its.recording_id: its for its in recordings if its.recording_id in clips}
     names, of = list(known), {name: its.work_id for name, its in known.items()}
@@ -407,24 +402,23 @@ def judge_files(
     """Return the lines of both, of what an index of clips holds of files."""
     columns, projection = index.rows.recordings, index.projection
     works = dict(zip(columns["recording_id"], columns["work_id"], strict=True))
-    judgments = counted(gather(paths, [row for row in recordings if row.recording_id in works]))
-    kept = [j for j in judgments if all(p.recording_id in works for p in (j.anchor, j.b, j.c))]
+    judgments = counted(gather(paths, recordings))
+    kept = [j for j in judgments if {j.anchor[0], j.b[0], j.c[0]} <= works.keys()]
     passages = list({part: None for j in kept for part in (j.anchor, j.b, j.c)})
     sources = {space.source for space in spaces if kept}
-    given = {source: read_passages(layout, index, passages, source) for source in sources}
-    vectors = [(space, space.read(*given[space.source])) for space in spaces if kept]
+    read = {source: read_passages(layout, index, passages, source) for source in sources}
+    vectors = [(space, space.read(*read[space.source])) for space in spaces if kept]
     lines = judge_people(vectors, passages, kept, works)
     readable = projection.read_from([AUDIO])
     for path in (path for path in paths if path.suffix == ".csv"):
         scales, clips = read_ratings(path)
         of = {name: works[name] for name in clips if name in works}
         if of:
-            good = reliability(clips, of, np.random.default_rng(0)) >= RELIABLE
+            good = np.flatnonzero(reliability(clips, of, np.random.default_rng(0)) >= RELIABLE)
             means = _means(clips[name] for name in of)
-            heard = {scales[j]: means[:, j] for j in np.flatnonzero(good)}
-            whole = [Passage(name, 0.0, np.inf) for name in of]
-            features, measured = read_passages(layout, index, whole)
-            predicted = projection.project(features[:, projection.layers], measured, [AUDIO])[1]
+            heard = {scales[j]: means[:, j] for j in good}
+            given = read_passages(layout, index, [Passage(name, 0.0, np.inf) for name in of])
+            predicted = projection.project(given[0][:, projection.layers], given[1], [AUDIO])[1]
             values = dict(zip(projection.names.tolist(), predicted.T, strict=True))
             values = {n: v for n, v in values.items() if readable[n] and np.isfinite(v).all()}
             lines += judge_ratings(values, heard, np.array(list(of.values())))
