@@ -234,6 +234,8 @@ def test_a_corpus_is_learned_from_with_counterfactuals_and_people(tmp_path: Path
     assert more[0] > plainly[0]
     assert more[1] >= plainly[1] + len(judged)
     assert "people: after" in found.verdicts[2].figures
+    # The job writes it as strict JSON.
+    json.dumps([*found.lines, *map(asdict, found.verdicts)], allow_nan=False)
 
 
 def test_too_few_works_are_not_learned_from(tmp_path: Path) -> None:

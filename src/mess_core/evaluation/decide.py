@@ -49,7 +49,7 @@ def gain(before: Floats, after: Floats) -> Verdict:
     figures = {"accuracy": float(after.mean()), "gain": mean, "low": low, "high": high}
     text = f"{after.mean():.3f} of its triplets, {mean:+.3f} ({low:+.3f} to {high:+.3f}, {n} works)"
     text += f" against {before.mean():.3f} before" if knew else " against chance"
-    return Verdict("gain", low > 0, figures, text)
+    return Verdict("gain", bool(low > 0), figures, text)
 
 
 def aspects(agreement: Mapping[str, tuple[Floats, Floats]]) -> Verdict:
@@ -70,7 +70,7 @@ def aspects(agreement: Mapping[str, tuple[Floats, Floats]]) -> Verdict:
 def rank(before: float, after: float) -> Verdict:
     """Say whether more than half of RankMe is left."""
     figures, text = {"before": before, "after": after}, f"RankMe {before:.0f} becomes {after:.0f}"
-    return Verdict("rank", after > KEPT_RANK * before, figures, text)
+    return Verdict("rank", bool(after > KEPT_RANK * before), figures, text)
 
 
 def people(before: float, after: float) -> Verdict:
@@ -79,7 +79,7 @@ def people(before: float, after: float) -> Verdict:
         return Verdict("people", None, {}, "people's agreement is not known")
     figures = {"before": before, "after": after}
     text = f"people's agreement {before:.3f} becomes {after:.3f}"
-    return Verdict("people", after >= before, figures, text)
+    return Verdict("people", bool(after >= before), figures, text)
 
 
 def take(stage: str, gained: Verdict, *others: Verdict) -> Verdict:
@@ -93,28 +93,27 @@ def take(stage: str, gained: Verdict, *others: Verdict) -> Verdict:
 
 def advise(lines: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Say what comes first, by lines as of `mess_core.evaluation.evaluate`."""
+
+    def verdict(rule: str, fired: bool | None, figures: dict[str, float], text: str) -> Verdict:
+        return Verdict(rule, fired, figures, f"{'not known: ' * (fired is None)}{text}")
+
     known = [line for line in lines if line["value"] is not None]
     people = [x for x in known if x["judge"] == "people" and x["asked"] in ASPECT_REGISTRY]
     sure = sum(x["low"] is not None and x["low"] > x["chance"] for x in people)
-    counts = {"agreeing": float(sure), "asked": float(len(people))}
-    text = f"people agree with {sure} of {len(people)} aspects more than by chance"
-    targets = Verdict("targets first", 2 * sure < len(people), counts, text)
-    if not people:
-        targets = Verdict("targets first", None, {}, "not known: people have judged no aspect")
-    passages = {
-        x["measure"]: x for x in known if (x["judge"], x["asked"]) == ("same passage", "general")
-    }
-    recall, order = passages.get("recall@200"), passages.get("nDCG@10")
-    geometry, reranking = "geometry before reranking", "two-stage reranking"
-    if recall is None or recall["chance"] > CHANCE:
-        why = "not known: no recall@200" + " that chance does not reach" * (recall is not None)
-        return [targets, *(Verdict(rule, None, {}, why) for rule in (geometry, reranking))]
-    figures, text = {"recall@200": recall["value"]}, f"recall@200 is {recall['value']:.2f}"
-    low = recall["value"] < RECALLED
-    found = [targets, Verdict(geometry, low, figures, text)]
-    if order is None:
-        told = f"{'' if low else 'not known: '}{text}, and there is no nDCG@10"
-        return [*found, Verdict(reranking, False if low else None, figures, told)]
-    figures = figures | {"nDCG@10": order["value"]}
-    pays = not low and order["value"] < ORDERED
-    return [*found, Verdict(reranking, pays, figures, f"{text}, nDCG@10 {order['value']:.2f}")]
+    named = [x for x in known if (x["judge"], x["asked"]) == ("same passage", "general")]
+    by_chance = {x["measure"]: x["chance"] for x in named}.get("recall@200", 1.0)
+    found = {x["measure"]: x["value"] for x in named if x["measure"] in ("recall@200", "nDCG@10")}
+    text = ", ".join(f"{measure} is {value:.2f}" for measure, value in found.items())
+    text += f" (recall@200 {by_chance:.2f} by chance)" if found else "no recall@200"
+    reached = found.get("recall@200", 0.0) >= RECALLED if by_chance <= CHANCE else None
+    orders = found["nDCG@10"] < ORDERED if "nDCG@10" in found else None
+    return [
+        verdict(
+            "targets first",
+            2 * sure < len(people) if people else None,
+            {"agreeing": float(sure), "judged": float(len(people))},
+            f"people agree with {sure} of {len(people)} aspects more than by chance",
+        ),
+        verdict("geometry before reranking", None if reached is None else not reached, found, text),
+        verdict("two-stage reranking", reached and orders, found, text),
+    ]
