@@ -16,7 +16,7 @@ __all__ = ["HEADS", "Learned", "learn", "learn_from", "linear_loss", "triplets_o
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +63,6 @@ TEMPERATURE = 0.1
 PENALTIES = (1.0, 0.3, 0.1, 0.03)
 _STEPS = 30
 _TINY = 1e-12
-_NONE = "no passage is played by several players, of whom one plays another work"
 
 #: Gives the loss of parameters [p], and its gradient.
 Loss = Callable[[Floats], tuple[float, Floats]]
@@ -247,11 +246,6 @@ def _learned(stage: _Stage, triplets: Ints, rows: Rows, folds: Ints, windows: in
     return _Space(made[-1][1], units, begun, rankme(units[-1, :windows]))
 
 
-def _inside(folds: Ints) -> Bools:
-    """Say which triplets [t, 3] lie within a fold."""
-    return np.asarray((folds == folds[:, :1]).all(axis=1))
-
-
 def _shares(units: Floats, works: npt.NDArray[np.str_]) -> Floats:
     """Return the share of triplets of unit rows [t, 3, G] that are right, of each work."""
     a, b, c = units.swapaxes(0, 1)
@@ -282,8 +276,8 @@ def learn(
     folds = deal_folds(rows.works.tolist(), min(FOLDS, len(np.unique(rows.works)) // PER_FOLD))
     triplets = triplets_of(rows, spans, folds)
     triplets[EXPRESSION] = np.concatenate([triplets[EXPRESSION], judged])
-    held = {head: t[_inside(folds[t])] for head, t in triplets.items()}
-    heard = judged[_inside(folds[judged])]
+    held = {head: t[np.ptp(folds[t], axis=1) == 0] for head, t in triplets.items()}
+    heard = judged[np.ptp(folds[judged], axis=1) == 0]
     corpus = Rows(*(x[:windows] for x in (rows.recordings, rows.works, rows.performers)))
     general, stages = _stages(features, windows, projection)
     general = general._replace(units=general.units[np.zeros(folds.max() + 1, np.int64)])
@@ -326,9 +320,9 @@ def learn(
     for head, threes in triplets.items():
         last = general
         if not len(held[head]):
-            learned.verdicts.append(decide.Verdict(head, None, {}, f"not known: {_NONE}"))
-            continue
-        for name, stage in stages.items():
+            told = "not known: there are no triplets (same passages; players of several works)"
+            learned.verdicts.append(decide.Verdict(head, None, {}, told))
+        for name, stage in stages.items() if len(held[head]) else ():
             space = _learned(stage, threes, rows, folds, windows)
             learned.lines.extend(judge(f"{head}, {name}", space))
             met = [
@@ -350,15 +344,15 @@ def learn_from(
     recordings: Sequence[Recording],
     work_times: Callable[[Recording, Floats], Floats],
     *,
-    window_s: float,
-    overlap: float,
     general_layers: Collection[int] | None,
     varied: bool,
+    **windows: Any,
 ) -> Learned:
     """Learn from what a dataset has: works with several players, counterfactuals, judgments.
 
-    Of at most `MOST_WORKS` the first windows serve, `MOST_ROWS` in all. ``work_times`` is as for
-    `mess_core.index.index_recordings`.
+    Of at most `MOST_WORKS` the first windows serve, `MOST_ROWS` in all. ``varied`` says whether
+    there are counterfactuals; ``work_times``, and of ``windows`` their ``window_s`` and
+    ``overlap``, are as for `mess_core.index.index_recordings`.
     """
     works = by_work(recordings)
     if len(works) < 3 * PER_FOLD:
@@ -378,11 +372,10 @@ def learn_from(
         None,
         work_times,
         kind="clips",
-        window_s=window_s,
-        overlap=overlap,
         projection=projection,
         aspects={},
         facts={},
+        **windows,
     )
     table, facts = index.rows.table, index.rows.recordings
     of = [np.array(facts[c])[table["recording"]] for c in ("recording_id", "work_id", "performer")]
