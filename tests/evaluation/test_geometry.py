@@ -200,7 +200,7 @@ def test_a_corpus_is_learned_from_with_counterfactuals_and_people(tmp_path: Path
     layout, recordings = corpus(tmp_path, WORKS)
     plain = answer(layout, recordings)
     assert {verdict.rule: verdict.fired for verdict in plain.verdicts}["content, weights"]
-    assert "people's agreement is not known" in plain.verdicts[2].text
+    assert "not known: people's agreement" in plain.verdicts[2].text
     assert "aspects: brightness" in plain.verdicts[2].figures
 
     variants = [("", 0), ("tempo", -1), ("tempo", 1), ("pedal", 1), ("room", 1)]

@@ -320,8 +320,8 @@ def learn(
     for head, threes in triplets.items():
         last = general
         if not len(held[head]):
-            told = "not known: there are no triplets (same passages; players of several works)"
-            learned.verdicts.append(decide.Verdict(head, None, {}, told))
+            told = "there are no triplets (same passages; players of several works)"
+            learned.verdicts.append(decide.said(head, None, told))
         for name, stage in stages.items() if len(held[head]) else ():
             space = _learned(stage, threes, rows, folds, windows)
             learned.lines.extend(judge(f"{head}, {name}", space))
@@ -356,8 +356,8 @@ def learn_from(
     """
     works = by_work(recordings)
     if len(works) < 3 * PER_FOLD:
-        told = f"not known: {len(works)} works have several players, {3 * PER_FOLD} are needed"
-        return Learned({}, [], [decide.Verdict(head, None, {}, told) for head in HEADS])
+        told = f"{len(works)} works have several players, {3 * PER_FOLD} are needed"
+        return Learned({}, [], [decide.said(head, None, told) for head in HEADS])
     drawn = np.random.default_rng(0).permutation(sorted(works))[:MOST_WORKS].tolist()
     chosen = {r.recording_id: r for work in drawn for r in works[work]}
     stored = {name: load_features(layout, name, view="segments") for name in chosen}
