@@ -1,15 +1,10 @@
 """A geometry that is learned from triplets, step by step, and only as far as it helps.
 
-Of a triplet, the anchor is to be nearer to one row than to another. Two *heads* learn from opposite
-ones (`triplets_of`). Stage 0 is the general block of an index; *weights* (1) are one of at least 0
-for every layer and dimension of the centred unit features, then the principal directions; *linear*
-(2) is a matrix on the components of stage 0. Both minimise the logistic loss of near minus far
-cosines (as van der Maaten and Weinberger 2012, "Stochastic triplet embedding"), every work counting
-once, and a penalty on the distance from where they begin: equal variances, the identity.
-
-A fold of works is judged by maps that have not seen it, with a penalty that was chosen on another
-one. Means, whitening and principal directions know nothing of works or players, and are of all
-windows. `mess_core.evaluation.decide` says what is taken; docs/geometry.md says all in plain words.
+Two *heads* learn from opposite triplets of rows: an anchor, one that is to be near, one that is to
+be far. The stages *weights* and *linear* minimise the logistic loss of near minus far cosines (as
+van der Maaten and Weinberger 2012, "Stochastic triplet embedding"), every work counting once, and a
+penalty on the distance from where they begin. Works are judged by maps that have not seen them.
+docs/geometry.md says all of it in plain words, `mess_core.evaluation.decide` what is taken.
 """
 
 __all__ = ["HEADS", "Learned", "learn", "learn_from", "linear_loss", "triplets_of", "weights_loss"]
@@ -61,7 +56,7 @@ MOST_WORKS = 30
 TEMPERATURE = 0.1
 #: From the strongest; each begins where the one before has ended.
 PENALTIES = (1.0, 0.3, 0.1, 0.03)
-_STEPS = 30
+_FITTED = {"jac": True, "method": "L-BFGS-B", "options": {"maxiter": 30}}
 _TINY = 1e-12
 
 #: Gives the loss of parameters [p], and its gradient.
@@ -216,16 +211,9 @@ def _learned(stage: _Stage, triplets: Ints, rows: Rows, folds: Ints, windows: in
             return begin
         _, places, sizes = np.unique(works[kept], return_inverse=True, return_counts=True)
         counts = 1 / (sizes[places] * len(sizes))
-        return np.asarray(
-            minimize(
-                stage.loss(stage.rows, triplets[kept], counts, penalty),
-                begin,
-                jac=True,
-                method="L-BFGS-B",
-                bounds=[(stage.least, None)] * len(begin),
-                options={"maxiter": _STEPS},
-            ).x
-        )
+        loss = stage.loss(stage.rows, triplets[kept], counts, penalty)
+        bounds = [(stage.least, None)] * len(begin)
+        return np.asarray(minimize(loss, begin, bounds=bounds, **_FITTED).x)
 
     begun = rankme(stage.read(stage.begin)[0][:windows])
     scores = np.full((n_folds + 1, len(penalties)), -1.0)
@@ -238,10 +226,8 @@ def _learned(stage: _Stage, triplets: Ints, rows: Rows, folds: Ints, windows: in
             if decide.rank(begun, rankme(unit[:windows])).fired:
                 scores[fold, number] = _shares(unit[triplets[inside]], works[inside]).mean()
     scores[-1] = scores[:-1].mean(axis=0)
-    made = [
-        stage.read(fit([fold], penalties[best], stage.begin))
-        for fold, best in enumerate(scores.argmax(axis=1))
-    ]
+    best = enumerate(scores.argmax(axis=1))
+    made = [stage.read(fit([fold], penalties[number], stage.begin)) for fold, number in best]
     units = np.array([unit for unit, _ in made])
     return _Space(made[-1][1], units, begun, rankme(units[-1, :windows]))
 
@@ -262,7 +248,6 @@ def learn(
     features: npt.NDArray[np.float32],
     rows: Rows,
     spans: Floats,
-    *,
     projection: Projection,
     windows: int,
     judged: Ints,
@@ -300,20 +285,17 @@ def learn(
     def judge(name: str, space: _Space) -> list[Line]:
         lines = []
         for head, threes in held.items():
-            found = shares(space, threes)
-            figure = mean_over_works(found, np.full(len(found), decide.CHANCE), len(threes))
+            right = shares(space, threes)
+            figure = mean_over_works(right, np.full(len(right), decide.CHANCE), len(threes))
             lines.append(line("triplets", name, figure, measure="accuracy", against=head))
 
         def search(row: int) -> Floats:
             unit = space.units[folds[row], :windows]
             return np.asarray(unit @ unit[row])
 
-        for name_of, figures in (
-            ("same passage", same_passage(search, corpus, spans[:windows])),
-            ("same player", same_player(search, corpus)),
-        ):
-            kept = ("MRR", "recall@1")
-            lines += [line(name_of, name, figures[measure], measure=measure) for measure in kept]
+        found = same_passage(search, corpus, spans[:windows]), same_player(search, corpus)
+        for what, figures in zip(("same passage", "same player"), found, strict=True):
+            lines += [line(what, name, figures[x], measure=x) for x in ("MRR", "recall@1")]
         return lines
 
     learned = Learned({}, judge("general", general), [])
@@ -414,12 +396,5 @@ def learn_from(
         read = column_reader(layout, columns)
         values = [np.broadcast_to(read(its), (len(stored[its]), len(columns))) for its in chosen]
         truth[name] = scaled(np.concatenate(values)[kept])
-    return learn(
-        joined[0],
-        Rows(*joined[1:4]),
-        joined[4],
-        projection=projection,
-        windows=len(kept),
-        judged=judged.reshape(-1, 3),
-        truth=truth,
-    )
+    rows, judged = Rows(*joined[1:4]), judged.reshape(-1, 3)
+    return learn(joined[0], rows, joined[4], projection, len(kept), judged, truth)
