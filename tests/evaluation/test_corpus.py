@@ -10,7 +10,7 @@ import pytest
 
 from mess_core.evaluation.corpus import asking, evaluate, judge_aspects, rival, spans_of
 from mess_core.evaluation.judges import Figure, Rows, line
-from mess_core.evaluation.spaces import apart, search_of, spaces_of
+from mess_core.evaluation.spaces import LEARNED, apart, search_of, spaces_of
 from mess_core.evaluation.tables import side_by_side
 from mess_core.files import write_json
 from mess_core.index.index import ROW_TYPE, Index
@@ -167,6 +167,14 @@ def test_spaces_are_compared_as_they_say(tmp_path: Path, index: Index, corpus: C
     assert [*spaces] == ["general", "plain cosine", "untrained", *aspects, *layers]
     general = spaces["general"].read(corpus.features, None)
     assert general == pytest.approx(index.stored(range(N))[:, : index.projection.general])
+    basis = np.random.default_rng(2).normal(size=(index.projection.means.size, 5))
+    learned = corpus.index(
+        clip_rows(RECORDINGS, WINDOWS, works=WORKS), spaces={"expression": basis.astype(np.float32)}
+    )
+    block = learned.stored(range(N))[:, learned.projection.spaces["expression"]]
+    found = {space.name: space for space in spaces_of(layout, learned)}["expression"]
+    assert (found.group, found.euclidean) == (LEARNED, False)
+    assert found.read(corpus.features, None) == pytest.approx(block)
     rows = np.arange(1, N)
     for name, space in spaces.items():
         given = corpus.features if name != "untrained" else np.ones((N, 3, 8), np.float32)
@@ -235,7 +243,7 @@ def test_without_beats_and_players_the_reason_is_said(
 ) -> None:
     layout, recordings = finished(tmp_path, corpus, beats=False)
     lines = evaluate(layout, index, recordings)
-    assert lines[0]["reason"] == "no other player of a work is aligned, or has beats"
+    assert lines[0]["reason"] == "no other player is aligned, or has beats"
     assert lines[0]["value"] is None
     # What was not measured of a recording is not defined: the others are judged.
     layout.targets("r3").unlink()

@@ -134,6 +134,9 @@ def test_a_hub_a_flat_space_and_what_is_within_works_are_seen() -> None:
     hubs += 0.5
     found = occupancy(hubs, ROWS)
     assert found["hubness"].value > even["hubness"].value + 3
+    few = Rows(*(names[[0, 1, 10, 11]] for names in (ROWS.recordings, ROWS.works, ROWS.works)))
+    # Of two recordings with two windows each, all are near to the others as often.
+    assert occupancy(hubs[[0, 1, 10, 11]], few)["hubness"].value == 0
     flat = rng.normal(size=(N, 3)) @ rng.normal(size=(3, 32))
     assert occupancy(flat, ROWS)["RankMe"].value == pytest.approx(3, abs=0.2)
     of_works = occupancy(OF_WORK + 0.1 * rng.normal(size=(N, 12)), ROWS)["within works"]

@@ -9,17 +9,19 @@ __all__ = ["add_parser"]
 import argparse
 import csv
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, fields
-from itertools import chain
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from mess_core.cli.printing import table
 from mess_core.errors import DatasetError, nearest
-from mess_core.files import atomic_path, read_json, write_bytes
+from mess_core.files import atomic_path, read_json, write_bytes, write_text
 from mess_core.layout import Layout
+from mess_core.progress import Progress
 from mess_core.recordings import read_recordings, usable
+
+_COLUMNS = "study triplet_id aspect anchor anchor_start anchor_end b b_start b_end c c_start "
+_COLUMNS += "c_end choice confidence rater order repeat_of catch"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -31,18 +33,45 @@ def add_parser(subparsers: Any) -> None:
         "or from ratings, in data/judgments (docs/judgments.md).",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    making = actions.add_parser("make", help="write a study: one page to listen to and answer")
+    making.add_argument("--out", type=Path, default=Path("study.html"), help="default: %(default)s")
+    making.add_argument("--triplets", type=int, default=60, help="default: %(default)s")
+    making.add_argument("--aspect", default="overall", help="to compare; default: %(default)s")
+    making.add_argument("--strata", default="work,composer,free", help="default: %(default)s")
+    making.add_argument("--study", metavar="NAME", help="default: DATASET-ASPECT-SEED")
+    making.add_argument("--seed", type=int, default=0, help="another draws other triplets")
     taking = actions.add_parser("import", help="check ratings, and keep them in data/judgments")
     taking.add_argument("file", type=Path, metavar="RATINGS.csv")
     scoring = actions.add_parser("score", help="how far raters and spaces agree")
     scoring.add_argument("files", type=Path, nargs="*", metavar="FILE", help="default: all")
     writing = actions.add_parser("export", help="write all judgments for other programs")
-    writing.add_argument("--csv", type=Path, metavar="FILE", help="all, as a table")
-    writing.add_argument("--cblearn", type=Path, metavar="FILE.npz", help="anchor, near, far")
-    writing.add_argument("--aspect", default="overall", help="of --cblearn; default: %(default)s")
-    for options, run in ((taking, _import), (scoring, _score), (writing, _export)):
+    writing.add_argument("--csv", type=Path, metavar="FILE", required=True)
+    runs = ((making, _make), (taking, _import), (scoring, _score), (writing, _export))
+    for options, run in runs:
         options.add_argument("--dataset", default="demo", help="default: %(default)s")
         options.add_argument("--data", type=Path, default=Path("data"), help="default: %(default)s")
         options.set_defaults(run=run)
+
+
+def _make(args: argparse.Namespace) -> int:
+    from mess_core.evaluation.study import make_study
+    from mess_core.index.artifact import load_artifact
+
+    layout = Layout(args.data, args.dataset)
+    version = read_json(layout.index_receipt("clips"))["artifact_version_id"]
+    page, facts = make_study(
+        load_artifact(layout.index("clips") / version),
+        read_recordings(layout.table),
+        study=args.study or f"{args.dataset}-{args.aspect}-{args.seed}",
+        strata=args.strata.split(","),
+        progress=Progress("excerpts"),
+        **{name: getattr(args, name) for name in ("triplets", "aspect", "seed")},
+    )
+    write_text(args.out, page)
+    counts = f"{len(facts['trials'])} trials, {len(facts['passages'])} excerpts"
+    level = "their own levels" if facts["lufs"] is None else f"{facts['lufs']:.1f} LUFS"
+    print(f"{args.out}: {counts} at {level}, {args.out.stat().st_size / 1e6:.1f} MB")
+    return 0
 
 
 def _import(args: argparse.Namespace) -> int:
@@ -58,12 +87,9 @@ def _import(args: argparse.Namespace) -> int:
     if not of:
         clip = next(iter(clips))
         raise DatasetError(f"{args.file}: clip {clip!r} is no recording; {nearest(clip, works)}")
-    good = people.reliability(clips, of, np.random.default_rng(0)).tolist()
-    cells = [
-        {"scale": scale, "reliability": f"{r:.2f}", "counts": "yes" * (r >= people.RELIABLE)}
-        for scale, r in zip(scales, good, strict=True)
-    ]
-    print("\n".join(table(cells)))
+    good = people.reliability(clips, of, np.random.default_rng(0))
+    for scale, r in zip(scales, good, strict=True):
+        print(f"{scale}: reliability {r:.2f}{', left out' * (not r >= people.RELIABLE)}")
     target = layout.judgments / f"{args.file.stem}.csv"
     write_bytes(target, args.file.read_bytes())
     found = people.derive(clips, recordings, study=target.stem)
@@ -83,61 +109,38 @@ def _score(args: argparse.Namespace) -> int:
     judgments = people.gather(paths, recordings)
     if not judgments:
         raise DatasetError(f"{layout.judgments} has no judgments; see mess triplets --help")
+    caught, again = (people.shares(judgments, catch=catch) for catch in (True, False))
     counted = people.counted(judgments)
     numbers = Counter(its.rater for its in counted)
-    caught, again = (people.shares(judgments, catch=catch) for catch in (True, False))
-    rows = [
-        {
-            "rater": rater,
-            "judgments": str(numbers[rater] or "left out"),
-            "catch trials right": _share(caught.get(rater)),
-            "same answer again": _share(again.get(rater)),
-        }
-        for rater in sorted({its.rater for its in judgments})
-    ]
-    print("\n".join(table(rows)))
-    print(f"left out: who gets less than {people.ATTENTIVE:.0%} of catch trials right")
+    for rater in sorted({its.rater for its in judgments}):
+        right, same = ([*said.get(rater, ())] for said in (caught, again))
+        print(
+            f"{rater}: {numbers[rater]} judgments count, {sum(right)} of {len(right)} catch trials "
+            f"right, {sum(same)} of {len(same)} repeats answered as before"
+        )
     print(f"Krippendorff's alpha: {people.alpha(people.votes_of(counted).values()):.3f}\n")
     version = read_json(layout.index_receipt("clips"))["artifact_version_id"]
     index = load_artifact(layout.index("clips") / version)
     lines = people.judge_files(layout, index, spaces_of(layout, index), paths, recordings)
-    shown = ("against", "asked", "value", "low", "high", "ceiling", "n", "works", "reason")
-    told = [line for line in lines if line["judge"] == "people"]
-    print("\n".join(table([{name: _cell(line[name]) for name in shown} for line in told])))
+    shown = ("against", "asked", "value", "low", "high", "ceiling", "n", "works")
+    rows = [
+        {n: f"{line[n]:.3f}" if isinstance(line[n], float) else str(line[n] or "-") for n in shown}
+        for line in lines
+        if line["judge"] == "people"
+    ]
+    print("\n".join(table(rows)))
     return 0
 
 
-def _share(answers: Sequence[bool] | None) -> str:
-    return f"{sum(answers)} of {len(answers)}" if answers else "-"
-
-
-def _cell(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else "-" if value is None else str(value)
-
-
 def _export(args: argparse.Namespace) -> int:
-    import numpy as np
-
     from mess_core.evaluation import judgments as people
 
     layout = Layout(args.data, args.dataset)
     found = people.gather(layout.judgment_files, usable(read_recordings(layout.table)))
-    if args.csv:
-        names = (field.name for field in fields(people.Judgment))
-        ends = ("", "_start", "_end")
-        head = (tuple(n + e for e in ends) if n in people.PASSAGES else n for n in names)
-        with atomic_path(args.csv) as path, path.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(map(_flat, (head, *map(astuple, found))))
-    if args.cblearn:
-        counted = (its for its in people.counted(found) if its.aspect == args.aspect)
-        kept = ([its.anchor, its.near, its.far] for its in counted)
-        told = np.array([[" ".join(map(str, part)) for part in three] for three in kept])
-        passages, triplets = np.unique(told, return_inverse=True)
-        with atomic_path(args.cblearn) as path, path.open("wb") as file:
-            np.savez(file, triplets=triplets.reshape(told.shape), passages=passages)
-    print(f"{len(found)} judgments")
+    with atomic_path(args.csv) as path, path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(_COLUMNS.split())
+        for row in map(astuple, found):
+            rows.writerow(x for v in row for x in (v if isinstance(v, tuple) else [v]))
+    print(f"{args.csv}: {len(found)} judgments")
     return 0
-
-
-def _flat(row: Iterable[Any]) -> list[Any]:
-    return [*chain.from_iterable(x if isinstance(x, tuple) else (x,) for x in row)]

@@ -315,7 +315,8 @@ def occupancy(vectors: Floats, rows: Rows) -> dict[str, Figure]:
 
     def measure(chosen: Ints) -> list[float]:
         share = within[chosen].sum() / total[chosen].sum()
-        return [float(skew(often[chosen])), rankme(unit[chosen]), float(share)]
+        hubs = float(skew(often[chosen])) if np.ptp(often[chosen]) else 0.0
+        return [hubs, rankme(unit[chosen]), float(share)]
 
     drawn = _counts(len(works))[:_SPACES_RESAMPLED, of_work].astype(np.int64)
     resampled = np.array([measure(np.repeat(np.arange(n), each)) for each in drawn]).T

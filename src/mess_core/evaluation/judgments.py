@@ -5,7 +5,7 @@ makes some. docs/judgments.md describes both.
 """
 
 __all__ = [
-    *("ATTENTIVE", "HALVES", "PASSAGES", "RELIABLE", "Judgment", "Passage", "alpha", "ceilings"),
+    *("ATTENTIVE", "HALVES", "RELIABLE", "Judgment", "Passage", "alpha", "ceilings"),
     *("counted", "derive", "gather", "halve", "judge_files", "judge_people", "judge_ratings"),
     *("read_judgments", "read_passages", "read_ratings", "reliability", "shares", "votes_of"),
 ]
@@ -14,10 +14,10 @@ import csv
 import json
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, permutations, product
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,10 +39,8 @@ from mess_core.targets.registry import AUDIO
 ATTENTIVE = 0.8
 #: Scales that are less reliable do not count; raters are halved so many times to find out.
 RELIABLE, HALVES = 0.5, 10
-# Recordings of a work of whose ratings judgments are derived, and wrong lines that are named.
-_MOST, _NAMED = 20, 10
-# Times that differ by less are the same, in seconds.
-_SAME = 0.01
+# Recordings of a work, at most, of whose ratings judgments are derived.
+_MOST = 20
 
 
 class Passage(NamedTuple):
@@ -91,12 +89,20 @@ class Judgment:
         return self.study, self.triplet_id
 
 
-#: The fields that are passages.
-PASSAGES = ("anchor", "b", "c")
-_KEYS = ("recording_id", "start", "end")
-_CHOICES: dict[str, tuple[Any, ...]] = {
-    **{"choice": ("b", "c"), "order": ("bc", "cb")},
-    **{"confidence": (1, 2, 3, None), "catch": (False, True)},
+def _is_passage(value: Any) -> bool:
+    return isinstance(value[_KEYS[0]], str) and 0 <= value["start"] < value["end"] < np.inf
+
+
+_PASSAGES, _KEYS = ("anchor", "b", "c"), ("recording_id", "start", "end")
+# What each field of a line has to be.
+_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(("study", "triplet_id", "aspect", "rater"), ("a text", lambda v: v.strip())),
+    **dict.fromkeys(_PASSAGES, (f"{', '.join(_KEYS)} in s, 0 <= start < end", _is_passage)),
+    "choice": ("b or c", lambda v: v in ("b", "c")),
+    "confidence": ("1, 2, 3 or null", lambda v: v is None or (type(v) is int and 1 <= v <= 3)),
+    "order": ("bc or cb", lambda v: v in ("bc", "cb")),
+    "repeat_of": ("a triplet_id, or an empty text", lambda v: isinstance(v, str)),
+    "catch": ("true or false", lambda v: isinstance(v, bool)),
 }
 
 
@@ -117,35 +123,22 @@ def read_judgments(paths: Iterable[Path]) -> list[Judgment]:
             except ValueError as error:
                 problems.append(f"{path}:{number}: {error}")
     if problems := [*problems, *_contradictions(found)]:
-        more = [f"... and {len(problems) - _NAMED} more"] * (len(problems) > _NAMED)
-        raise DatasetError("\n".join([*problems[:_NAMED], *more]))
+        raise DatasetError("\n".join(problems))
     return list(found.values())
 
 
 def _parse(text: str) -> Judgment:
-    try:
-        facts = json.loads(text)
-        given = {field.name: facts[field.name] for field in fields(Judgment)}
-    except (ValueError, TypeError, KeyError) as error:
-        names = ", ".join(field.name for field in fields(Judgment))
-        raise ValueError(f"{text[:60]!r}: {error!r}; expected an object of {names}") from None
-    for name, value in given.items():
-        told, expected = json.dumps(value), "a text"
-        if name in _CHOICES:
-            choices = [*map(json.dumps, _CHOICES[name])]
-            good, expected = told in choices, " or ".join(choices)
-        elif name in PASSAGES:
-            expected = '{"recording_id": a text, "start": s, "end": s}, 0 <= start < end'
-            try:
-                given[name] = its = Passage(*(value[key] for key in _KEYS))
-                good = isinstance(its.recording_id, str) and 0 <= its.start_s < its.end_s < np.inf
-            except (TypeError, KeyError):
-                good = False
-        else:
-            good = isinstance(value, str) and (name == "repeat_of" or value.strip() != "")
+    facts = json.loads(text)
+    for name, (expected, valid) in _FIELDS.items():
+        try:
+            good = valid(facts[name])
+        except (AttributeError, KeyError, TypeError):
+            good = False
         if not good:
+            told = json.dumps(facts.get(name) if isinstance(facts, dict) else facts)
             raise ValueError(f"{name} is {told}, expected {expected}")
-    return Judgment(**given)
+    passages = {name: Passage(*(facts[name][key] for key in _KEYS)) for name in _PASSAGES}
+    return Judgment(**{name: facts[name] for name in _FIELDS} | passages)
 
 
 def _contradictions(found: dict[str, Judgment]) -> Iterator[str]:
@@ -156,16 +149,15 @@ def _contradictions(found: dict[str, Judgment]) -> Iterator[str]:
     for place, its in found.items():
         first, own = asked[its.triplet], judged[(*its.triplet, its.rater)]
         before = judged.get((its.study, its.repeat_of, its.rater), place)
-        again = before != place and question[before] == question[place]
-        name = f"triplet_id is {its.triplet_id!r}"
+        again = not its.repeat_of or (before != place and question[before] == question[place])
+        caught = (its.anchor in (its.b, its.c)) == its.catch
+        name, changed = f"triplet_id is {its.triplet_id!r}", question[first] != question[place]
         wrong = {
-            f"b and c are both {[*its.b]}, expected two passages": its.b == its.c,
-            f"catch is {its.catch}, expected that the anchor {[*its.anchor]} is b or c in a catch "
-            "trial, and only there": (its.anchor in (its.b, its.c)) != its.catch,
-            f"{name}, expected the question of {first}": question[first] != question[place],
-            f"{name}, expected once from {its.rater!r}, who judged it in {own}": own != place,
-            f"repeat_of is {its.repeat_of!r}, expected a triplet_id of the study with the same "
-            f"question to {its.rater!r}": its.repeat_of != "" and not again,
+            f"b is {[*its.b]}, expected another passage than c": its.b == its.c,
+            f"catch is {its.catch}, expected true where b or c is the anchor, only": not caught,
+            f"{name}, expected the same question as in {first}": changed,
+            f"{name}, expected once from {its.rater!r}, not also in {own}": own != place,
+            f"repeat_of is {its.repeat_of!r}, expected this question to the same rater": not again,
         }
         yield from (f"{place}: {text}" for text, so in wrong.items() if so)
 
@@ -181,17 +173,15 @@ def read_ratings(path: Path, *, most: float = np.inf) -> tuple[list[str], dict[s
     names, rows = table.fieldnames or (), list(table)
     scales = [name for name in names if name not in ("rater", "clip")]
     if not rows or not scales or len(names) - len(scales) != 2:
-        told = f"{len(rows)} rows of the columns {', '.join(names)}"
-        raise DatasetError(f"{path} has {told}; expected rater, clip, and one per scale")
+        raise DatasetError(f"{path} has {len(rows)} rows of {names}; expected rater, clip, scales")
     values = np.empty((len(rows), len(scales)))
-    for (i, row), (j, scale) in product(enumerate(rows), enumerate(scales)):
+    for number, row in enumerate(rows):
         try:
-            values[i, j] = float(row[scale] or 0)
+            values[number] = [float(row[scale] or 0) for scale in scales]
         except ValueError:
-            values[i, j] = np.nan
-        if not 0 <= values[i, j] < np.inf:
-            told = f"{path}:{i + 2}: {scale} is {row[scale]!r}"
-            raise DatasetError(f"{told}, expected a number from 0, or nothing")
+            values[number] = -1
+        if not ((values[number] >= 0) & np.isfinite(values[number])).all():
+            raise DatasetError(f"{path}:{number + 2}: {row}; expected numbers from 0, or nothing")
     values[(values == 0) | (values > most)] = np.nan
     raters, clips = (np.array([row[name] for row in rows]) for name in ("rater", "clip"))
     for rater in np.unique(raters):
@@ -236,10 +226,9 @@ def derive(
 ) -> list[Judgment]:
     """Return judgments of whole recordings that follow from ratings of them within works.
 
-    Two raters judge: halves of those who rated each. Distances are over the scales that are
-    reliable, each in standard deviations. Of the triplets of a work, the half counts in which one
-    of b and c is most clearly nearer to the first rater. Chosen by both, those would count in which
-    they happen to agree.
+    Two raters judge: halves of those who rated each, by reliable scales in standard deviations. The
+    half of a work's triplets counts that the first rater finds clearest: chosen by both, those
+    would count in which they happen to agree.
     """
     known = {its.recording_id: its for its in recordings if its.recording_id in clips}
     names, of = list(known), {name: its.work_id for name, its in known.items()}
@@ -315,14 +304,13 @@ def votes_of(judgments: Iterable[Judgment]) -> dict[tuple[str, str], list[int]]:
     found = defaultdict(list)
     for its in judgments:
         found[its.triplet].append(1 if its.near < its.far else -1)
-    return dict(found)
+    return found
 
 
 def ceilings(judgments: Sequence[Judgment]) -> Floats:
     """Return whether each agrees with most other raters of its triplet [n].
 
-    0.5 where these are divided, NaN where there are none. No space can be expected to agree much
-    better with single raters.
+    0.5 where these are divided, NaN where there are none.
     """
     votes = votes_of(judgments)
     own = np.array([1 if its.near < its.far else -1 for its in judgments])
@@ -340,12 +328,12 @@ def read_passages(
     the nearest one.
     """
     columns = index.projection.columns.tolist()
-    read, found = column_reader(layout, columns), {}
+    read, found = lru_cache(1)(column_reader(layout, columns)), {}
     load = lru_cache(1)(lambda name: load_features(layout.of(source), name, view="segments"))
     for name, start, end in sorted(passages):
         table = index.rows.table[index.rows.positions(name)]
         starts, ends = (table[field].astype(np.float64) for field in ("start_s", "end_s"))
-        same = (np.abs(starts - start) < _SAME) & (np.abs(ends - end) < _SAME)
+        same = np.isclose(starts, start) & np.isclose(ends, end)
         inside = ((starts >= start) & (starts < end)) | ((ends > start) & (ends <= end))
         away = np.abs(starts + ends - start - end)
         chosen = next(rows for rows in (same, inside, away == away.min()) if rows.any())
@@ -394,11 +382,11 @@ def judge_ratings(
     predicted: Mapping[str, Floats], heard: Mapping[str, Floats], works: npt.NDArray[np.str_]
 ) -> list[Line]:
     """Return Spearman's correlation within works of aspects' values [n] with scales' means [n]."""
-    lines, of_works = [], [works == work for work in np.unique(works)]
+    lines, of_works = [], np.array([works == work for work in np.unique(works)])
     for (aspect, values), (scale, means) in product(predicted.items(), heard.items()):
         each = [partial_correlation(values[m], means[m], np.zeros(m.sum())) for m in of_works]
         known = np.isfinite(each)
-        n = int(np.array(of_works)[known].sum())
+        n = int(of_works[known].sum())
         figure = mean_over_works(np.array(each)[known], np.zeros(known.sum()), n)
         lines.append(line("ratings", aspect, figure, measure="correlation", against=scale))
     return lines
@@ -412,28 +400,26 @@ def judge_files(
     recordings: Sequence[Recording],
 ) -> list[Line]:
     """Return the lines of both, of what an index of clips holds of files."""
-    judgments = counted(gather(paths, recordings))
     columns, projection = index.rows.recordings, index.projection
     works = dict(zip(columns["recording_id"], columns["work_id"], strict=True))
-    kept = [j for j in judgments if all(p.recording_id in works for p in (j.anchor, j.b, j.c))]
-    passages = list(dict.fromkeys(chain.from_iterable((j.anchor, j.b, j.c) for j in kept)))
+    judgments = counted(gather(paths, recordings))
+    kept = [j for j in judgments if {j.anchor[0], j.b[0], j.c[0]} <= works.keys()]
+    passages = list({part: None for j in kept for part in (j.anchor, j.b, j.c)})
     sources = {space.source for space in spaces if kept}
-    given = {source: read_passages(layout, index, passages, source) for source in sources}
-    vectors = [(space, space.read(*given[space.source])) for space in spaces if kept]
+    read = {source: read_passages(layout, index, passages, source) for source in sources}
+    vectors = [(space, space.read(*read[space.source])) for space in spaces if kept]
     lines = judge_people(vectors, passages, kept, works)
+    readable = projection.read_from([AUDIO])
     for path in (path for path in paths if path.suffix == ".csv"):
         scales, clips = read_ratings(path)
         of = {name: works[name] for name in clips if name in works}
-        if not of:
-            continue
-        good = reliability(clips, of, np.random.default_rng(0)) >= RELIABLE
-        means = zip(scales, _means(clips[name] for name in of).T, good, strict=True)
-        whole = [Passage(name, 0.0, np.inf) for name in of]
-        features, measured = read_passages(layout, index, whole)
-        _, predicted, _ = projection.project(features[:, projection.layers], measured, [AUDIO])
-        values = dict(zip(projection.names.tolist(), predicted.T, strict=True))
-        readable = projection.read_from([AUDIO])
-        values = {n: v for n, v in values.items() if readable[n] and np.isfinite(v).all()}
-        heard = {scale: mean for scale, mean, reliable in means if reliable}
-        lines += judge_ratings(values, heard, np.array(list(of.values())))
+        if of:
+            good = np.flatnonzero(reliability(clips, of, np.random.default_rng(0)) >= RELIABLE)
+            means = _means(clips[name] for name in of)
+            heard = {scales[j]: means[:, j] for j in good}
+            given = read_passages(layout, index, [Passage(name, 0.0, np.inf) for name in of])
+            predicted = projection.project(given[0][:, projection.layers], given[1], [AUDIO])[1]
+            values = dict(zip(projection.names.tolist(), predicted.T, strict=True))
+            values = {n: v for n, v in values.items() if readable[n] and np.isfinite(v).all()}
+            lines += judge_ratings(values, heard, np.array(list(of.values())))
     return lines
