@@ -116,7 +116,7 @@ def _score(args: argparse.Namespace) -> int:
         right, same = (said.get(rater, []) for said in (caught, again))
         print(
             f"{rater}: {numbers[rater] or 'left out, no'} judgments count, {sum(right)} of "
-            f"{len(right)} catch trials right, {sum(same)} of {len(same)} repeats answered as before"
+            f"{len(right)} catch trials right, {sum(same)} of {len(same)} repeats answered alike"
         )
     print(f"Krippendorff's alpha: {people.alpha(people.votes_of(counted).values()):.3f}\n")
     version = read_json(layout.index_receipt("clips"))["artifact_version_id"]
