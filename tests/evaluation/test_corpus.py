@@ -235,7 +235,7 @@ def test_without_beats_and_players_the_reason_is_said(
 ) -> None:
     layout, recordings = finished(tmp_path, corpus, beats=False)
     lines = evaluate(layout, index, recordings)
-    assert lines[0]["reason"] == "no other player of a work is aligned, or has beats"
+    assert lines[0]["reason"] == "no other player is aligned, or has beats"
     assert lines[0]["value"] is None
     # What was not measured of a recording is not defined: the others are judged.
     layout.targets("r3").unlink()

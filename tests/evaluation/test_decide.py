@@ -57,7 +57,7 @@ def test_a_stage_is_taken_if_its_gain_is_known_and_nothing_is_against_it() -> No
     taken = take("content, linear", sure, rank(100.0, 60.0), unknown)
     assert taken.fired
     # What is not known is said.
-    assert "people's agreement is not known" in taken.text
+    assert "not known: people's agreement" in taken.text
     assert taken.figures["rank: after"] == 60.0
     for against in (rank(100.0, 40.0), people(0.7, 0.6), gain(BEFORE, BEFORE)):
         verdict = take("content, linear", sure, against)

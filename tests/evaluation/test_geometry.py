@@ -200,7 +200,7 @@ def test_a_corpus_is_learned_from_with_counterfactuals_and_people(tmp_path: Path
     layout, recordings = corpus(tmp_path, WORKS)
     plain = answer(layout, recordings)
     assert {verdict.rule: verdict.fired for verdict in plain.verdicts}["content, weights"]
-    assert "people's agreement is not known" in plain.verdicts[2].text
+    assert "not known: people's agreement" in plain.verdicts[2].text
     assert "aspects: brightness" in plain.verdicts[2].figures
 
     variants = [("", 0), ("tempo", -1), ("tempo", 1), ("pedal", 1), ("room", 1)]
@@ -234,6 +234,8 @@ def test_a_corpus_is_learned_from_with_counterfactuals_and_people(tmp_path: Path
     assert more[0] > plainly[0]
     assert more[1] >= plainly[1] + len(judged)
     assert "people: after" in found.verdicts[2].figures
+    # The job writes it as strict JSON.
+    json.dumps([*found.lines, *map(asdict, found.verdicts)], allow_nan=False)
 
 
 def test_too_few_works_are_not_learned_from(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ here. docs/evaluation.md has figures of others.
 __all__ = ["asking", "evaluate", "judge_aspects", "rival", "scaled", "spans_of"]
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from itertools import chain
@@ -33,6 +33,7 @@ import numpy.typing as npt
 from mess_core.evaluation.counterfactuals import judge_counterfactuals, read_counterfactuals
 from mess_core.evaluation.decide import advise
 from mess_core.evaluation.judges import (
+    Figure,
     Line,
     Rows,
     Search,
@@ -139,22 +140,23 @@ def spans_of(table: npt.NDArray[np.void], rows: Rows, recordings: Sequence[Recor
 
 
 def _find(searches: Mapping[str, Search], rows: Rows, spans: Floats) -> list[Line]:
-    """Judge whether passages and players are found by search."""
-    missing = {
-        "same passage": "no other player of a work is aligned, or has beats",
-        "same player": "no named player has several works",
+    """Judge whether passages and players are found; say once what is missing."""
+    judges: dict[str, tuple[str, Callable[[Search], dict[str, Figure]]]] = {
+        "same passage": (
+            "no other player is aligned, or has beats",
+            lambda search: same_passage(search, rows, spans),
+        ),
+        "same player": (
+            "no named player has several works",
+            lambda search: same_player(search, rows),
+        ),
     }
-    found = {
-        name: {"same passage": same_passage(s, rows, spans), "same player": same_player(s, rows)}
-        for name, s in searches.items()
-    }
-    absent = [j for j in missing if np.isnan(found["general"][j]["MRR"].value)]
-    return [line(judge, "general", reason=missing[judge]) for judge in absent] + [
-        line(judge, space, figure, measure=measure)
-        for judge in missing
-        if judge not in absent
-        for space, judged in found.items()
-        for measure, figure in judged[judge].items()
+    return [
+        line(judge, space, figure, measure=measure, reason=missing)
+        for judge, (missing, find) in judges.items()
+        for space, search in searches.items()
+        for measure, figure in find(search).items()
+        if not np.isnan(figure.value) or (space, measure) == ("general", "MRR")
     ]
 
 

@@ -1,22 +1,17 @@
 """A geometry that is learned from triplets, step by step, and only as far as it helps.
 
-Of a triplet, the anchor is to be nearer to one row than to another. Two *heads* learn from opposite
-ones (`triplets_of`). Stage 0 is the general block of an index; *weights* (1) are one of at least 0
-for every layer and dimension of the centred unit features, then the principal directions; *linear*
-(2) is a matrix on the components of stage 0. Both minimise the logistic loss of near minus far
-cosines (as van der Maaten and Weinberger 2012, "Stochastic triplet embedding"), every work counting
-once, and a penalty on the distance from where they begin: equal variances, the identity.
-
-A fold of works is judged by maps that have not seen it, with a penalty that was chosen on another
-one. Means, whitening and principal directions know nothing of works or players, and are of all
-windows. `mess_core.evaluation.decide` says what is taken; docs/geometry.md says all in plain words.
+Two *heads* learn from opposite triplets of rows: an anchor, one that is to be near, one that is to
+be far. The stages *weights* and *linear* minimise the logistic loss of near minus far cosines (as
+van der Maaten and Weinberger 2012, "Stochastic triplet embedding"), every work counting once, and a
+penalty on the distance from where they begin. Works are judged by maps that have not seen them.
+docs/geometry.md says all of it in plain words, `mess_core.evaluation.decide` what is taken.
 """
 
 __all__ = ["HEADS", "Learned", "learn", "learn_from", "linear_loss", "triplets_of", "weights_loss"]
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -61,9 +56,8 @@ MOST_WORKS = 30
 TEMPERATURE = 0.1
 #: From the strongest; each begins where the one before has ended.
 PENALTIES = (1.0, 0.3, 0.1, 0.03)
-_STEPS = 30
+_FITTED = {"jac": True, "method": "L-BFGS-B", "options": {"maxiter": 30}}
 _TINY = 1e-12
-_NONE = "no passage is played by several players, of whom one plays another work"
 
 #: Gives the loss of parameters [p], and its gradient.
 Loss = Callable[[Floats], tuple[float, Floats]]
@@ -217,16 +211,9 @@ def _learned(stage: _Stage, triplets: Ints, rows: Rows, folds: Ints, windows: in
             return begin
         _, places, sizes = np.unique(works[kept], return_inverse=True, return_counts=True)
         counts = 1 / (sizes[places] * len(sizes))
-        return np.asarray(
-            minimize(
-                stage.loss(stage.rows, triplets[kept], counts, penalty),
-                begin,
-                jac=True,
-                method="L-BFGS-B",
-                bounds=[(stage.least, None)] * len(begin),
-                options={"maxiter": _STEPS},
-            ).x
-        )
+        loss = stage.loss(stage.rows, triplets[kept], counts, penalty)
+        bounds = [(stage.least, None)] * len(begin)
+        return np.asarray(minimize(loss, begin, bounds=bounds, **_FITTED).x)
 
     begun = rankme(stage.read(stage.begin)[0][:windows])
     scores = np.full((n_folds + 1, len(penalties)), -1.0)
@@ -239,17 +226,10 @@ def _learned(stage: _Stage, triplets: Ints, rows: Rows, folds: Ints, windows: in
             if decide.rank(begun, rankme(unit[:windows])).fired:
                 scores[fold, number] = _shares(unit[triplets[inside]], works[inside]).mean()
     scores[-1] = scores[:-1].mean(axis=0)
-    made = [
-        stage.read(fit([fold], penalties[best], stage.begin))
-        for fold, best in enumerate(scores.argmax(axis=1))
-    ]
+    best = enumerate(scores.argmax(axis=1))
+    made = [stage.read(fit([fold], penalties[number], stage.begin)) for fold, number in best]
     units = np.array([unit for unit, _ in made])
     return _Space(made[-1][1], units, begun, rankme(units[-1, :windows]))
-
-
-def _inside(folds: Ints) -> Bools:
-    """Say which triplets [t, 3] lie within a fold."""
-    return np.asarray((folds == folds[:, :1]).all(axis=1))
 
 
 def _shares(units: Floats, works: npt.NDArray[np.str_]) -> Floats:
@@ -268,7 +248,6 @@ def learn(
     features: npt.NDArray[np.float32],
     rows: Rows,
     spans: Floats,
-    *,
     projection: Projection,
     windows: int,
     judged: Ints,
@@ -282,8 +261,8 @@ def learn(
     folds = deal_folds(rows.works.tolist(), min(FOLDS, len(np.unique(rows.works)) // PER_FOLD))
     triplets = triplets_of(rows, spans, folds)
     triplets[EXPRESSION] = np.concatenate([triplets[EXPRESSION], judged])
-    held = {head: t[_inside(folds[t])] for head, t in triplets.items()}
-    heard = judged[_inside(folds[judged])]
+    held = {head: t[np.ptp(folds[t], axis=1) == 0] for head, t in triplets.items()}
+    heard = judged[np.ptp(folds[judged], axis=1) == 0]
     corpus = Rows(*(x[:windows] for x in (rows.recordings, rows.works, rows.performers)))
     general, stages = _stages(features, windows, projection)
     general = general._replace(units=general.units[np.zeros(folds.max() + 1, np.int64)])
@@ -306,29 +285,26 @@ def learn(
     def judge(name: str, space: _Space) -> list[Line]:
         lines = []
         for head, threes in held.items():
-            found = shares(space, threes)
-            figure = mean_over_works(found, np.full(len(found), decide.CHANCE), len(threes))
+            right = shares(space, threes)
+            figure = mean_over_works(right, np.full(len(right), decide.CHANCE), len(threes))
             lines.append(line("triplets", name, figure, measure="accuracy", against=head))
 
         def search(row: int) -> Floats:
             unit = space.units[folds[row], :windows]
             return np.asarray(unit @ unit[row])
 
-        for name_of, figures in (
-            ("same passage", same_passage(search, corpus, spans[:windows])),
-            ("same player", same_player(search, corpus)),
-        ):
-            kept = ("MRR", "recall@1")
-            lines += [line(name_of, name, figures[measure], measure=measure) for measure in kept]
+        found = same_passage(search, corpus, spans[:windows]), same_player(search, corpus)
+        for what, figures in zip(("same passage", "same player"), found, strict=True):
+            lines += [line(what, name, figures[x], measure=x) for x in ("MRR", "recall@1")]
         return lines
 
     learned = Learned({}, judge("general", general), [])
     for head, threes in triplets.items():
         last = general
         if not len(held[head]):
-            learned.verdicts.append(decide.Verdict(head, None, {}, f"not known: {_NONE}"))
-            continue
-        for name, stage in stages.items():
+            told = "there are no triplets (same passages; players of several works)"
+            learned.verdicts.append(decide.said(head, None, told))
+        for name, stage in stages.items() if len(held[head]) else ():
             space = _learned(stage, threes, rows, folds, windows)
             learned.lines.extend(judge(f"{head}, {name}", space))
             met = [
@@ -350,20 +326,20 @@ def learn_from(
     recordings: Sequence[Recording],
     work_times: Callable[[Recording, Floats], Floats],
     *,
-    window_s: float,
-    overlap: float,
     general_layers: Collection[int] | None,
     varied: bool,
+    **windows: Any,
 ) -> Learned:
     """Learn from what a dataset has: works with several players, counterfactuals, judgments.
 
-    Of at most `MOST_WORKS` the first windows serve, `MOST_ROWS` in all. ``work_times`` is as for
-    `mess_core.index.index_recordings`.
+    Of at most `MOST_WORKS` the first windows serve, `MOST_ROWS` in all. ``varied`` says whether
+    there are counterfactuals; ``work_times``, and of ``windows`` their ``window_s`` and
+    ``overlap``, are as for `mess_core.index.index_recordings`.
     """
     works = by_work(recordings)
     if len(works) < 3 * PER_FOLD:
-        told = f"not known: {len(works)} works have several players, {3 * PER_FOLD} are needed"
-        return Learned({}, [], [decide.Verdict(head, None, {}, told) for head in HEADS])
+        told = f"{len(works)} works have several players, {3 * PER_FOLD} are needed"
+        return Learned({}, [], [decide.said(head, None, told) for head in HEADS])
     drawn = np.random.default_rng(0).permutation(sorted(works))[:MOST_WORKS].tolist()
     chosen = {r.recording_id: r for work in drawn for r in works[work]}
     stored = {name: load_features(layout, name, view="segments") for name in chosen}
@@ -378,11 +354,10 @@ def learn_from(
         None,
         work_times,
         kind="clips",
-        window_s=window_s,
-        overlap=overlap,
         projection=projection,
         aspects={},
         facts={},
+        **windows,
     )
     table, facts = index.rows.table, index.rows.recordings
     of = [np.array(facts[c])[table["recording"]] for c in ("recording_id", "work_id", "performer")]
@@ -421,12 +396,5 @@ def learn_from(
         read = column_reader(layout, columns)
         values = [np.broadcast_to(read(its), (len(stored[its]), len(columns))) for its in chosen]
         truth[name] = scaled(np.concatenate(values)[kept])
-    return learn(
-        joined[0],
-        Rows(*joined[1:4]),
-        joined[4],
-        projection=projection,
-        windows=len(kept),
-        judged=judged.reshape(-1, 3),
-        truth=truth,
-    )
+    rows, judged = Rows(*joined[1:4]), judged.reshape(-1, 3)
+    return learn(joined[0], rows, joined[4], projection, len(kept), judged, truth)

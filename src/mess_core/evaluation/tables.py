@@ -38,7 +38,7 @@ def _place(line: Line) -> tuple[str, str, str] | None:
         return "Learned spaces", f"{name} {other}".strip(), asked
     if judge == "people":
         name = f"people, {other}"
-    elif line["source"] and (judge, measure) not in _OF_ASPECTS:
+    elif line["source"] and (judge == "same passage" or (judge, measure) == ("same player", "MRR")):
         return None
     elif judge.startswith("like "):
         name = f"{judge}, not {other}"
@@ -47,12 +47,6 @@ def _place(line: Line) -> tuple[str, str, str] | None:
     if not asked.startswith("layer "):
         return "Spaces", name, asked
     return None if judge == "space" else ("Spaces", name, "best layer")
-
-
-_OF_ASPECTS = (
-    *(("same player", "recall@1"), ("like", "correlation"), ("like", "leak"), ("more", "share")),
-    *(("more", "drift"), ("same notes", "share")),
-)
 
 
 def _cell(line: Line) -> str:

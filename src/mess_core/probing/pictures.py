@@ -391,13 +391,10 @@ def plot_evaluation(lines: Sequence[Row], output: Path, *, title: str = "") -> N
 
 def draw_counterfactuals(ax: Axes, lines: Sequence[Row]) -> None:
     """Draw which aspect moves with which parameter, from lines of the judge "counterfactual"."""
-    shown = [each for each in lines if each["judge"] == "counterfactual"]
-    cells = {
-        (each["against"], each["asked"]): (each["value"], short_number(each["value"]))
-        for each in shown
-    }
+    values = {(each["against"], each["asked"]): each["value"] for each in lines}
+    cells = {names: (value, short_number(value)) for names, value in values.items()}
     rows, aspects = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
-    reach = max(abs(each["value"]) for each in shown)
+    reach = max(map(abs, values.values()))
     label = "how much more of an aspect there is with\nmore of a parameter (standard deviations)"
     _draw_matrix(ax, rows, cells, (-reach, reach), label, colours="PuOr", columns=aspects)
     ax.set_yticks(range(len(rows)), rows)
