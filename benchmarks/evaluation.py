@@ -8,9 +8,10 @@ that are not there are left out. `mess_core.evaluation` says what the figures ar
 * *ASAP*, up to five players of each work, the first 40 s, rendered; the truth is their MIDI. Works
   whose name has an odd hash are kept aside: no constant is chosen on them, and they alone are
   judged. From the others ridge regressions learn, too.
-* *PercePiano*: Schubert's clips, rendered, and what listeners said of them. Which scales count was
-  chosen on Beethoven's.
-* With ``--answers`` the workflow runs on what is kept aside, and judges its own answers.
+* *The demo*: six interpretations of each of nine works.
+* *PercePiano*: Schubert's clips, rendered, and what listeners said of them.
+* With ``--answers`` the workflow runs on the demo, on what of ASAP is kept aside and on PercePiano,
+  and judges its own answers.
 
 Audio and features are kept in ``--work``.
 """
@@ -18,9 +19,10 @@ Audio and features are kept in ``--work``.
 import argparse
 import csv
 import hashlib
+import re
 import subprocess
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -30,13 +32,20 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from benchmarks.recordings import demo_audio, describe
 from mess_core.datasets.render import render_midi
 from mess_core.errors import MessError
-from mess_core.evaluation import Figure, Rows, cosine, general, same_passage, triplets, within_works
+from mess_core.evaluation import Figure, Rows, cosine, same_passage, within_works
+from mess_core.evaluation.judges import occupancy, same_player
+from mess_core.evaluation.judgments import Passage, derive, judge_people, read_ratings
+from mess_core.evaluation.spaces import GENERAL, Read, Space, search_of
 from mess_core.extraction import MODELS, find_checkpoint, make_untrained
-from mess_core.extraction.audio import load_audio
+from mess_core.extraction.audio import load_audio, segment_starts
 from mess_core.extraction.extractor import FeatureExtractor
 from mess_core.files import atomic_path, write_text
+from mess_core.index.fitting import fit_projection
+from mess_core.layout import ENCODER
+from mess_core.probing.questions import write_table
 from mess_core.targets.create import measure_windows
 from mess_core.targets.notes import read_performance
 
@@ -45,7 +54,7 @@ Floats = npt.NDArray[np.float64]
 
 #: Of each performance the first so many seconds; of each work at most so many performances.
 EXCERPT_S, PLAYERS = 40.0, 5
-RATE, WINDOW_S, HOP_S = 24_000, 5.0, 2.5
+RATE, WINDOW_S = 24_000, 5.0
 #: The targets that are the truth, and their short names; and those whose logarithm is.
 TRUTH = {
     **{"velocity_mean": "velocity", "velocity_std": "velocity SD", "note_rate": "density"},
@@ -54,9 +63,10 @@ TRUTH = {
     "chord_spread": "chord spread",
 }
 LOGARITHMIC = ("note_rate", "chord_rate", "performed_tempo_level", "held")
-#: Passages of PercePiano with fewer clips do not count, and scales with a lower reliability.
-CLIPS, RELIABLE, HALVES = 10, 0.5, 10
-SCALES = [f"s{number:02}" for number in range(1, 20)]
+#: What "the same player" may be known by, without a space.
+ALONE = ("performed_tempo_level", "velocity_mean")
+#: Passages of PercePiano with fewer clips do not count.
+CLIPS = 10
 
 
 class Excerpt(NamedTuple):
@@ -91,6 +101,16 @@ def render_excerpts(asap: Path, folder: Path, soundfont: Path | None) -> list[Ex
     return excerpts
 
 
+def demo_excerpts(work: Path) -> list[Excerpt]:
+    """Return the whole performances of the demo, all of them judged."""
+    found = []
+    for path in demo_audio(work):
+        work_id, interpretation = path.stem.rsplit("_", 1)
+        midi, beats = path.with_suffix(".mid"), path.with_suffix(".beats.tsv")
+        found.append(Excerpt(path.stem, work_id, interpretation, midi, beats, path, kept=True))
+    return found
+
+
 def render(whole: Path, midi: Path, audio: Path, soundfont: Path | None) -> None:
     """Write the MIDI and the audio of an excerpt, of at least a window."""
     if audio.exists():
@@ -123,6 +143,13 @@ def cut_midi(whole: Path, part: Path) -> None:
         wait = 0 if number else round((EXCERPT_S + 1) * 1000) - last
         track.append(mido.Message("note_off", note=note, time=wait))
     mido.MidiFile(ticks_per_beat=1000, tracks=[track]).save(part)
+
+
+def starts_of(audio: Path) -> Floats:
+    """Return where the windows of a file start, in seconds."""
+    info = soundfile.info(audio)
+    starts = segment_starts(info.frames, sample_rate=info.samplerate)
+    return np.asarray(starts / info.samplerate)
 
 
 def measure_truth(excerpt: Excerpt, starts: Floats) -> dict[str, Floats]:
@@ -180,128 +207,135 @@ def judge_performances(
     spaces: Sequence[str], excerpts: Sequence[Excerpt], work: Path
 ) -> dict[str, dict[str, Figure]]:
     """Return the figures of every space on rendered performances."""
-    starts = np.arange(0, EXCERPT_S - WINDOW_S + HOP_S / 2, HOP_S)
-    truths = [measure_truth(excerpt, starts) for excerpt in excerpts]
+    starts = [starts_of(excerpt.audio) for excerpt in excerpts]
+    truths = [measure_truth(*each) for each in zip(excerpts, starts, strict=True)]
     truth = {name: np.concatenate([each[name] for each in truths]) for name in TRUTH}
-    ends = np.column_stack([starts, starts + WINDOW_S])
     times = [np.loadtxt(e.beats, usecols=0, ndmin=1) for e in excerpts]
-    spans = np.concatenate([np.interp(ends, beats, np.arange(len(beats))) for beats in times])
-    columns = [np.repeat(column, len(starts)) for column in zip(*excerpts, strict=True)]
+    spans = np.concatenate(
+        [
+            np.interp(np.column_stack([s, s + WINDOW_S]), beats, np.arange(len(beats)))
+            for s, beats in zip(starts, times, strict=True)
+        ]
+    )
+    sizes = [len(each) for each in starts]
+    columns = [np.repeat(column, sizes) for column in zip(*excerpts, strict=True)]
     rows, kept = Rows(columns[0], columns[1], columns[2]), columns[6]
     judged = Rows(rows.recordings[kept], rows.works[kept], rows.performers[kept])
-    found: dict[str, dict[str, Figure]] = {}
+    alone = np.column_stack([truth[name][kept] for name in ALONE])
+    players = same_player(search_of(alone / np.nanstd(alone, axis=0), euclidean=True), judged)
+    found = {"tempo and velocity": {f"same player: {m}": f for m, f in players.items()}}
     for space, blocks in extracted(spaces, {e.recording_id: e.audio for e in excerpts}, work, 0.5):
         features = np.concatenate(blocks)
-        found[space] = {
-            **{
-                short: within_works(features, truth[name], rows, name=name, judged=kept)
-                for name, short in TRUTH.items()
-            },
-            **same_passage(general(features[kept]), judged, spans[kept]),
-            "MRR, plain cosine": same_passage(cosine(features[kept]), judged, spans[kept])["MRR"],
+        known = {
+            short: within_works(features, truth[name], rows, name=name, judged=kept)
+            for name, short in TRUTH.items()
         }
-        chance = {n: Figure(f.chance, None, 0.0, 0, 0) for n, f in found[space].items()}
-        print(table({"chance": chance, **found}), flush=True)
+        features = features[kept]
+        found[space] = known | judge_order(whitened(features)(features, None), judged, spans[kept])
+        plain = same_passage(cosine(features), judged, spans[kept])
+        found[space]["same passage: MRR, plain cosine"] = plain["MRR"]
+    known = {name: figure for each in found.values() for name, figure in each.items()}
+    chance = {n: Figure(f.chance, None, 0.0, f.n, f.works) for n, f in known.items()}
+    print(table({"chance": chance, **found}), flush=True)
     return found
+
+
+def judge_order(vectors: Floats, rows: Rows, spans: Floats) -> dict[str, Figure]:
+    """Return the figures of vectors' order, and of how they fill their space."""
+    search = cosine(vectors)
+    passages, players = same_passage(search, rows, spans), same_player(search, rows)
+    return {
+        **{f"same passage: {measure}": figure for measure, figure in passages.items()},
+        **{f"same player: {measure}": figure for measure, figure in players.items()},
+        **occupancy(vectors, rows),
+    }
 
 
 def judge_listeners(
     spaces: Sequence[str], percepiano: Path, folder: Path, work: Path, soundfont: Path | None
-) -> dict[str, Figure]:
-    """Return how far distances agree with listeners', and those of half the listeners."""
-    ratings, rng = read_ratings(percepiano / "ratings.csv"), np.random.default_rng(0)
-    beethoven, schubert = (passages(ratings, work) for work in ("Beethoven", "Schubert"))
-    scales = reliability(ratings, beethoven, rng) >= RELIABLE
-    names, groups = list(schubert), np.array(list(schubert.values()))
-    heard = apart(np.array([np.nanmean(ratings[name][:, scales], axis=0) for name in names]))
-    print("scales:", ", ".join(np.array(SCALES)[scales]))
-    halves = [halve(ratings, names, rng)[:, :, scales] for _ in range(HALVES)]
-    own = [triplets(apart(one), apart(other), groups) for one, other in halves]
-    ceiling = float(np.mean([figure.value for figure in own]))
-    found = {"half of the listeners": Figure(ceiling, None, 0.5, own[0].n, own[0].works)}
-    audio = {name: folder / f"{name}.wav" for name in names}
-    for name, path in audio.items():
-        render(percepiano / "midi" / f"{name}.mid", path.with_suffix(".mid"), path, soundfont)
-    for space, blocks in extracted(spaces, audio, work, 0.0):
-        search = general(np.array([block.mean(axis=0) for block in blocks]))
-        found[space] = triplets(-np.array([*map(search, range(len(names)))]), heard, groups)
-    return found
+) -> dict[str, dict[str, Figure]]:
+    """Return how far spaces agree with what follows from ratings, and halves of listeners.
+
+    Also writes the tables of clips and of ratings that the workflow reads.
+    """
+    told = (percepiano / "ratings.csv").read_text(encoding="utf-8")
+    # More than 7 is an error.
+    write_text(folder / "ratings.csv", re.sub(r",(?:[89]|\d\d+)\.\d+", ",", told))
+    clips = read_ratings(folder / "ratings.csv")[1]
+    of = passages(clips, "Schubert")
+    rows, recordings = [], []
+    for name, passage in of.items():
+        midi, audio = (folder / f"{name}{suffix}" for suffix in (".mid", ".wav"))
+        render(percepiano / "midi" / midi.name, midi, audio, soundfont)
+        recordings.append(replace(describe(audio), work_id=passage))
+        row = {"recording_id": name, "work_id": passage, "performer": name.split("_")[-2]}
+        rows.append({**row, "midi": str(midi), "audio": str(audio)})
+    write_table(rows, folder / "clips.tsv")
+    judgments = derive(clips, recordings, study="ratings")
+    whole = [Passage(its.recording_id, 0.0, its.duration_s) for its in recordings]
+    judged = []
+    files = {its.recording_id: Path(its.audio) for its in recordings}
+    for name, blocks in extracted(spaces, files, work, 0.0):
+        read = whitened(np.concatenate(blocks))
+        means = np.array([block.mean(axis=0) for block in blocks])
+        judged.append((Space(name, GENERAL, ENCODER, False, read), read(means, None)))
+    lines = judge_people(judged, whole, judgments, of)
+    found = {
+        each["asked"]: Figure(
+            each["value"], (each["low"], each["high"]), 0.5, each["n"], each["works"]
+        )
+        for each in lines
+    }
+    halves = Figure(lines[0]["ceiling"], None, 0.5, lines[0]["n"], lines[0]["works"])
+    return {name: {"listeners": f} for name, f in {"halves of listeners": halves, **found}.items()}
 
 
-def read_ratings(path: Path) -> dict[str, Floats]:
-    """Return every clip's ratings [raters, 19], each rater's mean taken away; NaN where none."""
-    with path.open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    values = np.array([[float(row[scale] or 0) for scale in SCALES] for row in rows])
-    values[(values < 1) | (values > 7)] = np.nan
-    raters, clips = (np.array([row[column] for row in rows]) for column in ("rater", "clip"))
-    for rater in np.unique(raters):
-        values[raters == rater] -= np.nanmean(values[raters == rater])
-    return {clip: values[clips == clip] for clip in np.unique(clips).tolist()}
+def whitened(features: Features) -> Read:
+    """Return what reads the general block, fitted to features [n, L, D], of others."""
+    projection = fit_projection(lambda layer: features[:, layer], range(features.shape[1]))
+    return lambda given, _: projection.read(given)[0].astype(np.float64)
 
 
-def passages(ratings: Mapping[str, Floats], work: str) -> dict[str, str]:
+def passages(clips: Iterable[str], work: str) -> dict[str, str]:
     """Return the passage of every clip of a work that is played by `CLIPS` or more."""
-    found = {clip: "_".join(clip.rsplit("_", 2)[::2]) for clip in ratings if clip.startswith(work)}
+    found = {clip: "_".join(clip.rsplit("_", 2)[::2]) for clip in clips if clip.startswith(work)}
     return {clip: p for clip, p in found.items() if list(found.values()).count(p) >= CLIPS}
 
 
-def apart(values: Floats) -> Floats:
-    """Return distances [n, n] of values [n, q], each in its standard deviations."""
-    scaled = values / np.nanstd(values, axis=0)
-    return np.asarray(np.linalg.norm(scaled[:, np.newaxis] - scaled, axis=2))
-
-
-def halve(ratings: Mapping[str, Floats], names: Sequence[str], rng: np.random.Generator) -> Floats:
-    """Return mean ratings [2, n, 19] of clips by two halves of those who rated each."""
-    dealt = [rng.permutation(ratings[name]) for name in names]
-    # A scale that nobody of a half has rated is NaN.
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-        return np.array([[np.nanmean(rows[half::2], axis=0) for rows in dealt] for half in (0, 1)])
-
-
-def reliability(
-    ratings: Mapping[str, Floats], of: Mapping[str, str], rng: np.random.Generator
-) -> Floats:
-    """Return how reliable each scale's mean is within passages [19] (Spearman and Brown)."""
-    names, groups, found = list(of), np.array(list(of.values())), []
-    for _ in range(HALVES):
-        halves = halve(ratings, names, rng)
-        for group in np.unique(groups):
-            halves[:, groups == group] -= np.nanmean(halves[:, groups == group], axis=1)[:, None]
-        one, other = np.nan_to_num(halves)
-        r = (one * other).sum(axis=0) / np.sqrt((one**2).sum(axis=0) * (other**2).sum(axis=0))
-        found.append(2 * r / (1 + r))
-    return np.asarray(np.mean(found, axis=0))
-
-
 def table(found: Mapping[str, Mapping[str, Figure]]) -> str:
-    """Return figures with their intervals as a table in Markdown, a line per figure."""
+    """Return figures with their intervals and n as a table in Markdown, a line per figure."""
     names = list(dict.fromkeys(name for figures in found.values() for name in figures))
-    lines = [f"| | {' | '.join(found)} |", "|---" * (len(found) + 1) + "|"]
+    lines = [f"| | {' | '.join([*found, 'n, works'])} |", "|---" * (len(found) + 2) + "|"]
     for name in names:
         cells = []
-        for figure in (figures[name] for figures in found.values()):
-            reach = figure.interval
+        for figure in (figures.get(name) for figures in found.values()):
+            reach = figure and figure.interval
             told = f" ({reach[0]:.2f} to {reach[1]:.2f})" if reach else ""
-            cells.append(f"{figure.value:.2f}{told}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+            cells.append(f"{figure.value:.2f}{told}" if figure else "")
+        counts = next((f"{f[name].n}, {f[name].works}" for f in found.values() if name in f), "")
+        lines.append(f"| {name} | {' | '.join([*cells, counts])} |")
     return "\n".join(lines) + "\n"
 
 
-def judge_answers(space: str, table: Path, data: Path) -> str:
-    """Run the workflow on what is kept aside, and return its own table.
+def judge_answers(name: str, space: str, folder: Path, table: Path | None) -> None:
+    """Run the workflow on recordings, the demo's by default, and print what it says of its answers.
 
-    All aspects are asked for, however badly what is heard follows their truth.
+    All aspects of a table's recordings are asked for, however badly what is heard follows their
+    truth.
     """
-    folder = data / "answers" / Path(space).name
-    scan = ["mess", "recordings", "--table", str(table), "--name", "asap", "--data", str(folder)]
-    subprocess.run(scan, check=True)
-    wanted = folder / "reports" / "asap" / "evaluation.tsv"
-    given = ["dataset=asap", f"encoder={space}", f"data={folder}"]
-    given += ["probing={baselines: []}", "aspects={min_r2: 0}"]
-    subprocess.run(["snakemake", "--cores", "2", str(wanted), "--config", *given], check=True)
-    return wanted.read_text(encoding="utf-8")
+    data = ["--data", str(folder)]
+    given = [f"dataset={name}", f"encoder={space}", f"data={folder}"]
+    commands = [["mess", "recordings", "demo", *data]]
+    if table:
+        commands = [["mess", "recordings", "--table", str(table), "--name", name, *data]]
+        given.append("aspects={min_r2: 0}")
+    data += ["--dataset", name]
+    if table and (ratings := table.with_name("ratings.csv")).exists():
+        commands.append(["mess", "triplets", "import", str(ratings), *data])
+    wanted = folder / "reports" / name / "evaluation.tsv"
+    commands.append(["snakemake", "--cores", "2", str(wanted), "--config", *given])
+    for command in [*commands, ["mess", "question", "evaluation", *data]]:
+        subprocess.run(command, check=True)
 
 
 def main() -> None:
@@ -314,13 +348,20 @@ def main() -> None:
     parser.add_argument("--answers", action="store_true", help="run the workflow, too")
     args = parser.parse_args()
     work = args.work / (args.soundfont.stem if args.soundfont else "default")
+    demo = demo_excerpts(args.work)
     excerpts = render_excerpts(args.shared / "asap", work / "asap", args.soundfont)
-    judge_performances(args.spaces, excerpts, work / "asap-features")
+    for name, each in {"demo": demo, "asap": excerpts}.items():
+        judge_performances(args.spaces, each, work / f"{name}-features")
     folders = work / "percepiano", work / "percepiano-features"
     heard = judge_listeners(args.spaces, args.shared / "percepiano", *folders, args.soundfont)
-    print(table({space: {"listeners' triplets": figure} for space, figure in heard.items()}))
-    for space in (space for space in args.spaces if args.answers and "+" not in space):
-        print(space, judge_answers(space, work / "asap" / "kept.tsv", work), sep="\n")
+    print(table(heard))
+    tables: dict[str, Path | None]
+    tables = {"demo": None, "asap": work / "asap/kept.tsv", "percepiano": folders[0] / "clips.tsv"}
+    for space in (
+        space for space in args.spaces if args.answers and not re.search("[+]|-untrained", space)
+    ):
+        for name, recordings in tables.items():
+            judge_answers(name, space, work / "answers" / f"{name}-{Path(space).name}", recordings)
 
 
 if __name__ == "__main__":

@@ -23,19 +23,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.evaluation import (
-    HALVES,
-    SCALES,
-    Floats,
-    halve,
-    passages,
-    read_ratings,
-    reliability,
-    table,
-)
+from benchmarks.evaluation import Floats, passages, table
 from mess_core import Query, load_published
 from mess_core.datasets.render import render_midi
 from mess_core.evaluation import Figure
+from mess_core.evaluation.judgments import HALVES, halve, read_ratings, reliability
 from mess_core.extraction.audio import segment_starts
 from mess_core.files import atomic_path
 from mess_core.probing.aspects import ASPECT_REGISTRY
@@ -49,6 +41,7 @@ from mess_core.targets.sound import analyse
 
 RATE, WINDOW_S, OVERLAP = 24_000, 5.0, 0.5
 WORKS = ("Beethoven", "Schubert")
+SCALES = [f"s{number:02}" for number in range(1, 20)]
 #: Of ridge regressions, per clip. From 0.3 to 3 all do as well (docs/words.md).
 PENALTY = 1.0
 RESAMPLES = 1000
@@ -142,7 +135,7 @@ class Clips(NamedTuple):
 
         With them, having no pedal explains whatever listeners dislike in a computer.
         """
-        ratings = read_ratings(folder / "ratings.csv")
+        ratings = read_ratings(folder / "ratings.csv", most=7)[1]
         of = {clip: p for work in WORKS for clip, p in passages(ratings, work).items()}
         values = measure_aspects([folder / "midi" / f"{name}.mid" for name in of], cache)
         played = np.array(["_Score" not in name for name in of])

@@ -78,6 +78,16 @@ class Layout:
         return self.metadata / "demo.interpretations.tsv"
 
     @property
+    def judgments(self) -> Path:
+        """What people judged: triplets (``.jsonl``) and ratings (``.csv``), of all datasets."""
+        return self.data / "judgments"
+
+    @property
+    def judgment_files(self) -> list[Path]:
+        """The files in it that count."""
+        return [p for p in sorted(self.judgments.glob("*")) if p.suffix in (".jsonl", ".csv")]
+
+    @property
     def demo_audio(self) -> Path:
         """The demo corpus's audio and MIDI."""
         return self.data / "audio" / "demo"
@@ -154,6 +164,11 @@ class Layout:
         """The aspect map."""
         return self.probing / "aspects.json"
 
+    @property
+    def geometry(self) -> Path:
+        """The spaces that were learned and taken; beside it (``.json``) why."""
+        return self.probing / "geometry.npz"
+
     def projection(self, kind: str) -> Path:
         """What makes the stored vectors of an index of one of `INDEX_KINDS`."""
         return self.probing / "projections" / f"{kind}.npz"
@@ -165,6 +180,11 @@ class Layout:
     def decomposition_receipt(self, source: str) -> Path:
         """Says that all layers of one of `SOURCES` are decomposed, and of which rows."""
         return self.probing / "decompositions" / source / "receipt.json"
+
+    @property
+    def counterfactuals(self) -> Path:
+        """Features of the same notes played otherwise."""
+        return self.data / "counterfactuals" / f"{self.dataset}.npz"
 
     @property
     def reports(self) -> Path:

@@ -1,5 +1,6 @@
 """Judging a corpus: planted aspects of which the truth is known, with works, players and beats."""
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mess_core.evaluation.corpus import asking, evaluate, judge_aspects, rival
-from mess_core.evaluation.judges import Rows
+from mess_core.evaluation.corpus import asking, evaluate, judge_aspects, rival, spans_of
+from mess_core.evaluation.judges import Figure, Rows, line
+from mess_core.evaluation.spaces import LEARNED, apart, search_of, spaces_of
+from mess_core.evaluation.tables import side_by_side
 from mess_core.files import write_json
-from mess_core.index.index import Index
-from mess_core.layout import Layout
+from mess_core.index.index import ROW_TYPE, Index
+from mess_core.layout import DESCRIPTORS, UNTRAINED, Layout
 from mess_core.probing.pictures import plot_evaluation
+from mess_core.probing.questions import write_table
 from mess_core.recordings import COLUMNS, Recording
 from mess_core.search.query import Query, clip_id
 from mess_core.search.search import search
@@ -149,12 +153,97 @@ def test_a_corpus_is_judged_by_what_it_has(tmp_path: Path, index: Index, corpus:
     assert (tmp_path / "a.png").stat().st_size > 5000
 
 
+def test_spaces_are_compared_as_they_say(tmp_path: Path, index: Index, corpus: Corpus) -> None:
+    layout, recordings = finished(tmp_path, corpus, beats=True)
+    for source, windows in ((UNTRAINED, WINDOWS), (DESCRIPTORS, WINDOWS + 1)):
+        for recording in recordings:
+            path = layout.of(source).features("segments", recording.recording_id)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, np.random.default_rng(0).normal(size=(windows, 3, 8)).astype(np.float32))
+    spaces = {space.name: space for space in spaces_of(layout, index)}
+    # Descriptors of other windows are of another run.
+    aspects = ["tempo", "legato", "dynamics", "contour"]
+    layers = [f"layer {n}" for n in range(corpus.features.shape[1])]
+    assert [*spaces] == ["general", "plain cosine", "untrained", *aspects, *layers]
+    general = spaces["general"].read(corpus.features, None)
+    assert general == pytest.approx(index.stored(range(N))[:, : index.projection.general])
+    basis = np.random.default_rng(2).normal(size=(index.projection.means.size, 5))
+    learned = corpus.index(
+        clip_rows(RECORDINGS, WINDOWS, works=WORKS), spaces={"expression": basis.astype(np.float32)}
+    )
+    block = learned.stored(range(N))[:, learned.projection.spaces["expression"]]
+    found = {space.name: space for space in spaces_of(layout, learned)}["expression"]
+    assert (found.group, found.euclidean) == (LEARNED, False)
+    assert found.read(corpus.features, None) == pytest.approx(block)
+    rows = np.arange(1, N)
+    for name, space in spaces.items():
+        given = corpus.features if name != "untrained" else np.ones((N, 3, 8), np.float32)
+        vectors = space.read(given + np.random.default_rng(1).normal(size=given.shape), None)
+        away = apart(vectors, space.euclidean, 0 * rows, rows)
+        scores = search_of(vectors, space.euclidean)(0)[1:]
+        assert away == pytest.approx((0 if space.euclidean else 1) - scores, abs=1e-6), name
+
+
+def test_what_was_learned_and_the_rules_are_lines(
+    tmp_path: Path, index: Index, corpus: Corpus
+) -> None:
+    layout, recordings = finished(tmp_path, corpus, beats=True)
+    held = line(
+        "same player", "content, linear", Figure(0.5, (0.4, 0.6), 0.25, 9, 3), measure="MRR"
+    )
+    taken = {"rule": "content, linear", "fired": True, "figures": {}, "text": "taken: a gain"}
+    content = {"lines": [held], "verdicts": [taken]}
+    write_json(layout.geometry.with_suffix(".json"), content)
+    lines = evaluate(layout, index, recordings, learned=True)
+    found = {(each["judge"], each["asked"]): each for each in lines}
+    assert found["held out, same player", "content, linear"]["value"] == 0.5
+    verdict = found["rule", "content, linear"]
+    assert (verdict["measure"], verdict["reason"]) == ("fired", "taken: a gain")
+    assert ("rule", "two-stage reranking") in found
+    write_table(lines, tmp_path / "lines.tsv")
+    cells = [*csv.DictReader((tmp_path / "lines.tsv").read_text().splitlines(), delimiter="\t")]
+    tables = side_by_side(cells)
+    assert tables["Learned spaces"] == [
+        {"judged": "held out, same player: MRR", "content, linear": "0.50±0.10 (0.25)"}
+    ]
+    rows = {row["judged"]: row for row in tables["Spaces"]}
+    best = max(
+        (each for each in cells if each["judge"] == "same player" and each["measure"] == "MRR"
+         and each["asked"].startswith("layer")),
+        key=lambda each: float(each["value"]),
+    )  # fmt: skip
+    shown = rows["same player: MRR"]["best layer"]
+    assert shown.startswith(f"{float(best['value']):.2f}±")
+    assert f"({best['asked']}, " in shown
+    assert rows["space: RankMe"]["general"].endswith(f"(of {index.projection.general})")
+    assert [row["judged"] for row in tables["Aspects"]] == [
+        "tempo",
+        "legato",
+        "dynamics",
+        "contour",
+    ]
+
+
+def test_windows_are_placed_by_alignment_before_beats(tmp_path: Path, corpus: Corpus) -> None:
+    _, recordings = finished(tmp_path, corpus, beats=True)
+    recordings = [replace(each, work_id=f"w{n % 2}") for n, each in enumerate(recordings[:2])]
+    table = np.zeros(4, ROW_TYPE)
+    table["recording"], table["start_s"], table["end_s"] = [0, 0, 1, 1], [0, 1, 0, 1], [1, 2, 1, 2]
+    table["work_start_s"] = table["work_end_s"] = np.nan
+    table["work_start_s"][2], table["work_end_s"][2] = 3, 4
+    names = np.array(["r0", "r0", "r1", "r1"])
+    rows = Rows(names, np.array(["w0", "w0", "w1", "w1"]), names)
+    spans = spans_of(table, rows, recordings)
+    # Half a second a beat; of an aligned work what is not aligned is nowhere.
+    assert spans == pytest.approx(np.array([[0, 2], [2, 4], [3, 4], [np.nan, np.nan]]), nan_ok=True)
+
+
 def test_without_beats_and_players_the_reason_is_said(
     tmp_path: Path, index: Index, corpus: Corpus
 ) -> None:
     layout, recordings = finished(tmp_path, corpus, beats=False)
     lines = evaluate(layout, index, recordings)
-    assert lines[0]["reason"] == "not all recordings have beats"
+    assert lines[0]["reason"] == "no other player is aligned, or has beats"
     assert lines[0]["value"] is None
     # What was not measured of a recording is not defined: the others are judged.
     layout.targets("r3").unlink()
@@ -167,7 +256,7 @@ def test_without_beats_and_players_the_reason_is_said(
     assert 0 < fewer["more", "tempo"]["n"] < WORKS * 20
     single = corpus.index(clip_rows(RECORDINGS, WINDOWS, works=RECORDINGS))
     single = replace(single, aspects=index.aspects)
-    for line in evaluate(layout, single, recordings):
-        assert line["value"] is None
-        assert line["reason"]
+    for each in evaluate(layout, single, recordings):
+        assert (each["value"] is None) == bool(each["reason"])
+        assert each["reason"] or each["judge"] in ("space", "same player")
     plot_evaluation(lines[:1], tmp_path / "b.svg", title="nothing")

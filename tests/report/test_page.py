@@ -92,11 +92,15 @@ class Reader(HTMLParser):
 JUDGED = {
     **{"judge": "same passage", "asked": "general", "measure": "recall@1", "against": ""},
     **{"source": "", "value": "0.87", "low": "0.8", "high": "0.94", "chance": "0.012"},
-    **{"n": "90", "works": "9", "reason": ""},
+    **{"n": "90", "works": "9", "reason": "", "ceiling": ""},
 }
 NOT_JUDGED = {
     **dict.fromkeys(JUDGED, ""),
     **{"judge": "like", "asked": "tempo", "reason": "too few players of a work"},
+}
+RULE = {
+    **dict.fromkeys(JUDGED, ""),
+    **{"judge": "rule", "asked": "reranking", "measure": "not fired", "reason": "nDCG is high"},
 }
 PERFORMANCE = {
     **{"work_id": "op1", "recording_id": "slow", "performer": "Ann", "reference": "slow"},
@@ -131,7 +135,7 @@ def findings(indices: tuple[Index, Index], pictures: dict[str, Path]) -> Finding
         aspects={"min_r2": 0.1, "aspects": {"tempo": ASPECT, "rubato": UNKNOWN}},
         layers=[LAYER, NOT_PROBED],
         validity=[VALIDITY],
-        evaluation=[JUDGED, NOT_JUDGED],
+        evaluation=[JUDGED, NOT_JUDGED, RULE],
         performances=[PERFORMANCE],
         pictures=pictures,
         examples=examples,
@@ -199,6 +203,8 @@ def test_what_is_planted_appears(findings: Findings) -> None:
     assert "0.70 to 0.90" in pages["report"]
     assert "too few rows" in pages["report"]
     assert "very first answer in 87 of 100" in pages["report"]
+    assert "Rule, reranking (not fired): nDCG is high." in pages["report"]
+    assert "0.87±0.07 (0.01)" in pages["report"]
     assert "by chance in 1.2" in pages["report"]
     assert "Like, tempo: not judged, too few players of a work." in pages["report"]
     compared = "op1 slow (reference) Ann audio aligned from fast 0.95 -0.12 - 1.50"

@@ -5,9 +5,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from benchmarks.evaluation import SCALES
 from benchmarks.words import (
     DIRECTED,
+    SCALES,
     average_precision,
     chance_precision,
     judge,

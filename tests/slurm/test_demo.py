@@ -51,8 +51,9 @@ def test_slurm_ran_every_rule_once_as_it_asked_and_extraction_alone_on_a_gpu(
     for job in jobs:
         assert job["JobState"] == "COMPLETED", job
         assert request(job) == expected[rule(job)], job
-        assert job["Partition"] == ("gpu" if rule(job) == "features" else "cpu"), job
-        assert request(job).gpus == int(rule(job) == "features"), job
+        extracts = rule(job) in ("features", "counterfactuals")
+        assert job["Partition"] == ("gpu" if extracts else "cpu"), job
+        assert request(job).gpus == int(extracts), job
     records = (slurm.folder / "completed.txt").read_text().splitlines()
     assert len(records) == len(jobs)
 

@@ -22,7 +22,9 @@ CONFIG: dict[str, Any] = {
     "targets": ["spectral_centroid", "onset_density"],
 }
 #: What follows from probing, and all that follows from features or targets.
-ANSWERS = {"aspects", "question", "projection", "index", "publish", "evaluation", "report"}
+ANSWERS = {
+    *("aspects", "question", "geometry", "projection", "index", "publish", "evaluation", "report"),
+}
 DOWNSTREAM = {"decomposition", "probing"} | ANSWERS
 FEATURES = {"features", "descriptors", "gather_features"}
 TARGETS = {"targets", "gather_targets", "validity"}

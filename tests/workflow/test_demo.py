@@ -21,6 +21,7 @@ from scipy.signal import stft
 from scipy.stats import spearmanr
 
 from mess_core.cli.results import _SHOWN
+from mess_core.evaluation.counterfactuals import VARIANTS, read_counterfactuals
 from mess_core.files import file_sha256, read_json
 from mess_core.layout import ANSWERS, INDEX_KINDS, PAGES, QUESTIONS, Layout
 from mess_core.probing.aspects import ASPECT_REGISTRY
@@ -90,7 +91,7 @@ def test_the_aspect_map_speaks_of_every_aspect(layout: Layout) -> None:
         assert aspect["resolved"]
 
 
-@pytest.mark.parametrize("question", [*QUESTIONS, "evaluation"])
+@pytest.mark.parametrize("question", QUESTIONS)
 def test_every_question_has_a_table_and_a_picture(
     demo: Workspace, layout: Layout, question: str
 ) -> None:
@@ -106,6 +107,19 @@ def test_every_question_has_a_table_and_a_picture(
     assert demo.mess("question", question, "--all").output == table
     # Beside the rows: the question, the header and its rule, the files, and blank lines.
     assert len(lines) - 7 == len(table.splitlines()) - 1 > 5
+
+
+def test_the_evaluation_shows_spaces_aspects_and_rules(demo: Workspace, layout: Layout) -> None:
+    assert layout.answer("evaluation", ".png").read_bytes().startswith(b"\x89PNG")
+    shown = demo.mess("question", "evaluation").output.splitlines()
+    assert shown[0] == _SHOWN["evaluation"][0]
+    for title in ("Spaces", "Aspects", "Counterfactual", "Learned spaces"):
+        assert title in shown
+    for judge in ("same passage: nDCG@10", "same player: recall@1", "like tempo", "space: RankMe"):
+        assert [line for line in shown if line.startswith(judge)]
+    assert [line for line in shown if line.startswith("rule, two-stage reranking")]
+    table = layout.answer("evaluation", ".tsv").read_text()
+    assert demo.mess("question", "evaluation", "--all").output == table
 
 
 def test_the_report_is_one_page_that_needs_nothing_else(demo: Workspace, layout: Layout) -> None:
@@ -367,6 +381,21 @@ def test_who_bends_the_tempo_most_stretches_the_ends_of_phrases_most(
     assert len(same) == 5
     spans = {str(hit["recording_id"]): hit["start_s"] for hit in same}
     assert spans[second["recording_id"]] == pytest.approx(second["start_s"], abs=0.5)
+
+
+def test_louder_notes_move_dynamics_most_and_faster_ones_tempo(layout: Layout) -> None:
+    found = read_counterfactuals(layout)
+    assert found is not None
+    assert found.encoder.shape == (5 * len(VARIANTS), 7, 160)
+    assert len(set(found.work)) == 5
+    with layout.answer("evaluation", ".tsv").open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    most = {row["against"]: row for row in rows if row["measure"] == "moves most"}
+    for parameter, aspect in {"level": "dynamics", "tempo": "tempo"}.items():
+        assert most[parameter]["asked"] == aspect
+        assert float(most[parameter]["low"]) > 0
+    notes = {row["asked"]: float(row["value"]) for row in rows if row["judge"] == "same notes"}
+    assert notes["general"] > 0.9
 
 
 def centroid(path: Path) -> float:

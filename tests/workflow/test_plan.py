@@ -58,6 +58,7 @@ FEATURES = ENCODED | DESCRIBED
 ENCODED_ALONE = {"features", "all-features"}
 TARGETS = {"targets", "all-targets"}
 ALIGNMENTS = {"alignments", "all-alignments"}
+JUDGED = {"evaluation", "counterfactuals"}
 #: What depends on which rows are probed.
 ROWS = {"aspects", "decomposition", "probing", "projection", "question"}
 #: The last four are performances of two works.
@@ -73,11 +74,13 @@ def params(settings: Settings, recordings: tuple[Recording, ...]) -> dict[str, A
         "publish": plan.publish_params(),
         "probing": plan.probing_params("tempo"),
         "decomposition": plan.decomposition_params("encoder"),
+        "geometry": plan.geometry_params(),
         "projection": plan.projection_params("clips"),
         "question": plan.question_params("layers"),
         "validity": plan.validity_params(),
         "performances": plan.performances_params(),
         "evaluation": plan.evaluation_params(),
+        "counterfactuals": plan.counterfactuals_params(),
         "report": plan.report_params({}),
         "untrained": plan.untrained_params(),
         "all-targets": plan.gather_targets_params(),
@@ -134,29 +137,39 @@ def test_params_are_builtins_only() -> None:
     [
         (
             {"window_s": 4.0},
-            FEATURES | TARGETS | ALIGNMENTS | ROWS | {"validity", "index", "evaluation", "report"},
+            FEATURES
+            | TARGETS
+            | ALIGNMENTS
+            | ROWS
+            | JUDGED
+            | {"validity", "geometry", "index", "report"},
         ),
-        ({"overlap": 0.25}, FEATURES | TARGETS | ALIGNMENTS | {"index"}),
-        ({"encoder": "MERT-v1-95M"}, ENCODED | ROWS | {"untrained", "index"}),
+        ({"overlap": 0.25}, FEATURES | TARGETS | ALIGNMENTS | {"geometry", "index"}),
+        ({"encoder": "MERT-v1-95M"}, ENCODED | ROWS | JUDGED | {"untrained", "geometry", "index"}),
         ({"n_folds": 4}, ROWS),
         ({"rows": "recordings"}, ROWS | {"validity"}),
         ({"alphas": (10.0, 1.0)}, ROWS - {"decomposition"}),
         ({"baselines": ("untrained",)}, ROWS - {"decomposition"}),
-        ({"encoder": "descriptors"}, ENCODED_ALONE | ROWS | {"untrained", "index"}),
+        (
+            {"encoder": "descriptors"},
+            ENCODED_ALONE | ROWS | {"untrained", "index", "counterfactuals"},
+        ),
         ({"min_r2": 0.4}, {"aspects"}),
+        ({"learn": False}, {"projection", "evaluation"}),
         ({"source": "probed"}, {"aspects"}),
         ({"exact_up_to": 2_000_000}, {"index"}),
         ({"memory_gb": 8.0}, {"index"}),
         ({"destination": "s3://b/p"}, {"publish"}),
         ({"device": "cuda"}, set()),
         ({"batch_size": 8}, set()),
-        ({"precision": "bfloat16"}, ENCODED),
+        ({"precision": "bfloat16"}, ENCODED | {"counterfactuals"}),
+        ({"counterfactuals": 4}, {"counterfactuals"}),
         ({"save_raw": True}, {"features"}),
         ({"raw_dtype": "float16"}, set()),
         ({"save_raw": True, "raw_dtype": "float16"}, {"features"}),
         (
             {"targets": ("tempo",)},
-            {"aspects", "question", "projection", "validity", "all-targets"},
+            {"aspects", "question", "geometry", "projection", "validity", "all-targets"},
         ),
         ({"tracking_uri": "sqlite:///x.db"}, set()),
     ],
@@ -171,10 +184,13 @@ def test_a_setting_makes_stale_what_it_matters_to(
     ("change", "expected"),
     [
         ({"audio_sha256": "new"}, FEATURES | TARGETS),
-        ({"midi_sha256": "new"}, TARGETS),
-        ({"beats_sha256": "new"}, TARGETS | {"evaluation"}),
-        ({"work_id": "new"}, ROWS | {"validity", "index", "performances"}),
-        ({"performer": "new"}, {"index", "performances"}),
+        ({"midi_sha256": "new"}, TARGETS | {"counterfactuals"}),
+        ({"beats_sha256": "new"}, TARGETS | JUDGED | {"geometry"}),
+        (
+            {"work_id": "new"},
+            ROWS | {"validity", "geometry", "index", "performances", "counterfactuals"},
+        ),
+        ({"performer": "new"}, {"geometry", "index", "performances"}),
         ({"audio": "elsewhere.wav", "midi": "elsewhere.mid"}, set()),
     ],
 )
@@ -190,12 +206,13 @@ def test_a_recordings_change_makes_stale_what_it_matters_to(
     [
         ({"audio_sha256": "new"}, FEATURES | TARGETS | ALIGNMENTS),
         ({"midi_sha256": "new"}, TARGETS | ALIGNMENTS),
-        ({"beats_sha256": "new"}, TARGETS | ALIGNMENTS | {"evaluation"}),
-        ({"performer": "new"}, {"index", "performances"}),
+        ({"beats_sha256": "new"}, TARGETS | ALIGNMENTS | {"geometry", "evaluation"}),
+        ({"performer": "new"}, {"geometry", "index", "performances"}),
         # The one that is left of its work is alone. Targets that depend on it are gathered anew.
         (
             {"work_id": "new"},
-            ROWS | {"all-alignments", "validity", "index", "performances", "all-targets"},
+            ROWS
+            | {"all-alignments", "validity", "geometry", "index", "performances", "all-targets"},
         ),
     ],
 )
@@ -204,6 +221,19 @@ def test_a_performances_change_makes_its_work_stale(
 ) -> None:
     recordings = (*RECORDINGS[:-1], replace(RECORDINGS[-1], **change))
     assert changed(SETTINGS, recordings) == expected
+
+
+def test_counterfactuals_are_of_one_recording_with_midi_of_each_work(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, counterfactuals=100, data=tmp_path)
+    silent = (*RECORDINGS[:10], *(replace(r, midi="", midi_sha256="") for r in RECORDINGS[10:16]))
+    chosen = Plan(settings, (*silent, *RECORDINGS[16:])).varied
+    assert [r.work_id for r in chosen] == ["w0", "w1", "v0", "v1", *(f"w{n}" for n in range(2, 10))]
+    assert [r.recording_id for r in chosen][2:4] == ["16", "17"]
+    # The order of the table does not matter; nothing can be made without MIDI or a model.
+    assert Plan(settings, (*RECORDINGS[16:][::-1], *silent)).varied == chosen
+    assert Plan(replace(settings, counterfactuals=3), silent).varied == chosen[:2] + chosen[4:5]
+    assert not Plan(settings, silent[10:]).varied
+    assert not Plan(replace(settings, encoder="MERT-v1-95M"), RECORDINGS).varied
 
 
 def test_one_more_performance_concerns_its_works_shard_only() -> None:

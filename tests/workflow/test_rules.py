@@ -16,10 +16,19 @@ SECTIONS = ("log", "benchmark", "conda", "threads", "resources", "params", "mess
 def test_all_rules_are_seen() -> None:
     names = {name for name, _ in rules()}
     assert names == {
-        *("untrained", "features", "gather_features"),
+        *("untrained", "features", "gather_features", "counterfactuals"),
         *("alignments", "gather_alignments", "performances"),
         *("targets", "gather_targets", "decomposition", "probing", "question", "track"),
-        *("aspects", "projection", "index", "publish", "validity", "evaluation", "report"),
+        *(
+            "aspects",
+            "geometry",
+            "projection",
+            "index",
+            "publish",
+            "validity",
+            "evaluation",
+            "report",
+        ),
         "train",
     }
 
@@ -30,7 +39,7 @@ def test_a_rule_is_complete(name: str, text: str) -> None:
         assert re.search(rf"^ +{section}:$|^ +{section}: \S", text, re.MULTILINE), section
     assert "mem_mb=" in text
     assert "runtime=" in text
-    assert ("gpu=" in text) == (name in ("features", "train"))
+    assert ("gpu=" in text) == (name in ("features", "counterfactuals", "train"))
     parameters = re.search(r"params:\n((?: +\S.*\n)+?)(?= +\w+:\n)", text)
     assert parameters
     # One dict, because Snakemake compares params as an unnamed set.

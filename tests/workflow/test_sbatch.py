@@ -147,8 +147,9 @@ def test_every_rule_asks_for_what_it_says_and_extraction_alone_for_a_gpu(
     for call in calls:
         rule = call.rule
         assert call.request == expected[rule], call
-        assert call.partition == ("gpu" if rule == "features" else "cpu"), call
-        assert ("--gpus=1" in call.options) == (rule == "features"), call
+        extracts = rule in ("features", "counterfactuals")
+        assert call.partition == ("gpu" if extracts else "cpu"), call
+        assert ("--gpus=1" in call.options) == extracts, call
 
 
 def test_a_copy_of_the_profile_reaches_all_shards_and_a_killed_job_asks_for_more(

@@ -247,17 +247,20 @@ def test_one_result_can_be_asked_for_by_its_name(workspace: Workspace) -> None:
     run(workspace)
 
 
+#: What follows from the spaces that are learned.
+LEARNED = {"geometry", "projection"} | INDEXED
 #: What runs when a stage's number goes up.
 STAGES = {
     "FEATURES": FEATURES | DOWNSTREAM,
     "TARGETS": (TARGETS | ALIGNMENTS | DOWNSTREAM) - {"decomposition"},
-    "ALIGNMENTS": ALIGNMENTS | INDEXED,
+    "ALIGNMENTS": ALIGNMENTS | LEARNED,
     "PERFORMANCES": {"performances", "report"},
     "DECOMPOSITION": DOWNSTREAM,
     "PROBING": DOWNSTREAM - {"decomposition"},
     "ASPECTS": ANSWERS,
     "QUESTIONS": {"question", "report"},
-    "PROJECTION": {"projection"} | INDEXED,
+    "GEOMETRY": LEARNED,
+    "PROJECTION": LEARNED - {"geometry"},
     "INDEX": INDEXED,
     "PUBLISH": {"publish"},
     "VALIDITY": {"validity", "report"},

@@ -121,11 +121,15 @@ def feature_receipts(wildcards):
 
 def gpu_count(wildcards):
     """Return 0 where the encoder is told to run on the CPU, so that no GPU is asked for."""
-    return 0 if SETTINGS.device == "cpu" else 1
+    return 0 if SETTINGS.device == "cpu" or PLAN.spec.kind == "descriptors" else 1
 
 
 def features_manifests():
     return strings(SETTINGS.layout.of(s).features_manifest for s in SETTINGS.sources)
+
+
+def counterfactuals():
+    return strings([SETTINGS.layout.counterfactuals] if PLAN.varied else [])
 
 
 def alignments_params(wildcards):
@@ -188,6 +192,11 @@ def answers():
         for question in ANSWERS
         for suffix in (".tsv", ".png")
     )
+
+
+def geometry():
+    """Return the spaces that were learned, if they are to be."""
+    return [str(SETTINGS.layout.geometry)] if SETTINGS.learn else []
 
 
 def projection_params(wildcards):

@@ -100,6 +100,34 @@ if UNGATHERED:
             "../scripts/gather_features.py"
 
 
+# The same notes played otherwise: of a few performances, so that there is one job. MIDI is rendered
+# here, so that it needs more than the encoder.
+if PLAN.varied:
+
+    rule counterfactuals:
+        input:
+            ancient(SETTINGS.layout.table),
+        output:
+            SETTINGS.layout.counterfactuals,
+        log:
+            log_file("counterfactuals"),
+        benchmark:
+            benchmark_file("counterfactuals")
+        conda:
+            "../../envs/rendering.yaml"
+        threads: 1 if PLAN.spec.kind == "small" else 8
+        resources:
+            gpu=gpu_count,
+            mem_mb=more_memory(5000),
+            runtime=more_time(60),
+        params:
+            cfg=PLAN.counterfactuals_params(),
+        message:
+            f"Playing {len(PLAN.varied)} performances otherwise"
+        script:
+            "../scripts/counterfactuals.py"
+
+
 rule all_features:
     input:
         features_manifests(),

@@ -1,9 +1,39 @@
+# Spaces of content and expression that are learned, as far as they are shown to help.
+rule geometry:
+    input:
+        aspects=SETTINGS.layout.aspects,
+        probes=probes(PLAN.aspect_targets),
+        features=SETTINGS.layout.features_manifest,
+        alignments=SETTINGS.layout.alignments_manifest,
+        counterfactuals=counterfactuals(),
+    output:
+        SETTINGS.layout.geometry,
+        SETTINGS.layout.geometry.with_suffix(".json"),
+    log:
+        log_file("geometry"),
+    benchmark:
+        benchmark_file("geometry")
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=more_memory(4000),
+        runtime=more_time(60),
+    params:
+        cfg=PLAN.geometry_params(),
+    message:
+        "Learning a geometry"
+    script:
+        "../scripts/geometry.py"
+
+
 # What makes stored vectors of features: the general components, and the aspects' coordinates.
 rule projection:
     input:
         aspects=SETTINGS.layout.aspects,
         probes=probes(PLAN.aspect_targets),
         layers=SETTINGS.layout.decomposition_receipt(ENCODER),
+        geometry=geometry(),
     output:
         SETTINGS.layout.projection("{kind}"),
     log:

@@ -71,8 +71,10 @@ rule performances:
 rule evaluation:
     input:
         index=SETTINGS.layout.index_receipt("clips"),
-        features=SETTINGS.layout.features_manifest,
+        features=features_manifests(),
         targets=target_manifests(),
+        counterfactuals=counterfactuals(),
+        geometry=geometry(),
     output:
         table=report(
             SETTINGS.layout.answer("evaluation", ".tsv"),

@@ -21,6 +21,7 @@ from mess_core.cli import (
     search,
     serve,
     train,
+    triplets,
 )
 from mess_core.errors import MessError
 
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         landmarks,
         results,
         artifacts,
+        triplets,
     )
     for module in modules:
         module.add_parser(commands)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mess_core.cli import search as cli_search
 from mess_core.cli.printing import table
 from mess_core.errors import StorageError
+from mess_core.evaluation.tables import side_by_side
 from mess_core.files import read_json
 from mess_core.layout import Layout
 from mess_core.probing.aspects import aspect_r2
@@ -50,8 +51,8 @@ _SHOWN = {
         "source layer rankme within_work within_work_standardised cka_untrained cka_descriptors",
     ),
     "evaluation": (
-        "How good are answers, beside chance?",
-        "judge asked measure against source value low high chance works",
+        "How good are answers? Figures, half of their 95 % intervals (chance, ceiling)",
+        "judge asked measure against source value low high chance ceiling works",
     ),
 }
 
@@ -110,7 +111,14 @@ def _answer(args: argparse.Namespace) -> int:
     # Why there are no figures, where there are none.
     there += ["reason"] if any(row.get("reason") for row in rows) else []
     shown = [{name: _short(row[name]) for name in there} for row in rows]
-    print("\n".join([asked, "", *(table(shown) if shown else ["nothing was probed"])]))
+    lines = table(shown) if shown else ["nothing was probed"]
+    if args.question == "evaluation":
+        tables = side_by_side(rows).items()
+        lines = [text for title, those in tables for text in (title, *table(those), "")]
+        lines += [
+            f"{r['judge']}, {r['asked']} {r['measure']}: {r['reason']}" for r in rows if r["reason"]
+        ]
+    print("\n".join([asked, "", *lines]))
     print(f"\nall columns: {path}\npicture: {layout.answer(args.question, '.png')}")
     return 0
 

@@ -3,10 +3,9 @@ from .judges import (
     Figure as Figure,
     Rows as Rows,
     cosine as cosine,
-    general as general,
     like_not as like_not,
     more as more,
     same_passage as same_passage,
-    triplets as triplets,
     within_works as within_works,
 )
+from .spaces import Space as Space, apart as apart, search_of as search_of, spaces_of as spaces_of

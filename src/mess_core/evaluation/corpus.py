@@ -1,39 +1,57 @@
 """How good answers are on a corpus of one's own: what its recordings allow to judge.
 
-* Where recordings have beats: who finds the same passage by another player, by the index's general
-  block, and by the plain cosine of the encoder's features.
-* Of every aspect that is not its own truth: whether what is *like* it, among the players of a work,
-  follows the truth of the aspect, and not that of the aspect which goes with it most (`rival`); and
-  whether what has *more* of it truly has more. Everything is read from audio, as without MIDI.
+All of `mess_core.evaluation.spaces` are judged, and whole ones beside what two measured numbers,
+*tempo and loudness*, reach.
 
-Aspects were fitted to the works that are judged here. docs/evaluation.md has figures of others.
+* Who finds the *same passage* by another player, where recordings are aligned or have beats, and
+  the *same player* in another work, where names play several.
+* *like*: whether what is like an aspect, among the players of a work, follows the truth of the
+  aspect, and not that of the aspect which goes with it most (`rival`). It is asked of every aspect
+  that is not its own truth, and as *like tempo* of every space.
+* *more*: whether what has more of such an aspect truly has, and how far all else drifts.
+* *space*: how its vectors fill it.
+* *people*, *ratings*, *counterfactual* and *same notes*: as `mess_core.evaluation.judgments` and
+  `mess_core.evaluation.counterfactuals` say.
+
+Everything is read from audio, as without MIDI. Aspects were fitted to the works that are judged
+here. docs/evaluation.md has figures of others.
 """
 
-__all__ = ["MOST_ROWS", "asking", "evaluate", "judge_aspects", "rival"]
+__all__ = ["asking", "evaluate", "judge_aspects", "rival", "scaled", "spans_of"]
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mess_core.evaluation.counterfactuals import judge_counterfactuals, read_counterfactuals
+from mess_core.evaluation.decide import advise
 from mess_core.evaluation.judges import (
     Figure,
+    Line,
     Rows,
     Search,
-    cosine,
     like_not,
+    line,
     more,
+    occupancy,
     same_passage,
+    same_player,
 )
-from mess_core.extraction.storage import load_features
+from mess_core.evaluation.judgments import judge_files
+from mess_core.evaluation.spaces import ASPECT, drawn, features_of, search_of, spaces_of
+from mess_core.files import read_json
 from mess_core.index.index import Index
 from mess_core.index.projection import Projection
-from mess_core.layout import Layout
+from mess_core.layout import ENCODER, Layout
 from mess_core.probing.aspects import ASPECT_REGISTRY
-from mess_core.probing.folds import Floats, Ints
+from mess_core.probing.folds import Floats
 from mess_core.probing.separability import centred, strongest, unit_columns
 from mess_core.recordings import Recording
 from mess_core.search.query import Query
@@ -42,41 +60,34 @@ from mess_core.targets.notes import read_beats
 from mess_core.targets.npz import column_reader, columns_of
 from mess_core.targets.registry import AUDIO
 
-#: Windows that are judged at most: of whole works, drawn at random.
-MOST_ROWS = 3000
+#: What a player may be known by that is neither touch nor timing, and what that is called.
+_TWO, _ALONE = ("tempo", "dynamics"), "tempo and loudness"
+#: Wider spaces are too large for resampling their rank.
+_WIDEST = 256
 
-Line = dict[str, Any]
 
-
-def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> list[Line]:
+def evaluate(
+    layout: Layout,
+    index: Index,
+    recordings: Sequence[Recording],
+    *,
+    varied: bool = False,
+    learned: bool = False,
+) -> list[Line]:
     """Judge an index of clips by what its recordings have.
 
-    Returns a line per figure: ``judge``, ``asked``, ``measure``, ``against``, ``source`` (what is
-    asked is read from), ``value``, ``low``, ``high``, ``chance``, ``n``, ``works``, and ``reason``
-    where there is no figure.
+    With ``varied`` there are counterfactuals, with ``learned`` what a learned geometry was judged
+    by, in works that it has not seen (*held out*), and the verdicts on it. Every verdict is a
+    line of the judge *rule*, with its text as reason.
+
+    Returns a line per figure: ``judge``, ``asked`` (a space), ``measure``, ``against``, ``source``
+    (what an aspect is read from), ``value``, ``low``, ``high``, ``chance``, ``ceiling``, ``n``,
+    ``works``, and ``reason`` where there is no figure.
     """
-    chosen = _draw(index)
-    table = index.rows.table[chosen]
+    table = index.rows.table[drawn(index)]
     columns = (np.array(index.rows.recordings[c]) for c in ("recording_id", "work_id", "performer"))
     rows = Rows(*(column[table["recording"]] for column in columns))
     sizes = Counter(rows.recordings.tolist())
-    features = np.concatenate([load_features(layout, name, view="segments") for name in sizes])
-    lines = [_line("same passage", "general", reason="not all recordings have beats")]
-    beats = {r.recording_id: Path(r.beats) for r in recordings if r.beats}
-    if sizes.keys() <= beats.keys():
-        times = {name: read_beats(beats[name]) for name in sizes}
-        spans = np.array(
-            [
-                np.interp(row[["start_s", "end_s"]].tolist(), times[name], range(len(times[name])))
-                for row, name in zip(table, rows.recordings.tolist(), strict=True)
-            ]
-        )
-        general = index.stored(chosen)[:, : index.projection.general]
-        lines = [
-            _line("same passage", name, figure, measure=measure)
-            for name, vectors in {"general": general, "plain cosine": features}.items()
-            for measure, figure in same_passage(cosine(vectors), rows, spans).items()
-        ]
 
     def measure(columns: Sequence[str]) -> Floats:
         read = column_reader(layout, columns)
@@ -84,24 +95,93 @@ def evaluate(layout: Layout, index: Index, recordings: Sequence[Recording]) -> l
         return np.concatenate([np.broadcast_to(read(name), shape) for name, shape in shapes])
 
     projection, entries = index.projection, index.aspects.get("aspects", {})
-    source = projection.read_from([AUDIO])
+    measured, spaces = measure(projection.columns.tolist()), spaces_of(layout, index)
+    sources = {space.source for space in spaces}
+    features = {source: features_of(layout.of(source), sizes) for source in sources}
+    vectors = {space.name: space.read(features[space.source], measured) for space in spaces}
+    searches = {s.name: search_of(vectors[s.name], s.euclidean) for s in spaces}
+    two = [entries[name]["truth"]["targets"] for name in _TWO if name in entries]
+    numbers = np.nan_to_num(scaled(measure(columns_of(chain.from_iterable(two)))))
+    spans, alone = spans_of(table, rows, recordings), {_ALONE: search_of(numbers, True)}
+    lines = _find(searches | alone, rows, spans)
     truths = {name: entries[name]["truth"] for name in projection.aspects}
-    truth = {name: measure(columns_of(told["targets"])) for name, told in truths.items()}
-    measured, kept = measure(projection.columns.tolist()), features[:, projection.layers]
-    vectors, predicted, _ = projection.project(kept, measured, [AUDIO])
+    truth = {name: scaled(measure(columns_of(told["targets"]))) for name, told in truths.items()}
+    whole = {space.name: searches[space.name] for space in spaces if space.group != ASPECT}
+    lines += _follow(whole, rows, truth)
+    kept = features[ENCODER][:, projection.layers]
+    stored, predicted, _ = projection.project(kept, measured, [AUDIO])
+    source = projection.read_from([AUDIO])
     judged = [name for name in truths if source[name] not in ("", truths[name]["source"])]
-    return lines + [
-        {**line, "source": source[line["asked"]]}
-        for line in judge_aspects(projection, vectors, predicted, rows, truth, judged)
+    lines += judge_aspects(projection, stored, predicted, rows, truth, judged)
+    for name in (name for name in whole if vectors[name].shape[1] <= _WIDEST):
+        most = {"RankMe": float(min(vectors[name].shape))}
+        lines += [
+            line("space", name, figure, measure=what, ceiling=most.get(what))
+            for what, figure in occupancy(vectors[name], rows).items()
+        ]
+    lines += judge_files(layout, index, spaces, layout.judgment_files, recordings)
+    if varied and (made := read_counterfactuals(layout)):
+        lines += judge_counterfactuals(spaces, projection, made)
+    lines += _rules(lines, read_json(layout.geometry.with_suffix(".json")) if learned else {})
+    return [{**each, "source": source.get(each["asked"], "")} for each in lines]
+
+
+def spans_of(table: npt.NDArray[np.void], rows: Rows, recordings: Sequence[Recording]) -> Floats:
+    """Return where windows lie in their work [n, 2]: by alignment, else by beats, else NaN."""
+    spans = np.column_stack([table["work_start_s"], table["work_end_s"]])
+    aligned = set(rows.works[np.isfinite(spans[:, 0])].tolist())
+    for recording in recordings:
+        mine = rows.recordings == recording.recording_id
+        if recording.beats and mine.any() and recording.work_id not in aligned:
+            beats = read_beats(Path(recording.beats))
+            times = np.column_stack([table["start_s"], table["end_s"]])[mine]
+            spans[mine] = np.interp(times, beats, range(len(beats)))
+    return spans
+
+
+def _find(searches: Mapping[str, Search], rows: Rows, spans: Floats) -> list[Line]:
+    """Judge whether passages and players are found; say once what is missing."""
+    judges: dict[str, tuple[str, Callable[[Search], dict[str, Figure]]]] = {
+        "same passage": (
+            "no other player is aligned, or has beats",
+            lambda search: same_passage(search, rows, spans),
+        ),
+        "same player": (
+            "no named player has several works",
+            lambda search: same_player(search, rows),
+        ),
+    }
+    return [
+        line(judge, space, figure, measure=measure, reason=missing)
+        for judge, (missing, find) in judges.items()
+        for space, search in searches.items()
+        for measure, figure in find(search).items()
+        if not np.isnan(figure.value) or (space, measure) == ("general", "MRR")
     ]
 
 
-def _draw(index: Index) -> Ints:
-    """Return the rows of works drawn at random, as many as may be judged."""
-    works = np.random.default_rng(0).permutation(np.unique(index.rows.recordings["work_id"]))
-    members = [np.flatnonzero(index.rows.having("work_id", [work])) for work in works.tolist()]
-    ends = np.cumsum([len(rows) for rows in members])
-    return np.sort(np.concatenate(members[: max(1, int((ends <= MOST_ROWS).sum()))]))
+def _follow(searches: Mapping[str, Search], rows: Rows, truth: Mapping[str, Floats]) -> list[Line]:
+    """Judge whether what is like in whole spaces follows aspects, beyond the rivals of these."""
+    together = cache(lambda row: np.array([s(row) for s in searches.values()], np.float32))
+    rivals = {name: rival(name, truth, rows) for name in truth}
+    return [
+        line(f"like {name}", space, figure, measure="correlation", against=given)
+        for name, given in rivals.items()
+        if given
+        for space, figure in zip(
+            searches, like_not(together, rows, truth[name], truth[given]), strict=False
+        )
+    ]
+
+
+def _rules(lines: Sequence[Line], geometry: Mapping[str, Any]) -> list[Line]:
+    """Return what a learned geometry was judged by, and what the rules say of that and of lines."""
+    verdicts = [*geometry.get("verdicts", []), *map(asdict, advise(lines))]
+    fired = {True: "fired", False: "not fired", None: "not known"}
+    held = [{**each, "judge": f"held out, {each['judge']}"} for each in geometry.get("lines", [])]
+    return held + [
+        line("rule", v["rule"], measure=fired[v["fired"]], reason=v["text"]) for v in verdicts
+    ]
 
 
 def judge_aspects(
@@ -114,24 +194,29 @@ def judge_aspects(
 ) -> list[Line]:
     """Return lines on what is like and more in aspects, by stored vectors and predicted values.
 
-    ``truth`` has the true values [n, q] of these and other aspects.
+    ``truth`` has the true values [n, q] of these and other aspects, in standard deviations.
     """
     lines = []
-    scaled = {name: (v - np.nanmean(v, axis=0)) / _spread(v) for name, v in truth.items()}
     for name in judged:
-        values = scaled[name]
-        if given := rival(name, scaled, rows):
+        values = truth[name]
+        if given := rival(name, truth, rows):
             search = asking(projection, vectors, predicted, like={name: 1.0})
-            found = like_not(search, rows, values, scaled[given])
+            found = like_not(search, rows, values, truth[given])
             lines += [
-                _line("like", name, figure, measure=measure, against=given)
+                line("like", name, figure, measure=measure, against=given)
                 for measure, figure in zip(("correlation", "leak"), found, strict=True)
             ]
         sign = ASPECT_REGISTRY[name].more
         if sign and np.isfinite(projection.standard_errors[projection.aspects[name].number]):
             search = asking(projection, vectors, predicted, more={name: 1.0})
-            figure = more(search, rows, sign * values.mean(axis=1))
-            lines.append(_line("more", name, figure, measure="share"))
+            others = [truth[other] for other in _unlike(name, truth)]
+            found = more(
+                search, rows, sign * values.mean(axis=1), np.hstack([values[:, :0], *others])
+            )
+            lines += [
+                line("more", name, figure, measure=measure)
+                for measure, figure in zip(("share", "drift"), found, strict=True)
+            ]
     return lines
 
 
@@ -157,9 +242,8 @@ def asking(
 def rival(name: str, truth: Mapping[str, Floats], rows: Rows) -> str | None:
     """Return the aspect whose truth goes most with a name's within works, of no common target."""
     best: dict[str, float] = {}
-    for other, values in truth.items():
-        if set(ASPECT_REGISTRY[name].measures) & set(ASPECT_REGISTRY[other].measures):
-            continue
+    for other in _unlike(name, truth):
+        values = truth[other]
         known = np.isfinite(np.column_stack([truth[name], values])).all(axis=1)
         if known.any():
             works = np.unique(rows.works[known], return_inverse=True)[1]
@@ -168,24 +252,14 @@ def rival(name: str, truth: Mapping[str, Floats], rows: Rows) -> str | None:
     return max(best, key=best.__getitem__, default=None)
 
 
-def _spread(values: Floats) -> Floats:
+def _unlike(name: str, aspects: Iterable[str]) -> list[str]:
+    """Return the aspects that have no target in common with one."""
+    of = {aspect: set(ASPECT_REGISTRY[aspect].measures) for aspect in (name, *aspects)}
+    return [other for other in of if not of[name] & of[other]]
+
+
+def scaled(values: Floats) -> Floats:
+    """Return columns [n, q] centred and in standard deviations."""
+    deviations = values - np.nanmean(values, axis=0)
     spread = np.nanstd(values, axis=0)
-    return np.where(spread > 0, spread, 1.0)
-
-
-def _line(
-    judge: str,
-    asked: str,
-    figure: Figure | None = None,
-    *,
-    measure: str = "",
-    against: str = "",
-    reason: str = "too few players of a work",
-) -> Line:
-    line = {"judge": judge, "asked": asked, "measure": measure, "against": against, "source": ""}
-    if figure is None or np.isnan(figure.value):
-        unknown = dict.fromkeys(("value", "low", "high", "chance"))
-        return line | unknown | {"n": 0, "works": 0, "reason": reason}
-    low, high = figure.interval or (None, None)
-    known = {"value": figure.value, "low": low, "high": high, "chance": figure.chance}
-    return line | known | {"n": figure.n, "works": figure.works, "reason": ""}
+    return np.asarray(deviations / np.where(spread > 0, spread, 1.0))

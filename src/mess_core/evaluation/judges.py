@@ -3,29 +3,27 @@
 A space has a vector, or one per layer, for each of n windows; `Rows` says what these are of. An
 order is judged as a `Search`: a score of every window for the one that is asked.
 
-Every figure is a mean over works (over groups, of triplets), so that long works count once, with
-what chance reaches there. Intervals are of 95 %, from a bootstrap over works
-(`mess_core.probing.inference`). NaN: what was not found ranks last; an undefined truth is left out;
-a query without a right answer, or with fewer than `LEAST` candidates, does not count; a figure
-without any query is NaN.
+Every figure is a mean over works, so that long works count once, with what chance reaches there.
+Intervals are of 95 %, from a bootstrap over works (`mess_core.probing.inference`). NaN: what was
+not found ranks last; an undefined truth is left out; a query without a right answer, or with fewer
+than `LEAST` candidates, does not count; a figure without any query is NaN.
 """
 
 __all__ = [
-    *("Figure", "Rows", "Search", "cosine", "general", "like_not", "more"),
-    *("overlapping", "partial_correlation", "same_passage", "triplets", "within_works"),
+    *("Figure", "Line", "Rows", "Search", "cosine", "like_not", "line", "mean_over_works", "more"),
+    *("occupancy", "overlapping", "partial_correlation", "same_passage", "same_player"),
+    "within_works",
 ]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import permutations
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
+from scipy.stats import hypergeom, rankdata, skew
 
-from mess_core.index.fitting import fit_projection
 from mess_core.probing.folds import Bools, Features, Floats, Ints, deal_folds
 from mess_core.probing.inference import interval, resample_works, seed_of, t_interval
 from mess_core.probing.probe import probe
@@ -33,13 +31,15 @@ from mess_core.probing.separability import centred
 
 #: Gives a score of every row [n] for the row that is asked, more for what is closer; NaN for what
 #: it does not find.
-Search = Callable[[int], Floats]
+Search = Callable[[int], Features]
+#: A figure as the table of the evaluation has it; see `line`.
+Line = dict[str, Any]
 
 #: Queries drawn from each work, first hits looked at, and the fewest candidates that have an order.
 PER_WORK, HITS, LEAST = 20, 10, 4
-#: Where recall is measured.
-RECALL = (1, HITS)
-_RESAMPLES, _FOLDS = 2000, 5
+#: Where recall is measured, and how many of the first a second stage could put in order.
+RECALL, RERANKED = (1, HITS, 200), 200
+_RESAMPLES, _SPACES_RESAMPLED, _FOLDS = 2000, 50, 5
 # A smaller share of the sum of squares is rounding.
 _ROUNDING = 1e-9
 
@@ -68,9 +68,9 @@ class Rows:
 
     def others(self, row: int) -> Bools:
         """Say which rows are of other recordings, in the same work also by other players."""
-        player = (self.performers == self.performers[row]) & (self.performers != "")
-        alike = (self.recordings == self.recordings[row]) | (player & self.of_work(row))
-        return np.asarray(~alike)
+        recordings = self._numbers[0]
+        alike = self.by_player(row) & self.of_work(row)
+        return np.asarray(~alike & (recordings != recordings[row]))
 
     def rivals(self, row: int) -> Bools:
         """Say which of the others are of the same work."""
@@ -78,7 +78,19 @@ class Rows:
 
     def of_work(self, row: int) -> Bools:
         """Say which rows are of the same work."""
-        return np.asarray(self.works == self.works[row])
+        works = self._numbers[1]
+        return np.asarray(works == works[row])
+
+    def by_player(self, row: int) -> Bools:
+        """Say which rows are by the same player; none where the player is not known."""
+        players = self._numbers[2]
+        return np.asarray((players == players[row]) & (self.performers[row] != ""))
+
+    @cached_property
+    def _numbers(self) -> Ints:
+        """Recordings, works and performers as numbers [3, n]: they are compared very often."""
+        names = (self.recordings, self.works, self.performers)
+        return np.array([np.unique(each, return_inverse=True)[1] for each in names])
 
     @cached_property
     def queries(self) -> list[Ints]:
@@ -94,16 +106,6 @@ def cosine(vectors: Features) -> Search:
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     unit = flat / np.where(length > 0, length, 1)
     return lambda row: np.asarray(unit @ unit[row], np.float64)
-
-
-def general(features: npt.NDArray[np.float32]) -> Search:
-    """Search by the whitened general block of features [n, L, D], fitted to them.
-
-    As `mess_core.index.fitting` makes it for an index, of all layers. Nothing of works or players
-    is learned.
-    """
-    projection = fit_projection(lambda layer: features[:, layer], range(features.shape[1]))
-    return cosine(projection.read(features)[0])
 
 
 def within_works(
@@ -142,35 +144,82 @@ def within_works(
 def same_passage(search: Search, rows: Rows, spans: Floats) -> dict[str, Figure]:
     """Judge how high the same passage by another player ranks among windows of other recordings.
 
-    ``spans`` [n, 2] are in beats of the work. Returns the mean of 1 / rank as ``MRR``, and whether
-    it is among the first k as ``recall@1``, ``recall@10``. Equal scores share their mean rank.
+    ``spans`` [n, 2] are on the time axis of the work, NaN where unknown. Returns the mean of 1 /
+    rank as ``MRR``; whether it is among the first k as ``recall@1``, ``recall@10``, ``recall@200``;
+    and as ``nDCG@10`` the discounted gain (Järvelin and Kekäläinen 2002) of the first 10, as a
+    share of what the best order of the first 200 has; 0 where none is among these. Equal scores
+    share their mean rank.
     """
 
-    def judge(row: int) -> list[float]:
+    def wanted(row: int) -> tuple[Bools, Bools]:
         candidates = rows.others(row)
-        right = (candidates & overlapping(spans, rows, row))[candidates]
-        if not right.any() or len(right) < LEAST:
-            return [np.nan] * 6
-        scores = search(row)[candidates]
-        ranks = rankdata(-np.where(np.isnan(scores), -np.inf, scores))
-        first = float(ranks[right].min())
-        # The chance that all right ones lie behind the first 0, 1, 2, ... of a random order.
-        n, among = len(right), int(right.sum())
-        places = np.arange(n - among)
-        behind = np.cumprod([1.0, *((n - among - places) / (n - places))])
-        ranked = -np.diff(behind, append=0.0)
-        return [
-            *(1 / first, *(float(first <= k) for k in RECALL)),
-            float(ranked @ (1 / np.arange(1, len(behind) + 1))),
-            *(1 - behind[min(k, len(behind) - 1)] for k in RECALL),
-        ]
+        return candidates, candidates & overlapping(spans, rows, row)
 
-    figures = _over_works(rows, judge, 3)
-    return dict(zip(("MRR", *(f"recall@{k}" for k in RECALL)), figures, strict=True))
+    return _ranked(search, rows, wanted)
+
+
+def same_player(search: Search, rows: Rows) -> dict[str, Figure]:
+    """Judge how high the same player ranks among windows of other works: ``MRR``, ``recall@1``.
+
+    Players with a name who play several works are asked for.
+    """
+
+    def wanted(row: int) -> tuple[Bools, Bools]:
+        candidates = ~rows.of_work(row)
+        return candidates, candidates & rows.by_player(row)
+
+    found = _ranked(search, rows, wanted)
+    return {measure: found[measure] for measure in ("MRR", "recall@1")}
+
+
+def _ranked(
+    search: Search, rows: Rows, wanted: Callable[[int], tuple[Bools, Bools]]
+) -> dict[str, Figure]:
+    """Judge how high what is right ranks; ``wanted`` says which rows are candidates, and right."""
+    measures = ("MRR", *(f"recall@{k}" for k in RECALL), f"nDCG@{HITS}")
+
+    def judge(row: int) -> list[float]:
+        candidates, right = wanted(row)
+        right = right[candidates]
+        if not right.any() or len(right) < LEAST:
+            return [np.nan] * 2 * len(measures)
+        scores = search(row)[candidates]
+        ranks = rankdata(-np.where(np.isnan(scores), -np.inf, scores))[right]
+        gain = (1 / np.log2(1 + ranks[ranks <= HITS])).sum()
+        best = _best_gains(min(len(right), RERANKED))[(ranks <= RERANKED).sum()]
+        found = [float(ranks.min() <= k) for k in RECALL]
+        chance = _by_chance(len(right), len(ranks))
+        return [1 / ranks.min(), *found, gain / max(best, 1.0), *chance]
+
+    return dict(zip(measures, _over_works(rows, judge, len(measures)), strict=True))
+
+
+@cache
+def _best_gains(n: int) -> Floats:
+    """Return the discounted gain of n places, of which the first 0, 1, ... n are right [n + 1]."""
+    gains = 1 / np.log2(2 + np.arange(n)) * (np.arange(n) < HITS)
+    return np.cumsum([0.0, *gains])
+
+
+@cache
+def _by_chance(n: int, among: int) -> list[float]:
+    """Return the measures of `_ranked` in a random order of n, of which some are right."""
+    # The chance that all right ones lie behind the first 0, 1, 2, ...
+    places = np.arange(n - among)
+    behind = np.cumprod([1.0, *((n - among - places) / (n - places)), 0.0])
+    ranked = -np.diff(behind)
+    seen = min(n, RERANKED)
+    right, best = np.arange(1, min(among, seen) + 1), _best_gains(seen)
+    gains = right / seen * best[-1] / best[right]
+    return [
+        float(ranked @ (1 / np.arange(1, len(behind)))),
+        *(1 - behind[min(k, len(behind) - 1)] for k in RECALL),
+        float(hypergeom.pmf(right, n, among, seen) @ gains),
+    ]
 
 
 def overlapping(spans: Floats, rows: Rows, row: int) -> Bools:
-    """Say which spans of beats [n, 2] share half of the shorter one with a row's, in its work."""
+    """Say which spans [n, 2] share half of the shorter one with a row's, in its work."""
     starts, ends = spans.T
     shared = np.minimum(ends, ends[row]) - np.maximum(starts, starts[row])
     shorter = np.minimum(ends - starts, ends[row] - starts[row])
@@ -181,99 +230,151 @@ def like_not(search: Search, rows: Rows, wanted: Floats, given: Floats) -> list[
     """Judge whether an order of a work's other players follows X (values [n, q]), not Y ([n, p]).
 
     Returns the partial Spearman correlation of its distances with the true ones in X, given those
-    in Y, and the leak: that with Y, given X.
+    in Y, and the leak: that with Y, given X. Of a search with several scores [s, n] of each row the
+    s correlations, then the s leaks.
     """
+    count = 2 * len(np.atleast_2d(search(0)))
 
-    def judge(row: int) -> list[float]:
+    def judge(row: int) -> Floats:
         rivals = rows.rivals(row)
-        apart = [-search(row), *(np.linalg.norm(v - v[row], axis=1) for v in (wanted, given))]
-        far, x, y = (values[rivals] for values in apart)
-        return [partial_correlation(far, x, y), partial_correlation(far, y, x), 0.0, 0.0]
+        x, y = (np.linalg.norm(v[rivals] - v[row], axis=1) for v in (wanted, given))
+        far = -np.atleast_2d(search(row))[:, rivals]
+        both = partial_correlation(far, x, y), partial_correlation(far, y, x)
+        return np.concatenate([*both, np.zeros(count)])
 
-    return _over_works(rows, judge, 2)
+    return _over_works(rows, judge, count)
 
 
-def partial_correlation(x: Floats, y: Floats, given: Floats) -> float:
-    """Return the Spearman correlation of x and y without what a third explains of both.
+def partial_correlation(x: Features, y: Floats, given: Floats) -> Floats:
+    """Return the Spearman correlations of x [..., n] and y [n] without what a third [n] explains.
 
     0 where nothing of x is left, NaN where nothing of y is, and with fewer than `LEAST` entries
     that are defined.
     """
-    values = np.array([x, y, given])
+    values = np.concatenate([np.atleast_2d(x), [y, given]])
     values = values[:, np.isfinite(values).all(axis=0)]
     if values.shape[1] < LEAST:
-        return np.nan
+        return np.full(x.shape[:-1], np.nan)
     ranks = rankdata(values, axis=1)
     ranks -= ranks.mean(axis=1, keepdims=True)
     total = np.square(ranks).sum(axis=1)
-    left = ranks[:2] - np.outer(ranks[:2] @ ranks[2] / max(total[2], 1.0), ranks[2])
+    left = ranks[:-1] - np.outer(ranks[:-1] @ ranks[-1] / max(total[-1], 1.0), ranks[-1])
     spread = np.square(left).sum(axis=1)
-    explained = spread <= _ROUNDING * total[:2]
-    if explained.any():
-        return np.nan if explained[1] else 0.0
-    return float(left[0] @ left[1] / np.sqrt(spread.prod()))
+    nothing = spread <= _ROUNDING * total[:-1]
+    if nothing[-1]:
+        return np.full(x.shape[:-1], np.nan)
+    scale = np.sqrt(np.where(nothing, 1.0, spread))
+    found = np.where(nothing, 0.0, left @ left[-1] / (scale * scale[-1]))[:-1]
+    return np.asarray(found.reshape(x.shape[:-1]))
 
 
-def more(search: Search, rows: Rows, values: Floats) -> Figure:
+def more(search: Search, rows: Rows, values: Floats, others: Floats) -> list[Figure]:
     """Judge which share of the first hits among a work's other players truly has more [n].
 
-    Chance is the share of all of them that have. A search that finds nothing does not count.
+    Returns that and the drift: how far they are from what is asked in ``others`` [n, q], the mean
+    over these. Chance is what all candidates have. A search that finds nothing does not count.
     """
 
     def judge(row: int) -> list[float]:
         rivals = np.flatnonzero(rows.rivals(row) & np.isfinite(values))
-        if len(rivals) < LEAST or np.isnan(values[row]):
-            return [np.nan] * 2
         scores = search(row)[rivals]
         hits = np.argsort(-scores, kind="stable")[: min(HITS, int(np.isfinite(scores).sum()))]
-        greater = values[rivals] > values[row]
-        return [float(greater[hits].mean()), float(greater.mean())] if len(hits) else [np.nan] * 2
+        if len(rivals) < LEAST or np.isnan(values[row]) or not len(hits):
+            return [np.nan] * 4
+        greater = (values[rivals] > values[row]).astype(np.float64)
+        away = np.abs(others[rivals] - others[row])
+        return [_known_mean(part) for part in (greater[hits], away[hits], greater, away)]
 
-    return _over_works(rows, judge)[0]
+    return _over_works(rows, judge, 2)
 
 
-def triplets(apart: Floats, heard: Floats, groups: npt.NDArray[np.str_]) -> Figure:
-    """Judge whether distances [n, n] order the players of a group as other distances do.
+def _known_mean(values: Floats) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else np.nan
 
-    Of the triplets (a, b, c) in which listeners hear one of b and c nearer to a, the half in which
-    they do so most clearly counts. Equal distances agree half. Chance is 0.5.
+
+def occupancy(vectors: Floats, rows: Rows) -> dict[str, Figure]:
+    """Judge how vectors [n, d], compared by their cosine, fill their space.
+
+    * ``hubness``: the skewness of how often a row is among the 10 nearest of a row of another
+      recording (k-occurrence; Radovanović, Nanopoulos and Ivanović 2010): 0 where all are as often,
+      the larger the more often a few hubs are. Works are resampled, neighbours are not.
+    * ``RankMe`` (Garrido et al. 2023): the effective rank, at most the smaller one of n and d.
+    * ``within works``: the share of the variance within works; chance is that of unrelated rows.
     """
-    shares, n = [], 0
-    for group in np.unique(groups):
-        threes = np.array([*permutations(np.flatnonzero(groups == group), 3)], np.int64)
-        a, b, c = threes.reshape(-1, 3).T
-        told, clear = apart[a, b] - apart[a, c], heard[a, b] - heard[a, c]
-        kept = (b < c) & np.isfinite(told) & np.isfinite(clear) & (clear != 0)
-        if not kept.any():
-            continue
-        kept &= np.abs(clear) >= np.median(np.abs(clear[kept]))
-        shares.append(float((np.sign(told * clear)[kept] + 1).mean() / 2))
-        n += int(kept.sum())
-    return _mean(np.array(shares), np.full(len(shares), 0.5), n)
+    from mess_core.probing.questions import rankme
+
+    works, of_work = np.unique(rows.works, return_inverse=True)
+    n, lengths = len(vectors), np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = vectors / np.maximum(lengths, _ROUNDING)
+    own = rows.recordings[:, np.newaxis] == rows.recordings
+    k = min(HITS, int((~own).sum(axis=1).min()))
+    nearest = np.argsort(np.where(own, np.inf, -unit @ unit.T), axis=1)[:, :k]
+    often = np.bincount(nearest.ravel(), minlength=n)
+    within, total = (np.square(centred(unit, g)).sum(axis=1) for g in (of_work, 0 * of_work))
+
+    def measure(chosen: Ints) -> list[float]:
+        share = within[chosen].sum() / total[chosen].sum()
+        hubs = float(skew(often[chosen])) if np.ptp(often[chosen]) else 0.0
+        return [hubs, rankme(unit[chosen]), float(share)]
+
+    drawn = _counts(len(works))[:_SPACES_RESAMPLED, of_work].astype(np.int64)
+    resampled = np.array([measure(np.repeat(np.arange(n), each)) for each in drawn]).T
+    values, chances = measure(np.arange(n)), (np.nan, np.nan, (n - len(works)) / (n - 1))
+    figures = (
+        Figure(value, t_interval(value, found, len(works)), chance, n, len(works))
+        for value, found, chance in zip(values, resampled, chances, strict=True)
+    )
+    return dict(zip(("hubness", "RankMe", "within works"), figures, strict=True))
 
 
 def _over_works(
-    rows: Rows, judge: Callable[[int], Sequence[float]], count: int = 1
+    rows: Rows, judge: Callable[[int], Sequence[float] | Floats], count: int
 ) -> list[Figure]:
     """Return figures from what is judged of each query: ``count`` values, then their chances."""
-    of_works, n = [], 0
-    for queries in rows.queries:
-        results = np.array([judge(int(row)) for row in queries])
-        known = np.isfinite(results).all(axis=1)
-        if known.any():
-            of_works.append(results[known].mean(axis=0))
-            n += int(known.sum())
-    columns = np.array(of_works).reshape(-1, 2 * count).T
-    return [_mean(columns[i], columns[count + i], n) for i in range(count)]
+    results = [np.array([judge(int(row)) for row in queries]) for queries in rows.queries]
+    figures = []
+    for column in range(count):
+        both = [each[np.isfinite(each[:, column])][:, [column, count + column]] for each in results]
+        means = np.array([each.mean(axis=0) for each in both if len(each)]).reshape(-1, 2)
+        figures.append(mean_over_works(means[:, 0], means[:, 1], sum(map(len, both))))
+    return figures
 
 
-def _mean(values: Floats, chance: Floats, n: int) -> Figure:
-    """Return the mean of works' values, with its interval."""
+@cache
+def _counts(works: int) -> Floats:
+    return resample_works(works, _RESAMPLES, np.random.default_rng(seed_of("works")))
+
+
+def mean_over_works(values: Floats, chance: Floats, n: int) -> Figure:
+    """Return the mean of works' values [w] and of their chances [w], with its interval."""
     if not len(values):
         return Figure(np.nan, None, np.nan, 0, 0)
     value, works = float(values.mean()), len(values)
-    counts = resample_works(works, _RESAMPLES, np.random.default_rng(seed_of("works")))
-    reach = t_interval(value, counts @ values / counts.sum(axis=1), works)
-    # No figure lies beyond.
-    bounds = reach and (max(-1.0, reach[0]), min(1.0, reach[1]))
+    reach = t_interval(value, _counts(works) @ values / works, works)
+    # No share and no correlation lies beyond 1; other figures know no limit.
+    most = 1.0 if np.abs(values).max() <= 1 else np.inf
+    bounds = reach and (max(-most, reach[0]), min(most, reach[1]))
     return Figure(value, bounds, float(chance.mean()), n, works)
+
+
+def line(
+    judge: str,
+    asked: str,
+    figure: Figure | None = None,
+    *,
+    measure: str = "",
+    against: str = "",
+    ceiling: float | None = None,
+    reason: str = "too few players of a work",
+) -> Line:
+    """Return a figure as a line of the evaluation's table, or why there is none."""
+    names = {"judge": judge, "asked": asked, "measure": measure, "against": against, "source": ""}
+    if figure is None or np.isnan(figure.value):
+        unknown = dict.fromkeys(("value", "low", "high", "chance", "ceiling"))
+        return names | unknown | {"n": 0, "works": 0, "reason": reason}
+    low, high = figure.interval or (None, None)
+    chance = None if np.isnan(figure.chance) else figure.chance
+    known = {"value": figure.value, "low": low, "high": high, "chance": chance}
+    counts = {"n": figure.n, "works": figure.works, "reason": ""}
+    return names | known | {"ceiling": ceiling} | counts

@@ -5,7 +5,7 @@ the eigenvectors of their Gram matrix: the layers of a real encoder have 10,000 
 side. Everything else is of all rows.
 """
 
-__all__ = ["GENERAL_DIMS", "SAMPLE", "fit_projection"]
+__all__ = ["GENERAL_DIMS", "SAMPLE", "eigen", "fit_projection"]
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -142,7 +142,7 @@ def _principal(rows: Sequence[Features], means: Features, kept_layers: Sequence[
         axis=1,
     ) / np.sqrt(len(rows))
     flat -= flat.mean(axis=0)
-    variances, directions = _eigen(flat)
+    variances, directions = eigen(flat)
     shrinkage = max(WHITENING_SHRINKAGE, _shrinkage(flat, variances))
     variances = variances[:GENERAL_DIMS]
     kept = variances > _ROUNDING * max(variances.max(initial=0.0), np.finfo(float).tiny)
@@ -155,7 +155,7 @@ def _principal(rows: Sequence[Features], means: Features, kept_layers: Sequence[
     return basis.reshape(means.size, -1)
 
 
-def _eigen(flat: Floats) -> tuple[Floats, Floats]:
+def eigen(flat: Floats) -> tuple[Floats, Floats]:
     """Return the variances of centred rows [n, P], the largest first, and the first directions."""
     gram = len(flat) <= flat.shape[1]
     values, vectors = np.linalg.eigh(flat @ flat.T if gram else flat.T @ flat)

@@ -12,6 +12,7 @@ a thin one.
 
 __all__ = [
     "by_category",
+    "draw_counterfactuals",
     "plot_collapse",
     "plot_evaluation",
     "plot_layer_map",
@@ -346,20 +347,36 @@ def plot_collapse(
 
 
 def plot_evaluation(lines: Sequence[Row], output: Path, *, title: str = "") -> None:
-    """Draw how good answers are, from `mess_core.evaluation.evaluate`: figures beside chance."""
+    """Draw how good answers are, from `mess_core.evaluation.evaluate`: figures beside chance.
+
+    Of whole spaces but layers how often the first answer is right, and whether people agree; of
+    aspects what they are asked for. All else is in the table.
+    """
     heading = _titled("How good answers are", title)
-    shown = [line for line in lines if line["value"] is not None]
+    of_spaces, of_aspects = ("recall@1", "agreement"), ("like", "more")
+    shown = [
+        line
+        for line in lines
+        if line["value"] is not None and line["measure"] != "drift"
+        if (line["judge"] in of_aspects if line["source"] else line["measure"] in of_spaces)
+        and not line["asked"].startswith("layer ")
+    ]
     if not shown:
         _say(f"{heading}\nNothing could be judged: see the table.", output)
         return
-    figure = Figure(figsize=(7.5, 1.2 + _CELL_HEIGHT * len(shown)), layout="constrained")
-    ax = figure.subplots()
+    moved = [line for line in lines if line["judge"] == "counterfactual"]
+    heights = [1.2 + _CELL_HEIGHT * len(shown), 4.5][: 1 + bool(moved)]
+    figure = Figure(figsize=(7.5, sum(heights)), layout="constrained")
+    ax, *below = figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
+    for its in below:
+        draw_counterfactuals(its, moved)
     for number, line in enumerate(shown):
         if line["low"] is not None:
             ax.plot([line["low"], line["high"]], [number] * 2, color=_GREY, lw=1.5)
-        ax.plot(line["chance"], number, "|", color=_ORANGE, ms=9, mew=2)
+        if line["chance"] is not None:
+            ax.plot(line["chance"], number, "|", color=_ORANGE, ms=9, mew=2)
         ax.plot(line["value"], number, "o", color=_BLUE, ms=5)
-    against = [f", not {line['against']}" if line["against"] else "" for line in shown]
+    against = [f", not {line['against']}" if line["judge"] == "like" else "" for line in shown]
     names = [
         f"{line['judge']}: {line['asked']}{other} ({line['measure']})"
         for line, other in zip(shown, against, strict=True)
@@ -370,6 +387,17 @@ def plot_evaluation(lines: Sequence[Row], output: Path, *, title: str = "") -> N
     ax.set_xlabel("with 95 % interval over works; orange: chance", size=8)
     figure.suptitle(heading)
     save_figure(figure, output)
+
+
+def draw_counterfactuals(ax: Axes, lines: Sequence[Row]) -> None:
+    """Draw which aspect moves with which parameter, from lines of the judge "counterfactual"."""
+    values = {(each["against"], each["asked"]): each["value"] for each in lines}
+    cells = {names: (value, short_number(value)) for names, value in values.items()}
+    rows, aspects = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+    reach = max(map(abs, values.values()))
+    label = "how much more of an aspect there is with\nmore of a parameter (standard deviations)"
+    _draw_matrix(ax, rows, cells, (-reach, reach), label, colours="PuOr", columns=aspects)
+    ax.set_yticks(range(len(rows)), rows)
 
 
 def _say(text: str, output: Path) -> None:
@@ -426,18 +454,20 @@ def _draw_matrix(
     label: str,
     *,
     colours: str = "cividis",
+    columns: Sequence[str] = (),
 ) -> None:
-    """Draw cells by their names of row and column."""
-    values = np.full((len(names), len(names)), np.nan)
+    """Draw cells by their names of row and column, which are the same unless given."""
+    columns = columns or names
+    values = np.full((len(names), len(columns)), np.nan)
     for (row, column), (value, _) in cells.items():
-        values[names.index(row), names.index(column)] = np.nan if value is None else value
+        values[names.index(row), columns.index(column)] = np.nan if value is None else value
     image = ax.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1])
     for (row, column), (value, text) in cells.items():
         light = value is None or _luminance(image.to_rgba(np.array([value]))[0]) > _LIGHT
-        place, colour = (names.index(column), names.index(row)), "black" if light else "white"
+        place, colour = (columns.index(column), names.index(row)), "black" if light else "white"
         ax.text(*place, text, size=_SMALL, color=colour, ha="center", va="center")
     ax.set_facecolor("0.9")
-    ax.set_xticks(range(len(names)), names, rotation=90)
+    ax.set_xticks(range(len(columns)), columns, rotation=90)
     ax.tick_params(length=0, labelsize=8)
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, pad=0.02)
     bar.set_label(label, size=8)

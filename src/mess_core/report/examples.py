@@ -21,18 +21,12 @@ __all__ = [
     "cut_excerpts",
 ]
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from mess_core.files import file_sha256
+from mess_core.errors import AudioError
 from mess_core.layout import INDEX_KINDS
 from mess_core.probing.aspects import aspect_r2
 from mess_core.recordings import Recording
@@ -48,13 +42,6 @@ HITS = 4
 LONGEST_S = 8.0
 
 _RECORDINGS, _CLIPS = INDEX_KINDS
-
-#: Sample rates of MPEG-1 and MPEG-2 layer III; others are resampled to the last.
-_RATES = (16_000, 22_050, 24_000, 32_000, 48_000, 44_100)
-#: Of soundfile, from 0 (best) to 1: about 48 kbit/s for mono at 44.1 kHz.
-_COMPRESSION = 0.6
-#: A cut through a sound clicks; seconds of fading in and out.
-_FADE_S = 0.01
 
 #: A passage: its recording, start and end in seconds.
 Place = tuple[str, float, float]
@@ -163,46 +150,13 @@ def cut_excerpts(
 def cut_excerpt(path: Path, start_s: float, end_s: float, *, sha256: str = "") -> Excerpt:
     """Cut a passage, at most `LONGEST_S` of it, out of an audio file.
 
-    Where the file is gone, cannot be read, or is not that of ``sha256`` (it may sound otherwise),
-    there is a reason instead of audio.
+    Where `read_excerpt` raises, there is its reason instead of audio.
     """
+    from mess_core.extraction.audio import encode_excerpt, read_excerpt
+
     end_s = min(end_s, start_s + LONGEST_S)
     try:
-        if sha256 and file_sha256(path) != sha256:
-            return Excerpt(start_s, end_s, reason="the audio file is not the one that was indexed")
-        samples, rate = _read(path, start_s, end_s)
-        return Excerpt(start_s, end_s, uri=_encode(samples, rate))
-    except FileNotFoundError:
-        return Excerpt(start_s, end_s, reason="the audio file is no longer there")
-    # soundfile's errors are RuntimeErrors.
-    except (OSError, RuntimeError, ValueError) as error:
-        return Excerpt(start_s, end_s, reason=f"the audio file cannot be read: {error}")
-
-
-def _read(path: Path, start_s: float, end_s: float) -> tuple[npt.NDArray[np.float32], int]:
-    import soundfile
-
-    with soundfile.SoundFile(path) as file:
-        rate = int(file.samplerate)
-        first = round(start_s * rate)
-        if not 0 <= first < file.frames:
-            raise ValueError(f"it has no sound at {start_s:g} s")
-        file.seek(first)
-        samples = file.read(round(end_s * rate) - first, dtype="float32", always_2d=True)
-    return samples.mean(axis=1), rate
-
-
-def _encode(samples: npt.NDArray[np.float32], rate: int) -> str:
-    import soundfile
-    from scipy.signal import resample_poly
-
-    if rate not in _RATES:
-        ratio = Fraction(_RATES[-1], rate)
-        samples = resample_poly(samples, ratio.numerator, ratio.denominator)
-        rate = _RATES[-1]
-    fade = np.minimum(1.0, np.arange(1, len(samples) + 1) / (_FADE_S * rate))
-    faded = np.clip(samples * fade * fade[::-1], -1, 1).astype(np.float32)
-    buffer = io.BytesIO()
-    mp3 = {"format": "MP3", "bitrate_mode": "VARIABLE", "compression_level": _COMPRESSION}
-    soundfile.write(buffer, faded, rate, **mp3)
-    return "data:audio/mpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+        samples, rate = read_excerpt(path, start_s, end_s, sha256=sha256)
+    except AudioError as error:
+        return Excerpt(start_s, end_s, reason=str(error))
+    return Excerpt(start_s, end_s, uri=encode_excerpt(samples, rate))

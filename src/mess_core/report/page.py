@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from mess_core.evaluation.tables import side_by_side
 from mess_core.layout import PAGES
 from mess_core.probing.aspects import ASPECT_REGISTRY, aspect_r2
 from mess_core.probing.results import confidence
@@ -52,6 +53,8 @@ def _template() -> jinja2.Template:
         "highest": _highest,
         "image": _image,
         "own_parameter": _own_parameter,
+        "percent": lambda line: f"{100 * float(line['value']):.0f} of 100",
+        "side_by_side": side_by_side,
         "to": lambda low, high: f"{_two(low)} to {_two(high)}" if low else "-",
         "two": _two,
     }

@@ -14,7 +14,10 @@ level is not known: it is taken to be the one at which a beat has 5 to 10 notes,
 depend on how fast a work is played.
 """
 
-__all__ = ["DEFAULT_TEMPO", "Performance", "parse_midi", "read_beats", "read_performance"]
+__all__ = [
+    *("DEFAULT_TEMPO", "Performance", "parse_midi", "read_beats", "read_performance"),
+    "until_struck_again",
+]
 
 import io
 from collections import defaultdict
@@ -294,6 +297,12 @@ class Performance:
             overlap_ratios=self.overlap_ratios[notes],
         )
         return part
+
+
+def until_struck_again(onsets: Float, pitches: Float, ends: Float) -> Float:
+    """Return ends of notes, s [shape=(n,)], at the latest where their keys are struck again."""
+    later = np.triu(pitches[:, None] == pitches, 1)
+    return np.asarray(np.minimum(ends, np.where(later, onsets, np.inf).min(1, initial=np.inf)))
 
 
 def _standardised(series: Float) -> Float:

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, default_collate
 
 from mess_core.errors import MidiError
 from mess_core.extraction.small import HOP, LATER, SAMPLE_RATE
-from mess_core.targets.notes import Performance
+from mess_core.targets.notes import Performance, until_struck_again
 from mess_core.training import render
 from mess_core.training.render import KEYS, LOWEST_KEY, Array, Floats, Piano
 
@@ -149,7 +149,7 @@ def vary(source: Performance, rng: np.random.Generator) -> Performance:
     order = np.lexsort((pitches, notes.onsets))
     order = order[(notes.onsets[order] >= -CONTEXT_S) & (notes.onsets[order] < WINDOW_S)]
     onsets, pitches = notes.onsets[order], pitches[order]
-    releases = render.until_struck_again(onsets, pitches, notes.releases[order])
+    releases = until_struck_again(onsets, pitches, notes.releases[order])
     releases = np.maximum(releases, onsets + _BRIEFEST_S)
     return Performance(onsets, releases, pitches, notes.velocities[order], pedal=notes.pedal)
 

@@ -20,7 +20,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 
 from mess_core.errors import AudioError, MidiError
 from mess_core.extraction.small import SAMPLE_RATE
-from mess_core.targets.notes import Performance, read_performance
+from mess_core.targets.notes import Performance, read_performance, until_struck_again
 
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
@@ -150,12 +150,6 @@ def sounding_ends(performance: Performance) -> Array:
     lifted = up[np.searchsorted(down, performance.releases, side="right") - 1]
     ends = np.maximum(performance.releases, lifted)
     return until_struck_again(performance.onsets, performance.pitches, ends)
-
-
-def until_struck_again(onsets: Array, pitches: Array, ends: Array) -> Array:
-    """Return ends of notes, s [shape=(n,)], at the latest where their keys are struck again."""
-    later = np.triu(pitches[:, None] == pitches, 1)
-    return np.asarray(np.minimum(ends, np.where(later, onsets, np.inf).min(1, initial=np.inf)))
 
 
 def mix(

@@ -133,6 +133,19 @@ class Settings:
         demo=0.1,
         le=1,
     )
+    learn: bool = _setting(
+        "geometry.learn",
+        True,
+        "Learn spaces of content and expression (`mess search --space`), from players of the same "
+        "works and from what people judged; only those that are shown to help are taken.",
+    )
+    counterfactuals: int = _setting(
+        "evaluation.counterfactuals",
+        5,
+        "Works at most of which a performance's MIDI is played otherwise and rendered, to judge "
+        "which aspect moves with what; 0 for none.",
+        ge=0,
+    )
     exact_up_to: int = _setting(
         "index.exact_up_to",
         1_000_000,

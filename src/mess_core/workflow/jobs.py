@@ -17,6 +17,8 @@ __all__ = [
     "gather_alignments",
     "gather_features",
     "gather_targets",
+    "learn_geometry",
+    "make_counterfactuals",
     "make_untrained",
     "map_aspects",
     "measure_shard",
@@ -30,6 +32,8 @@ __all__ = [
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +41,7 @@ import numpy as np
 
 from mess_core import stages
 from mess_core.errors import EncoderError, StorageError
-from mess_core.files import fingerprint, read_json, write_json, write_text
+from mess_core.files import atomic_path, fingerprint, read_json, write_json, write_text
 from mess_core.layout import ANSWERS, ENCODER, INDEX_KINDS, VIEWS, Layout
 from mess_core.progress import Progress, counted
 from mess_core.recordings import (
@@ -68,7 +72,7 @@ _LEVELS: dict[str, "Level"] = {"clips": "window", "recordings": "recording"}
 #: The stages whose versions an index's content depends on.
 _BEHIND_INDEX = (
     *("RECORDINGS", "FEATURES", "TARGETS", "ALIGNMENTS", "DECOMPOSITION", "PROBING", "ASPECTS"),
-    *("PROJECTION", "INDEX"),
+    *("GEOMETRY", "PROJECTION", "INDEX"),
 )
 
 
@@ -325,7 +329,32 @@ def map_aspects(
     save_aspects(aspects, layout.aspects)
 
 
-def fit_projection(layout: Layout, *, kind: str, targets: Sequence[str], **probing: Any) -> None:
+def learn_geometry(layout: Layout, *, targets: Sequence[str], window_s: float, **how: Any) -> None:
+    """Learn spaces of content and expression, and write those that are taken, and why."""
+    from mess_core.evaluation.geometry import learn_from
+    from mess_core.probing.coordinates import musical_layers
+    from mess_core.probing.results import read_results
+
+    learned = learn_from(
+        layout,
+        read_with_features(layout, window_s),
+        _work_times(layout),
+        window_s=window_s,
+        **how,
+        general_layers=musical_layers(read_results(layout.probing, targets).values()) or None,
+    )
+    for verdict in learned.verdicts:
+        print(f"{verdict.rule}: {verdict.text}")
+    with atomic_path(layout.geometry) as temporary:
+        np.savez(temporary, **dict[str, Any](learned.bases))
+    verdicts = [asdict(verdict) for verdict in learned.verdicts]
+    content = {"taken": [*learned.bases], "verdicts": verdicts, "lines": learned.lines}
+    write_json(layout.geometry.with_suffix(".json"), content)
+
+
+def fit_projection(
+    layout: Layout, *, kind: str, targets: Sequence[str], learned: bool, **probing: Any
+) -> None:
     """Fit what makes stored vectors of features, for an index of one kind."""
     from mess_core.index.artifact import write_projection
     from mess_core.index.fitting import fit_projection as fit
@@ -334,6 +363,8 @@ def fit_projection(layout: Layout, *, kind: str, targets: Sequence[str], **probi
 
     discovery = _discovery(layout, **probing)
     stored = discovery.features[ENCODER]
+    with np.load(layout.geometry) if learned else nullcontext({}) as spaces:
+        bases = dict(spaces)
     projection = fit(
         lambda layer: stored[layer].rows,
         range(len(stored)),
@@ -343,6 +374,7 @@ def fit_projection(layout: Layout, *, kind: str, targets: Sequence[str], **probi
         ),
         measured=lambda columns: discovery.load_columns(columns, _LEVELS[kind]),
         recordings=discovery.names if kind == "recordings" else None,
+        spaces=bases,
     )
     write_projection(projection, layout.projection(kind))
 
@@ -511,7 +543,7 @@ def compare_performances(layout: Layout) -> None:
     plot_performances(layout, layout.answer("performances", ".png"))
 
 
-def evaluate(layout: Layout, *, window_s: float) -> None:
+def evaluate(layout: Layout, *, window_s: float, **made: bool) -> None:
     """Write the table and the picture of how good the answers of the index of clips are."""
     from mess_core import evaluation
     from mess_core.index import load_artifact
@@ -520,10 +552,27 @@ def evaluate(layout: Layout, *, window_s: float) -> None:
 
     version = read_json(layout.index_receipt("clips"))["artifact_version_id"]
     index = load_artifact(layout.index("clips") / version)
-    lines = evaluation.evaluate(layout, index, read_with_features(layout, window_s))
+    recordings = read_with_features(layout, window_s)
+    lines = evaluation.evaluate(layout, index, recordings, **made)
     write_table(lines, layout.answer("evaluation", ".tsv"))
     title = f"{layout.dataset}, {index.facts['encoder']['name']}"
     plot_evaluation(lines, layout.answer("evaluation", ".png"), title=title)
+
+
+def make_counterfactuals(
+    layout: Layout, *, recordings: Sequence[str], batch_size: int, **extraction: Any
+) -> None:
+    """Play the same notes otherwise, and extract what sounds."""
+    from mess_core.evaluation import counterfactuals
+    from mess_core.extraction import FeatureExtractor
+    from mess_core.extraction.specs import DESCRIPTORS
+
+    encoder = FeatureExtractor(**extraction, batch_size=batch_size or None, models=layout.models)
+    descriptors = FeatureExtractor(DESCRIPTORS, window_s=encoder.window_s)
+    rows = [r for r in read_recordings(layout.table) if r.recording_id in recordings]
+    path = layout.counterfactuals
+    failed = counterfactuals.make_counterfactuals(rows, path, (encoder, descriptors))
+    print("".join(f"left out: {name}: {why}\n" for name, why in failed.items()), end="")
 
 
 def write_report(layout: Layout, *, window_s: float, changed: Mapping[str, Any]) -> None:

@@ -364,12 +364,28 @@ class Plan:
             "targets": list(self.settings.targets),
         }
 
+    def geometry_params(self) -> Params:
+        """Return the params of learning a geometry."""
+        parts = ("work_id", "performer", "beats_sha256")
+        return {
+            "stale_with": {
+                "stage": stages.GEOMETRY,
+                "rows": _hashes(self.recordings, *parts),
+                "judgments": [file_sha256(p) for p in self.settings.layout.judgment_files],
+            },
+            "targets": list(self.aspect_targets),
+            "window_s": self.settings.window_s,
+            "overlap": self.settings.overlap,
+            "varied": bool(self.varied),
+        }
+
     def projection_params(self, kind: str) -> Params:
         """Return the params of the projection of one kind of index."""
         return {
             "stale_with": {"stage": stages.PROJECTION, "works": self._works},
             "kind": kind,
             "targets": list(self.aspect_targets),
+            "learned": self.settings.learn,
             **self._probing,
         }
 
@@ -412,8 +428,39 @@ class Plan:
     def evaluation_params(self) -> Params:
         """Return the params of how good the answers of the index of clips are."""
         beats = fingerprint({r.recording_id: r.beats_sha256 for r in self.recordings})
+        files = {path.name: file_sha256(path) for path in self.settings.layout.judgment_files}
         return {
-            "stale_with": {"stage": stages.EVALUATION, "beats": beats},
+            "stale_with": {"stage": stages.EVALUATION, "beats": beats, "judgments": files},
+            "window_s": self.settings.window_s,
+            "varied": bool(self.varied),
+            "learned": self.settings.learn,
+        }
+
+    @cached_property
+    def varied(self) -> list[Recording]:
+        """What counterfactuals are made of, if the model is here: a recording of some works.
+
+        Which they are depends on nothing but the hashes of all MIDI.
+        """
+        works: dict[str, Recording] = {}
+        for recording in sorted(self.recordings, key=lambda each: each.midi_sha256):
+            if recording.midi:
+                works.setdefault(recording.work_id or recording.recording_id, recording)
+        here = is_here(self.spec, self.settings.layout.models)
+        return list(works.values())[: self.settings.counterfactuals if here else 0]
+
+    def counterfactuals_params(self) -> Params:
+        """Return the params of counterfactuals."""
+        return {
+            "stale_with": {
+                "stages": [stages.COUNTERFACTUALS, stages.FEATURES, stages.TARGETS],
+                "targets": fingerprint({name: spec.version for name, spec in TARGETS.items()}),
+                "encoders": [self._weights, MODELS[DESCRIPTORS_ENCODER].fingerprint],
+                "recordings": _hashes(self.varied, "work_id", "midi_sha256", "beats_sha256"),
+            },
+            "recordings": [recording.recording_id for recording in self.varied],
+            "encoder": self.settings.encoder,
+            "precision": self.settings.precision,
             "window_s": self.settings.window_s,
         }
 
