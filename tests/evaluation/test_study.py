@@ -167,6 +167,7 @@ Change = Callable[[list[Recording]], list[Recording]]
     [
         ({"aspect": "dinamics"}, None, ConfigError, "did you mean 'dynamics'"),
         ({"triplets": 2}, None, ConfigError, "at least 3"),
+        ({"strata": []}, None, ConfigError, "at least 3, of work, composer, free"),
         ({"strata": ["works"]}, None, ConfigError, "triplets of works cannot be drawn"),
         (
             {"strata": ["work"], "triplets": 900},

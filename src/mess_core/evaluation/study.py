@@ -69,7 +69,7 @@ def make_study(
     """
     if aspect not in (asked := ("overall", *ASPECT_REGISTRY)):
         raise ConfigError(f"{aspect!r} is no aspect to ask for: {nearest(aspect, asked)}")
-    if triplets < 3 or set(strata) - set(STRATA):
+    if triplets < 3 or not strata or set(strata) - set(STRATA):
         told = f"{triplets} triplets of {', '.join(strata)}"
         raise ConfigError(f"{told} cannot be drawn: at least 3, of {', '.join(STRATA)}")
     files = {row.recording_id: row for row in recordings if Path(row.audio).is_file()}
