@@ -87,7 +87,7 @@ def test_a_study_is_scored_and_exported(
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     raters = {line[0]: " ".join(line[1:]) for line in lines if line}
     assert raters["ann:"].startswith("50 judgments count, 10 of 10 catch trials right, 0 of 0 rep")
-    assert raters["eve:"].startswith("0 judgments count, ")
+    assert raters["eve:"].startswith("left out, no judgments count, ")
     assert ["Krippendorff's", "alpha:", "1.000"] in lines
     told = {line[1]: line for line in lines if line[:1] == ["tempo"]}
     assert float(told["tempo"][2]) > 0.8

@@ -275,7 +275,7 @@ def test_ratings_give_the_judgments_that_were_planted(tmp_path: Path) -> None:
 def test_a_rating_that_is_no_number_is_named(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_text("rater,clip,fast\na,b,3\na,c,quick\n")
-    with pytest.raises(DatasetError, match=r"r.csv:3: .*'quick'.* expected numbers from 0"):
+    with pytest.raises(DatasetError, match=r"r.csv:3: .*'quick'.* numbers from 0"):
         read_ratings(path)
     path.write_text("rater,clip,fast\na,b,8\na,c,5\nb,c,-1\n")
     with pytest.raises(DatasetError, match=r"r.csv:4: .*'-1'"):
@@ -284,6 +284,9 @@ def test_a_rating_that_is_no_number_is_named(tmp_path: Path) -> None:
     values = read_ratings(path, most=7)[1]
     assert values["c"].ravel().tolist() == [0, 0]
     assert np.isnan(values["b"]).all()
+    path.write_text("fast,rater,clip\n3,a,b\n3,a\n")
+    with pytest.raises(DatasetError, match=r"r.csv:3: .*expected rater, clip, and numbers"):
+        read_ratings(path)
     path.write_text("rater,name,fast\na,b,3\n")
     with pytest.raises(
         DatasetError, match=r"1 rows of .*'rater', 'name', 'fast'\]; expected rater"

@@ -148,7 +148,8 @@ def test_a_study_is_answered_by_keyboard_and_scored(
     assert main(["triplets", "score", "--dataset", "planted", "--data", str(made)]) == 0
     told = [line.split() for line in capsys.readouterr().out.splitlines()]
     # The same side is the other answer the second time, which counts only for that.
-    assert ["Zoë", "3", "1", "of", "1", "0", "of", "1"] in told
+    zoe = "3 judgments count, 1 of 1 catch trials right, 0 of 1 repeats answered alike"
+    assert ["Zoë:", *zoe.split()] in told
     assert ["overall", "general"] in [line[:2] for line in told]
 
     page.reload()

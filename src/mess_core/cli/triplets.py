@@ -113,10 +113,10 @@ def _score(args: argparse.Namespace) -> int:
     counted = people.counted(judgments)
     numbers = Counter(its.rater for its in counted)
     for rater in sorted({its.rater for its in judgments}):
-        right, same = ([*said.get(rater, ())] for said in (caught, again))
+        right, same = (said.get(rater, []) for said in (caught, again))
         print(
-            f"{rater}: {numbers[rater]} judgments count, {sum(right)} of {len(right)} catch trials "
-            f"right, {sum(same)} of {len(same)} repeats answered as before"
+            f"{rater}: {numbers[rater] or 'left out, no'} judgments count, {sum(right)} of "
+            f"{len(right)} catch trials right, {sum(same)} of {len(same)} repeats answered alike"
         )
     print(f"Krippendorff's alpha: {people.alpha(people.votes_of(counted).values()):.3f}\n")
     version = read_json(layout.index_receipt("clips"))["artifact_version_id"]

@@ -180,8 +180,10 @@ def read_ratings(path: Path, *, most: float = np.inf) -> tuple[list[str], dict[s
             values[number] = [float(row[scale] or 0) for scale in scales]
         except ValueError:
             values[number] = -1
-        if not ((values[number] >= 0) & np.isfinite(values[number])).all():
-            raise DatasetError(f"{path}:{number + 2}: {row}; expected numbers from 0, or nothing")
+        good = (values[number] >= 0) & np.isfinite(values[number])
+        if not (good.all() and row["rater"] and row["clip"]):
+            told = f"{path}:{number + 2}: {row}"
+            raise DatasetError(f"{told}; expected rater, clip, and numbers from 0 or nothing")
     values[(values == 0) | (values > most)] = np.nan
     raters, clips = (np.array([row[name] for row in rows]) for name in ("rater", "clip"))
     for rater in np.unique(raters):
