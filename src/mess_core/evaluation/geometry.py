@@ -57,7 +57,8 @@ TEMPERATURE = 0.1
 #: From the strongest; each begins where the one before has ended.
 PENALTIES = (1.0, 0.3, 0.1, 0.03)
 _FITTED = {"jac": True, "method": "L-BFGS-B", "options": {"maxiter": 30}}
-_TINY = 1e-12
+# Dimensions that vary by a smaller share of what others do are rounding.
+_ROUNDING, _TINY = 1e-6, 1e-12
 
 #: Gives the loss of parameters [p], and its gradient.
 Loss = Callable[[Floats], tuple[float, Floats]]
@@ -180,7 +181,7 @@ def _stages(
     flat = np.hstack([unit_rows(np.subtract(x, m, dtype=np.float64), m)[0] for x, m in layers])
     flat -= flat[:windows].mean(axis=0)
     spread = flat[:windows].std(axis=0)
-    scale = 1 / np.where(spread > _TINY, spread, np.inf)
+    scale = 1 / np.where(spread > _ROUNDING * spread.max(), spread, np.inf)
     scaled = (flat * scale).astype(np.float32)
     some = np.linspace(0, windows - 1, min(windows, SAMPLE)).astype(np.int64)
 
