@@ -325,6 +325,7 @@ def judge_answers(name: str, space: str, folder: Path, table: Path | None) -> No
     """
     data = ["--data", str(folder)]
     given = [f"dataset={name}", f"encoder={space}", f"data={folder}"]
+    given.append("probing={baselines: [untrained, descriptors]}")
     commands = [["mess", "recordings", "demo", *data]]
     if table:
         commands = [["mess", "recordings", "--table", str(table), "--name", name, *data]]
