@@ -155,11 +155,13 @@ def answers(rater: str, right: Sequence[bool], *, catch: bool) -> list[Judgment]
 
 
 def test_a_rater_who_does_not_listen_is_left_out() -> None:
-    listens, guesses = [True] * 4 + [False], [True, False]
+    listens, guesses = [True] * 8 + [False] * 2, [True, True, False, False]
+    slipped = [True, True, False]
     found = answers("ann", listens, catch=True) + answers("ben", guesses, catch=True)
     found += answers("ann", guesses, catch=False) + answers("ben", listens, catch=False)
-    found += [judgment(0, "eve")]
-    assert shares(found, catch=True) == {"ann": listens, "ben": guesses}
+    # A single mistake happens.
+    found += [judgment(0, "eve"), *answers("eve", slipped, catch=True)]
+    assert shares(found, catch=True) == {"ann": listens, "ben": guesses, "eve": slipped}
     assert shares(found, catch=False) == {"ann": guesses, "ben": listens}
     assert counted(found) == [judgment(0, "ann"), judgment(0, "eve")]
 
@@ -207,7 +209,7 @@ def test_a_space_that_hears_like_people_reaches_1() -> None:
             found += [judgment(number, r, anchor=a, b=b, c=c, **facts) for r in ("ann", "ben")]
     # Whoever turns everything round is left out.
     liar = [replace(j, rater="eve", choice="c" if j.choice == "b" else "b") for j in found[::4]]
-    found += liar + answers("eve", [False], catch=True)
+    found += liar + answers("eve", [False] * 2, catch=True)
     passages = [passage(f"r{n}") for n in range(60)]
     near = np.column_stack([np.ones(60) * 9, place * 0.01])
     given = [(space("same"), place), (space("cosine", euclidean=False), near)]

@@ -73,7 +73,7 @@ class Learned(NamedTuple):
 
 
 class _Stage(NamedTuple):
-    """The loss of rows by parameters, where these begin, and the least that they are.
+    """The loss of rows by parameters, where these begin, and within which bounds they are.
 
     ``read`` makes of them unit vectors [N, G] of all rows, and the basis [B * D, G] of these.
     """
@@ -81,7 +81,7 @@ class _Stage(NamedTuple):
     rows: Features
     loss: Callable[[Features, Ints, Floats, float], Loss]
     begin: Floats
-    least: float | None
+    bounds: Sequence[tuple[float, None]] | None
     read: Callable[[Floats], tuple[Floats, Floats]]
 
 
@@ -196,7 +196,9 @@ def _stages(
 
     one = np.eye(basis.shape[1]).ravel()
     return _Space(basis, _unit(components)[np.newaxis]), {
-        "weights": _Stage(scaled, weights_loss, np.ones(len(scale)), 0.0, weighted),
+        "weights": _Stage(
+            scaled, weights_loss, np.ones(len(scale)), [(0.0, None)] * len(scale), weighted
+        ),
         "linear": _Stage(components, linear_loss, one, None, turned),
     }
 
@@ -213,8 +215,7 @@ def _learned(stage: _Stage, triplets: Ints, rows: Rows, folds: Ints, windows: in
         _, places, sizes = np.unique(works[kept], return_inverse=True, return_counts=True)
         counts = 1 / (sizes[places] * len(sizes))
         loss = stage.loss(stage.rows, triplets[kept], counts, penalty)
-        bounds = [(stage.least, None)] * len(begin)
-        return np.asarray(minimize(loss, begin, bounds=bounds, **_FITTED).x)
+        return np.asarray(minimize(loss, begin, bounds=stage.bounds, **_FITTED).x)
 
     begun = rankme(stage.read(stage.begin)[0][:windows])
     scores = np.full((n_folds + 1, len(penalties)), -1.0)

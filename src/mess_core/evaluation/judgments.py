@@ -35,7 +35,7 @@ from mess_core.recordings import Recording
 from mess_core.targets.npz import column_reader
 from mess_core.targets.registry import AUDIO
 
-#: Raters with a smaller share of right catch trials are left out.
+#: Raters with a smaller share of right catch trials are left out, but for a single mistake.
 ATTENTIVE = 0.8
 #: Scales that are less reliable do not count; raters are halved so many times to find out.
 RELIABLE, HALVES = 0.5, 10
@@ -282,7 +282,7 @@ def shares(judgments: Iterable[Judgment], *, catch: bool) -> dict[str, list[bool
 def counted(judgments: Sequence[Judgment]) -> list[Judgment]:
     """Return the judgments of attentive raters, without catch trials and repeats."""
     right = shares(judgments, catch=True)
-    out = {rater for rater, answers in right.items() if np.mean(answers) < ATTENTIVE}
+    out = {r for r, said in right.items() if np.mean(said) < ATTENTIVE and said.count(False) > 1}
     return [j for j in judgments if not (j.catch or j.repeat_of or j.rater in out)]
 
 
