@@ -45,7 +45,7 @@ from mess_core.evaluation.judges import (
     same_player,
 )
 from mess_core.evaluation.judgments import judge_files
-from mess_core.evaluation.spaces import ASPECT, drawn, features_of, search_of, spaces_of
+from mess_core.evaluation.spaces import ASPECT, drawn, features_of, search_of, spaces_of, works_of
 from mess_core.files import read_json
 from mess_core.index.index import Index
 from mess_core.index.projection import Projection
@@ -85,8 +85,8 @@ def evaluate(
     ``works``, and ``reason`` where there is no figure.
     """
     table = index.rows.table[drawn(index)]
-    columns = (np.array(index.rows.recordings[c]) for c in ("recording_id", "work_id", "performer"))
-    rows = Rows(*(column[table["recording"]] for column in columns))
+    names, players = (np.array(index.rows.recordings[c]) for c in ("recording_id", "performer"))
+    rows = Rows(*(column[table["recording"]] for column in (names, works_of(index), players)))
     sizes = Counter(rows.recordings.tolist())
 
     def measure(columns: Sequence[str]) -> Floats:
@@ -102,7 +102,8 @@ def evaluate(
     searches = {s.name: search_of(vectors[s.name], s.euclidean) for s in spaces}
     two = [entries[name]["truth"]["targets"] for name in _TWO if name in entries]
     numbers = np.nan_to_num(scaled(measure(columns_of(chain.from_iterable(two)))))
-    spans, alone = spans_of(table, rows, recordings), {_ALONE: search_of(numbers, True)}
+    spans = spans_of(table, rows, recordings)
+    alone = {_ALONE: search_of(numbers, euclidean=True)} if two else {}
     lines = _find(searches | alone, rows, spans)
     truths = {name: entries[name]["truth"] for name in projection.aspects}
     truth = {name: scaled(measure(columns_of(told["targets"]))) for name, told in truths.items()}

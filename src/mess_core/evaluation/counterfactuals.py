@@ -205,7 +205,7 @@ def judge_counterfactuals(
         moved = {name: (up - down)[:, n].astype(np.float64) for name, n in aspects.items()}
         most = max((abs(values.mean()) for values in moved.values()), default=0.0)
         for name, values in moved.items():
-            figure = mean_over_works(values, np.zeros(len(values)), len(values))
+            figure = mean_over_works(values, np.zeros(len(values)), len(values), most=np.inf)
             measure = "moves most" if abs(figure.value) == most else "moves"
             told = line("counterfactual", name, figure, measure=measure, against=parameter)
             lines.append(told | {"source": source[name]})

@@ -94,7 +94,8 @@ def take(stage: str, gained: Verdict, *others: Verdict) -> Verdict:
 def advise(lines: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Say what comes first, by lines as of `mess_core.evaluation.evaluate`."""
     known = [line for line in lines if line["value"] is not None]
-    people = [x for x in known if x["judge"] == "people" and x["asked"] in ASPECT_REGISTRY]
+    asked = [x for x in known if x["judge"] == "people" and x["asked"] in ASPECT_REGISTRY]
+    people = [x for x in asked if x["against"] in ("overall", x["asked"])]
     sure = sum(x["low"] is not None and x["low"] > x["chance"] for x in people)
     told = f"people agree with {sure} of {len(people)} aspects more than by chance"
     named = [x for x in known if (x["judge"], x["asked"]) == ("same passage", "general")]

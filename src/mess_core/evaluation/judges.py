@@ -285,7 +285,7 @@ def more(search: Search, rows: Rows, values: Floats, others: Floats) -> list[Fig
         away = np.abs(others[rivals] - others[row])
         return [_known_mean(part) for part in (greater[hits], away[hits], greater, away)]
 
-    return _over_works(rows, judge, 2)
+    return _over_works(rows, judge, 2, most=(1.0, np.inf))
 
 
 def _known_mean(values: Floats) -> float:
@@ -329,7 +329,10 @@ def occupancy(vectors: Floats, rows: Rows) -> dict[str, Figure]:
 
 
 def _over_works(
-    rows: Rows, judge: Callable[[int], Sequence[float] | Floats], count: int
+    rows: Rows,
+    judge: Callable[[int], Sequence[float] | Floats],
+    count: int,
+    most: Sequence[float] = (),
 ) -> list[Figure]:
     """Return figures from what is judged of each query: ``count`` values, then their chances."""
     results = [np.array([judge(int(row)) for row in queries]) for queries in rows.queries]
@@ -337,7 +340,8 @@ def _over_works(
     for column in range(count):
         both = [each[np.isfinite(each[:, column])][:, [column, count + column]] for each in results]
         means = np.array([each.mean(axis=0) for each in both if len(each)]).reshape(-1, 2)
-        figures.append(mean_over_works(means[:, 0], means[:, 1], sum(map(len, both))))
+        limit, n = (*most, *[1.0] * count)[column], sum(map(len, both))
+        figures.append(mean_over_works(means[:, 0], means[:, 1], n, most=limit))
     return figures
 
 
@@ -346,14 +350,15 @@ def _counts(works: int) -> Floats:
     return resample_works(works, _RESAMPLES, np.random.default_rng(seed_of("works")))
 
 
-def mean_over_works(values: Floats, chance: Floats, n: int) -> Figure:
-    """Return the mean of works' values [w] and of their chances [w], with its interval."""
+def mean_over_works(values: Floats, chance: Floats, n: int, *, most: float = 1.0) -> Figure:
+    """Return the mean of works' values [w] and of their chances [w], with its interval.
+
+    No interval goes beyond ``most``, on either side of 0: shares and correlations do not.
+    """
     if not len(values):
         return Figure(np.nan, None, np.nan, 0, 0)
     value, works = float(values.mean()), len(values)
     reach = t_interval(value, _counts(works) @ values / works, works)
-    # No share and no correlation lies beyond 1; other figures know no limit.
-    most = 1.0 if np.abs(values).max() <= 1 else np.inf
     bounds = reach and (max(-most, reach[0]), min(most, reach[1]))
     return Figure(value, bounds, float(chance.mean()), n, works)
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from mess_core.errors import DatasetError
 from mess_core.evaluation.judges import Figure, Line, line, mean_over_works, partial_correlation
-from mess_core.evaluation.spaces import Space, apart
+from mess_core.evaluation.spaces import Space, apart, works_of
 from mess_core.extraction.storage import load_features
 from mess_core.index.index import Index
 from mess_core.layout import ENCODER, Layout
@@ -402,8 +402,8 @@ def judge_files(
     recordings: Sequence[Recording],
 ) -> list[Line]:
     """Return the lines of both, of what an index of clips holds of files."""
-    columns, projection = index.rows.recordings, index.projection
-    works = dict(zip(columns["recording_id"], columns["work_id"], strict=True))
+    names, projection = index.rows.recordings["recording_id"], index.projection
+    works = dict(zip(names, works_of(index).tolist(), strict=True))
     judgments = counted(gather(paths, recordings))
     kept = [j for j in judgments if {j.anchor[0], j.b[0], j.c[0]} <= works.keys()]
     passages = list({part: None for j in kept for part in (j.anchor, j.b, j.c)})

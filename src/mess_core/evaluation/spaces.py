@@ -12,7 +12,7 @@ learns nothing of works or players.
 
 __all__ = [
     *("ASPECT", "BASELINE", "GENERAL", "LAYER", "LEARNED", "MOST_ROWS"),
-    *("Space", "apart", "drawn", "features_of", "search_of", "spaces_of", "whitened"),
+    *("Space", "apart", "drawn", "features_of", "search_of", "spaces_of", "whitened", "works_of"),
 ]
 
 from collections.abc import Callable, Iterable, Sequence
@@ -90,12 +90,26 @@ def spaces_of(layout: Layout, index: Index) -> list[Space]:
     ]
 
 
+def works_of(index: Index) -> npt.NDArray[np.str_]:
+    """Return the work of each recording of an index; one that has none is a work of its own."""
+    works, names = (np.array(index.rows.recordings[c]) for c in ("work_id", "recording_id"))
+    return np.where(works == "", names, works)
+
+
 def drawn(index: Index) -> Ints:
-    """Return the rows of works drawn at random, as many as may be judged."""
-    works = np.random.default_rng(0).permutation(np.unique(index.rows.recordings["work_id"]))
-    members = [np.flatnonzero(index.rows.having("work_id", [work])) for work in works.tolist()]
-    ends = np.cumsum([len(rows) for rows in members])
-    return np.sort(np.concatenate(members[: max(1, int((ends <= MOST_ROWS).sum()))]))
+    """Return the rows of works drawn at random, as many as may be judged.
+
+    They are of whole recordings: of a first work that is larger, of some of its recordings.
+    """
+    works, of_recording = np.unique(works_of(index), return_inverse=True)
+    of_row = index.rows.table["recording"]
+    turn = np.random.default_rng(0).permutation(len(works)).argsort()
+    order = np.argsort(turn[of_recording], kind="stable")
+    ends = np.bincount(of_row, minlength=len(order))[order].cumsum()
+    last = np.append(np.diff(of_recording[order]) != 0, True)
+    whole = np.flatnonzero(last & (ends <= MOST_ROWS))
+    n = whole[-1] + 1 if len(whole) else max(1, int((ends <= MOST_ROWS).sum()))
+    return np.flatnonzero(np.isin(of_row, order[:n]))
 
 
 def features_of(layout: Layout, recordings: Iterable[str]) -> npt.NDArray[np.float32]:
