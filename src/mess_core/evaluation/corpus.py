@@ -99,8 +99,7 @@ def evaluate(
 
     projection, entries = index.projection, index.aspects.get("aspects", {})
     measured, spaces = measure(projection.columns.tolist()), spaces_of(layout, index, chosen)
-    sources = {space.source for space in spaces}
-    features = {source: features_of(layout.of(source), sizes) for source in sources}
+    features = {s: features_of(layout.of(s), sizes) for s in {space.source for space in spaces}}
     vectors = {space.name: space.read(features[space.source], measured) for space in spaces}
     searches = {s.name: search_of(vectors[s.name], s.euclidean) for s in spaces}
     two = [entries[name]["truth"]["targets"] for name in _TWO if name in entries]
@@ -207,10 +206,8 @@ def judge_aspects(
         sign = ASPECT_REGISTRY[name].more
         if sign and np.isfinite(projection.standard_errors[projection.aspects[name].number]):
             search = asking(projection, vectors, predicted, more={name: 1.0})
-            others = [truth[other] for other in _unlike(name, truth)]
-            found = more(
-                search, rows, sign * values.mean(axis=1), np.hstack([values[:, :0], *others])
-            )
+            others = np.hstack([values[:, :0], *(truth[other] for other in _unlike(name, truth))])
+            found = more(search, rows, sign * values.mean(axis=1), others)
             lines += [
                 line("more", name, figure, measure=measure)
                 for measure, figure in zip(("share", "drift"), found, strict=True)

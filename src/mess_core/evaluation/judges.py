@@ -179,8 +179,7 @@ def _ranked(
     search: Search, rows: Rows, wanted: Callable[[int], tuple[Bools, Bools]]
 ) -> dict[str, Figure]:
     """Judge how high what is right ranks; ``wanted`` says which rows are candidates, and right."""
-    recalls = (f"recall@{k}" for k in (*FIRST, RERANKED))
-    measures = ("MRR", *recalls, f"nDCG@{HITS}")
+    measures = ("MRR", *(f"recall@{k}" for k in (*FIRST, RERANKED)), f"nDCG@{HITS}")
 
     def judge(row: int) -> list[float]:
         candidates, right = wanted(row)
@@ -321,11 +320,10 @@ def occupancy(vectors: Floats, rows: Rows) -> dict[str, Figure]:
     n, lengths = len(vectors), np.linalg.norm(vectors, axis=1, keepdims=True)
     unit, often = vectors / np.maximum(lengths, _ROUNDING), np.zeros(n, np.int64)
     k, wide = min(HITS, n - int(sizes.max())), vectors.shape[1] > _WIDEST
-    for part in (slice(start, start + _BLOCK) for start in range(0, n, _BLOCK)):
+    for part in np.array_split(np.arange(n), n // _BLOCK + 1):
         away = -unit[part] @ unit.T
         away[of[part, np.newaxis] == of] = np.inf
-        nearest = np.argpartition(away, k - 1, axis=1)[:, :k]
-        often += np.bincount(nearest.ravel(), minlength=n)
+        often += np.bincount(np.argpartition(away, k - 1, axis=1)[:, :k].ravel(), minlength=n)
     within, total = (np.square(centred(unit, g)).sum(axis=1) for g in (of_work, 0 * of_work))
 
     def measure(chosen: Ints) -> list[float]:

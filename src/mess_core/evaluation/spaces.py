@@ -66,7 +66,9 @@ def spaces_of(layout: Layout, index: Index, rows: Ints | None = None) -> list[Sp
     judged = np.unique(recordings[index.rows.table["recording"][rows]]).tolist()
     features, block = features_of(layout, judged), _blocks(projection)
     spaces = [Space(name, ENCODER, False, block(part)) for name, part in projection.spaces.items()]
-    spaces.append(Space("plain cosine", ENCODER, False, _plain))
+    spaces += [
+        Space("plain cosine", ENCODER, False, lambda x, _: x.reshape(len(x), -1).astype(np.float64))
+    ]
     for source in (UNTRAINED, DESCRIPTORS):
         of_source = layout.of(source)
         if all(of_source.features("segments", name).is_file() for name in judged):
@@ -118,10 +120,6 @@ def _fitting(order: Ints, of_row: Ints) -> list[int]:
 def features_of(layout: Layout, recordings: Iterable[str]) -> npt.NDArray[np.float32]:
     """Return the features [n, L, D] of the windows of recordings, one after the other."""
     return np.concatenate([load_features(layout, name, view="segments") for name in recordings])
-
-
-def _plain(features: Features, _: Floats | None) -> Floats:
-    return features.reshape(len(features), -1).astype(np.float64)
 
 
 def _blocks(projection: Projection) -> Callable[[slice], Read]:
