@@ -195,6 +195,16 @@ def test_the_table_has_what_was_planted(planted: Counterfactuals) -> None:
     assert labels == [*PARAMETERS, "instrument", "room"]
 
 
+def test_what_has_no_direction_does_not_move(planted: Counterfactuals) -> None:
+    known = Corpus(2000).projection()
+    errors = known.standard_errors.copy()
+    errors[known.aspects["dynamics"].number] = np.nan
+    lines = judge_counterfactuals([], replace(known, standard_errors=errors), planted)
+    assert {line["asked"] for line in lines} == {"tempo"}
+    assert [line["measure"] for line in lines] == ["moves most"] * 8
+    assert all(line["value"] is not None for line in lines)
+
+
 def test_triplets_tell_spaces_of_notes_from_spaces_of_playing(planted: Counterfactuals) -> None:
     spaces = [
         Space("content", DESCRIPTORS, False, lambda x, _: x[:, 0].astype(float)),
