@@ -36,9 +36,8 @@ class Verdict:
 
 def said(rule: str, fired: bool | None, text: str, **figures: float) -> Verdict:
     """Return a verdict, in whose text it stands if figures are not known."""
-    if fired is None:
-        return Verdict(rule, None, figures, f"not known: {text}")
-    return Verdict(rule, bool(fired), figures, text)
+    known = None if fired is None else bool(fired)
+    return Verdict(rule, known, figures, f"not known: {text}" if fired is None else text)
 
 
 def gain(before: Floats, after: Floats) -> Verdict:

@@ -394,6 +394,5 @@ def line(
         return names | unknown | {"n": 0, "works": 0, "reason": reason}
     low, high = figure.interval or (None, None)
     chance = None if np.isnan(figure.chance) else figure.chance
-    known = {"value": figure.value, "low": low, "high": high, "chance": chance}
-    counts = {"n": figure.n, "works": figure.works, "reason": ""}
-    return names | known | {"ceiling": ceiling} | counts
+    known = {"value": figure.value, "low": low, "high": high, "chance": chance, "ceiling": ceiling}
+    return names | known | {"n": figure.n, "works": figure.works, "reason": ""}
