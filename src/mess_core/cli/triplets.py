@@ -19,6 +19,7 @@ from mess_core.files import atomic_path, read_json, write_bytes, write_text
 from mess_core.layout import Layout
 from mess_core.progress import Progress
 from mess_core.recordings import read_recordings, usable
+from mess_core.search.query import SPACES
 
 _COLUMNS = "study triplet_id aspect anchor anchor_start anchor_end b b_start b_end c c_start "
 _COLUMNS += "c_end choice confidence rater order repeat_of catch"
@@ -87,11 +88,14 @@ def _import(args: argparse.Namespace) -> int:
     if not of:
         clip = next(iter(clips))
         raise DatasetError(f"{args.file}: clip {clip!r} is no recording; {nearest(clip, works)}")
+    target, content = layout.judgments / f"{args.file.stem}.csv", args.file.read_bytes()
+    if target.is_file() and target.read_bytes() != content:
+        told = f"{target} has other ratings; give {args.file.name} another name, or remove that one"
+        raise DatasetError(told)
     good = people.reliability(clips, of, np.random.default_rng(0))
     for scale, r in zip(scales, good, strict=True):
         print(f"{scale}: reliability {r:.2f}{', left out' * (not r >= people.RELIABLE)}")
-    target = layout.judgments / f"{args.file.stem}.csv"
-    write_bytes(target, args.file.read_bytes())
+    write_bytes(target, content)
     found = people.derive(clips, recordings, study=target.stem)
     print(f"{len(of)} of {len(clips)} clips are usable recordings of {args.dataset}, and give")
     print(f"{len(found) // 2} triplets, each judged by both halves of those who rated: {target}")
@@ -106,9 +110,14 @@ def _score(args: argparse.Namespace) -> int:
     layout = Layout(args.data, args.dataset)
     recordings = usable(read_recordings(layout.table))
     paths = args.files or layout.judgment_files
-    judgments = people.gather(paths, recordings)
+    version = read_json(layout.index_receipt("clips"))["artifact_version_id"]
+    index = load_artifact(layout.index("clips") / version)
+    given = people.gather(paths, recordings)
+    judgments = people.of_recordings(given, index.rows.recordings["recording_id"])
+    print(f"{len(given) - len(judgments)} judgments of recordings that the index lacks: left out")
     if not judgments:
-        raise DatasetError(f"{layout.judgments} has no judgments; see mess triplets --help")
+        told = f"no judgments of recordings of {args.dataset}; see mess triplets --help"
+        raise DatasetError(f"{layout.judgments} has {told}")
     caught, again = (people.shares(judgments, catch=catch) for catch in (True, False))
     counted = people.counted(judgments)
     numbers = Counter(its.rater for its in counted)
@@ -119,8 +128,6 @@ def _score(args: argparse.Namespace) -> int:
             f"{len(right)} catch trials right, {sum(same)} of {len(same)} repeats answered alike"
         )
     print(f"Krippendorff's alpha: {people.alpha(people.votes_of(counted).values()):.3f}\n")
-    version = read_json(layout.index_receipt("clips"))["artifact_version_id"]
-    index = load_artifact(layout.index("clips") / version)
     lines = people.judge_files(layout, index, spaces_of(layout, index), paths, recordings)
     shown = ("against", "asked", "value", "low", "high", "ceiling", "n", "works")
     rows = [
@@ -129,6 +136,9 @@ def _score(args: argparse.Namespace) -> int:
         if line["judge"] == "people"
     ]
     print("\n".join(table(rows)))
+    if learned := [name for name in SPACES[1:] if name in index.projection.spaces]:
+        told = "have seen judgments of the last run; see the evaluation's 'held out, people'"
+        print(f"\nLearned spaces ({', '.join(learned)}) {told}.")
     return 0
 
 
