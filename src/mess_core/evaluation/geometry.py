@@ -9,6 +9,7 @@ docs/geometry.md says all of it in plain words, `mess_core.evaluation.decide` wh
 
 __all__ = ["HEADS", "Learned", "learn", "learn_from", "linear_loss", "triplets_of", "weights_loss"]
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -354,62 +355,54 @@ def learn_from(
     first windows serve, `MOST_ROWS` in all. ``varied`` says whether there are counterfactuals;
     ``work_times``, ``window_s`` and ``overlap`` are as for `mess_core.index.index_recordings`.
     """
-    works = {
-        work: its
-        for work, its in by_work(recordings).items()
-        if len({r.performer or r.recording_id for r in its}) > 1
-    }
-    if len(works) < 3 * PER_FOLD:
-        told = f"{len(works)} works have several players, {3 * PER_FOLD} are needed"
+    works, known = by_work(recordings), {r.recording_id: r for r in recordings}
+    several = [w for w in works if len({r.performer or r.recording_id for r in works[w]}) > 1]
+    if len(several) < 3 * PER_FOLD:
+        told = f"{len(several)} works have several players, {3 * PER_FOLD} are needed"
         return Learned({}, [], [decide.said(head, None, told) for head in HEADS])
-    known = {r.recording_id: r for r in recordings}
     asked = [j for j in gather(layout.judgment_files, recordings) if j.aspect == "overall"]
     said = counted(own := of_recordings(asked, known))
-    places = [[known[part[0]].work_id for part in (j.anchor, j.b, j.c)] for j in said]
-    drawn = _draw(works, places)
-    serving = [j for j, its in zip(said, places, strict=True) if set(its) <= set(drawn)]
-
-    @lru_cache(1)
-    def load(recording: Recording) -> tuple[Features, Floats]:
-        """Return a recording's features, and its windows' times [n, 2]."""
-        features = load_features(layout, recording.recording_id, view="segments")
-        cut = {"duration_s": recording.duration_s, "window_s": window_s, "overlap": overlap}
-        starts = segment_times(len(features), **cut)
-        return features, np.column_stack([starts, starts + window_s])
-
+    places = [{known[part[0]].work_id for part in (j.anchor, j.b, j.c)} for j in said]
+    judgments, rng = Counter(chain.from_iterable(places)), np.random.default_rng(0)
+    drawn = rng.permutation(sorted(several)).tolist()
+    drawn = sorted(drawn, key=judgments.__getitem__, reverse=True)[:MOST_WORKS]
+    serving = [j for j, its in zip(said, places, strict=True) if its <= set(drawn)]
     told = read_json(layout.aspects)["aspects"]
     truths = {n: columns_of(x["truth"]["targets"]) for n, x in told.items() if x.get("truth")}
     columns = [*dict.fromkeys(chain.from_iterable(truths.values()))]
-    read, rng, parts = column_reader(layout, columns), np.random.default_rng(0), []
+    read, parts = column_reader(layout, columns), []
+
+    @lru_cache(1)
+    def load(recording: Recording) -> tuple[Features, Floats, Floats]:
+        """Return features of a recording's windows, their times [n, 2], and columns [n, T]."""
+        features = load_features(layout, recording.recording_id, view="segments")
+        cut = {"duration_s": recording.duration_s, "window_s": window_s, "overlap": overlap}
+        starts = segment_times(len(features), **cut)
+        measured = np.broadcast_to(read(recording.recording_id), (len(features), len(columns)))
+        return features, np.column_stack([starts, starts + window_s]), measured
+
     for work in drawn:
-        some = rng.permutation(len(works[work]))[:MOST_RECORDINGS]
-        its = [works[work][n] for n in sorted(some)]
-        loaded, times = zip(*map(load, its), strict=True)
+        some = sorted(rng.permutation(len(works[work]))[:MOST_RECORDINGS])
+        loaded, times, values = zip(*map(load, its := [works[work][n] for n in some]), strict=True)
         at = np.hstack([np.vstack(times), np.vstack([*map(work_times, its, times)])])
-        table = at.view([(name, at.dtype) for name in _TIMES]).ravel()
-        facts = [[r.recording_id, r.work_id, r.performer] for r in its]
-        of = np.repeat(np.array(facts), [*map(len, loaded)], axis=0).T
-        spans = spans_of(table, Rows(*of), its)
+        facts = np.array([[r.recording_id, r.work_id, r.performer] for r in its])
+        of = np.repeat(facts, [*map(len, loaded)], axis=0).T
+        spans = spans_of(at.view([(name, at.dtype) for name in _TIMES]).ravel(), Rows(*of), its)
         first = np.sort(np.argsort(spans[:, 0], kind="stable")[: MOST_ROWS // len(drawn)])
-        values = [
-            np.broadcast_to(read(r.recording_id), (len(x), len(columns)))
-            for r, x in zip(its, loaded, strict=True)
-        ]
         whole = np.concatenate(loaded), *of, spans, np.concatenate(values)
         parts.append([column[first] for column in whole])
     *corpus, measured = (np.concatenate(part) for part in zip(*parts, strict=True))
     truth = {n: scaled(measured[:, [*map(columns.index, its)]]) for n, its in truths.items()}
-    features = corpus[0]
+    parts, features = [corpus], corpus[0]
     projection = fit_projection(
         lambda layer: features[:, layer], range(features.shape[1]), general_layers=general_layers
     )
-    parts = [corpus]
     if varied and (changed := read_counterfactuals(layout)):
         played = ~np.isin(changed.parameter, ("", "instrument", "room"))
         change = np.char.add(changed.parameter, changed.sign.astype(str))
-        own_name = np.char.add(np.char.add(changed.recording, " "), change)
-        apart = np.tile([-2.0, -1.0], (len(change), 1))  # no passage of a recording
-        parts.append([changed.encoder, own_name, changed.work, np.where(played, change, ""), apart])
+        names = np.char.add(np.char.add(changed.recording, " "), change)
+        apart = np.tile([-2.0, -1.0], (len(names), 1))  # no passage of a recording
+        parts.append([changed.encoder, names, changed.work, np.where(played, change, ""), apart])
     threes = [(j.anchor, j.near, j.far) for j in serving]
     heard = {part: n for n, part in enumerate(sorted({*chain.from_iterable(threes)}))}
     before = sum(len(part[0]) for part in parts)
@@ -418,28 +411,14 @@ def learn_from(
         rows = [known[part.recording_id] for part in heard]
         means = [
             given[windows_of(times, *part[1:])].mean(axis=0)
-            for part, (given, times) in zip(heard, map(load, rows), strict=True)
+            for part, (given, times, _) in zip(heard, map(load, rows), strict=True)
         ]
-        names = [[r.recording_id for r in rows], [r.work_id for r in rows], [""] * len(rows)]
-        parts.append([np.array(means), *names, np.full((len(rows), 2), np.nan)])
+        of = np.array([[r.recording_id, r.work_id, ""] for r in rows]).T
+        parts.append([np.array(means), *of, np.full((len(rows), 2), np.nan)])
     joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    rows_of, judged = Rows(*joined[1:4]), judged.reshape(-1, 3)
-    learned = learn(joined[0], rows_of, joined[4], projection, len(features), judged, truth)
-    reasons = {
-        "of other recordings": len(asked) - len(own),
-        "repeats, catch trials, and of who fails these": len(own) - len(said),
-        "of works with one player, or that are not drawn": len(said) - len(serving),
-    }
-    left = "; ".join(f"{n} {why}" for why, n in reasons.items() if n)
-    told = f"{len(serving)} of {len(asked)} judgments serve{f' (left out: {left})' * bool(left)}"
+    all_rows, judged = Rows(*joined[1:4]), judged.reshape(-1, 3)
+    learned = learn(joined[0], all_rows, joined[4], projection, len(features), judged, truth)
+    told = f"{len(serving)} of {len(asked)} judgments serve; not {len(asked) - len(own)} of other "
+    told += f"recordings, {len(own) - len(said)} repeats, catch trials and of who fails these, "
+    told += f"{len(said) - len(serving)} of works that have one player, or are not drawn"
     return learned._replace(judgments=told)
-
-
-def _draw(works: Collection[str], judged: Sequence[Sequence[str]]) -> list[str]:
-    """Draw works, first those of judgments, each of which gives the works of its passages."""
-    rng, drawn = np.random.default_rng(0), dict[str, None]()
-    others = rng.permutation(sorted(works)).tolist()
-    for number in rng.permutation(len(judged)):
-        more = drawn | dict.fromkeys(judged[number])
-        drawn = more if len(more) <= MOST_WORKS and more.keys() <= set(works) else drawn
-    return [*(drawn | dict.fromkeys(others))][:MOST_WORKS]

@@ -454,7 +454,7 @@ class Plan:
 
     @cached_property
     def varied(self) -> list[Recording]:
-        """What counterfactuals are made of, if they or the model are here: one of each of some works.
+        """What counterfactuals are made of, if they or the model are here: one of a work.
 
         Which they are depends on nothing but the hashes of all MIDI.
         """
