@@ -69,15 +69,11 @@ Loss = Callable[[Floats], tuple[float, Floats]]
 
 
 class Learned(NamedTuple):
-    """Bases [B * D, G] of the heads that are taken, lines as of `evaluate`, and the verdicts.
-
-    ``judgments`` says how many of people serve, and why others do not.
-    """
+    """Bases [B * D, G] of the heads that are taken, lines as of `evaluate`, and the verdicts."""
 
     bases: dict[str, npt.NDArray[np.float32]]
     lines: list[Line]
     verdicts: list[decide.Verdict]
-    judgments: str = ""
 
 
 class _Stage(NamedTuple):
@@ -367,6 +363,7 @@ def learn_from(
     drawn = rng.permutation(sorted(several)).tolist()
     drawn = sorted(drawn, key=judgments.__getitem__, reverse=True)[:MOST_WORKS]
     serving = [j for j, its in zip(said, places, strict=True) if its <= set(drawn)]
+    threes = [(j.anchor, j.near, j.far) for j in serving]
     told = read_json(layout.aspects)["aspects"]
     truths = {n: columns_of(x["truth"]["targets"]) for n, x in told.items() if x.get("truth")}
     columns = [*dict.fromkeys(chain.from_iterable(truths.values()))]
@@ -374,26 +371,27 @@ def learn_from(
 
     @lru_cache(1)
     def load(recording: Recording) -> tuple[Features, Floats, Floats]:
-        """Return features of a recording's windows, their times [n, 2], and columns [n, T]."""
+        """Return a recording's features, when its windows are [n, 4], and columns [n, T]."""
         features = load_features(layout, recording.recording_id, view="segments")
         cut = {"duration_s": recording.duration_s, "window_s": window_s, "overlap": overlap}
         starts = segment_times(len(features), **cut)
         measured = np.broadcast_to(read(recording.recording_id), (len(features), len(columns)))
-        return features, np.column_stack([starts, starts + window_s]), measured
+        times = np.column_stack([starts, starts + window_s])
+        return features, np.hstack([times, work_times(recording, times)]), measured
 
     for work in drawn:
         some = sorted(rng.permutation(len(works[work]))[:MOST_RECORDINGS])
-        loaded, times, values = zip(*map(load, its := [works[work][n] for n in some]), strict=True)
-        at = np.hstack([np.vstack(times), np.vstack([*map(work_times, its, times)])])
+        loaded, when, values = zip(*map(load, its := [works[work][n] for n in some]), strict=True)
+        table = np.vstack(when).view([(name, np.float64) for name in _TIMES]).ravel()
         facts = np.array([[r.recording_id, r.work_id, r.performer] for r in its])
-        of = np.repeat(facts, [*map(len, loaded)], axis=0).T
-        spans = spans_of(at.view([(name, at.dtype) for name in _TIMES]).ravel(), Rows(*of), its)
+        of = [*np.repeat(facts, [*map(len, loaded)], axis=0).T]
+        spans = spans_of(table, Rows(*of), its)
         first = np.sort(np.argsort(spans[:, 0], kind="stable")[: MOST_ROWS // len(drawn)])
         whole = np.concatenate(loaded), *of, spans, np.concatenate(values)
         parts.append([column[first] for column in whole])
     *corpus, measured = (np.concatenate(part) for part in zip(*parts, strict=True))
     truth = {n: scaled(measured[:, [*map(columns.index, its)]]) for n, its in truths.items()}
-    parts, features = [corpus], corpus[0]
+    parts, features = [[*corpus]], corpus[0]
     projection = fit_projection(
         lambda layer: features[:, layer], range(features.shape[1]), general_layers=general_layers
     )
@@ -403,22 +401,18 @@ def learn_from(
         names = np.char.add(np.char.add(changed.recording, " "), change)
         apart = np.tile([-2.0, -1.0], (len(names), 1))  # no passage of a recording
         parts.append([changed.encoder, names, changed.work, np.where(played, change, ""), apart])
-    threes = [(j.anchor, j.near, j.far) for j in serving]
     heard = {part: n for n, part in enumerate(sorted({*chain.from_iterable(threes)}))}
     before = sum(len(part[0]) for part in parts)
-    judged = np.array([[before + heard[p] for p in three] for three in threes], np.int64)
-    if heard:
-        rows = [known[part.recording_id] for part in heard]
-        means = [
-            given[windows_of(times, *part[1:])].mean(axis=0)
-            for part, (given, times, _) in zip(heard, map(load, rows), strict=True)
-        ]
-        of = np.array([[r.recording_id, r.work_id, ""] for r in rows]).T
-        parts.append([np.array(means), *of, np.full((len(rows), 2), np.nan)])
-    joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    all_rows, judged = Rows(*joined[1:4]), judged.reshape(-1, 3)
-    learned = learn(joined[0], all_rows, joined[4], projection, len(features), judged, truth)
-    told = f"{len(serving)} of {len(asked)} judgments serve; not {len(asked) - len(own)} of other "
-    told += f"recordings, {len(own) - len(said)} repeats, catch trials and of who fails these, "
+    judged = np.array([before + heard[p] for three in threes for p in three], np.int64)
+    for name, *times_s in heard:
+        given, times, _ = load(known[name])
+        mean = given[windows_of(times[:, :2], *times_s)].mean(axis=0)
+        parts.append([[mean], [name], [known[name].work_id], [""], [[np.nan, np.nan]]])
+    every, *of, spans = (np.concatenate(part) for part in zip(*parts, strict=True))
+    judged = judged.reshape(-1, 3)
+    learned = learn(every, Rows(*of), spans, projection, len(features), judged, truth)
+    told = f"{len(serving)} of {len(asked)} serve; not {len(asked) - len(own)} of other recordings,"
+    told += f" {len(own) - len(said)} repeats, catch trials and of who fails these, "
     told += f"{len(said) - len(serving)} of works that have one player, or are not drawn"
-    return learned._replace(judgments=told)
+    learned.verdicts.extend([decide.said("judgments", bool(serving), told)] * bool(asked))
+    return learned

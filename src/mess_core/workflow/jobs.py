@@ -343,7 +343,8 @@ def learn_geometry(layout: Layout, *, targets: Sequence[str], window_s: float, *
         **how,
         general_layers=musical_layers(read_results(layout.probing, targets).values()) or None,
     )
-    print(learned.judgments, *(f"{v.rule}: {v.text}" for v in learned.verdicts), sep="\n")
+    for verdict in learned.verdicts:
+        print(f"{verdict.rule}: {verdict.text}")
     with atomic_path(layout.geometry) as temporary:
         np.savez(temporary, **dict[str, Any](learned.bases))
     verdicts = [asdict(verdict) for verdict in learned.verdicts]

@@ -468,12 +468,11 @@ class Plan:
 
     def counterfactuals_params(self) -> Params:
         """Return the params of counterfactuals."""
+        audio = {name: spec.version for name, spec in TARGETS.items() if spec.source == AUDIO}
         return {
             "stale_with": {
                 "stages": [stages.COUNTERFACTUALS, stages.FEATURES, stages.TARGETS],
-                "targets": fingerprint(
-                    {name: spec.version for name, spec in TARGETS.items() if spec.source == AUDIO}
-                ),
+                "targets": fingerprint(audio),
                 "encoders": [self._weights, MODELS[DESCRIPTORS_ENCODER].fingerprint],
                 "recordings": _hashes(self.varied, "work_id", "midi_sha256", "beats_sha256"),
             },
