@@ -136,9 +136,11 @@ def _score(args: argparse.Namespace) -> int:
         if line["judge"] == "people"
     ]
     print("\n".join(table(rows)))
-    if learned := [name for name in SPACES[1:] if name in index.projection.spaces]:
-        told = "have seen judgments of the last run; see the evaluation's 'held out, people'"
-        print(f"\nLearned spaces ({', '.join(learned)}) {told}.")
+    if SPACES[-1] in index.projection.spaces:
+        told = (
+            "has learned from judgments, also these; 'held out, people' in the evaluation has not"
+        )
+        print(f"\nThe space {SPACES[-1]} {told}.")
     return 0
 
 

@@ -294,14 +294,12 @@ def learn(
 
     def judge(name: str, space: _Space) -> list[Line]:
         lines = []
-        for head, threes in held.items():
+        asked = [("triplets", "accuracy", head, threes) for head, threes in held.items()]
+        asked += [("people", "agreement", "overall", heard)] * bool(len(heard))
+        for kind, measure, against, threes in asked:
             right = shares(space, threes)
             figure = mean_over_works(right, np.full(len(right), decide.CHANCE), len(threes))
-            lines.append(line("triplets", name, figure, measure="accuracy", against=head))
-        if len(heard):
-            right = shares(space, heard)
-            figure = mean_over_works(right, np.full(len(right), decide.CHANCE), len(heard))
-            lines.append(line("people", name, figure, measure="agreement", against="overall"))
+            lines.append(line(kind, name, figure, measure=measure, against=against))
 
         def search(row: int) -> Floats:
             unit = space.units[folds[row], :windows]

@@ -271,7 +271,8 @@ def gather(paths: Sequence[Path], recordings: Sequence[Recording]) -> list[Judgm
 
 def of_recordings(judgments: Iterable[Judgment], names: Collection[str]) -> list[Judgment]:
     """Return the judgments whose three passages are of some recordings."""
-    return [j for j in judgments if {j.anchor[0], j.b[0], j.c[0]} <= set(names)]
+    known = set(names)
+    return [j for j in judgments if known.issuperset((j.anchor[0], j.b[0], j.c[0]))]
 
 
 def shares(judgments: Iterable[Judgment], *, catch: bool) -> dict[str, list[bool]]:

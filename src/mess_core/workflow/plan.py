@@ -381,10 +381,7 @@ class Plan:
         }
 
     def _judgments(self, *words: str) -> dict[str, str]:
-        """Return the hashes of files that name a recording, and one of some words, if there are.
-
-        A file that cannot be read counts: the rule says what is wrong with it.
-        """
+        """Return hashes of files that name a recording and one of any words, or cannot be read."""
         names, found = {r.recording_id for r in self.recordings}, {}
         for path in self.settings.layout.judgment_files:
             try:
