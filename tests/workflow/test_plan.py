@@ -1,5 +1,6 @@
 """Shards are stable, and exactly what matters to a stage changes its params."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -253,8 +254,8 @@ def test_judgments_of_a_datasets_recordings_make_stale_what_reads_them(tmp_path:
     for name, recording_id, aspect in (("a", "7", "overall"), ("b", "7", "tempo"), ("c", "x", "x")):
         line = json.dumps({"aspect": aspect, "anchor": {"recording_id": recording_id}})
         (folder / f"{name}.jsonl").write_text(line)
-    (folder / "d.csv").write_text("rater,clip,fast\r\np,19,3\r\n")
-    (folder / "e.csv").write_text("rater,clip,fast\np,z,3\n")
+    (folder / "d.csv").write_text("rater,clip,fast\r\np,19,4.5\r\n")
+    (folder / "e.csv").write_text("rater,clip,fast\np,z,4.5\n")
     assert counts() == [["a.jsonl", "b.jsonl", "d.csv"], ["a.jsonl", "d.csv"]]
     # What cannot be read is for the rule to tell; it stops no plan.
     (folder / "f.jsonl").mkdir()
