@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -340,14 +340,13 @@ def learn_from(
     *,
     general_layers: Collection[int] | None,
     varied: bool,
-    window_s: float,
-    overlap: float,
+    **windows: Any,
 ) -> Learned:
     """Learn from what a dataset has: works with several players, counterfactuals, judgments.
 
     Of at most `MOST_WORKS`, those that people judged first, and `MOST_RECORDINGS` of each, the
     first windows serve, `MOST_ROWS` in all. ``varied`` says whether there are counterfactuals;
-    ``work_times``, ``window_s`` and ``overlap`` are as for `mess_core.index.index_recordings`.
+    ``work_times``, and ``windows`` (``window_s``, ``overlap``) are as for `index_recordings`.
     """
     works, known = by_work(recordings), {r.recording_id: r for r in recordings}
     several = [w for w in works if len({r.performer or r.recording_id for r in works[w]}) > 1]
@@ -371,10 +370,9 @@ def learn_from(
     def load(recording: Recording) -> tuple[Features, Floats, Floats]:
         """Return a recording's features, when its windows are [n, 4], and columns [n, T]."""
         features = load_features(layout, recording.recording_id, view="segments")
-        cut = {"duration_s": recording.duration_s, "window_s": window_s, "overlap": overlap}
-        starts = segment_times(len(features), **cut)
+        starts = segment_times(len(features), duration_s=recording.duration_s, **windows)
         measured = np.broadcast_to(read(recording.recording_id), (len(features), len(columns)))
-        times = np.column_stack([starts, starts + window_s])
+        times = np.column_stack([starts, starts + windows["window_s"]])
         return features, np.hstack([times, work_times(recording, times)]), measured
 
     for work in drawn:
@@ -407,10 +405,9 @@ def learn_from(
         mean = given[windows_of(times[:, :2], *times_s)].mean(axis=0)
         parts.append([[mean], [name], [known[name].work_id], [""], [[np.nan, np.nan]]])
     every, *of, spans = (np.concatenate(part) for part in zip(*parts, strict=True))
-    judged = judged.reshape(-1, 3)
-    learned = learn(every, Rows(*of), spans, projection, len(features), judged, truth)
+    found = learn(every, Rows(*of), spans, projection, len(features), judged.reshape(-1, 3), truth)
     told = f"{len(serving)} of {len(asked)} serve; not {len(asked) - len(own)} of other recordings,"
     told += f" {len(own) - len(said)} repeats, catch trials and of who fails these, "
     told += f"{len(said) - len(serving)} of works that have one player, or are not drawn"
-    learned.verdicts.extend([decide.said("judgments", bool(serving), told)] * bool(asked))
-    return learned
+    found.verdicts.extend([decide.said("judgments", bool(serving), told)] * bool(asked))
+    return found
