@@ -166,9 +166,11 @@ Change = Callable[[list[Recording]], list[Recording]]
     ("asked", "change", "error", "told"),
     [
         ({"aspect": "dinamics"}, None, ConfigError, "did you mean 'dynamics'"),
-        ({"triplets": 2}, None, ConfigError, "at least 3"),
-        ({"strata": []}, None, ConfigError, "at least 3, of work, composer, free"),
-        ({"strata": ["works"]}, None, ConfigError, "triplets of works cannot be drawn"),
+        ({"triplets": 2}, None, ConfigError, "2 triplets are asked for, expected 3 to 1000"),
+        ({"triplets": 1001}, None, ConfigError, "expected 3 to 1000"),
+        ({"strata": []}, None, ConfigError, "expected some of work, composer, free, each once"),
+        ({"strata": ["works"]}, None, ConfigError, "strata are 'works', expected some of work"),
+        ({"strata": ["work"] * 2}, None, ConfigError, "each once"),
         (
             {"strata": ["work"], "triplets": 900},
             None,

@@ -7,7 +7,7 @@ side has the first of the two passages equally often. All excerpts have one loud
 decides nothing, unless the aspect is loudness. What is silent is not drawn.
 """
 
-__all__ = ["STRATA", "make_study", "measure_loudness"]
+__all__ = ["MOST", "STRATA", "make_study", "measure_loudness"]
 
 import base64
 import hashlib
@@ -33,6 +33,8 @@ from mess_core.search.passages import Place, same_rows
 #: Three recordings of one work (the same passage, where it is aligned), of one composer (b and c of
 #: other works than the anchor), of any.
 STRATA = ("work", "composer", "free")
+#: Triplets of a study: four hours of listening.
+MOST = 1000
 #: Aspects by which loudness may decide: excerpts keep their levels.
 _LOUD = ("dynamics", "relative_dynamics")
 #: The loudness of excerpts, in LUFS (EBU R 128); less where one would come nearer to full scale
@@ -64,14 +66,16 @@ def make_study(
     That is ``passages``, ``trials`` (whose anchor, b and c are numbers of passages), and ``lufs``,
     the excerpts' loudness, None where they keep their levels. A seed gives the same again.
 
-    Raises `ConfigError` for an unknown aspect or stratum or fewer than 3 triplets, `DatasetError`
+    Raises `ConfigError` for an unknown aspect or stratum, or fewer than 3 triplets or more than `MOST`, `DatasetError`
     where a stratum has too few, and `AudioError` where audio is not as it was indexed.
     """
     if aspect not in (asked := ("overall", *ASPECT_REGISTRY)):
         raise ConfigError(f"{aspect!r} is no aspect to ask for: {nearest(aspect, asked)}")
-    if triplets < 3 or not strata or set(strata) - set(STRATA):
-        told = f"{triplets} triplets of {', '.join(strata)}"
-        raise ConfigError(f"{told} cannot be drawn: at least 3, of {', '.join(STRATA)}")
+    if not strata or set(strata) - set(STRATA) or len(set(strata)) < len(strata):
+        told = f"strata are {', '.join(strata)!r}"
+        raise ConfigError(f"{told}, expected some of {', '.join(STRATA)}, each once")
+    if not 3 <= triplets <= MOST:
+        raise ConfigError(f"{triplets} triplets are asked for, expected 3 to {MOST}")
     files = {row.recording_id: row for row in recordings if Path(row.audio).is_file()}
     heard: dict[int, tuple[npt.NDArray[np.float32], int, float]] = {}
 
