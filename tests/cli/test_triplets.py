@@ -85,8 +85,8 @@ def test_a_study_is_scored_and_exported(
     path.write_text("".join(json.dumps(line) + "\n" for line in [*given, elsewhere]))
     assert ask(data, "score") == 0
     out = capsys.readouterr().out
-    assert out.startswith("1 judgments of recordings that the index lacks: left out\n")
-    assert "expression" not in out  # of which there is none
+    assert out.startswith("1 judgments of recordings that the index lacks left out\n")
+    assert "Learned spaces" not in out  # there are none
     lines = [line.split() for line in out.splitlines()]
     raters = {line[0]: " ".join(line[1:]) for line in lines if line}
     assert raters["ann:"].startswith("50 judgments count, 10 of 10 catch trials right, 0 of 0 rep")
@@ -137,7 +137,7 @@ def test_ratings_are_checked_kept_and_judged(
     other.parent.mkdir()
     other.write_text("\n".join(lines[:9]))
     assert ask(data, "import", str(other)) == 1
-    assert "give heard.csv another name" in capsys.readouterr().err
+    assert "has other ratings; remove it, or rename" in capsys.readouterr().err
     assert (data / "judgments" / "heard.csv").read_bytes() == path.read_bytes()
     assert ask(data, "import", str(path)) == 0
     capsys.readouterr()

@@ -19,7 +19,6 @@ from mess_core.files import atomic_path, read_json, write_bytes, write_text
 from mess_core.layout import Layout
 from mess_core.progress import Progress
 from mess_core.recordings import read_recordings, usable
-from mess_core.search.query import SPACES
 
 _COLUMNS = "study triplet_id aspect anchor anchor_start anchor_end b b_start b_end c c_start "
 _COLUMNS += "c_end choice confidence rater order repeat_of catch"
@@ -88,14 +87,13 @@ def _import(args: argparse.Namespace) -> int:
     if not of:
         clip = next(iter(clips))
         raise DatasetError(f"{args.file}: clip {clip!r} is no recording; {nearest(clip, works)}")
-    target, content = layout.judgments / f"{args.file.stem}.csv", args.file.read_bytes()
-    if target.is_file() and target.read_bytes() != content:
-        told = f"{target} has other ratings; give {args.file.name} another name, or remove that one"
-        raise DatasetError(told)
+    target = layout.judgments / f"{args.file.stem}.csv"
+    if target.is_file() and target.read_bytes() != args.file.read_bytes():
+        raise DatasetError(f"{target} has other ratings; remove it, or rename {args.file}")
     good = people.reliability(clips, of, np.random.default_rng(0))
     for scale, r in zip(scales, good, strict=True):
         print(f"{scale}: reliability {r:.2f}{', left out' * (not r >= people.RELIABLE)}")
-    write_bytes(target, content)
+    write_bytes(target, args.file.read_bytes())
     found = people.derive(clips, recordings, study=target.stem)
     print(f"{len(of)} of {len(clips)} clips are usable recordings of {args.dataset}, and give")
     print(f"{len(found) // 2} triplets, each judged by both halves of those who rated: {target}")
@@ -114,10 +112,9 @@ def _score(args: argparse.Namespace) -> int:
     index = load_artifact(layout.index("clips") / version)
     given = people.gather(paths, recordings)
     judgments = people.of_recordings(given, index.rows.recordings["recording_id"])
-    print(f"{len(given) - len(judgments)} judgments of recordings that the index lacks: left out")
+    print(f"{len(given) - len(judgments)} judgments of recordings that the index lacks left out")
     if not judgments:
-        told = f"no judgments of recordings of {args.dataset}; see mess triplets --help"
-        raise DatasetError(f"{layout.judgments} has {told}")
+        raise DatasetError(f"{layout.judgments} has no judgments of these; see mess triplets -h")
     caught, again = (people.shares(judgments, catch=catch) for catch in (True, False))
     counted = people.counted(judgments)
     numbers = Counter(its.rater for its in counted)
@@ -136,11 +133,10 @@ def _score(args: argparse.Namespace) -> int:
         if line["judge"] == "people"
     ]
     print("\n".join(table(rows)))
-    if SPACES[-1] in index.projection.spaces:
-        told = (
-            "has learned from judgments, also these; 'held out, people' in the evaluation has not"
+    if len(index.projection.spaces) > 1:
+        print(
+            "\nLearned spaces have seen these judgments; 'held out, people' (evaluation) has not."
         )
-        print(f"\nThe space {SPACES[-1]} {told}.")
     return 0
 
 
