@@ -277,9 +277,10 @@ def test_judgments_of_its_recordings_run_what_reads_them(workspace: Workspace) -
 
     def heard(study: str, aspect: str, recording_ids: list[str]) -> None:
         passages = [{"recording_id": name, "start": 0, "end": 5} for name in recording_ids]
-        facts = {"study": study, "triplet_id": "1", "aspect": aspect, "choice": "b"}
-        facts |= {"confidence": None, "rater": "ann", "order": "bc", "repeat_of": ""}
-        line = json.dumps({**facts, **dict(zip("abc", passages, strict=True)), "catch": False})
+        facts: dict[str, Any] = {"study": study, "triplet_id": "1", "aspect": aspect}
+        facts |= {"choice": "b", "confidence": None, "rater": "ann", "order": "bc"}
+        facts |= {"repeat_of": "", "catch": False, **dict(zip("abc", passages, strict=True))}
+        line = json.dumps(facts)
         write_text(folder / f"{study}.jsonl", line.replace('"a":', '"anchor":', 1) + "\n")
 
     heard("elsewhere", "overall", ["x", "y", "z"])
