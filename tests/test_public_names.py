@@ -11,7 +11,8 @@ pytestmark = pytest.mark.unit
 
 PACKAGES = [
     "mess_core",
-    *("mess_core.alignment", "mess_core.datasets", "mess_core.extraction", "mess_core.index"),
+    *("mess_core.alignment", "mess_core.datasets", "mess_core.evaluation", "mess_core.extraction"),
+    "mess_core.index",
     *("mess_core.probing", "mess_core.publishing", "mess_core.report", "mess_core.search"),
     "mess_core.targets",
 ]

@@ -84,7 +84,10 @@ def test_a_study_is_scored_and_exported(
     elsewhere["b"] = given[0]["b"] | {"recording_id": "elsewhere"}
     path.write_text("".join(json.dumps(line) + "\n" for line in [*given, elsewhere]))
     assert ask(data, "score") == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    out = capsys.readouterr().out
+    assert out.startswith("1 judgments of recordings that the index lacks left out\n")
+    assert "Learned spaces" not in out  # there are none
+    lines = [line.split() for line in out.splitlines()]
     raters = {line[0]: " ".join(line[1:]) for line in lines if line}
     assert raters["ann:"].startswith("50 judgments count, 10 of 10 catch trials right, 0 of 0 rep")
     assert raters["eve:"].startswith("left out, no judgments count, ")
@@ -129,6 +132,15 @@ def test_ratings_are_checked_kept_and_judged(
     assert float(odd[2].strip(",")) < 0.5
     assert (fast[3:], odd[3:]) == ([], ["left", "out"])
     assert "12 of 13 clips" in out
+    # Other ratings do not take the place of these; the same do no harm.
+    other = data / "new" / "heard.csv"
+    other.parent.mkdir()
+    other.write_text("\n".join(lines[:9]))
+    assert ask(data, "import", str(other)) == 1
+    assert "has other ratings; remove it, or rename" in capsys.readouterr().err
+    assert (data / "judgments" / "heard.csv").read_bytes() == path.read_bytes()
+    assert ask(data, "import", str(path)) == 0
+    capsys.readouterr()
     # Of 4 players of each of 3 works, half of 12 triplets.
     assert "\n18 triplets" in out
     assert ask(data, "score") == 0

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from scipy.linalg import sqrtm, subspace_angles
 from scipy.optimize import check_grad
 
+from mess_core.evaluation import geometry
 from mess_core.evaluation.counterfactuals import Counterfactuals
 from mess_core.evaluation.geometry import (
     HEADS,
@@ -24,6 +25,7 @@ from mess_core.evaluation.geometry import (
 )
 from mess_core.evaluation.judges import Rows
 from mess_core.evaluation.judgments import Judgment, Passage
+from mess_core.extraction.storage import load_features
 from mess_core.files import write_json
 from mess_core.index.fitting import fit_projection
 from mess_core.layout import Layout
@@ -103,6 +105,8 @@ def test_a_linear_map_finds_planted_directions_again() -> None:
     found, taken, unit = learned(planted(noise=3.0) @ TURN)
     assert taken["content, linear"]
     assert taken["expression, linear"]
+    # Whatever a stage begins at, half of what is general has to be left.
+    assert len({verdict.figures["rank: before"] for verdict in found.verdicts}) == 1
     # What lies across all dimensions is not for weights.
     assert not taken["content, weights"]
     for head, mine in PLANTED.items():
@@ -196,9 +200,12 @@ def answer(layout: Layout, recordings: list[Recording]) -> Learned:
     )
 
 
-def test_a_corpus_is_learned_from_with_counterfactuals_and_people(tmp_path: Path) -> None:
+def test_a_corpus_is_learned_from_with_counterfactuals_and_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layout, recordings = corpus(tmp_path, WORKS)
     plain = answer(layout, recordings)
+    assert len(plain.verdicts) == 4
     assert {verdict.rule: verdict.fired for verdict in plain.verdicts}["content, weights"]
     assert "not known: people's agreement" in plain.verdicts[2].text
     assert "aspects: brightness" in plain.verdicts[2].figures
@@ -234,8 +241,42 @@ def test_a_corpus_is_learned_from_with_counterfactuals_and_people(tmp_path: Path
     assert more[0] > plainly[0]
     assert more[1] >= plainly[1] + len(judged)
     assert "people: after" in found.verdicts[2].figures
+    (agreed,) = (x for x in found.lines if (x["judge"], x["asked"]) == ("people", "general"))
+    assert agreed["n"] == len(judged)
+    assert found.verdicts[4].text.startswith("24 of 24 serve; not 0 of other recordings, 0 rep")
+    # The works that were judged are drawn first.
+    monkeypatch.setattr(geometry, "MOST_WORKS", 6)
+    assert answer(layout, recordings).verdicts[4].text.startswith("24 of 24 serve")
+    monkeypatch.setattr(geometry, "MOST_WORKS", 4)
+    some = answer(layout, recordings[: -4 * PLAYERS]).verdicts[4].text
+    assert some.startswith("16 of 24 serve")
+    assert "8 of works that have one player, or are not drawn" in some
     # The job writes it as strict JSON.
     json.dumps([*found.lines, *map(asdict, found.verdicts)], allow_nan=False)
+
+
+def test_of_many_recordings_some_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, recordings = corpus(tmp_path, WORKS)
+    read = []
+
+    def load(layout: Layout, name: str, **view: str) -> npt.NDArray[np.float32]:
+        read.append(name)
+        return load_features(layout, name, **view)
+
+    monkeypatch.setattr(geometry, "load_features", load)
+    monkeypatch.setattr(geometry, "MOST_RECORDINGS", 2)
+    answer(layout, recordings)
+    works = [name.partition("-")[0] for name in sorted(read)]
+    assert works == sorted(2 * [f"r{work}" for work in range(WORKS)])
+    assert len(set(read)) == len(read)
+
+
+def test_takes_of_one_player_are_not_several_players(tmp_path: Path) -> None:
+    layout, recordings = corpus(tmp_path, WORKS)
+    found = answer(layout, [replace(r, performer="p0") for r in recordings])
+    assert found.verdicts[0].text.startswith("not known: 0 works have several players")
 
 
 def test_too_few_works_are_not_learned_from(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Shards are stable, and exactly what matters to a stage changes its params."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -233,7 +234,33 @@ def test_counterfactuals_are_of_one_recording_with_midi_of_each_work(tmp_path: P
     assert Plan(settings, (*RECORDINGS[16:][::-1], *silent)).varied == chosen
     assert Plan(replace(settings, counterfactuals=3), silent).varied == chosen[:2] + chosen[4:5]
     assert not Plan(settings, silent[10:]).varied
-    assert not Plan(replace(settings, encoder="MERT-v1-95M"), RECORDINGS).varied
+    hub = Plan(replace(settings, encoder="MERT-v1-95M"), RECORDINGS)
+    assert not hub.varied
+    # A model that is removed afterwards takes nothing away.
+    write_json(settings.layout.counterfactuals, {})
+    assert Plan(hub.settings, RECORDINGS).varied
+
+
+def test_judgments_of_a_datasets_recordings_make_stale_what_reads_them(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, data=tmp_path)
+    folder = settings.layout.judgments
+    folder.mkdir()
+
+    def counts() -> list[list[str]]:
+        plan = Plan(settings, RECORDINGS)
+        both = plan.evaluation_params(), plan.geometry_params()
+        return [[*of["stale_with"]["judgments"]] for of in both]
+
+    for name, recording_id, aspect in (("a", "7", "overall"), ("b", "7", "tempo"), ("c", "x", "x")):
+        line = json.dumps({"aspect": aspect, "anchor": {"recording_id": recording_id}})
+        (folder / f"{name}.jsonl").write_text(line)
+    (folder / "d.csv").write_text("rater,clip,fast\r\np,19,4.5\r\n")
+    (folder / "e.csv").write_text("rater,clip,fast\np,z,4.5\n")
+    assert counts() == [["a.jsonl", "b.jsonl", "d.csv"], ["a.jsonl", "d.csv"]]
+    # What cannot be read is for the rule to tell; it stops no plan.
+    (folder / "f.jsonl").mkdir()
+    (folder / "g.csv").write_bytes(b"\xff\x00")
+    assert [found[-1] for found in counts()] == 2 * ["f.jsonl"]
 
 
 def test_one_more_performance_concerns_its_works_shard_only() -> None:

@@ -3,6 +3,7 @@
 What changes is recordings, settings, files, and code: a stage's number, a script, a registry.
 """
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mess_core.files import read_json
+from mess_core.files import read_json, write_text
 from mess_core.layout import Layout
 from mess_core.publishing import load_latest
+from mess_core.recordings import read_recordings
 from tests.extraction.checkpoints import write_checkpoint
 from tests.workflow.conftest import ROOT, Workspace
 from tests.workflow.small import (
@@ -267,6 +269,28 @@ STAGES = {
     "EVALUATION": {"evaluation", "report"},
     "REPORT": {"report"},
 }
+
+
+def test_judgments_of_its_recordings_run_what_reads_them(workspace: Workspace) -> None:
+    folder = workspace.data / "judgments"
+    names = [r.recording_id for r in read_recordings(Layout(workspace.data, "mine").table)]
+
+    def heard(study: str, aspect: str, recording_ids: list[str]) -> None:
+        passages = [{"recording_id": name, "start": 0, "end": 5} for name in recording_ids]
+        facts: dict[str, Any] = {"study": study, "triplet_id": "1", "aspect": aspect}
+        facts |= {"choice": "b", "confidence": None, "rater": "ann", "order": "bc"}
+        facts |= {"repeat_of": "", "catch": False, **dict(zip("abc", passages, strict=True))}
+        line = json.dumps(facts)
+        write_text(folder / f"{study}.jsonl", line.replace('"a":', '"anchor":', 1) + "\n")
+
+    heard("elsewhere", "overall", ["x", "y", "z"])
+    assert planned(workspace) == set()
+    heard("here", "overall", names[:3])
+    assert run(workspace) == (LEARNED, [])
+    heard("tempo", "tempo", names[:3])
+    assert planned(workspace) == {"evaluation", "report"}
+    shutil.rmtree(folder)
+    assert run(workspace) == (LEARNED, [])
 
 
 def with_line(workspace: Workspace, folder: Path, module: str, line: str) -> Workspace:

@@ -87,10 +87,12 @@ def _import(args: argparse.Namespace) -> int:
     if not of:
         clip = next(iter(clips))
         raise DatasetError(f"{args.file}: clip {clip!r} is no recording; {nearest(clip, works)}")
+    target = layout.judgments / f"{args.file.stem}.csv"
+    if target.is_file() and target.read_bytes() != args.file.read_bytes():
+        raise DatasetError(f"{target} has other ratings; remove it, or rename {args.file}")
     good = people.reliability(clips, of, np.random.default_rng(0))
     for scale, r in zip(scales, good, strict=True):
         print(f"{scale}: reliability {r:.2f}{', left out' * (not r >= people.RELIABLE)}")
-    target = layout.judgments / f"{args.file.stem}.csv"
     write_bytes(target, args.file.read_bytes())
     found = people.derive(clips, recordings, study=target.stem)
     print(f"{len(of)} of {len(clips)} clips are usable recordings of {args.dataset}, and give")
@@ -106,9 +108,13 @@ def _score(args: argparse.Namespace) -> int:
     layout = Layout(args.data, args.dataset)
     recordings = usable(read_recordings(layout.table))
     paths = args.files or layout.judgment_files
-    judgments = people.gather(paths, recordings)
+    version = read_json(layout.index_receipt("clips"))["artifact_version_id"]
+    index = load_artifact(layout.index("clips") / version)
+    given = people.gather(paths, recordings)
+    judgments = people.of_recordings(given, index.rows.recordings["recording_id"])
+    print(f"{len(given) - len(judgments)} judgments of recordings that the index lacks left out")
     if not judgments:
-        raise DatasetError(f"{layout.judgments} has no judgments; see mess triplets --help")
+        raise DatasetError(f"{layout.judgments} has no judgments of these; see mess triplets -h")
     caught, again = (people.shares(judgments, catch=catch) for catch in (True, False))
     counted = people.counted(judgments)
     numbers = Counter(its.rater for its in counted)
@@ -119,8 +125,6 @@ def _score(args: argparse.Namespace) -> int:
             f"{len(right)} catch trials right, {sum(same)} of {len(same)} repeats answered alike"
         )
     print(f"Krippendorff's alpha: {people.alpha(people.votes_of(counted).values()):.3f}\n")
-    version = read_json(layout.index_receipt("clips"))["artifact_version_id"]
-    index = load_artifact(layout.index("clips") / version)
     lines = people.judge_files(layout, index, spaces_of(layout, index), paths, recordings)
     shown = ("against", "asked", "value", "low", "high", "ceiling", "n", "works")
     rows = [
@@ -129,6 +133,10 @@ def _score(args: argparse.Namespace) -> int:
         if line["judge"] == "people"
     ]
     print("\n".join(table(rows)))
+    if len(index.projection.spaces) > 1:
+        print(
+            "\nLearned spaces have seen these judgments; 'held out, people' (evaluation) has not."
+        )
     return 0
 
 

@@ -9,7 +9,9 @@ docs/geometry.md says all of it in plain words, `mess_core.evaluation.decide` wh
 
 __all__ = ["HEADS", "Learned", "learn", "learn_from", "linear_loss", "triplets_of", "weights_loss"]
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -32,26 +34,26 @@ from mess_core.evaluation.judges import (
     same_passage,
     same_player,
 )
-from mess_core.evaluation.judgments import counted, gather, read_passages
+from mess_core.evaluation.judgments import counted, gather, of_recordings, windows_of
 from mess_core.evaluation.spaces import MOST_ROWS
-from mess_core.extraction.storage import load_features
+from mess_core.extraction.storage import load_features, segment_times
 from mess_core.files import read_json
 from mess_core.index.fitting import SAMPLE, eigen, fit_projection
-from mess_core.index.index import index_recordings
 from mess_core.index.projection import Projection, unit_rows
 from mess_core.layout import Layout
 from mess_core.probing.folds import Bools, Features, Floats, Ints, deal_folds
 from mess_core.probing.questions import rankme
 from mess_core.recordings import Recording, by_work
+from mess_core.search.query import SPACES
 from mess_core.targets.npz import column_reader, columns_of
 
-HEADS = CONTENT, EXPRESSION = "content", "expression"
+HEADS = CONTENT, EXPRESSION = SPACES[1:]
 #: Folds at most, and works of each at least: expression compares two.
 FOLDS, PER_FOLD = 5, 2
 #: Anchors that are drawn, about; of each work at least.
 ANCHORS, FEWEST = 1500, 20
-#: Works that are learned from, at most.
-MOST_WORKS = 30
+#: Works that are learned from, and recordings of each, at most.
+MOST_WORKS, MOST_RECORDINGS = 30, 10
 #: A difference of cosines that counts as clear.
 TEMPERATURE = 0.1
 #: From the strongest; each begins where the one before has ended.
@@ -59,6 +61,8 @@ PENALTIES = (1.0, 0.3, 0.1, 0.03)
 _FITTED = {"jac": True, "method": "L-BFGS-B", "options": {"maxiter": 30}}
 # Dimensions that vary by a smaller share of what others do are rounding.
 _ROUNDING, _TINY = 1e-6, 1e-12
+# Of windows: in the recording, in the work.
+_TIMES = ("start_s", "end_s", "work_start_s", "work_end_s")
 
 #: Gives the loss of parameters [p], and its gradient.
 Loss = Callable[[Floats], tuple[float, Floats]]
@@ -90,8 +94,7 @@ class _Space(NamedTuple):
 
     basis: Floats
     units: Floats
-    begun: float = np.nan
-    rank: float = np.nan
+    rank: float
 
 
 def triplets_of(rows: Rows, spans: Floats, folds: Ints) -> dict[str, Ints]:
@@ -195,7 +198,8 @@ def _stages(
         return _unit(components @ square), basis @ square
 
     one = np.eye(basis.shape[1]).ravel()
-    return _Space(basis, _unit(components)[np.newaxis]), {
+    unit = _unit(components)
+    return _Space(basis, unit[np.newaxis], rankme(unit[:windows])), {
         "weights": _Stage(
             scaled, weights_loss, np.ones(len(scale)), [(0.0, None)] * len(scale), weighted
         ),
@@ -203,8 +207,13 @@ def _stages(
     }
 
 
-def _learned(stage: _Stage, triplets: Ints, rows: Rows, folds: Ints, windows: int) -> _Space:
-    """Fit a stage without each fold, and to all (without a fold that there is not)."""
+def _learned(
+    stage: _Stage, triplets: Ints, rows: Rows, folds: Ints, windows: int, rank: float
+) -> _Space:
+    """Fit a stage without each fold, and to all (without a fold that there is not).
+
+    Penalties compete that leave enough of a ``rank``, if any does.
+    """
     of_rows, n_folds = folds[triplets], int(folds.max()) + 1
     works, penalties = rows.works[triplets[:, 0]], (np.inf, *PENALTIES)
 
@@ -217,7 +226,6 @@ def _learned(stage: _Stage, triplets: Ints, rows: Rows, folds: Ints, windows: in
         loss = stage.loss(stage.rows, triplets[kept], counts, penalty)
         return np.asarray(minimize(loss, begin, bounds=stage.bounds, **_FITTED).x)
 
-    begun = rankme(stage.read(stage.begin)[0][:windows])
     scores = np.full((n_folds + 1, len(penalties)), -1.0)
     for fold in range(n_folds):
         checked, found = (fold + 1) % n_folds, stage.begin
@@ -225,13 +233,13 @@ def _learned(stage: _Stage, triplets: Ints, rows: Rows, folds: Ints, windows: in
         for number, penalty in enumerate(penalties if inside.any() else ()):
             found = fit([fold, checked], penalty, found)
             unit = stage.read(found)[0]
-            if decide.rank(begun, rankme(unit[:windows])).fired:
+            if decide.rank(rank, rankme(unit[:windows])).fired:
                 scores[fold, number] = _shares(unit[triplets[inside]], works[inside]).mean()
     scores[-1] = scores[:-1].mean(axis=0)
     best = enumerate(scores.argmax(axis=1))
     made = [stage.read(fit([fold], penalties[number], stage.begin)) for fold, number in best]
     units = np.array([unit for unit, _ in made])
-    return _Space(made[-1][1], units, begun, rankme(units[-1, :windows]))
+    return _Space(made[-1][1], units, rankme(units[-1, :windows]))
 
 
 def _shares(units: Floats, works: npt.NDArray[np.str_]) -> Floats:
@@ -286,10 +294,12 @@ def learn(
 
     def judge(name: str, space: _Space) -> list[Line]:
         lines = []
-        for head, threes in held.items():
+        asked = [("triplets", "accuracy", head, threes) for head, threes in held.items()]
+        asked += [("people", "agreement", "overall", heard)] * bool(len(heard))
+        for kind, measure, against, threes in asked:
             right = shares(space, threes)
             figure = mean_over_works(right, np.full(len(right), decide.CHANCE), len(threes))
-            lines.append(line("triplets", name, figure, measure="accuracy", against=head))
+            lines.append(line(kind, name, figure, measure=measure, against=against))
 
         def search(row: int) -> Floats:
             unit = space.units[folds[row], :windows]
@@ -307,11 +317,11 @@ def learn(
             told = "there are no triplets (same passages; players of several works)"
             learned.verdicts.append(decide.said(head, None, told))
         for name, stage in stages.items() if len(held[head]) else ():
-            space = _learned(stage, threes, rows, folds, windows)
+            space = _learned(stage, threes, rows, folds, windows, general.rank)
             learned.lines.extend(judge(f"{head}, {name}", space))
             met = [
                 decide.gain(shares(last, held[head]), shares(space, held[head])),
-                decide.rank(space.begun, space.rank),
+                decide.rank(general.rank, space.rank),
             ]
             if head == EXPRESSION:  # content is to leave out how it is played
                 both = {a: tuple(agreement(v, last, space).T) for a, v in truth.items()}
@@ -334,69 +344,70 @@ def learn_from(
 ) -> Learned:
     """Learn from what a dataset has: works with several players, counterfactuals, judgments.
 
-    Of at most `MOST_WORKS` the first windows serve, `MOST_ROWS` in all. ``varied`` says whether
-    there are counterfactuals; ``work_times``, and of ``windows`` their ``window_s`` and
-    ``overlap``, are as for `mess_core.index.index_recordings`.
+    Of at most `MOST_WORKS`, those that people judged first, and `MOST_RECORDINGS` of each, the
+    first windows serve, `MOST_ROWS` in all. ``varied`` says whether there are counterfactuals;
+    ``work_times``, and ``windows`` (``window_s``, ``overlap``) are as for `index_recordings`.
     """
-    works = by_work(recordings)
-    if len(works) < 3 * PER_FOLD:
-        told = f"{len(works)} works have several players, {3 * PER_FOLD} are needed"
+    works, known = by_work(recordings), {r.recording_id: r for r in recordings}
+    several = [w for w in works if len({r.performer or r.recording_id for r in works[w]}) > 1]
+    if len(several) < 3 * PER_FOLD:
+        told = f"{len(several)} works have several players, {3 * PER_FOLD} are needed"
         return Learned({}, [], [decide.said(head, None, told) for head in HEADS])
-    drawn = np.random.default_rng(0).permutation(sorted(works))[:MOST_WORKS].tolist()
-    chosen = {r.recording_id: r for work in drawn for r in works[work]}
-    stored = {name: load_features(layout, name, view="segments") for name in chosen}
+    asked = [j for j in gather(layout.judgment_files, recordings) if j.aspect == "overall"]
+    said = counted(own := of_recordings(asked, known))
+    places = [{known[part[0]].work_id for part in (j.anchor, j.b, j.c)} for j in said]
+    judgments, rng = Counter(chain.from_iterable(places)), np.random.default_rng(0)
+    drawn = rng.permutation(sorted(several)).tolist()
+    drawn = sorted(drawn, key=judgments.__getitem__, reverse=True)[:MOST_WORKS]
+    serving = [j for j, its in zip(said, places, strict=True) if its <= set(drawn)]
+    threes = [(j.anchor, j.near, j.far) for j in serving]
+    told = read_json(layout.aspects)["aspects"]
+    truths = {n: columns_of(x["truth"]["targets"]) for n, x in told.items() if x.get("truth")}
+    columns = [*dict.fromkeys(chain.from_iterable(truths.values()))]
+    read, parts = column_reader(layout, columns), []
+
+    @lru_cache(1)
+    def load(recording: Recording) -> tuple[Features, Floats, Floats]:
+        """Return a recording's features, when its windows are [n, 4], and columns [n, T]."""
+        features = load_features(layout, recording.recording_id, view="segments")
+        starts = segment_times(len(features), duration_s=recording.duration_s, **windows)
+        measured = np.broadcast_to(read(recording.recording_id), (len(features), len(columns)))
+        times = np.column_stack([starts, starts + windows["window_s"]])
+        return features, np.hstack([times, work_times(recording, times)]), measured
+
+    for work in drawn:
+        some = sorted(rng.permutation(len(works[work]))[:MOST_RECORDINGS])
+        loaded, when, values = zip(*map(load, its := [works[work][n] for n in some]), strict=True)
+        table = np.vstack(when).view([(name, np.float64) for name in _TIMES]).ravel()
+        facts = np.array([[r.recording_id, r.work_id, r.performer] for r in its])
+        of = [*np.repeat(facts, [*map(len, loaded)], axis=0).T]
+        spans = spans_of(table, Rows(*of), its)
+        first = np.sort(np.argsort(spans[:, 0], kind="stable")[: MOST_ROWS // len(drawn)])
+        whole = np.concatenate(loaded), *of, spans, np.concatenate(values)
+        parts.append([column[first] for column in whole])
+    *corpus, measured = (np.concatenate(part) for part in zip(*parts, strict=True))
+    truth = {n: scaled(measured[:, [*map(columns.index, its)]]) for n, its in truths.items()}
+    parts, features = [[*corpus]], corpus[0]
     projection = fit_projection(
-        lambda layer: np.concatenate([its[:, layer] for its in stored.values()]),
-        range(next(iter(stored.values())).shape[1]),
-        general_layers=general_layers,
+        lambda layer: features[:, layer], range(features.shape[1]), general_layers=general_layers
     )
-    index = index_recordings(
-        [*chosen.values()],
-        lambda recording: stored[recording.recording_id],
-        None,
-        work_times,
-        kind="clips",
-        projection=projection,
-        aspects={},
-        facts={},
-        **windows,
-    )
-    table, facts = index.rows.table, index.rows.recordings
-    of = [np.array(facts[c])[table["recording"]] for c in ("recording_id", "work_id", "performer")]
-    spans = spans_of(table, Rows(*of), recordings)
-    order, share = np.argsort(spans[:, 0], kind="stable"), MOST_ROWS // len(drawn)
-    kept = np.sort(np.concatenate([order[of[1][order] == work][:share] for work in drawn]))
-    features = np.concatenate([*stored.values()])[kept]
-    parts = [[features, *(column[kept] for column in of), spans[kept]]]
     if varied and (changed := read_counterfactuals(layout)):
         played = ~np.isin(changed.parameter, ("", "instrument", "room"))
         change = np.char.add(changed.parameter, changed.sign.astype(str))
-        own = np.char.add(np.char.add(changed.recording, " "), change)
-        apart = np.tile([-2.0, -1.0], (len(own), 1))  # no passage of a recording
-        parts.append([changed.encoder, own, changed.work, np.where(played, change, ""), apart])
-    said = [
-        (j.anchor, j.near, j.far)
-        for j in counted(gather(layout.judgment_files, recordings))
-        if j.aspect == "overall" and {j.anchor[0], j.near[0], j.far[0]} <= chosen.keys()
-    ]
-    heard = {passage: n for n, passage in enumerate(dict.fromkeys(chain.from_iterable(said)))}
+        names = np.char.add(np.char.add(changed.recording, " "), change)
+        apart = np.tile([-2.0, -1.0], (len(names), 1))  # no passage of a recording
+        parts.append([changed.encoder, names, changed.work, np.where(played, change, ""), apart])
+    heard = {part: n for n, part in enumerate(sorted({*chain.from_iterable(threes)}))}
     before = sum(len(part[0]) for part in parts)
-    judged = np.array([[before + heard[p] for p in three] for three in said], np.int64)
-    if heard:
-        names = [passage.recording_id for passage in heard]
-        works_heard = [chosen[name].work_id for name in names]
-        nowhere, nobody = np.full((len(names), 2), np.nan), [""] * len(names)
-        parts.append(
-            [read_passages(layout, index, [*heard])[0], names, works_heard, nobody, nowhere]
-        )
-    joined = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
-    told = read_json(layout.aspects)["aspects"]
-    truths = {name: its["truth"]["targets"] for name, its in told.items() if its.get("truth")}
-    truth = {}
-    for name, targets in truths.items():
-        columns = columns_of(targets)
-        read = column_reader(layout, columns)
-        values = [np.broadcast_to(read(its), (len(stored[its]), len(columns))) for its in chosen]
-        truth[name] = scaled(np.concatenate(values)[kept])
-    rows, judged = Rows(*joined[1:4]), judged.reshape(-1, 3)
-    return learn(joined[0], rows, joined[4], projection, len(kept), judged, truth)
+    judged = np.array([before + heard[p] for three in threes for p in three], np.int64)
+    for name, *times_s in heard:
+        given, times, _ = load(known[name])
+        mean = given[windows_of(times[:, :2], *times_s)].mean(axis=0)
+        parts.append([[mean], [name], [known[name].work_id], [""], [[np.nan, np.nan]]])
+    every, *of, spans = (np.concatenate(part) for part in zip(*parts, strict=True))
+    found = learn(every, Rows(*of), spans, projection, len(features), judged.reshape(-1, 3), truth)
+    told = f"{len(serving)} of {len(asked)} serve; not {len(asked) - len(own)} of other recordings,"
+    told += f" {len(own) - len(said)} repeats, catch trials and of who fails these, "
+    told += f"{len(said) - len(serving)} of works that have one player, or are not drawn"
+    found.verdicts.extend([decide.said("judgments", bool(serving), told)] * bool(asked))
+    return found

@@ -7,14 +7,15 @@ makes some. docs/judgments.md describes both.
 __all__ = [
     *("ATTENTIVE", "HALVES", "RELIABLE", "Judgment", "Passage", "alpha", "ceilings"),
     *("counted", "derive", "gather", "halve", "judge_files", "judge_people", "judge_ratings"),
-    *("read_judgments", "read_passages", "read_ratings", "reliability", "shares", "votes_of"),
+    *("of_recordings", "read_judgments", "read_passages", "read_ratings", "reliability", "shares"),
+    *("votes_of", "windows_of"),
 ]
 
 import csv
 import json
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
@@ -30,7 +31,7 @@ from mess_core.evaluation.spaces import Space, apart, works_of
 from mess_core.extraction.storage import load_features
 from mess_core.index.index import Index
 from mess_core.layout import ENCODER, Layout
-from mess_core.probing.folds import Features, Floats
+from mess_core.probing.folds import Bools, Features, Floats
 from mess_core.recordings import Recording
 from mess_core.targets.npz import column_reader
 from mess_core.targets.registry import AUDIO
@@ -268,6 +269,12 @@ def gather(paths: Sequence[Path], recordings: Sequence[Recording]) -> list[Judgm
     return found
 
 
+def of_recordings(judgments: Iterable[Judgment], names: Collection[str]) -> list[Judgment]:
+    """Return the judgments whose three passages are of some recordings."""
+    known = set(names)
+    return [j for j in judgments if known.issuperset((j.anchor[0], j.b[0], j.c[0]))]
+
+
 def shares(judgments: Iterable[Judgment], *, catch: bool) -> dict[str, list[bool]]:
     """Return whether each rater was right in catch trials, or else gave the same answer again."""
     said, found = {(*j.triplet, j.rater): j.near for j in judgments}, defaultdict(list)
@@ -321,26 +328,31 @@ def ceilings(judgments: Sequence[Judgment]) -> Floats:
     return np.where(alone, np.nan, (np.sign(own * others) + 1) / 2)
 
 
+def windows_of(times: Floats, start_s: float, end_s: float) -> Bools:
+    """Say which windows [n, 2] a passage is: one, else what starts or ends in it, or is nearest."""
+    starts, ends = times.T
+    same = np.isclose(starts, start_s) & np.isclose(ends, end_s)
+    inside = ((starts >= start_s) & (starts < end_s)) | ((ends > start_s) & (ends <= end_s))
+    away = np.abs(starts + ends - start_s - end_s)
+    return next(rows for rows in (same, inside, away == away.min()) if rows.any())
+
+
 def read_passages(
     layout: Layout, index: Index, passages: Sequence[Passage], source: str = ENCODER
 ) -> tuple[Features, Floats]:
     """Return features [n, L, D] of passages, and what is measured of them [n, T], for `Space.read`.
 
-    They are of the window that a passage is, else means of those that start or end in it, else of
-    the nearest one.
+    They are means over its `windows_of`.
     """
     columns = index.projection.columns.tolist()
     read, found = lru_cache(1)(column_reader(layout, columns)), {}
     load = lru_cache(1)(lambda name: load_features(layout.of(source), name, view="segments"))
     for name, start, end in sorted(passages):
         table = index.rows.table[index.rows.positions(name)]
-        starts, ends = (table[field].astype(np.float64) for field in ("start_s", "end_s"))
-        same = np.isclose(starts, start) & np.isclose(ends, end)
-        inside = ((starts >= start) & (starts < end)) | ((ends > start) & (ends <= end))
-        away = np.abs(starts + ends - start - end)
-        chosen = next(rows for rows in (same, inside, away == away.min()) if rows.any())
-        measured = np.broadcast_to(read(name), (len(table), len(columns)))[chosen]
-        found[name, start, end] = load(name)[chosen].mean(axis=0), measured
+        times = np.column_stack([table["start_s"], table["end_s"]]).astype(np.float64)
+        chosen = windows_of(times, start, end)
+        values = np.broadcast_to(read(name), (len(table), len(columns)))
+        found[name, start, end] = load(name)[chosen].mean(axis=0), values[chosen]
     features, measured = zip(*(found[passage] for passage in passages), strict=True)
     return np.array(features), _means(measured)
 
@@ -404,8 +416,7 @@ def judge_files(
     """Return the lines of both, of what an index of clips holds of files."""
     names, projection = index.rows.recordings["recording_id"], index.projection
     works = dict(zip(names, works_of(index).tolist(), strict=True))
-    judgments = counted(gather(paths, recordings))
-    kept = [j for j in judgments if {j.anchor[0], j.b[0], j.c[0]} <= works.keys()]
+    kept = counted(of_recordings(gather(paths, recordings), works))
     passages = list({part: None for j in kept for part in (j.anchor, j.b, j.c)})
     sources = {space.source for space in spaces if kept}
     read = {source: read_passages(layout, index, passages, source) for source in sources}

@@ -143,7 +143,7 @@ class Settings:
         "evaluation.counterfactuals",
         5,
         "Works at most of which a performance's MIDI is played otherwise and rendered, to judge "
-        "which aspect moves with what; 0 for none.",
+        "which aspect moves with what, and for learned spaces; 0 for none.",
         ge=0,
     )
     exact_up_to: int = _setting(

@@ -6,11 +6,12 @@ hashes of recordings and weights, never file times). Snakemake reruns a job when
 from those that made its outputs.
 
 The Snakefile is parsed by every cluster job too: this module imports nothing heavy, and reads only
-the recording table, the manifests, and a local model folder (hashed once).
+the recording table, the manifests, people's judgments, and a local model folder (hashed once).
 """
 
 __all__ = ["Plan"]
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +32,7 @@ from mess_core.files import file_sha256, fingerprint, read_json, write_json
 from mess_core.layout import DESCRIPTORS, ENCODER, UNTRAINED
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.recordings import Recording, by_work, judge, read_recordings, shard_of, usable
-from mess_core.targets.registry import FROM_ALIGNMENT, TARGETS
+from mess_core.targets.registry import AUDIO, FROM_ALIGNMENT, TARGETS
 from mess_core.workflow.config import Settings
 
 Params = dict[str, Any]
@@ -371,13 +372,25 @@ class Plan:
             "stale_with": {
                 "stage": stages.GEOMETRY,
                 "rows": _hashes(self.recordings, *parts),
-                "judgments": [file_sha256(p) for p in self.settings.layout.judgment_files],
+                "judgments": self._judgments("overall", "clip"),
             },
             "targets": list(self.aspect_targets),
             "window_s": self.settings.window_s,
             "overlap": self.settings.overlap,
             "varied": bool(self.varied),
         }
+
+    def _judgments(self, *words: str) -> dict[str, str]:
+        """Return hashes of files that name a recording and one of any words, or cannot be read."""
+        names, found = {r.recording_id for r in self.recordings}, {}
+        for path in self.settings.layout.judgment_files:
+            try:
+                said = set(re.split(r'[",\r\n]', path.read_text("utf-8-sig", errors="replace")))
+                if not (said.isdisjoint(names) or (words and said.isdisjoint(words))):
+                    found[path.name] = file_sha256(path)
+            except OSError as error:
+                found[path.name] = str(error)
+        return found
 
     def projection_params(self, kind: str) -> Params:
         """Return the params of the projection of one kind of index."""
@@ -428,9 +441,9 @@ class Plan:
     def evaluation_params(self) -> Params:
         """Return the params of how good the answers of the index of clips are."""
         beats = fingerprint({r.recording_id: r.beats_sha256 for r in self.recordings})
-        files = {path.name: file_sha256(path) for path in self.settings.layout.judgment_files}
+        judgments = self._judgments()
         return {
-            "stale_with": {"stage": stages.EVALUATION, "beats": beats, "judgments": files},
+            "stale_with": {"stage": stages.EVALUATION, "beats": beats, "judgments": judgments},
             "window_s": self.settings.window_s,
             "varied": bool(self.varied),
             "learned": self.settings.learn,
@@ -438,7 +451,7 @@ class Plan:
 
     @cached_property
     def varied(self) -> list[Recording]:
-        """What counterfactuals are made of, if the model is here: a recording of some works.
+        """What counterfactuals are made of, if they or the model are here: one of a work.
 
         Which they are depends on nothing but the hashes of all MIDI.
         """
@@ -446,15 +459,17 @@ class Plan:
         for recording in sorted(self.recordings, key=lambda each: each.midi_sha256):
             if recording.midi:
                 works.setdefault(recording.work_id or recording.recording_id, recording)
-        here = is_here(self.spec, self.settings.layout.models)
+        layout = self.settings.layout
+        here = is_here(self.spec, layout.models) or layout.counterfactuals.is_file()
         return list(works.values())[: self.settings.counterfactuals if here else 0]
 
     def counterfactuals_params(self) -> Params:
         """Return the params of counterfactuals."""
+        audio = {name: spec.version for name, spec in TARGETS.items() if spec.source == AUDIO}
         return {
             "stale_with": {
                 "stages": [stages.COUNTERFACTUALS, stages.FEATURES, stages.TARGETS],
-                "targets": fingerprint({name: spec.version for name, spec in TARGETS.items()}),
+                "targets": fingerprint(audio),
                 "encoders": [self._weights, MODELS[DESCRIPTORS_ENCODER].fingerprint],
                 "recordings": _hashes(self.varied, "work_id", "midi_sha256", "beats_sha256"),
             },
