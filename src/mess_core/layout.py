@@ -85,7 +85,9 @@ class Layout:
     @property
     def judgment_files(self) -> list[Path]:
         """The files in it that count."""
-        return [p for p in sorted(self.judgments.glob("*")) if p.suffix in (".jsonl", ".csv")]
+        return sorted(
+            p for p in self.judgments.glob("*") if p.suffix in (".jsonl", ".csv") and p.is_file()
+        )
 
     @property
     def demo_audio(self) -> Path:

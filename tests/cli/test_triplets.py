@@ -76,7 +76,7 @@ def test_a_study_is_scored_and_exported(
     data: Path, corpus: Corpus, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ask(data, "score") == 1
-    assert "has no judgments" in capsys.readouterr().err
+    assert "no judgments of recordings of" in capsys.readouterr().err
     path = data / "judgments" / "s.jsonl"
     path.parent.mkdir()
     given = list(study(corpus))

@@ -201,7 +201,8 @@ def test_what_has_no_direction_does_not_move(planted: Counterfactuals) -> None:
     errors[known.aspects["dynamics"].number] = np.nan
     lines = judge_counterfactuals([], replace(known, standard_errors=errors), planted)
     assert {line["asked"] for line in lines} == {"tempo"}
-    assert [line["measure"] for line in lines] == ["moves most"] * 8
+    # What is not sure to move at all does not move most.
+    assert [line["measure"] for line in lines[:2]] == ["moves most", "moves"]
     assert all(line["value"] is not None for line in lines)
 
 

@@ -24,6 +24,7 @@ from mess_core.evaluation.judgments import (
     read_judgments,
     read_passages,
     read_ratings,
+    readable,
     reliability,
     shares,
 )
@@ -100,7 +101,7 @@ def test_judgments_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 WRONG: dict[str, tuple[dict[str, Any] | str, str]] = {
-    "json": ("{", "Expecting property name"),
+    "json": ("{", "'{' is no JSON object, expected one judgment"),
     "list": ("[1]", "study is [1], expected a text"),
     "missing": (json.dumps({"study": "s"}), "triplet_id is null, expected a text"),
     "empty": ({"rater": " "}, 'rater is " ", expected a text'),
@@ -115,7 +116,7 @@ WRONG: dict[str, tuple[dict[str, Any] | str, str]] = {
     "same": ({"c": as_line(judgment())["b"]}, "b is ['r1', 0.0, 5.0], expected another passage"),
     "caught": ({"catch": True}, "catch is True, expected true where b or c is the anchor, only"),
     "uncaught": ({"b": as_line(judgment())["anchor"]}, "catch is False, expected true where b or"),
-    "twice": ({"triplet_id": "t9"}, "'t9', expected once from 'ann', not also in"),
+    "twice": ({"triplet_id": "t9", "choice": "c"}, "'t9', expected once from 'ann', not also in"),
     "other": ({"triplet_id": "t9", "rater": "ben", "aspect": "x"}, "expected the same question as"),
     "repeat": ({"repeat_of": "t8"}, "repeat_of is 't8', expected this question to the same rater"),
     "itself": ({"repeat_of": "t0"}, "repeat_of is 't0', expected this question to the same rater"),
@@ -135,8 +136,20 @@ def test_a_wrong_line_is_named(name: str, tmp_path: Path) -> None:
     assert expected in told
 
 
+def test_files_that_cannot_be_read_are_left_out_and_named(tmp_path: Path) -> None:
+    good = [write(tmp_path / f"{name}.jsonl", [judgment(0)]) for name in "ab"]
+    other = write(tmp_path / "c.jsonl", [judgment(0, choice="c")])
+    broken, empty = write(tmp_path / "d.jsonl", ["{bad"]), write(tmp_path / "e.csv", ["a,b", "1,2"])
+    kept, wrong = readable([*good, other, broken, empty, tmp_path / "gone.jsonl"])
+    assert kept == good
+    assert list(wrong) == [other, broken, empty, tmp_path / "gone.jsonl"]
+    assert wrong[broken].startswith(f"{broken}:1: ")
+    # The same answers, saved twice, count once.
+    assert read_judgments(good) == [judgment(0)]
+
+
 def test_all_wrong_lines_are_named(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", ["{}"] * 12 + [judgment()] * 2)
+    path = write(tmp_path / "a.jsonl", ["{}"] * 12 + [judgment(), judgment(choice="c")])
     with pytest.raises(DatasetError) as raised:
         read_judgments([path])
     places = [line.split(": ")[0] for line in str(raised.value).split("\n")]

@@ -101,6 +101,8 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
+    import numpy as np
+
     from mess_core.evaluation import judgments as people
     from mess_core.evaluation.spaces import spaces_of
     from mess_core.index.artifact import load_artifact
@@ -114,7 +116,8 @@ def _score(args: argparse.Namespace) -> int:
     judgments = people.of_recordings(given, index.rows.recordings["recording_id"])
     print(f"{len(given) - len(judgments)} judgments of recordings that the index lacks left out")
     if not judgments:
-        raise DatasetError(f"{layout.judgments} has no judgments of these; see mess triplets -h")
+        told = ", ".join(map(str, paths)) or layout.judgments
+        raise DatasetError(f"{told}: no judgments of recordings of {args.dataset}")
     caught, again = (people.shares(judgments, catch=catch) for catch in (True, False))
     counted = people.counted(judgments)
     numbers = Counter(its.rater for its in counted)
@@ -124,7 +127,9 @@ def _score(args: argparse.Namespace) -> int:
             f"{rater}: {numbers[rater] or 'left out, no'} judgments count, {sum(right)} of "
             f"{len(right)} catch trials right, {sum(same)} of {len(same)} repeats answered alike"
         )
-    print(f"Krippendorff's alpha: {people.alpha(people.votes_of(counted).values()):.3f}\n")
+    alpha = people.alpha(people.votes_of(counted).values())
+    told = "not known: no two raters judged the same" if np.isnan(alpha) else f"{alpha:.3f}"
+    print(f"Krippendorff's alpha: {told}\n")
     lines = people.judge_files(layout, index, spaces_of(layout, index), paths, recordings)
     shown = ("against", "asked", "value", "low", "high", "ceiling", "n", "works")
     rows = [

@@ -207,8 +207,11 @@ def judge_counterfactuals(
         moved = {name: by[number] for name, number in aspects.items() if directed[number]}
         most = max((abs(values.mean()) for values in moved.values()), default=0.0)
         for name, values in moved.items():
-            figure = mean_over_works(values, np.zeros(len(values)), len(values), most=np.inf)
-            measure = "moves most" if abs(figure.value) == most else "moves"
+            figure = mean_over_works(
+                values, np.zeros(len(values)), len(values), bounds=(-np.inf, np.inf)
+            )
+            sure = figure.interval and figure.interval[0] * figure.interval[1] > 0
+            measure = "moves most" if sure and abs(figure.value) == most else "moves"
             told = line("counterfactual", name, figure, measure=measure, against=parameter)
             lines.append(told | {"source": source[name]})
     features = {ENCODER: file.encoder, DESCRIPTORS: file.descriptors}

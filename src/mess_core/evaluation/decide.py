@@ -51,8 +51,8 @@ def gain(before: Floats, after: Floats) -> Verdict:
     gained = after - (before if knew else CHANCE)
     counts, mean = resample_works(n, 2000, np.random.default_rng(0)), float(gained.mean())
     low, high = t_interval(mean, counts @ gained / n, n) or (mean, mean)
-    text = f"{after.mean():.3f} of its triplets, {mean:+.3f} ({low:+.3f} to {high:+.3f}, {n} works)"
-    text += f" against {before.mean():.3f} before" if knew else " against chance"
+    text = f"{after.mean():.3f} of its triplets are right, {before.mean():.3f} before: "
+    text += f"{mean:+.3f} ({low:+.3f} to {high:+.3f}, {n} works)" + " from chance" * (not knew)
     return said("gain", low > 0, text, accuracy=float(after.mean()), gain=mean, low=low, high=high)
 
 
@@ -86,18 +86,21 @@ def people(before: float, after: float) -> Verdict:
 
 def take(stage: str, gained: Verdict, *others: Verdict) -> Verdict:
     """Take a stage whose gain is known and sure, if nothing else is known to be against it."""
-    broken = [gained] * (not gained.fired) + [v for v in others if v.fired is False]
-    told = [f"{v.text}{' (against it)' * (v in broken)}" for v in (gained, *others)]
-    figures = {f"{v.rule}: {name}": x for v in (gained, *others) for name, x in v.figures.items()}
-    return said(stage, not broken, f"{'not ' * bool(broken)}taken: {'; '.join(told)}", **figures)
+    all_, failed = (gained, *others), [v for v in others if v.fired is False]
+    failed = [gained] * (not gained.fired) + failed
+    for_, against = ("; ".join(v.text for v in all_ if (v in failed) == bad) for bad in (0, 1))
+    text = f"not taken: {against}{f' (but {for_})' * bool(for_)}" if failed else f"taken: {for_}"
+    figures = {f"{v.rule}: {name}": x for v in all_ for name, x in v.figures.items()}
+    return said(stage, not failed, text, **figures)
 
 
 def advise(lines: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Say what comes first, by lines as of `mess_core.evaluation.evaluate`."""
     known = [line for line in lines if line["value"] is not None]
     asked = [x for x in known if x["judge"] == "people" and x["asked"] in ASPECT_REGISTRY]
-    people = [x for x in asked if x["against"] in ("overall", x["asked"])]
-    sure = sum(x["low"] is not None and x["low"] > x["chance"] for x in people)
+    own = [x for x in asked if x["against"] in ("overall", x["asked"])]
+    people = [x for x in own if x["low"] is not None]
+    sure = sum(x["low"] > x["chance"] for x in people)
     told = f"people agree with {sure} of {len(people)} aspects more than by chance"
     told = told if people else "whether people agree with aspects"
     named = [x for x in known if (x["judge"], x["asked"]) == ("same passage", "general")]

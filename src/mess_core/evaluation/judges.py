@@ -248,7 +248,7 @@ def like_not(search: Search, rows: Rows, wanted: Floats, given: Floats) -> list[
         both = partial_correlation(far, x, y), partial_correlation(far, y, x)
         return np.concatenate([*both, np.zeros(count)])
 
-    return _over_works(rows, judge, count)
+    return _over_works(rows, judge, count, [(-1.0, 1.0)] * count)
 
 
 def partial_correlation(x: Features, y: Floats, given: Floats) -> Floats:
@@ -291,7 +291,7 @@ def more(search: Search, rows: Rows, values: Floats, others: Floats) -> list[Fig
         away = np.abs(others[rivals] - others[row])
         return [_known_mean(part) for part in (greater[hits], away[hits], greater, away)]
 
-    return _over_works(rows, judge, 2, most=(1.0, np.inf))
+    return _over_works(rows, judge, 2, [(0.0, 1.0), (0.0, np.inf)])
 
 
 def _known_mean(values: Floats) -> float:
@@ -333,20 +333,27 @@ def occupancy(vectors: Floats, rows: Rows) -> dict[str, Figure]:
 
     drawn = _counts(len(works))[:_SPACES_RESAMPLED, of_work].astype(np.int64)
     resampled = np.array([measure(np.repeat(np.arange(n), each)) for each in drawn]).T
-    values, chances = measure(np.arange(n)), (np.nan, np.nan, (n - len(works)) / (n - 1))
-    figures = (
-        Figure(value, t_interval(value, found, len(works)), chance, n, len(works))
-        for value, found, chance in zip(values, resampled, chances, strict=True)
-    )
-    named = zip(("hubness", "RankMe", "within works"), figures, strict=True)
-    return {name: figure for name, figure in named if not np.isnan(figure.value)}
+    values, most = measure(np.arange(n)), float(min(vectors.shape))
+    told = {
+        "hubness": (np.nan, -np.inf, np.inf),
+        "RankMe": (np.nan, 1.0, most),
+        "within works": ((n - len(works)) / (n - 1), 0.0, 1.0),
+    }
+    figures = {}
+    for (name, (chance, *bounds)), value, found in zip(
+        told.items(), values, resampled, strict=True
+    ):
+        if not np.isnan(value):
+            reach = _bounded(t_interval(value, found, len(works)), bounds, len(works))
+            figures[name] = Figure(value, reach, chance, n, len(works))
+    return figures
 
 
 def _over_works(
     rows: Rows,
     judge: Callable[[int], Sequence[float] | Floats],
     count: int,
-    most: Sequence[float] = (),
+    bounds: Sequence[tuple[float, float]] = (),
 ) -> list[Figure]:
     """Return figures from what is judged of each query: ``count`` values, then their chances."""
     results = [np.array([judge(int(row)) for row in queries]) for queries in rows.queries]
@@ -354,8 +361,8 @@ def _over_works(
     for column in range(count):
         both = [each[np.isfinite(each[:, column])][:, [column, count + column]] for each in results]
         means = np.array([each.mean(axis=0) for each in both if len(each)]).reshape(-1, 2)
-        limit, n = (*most, *[1.0] * count)[column], sum(map(len, both))
-        figures.append(mean_over_works(means[:, 0], means[:, 1], n, most=limit))
+        limits, n = (*bounds, *[(0.0, 1.0)] * count)[column], sum(map(len, both))
+        figures.append(mean_over_works(means[:, 0], means[:, 1], n, bounds=limits))
     return figures
 
 
@@ -364,17 +371,25 @@ def _counts(works: int) -> Floats:
     return resample_works(works, _RESAMPLES, np.random.default_rng(seed_of("works")))
 
 
-def mean_over_works(values: Floats, chance: Floats, n: int, *, most: float = 1.0) -> Figure:
+def mean_over_works(
+    values: Floats, chance: Floats, n: int, *, bounds: tuple[float, float] = (0.0, 1.0)
+) -> Figure:
     """Return the mean of works' values [w] and of their chances [w], with its interval.
 
-    No interval goes beyond ``most``, on either side of 0: shares and correlations do not.
+    That keeps to ``bounds``, which are those of a share, and needs three works.
     """
     if not len(values):
         return Figure(np.nan, None, np.nan, 0, 0)
     value, works = float(values.mean()), len(values)
     reach = t_interval(value, _counts(works) @ values / works, works)
-    bounds = reach and (max(-most, reach[0]), min(most, reach[1]))
-    return Figure(value, bounds, float(chance.mean()), n, works)
+    return Figure(value, _bounded(reach, bounds, works), float(chance.mean()), n, works)
+
+
+def _bounded(
+    reach: tuple[float, float] | None, bounds: Sequence[float], works: int
+) -> tuple[float, float] | None:
+    """Return an interval within bounds; two works tell nothing of others."""
+    return (max(bounds[0], reach[0]), min(bounds[1], reach[1])) if reach and works > 2 else None
 
 
 def line(

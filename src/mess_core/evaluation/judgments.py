@@ -111,25 +111,30 @@ def read_judgments(paths: Iterable[Path]) -> list[Judgment]:
     """Read files of judgments, one JSON object a line with the fields of `Judgment`.
 
     Passages are objects ``{recording_id, start, end}``. Raises `DatasetError` that names the lines
-    with a wrong value, and those that contradict others.
+    with a wrong value, and those that contradict others. A line that is there twice, as where
+    a rater saved answers twice, counts once.
     """
-    found: dict[str, Judgment] = {}
+    found: dict[Judgment, str] = {}
     problems = []
     for path in paths:
         # Not all line breaks of str.splitlines() end a line of JSON.
         texts = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
         for number, text in enumerate(texts, 1):
             try:
-                found |= {f"{path}:{number}": _parse(text)} if text.strip() else {}
+                if text.strip():
+                    found.setdefault(_parse(text), f"{path}:{number}")
             except ValueError as error:
                 problems.append(f"{path}:{number}: {error}")
-    if problems := [*problems, *_contradictions(found)]:
+    if problems := [*problems, *_contradictions({place: j for j, place in found.items()})]:
         raise DatasetError("\n".join(problems))
-    return list(found.values())
+    return list(found)
 
 
 def _parse(text: str) -> Judgment:
-    facts = json.loads(text)
+    try:
+        facts = json.loads(text)
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is no JSON object, expected one judgment") from None
     for name, (expected, valid) in _FIELDS.items():
         try:
             good = valid(facts[name])
@@ -269,6 +274,21 @@ def gather(paths: Sequence[Path], recordings: Sequence[Recording]) -> list[Judgm
     return found
 
 
+def readable(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]:
+    """Return the files of judgments and ratings that can be read, and why others cannot."""
+    kept, wrong = list[Path](), dict[Path, str]()
+    for path in paths:
+        try:
+            if path.suffix == ".csv":
+                read_ratings(path)
+            else:
+                read_judgments([*(p for p in kept if p.suffix != ".csv"), path])
+            kept.append(path)
+        except (DatasetError, OSError) as error:
+            wrong[path] = str(error).partition("\n")[0]
+    return kept, wrong
+
+
 def of_recordings(judgments: Iterable[Judgment], names: Collection[str]) -> list[Judgment]:
     """Return the judgments whose three passages are of some recordings."""
     known = set(names)
@@ -401,7 +421,9 @@ def judge_ratings(
         each = [partial_correlation(values[m], means[m], np.zeros(m.sum())) for m in of_works]
         known = np.isfinite(each)
         n = int(of_works[known].sum())
-        figure = mean_over_works(np.array(each)[known], np.zeros(known.sum()), n)
+        figure = mean_over_works(
+            np.array(each)[known], np.zeros(known.sum()), n, bounds=(-1.0, 1.0)
+        )
         lines.append(line("ratings", aspect, figure, measure="correlation", against=scale))
     return lines
 
@@ -413,16 +435,18 @@ def judge_files(
     paths: Sequence[Path],
     recordings: Sequence[Recording],
 ) -> list[Line]:
-    """Return the lines of both, of what an index of clips holds of files."""
+    """Return the lines of both, of what an index of clips holds of files that can be read."""
     names, projection = index.rows.recordings["recording_id"], index.projection
     works = dict(zip(names, works_of(index).tolist(), strict=True))
+    paths, wrong = readable(paths)
     kept = counted(of_recordings(gather(paths, recordings), works))
     passages = list({part: None for j in kept for part in (j.anchor, j.b, j.c)})
     sources = {space.source for space in spaces if kept}
     read = {source: read_passages(layout, index, passages, source) for source in sources}
     vectors = [(space, space.read(*read[space.source])) for space in spaces if kept]
-    lines = judge_people(vectors, passages, kept, works)
-    readable = projection.read_from([AUDIO])
+    lines = [line("people", path.name, reason=why) for path, why in wrong.items()]
+    lines += judge_people(vectors, passages, kept, works)
+    told = projection.read_from([AUDIO])
     for path in (path for path in paths if path.suffix == ".csv"):
         scales, clips = read_ratings(path)
         of = {name: works[name] for name in clips if name in works}
@@ -433,6 +457,6 @@ def judge_files(
             given = read_passages(layout, index, [Passage(name, 0.0, np.inf) for name in of])
             predicted = projection.project(given[0][:, projection.layers], given[1], [AUDIO])[1]
             values = dict(zip(projection.names.tolist(), predicted.T, strict=True))
-            values = {n: v for n, v in values.items() if readable[n] and np.isfinite(v).all()}
+            values = {n: v for n, v in values.items() if told[n] and np.isfinite(v).all()}
             lines += judge_ratings(values, heard, np.array(list(of.values())))
     return lines
