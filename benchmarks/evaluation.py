@@ -38,7 +38,7 @@ from mess_core.errors import MessError
 from mess_core.evaluation import Figure, Rows, cosine, same_passage, within_works
 from mess_core.evaluation.judges import occupancy, same_player
 from mess_core.evaluation.judgments import Passage, derive, judge_people, read_ratings
-from mess_core.evaluation.spaces import GENERAL, Read, Space, search_of
+from mess_core.evaluation.spaces import Read, Space, search_of
 from mess_core.extraction import MODELS, find_checkpoint, make_untrained
 from mess_core.extraction.audio import load_audio, segment_starts
 from mess_core.extraction.extractor import FeatureExtractor
@@ -278,7 +278,7 @@ def judge_listeners(
     for name, blocks in extracted(spaces, files, work, 0.0):
         read = whitened(np.concatenate(blocks))
         means = np.array([block.mean(axis=0) for block in blocks])
-        judged.append((Space(name, GENERAL, ENCODER, False, read), read(means, None)))
+        judged.append((Space(name, ENCODER, False, read), read(means, None)))
     lines = judge_people(judged, whole, judgments, of)
     found = {
         each["asked"]: Figure(

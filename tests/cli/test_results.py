@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mess_core.cli.main import main
+from mess_core.evaluation.judges import line
 from mess_core.layout import Layout
 from mess_core.probing.questions import write_table
 
@@ -40,3 +41,27 @@ def test_it_is_said_why_there_are_no_figures(
     write_table([row], Layout(tmp_path, "demo").answer("layers", ".tsv"))
     assert main(["question", "layers", "--data", str(tmp_path)]) == 0
     assert "needs at least 3 works, has 1" in capsys.readouterr().out
+
+
+def test_rules_are_a_block_that_fits_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    text = "recall@200 is 0.98, nDCG@10 is 0.77 of the best order"
+    lines = [
+        line("same player", "general", measure="MRR", reason="no named player"),
+        line("rule", "reranking", measure="fired", reason=text),
+        line("rule", "people first", measure="not known", reason="not known: agreement"),
+    ]
+    write_table(lines, Layout(tmp_path, "demo").answer("evaluation", ".tsv"))
+    assert main(["question", "evaluation", "--data", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out.splitlines()[2:]
+    assert shown[:7] == [
+        "Rules",
+        "fired      reranking: recall@200 is",
+        "           0.98, nDCG@10 is 0.77 of the",
+        "           best order",
+        "not known  people first: agreement",
+        "",
+        "same player, general MRR: no named player",
+    ]

@@ -3,17 +3,20 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mess_core.evaluation import spaces
 from mess_core.evaluation.corpus import asking, evaluate, judge_aspects, rival, spans_of
 from mess_core.evaluation.judges import Figure, Rows, line
-from mess_core.evaluation.spaces import LEARNED, apart, search_of, spaces_of
+from mess_core.evaluation.spaces import apart, search_of, spaces_of
 from mess_core.evaluation.tables import side_by_side
 from mess_core.files import write_json
 from mess_core.index.index import ROW_TYPE, Index
+from mess_core.index.projection import Projection
 from mess_core.layout import DESCRIPTORS, UNTRAINED, Layout
 from mess_core.probing.pictures import plot_evaluation
 from mess_core.probing.questions import write_table
@@ -147,10 +150,54 @@ def test_a_corpus_is_judged_by_what_it_has(tmp_path: Path, index: Index, corpus:
     found = by["same passage", "general", "MRR"]
     assert found["low"] < found["chance"] < found["high"]
     assert by["same passage", "plain cosine", "recall@1"]["n"] > WORKS * 18
+    # Who plays is asked of aspects, where a passage is not.
+    assert ("same passage", "tempo", "MRR") not in by
     assert by["like", "tempo", "correlation"]["value"] > 0.8
     assert by["more", "dynamics", "share"]["source"] == "probed"
     plot_evaluation(lines, tmp_path / "a.png", title="planted")
     assert (tmp_path / "a.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("works", "sizes", "expected"),
+    [
+        # What does not fit is left out, wherever it stands in the order.
+        (["a", "a", "b", "b", "c"], [20, 20, 50, 15, 10], [0, 1, 4]),
+        (["a", "b", "c"], [61, 40, 61], [1]),
+        # One work, of which some recordings fit; recordings without a work that do not.
+        (["a", "a", "a"], [50, 20, 10], [0, 2]),
+        (["a", "a"], [70, 61], [0]),
+        ([""], [80], [0]),
+    ],
+)
+def test_whole_works_are_drawn_that_fit(
+    works: list[str], sizes: list[int], expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spaces, "MOST_ROWS", 60)
+    table = np.zeros(sum(sizes), ROW_TYPE)
+    table["recording"] = np.repeat(np.arange(len(sizes)), sizes)
+    names = [f"r{n}" for n in range(len(sizes))]
+    rows = SimpleNamespace(table=table, recordings={"work_id": works, "recording_id": names})
+    found = spaces.drawn(SimpleNamespace(rows=rows))  # type: ignore[arg-type]
+    assert found.tolist() == np.flatnonzero(np.isin(table["recording"], expected)).tolist()
+
+
+def test_features_are_projected_once(index: Index, corpus: Corpus, tmp_path: Path) -> None:
+    layout, _ = finished(tmp_path, corpus, beats=True)
+    read = [each.read for each in spaces_of(layout, index) if not each.name.startswith("layer")]
+    asked = list[int]()
+    project = Projection.project
+
+    def counted(self: Projection, features: Any, *others: Any) -> Any:
+        asked.append(len(features))
+        return project(self, features, *others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Projection, "project", counted)
+        first = [each(corpus.features, None) for each in read]
+        half = [each(corpus.features[:9], None) for each in read[:1]]
+    assert asked == [N, 9]
+    assert first[0][:9] == pytest.approx(half[0], abs=1e-5)
 
 
 def test_spaces_are_compared_as_they_say(tmp_path: Path, index: Index, corpus: Corpus) -> None:
@@ -160,12 +207,12 @@ def test_spaces_are_compared_as_they_say(tmp_path: Path, index: Index, corpus: C
             path = layout.of(source).features("segments", recording.recording_id)
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, np.random.default_rng(0).normal(size=(windows, 3, 8)).astype(np.float32))
-    spaces = {space.name: space for space in spaces_of(layout, index)}
+    known = {space.name: space for space in spaces_of(layout, index)}
     # Descriptors of other windows are of another run.
     aspects = ["tempo", "legato", "dynamics", "contour"]
     layers = [f"layer {n}" for n in range(corpus.features.shape[1])]
-    assert [*spaces] == ["general", "plain cosine", "untrained", *aspects, *layers]
-    general = spaces["general"].read(corpus.features, None)
+    assert [*known] == ["general", "plain cosine", "untrained", *aspects, *layers]
+    general = known["general"].read(corpus.features, None)
     assert general == pytest.approx(index.stored(range(N))[:, : index.projection.general])
     basis = np.random.default_rng(2).normal(size=(index.projection.means.size, 5))
     learned = corpus.index(
@@ -173,10 +220,10 @@ def test_spaces_are_compared_as_they_say(tmp_path: Path, index: Index, corpus: C
     )
     block = learned.stored(range(N))[:, learned.projection.spaces["expression"]]
     found = {space.name: space for space in spaces_of(layout, learned)}["expression"]
-    assert (found.group, found.euclidean) == (LEARNED, False)
+    assert not found.euclidean
     assert found.read(corpus.features, None) == pytest.approx(block)
     rows = np.arange(1, N)
-    for name, space in spaces.items():
+    for name, space in known.items():
         given = corpus.features if name != "untrained" else np.ones((N, 3, 8), np.float32)
         vectors = space.read(given + np.random.default_rng(1).normal(size=given.shape), None)
         away = apart(vectors, space.euclidean, 0 * rows, rows)

@@ -195,12 +195,22 @@ def test_the_table_has_what_was_planted(planted: Counterfactuals) -> None:
     assert labels == [*PARAMETERS, "instrument", "room"]
 
 
+def test_what_has_no_direction_does_not_move(planted: Counterfactuals) -> None:
+    known = Corpus(2000).projection()
+    errors = known.standard_errors.copy()
+    errors[known.aspects["dynamics"].number] = np.nan
+    lines = judge_counterfactuals([], replace(known, standard_errors=errors), planted)
+    assert {line["asked"] for line in lines} == {"tempo"}
+    assert [line["measure"] for line in lines] == ["moves most"] * 8
+    assert all(line["value"] is not None for line in lines)
+
+
 def test_triplets_tell_spaces_of_notes_from_spaces_of_playing(planted: Counterfactuals) -> None:
     spaces = [
-        Space("content", "layer", DESCRIPTORS, False, lambda x, _: x[:, 0].astype(float)),
-        Space("playing", "layer", DESCRIPTORS, True, lambda x, _: x[:, 1].astype(float)),
-        Space("neither", "layer", ENCODER, True, lambda x, _: np.zeros((len(x), 2))),
-        Space("not there", "baseline", UNTRAINED, False, lambda x, _: x[:, 0].astype(float)),
+        Space("content", DESCRIPTORS, False, lambda x, _: x[:, 0].astype(float)),
+        Space("playing", DESCRIPTORS, True, lambda x, _: x[:, 1].astype(float)),
+        Space("neither", ENCODER, True, lambda x, _: np.zeros((len(x), 2))),
+        Space("not there", UNTRAINED, False, lambda x, _: x[:, 0].astype(float)),
     ]
     lines = judge_counterfactuals(spaces, Corpus(2000).projection(), planted)
     found = {line["asked"]: line for line in lines if line["judge"] == "same notes"}

@@ -111,5 +111,7 @@ def test_what_comes_first(given: list[dict[str, Any]], expected: list[bool | Non
     assert [v.rule for v in verdicts] == [
         *("targets first", "geometry before reranking", "two-stage reranking"),
     ]
+    # What is not known is not also said to be so or not.
+    assert aspects({}).text == "not known: agreement with aspects"
     for verdict in verdicts:
         assert verdict.text.startswith("not known") == (verdict.fired is None)

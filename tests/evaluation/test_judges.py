@@ -3,7 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy.stats import skew
 
+from mess_core.evaluation import judges
 from mess_core.evaluation.judges import (
     Rows,
     cosine,
@@ -85,6 +87,30 @@ def test_chance_is_exact() -> None:
     assert found["nDCG@10"].chance == pytest.approx(gains.sum() / 2 / gains[:2].sum())
 
 
+@pytest.mark.parametrize("right", [30, 260])
+def test_chance_is_what_random_orders_reach(right: int) -> None:
+    n = 320
+    works = np.where(np.arange(n) < right, "w", "others")
+    rows = Rows(np.arange(n).astype(str), works, np.array([""] * n))
+    spans = np.where(works[:, np.newaxis] == "w", [0.0, 1.0], np.nan)
+    rng = np.random.default_rng(0)
+    found = [same_passage(lambda _: rng.normal(size=n), rows, spans) for _ in range(50)]
+    for measure, figure in found[0].items():
+        reached = np.mean([each[measure].value for each in found])
+        assert reached == pytest.approx(figure.chance, abs=0.03), measure
+    recall = 200 / (n - 1) * (right - 1) / min(right - 1, 200)
+    assert found[0]["recall@200"].chance == pytest.approx(recall)
+
+
+def test_more_equal_scores_than_are_put_in_order() -> None:
+    alike = np.full(391, "w")
+    rows = Rows(np.arange(391).astype(str), alike, np.full(391, ""))
+    # All 390 are right and share the rank 195.5.
+    found = same_passage(lambda _: np.zeros(391), rows, np.tile([0.0, 1.0], (391, 1)))
+    assert found["recall@200"].value == found["recall@200"].chance == 1
+    assert found["nDCG@10"].value == found["recall@10"].value == 0
+
+
 def test_the_gain_of_a_known_order() -> None:
     works = np.where(np.arange(300) < 4, "w", "others")
     rows = Rows(np.array([f"r{n}" for n in range(300)]), works, np.array([""] * 300))
@@ -100,6 +126,7 @@ def test_the_gain_of_a_known_order() -> None:
 
     found = same_passage(search, rows, spans)
     assert found["recall@200"].n == 4
+    assert found["recall@200"].value == pytest.approx(2 / 3)
     assert found["recall@1"].value == found["MRR"].value == 1
     # The best order of the first 200 has two right ones in front.
     best = 1 + 1 / np.log2(3)
@@ -143,6 +170,28 @@ def test_a_hub_a_flat_space_and_what_is_within_works_are_seen() -> None:
     assert of_works.value < 0.05
     assert of_works.interval is not None
     assert of_works.interval[0] < of_works.value < of_works.interval[1]
+
+
+def test_distances_are_held_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = np.random.default_rng(7).normal(size=(N, 8)) + 0.5
+    whole = occupancy(vectors, ROWS)
+    monkeypatch.setattr(judges, "_BLOCK", 7)
+    assert occupancy(vectors, ROWS) == whole
+    often = np.zeros(N)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    for row in range(N):
+        others = np.flatnonzero(ROWS.recordings != ROWS.recordings[row])
+        often[others[np.argsort(-unit[others] @ unit[row])[:10]]] += 1
+    assert whole["hubness"].value == pytest.approx(skew(often))
+
+
+def test_of_a_wide_space_there_is_no_rank_and_of_one_recording_nothing() -> None:
+    rng = np.random.default_rng(7)
+    wide = occupancy(rng.normal(size=(N, 257)), ROWS)
+    assert [*wide] == ["hubness", "within works"]
+    for n in (1, WINDOWS):
+        one = Rows(*(names[:n] for names in (ROWS.recordings, ROWS.works, ROWS.performers)))
+        assert occupancy(rng.normal(size=(n, 4)), one) == {}
 
 
 def test_a_layer_that_knows_the_truth_is_found() -> None:

@@ -191,7 +191,7 @@ def test_the_ceiling_is_agreement_with_the_majority_of_the_others() -> None:
 
 
 def space(name: str, *, euclidean: bool = True) -> Space:
-    return Space(name, "layer", "encoder", euclidean, lambda _, values: np.asarray(values))
+    return Space(name, "encoder", euclidean, lambda _, values: np.asarray(values))
 
 
 def test_a_space_that_hears_like_people_reaches_1() -> None:

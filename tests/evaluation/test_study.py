@@ -167,6 +167,7 @@ Change = Callable[[list[Recording]], list[Recording]]
     [
         ({"aspect": "dinamics"}, None, ConfigError, "did you mean 'dynamics'"),
         ({"triplets": 2}, None, ConfigError, "2 triplets are asked for, expected 3 to 1000"),
+        ({"seed": -1}, None, ConfigError, "the seed is -1"),
         ({"triplets": 1001}, None, ConfigError, "expected 3 to 1000"),
         ({"strata": []}, None, ConfigError, "expected some of work, composer, free, each once"),
         ({"strata": ["works"]}, None, ConfigError, "strata are 'works', expected some of work"),

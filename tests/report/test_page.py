@@ -94,6 +94,8 @@ JUDGED = {
     **{"source": "", "value": "0.87", "low": "0.8", "high": "0.94", "chance": "0.012"},
     **{"n": "90", "works": "9", "reason": "", "ceiling": ""},
 }
+# Of an index without tempo or loudness, which are compared with it elsewhere.
+PLAYERS = {**JUDGED, "judge": "same player", "value": "0.4", "low": "", "high": ""}
 NOT_JUDGED = {
     **dict.fromkeys(JUDGED, ""),
     **{"judge": "like", "asked": "tempo", "reason": "too few players of a work"},
@@ -135,7 +137,7 @@ def findings(indices: tuple[Index, Index], pictures: dict[str, Path]) -> Finding
         aspects={"min_r2": 0.1, "aspects": {"tempo": ASPECT, "rubato": UNKNOWN}},
         layers=[LAYER, NOT_PROBED],
         validity=[VALIDITY],
-        evaluation=[JUDGED, NOT_JUDGED, RULE],
+        evaluation=[JUDGED, PLAYERS, NOT_JUDGED, RULE],
         performances=[PERFORMANCE],
         pictures=pictures,
         examples=examples,
@@ -203,6 +205,7 @@ def test_what_is_planted_appears(findings: Findings) -> None:
     assert "0.70 to 0.90" in pages["report"]
     assert "too few rows" in pages["report"]
     assert "very first answer in 87 of 100" in pages["report"]
+    assert "answer from other works in 40 of 100 (by chance in 1.2)." in pages["report"]
     assert "Rule, reranking (not fired): nDCG is high." in pages["report"]
     assert "0.87±0.07 (0.01)" in pages["report"]
     assert "by chance in 1.2" in pages["report"]

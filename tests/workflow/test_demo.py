@@ -117,7 +117,7 @@ def test_the_evaluation_shows_spaces_aspects_and_rules(demo: Workspace, layout: 
         assert title in shown
     for judge in ("same passage: nDCG@10", "same player: recall@1", "like tempo", "space: RankMe"):
         assert [line for line in shown if line.startswith(judge)]
-    assert [line for line in shown if line.startswith("rule, two-stage reranking")]
+    assert [line for line in shown if "two-stage reranking: " in line]
     table = layout.answer("evaluation", ".tsv").read_text()
     assert demo.mess("question", "evaluation", "--all").output == table
 

@@ -11,7 +11,10 @@ import csv
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from mess_core.cli import search as cli_search
@@ -115,12 +118,18 @@ def _answer(args: argparse.Namespace) -> int:
     if args.question == "evaluation":
         tables = side_by_side(rows).items()
         lines = [text for title, those in tables for text in (title, *table(those), "")]
-        lines += [
-            f"{r['judge']}, {r['asked']} {r['measure']}: {r['reason']}" for r in rows if r["reason"]
-        ]
+        lines += ["Rules", *(_rule(row) for row in rows if row["judge"] == "rule"), ""]
+        missing = [row for row in rows if row["reason"] and row["judge"] != "rule"]
+        lines += [f"{r['judge']}, {r['asked']} {r['measure']}: {r['reason']}" for r in missing]
     print("\n".join([asked, "", *lines]))
     print(f"\nall columns: {path}\npicture: {layout.answer(args.question, '.png')}")
     return 0
+
+
+def _rule(row: Mapping[str, str]) -> str:
+    """Return what a rule says, in as many lines as the terminal needs."""
+    text = f"{row['measure']:<11}{row['asked']}: {row['reason'].removeprefix('not known: ')}"
+    return fill(text, get_terminal_size().columns, subsequent_indent=" " * 11)
 
 
 def _short(cell: str) -> str:

@@ -45,7 +45,7 @@ from mess_core.evaluation.judges import (
     same_player,
 )
 from mess_core.evaluation.judgments import judge_files
-from mess_core.evaluation.spaces import ASPECT, drawn, features_of, search_of, spaces_of, works_of
+from mess_core.evaluation.spaces import drawn, features_of, search_of, spaces_of, works_of
 from mess_core.files import read_json
 from mess_core.index.index import Index
 from mess_core.index.projection import Projection
@@ -62,8 +62,10 @@ from mess_core.targets.registry import AUDIO
 
 #: What a player may be known by that is neither touch nor timing, and what that is called.
 _TWO, _ALONE = ("tempo", "dynamics"), "tempo and loudness"
-#: Wider spaces are too large for resampling their rank.
-_WIDEST = 256
+_MISSING = {
+    "same passage": "no other player is aligned, or has beats",
+    "same player": "no named player has several works",
+}
 
 
 def evaluate(
@@ -84,7 +86,8 @@ def evaluate(
     (what an aspect is read from), ``value``, ``low``, ``high``, ``chance``, ``ceiling``, ``n``,
     ``works``, and ``reason`` where there is no figure.
     """
-    table = index.rows.table[drawn(index)]
+    chosen = drawn(index)
+    table = index.rows.table[chosen]
     names, players = (np.array(index.rows.recordings[c]) for c in ("recording_id", "performer"))
     rows = Rows(*(column[table["recording"]] for column in (names, works_of(index), players)))
     sizes = Counter(rows.recordings.tolist())
@@ -95,26 +98,28 @@ def evaluate(
         return np.concatenate([np.broadcast_to(read(name), shape) for name, shape in shapes])
 
     projection, entries = index.projection, index.aspects.get("aspects", {})
-    measured, spaces = measure(projection.columns.tolist()), spaces_of(layout, index)
-    sources = {space.source for space in spaces}
-    features = {source: features_of(layout.of(source), sizes) for source in sources}
+    measured, spaces = measure(projection.columns.tolist()), spaces_of(layout, index, chosen)
+    features = {s: features_of(layout.of(s), sizes) for s in {space.source for space in spaces}}
     vectors = {space.name: space.read(features[space.source], measured) for space in spaces}
     searches = {s.name: search_of(vectors[s.name], s.euclidean) for s in spaces}
     two = [entries[name]["truth"]["targets"] for name in _TWO if name in entries]
     numbers = np.nan_to_num(scaled(measure(columns_of(chain.from_iterable(two)))))
     spans = spans_of(table, rows, recordings)
-    alone = {_ALONE: search_of(numbers, euclidean=True)} if two else {}
-    lines = _find(searches | alone, rows, spans)
+    alone = {_ALONE: search_of(numbers, euclidean=True)} if len(two) == len(_TWO) else {}
+    whole = {name: found for name, found in searches.items() if name not in projection.aspects}
+    lines = [
+        *_find("same passage", whole | alone, lambda search: same_passage(search, rows, spans)),
+        *_find("same player", searches | alone, lambda search: same_player(search, rows)),
+    ]
     truths = {name: entries[name]["truth"] for name in projection.aspects}
     truth = {name: scaled(measure(columns_of(told["targets"]))) for name, told in truths.items()}
-    whole = {space.name: searches[space.name] for space in spaces if space.group != ASPECT}
     lines += _follow(whole, rows, truth)
     kept = features[ENCODER][:, projection.layers]
     stored, predicted, _ = projection.project(kept, measured, [AUDIO])
     source = projection.read_from([AUDIO])
     judged = [name for name in truths if source[name] not in ("", truths[name]["source"])]
     lines += judge_aspects(projection, stored, predicted, rows, truth, judged)
-    for name in (name for name in whole if vectors[name].shape[1] <= _WIDEST):
+    for name in whole:
         most = {"RankMe": float(min(vectors[name].shape))}
         lines += [
             line("space", name, figure, measure=what, ceiling=most.get(what))
@@ -140,21 +145,12 @@ def spans_of(table: npt.NDArray[np.void], rows: Rows, recordings: Sequence[Recor
     return spans
 
 
-def _find(searches: Mapping[str, Search], rows: Rows, spans: Floats) -> list[Line]:
-    """Judge whether passages and players are found; say once what is missing."""
-    judges: dict[str, tuple[str, Callable[[Search], dict[str, Figure]]]] = {
-        "same passage": (
-            "no other player is aligned, or has beats",
-            lambda search: same_passage(search, rows, spans),
-        ),
-        "same player": (
-            "no named player has several works",
-            lambda search: same_player(search, rows),
-        ),
-    }
+def _find(
+    judge: str, searches: Mapping[str, Search], find: Callable[[Search], dict[str, Figure]]
+) -> list[Line]:
+    """Judge whether passages or players are found; say once what is missing."""
     return [
-        line(judge, space, figure, measure=measure, reason=missing)
-        for judge, (missing, find) in judges.items()
+        line(judge, space, figure, measure=measure, reason=_MISSING[judge])
         for space, search in searches.items()
         for measure, figure in find(search).items()
         if not np.isnan(figure.value) or (space, measure) == ("general", "MRR")
@@ -210,10 +206,8 @@ def judge_aspects(
         sign = ASPECT_REGISTRY[name].more
         if sign and np.isfinite(projection.standard_errors[projection.aspects[name].number]):
             search = asking(projection, vectors, predicted, more={name: 1.0})
-            others = [truth[other] for other in _unlike(name, truth)]
-            found = more(
-                search, rows, sign * values.mean(axis=1), np.hstack([values[:, :0], *others])
-            )
+            others = np.hstack([values[:, :0], *(truth[other] for other in _unlike(name, truth))])
+            found = more(search, rows, sign * values.mean(axis=1), others)
             lines += [
                 line("more", name, figure, measure=measure)
                 for measure, figure in zip(("share", "drift"), found, strict=True)

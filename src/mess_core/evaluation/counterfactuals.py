@@ -200,9 +200,11 @@ def judge_counterfactuals(
     predicted = projection.project(file.encoder[:, projection.layers], measured, [AUDIO])[1]
     source, lines = projection.read_from([AUDIO]), list[Line]()
     aspects = {name: projection.aspects[name].number for name in ASPECTS if source.get(name)}
+    directed = np.isfinite(projection.standard_errors)  # others have no values
     for parameter in dict.fromkeys(p for p, sign in VARIANTS if sign):
         up, down = (predicted[(file.parameter == parameter) & (file.sign == s)] for s in (1, -1))
-        moved = {name: (up - down)[:, n].astype(np.float64) for name, n in aspects.items()}
+        by = (up - down).astype(np.float64).T
+        moved = {name: by[number] for name, number in aspects.items() if directed[number]}
         most = max((abs(values.mean()) for values in moved.values()), default=0.0)
         for name, values in moved.items():
             figure = mean_over_works(values, np.zeros(len(values)), len(values), most=np.inf)

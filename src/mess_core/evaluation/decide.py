@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mess_core.evaluation.spaces import MOST_ROWS
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.probing.folds import Floats
 from mess_core.probing.inference import resample_works, t_interval
@@ -35,9 +36,8 @@ class Verdict:
 
 def said(rule: str, fired: bool | None, text: str, **figures: float) -> Verdict:
     """Return a verdict, in whose text it stands if figures are not known."""
-    if fired is None:
-        return Verdict(rule, None, figures, f"not known: {text}")
-    return Verdict(rule, bool(fired), figures, text)
+    known = None if fired is None else bool(fired)
+    return Verdict(rule, known, figures, f"not known: {text}" if fired is None else text)
 
 
 def gain(before: Floats, after: Floats) -> Verdict:
@@ -66,6 +66,7 @@ def aspects(agreement: Mapping[str, tuple[Floats, Floats]]) -> Verdict:
             changes[name] = float((after - before)[known].mean())
             fallen += [f"{name} by {-changes[name]:.3f}"] if changes[name] < -error else []
     text = f"agreement falls with {', '.join(fallen)}" if fallen else "no aspect's agreement falls"
+    text = text if changes else "agreement with aspects"
     return said("aspects", not fallen if changes else None, text, **changes)
 
 
@@ -98,11 +99,13 @@ def advise(lines: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     people = [x for x in asked if x["against"] in ("overall", x["asked"])]
     sure = sum(x["low"] is not None and x["low"] > x["chance"] for x in people)
     told = f"people agree with {sure} of {len(people)} aspects more than by chance"
+    told = told if people else "whether people agree with aspects"
     named = [x for x in known if (x["judge"], x["asked"]) == ("same passage", "general")]
     found = {x["measure"]: x["value"] for x in named if x["measure"] in ("recall@200", "nDCG@10")}
     by_chance = {x["measure"]: x["chance"] for x in named}.get("recall@200", 1.0)
     text = ", ".join(f"{measure} is {value:.2f}" for measure, value in found.items())
-    text += f" (recall@200 {by_chance:.2f} by chance)" if found else "no recall@200"
+    among = f" (recall@200 {by_chance:.2f} by chance; at most {MOST_ROWS:,} windows are judged)"
+    text = text + among if found else "recall@200 of the same passage"
     reached = found.get("recall@200", 0.0) >= RECALLED if by_chance <= CHANCE else None
     orders = found["nDCG@10"] < ORDERED if "nDCG@10" in found else None
     return [

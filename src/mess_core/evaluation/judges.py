@@ -37,9 +37,11 @@ Line = dict[str, Any]
 
 #: Queries drawn from each work, first hits looked at, and the fewest candidates that have an order.
 PER_WORK, HITS, LEAST = 20, 10, 4
-#: Where recall is measured, and how many of the first a second stage could put in order.
-RECALL, RERANKED = (1, HITS, 200), 200
+#: Where one right answer is enough, and how many of the first a second stage could put in order.
+FIRST, RERANKED = (1, HITS), 200
 _RESAMPLES, _SPACES_RESAMPLED, _FOLDS = 2000, 50, 5
+# Rows of the distances that are held at once; wider spaces are too large to resample their rank.
+_BLOCK, _WIDEST = 1000, 256
 # A smaller share of the sum of squares is rounding.
 _ROUNDING = 1e-9
 
@@ -145,10 +147,11 @@ def same_passage(search: Search, rows: Rows, spans: Floats) -> dict[str, Figure]
     """Judge how high the same passage by another player ranks among windows of other recordings.
 
     ``spans`` [n, 2] are on the time axis of the work, NaN where unknown. Returns the mean of 1 /
-    rank as ``MRR``; whether it is among the first k as ``recall@1``, ``recall@10``, ``recall@200``;
-    and as ``nDCG@10`` the discounted gain (Järvelin and Kekäläinen 2002) of the first 10, as a
-    share of what the best order of the first 200 has; 0 where none is among these. Equal scores
-    share their mean rank.
+    rank as ``MRR``; whether one is among the first k as ``recall@1`` and ``recall@10``; as
+    ``recall@200`` the share of all of them, or of 200, that is among the first 200; and as
+    ``nDCG@10`` the discounted gain (Järvelin and Kekäläinen 2002) of the first 10, as a share of
+    what the best order of the first 200 has; 0 where none is among these. Equal scores share their
+    mean rank.
     """
 
     def wanted(row: int) -> tuple[Bools, Bools]:
@@ -176,7 +179,7 @@ def _ranked(
     search: Search, rows: Rows, wanted: Callable[[int], tuple[Bools, Bools]]
 ) -> dict[str, Figure]:
     """Judge how high what is right ranks; ``wanted`` says which rows are candidates, and right."""
-    measures = ("MRR", *(f"recall@{k}" for k in RECALL), f"nDCG@{HITS}")
+    measures = ("MRR", *(f"recall@{k}" for k in (*FIRST, RERANKED)), f"nDCG@{HITS}")
 
     def judge(row: int) -> list[float]:
         candidates, right = wanted(row)
@@ -186,8 +189,10 @@ def _ranked(
         scores = search(row)[candidates]
         ranks = rankdata(-np.where(np.isnan(scores), -np.inf, scores))[right]
         gain = (1 / np.log2(1 + ranks[ranks <= HITS])).sum()
-        best = _best_gains(min(len(right), RERANKED))[(ranks <= RERANKED).sum()]
-        found = [float(ranks.min() <= k) for k in RECALL]
+        # Of equal scores more than 200 may share a rank.
+        there = min((ranks <= RERANKED).sum(), RERANKED)
+        best = _best_gains(min(len(right), RERANKED))[there]
+        found = [*(float(ranks.min() <= k) for k in FIRST), there / min(len(ranks), RERANKED)]
         chance = _by_chance(len(right), len(ranks))
         return [1 / ranks.min(), *found, gain / max(best, 1.0), *chance]
 
@@ -213,7 +218,8 @@ def _by_chance(n: int, among: int) -> list[float]:
     gains = right / seen * best[-1] / best[right]
     return [
         float(ranked @ (1 / np.arange(1, len(behind)))),
-        *(1 - behind[min(k, len(behind) - 1)] for k in RECALL),
+        *(1 - behind[min(k, len(behind) - 1)] for k in FIRST),
+        seen * among / n / min(among, RERANKED),
         float(hypergeom.pmf(right, n, among, seen) @ gains),
     ]
 
@@ -299,24 +305,31 @@ def occupancy(vectors: Floats, rows: Rows) -> dict[str, Figure]:
     * ``hubness``: the skewness of how often a row is among the 10 nearest of a row of another
       recording (k-occurrence; Radovanović, Nanopoulos and Ivanović 2010): 0 where all are as often,
       the larger the more often a few hubs are. Works are resampled, neighbours are not.
-    * ``RankMe`` (Garrido et al. 2023): the effective rank, at most the smaller one of n and d.
+    * ``RankMe`` (Garrido et al. 2023): the effective rank, at most the smaller one of n and d; of
+      at most 256 dimensions.
     * ``within works``: the share of the variance within works; chance is that of unrelated rows.
+
+    Nothing is judged of a single recording.
     """
     from mess_core.probing.questions import rankme
 
     works, of_work = np.unique(rows.works, return_inverse=True)
+    _, of, sizes = np.unique(rows.recordings, return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
+        return {}
     n, lengths = len(vectors), np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = vectors / np.maximum(lengths, _ROUNDING)
-    own = rows.recordings[:, np.newaxis] == rows.recordings
-    k = min(HITS, int((~own).sum(axis=1).min()))
-    nearest = np.argsort(np.where(own, np.inf, -unit @ unit.T), axis=1)[:, :k]
-    often = np.bincount(nearest.ravel(), minlength=n)
+    unit, often = vectors / np.maximum(lengths, _ROUNDING), np.zeros(n, np.int64)
+    k, wide = min(HITS, n - int(sizes.max())), vectors.shape[1] > _WIDEST
+    for part in np.array_split(np.arange(n), n // _BLOCK + 1):
+        away = -unit[part] @ unit.T
+        away[of[part, np.newaxis] == of] = np.inf
+        often += np.bincount(np.argpartition(away, k - 1, axis=1)[:, :k].ravel(), minlength=n)
     within, total = (np.square(centred(unit, g)).sum(axis=1) for g in (of_work, 0 * of_work))
 
     def measure(chosen: Ints) -> list[float]:
         share = within[chosen].sum() / total[chosen].sum()
         hubs = float(skew(often[chosen])) if np.ptp(often[chosen]) else 0.0
-        return [hubs, rankme(unit[chosen]), float(share)]
+        return [hubs, np.nan if wide else rankme(unit[chosen]), float(share)]
 
     drawn = _counts(len(works))[:_SPACES_RESAMPLED, of_work].astype(np.int64)
     resampled = np.array([measure(np.repeat(np.arange(n), each)) for each in drawn]).T
@@ -325,7 +338,8 @@ def occupancy(vectors: Floats, rows: Rows) -> dict[str, Figure]:
         Figure(value, t_interval(value, found, len(works)), chance, n, len(works))
         for value, found, chance in zip(values, resampled, chances, strict=True)
     )
-    return dict(zip(("hubness", "RankMe", "within works"), figures, strict=True))
+    named = zip(("hubness", "RankMe", "within works"), figures, strict=True)
+    return {name: figure for name, figure in named if not np.isnan(figure.value)}
 
 
 def _over_works(
@@ -380,6 +394,5 @@ def line(
         return names | unknown | {"n": 0, "works": 0, "reason": reason}
     low, high = figure.interval or (None, None)
     chance = None if np.isnan(figure.chance) else figure.chance
-    known = {"value": figure.value, "low": low, "high": high, "chance": chance}
-    counts = {"n": figure.n, "works": figure.works, "reason": ""}
-    return names | known | {"ceiling": ceiling} | counts
+    known = {"value": figure.value, "low": low, "high": high, "chance": chance, "ceiling": ceiling}
+    return names | known | {"n": figure.n, "works": figure.works, "reason": ""}

@@ -1,22 +1,24 @@
 """Spaces: what turns the features of windows into vectors that are compared, and judged.
 
-* *general* and *learned*: the blocks of an index that its searches compare.
-* *baseline*: what is to be surpassed: the *plain cosine* of the encoder's features as they are, and
-  centred and whitened features of the *untrained* twin and of the *descriptors*.
-* *aspect*: the blocks of an index's aspects, read from audio alone.
-* *layer*: each of the encoder's layers, centred and whitened.
+* *general* and what was learned: the blocks of an index that its searches compare.
+* What is to be surpassed: the *plain cosine* of the encoder's features as they are, and centred and
+  whitened features of the *untrained* twin and of the *descriptors*.
+* The blocks of an index's aspects, read from audio alone.
+* Each *layer* of the encoder, centred and whitened.
 
 What is whitened here is fitted to the windows that are judged (`drawn`), as an index does it; it
 learns nothing of works or players.
 """
 
 __all__ = [
-    *("ASPECT", "BASELINE", "GENERAL", "LAYER", "LEARNED", "MOST_ROWS"),
-    *("Space", "apart", "drawn", "features_of", "search_of", "spaces_of", "whitened", "works_of"),
+    *("MOST_ROWS", "Space", "apart", "drawn", "features_of", "search_of", "spaces_of", "whitened"),
+    "works_of",
 ]
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +32,6 @@ from mess_core.layout import DESCRIPTORS, ENCODER, UNTRAINED, Layout
 from mess_core.probing.folds import Features, Floats, Ints
 from mess_core.targets.registry import AUDIO
 
-#: Groups of spaces, in the order in which they are listed.
-GENERAL, LEARNED, BASELINE, ASPECT, LAYER = "general", "learned", "baseline", "aspect", "layer"
-
 #: Windows that are judged at most: of whole works, drawn at random.
 MOST_ROWS = 3000
 
@@ -44,48 +43,46 @@ Read = Callable[[Features, Floats | None], Floats]
 class Space:
     """What turns features into vectors that are compared.
 
-    ``group`` is `GENERAL` or another of these, ``source``, whose features it reads, one of
-    `mess_core.layout.SOURCES`. Vectors are compared by their distance where it is ``euclidean``,
-    else by their cosine. ``read`` makes them [n, d] of features [n, L, D] with all layers, and of
-    the values [n, T] of the projection's columns, NaN where undefined.
+    ``source``, whose features it reads, is one of `mess_core.layout.SOURCES`. Vectors are compared
+    by their distance where it is ``euclidean``, else by their cosine. ``read`` makes them [n, d] of
+    features [n, L, D] with all layers, and of the values [n, T] of the projection's columns, NaN
+    where undefined.
     """
 
     name: str
-    group: str
     source: str
     euclidean: bool
     read: Read
 
 
-def spaces_of(layout: Layout, index: Index) -> list[Space]:
-    """Return the spaces that are there for an index of clips, in the order of their groups.
+def spaces_of(layout: Layout, index: Index, rows: Ints | None = None) -> list[Space]:
+    """Return the spaces that are there for an index of clips; ``rows`` are those that are `drawn`.
 
-    A baseline is there where all recordings have features of its source, of as many windows.
+    A twin's or descriptors' is there where all recordings have these features, of as many windows.
     """
     projection = index.projection
     recordings = np.array(index.rows.recordings["recording_id"])
-    judged = np.unique(recordings[index.rows.table["recording"][drawn(index)]]).tolist()
-    features = features_of(layout, judged)
-    groups = dict.fromkeys(projection.spaces, LEARNED) | {GENERAL: GENERAL}
-    spaces = [
-        Space(name, groups[name], ENCODER, False, _block(projection, block))
-        for name, block in projection.spaces.items()
+    rows = drawn(index) if rows is None else rows
+    judged = np.unique(recordings[index.rows.table["recording"][rows]]).tolist()
+    features, block = features_of(layout, judged), _blocks(projection)
+    spaces = [Space(name, ENCODER, False, block(part)) for name, part in projection.spaces.items()]
+    spaces += [
+        Space("plain cosine", ENCODER, False, lambda x, _: x.reshape(len(x), -1).astype(np.float64))
     ]
-    spaces.append(Space("plain cosine", BASELINE, ENCODER, False, _plain))
     for source in (UNTRAINED, DESCRIPTORS):
         of_source = layout.of(source)
         if all(of_source.features("segments", name).is_file() for name in judged):
             its = features_of(of_source, judged)
             read = whitened(its, range(its.shape[1]))
-            spaces += [Space(source, BASELINE, source, False, read)] * (len(its) == len(features))
+            spaces += [Space(source, source, False, read)] * (len(its) == len(features))
     readable = projection.read_from([AUDIO])
     spaces += [
-        Space(name, ASPECT, ENCODER, True, _block(projection, aspect.stored))
+        Space(name, ENCODER, True, block(aspect.stored))
         for name, aspect in projection.aspects.items()
         if readable[name]
     ]
     return spaces + [
-        Space(f"layer {layer}", LAYER, ENCODER, False, whitened(features, [layer]))
+        Space(f"layer {layer}", ENCODER, False, whitened(features, [layer]))
         for layer in range(features.shape[1])
     ]
 
@@ -99,17 +96,25 @@ def works_of(index: Index) -> npt.NDArray[np.str_]:
 def drawn(index: Index) -> Ints:
     """Return the rows of works drawn at random, as many as may be judged.
 
-    They are of whole recordings: of a first work that is larger, of some of its recordings.
+    Works that do not fit are left out; where none fits, there are whole recordings of the first.
     """
     works, of_recording = np.unique(works_of(index), return_inverse=True)
     of_row = index.rows.table["recording"]
-    turn = np.random.default_rng(0).permutation(len(works)).argsort()
-    order = np.argsort(turn[of_recording], kind="stable")
-    ends = np.bincount(of_row, minlength=len(order))[order].cumsum()
-    last = np.append(np.diff(of_recording[order]) != 0, True)
-    whole = np.flatnonzero(last & (ends <= MOST_ROWS))
-    n = whole[-1] + 1 if len(whole) else max(1, int((ends <= MOST_ROWS).sum()))
-    return np.flatnonzero(np.isin(of_row, order[:n]))
+    order = np.random.default_rng(0).permutation(len(works))
+    if whole := _fitting(order, of_recording[of_row]):
+        return np.flatnonzero(np.isin(of_recording[of_row], whole))
+    parts = np.flatnonzero(of_recording == order[0])
+    return np.flatnonzero(np.isin(of_row, _fitting(parts, of_row) or parts[:1]))
+
+
+def _fitting(order: Ints, of_row: Ints) -> list[int]:
+    """Return those that have rows and fit, one after the other."""
+    sizes, room, chosen = np.bincount(of_row, minlength=max(order) + 1), MOST_ROWS, list[int]()
+    for n in order.tolist():
+        if 0 < sizes[n] <= room:
+            room -= sizes[n]
+            chosen.append(n)
+    return chosen
 
 
 def features_of(layout: Layout, recordings: Iterable[str]) -> npt.NDArray[np.float32]:
@@ -117,18 +122,18 @@ def features_of(layout: Layout, recordings: Iterable[str]) -> npt.NDArray[np.flo
     return np.concatenate([load_features(layout, name, view="segments") for name in recordings])
 
 
-def _plain(features: Features, _: Floats | None) -> Floats:
-    return features.reshape(len(features), -1).astype(np.float64)
+def _blocks(projection: Projection) -> Callable[[slice], Read]:
+    """Return what reads columns of stored vectors, aspects from audio alone, projected once."""
+    last: tuple[Any, ...] = (None, None, None)
 
+    def read(columns: slice, features: Features, measured: Floats | None) -> Floats:
+        nonlocal last
+        if last[0] is not features or last[1] is not measured:
+            kept = features[:, projection.layers]
+            last = features, measured, projection.project(kept, measured, [AUDIO])[0]
+        return np.asarray(last[2][:, columns], np.float64)
 
-def _block(projection: Projection, columns: slice) -> Read:
-    """Return what reads columns of stored vectors, aspects from audio alone."""
-
-    def read(features: Features, measured: Floats | None) -> Floats:
-        kept = features[:, projection.layers]
-        return projection.project(kept, measured, [AUDIO])[0][:, columns].astype(np.float64)
-
-    return read
+    return lambda columns: partial(read, columns)
 
 
 def whitened(features: npt.NDArray[np.float32], layers: Sequence[int]) -> Read:

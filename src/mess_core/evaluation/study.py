@@ -66,8 +66,9 @@ def make_study(
     That is ``passages``, ``trials`` (whose anchor, b and c are numbers of passages), and ``lufs``,
     the excerpts' loudness, None where they keep their levels. A seed gives the same again.
 
-    Raises `ConfigError` for an unknown aspect or stratum, or fewer than 3 triplets or more than `MOST`, `DatasetError`
-    where a stratum has too few, and `AudioError` where audio is not as it was indexed.
+    Raises `ConfigError` for an unknown aspect or stratum, fewer than 3 triplets or more than
+    `MOST`, or a seed below 0, `DatasetError` where a stratum has too few, and `AudioError` where
+    audio is not as it was indexed.
     """
     if aspect not in (asked := ("overall", *ASPECT_REGISTRY)):
         raise ConfigError(f"{aspect!r} is no aspect to ask for: {nearest(aspect, asked)}")
@@ -76,6 +77,8 @@ def make_study(
         raise ConfigError(f"{told}, expected some of {', '.join(STRATA)}, each once")
     if not 3 <= triplets <= MOST:
         raise ConfigError(f"{triplets} triplets are asked for, expected 3 to {MOST}")
+    if seed < 0:
+        raise ConfigError(f"the seed is {seed}, expected a whole number from 0")
     files = {row.recording_id: row for row in recordings if Path(row.audio).is_file()}
     heard: dict[int, tuple[npt.NDArray[np.float32], int, float]] = {}
 

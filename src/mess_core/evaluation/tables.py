@@ -38,7 +38,7 @@ def _place(line: Line) -> tuple[str, str, str] | None:
         return "Learned spaces", f"{name} {other}".strip(), asked
     if judge == "people":
         name = f"people, {other}"
-    elif line["source"] and (judge == "same passage" or (judge, measure) == ("same player", "MRR")):
+    elif line["source"] and (judge, measure) == ("same player", "MRR"):
         return None
     elif judge.startswith("like "):
         name = f"{judge}, not {other}"
