@@ -243,7 +243,7 @@ def test_a_corpus_is_learned_from_with_counterfactuals_and_people(
     assert "people: after" in found.verdicts[2].figures
     (agreed,) = (x for x in found.lines if (x["judge"], x["asked"]) == ("people", "general"))
     assert agreed["n"] == len(judged)
-    assert found.verdicts[4].text.startswith("24 of 24 serve; not 0 of other recordings, 0 rep")
+    assert found.verdicts[4].text.startswith("24 of 24 serve; left out: 0 of recordings")
     # The works that were judged are drawn first.
     monkeypatch.setattr(geometry, "MOST_WORKS", 6)
     assert answer(layout, recordings).verdicts[4].text.startswith("24 of 24 serve")

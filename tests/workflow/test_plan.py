@@ -387,6 +387,8 @@ def test_a_changed_definition_makes_its_own_target_stale(monkeypatch: pytest.Mon
     after = Plan(SETTINGS, RECORDINGS)
     assert {name for name in inputs if after.target_inputs[name] != inputs[name]} == {"tempo"}
     assert after.targets_params("0") != shard
+    # Counterfactuals are measured by audio alone.
+    assert after.counterfactuals_params() == before.counterfactuals_params()
 
 
 def test_the_baselines_have_files_and_encoders_of_their_own() -> None:

@@ -408,8 +408,8 @@ def learn_from(
         parts.append([[mean], [name], [known[name].work_id], [""], [[np.nan, np.nan]]])
     every, *of, spans = (np.concatenate(part) for part in zip(*parts, strict=True))
     found = learn(every, Rows(*of), spans, projection, len(features), judged.reshape(-1, 3), truth)
-    told = f"{len(serving)} of {len(asked)} serve; not {len(asked) - len(own)} of other recordings,"
-    told += f" {len(own) - len(said)} repeats, catch trials and of who fails these, "
+    told = f"{len(serving)} of {len(asked)} serve; left out: {len(asked) - len(own)} of recordings "
+    told += f"not here, {len(own) - len(said)} repeats, catch trials and of who fails these, "
     told += f"{len(said) - len(serving)} of works that have one player, or are not drawn"
     found.verdicts.extend([decide.said("judgments", bool(serving), told)] * bool(asked))
     return found
