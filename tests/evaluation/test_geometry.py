@@ -1,6 +1,7 @@
 """Geometry is learned where one is planted, and nothing is taken where there is none."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -106,7 +107,8 @@ def test_a_linear_map_finds_planted_directions_again() -> None:
     assert taken["content, linear"]
     assert taken["expression, linear"]
     # Whatever a stage begins at, half of what is general has to be left.
-    assert len({verdict.figures["rank: before"] for verdict in found.verdicts}) == 1
+    ranks = [re.findall(r"RankMe (\d+) becomes", verdict.text) for verdict in found.verdicts]
+    assert ranks == 4 * [ranks[0]]
     # What lies across all dimensions is not for weights.
     assert not taken["content, weights"]
     for head, mine in PLANTED.items():
@@ -208,7 +210,7 @@ def test_a_corpus_is_learned_from_with_counterfactuals_and_people(
     assert len(plain.verdicts) == 4
     assert {verdict.rule: verdict.fired for verdict in plain.verdicts}["content, weights"]
     assert "not known: people's agreement" in plain.verdicts[2].text
-    assert "aspects: brightness" in plain.verdicts[2].figures
+    assert "agreement falls with brightness" in plain.verdicts[2].text
 
     variants = [("", 0), ("tempo", -1), ("tempo", 1), ("pedal", 1), ("room", 1)]
     names = [(f"w{work}", *variant, f"r{work}-0") for work in range(8) for variant in variants]
@@ -240,7 +242,7 @@ def test_a_corpus_is_learned_from_with_counterfactuals_and_people(
     )
     assert more[0] > plainly[0]
     assert more[1] >= plainly[1] + len(judged)
-    assert "people: after" in found.verdicts[2].figures
+    assert "; people's agreement " in found.verdicts[2].text
     (agreed,) = (x for x in found.lines if (x["judge"], x["asked"]) == ("people", "general"))
     assert agreed["n"] == len(judged)
     assert found.verdicts[4].text.startswith("24 of 24 serve; left out: 0 of recordings")

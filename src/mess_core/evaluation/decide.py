@@ -26,18 +26,18 @@ RECALLED, ORDERED = 0.9, 0.8
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a rule says of some figures; ``fired`` is None where they are not known."""
+    """What a rule says; ``fired`` is None where the figures are not known that it needs."""
 
     rule: str
     fired: bool | None
-    figures: dict[str, float]
     text: str
 
 
-def said(rule: str, fired: bool | None, text: str, **figures: float) -> Verdict:
+def said(rule: str, fired: bool | None, text: str) -> Verdict:
     """Return a verdict, in whose text it stands if figures are not known."""
-    known = None if fired is None else bool(fired)
-    return Verdict(rule, known, figures, f"not known: {text}" if fired is None else text)
+    if fired is None:
+        return Verdict(rule, None, f"not known: {text}")
+    return Verdict(rule, bool(fired), text)
 
 
 def gain(before: Floats, after: Floats) -> Verdict:
@@ -53,27 +53,28 @@ def gain(before: Floats, after: Floats) -> Verdict:
     low, high = t_interval(mean, counts @ gained / n, n) or (mean, mean)
     text = f"{after.mean():.3f} of its triplets are right, {before.mean():.3f} before: "
     text += f"{mean:+.3f} ({low:+.3f} to {high:+.3f}, {n} works)" + " from chance" * (not knew)
-    return said("gain", low > 0, text, accuracy=float(after.mean()), gain=mean, low=low, high=high)
+    return said("gain", low > 0, text)
 
 
 def aspects(agreement: Mapping[str, tuple[Floats, Floats]]) -> Verdict:
     """Say whether no aspect's agreement (works [w] before, after) falls by more than its error."""
-    changes, fallen = {}, []
+    judged, fallen = 0, []
     for name, (before, after) in agreement.items():
         known = np.isfinite(before - after)
         if known.sum() > 1:
+            judged += 1
             error = before[known].std(ddof=1) / np.sqrt(known.sum())
-            changes[name] = float((after - before)[known].mean())
-            fallen += [f"{name} by {-changes[name]:.3f}"] if changes[name] < -error else []
+            change = (after - before)[known].mean()
+            fallen += [f"{name} by {-change:.3f}"] if change < -error else []
+    if not judged:
+        return said("aspects", None, "agreement with aspects")
     text = f"agreement falls with {', '.join(fallen)}" if fallen else "no aspect's agreement falls"
-    text = text if changes else "agreement with aspects"
-    return said("aspects", not fallen if changes else None, text, **changes)
+    return said("aspects", not fallen, text)
 
 
 def rank(before: float, after: float) -> Verdict:
     """Say whether more than half of RankMe is left."""
-    text = f"RankMe {before:.0f} becomes {after:.0f}"
-    return said("rank", after > KEPT_RANK * before, text, before=before, after=after)
+    return said("rank", after > KEPT_RANK * before, f"RankMe {before:.0f} becomes {after:.0f}")
 
 
 def people(before: float, after: float) -> Verdict:
@@ -81,7 +82,7 @@ def people(before: float, after: float) -> Verdict:
     if not np.isfinite(after - before):
         return said("people", None, "people's agreement")
     text = f"people's agreement {before:.3f} becomes {after:.3f}"
-    return said("people", after >= before, text, before=before, after=after)
+    return said("people", after >= before, text)
 
 
 def take(stage: str, gained: Verdict, *others: Verdict) -> Verdict:
@@ -90,8 +91,7 @@ def take(stage: str, gained: Verdict, *others: Verdict) -> Verdict:
     failed = [gained] * (not gained.fired) + failed
     for_, against = ("; ".join(v.text for v in all_ if (v in failed) == bad) for bad in (0, 1))
     text = f"not taken: {against}{f' (but {for_})' * bool(for_)}" if failed else f"taken: {for_}"
-    figures = {f"{v.rule}: {name}": x for v in all_ for name, x in v.figures.items()}
-    return said(stage, not failed, text, **figures)
+    return said(stage, not failed, text)
 
 
 def advise(lines: Sequence[Mapping[str, Any]]) -> list[Verdict]:
@@ -113,6 +113,6 @@ def advise(lines: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     orders = found["nDCG@10"] < ORDERED if "nDCG@10" in found else None
     return [
         said("targets first", 2 * sure < len(people) if people else None, told),
-        said("geometry before reranking", None if reached is None else not reached, text, **found),
-        said("two-stage reranking", reached and orders, text, **found),
+        said("geometry before reranking", None if reached is None else not reached, text),
+        said("two-stage reranking", reached and orders, text),
     ]

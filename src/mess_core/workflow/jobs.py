@@ -347,8 +347,7 @@ def learn_geometry(layout: Layout, *, targets: Sequence[str], window_s: float, *
         print(f"{verdict.rule}: {verdict.text}")
     with atomic_path(layout.geometry) as temporary:
         np.savez(temporary, **dict[str, Any](learned.bases))
-    verdicts = [asdict(verdict) for verdict in learned.verdicts]
-    content = {"taken": [*learned.bases], "verdicts": verdicts, "lines": learned.lines}
+    content = {"verdicts": [*map(asdict, learned.verdicts)], "lines": learned.lines}
     write_json(layout.geometry.with_suffix(".json"), content)
 
 
