@@ -258,10 +258,7 @@ def judge_listeners(
 
     Also writes the tables of clips and of ratings that the workflow reads.
     """
-    told = (percepiano / "ratings.csv").read_text(encoding="utf-8")
-    # More than 7 is an error.
-    write_text(folder / "ratings.csv", re.sub(r",(?:[89]|\d\d+)\.\d+", ",", told))
-    clips = read_ratings(folder / "ratings.csv")[1]
+    clips = clean_ratings(percepiano, folder / "ratings.csv")
     of = passages(clips, "Schubert")
     rows, recordings = [], []
     for name, passage in of.items():
@@ -288,6 +285,13 @@ def judge_listeners(
     }
     halves = Figure(lines[0]["ceiling"], None, 0.5, lines[0]["n"], lines[0]["works"])
     return {name: {"listeners": f} for name, f in {"halves of listeners": halves, **found}.items()}
+
+
+def clean_ratings(percepiano: Path, path: Path) -> dict[str, Floats]:
+    """Write PercePiano's ratings without those above 7, which are errors, and read them."""
+    told = (percepiano / "ratings.csv").read_text(encoding="utf-8")
+    write_text(path, re.sub(r",(?:[89]|\d\d+)\.\d+", ",", told))
+    return read_ratings(path)[1]
 
 
 def whitened(features: Features) -> Read:

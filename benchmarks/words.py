@@ -23,11 +23,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.evaluation import Floats, passages, table
+from benchmarks.evaluation import Floats, clean_ratings, passages, table
 from mess_core import Query, load_published
 from mess_core.datasets.render import render_midi
 from mess_core.evaluation import Figure
-from mess_core.evaluation.judgments import HALVES, halve, read_ratings, reliability
+from mess_core.evaluation.judgments import HALVES, halve, reliability
 from mess_core.extraction.audio import segment_starts
 from mess_core.files import atomic_path
 from mess_core.probing.aspects import ASPECT_REGISTRY
@@ -135,7 +135,7 @@ class Clips(NamedTuple):
 
         With them, having no pedal explains whatever listeners dislike in a computer.
         """
-        ratings = read_ratings(folder / "ratings.csv", most=7)[1]
+        ratings = clean_ratings(folder, cache.with_name("ratings.csv"))
         of = {clip: p for work in WORKS for clip, p in passages(ratings, work).items()}
         values = measure_aspects([folder / "midi" / f"{name}.mid" for name in of], cache)
         played = np.array(["_Score" not in name for name in of])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mess_core.cli.main import main
-from mess_core.evaluation.judgments import judge_files
+from mess_core.evaluation.judgments import gather, judge_files
 from mess_core.evaluation.spaces import spaces_of
 from mess_core.files import write_json
 from mess_core.index.artifact import load_artifact, save_artifact
@@ -148,7 +148,7 @@ def test_ratings_are_checked_kept_and_judged(
     layout = Layout(data, "demo")
     index = load_artifact(next(layout.index("clips").glob("*/")))
     spaces, recordings = spaces_of(layout, index), read_recordings(layout.table)
-    found = judge_files(layout, index, spaces, layout.judgment_files, recordings)
+    found = judge_files(layout, index, spaces, gather(layout.judgment_files, recordings))
     by = {(line["asked"], line["against"]): line for line in found if line["judge"] == "ratings"}
     assert {scale for _, scale in by} == {"fast", "loud"}
     assert by["tempo", "fast"]["value"] > 0.7 > abs(by["tempo", "loud"]["value"])

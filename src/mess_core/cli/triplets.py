@@ -9,9 +9,10 @@ __all__ = ["add_parser"]
 import argparse
 import csv
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mess_core.cli.printing import table
 from mess_core.errors import DatasetError, nearest
@@ -19,6 +20,9 @@ from mess_core.files import atomic_path, read_json, write_bytes, write_text
 from mess_core.layout import Layout
 from mess_core.progress import Progress
 from mess_core.recordings import read_recordings, usable
+
+if TYPE_CHECKING:
+    from mess_core.evaluation.judgments import Gathered
 
 _COLUMNS = "study triplet_id aspect anchor anchor_start anchor_end b b_start b_end c c_start "
 _COLUMNS += "c_end choice confidence rater order repeat_of catch"
@@ -100,6 +104,16 @@ def _import(args: argparse.Namespace) -> int:
     return 0
 
 
+def _gather(layout: Layout, paths: Sequence[Path]) -> "Gathered":
+    """Read judgments, all or none; the workflow leaves out files that cannot be read."""
+    from mess_core.evaluation.judgments import gather
+
+    given = gather(paths, usable(read_recordings(layout.table)))
+    if given.wrong:
+        raise DatasetError("\n".join(given.wrong.values()))
+    return given
+
+
 def _score(args: argparse.Namespace) -> int:
     import numpy as np
 
@@ -108,13 +122,13 @@ def _score(args: argparse.Namespace) -> int:
     from mess_core.index.artifact import load_artifact
 
     layout = Layout(args.data, args.dataset)
-    recordings = usable(read_recordings(layout.table))
     paths = args.files or layout.judgment_files
     version = read_json(layout.index_receipt("clips"))["artifact_version_id"]
     index = load_artifact(layout.index("clips") / version)
-    given = people.gather(paths, recordings)
-    judgments = people.of_recordings(given, index.rows.recordings["recording_id"])
-    print(f"{len(given) - len(judgments)} judgments of recordings that the index lacks left out")
+    given = _gather(layout, paths)
+    judgments = people.of_recordings(given.judgments, index.rows.recordings["recording_id"])
+    lacking = len(given.judgments) - len(judgments)
+    print(f"{lacking} judgments of recordings that the index lacks left out")
     if not judgments:
         told = ", ".join(map(str, paths)) or layout.judgments
         raise DatasetError(f"{told}: no judgments of recordings of {args.dataset}")
@@ -130,7 +144,7 @@ def _score(args: argparse.Namespace) -> int:
     alpha = people.alpha(people.votes_of(counted).values())
     told = "not known: no two raters judged the same" if np.isnan(alpha) else f"{alpha:.3f}"
     print(f"Krippendorff's alpha: {told}\n")
-    lines = people.judge_files(layout, index, spaces_of(layout, index), paths, recordings)
+    lines = people.judge_files(layout, index, spaces_of(layout, index), given)
     shown = ("against", "asked", "value", "low", "high", "ceiling", "n", "works")
     rows = [
         {n: f"{line[n]:.3f}" if isinstance(line[n], float) else str(line[n] or "-") for n in shown}
@@ -146,10 +160,8 @@ def _score(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from mess_core.evaluation import judgments as people
-
     layout = Layout(args.data, args.dataset)
-    found = people.gather(layout.judgment_files, usable(read_recordings(layout.table)))
+    found = _gather(layout, layout.judgment_files).judgments
     with atomic_path(args.csv) as path, path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(_COLUMNS.split())

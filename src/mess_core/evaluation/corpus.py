@@ -44,7 +44,7 @@ from mess_core.evaluation.judges import (
     same_passage,
     same_player,
 )
-from mess_core.evaluation.judgments import judge_files
+from mess_core.evaluation.judgments import gather, judge_files
 from mess_core.evaluation.spaces import drawn, features_of, search_of, spaces_of, works_of
 from mess_core.files import read_json
 from mess_core.index.index import Index
@@ -125,7 +125,7 @@ def evaluate(
             line("space", name, figure, measure=what, ceiling=most.get(what))
             for what, figure in occupancy(vectors[name], rows).items()
         ]
-    lines += judge_files(layout, index, spaces, layout.judgment_files, recordings)
+    lines += judge_files(layout, index, spaces, gather(layout.judgment_files, recordings))
     if varied and (made := read_counterfactuals(layout)):
         lines += judge_counterfactuals(spaces, projection, made)
     lines += _rules(lines, read_json(layout.geometry.with_suffix(".json")) if learned else {})

@@ -22,7 +22,7 @@ from scipy.signal import fftconvolve
 
 from mess_core.datasets.render import render_midi
 from mess_core.errors import StorageError, noting
-from mess_core.evaluation.judges import Figure, Line, line, mean_over_works
+from mess_core.evaluation.judges import Figure, Line, line, mean_over_works, share_over_works
 from mess_core.extraction.audio import get_resampler
 from mess_core.extraction.extractor import FeatureExtractor
 from mess_core.files import atomic_path
@@ -207,9 +207,7 @@ def judge_counterfactuals(
         moved = {name: by[number] for name, number in aspects.items() if directed[number]}
         most = max((abs(values.mean()) for values in moved.values()), default=0.0)
         for name, values in moved.items():
-            figure = mean_over_works(
-                values, np.zeros(len(values)), len(values), bounds=(-np.inf, np.inf)
-            )
+            figure = mean_over_works(values, 0.0, len(values), bounds=(-np.inf, np.inf))
             sure = figure.interval and figure.interval[0] * figure.interval[1] > 0
             measure = "moves most" if sure and abs(figure.value) == most else "moves"
             told = line("counterfactual", name, figure, measure=measure, against=parameter)
@@ -224,11 +222,11 @@ def judge_counterfactuals(
 def _same_notes(space: "Space", vectors: Floats, file: Counterfactuals) -> Figure:
     from mess_core.evaluation.spaces import apart
 
-    works = np.unique(file.work, return_inverse=True)[1]
-    own, same = np.equal.outer(works, works), np.equal.outer(file.sign, file.sign)
-    alike = (file.parameter[:, np.newaxis] == file.parameter) & np.isin(file.parameter, PARAMETERS)
+    own, same, alike = (
+        each[:, np.newaxis] == each for each in (file.work, file.sign, file.parameter)
+    )
+    alike &= np.isin(file.parameter, PARAMETERS)
     asked, playing = np.nonzero(alike & ~own & same)
     notes = (alike & own & ~same).argmax(axis=1)[asked]
     far, near = (apart(vectors, space.euclidean, asked, other) for other in (playing, notes))
-    shares = np.bincount(works[asked], (np.sign(far - near) + 1) / 2) / np.bincount(works[asked])
-    return mean_over_works(shares, np.full(len(shares), 0.5), len(asked))
+    return share_over_works((np.sign(far - near) + 1) / 2, file.work[asked])

@@ -34,7 +34,7 @@ from mess_core.evaluation.judges import (
     same_passage,
     same_player,
 )
-from mess_core.evaluation.judgments import counted, gather, of_recordings, readable, windows_of
+from mess_core.evaluation.judgments import counted, gather, of_recordings, windows_of
 from mess_core.evaluation.spaces import MOST_ROWS
 from mess_core.extraction.storage import load_features, segment_times
 from mess_core.files import read_json
@@ -298,7 +298,7 @@ def learn(
         asked += [("people", "agreement", "overall", heard)] * bool(len(heard))
         for kind, measure, against, threes in asked:
             right = shares(space, threes)
-            figure = mean_over_works(right, np.full(len(right), decide.CHANCE), len(threes))
+            figure = mean_over_works(right, decide.CHANCE, len(threes))
             lines.append(line(kind, name, figure, measure=measure, against=against))
 
         def search(row: int) -> Floats:
@@ -353,9 +353,8 @@ def learn_from(
     if len(several) < 3 * PER_FOLD:
         told = f"{len(several)} works have several players, {3 * PER_FOLD} are needed"
         return Learned({}, [], [decide.said(head, None, told) for head in HEADS])
-    asked = [
-        j for j in gather(readable(layout.judgment_files)[0], recordings) if j.aspect == "overall"
-    ]
+    gathered = gather(layout.judgment_files, recordings)
+    asked = [j for j in gathered.judgments if j.aspect == "overall"]
     said = counted(own := of_recordings(asked, known))
     places = [{known[part[0]].work_id for part in (j.anchor, j.b, j.c)} for j in said]
     judgments, rng = Counter(chain.from_iterable(places)), np.random.default_rng(0)

@@ -12,7 +12,7 @@ than `LEAST` candidates, does not count; a figure without any query is NaN.
 __all__ = [
     *("Figure", "Line", "Rows", "Search", "cosine", "like_not", "line", "mean_over_works", "more"),
     *("occupancy", "overlapping", "partial_correlation", "same_passage", "same_player"),
-    "within_works",
+    *("share_over_works", "within_works"),
 ]
 
 from collections.abc import Callable, Sequence
@@ -372,9 +372,9 @@ def _counts(works: int) -> Floats:
 
 
 def mean_over_works(
-    values: Floats, chance: Floats, n: int, *, bounds: tuple[float, float] = (0.0, 1.0)
+    values: Floats, chance: Floats | float, n: int, *, bounds: tuple[float, float] = (0.0, 1.0)
 ) -> Figure:
-    """Return the mean of works' values [w] and of their chances [w], with its interval.
+    """Return the mean of works' values [w], and of their chances ([w] or one), with its interval.
 
     That keeps to ``bounds``, which are those of a share, and needs three works.
     """
@@ -382,7 +382,14 @@ def mean_over_works(
         return Figure(np.nan, None, np.nan, 0, 0)
     value, works = float(values.mean()), len(values)
     reach = t_interval(value, _counts(works) @ values / works, works)
-    return Figure(value, _bounded(reach, bounds, works), float(chance.mean()), n, works)
+    return Figure(value, _bounded(reach, bounds, works), float(np.mean(chance)), n, works)
+
+
+def share_over_works(right: Floats, works: npt.NDArray[np.str_]) -> Figure:
+    """Return the share of triplets that are right [n], NaN where not known; chance is 0.5."""
+    known = np.isfinite(right)
+    means = [right[known & (works == work)].mean() for work in np.unique(works[known])]
+    return mean_over_works(np.array(means), 0.5, int(known.sum()))
 
 
 def _bounded(

@@ -5,7 +5,7 @@ makes some. docs/judgments.md describes both.
 """
 
 __all__ = [
-    *("ATTENTIVE", "HALVES", "RELIABLE", "Judgment", "Passage", "alpha", "ceilings"),
+    *("ATTENTIVE", "HALVES", "RELIABLE", "Gathered", "Judgment", "Passage", "alpha", "ceilings"),
     *("counted", "derive", "gather", "halve", "judge_files", "judge_people", "judge_ratings"),
     *("of_recordings", "read_judgments", "read_passages", "read_ratings", "reliability", "shares"),
     *("votes_of", "windows_of"),
@@ -26,7 +26,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import DatasetError
-from mess_core.evaluation.judges import Figure, Line, line, mean_over_works, partial_correlation
+from mess_core.evaluation.judges import (
+    Line,
+    line,
+    mean_over_works,
+    partial_correlation,
+    share_over_works,
+)
 from mess_core.evaluation.spaces import Space, apart, works_of
 from mess_core.extraction.storage import load_features
 from mess_core.index.index import Index
@@ -88,6 +94,14 @@ class Judgment:
     def triplet(self) -> tuple[str, str]:
         """What names the triplet, whoever judges it."""
         return self.study, self.triplet_id
+
+
+class Gathered(NamedTuple):
+    """Judgments, ratings as `read_ratings` has them, and the files that cannot be read, and why."""
+
+    judgments: list[Judgment]
+    ratings: list[tuple[list[str], dict[str, Floats]]]
+    wrong: dict[Path, str]
 
 
 def _is_passage(value: Any) -> bool:
@@ -168,12 +182,12 @@ def _contradictions(found: dict[str, Judgment]) -> Iterator[str]:
         yield from (f"{place}: {text}" for text, so in wrong.items() if so)
 
 
-def read_ratings(path: Path, *, most: float = np.inf) -> tuple[list[str], dict[str, Floats]]:
+def read_ratings(path: Path) -> tuple[list[str], dict[str, Floats]]:
     """Read a table of ratings: columns ``rater``, ``clip`` (a recording_id), and one per scale.
 
-    Empty cells, 0 and what is above ``most`` count as not rated. Returns the scales, and every
-    clip's ratings [raters, scales], each rater's mean taken away; NaN where none. Raises
-    `DatasetError` if a column is missing, or a cell is no number from 0.
+    Empty cells and 0 count as not rated. Returns the scales, and every clip's ratings
+    [raters, scales], each rater's mean taken away; NaN where none. Raises `DatasetError` if
+    a column is missing, or a cell is no number from 0.
     """
     table = csv.DictReader(path.read_text(encoding="utf-8-sig", errors="replace").splitlines())
     names, rows = table.fieldnames or (), list(table)
@@ -190,7 +204,7 @@ def read_ratings(path: Path, *, most: float = np.inf) -> tuple[list[str], dict[s
         if not (good.all() and row["rater"] and row["clip"]):
             told = f"{path}:{number + 2}: {row}"
             raise DatasetError(f"{told}; expected rater, clip, and numbers from 0 or nothing")
-    values[(values == 0) | (values > most)] = np.nan
+    values[values == 0] = np.nan
     raters, clips = (np.array([row[name] for row in rows]) for name in ("rater", "clip"))
     for rater in np.unique(raters):
         values[raters == rater] -= _means([values[raters == rater].ravel()])
@@ -266,27 +280,21 @@ def derive(
     return found
 
 
-def gather(paths: Sequence[Path], recordings: Sequence[Recording]) -> list[Judgment]:
-    """Return all judgments of files, also what follows from ratings (``.csv``) of recordings."""
-    found = read_judgments(path for path in paths if path.suffix != ".csv")
-    for path in (path for path in paths if path.suffix == ".csv"):
-        found += derive(read_ratings(path)[1], recordings, study=path.stem)
-    return found
-
-
-def readable(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]:
-    """Return the files of judgments and ratings that can be read, and why others cannot."""
-    kept, wrong = list[Path](), dict[Path, str]()
+def gather(paths: Iterable[Path], recordings: Sequence[Recording]) -> Gathered:
+    """Read files of judgments, and of ratings (``.csv``), from which more judgments follow."""
+    kept, judgments, derived = list[Path](), list[Judgment](), list[Judgment]()
+    ratings, wrong = list[tuple[list[str], dict[str, Floats]]](), dict[Path, str]()
     for path in paths:
         try:
             if path.suffix == ".csv":
-                read_ratings(path)
+                ratings.append(read_ratings(path))
+                derived += derive(ratings[-1][1], recordings, study=path.stem)
             else:
-                read_judgments([*(p for p in kept if p.suffix != ".csv"), path])
-            kept.append(path)
+                judgments = read_judgments([*kept, path])
+                kept.append(path)
         except (DatasetError, OSError) as error:
-            wrong[path] = str(error).partition("\n")[0]
-    return kept, wrong
+            wrong[path] = str(error)
+    return Gathered([*judgments, *derived], ratings, wrong)
 
 
 def of_recordings(judgments: Iterable[Judgment], names: Collection[str]) -> list[Judgment]:
@@ -397,19 +405,13 @@ def judge_people(
     for aspect in sorted({*aspects.tolist()}, key=lambda name: (name != "overall", name)):
         mine = aspects == aspect
         anchor, near, far = threes[mine].T
-        limit = _over_works(ceiling[mine], groups[mine]).value
+        limit = share_over_works(ceiling[mine], groups[mine]).value
         for space, vectors in spaces:
             told = [apart(vectors, space.euclidean, anchor, other) for other in (near, far)]
-            figure = _over_works((np.sign(told[1] - told[0]) + 1) / 2, groups[mine])
+            figure = share_over_works((np.sign(told[1] - told[0]) + 1) / 2, groups[mine])
             found = line("people", space.name, figure, measure="agreement", against=aspect)
             lines.append(found | {"ceiling": None if np.isnan(limit) else limit})
     return lines
-
-
-def _over_works(values: Floats, works: npt.NDArray[np.str_]) -> Figure:
-    known = np.isfinite(values)
-    means = [values[known & (works == work)].mean() for work in np.unique(works[known])]
-    return mean_over_works(np.array(means), np.full(len(means), 0.5), int(known.sum()))
 
 
 def judge_ratings(
@@ -421,42 +423,36 @@ def judge_ratings(
         each = [partial_correlation(values[m], means[m], np.zeros(m.sum())) for m in of_works]
         known = np.isfinite(each)
         n = int(of_works[known].sum())
-        figure = mean_over_works(
-            np.array(each)[known], np.zeros(known.sum()), n, bounds=(-1.0, 1.0)
-        )
+        figure = mean_over_works(np.array(each)[known], 0.0, n, bounds=(-1.0, 1.0))
         lines.append(line("ratings", aspect, figure, measure="correlation", against=scale))
     return lines
 
 
 def judge_files(
-    layout: Layout,
-    index: Index,
-    spaces: Sequence[Space],
-    paths: Sequence[Path],
-    recordings: Sequence[Recording],
+    layout: Layout, index: Index, spaces: Sequence[Space], given: Gathered
 ) -> list[Line]:
-    """Return the lines of both, of what an index of clips holds of files that can be read."""
+    """Return the lines of both, of what an index of clips holds, and of what cannot be read."""
     names, projection = index.rows.recordings["recording_id"], index.projection
     works = dict(zip(names, works_of(index).tolist(), strict=True))
-    paths, wrong = readable(paths)
-    kept = counted(of_recordings(gather(paths, recordings), works))
+    kept = counted(of_recordings(given.judgments, works))
     passages = list({part: None for j in kept for part in (j.anchor, j.b, j.c)})
     sources = {space.source for space in spaces if kept}
     read = {source: read_passages(layout, index, passages, source) for source in sources}
     vectors = [(space, space.read(*read[space.source])) for space in spaces if kept]
-    lines = [line("people", path.name, reason=why) for path, why in wrong.items()]
+    told = ((path.name, why.partition("\n")[0]) for path, why in given.wrong.items())
+    lines = [line("people", name, reason=why) for name, why in told]
     lines += judge_people(vectors, passages, kept, works)
-    told = projection.read_from([AUDIO])
-    for path in (path for path in paths if path.suffix == ".csv"):
-        scales, clips = read_ratings(path)
+    source = projection.read_from([AUDIO])
+    for scales, clips in given.ratings:
         of = {name: works[name] for name in clips if name in works}
         if of:
             good = np.flatnonzero(reliability(clips, of, np.random.default_rng(0)) >= RELIABLE)
             means = _means(clips[name] for name in of)
             heard = {scales[j]: means[:, j] for j in good}
-            given = read_passages(layout, index, [Passage(name, 0.0, np.inf) for name in of])
-            predicted = projection.project(given[0][:, projection.layers], given[1], [AUDIO])[1]
+            whole = [Passage(name, 0.0, np.inf) for name in of]
+            features, measured = read_passages(layout, index, whole)
+            predicted = projection.project(features[:, projection.layers], measured, [AUDIO])[1]
             values = dict(zip(projection.names.tolist(), predicted.T, strict=True))
-            values = {n: v for n, v in values.items() if told[n] and np.isfinite(v).all()}
+            values = {n: v for n, v in values.items() if source[n] and np.isfinite(v).all()}
             lines += judge_ratings(values, heard, np.array(list(of.values())))
     return lines
