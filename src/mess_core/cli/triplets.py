@@ -9,10 +9,9 @@ __all__ = ["add_parser"]
 import argparse
 import csv
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mess_core.cli.printing import table
 from mess_core.errors import DatasetError, nearest
@@ -20,9 +19,6 @@ from mess_core.files import atomic_path, read_json, write_bytes, write_text
 from mess_core.layout import Layout
 from mess_core.progress import Progress
 from mess_core.recordings import read_recordings, usable
-
-if TYPE_CHECKING:
-    from mess_core.evaluation.judgments import Gathered
 
 _COLUMNS = "study triplet_id aspect anchor anchor_start anchor_end b b_start b_end c c_start "
 _COLUMNS += "c_end choice confidence rater order repeat_of catch"
@@ -104,16 +100,6 @@ def _import(args: argparse.Namespace) -> int:
     return 0
 
 
-def _gather(layout: Layout, paths: Sequence[Path]) -> "Gathered":
-    """Read judgments, all or none; the workflow leaves out files that cannot be read."""
-    from mess_core.evaluation.judgments import gather
-
-    given = gather(paths, usable(read_recordings(layout.table)))
-    if given.wrong:
-        raise DatasetError("\n".join(given.wrong.values()))
-    return given
-
-
 def _score(args: argparse.Namespace) -> int:
     import numpy as np
 
@@ -125,7 +111,7 @@ def _score(args: argparse.Namespace) -> int:
     paths = args.files or layout.judgment_files
     version = read_json(layout.index_receipt("clips"))["artifact_version_id"]
     index = load_artifact(layout.index("clips") / version)
-    given = _gather(layout, paths)
+    given = people.gather(paths, usable(read_recordings(layout.table)), strict=True)
     judgments = people.of_recordings(given.judgments, index.rows.recordings["recording_id"])
     lacking = len(given.judgments) - len(judgments)
     print(f"{lacking} judgments of recordings that the index lacks left out")
@@ -160,8 +146,11 @@ def _score(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
+    from mess_core.evaluation.judgments import gather
+
     layout = Layout(args.data, args.dataset)
-    found = _gather(layout, layout.judgment_files).judgments
+    recordings = usable(read_recordings(layout.table))
+    found = gather(layout.judgment_files, recordings, strict=True).judgments
     with atomic_path(args.csv) as path, path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(_COLUMNS.split())

@@ -98,7 +98,7 @@ def evaluate(
         return np.concatenate([np.broadcast_to(read(name), shape) for name, shape in shapes])
 
     projection, entries = index.projection, index.aspects.get("aspects", {})
-    measured, spaces = measure(projection.columns.tolist()), spaces_of(layout, index, chosen)
+    measured, spaces = measure(projection.columns.tolist()), spaces_of(layout, index)
     features = {s: features_of(layout.of(s), sizes) for s in {space.source for space in spaces}}
     vectors = {space.name: space.read(features[space.source], measured) for space in spaces}
     searches = {s.name: search_of(vectors[s.name], s.euclidean) for s in spaces}

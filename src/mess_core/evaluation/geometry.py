@@ -21,19 +21,10 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit
 
-from mess_core.evaluation import decide
+from mess_core.evaluation import decide, judges
 from mess_core.evaluation.corpus import scaled, spans_of
 from mess_core.evaluation.counterfactuals import read_counterfactuals
-from mess_core.evaluation.judges import (
-    Line,
-    Rows,
-    line,
-    mean_over_works,
-    overlapping,
-    partial_correlation,
-    same_passage,
-    same_player,
-)
+from mess_core.evaluation.judges import Line, Rows, line
 from mess_core.evaluation.judgments import counted, gather, of_recordings, windows_of
 from mess_core.evaluation.spaces import MOST_ROWS
 from mess_core.extraction.storage import load_features, segment_times
@@ -112,7 +103,7 @@ def triplets_of(rows: Rows, spans: Floats, folds: Ints) -> dict[str, Ints]:
     for work in works.tolist():
         members = rng.permutation(np.flatnonzero(known & (rows.works == work)))
         for anchor in members[: max(FEWEST, ANCHORS // len(works))].tolist():
-            same, inside = overlapping(spans, rows, anchor), folds == folds[anchor]
+            same, inside = judges.overlapping(spans, rows, anchor), folds == folds[anchor]
             player = (rows.performers == rows.performers[anchor]) & (rows.performers != "")
             player &= known & ~rows.of_work(anchor)
             elsewhere = pick(player & inside, player & ~inside)
@@ -176,7 +167,7 @@ def _logistic(apart: Floats, counts: Floats) -> tuple[float, Floats]:
 
 
 def _stages(
-    features: npt.NDArray[np.float32], windows: int, projection: Projection
+    features: npt.NDArray[np.float32], windows: int, projection: Projection, n_folds: int
 ) -> tuple[_Space, dict[str, _Stage]]:
     """Return stage 0, and what the others fit."""
     components, basis = projection.read(features)[0], projection.basis.astype(np.float64)
@@ -198,11 +189,10 @@ def _stages(
         return _unit(components @ square), basis @ square
 
     one = np.eye(basis.shape[1]).ravel()
-    unit = _unit(components)
-    return _Space(basis, unit[np.newaxis], rankme(unit[:windows])), {
-        "weights": _Stage(
-            scaled, weights_loss, np.ones(len(scale)), [(0.0, None)] * len(scale), weighted
-        ),
+    unit, bounds = _unit(components), [(0.0, None)] * len(scale)
+    general = _Space(basis, np.array([unit] * n_folds), rankme(unit[:windows]))
+    return general, {
+        "weights": _Stage(scaled, weights_loss, np.ones(len(scale)), bounds, weighted),
         "linear": _Stage(components, linear_loss, one, None, turned),
     }
 
@@ -274,8 +264,7 @@ def learn(
     held = {head: t[np.ptp(folds[t], axis=1) == 0] for head, t in triplets.items()}
     heard = judged[np.ptp(folds[judged], axis=1) == 0]
     corpus = Rows(*(x[:windows] for x in (rows.recordings, rows.works, rows.performers)))
-    general, stages = _stages(features, windows, projection)
-    general = general._replace(units=general.units[np.zeros(folds.max() + 1, np.int64)])
+    general, stages = _stages(features, windows, projection, int(folds.max()) + 1)
 
     def shares(space: _Space, threes: Ints) -> Floats:
         return _shares(space.units[folds[threes[:, :1]], threes], rows.works[threes[:, 0]])
@@ -289,7 +278,7 @@ def learn(
             units = np.array([space.units[folds[mine[0]]] for space in spaces])
             true = np.linalg.norm(values[a] - values[b], axis=1)
             apart = -(units[:, a] * units[:, b]).sum(axis=2)
-            found.append(partial_correlation(apart, true, np.zeros(len(true))))
+            found.append(judges.partial_correlation(apart, true, np.zeros(len(true))))
         return np.array(found)
 
     def judge(name: str, space: _Space) -> list[Line]:
@@ -298,25 +287,29 @@ def learn(
         asked += [("people", "agreement", "overall", heard)] * bool(len(heard))
         for kind, measure, against, threes in asked:
             right = shares(space, threes)
-            figure = mean_over_works(right, decide.CHANCE, len(threes))
+            figure = judges.mean_over_works(right, decide.CHANCE, len(threes))
             lines.append(line(kind, name, figure, measure=measure, against=against))
 
         def search(row: int) -> Floats:
             unit = space.units[folds[row], :windows]
             return np.asarray(unit @ unit[row])
 
-        found = same_passage(search, corpus, spans[:windows]), same_player(search, corpus)
+        found = (
+            judges.same_passage(search, corpus, spans[:windows]),
+            judges.same_player(search, corpus),
+        )
         for what, figures in zip(("same passage", "same player"), found, strict=True):
             lines += [line(what, name, figures[x], measure=x) for x in ("MRR", "recall@1")]
         return lines
 
     learned = Learned({}, judge("general", general), [])
     for head, threes in triplets.items():
-        last = general
         if not len(held[head]):
             told = "there are no triplets (same passages; players of several works)"
             learned.verdicts.append(decide.said(head, None, told))
-        for name, stage in stages.items() if len(held[head]) else ():
+            continue
+        last = general
+        for name, stage in stages.items():
             space = _learned(stage, threes, rows, folds, windows, general.rank)
             learned.lines.extend(judge(f"{head}, {name}", space))
             met = [

@@ -26,13 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mess_core.errors import DatasetError
-from mess_core.evaluation.judges import (
-    Line,
-    line,
-    mean_over_works,
-    partial_correlation,
-    share_over_works,
-)
+from mess_core.evaluation import judges
+from mess_core.evaluation.judges import Line, line
 from mess_core.evaluation.spaces import Space, apart, works_of
 from mess_core.extraction.storage import load_features
 from mess_core.index.index import Index
@@ -280,8 +275,13 @@ def derive(
     return found
 
 
-def gather(paths: Iterable[Path], recordings: Sequence[Recording]) -> Gathered:
-    """Read files of judgments, and of ratings (``.csv``), from which more judgments follow."""
+def gather(
+    paths: Iterable[Path], recordings: Sequence[Recording], *, strict: bool = False
+) -> Gathered:
+    """Read files of judgments, and of ratings (``.csv``), from which more judgments follow.
+
+    Raises `DatasetError` where a file cannot be read, if ``strict``; else such are left out.
+    """
     kept, judgments, derived = list[Path](), list[Judgment](), list[Judgment]()
     ratings, wrong = list[tuple[list[str], dict[str, Floats]]](), dict[Path, str]()
     for path in paths:
@@ -294,6 +294,8 @@ def gather(paths: Iterable[Path], recordings: Sequence[Recording]) -> Gathered:
                 kept.append(path)
         except (DatasetError, OSError) as error:
             wrong[path] = str(error)
+    if strict and wrong:
+        raise DatasetError("\n".join(wrong.values()))
     return Gathered([*judgments, *derived], ratings, wrong)
 
 
@@ -405,10 +407,10 @@ def judge_people(
     for aspect in sorted({*aspects.tolist()}, key=lambda name: (name != "overall", name)):
         mine = aspects == aspect
         anchor, near, far = threes[mine].T
-        limit = share_over_works(ceiling[mine], groups[mine]).value
+        limit = judges.share_over_works(ceiling[mine], groups[mine]).value
         for space, vectors in spaces:
             told = [apart(vectors, space.euclidean, anchor, other) for other in (near, far)]
-            figure = share_over_works((np.sign(told[1] - told[0]) + 1) / 2, groups[mine])
+            figure = judges.share_over_works((np.sign(told[1] - told[0]) + 1) / 2, groups[mine])
             found = line("people", space.name, figure, measure="agreement", against=aspect)
             lines.append(found | {"ceiling": None if np.isnan(limit) else limit})
     return lines
@@ -420,10 +422,12 @@ def judge_ratings(
     """Return Spearman's correlation within works of aspects' values [n] with scales' means [n]."""
     lines, of_works = [], np.array([works == work for work in np.unique(works)])
     for (aspect, values), (scale, means) in product(predicted.items(), heard.items()):
-        each = [partial_correlation(values[m], means[m], np.zeros(m.sum())) for m in of_works]
+        each = [
+            judges.partial_correlation(values[m], means[m], np.zeros(m.sum())) for m in of_works
+        ]
         known = np.isfinite(each)
         n = int(of_works[known].sum())
-        figure = mean_over_works(np.array(each)[known], 0.0, n, bounds=(-1.0, 1.0))
+        figure = judges.mean_over_works(np.array(each)[known], 0.0, n, bounds=(-1.0, 1.0))
         lines.append(line("ratings", aspect, figure, measure="correlation", against=scale))
     return lines
 

@@ -55,20 +55,17 @@ class Space:
     read: Read
 
 
-def spaces_of(layout: Layout, index: Index, rows: Ints | None = None) -> list[Space]:
-    """Return the spaces that are there for an index of clips; ``rows`` are those that are `drawn`.
+def spaces_of(layout: Layout, index: Index) -> list[Space]:
+    """Return the spaces that are there for an index of clips.
 
     A twin's or descriptors' is there where all recordings have these features, of as many windows.
     """
     projection = index.projection
     recordings = np.array(index.rows.recordings["recording_id"])
-    rows = drawn(index) if rows is None else rows
-    judged = np.unique(recordings[index.rows.table["recording"][rows]]).tolist()
+    judged = np.unique(recordings[index.rows.table["recording"][drawn(index)]]).tolist()
     features, block = features_of(layout, judged), _blocks(projection)
     spaces = [Space(name, ENCODER, False, block(part)) for name, part in projection.spaces.items()]
-    spaces += [
-        Space("plain cosine", ENCODER, False, lambda x, _: x.reshape(len(x), -1).astype(np.float64))
-    ]
+    spaces.append(Space("plain cosine", ENCODER, False, _flat))
     for source in (UNTRAINED, DESCRIPTORS):
         of_source = layout.of(source)
         if all(of_source.features("segments", name).is_file() for name in judged):
@@ -120,6 +117,10 @@ def _fitting(order: Ints, of_row: Ints) -> list[int]:
 def features_of(layout: Layout, recordings: Iterable[str]) -> npt.NDArray[np.float32]:
     """Return the features [n, L, D] of the windows of recordings, one after the other."""
     return np.concatenate([load_features(layout, name, view="segments") for name in recordings])
+
+
+def _flat(features: Features, _: Floats | None) -> Floats:
+    return features.reshape(len(features), -1).astype(np.float64)
 
 
 def _blocks(projection: Projection) -> Callable[[slice], Read]:
