@@ -182,14 +182,14 @@ def _stages(
     def weighted(squared: Floats) -> tuple[Floats, Floats]:
         weights = np.sqrt(squared)
         matrix = weights[:, np.newaxis] * eigen((scaled[some] * weights).astype(np.float64))[1]
-        return _unit(scaled @ matrix), scale[:, np.newaxis] * matrix
+        return judges.unit_length(scaled @ matrix), scale[:, np.newaxis] * matrix
 
     def turned(matrix: Floats) -> tuple[Floats, Floats]:
         square = matrix.reshape(basis.shape[1], -1)
-        return _unit(components @ square), basis @ square
+        return judges.unit_length(components @ square), basis @ square
 
     one = np.eye(basis.shape[1]).ravel()
-    unit, bounds = _unit(components), [(0.0, None)] * len(scale)
+    unit, bounds = judges.unit_length(components), [(0.0, None)] * len(scale)
     general = _Space(basis, np.array([unit] * n_folds), rankme(unit[:windows]))
     return general, {
         "weights": _Stage(scaled, weights_loss, np.ones(len(scale)), bounds, weighted),
@@ -238,10 +238,6 @@ def _shares(units: Floats, works: npt.NDArray[np.str_]) -> Floats:
     right = (np.sign((a * (b - c)).sum(axis=1)) + 1) / 2
     places, sizes = np.unique(works, return_inverse=True, return_counts=True)[1:]
     return np.asarray(np.bincount(places, right) / sizes)
-
-
-def _unit(vectors: Floats) -> Floats:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _TINY))
 
 
 def learn(

@@ -12,7 +12,7 @@ than `LEAST` candidates, does not count; a figure without any query is NaN.
 __all__ = [
     *("Figure", "Line", "Rows", "Search", "cosine", "like_not", "line", "mean_over_works", "more"),
     *("occupancy", "overlapping", "partial_correlation", "same_passage", "same_player"),
-    *("share_over_works", "within_works"),
+    *("share_over_works", "unit_length", "within_works"),
 ]
 
 from collections.abc import Callable, Sequence
@@ -102,11 +102,15 @@ class Rows:
         return [rng.choice(rows, min(PER_WORK, len(rows)), replace=False) for rows in of_works]
 
 
+def unit_length(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return vectors [n, d] of unit length; those of no length stay so."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(length > 0, length, 1))
+
+
 def cosine(vectors: Features) -> Search:
     """Search by the cosine of vectors [n, D] or [n, L, D], layers side by side, as they are."""
-    flat = vectors.reshape(len(vectors), -1)
-    length = np.linalg.norm(flat, axis=1, keepdims=True)
-    unit = flat / np.where(length > 0, length, 1)
+    unit = unit_length(vectors.reshape(len(vectors), -1))
     return lambda row: np.asarray(unit @ unit[row], np.float64)
 
 
@@ -317,8 +321,7 @@ def occupancy(vectors: Floats, rows: Rows) -> dict[str, Figure]:
     _, of, sizes = np.unique(rows.recordings, return_inverse=True, return_counts=True)
     if len(sizes) < 2:
         return {}
-    n, lengths = len(vectors), np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit, often = vectors / np.maximum(lengths, _ROUNDING), np.zeros(n, np.int64)
+    n, unit, often = len(vectors), unit_length(vectors), np.zeros(len(vectors), np.int64)
     k, wide = min(HITS, n - int(sizes.max())), vectors.shape[1] > _WIDEST
     for part in np.array_split(np.arange(n), n // _BLOCK + 1):
         away = -unit[part] @ unit.T
@@ -334,15 +337,11 @@ def occupancy(vectors: Floats, rows: Rows) -> dict[str, Figure]:
     drawn = _counts(len(works))[:_SPACES_RESAMPLED, of_work].astype(np.int64)
     resampled = np.array([measure(np.repeat(np.arange(n), each)) for each in drawn]).T
     values, most = measure(np.arange(n)), float(min(vectors.shape))
-    told = {
-        "hubness": (np.nan, -np.inf, np.inf),
-        "RankMe": (np.nan, 1.0, most),
-        "within works": ((n - len(works)) / (n - 1), 0.0, 1.0),
-    }
-    figures = {}
-    for (name, (chance, *bounds)), value, found in zip(
-        told.items(), values, resampled, strict=True
-    ):
+    unrelated, figures = (n - len(works)) / (n - 1), {}
+    names, chances = ("hubness", "RankMe", "within works"), (np.nan, np.nan, unrelated)
+    limits = (-np.inf, np.inf), (1.0, most), (0.0, 1.0)
+    each = zip(names, chances, limits, values, resampled, strict=True)
+    for name, chance, bounds, value, found in each:
         if not np.isnan(value):
             reach = _bounded(t_interval(value, found, len(works)), bounds, len(works))
             figures[name] = Figure(value, reach, chance, n, len(works))

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mess_core.evaluation.judges import Search, cosine
+from mess_core.evaluation.judges import Search, cosine, unit_length
 from mess_core.extraction.storage import load_features
 from mess_core.index.fitting import fit_projection
 from mess_core.index.index import Index
@@ -154,6 +154,5 @@ def apart(vectors: npt.NDArray[np.floating], euclidean: bool, a: Ints, b: Ints) 
     """Return how far rows ``a`` [t] of vectors are from rows ``b`` [t]: 1 - cosine, or distance."""
     if euclidean:
         return np.asarray(np.linalg.norm(vectors[a] - vectors[b], axis=1))
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = vectors / np.where(length > 0, length, 1)
+    unit = unit_length(vectors)
     return np.asarray(np.maximum(1 - np.einsum("td,td->t", unit[a], unit[b]), 0.0))
