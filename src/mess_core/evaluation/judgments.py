@@ -16,6 +16,7 @@ import json
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
@@ -189,12 +190,10 @@ def read_ratings(path: Path) -> tuple[list[str], dict[str, Floats]]:
     scales = [name for name in names if name not in ("rater", "clip")]
     if not rows or not scales or len(names) - len(scales) != 2:
         raise DatasetError(f"{path} has {len(rows)} rows of {names}; expected rater, clip, scales")
-    values = np.empty((len(rows), len(scales)))
+    values = np.full((len(rows), len(scales)), np.nan)
     for number, row in enumerate(rows):
-        try:
+        with suppress(ValueError):
             values[number] = [float(row[scale] or 0) for scale in scales]
-        except ValueError:
-            values[number] = -1
         good = (values[number] >= 0) & np.isfinite(values[number])
         if not (good.all() and row["rater"] and row["clip"]):
             told = f"{path}:{number + 2}: {row}"
