@@ -30,20 +30,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mess_core.evaluation import judges
 from mess_core.evaluation.counterfactuals import judge_counterfactuals, read_counterfactuals
 from mess_core.evaluation.decide import advise
-from mess_core.evaluation.judges import (
-    Figure,
-    Line,
-    Rows,
-    Search,
-    like_not,
-    line,
-    more,
-    occupancy,
-    same_passage,
-    same_player,
-)
+from mess_core.evaluation.judges import Figure, Line, Rows, Search, line
 from mess_core.evaluation.judgments import gather, judge_files
 from mess_core.evaluation.spaces import drawn, features_of, search_of, spaces_of, works_of
 from mess_core.files import read_json
@@ -108,8 +98,8 @@ def evaluate(
     alone = {_ALONE: search_of(numbers, euclidean=True)} if len(two) == len(_TWO) else {}
     whole = {name: found for name, found in searches.items() if name not in projection.aspects}
     lines = [
-        *_find("same passage", whole | alone, lambda search: same_passage(search, rows, spans)),
-        *_find("same player", searches | alone, lambda search: same_player(search, rows)),
+        *_find("same passage", whole | alone, lambda s: judges.same_passage(s, rows, spans)),
+        *_find("same player", searches | alone, lambda s: judges.same_player(s, rows)),
     ]
     truths = {name: entries[name]["truth"] for name in projection.aspects}
     truth = {name: scaled(measure(columns_of(told["targets"]))) for name, told in truths.items()}
@@ -123,7 +113,7 @@ def evaluate(
         most = {"RankMe": float(min(vectors[name].shape))}
         lines += [
             line("space", name, figure, measure=what, ceiling=most.get(what))
-            for what, figure in occupancy(vectors[name], rows).items()
+            for what, figure in judges.occupancy(vectors[name], rows).items()
         ]
     lines += judge_files(layout, index, spaces, gather(layout.judgment_files, recordings))
     if varied and (made := read_counterfactuals(layout)):
@@ -166,7 +156,7 @@ def _follow(searches: Mapping[str, Search], rows: Rows, truth: Mapping[str, Floa
         for name, given in rivals.items()
         if given
         for space, figure in zip(
-            searches, like_not(together, rows, truth[name], truth[given]), strict=False
+            searches, judges.like_not(together, rows, truth[name], truth[given]), strict=False
         )
     ]
 
@@ -198,7 +188,7 @@ def judge_aspects(
         values = truth[name]
         if given := rival(name, truth, rows):
             search = asking(projection, vectors, predicted, like={name: 1.0})
-            found = like_not(search, rows, values, truth[given])
+            found = judges.like_not(search, rows, values, truth[given])
             lines += [
                 line("like", name, figure, measure=measure, against=given)
                 for measure, figure in zip(("correlation", "leak"), found, strict=True)
@@ -207,7 +197,7 @@ def judge_aspects(
         if sign and np.isfinite(projection.standard_errors[projection.aspects[name].number]):
             search = asking(projection, vectors, predicted, more={name: 1.0})
             others = np.hstack([values[:, :0], *(truth[other] for other in _unlike(name, truth))])
-            found = more(search, rows, sign * values.mean(axis=1), others)
+            found = judges.more(search, rows, sign * values.mean(axis=1), others)
             lines += [
                 line("more", name, figure, measure=measure)
                 for measure, figure in zip(("share", "drift"), found, strict=True)

@@ -87,9 +87,9 @@ def people(before: float, after: float) -> Verdict:
 
 def take(stage: str, gained: Verdict, *others: Verdict) -> Verdict:
     """Take a stage whose gain is known and sure, if nothing else is known to be against it."""
-    all_, failed = (gained, *others), [v for v in others if v.fired is False]
-    failed = [gained] * (not gained.fired) + failed
-    for_, against = ("; ".join(v.text for v in all_ if (v in failed) == bad) for bad in (0, 1))
+    failed = [gained] * (not gained.fired) + [v for v in others if v.fired is False]
+    for_ = "; ".join(v.text for v in (gained, *others) if v not in failed)
+    against = "; ".join(v.text for v in failed)
     text = f"not taken: {against}{f' (but {for_})' * bool(for_)}" if failed else f"taken: {for_}"
     return said(stage, not failed, text)
 
