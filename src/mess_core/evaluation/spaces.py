@@ -55,10 +55,13 @@ class Space:
     read: Read
 
 
-def spaces_of(layout: Layout, index: Index) -> list[Space]:
+def spaces_of(
+    layout: Layout, index: Index, baselines: Iterable[str] = (UNTRAINED, DESCRIPTORS)
+) -> list[Space]:
     """Return the spaces that are there for an index of clips.
 
-    A twin's or descriptors' is there where all recordings have these features, of as many windows.
+    A baseline is there where all recordings have its features, of as many windows. What a dataset
+    is no longer compared with may have old ones: name the ``baselines`` of its settings.
     """
     projection = index.projection
     recordings = np.array(index.rows.recordings["recording_id"])
@@ -66,7 +69,7 @@ def spaces_of(layout: Layout, index: Index) -> list[Space]:
     features, block = features_of(layout, judged), _blocks(projection)
     spaces = [Space(name, ENCODER, False, block(part)) for name, part in projection.spaces.items()]
     spaces.append(Space("plain cosine", ENCODER, False, _flat))
-    for source in (UNTRAINED, DESCRIPTORS):
+    for source in baselines:
         of_source = layout.of(source)
         if all(of_source.features("segments", name).is_file() for name in judged):
             its = features_of(of_source, judged)
