@@ -63,5 +63,5 @@ def test_rules_are_a_block_that_fits_the_terminal(
         "           best order",
         "not known  people first: agreement",
         "",
-        "same player, general MRR: no named player",
+        "same player, general: no named player",
     ]

@@ -120,7 +120,7 @@ def _answer(args: argparse.Namespace) -> int:
         lines = [text for title, those in tables for text in (title, *table(those), "")]
         lines += ["Rules", *(_rule(row) for row in rows if row["judge"] == "rule"), ""]
         missing = [row for row in rows if row["reason"] and row["judge"] != "rule"]
-        lines += [f"{r['judge']}, {r['asked']} {r['measure']}: {r['reason']}" for r in missing]
+        lines += [f"{row['judge']}, {row['asked']}: {row['reason']}" for row in missing]
     print("\n".join([asked, "", *lines]))
     print(f"\nall columns: {path}\npicture: {layout.answer(args.question, '.png')}")
     return 0

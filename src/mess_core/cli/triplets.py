@@ -16,7 +16,7 @@ from typing import Any
 from mess_core.cli.printing import table
 from mess_core.errors import DatasetError, nearest
 from mess_core.files import atomic_path, read_json, write_bytes, write_text
-from mess_core.layout import Layout
+from mess_core.layout import DESCRIPTORS, Layout
 from mess_core.progress import Progress
 from mess_core.recordings import read_recordings, usable
 
@@ -130,7 +130,8 @@ def _score(args: argparse.Namespace) -> int:
     alpha = people.alpha(people.votes_of(counted).values())
     told = "not known: no two raters judged the same" if np.isnan(alpha) else f"{alpha:.3f}"
     print(f"Krippendorff's alpha: {told}\n")
-    lines = people.judge_files(layout, index, spaces_of(layout, index), paths, recordings)
+    spaces = spaces_of(layout, index, baselines=[DESCRIPTORS])
+    lines = people.judge_files(layout, index, spaces, paths, recordings)
     shown = ("against", "asked", "value", "low", "high", "ceiling", "n", "works")
     rows = [
         {n: f"{line[n]:.3f}" if isinstance(line[n], float) else str(line[n] or "-") for n in shown}

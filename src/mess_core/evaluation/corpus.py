@@ -49,7 +49,7 @@ from mess_core.evaluation.spaces import drawn, features_of, search_of, spaces_of
 from mess_core.files import read_json
 from mess_core.index.index import Index
 from mess_core.index.projection import Projection
-from mess_core.layout import ENCODER, Layout
+from mess_core.layout import DESCRIPTORS, ENCODER, UNTRAINED, Layout
 from mess_core.probing.aspects import ASPECT_REGISTRY
 from mess_core.probing.folds import Floats
 from mess_core.probing.separability import centred, strongest, unit_columns
@@ -73,10 +73,11 @@ def evaluate(
     index: Index,
     recordings: Sequence[Recording],
     *,
+    baselines: Sequence[str] = (UNTRAINED, DESCRIPTORS),
     varied: bool = False,
     learned: bool = False,
 ) -> list[Line]:
-    """Judge an index of clips by what its recordings have.
+    """Judge an index of clips by what its recordings have, beside baselines (`spaces_of`).
 
     With ``varied`` there are counterfactuals, with ``learned`` what a learned geometry was judged
     by, in works that it has not seen (*held out*), and the verdicts on it. Every verdict is a
@@ -98,7 +99,10 @@ def evaluate(
         return np.concatenate([np.broadcast_to(read(name), shape) for name, shape in shapes])
 
     projection, entries = index.projection, index.aspects.get("aspects", {})
-    measured, spaces = measure(projection.columns.tolist()), spaces_of(layout, index, chosen)
+    measured, spaces = (
+        measure(projection.columns.tolist()),
+        spaces_of(layout, index, chosen, baselines),
+    )
     features = {s: features_of(layout.of(s), sizes) for s in {space.source for space in spaces}}
     vectors = {space.name: space.read(features[space.source], measured) for space in spaces}
     searches = {s.name: search_of(vectors[s.name], s.euclidean) for s in spaces}

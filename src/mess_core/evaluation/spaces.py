@@ -55,10 +55,16 @@ class Space:
     read: Read
 
 
-def spaces_of(layout: Layout, index: Index, rows: Ints | None = None) -> list[Space]:
+def spaces_of(
+    layout: Layout,
+    index: Index,
+    rows: Ints | None = None,
+    baselines: Iterable[str] = (UNTRAINED, DESCRIPTORS),
+) -> list[Space]:
     """Return the spaces that are there for an index of clips; ``rows`` are those that are `drawn`.
 
-    A twin's or descriptors' is there where all recordings have these features, of as many windows.
+    A baseline is there where all recordings have its features, of as many windows. What a dataset
+    is no longer compared with may have old ones: name the ``baselines`` of its settings.
     """
     projection = index.projection
     recordings = np.array(index.rows.recordings["recording_id"])
@@ -69,7 +75,7 @@ def spaces_of(layout: Layout, index: Index, rows: Ints | None = None) -> list[Sp
     spaces += [
         Space("plain cosine", ENCODER, False, lambda x, _: x.reshape(len(x), -1).astype(np.float64))
     ]
-    for source in (UNTRAINED, DESCRIPTORS):
+    for source in baselines:
         of_source = layout.of(source)
         if all(of_source.features("segments", name).is_file() for name in judged):
             its = features_of(of_source, judged)

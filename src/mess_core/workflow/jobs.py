@@ -543,7 +543,7 @@ def compare_performances(layout: Layout) -> None:
     plot_performances(layout, layout.answer("performances", ".png"))
 
 
-def evaluate(layout: Layout, *, window_s: float, **made: bool) -> None:
+def evaluate(layout: Layout, *, window_s: float, **made: Any) -> None:
     """Write the table and the picture of how good the answers of the index of clips are."""
     from mess_core import evaluation
     from mess_core.index import load_artifact

@@ -445,6 +445,7 @@ class Plan:
         return {
             "stale_with": {"stage": stages.EVALUATION, "beats": beats, "judgments": judgments},
             "window_s": self.settings.window_s,
+            "baselines": list(self.settings.sources[1:]),
             "varied": bool(self.varied),
             "learned": self.settings.learn,
         }
