@@ -128,7 +128,8 @@ def _score(args: argparse.Namespace) -> int:
             f"{len(right)} catch trials right, {sum(same)} of {len(same)} repeats answered alike"
         )
     alpha = people.alpha(people.votes_of(counted).values())
-    told = "not known: no two raters judged the same" if np.isnan(alpha) else f"{alpha:.3f}"
+    unlike = "not known: no two raters judged the same, or all answered alike"
+    told = unlike if np.isnan(alpha) else f"{alpha:.3f}"
     print(f"Krippendorff's alpha: {told}\n")
     spaces = spaces_of(layout, index, baselines=[DESCRIPTORS])
     lines = people.judge_files(layout, index, spaces, given)

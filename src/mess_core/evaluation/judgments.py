@@ -281,9 +281,14 @@ def gather(
 
     Raises `DatasetError` where a file cannot be read, if ``strict``; else such are left out.
     """
-    kept, judgments, derived = list[Path](), list[Judgment](), list[Judgment]()
+    given, derived = [*paths], list[Judgment]()
     ratings, wrong = list[tuple[list[str], dict[str, Floats]]](), dict[Path, str]()
-    for path in paths:
+    kept, judgments = [path for path in given if path.suffix != ".csv"], list[Judgment]()
+    try:
+        judgments = read_judgments(kept)
+    except (DatasetError, OSError):
+        kept = []  # One after the other, to find those that are wrong or contradict others.
+    for path in (path for path in given if path not in kept):
         try:
             if path.suffix == ".csv":
                 ratings.append(read_ratings(path))
